@@ -1,0 +1,3 @@
+//! The configuration: from TOML to proven values.
+
+pub mod model;
