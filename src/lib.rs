@@ -2,7 +2,12 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod message;
 pub mod policy;
+pub mod proxy;
+pub mod reload;
 pub mod route;
+pub mod telemetry;

@@ -1,1 +1,6 @@
-//! The policy room.
+//! What may pass: client address, access lists, limits, maintenance. Pure: `now` is an argument.
+
+pub mod access;
+pub mod client_ip;
+pub mod limit;
+pub mod maintenance;

@@ -1,0 +1,3 @@
+//! What follows files as they change.
+
+pub mod flag_file;
