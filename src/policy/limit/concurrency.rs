@@ -1,0 +1,213 @@
+//! Requests in flight per key.
+//!
+//! A key is in the table only while one of its requests is in flight, so the table is as bounded as the requests
+//! themselves are (connections times streams). Nothing waits here: a request gets a slot or does not.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Key;
+
+const SHARDS: usize = 16;
+
+/// How many requests of each key are in flight.
+pub struct Slots {
+    per_key_max: AtomicU32,
+    in_flight: AtomicUsize,
+    shards: [Mutex<Counts>; SHARDS],
+}
+
+/// One request in flight; its place is free again when this is dropped. Keep it with the body, not with the head.
+#[must_use = "dropping it frees the place"]
+pub struct Slot {
+    slots: Arc<Slots>,
+    key: Key,
+}
+
+impl Slots {
+    /// `per_key_max` requests at a time for each key.
+    pub fn new(per_key_max: NonZeroU32) -> Self {
+        Self {
+            per_key_max: AtomicU32::new(per_key_max.get()),
+            in_flight: AtomicUsize::new(0),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+
+    /// A place for one request of `key`, or `None` when all of that key's are taken.
+    ///
+    /// The key comes from the limiter (or [`super::KeyHasher`]) that makes all keys for this.
+    pub fn acquire(self: &Arc<Self>, key: Key) -> Option<Slot> {
+        let per_key_max = self.per_key_max.load(Ordering::Relaxed);
+        let mut counts = self.counts(key);
+        let count = counts.entry(key).or_insert(0);
+        if *count >= per_key_max {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Slot { slots: Arc::clone(self), key })
+    }
+
+    /// Another bound from now on. Those in flight stay, also when they are more than that.
+    pub fn bound(&self, per_key_max: NonZeroU32) {
+        self.per_key_max.store(per_key_max.get(), Ordering::Relaxed);
+    }
+
+    /// Requests of `key` in flight.
+    pub fn in_flight_of(&self, key: Key) -> u32 {
+        self.counts(key).get(&key).copied().unwrap_or(0)
+    }
+
+    /// Requests in flight over all keys.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Keys with requests in flight.
+    pub fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn release(&self, key: Key) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = self.counts(key);
+        let Some(count) = counts.get_mut(&key) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+            shrink(&mut counts);
+        }
+    }
+
+    fn counts(&self, key: Key) -> MutexGuard<'_, Counts> {
+        // The map itself uses the lowest and the highest bits.
+        lock(&self.shards[(key.hash() >> 32) as usize % SHARDS])
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.release(self.key);
+    }
+}
+
+type Counts = HashMap<Key, u32, BuildHasherDefault<AsItIs>>;
+
+/// Every step under the lock leaves the counts right, so a panic elsewhere does not spoil them.
+fn lock(shard: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives memory back after a surge; seldom enough to cost nothing otherwise.
+fn shrink(counts: &mut Counts) {
+    if counts.capacity() > 256 && counts.len() < counts.capacity() / 8 {
+        counts.shrink_to(counts.capacity() / 4);
+    }
+}
+
+/// A [`Key`] is a keyed hash already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_ne_bytes(word);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::policy::limit::KeyHasher;
+
+    fn slots(per_key_max: u32) -> Arc<Slots> {
+        Arc::new(Slots::new(NonZeroU32::new(per_key_max).unwrap()))
+    }
+
+    fn key(keys: &KeyHasher, number: u32) -> Key {
+        keys.builder().bytes(&number.to_ne_bytes()).finish()
+    }
+
+    #[test]
+    fn a_key_has_its_bound_and_others_have_theirs() {
+        let (slots, keys) = (slots(2), KeyHasher::new(64));
+        let held = [slots.acquire(key(&keys, 1)).unwrap(), slots.acquire(key(&keys, 1)).unwrap()];
+        assert!(slots.acquire(key(&keys, 1)).is_none());
+        assert!(slots.acquire(key(&keys, 2)).is_some());
+        assert_eq!((slots.in_flight(), slots.in_flight_of(key(&keys, 1))), (2, 2));
+        drop(held);
+        assert_eq!((slots.in_flight(), slots.keys()), (0, 0));
+        assert!(slots.acquire(key(&keys, 1)).is_some());
+    }
+
+    #[test]
+    fn a_lower_bound_keeps_those_in_flight() {
+        let (slots, keys) = (slots(3), KeyHasher::new(64));
+        let key = key(&keys, 1);
+        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(key).unwrap()).collect();
+        slots.bound(NonZeroU32::MIN);
+        held.truncate(1);
+        assert!(slots.acquire(key).is_none());
+        held.clear();
+        assert!(slots.acquire(key).is_some());
+    }
+
+    #[test]
+    fn memory_comes_back_after_a_surge() {
+        let (slots, keys) = (slots(1), KeyHasher::new(64));
+        let capacity = |slots: &Slots| slots.shards.iter().map(|shard| lock(shard).capacity()).sum::<usize>();
+        let held: Vec<_> = (0..100_000).map(|number| slots.acquire(key(&keys, number)).unwrap()).collect();
+        assert!(capacity(&slots) >= 100_000);
+        drop(held);
+        assert!(capacity(&slots) <= SHARDS * 512, "{}", capacity(&slots));
+    }
+
+    #[test]
+    fn threads_never_hold_more_than_the_bound() {
+        let (slots, keys) = (slots(5), KeyHasher::new(64));
+        let key = key(&keys, 1);
+        let start = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..2_000 {
+                        let slot = slots.acquire(key);
+                        assert!(slots.in_flight_of(key) <= 5);
+                        drop(slot);
+                    }
+                });
+            }
+        });
+        assert_eq!((slots.in_flight(), slots.keys()), (0, 0));
+    }
+
+    #[test]
+    fn a_slot_goes_where_the_body_goes() {
+        fn goes_anywhere<T: Send + Sync + 'static>() {}
+        goes_anywhere::<Slot>();
+        goes_anywhere::<Slots>();
+    }
+}
