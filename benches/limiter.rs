@@ -49,6 +49,18 @@ fn hit(bencher: Bencher<'_, '_>, keys: u32) {
     });
 }
 
+/// As clients come: a million keys in the table, nine requests of ten from a thousand of them.
+#[divan::bench(args = [1_000_000])]
+fn hit_mostly_regulars(bencher: Bencher<'_, '_>, keys: u32) {
+    let limiter = full(keys);
+    let mut step = 0u32;
+    bencher.bench_local(|| {
+        step = step.wrapping_add(1);
+        let client = address(step, if step.is_multiple_of(10) { keys } else { 1_000 });
+        limiter.check(limiter.key_ip(black_box(client)), Nanos(u64::from(step) * 100_000))
+    });
+}
+
 #[divan::bench(args = [1_000, 1_000_000])]
 fn refused(bencher: Bencher<'_, '_>, keys: u32) {
     let limiter = Limiter::new(Settings { burst: NonZeroU32::MIN, ..settings(keys as usize) });

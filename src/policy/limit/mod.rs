@@ -168,7 +168,7 @@ impl Limiter {
         let hash = key.hash();
         loop {
             let rates = self.rates.load();
-            let Some(slot) = self.table.find(hash) else {
+            let Some(slot) = self.table.find_surely(hash) else {
                 return;
             };
             let word = slot.word.load(Ordering::Acquire);
@@ -304,7 +304,7 @@ impl Limiter {
         let hash = key.hash();
         loop {
             let rates = self.rates.load();
-            let Some(slot) = self.table.find(hash) else {
+            let Some(slot) = self.table.find_surely(hash) else {
                 return (rates.gcra, 0);
             };
             let word = slot.word.load(Ordering::Acquire);

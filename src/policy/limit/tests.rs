@@ -190,13 +190,15 @@ fn a_rebuilt_limiter_knows_what_was_used() {
     assert!(full >= 45, "{full} of 50 places went to the 50 keys that are over the limit");
 }
 
+fn with_keys_max(keys_max: usize, settings: Settings) -> Limiter {
+    Limiter::new(Settings { keys_max: NonZeroUsize::new(keys_max).unwrap(), ..settings })
+}
+
 #[test]
 fn racing_threads_get_exactly_the_burst() {
+    // As many keys as fit: some are moved to their other bucket while they are being charged.
     const KEYS: u32 = 2_000;
-    let limiter = Limiter::new(Settings {
-        keys_max: NonZeroUsize::new(20_000).unwrap(),
-        ..settings(1, Duration::from_secs(3_600), 5)
-    });
+    let limiter = with_keys_max(KEYS as usize, settings(1, Duration::from_secs(3_600), 5));
     let passed: Vec<AtomicU32> = (0..KEYS).map(|_| AtomicU32::new(0)).collect();
     thread::scope(|scope| {
         for thread in 0..4 {
@@ -204,7 +206,7 @@ fn racing_threads_get_exactly_the_burst() {
             scope.spawn(move || {
                 for step in 0..KEYS * 4 {
                     let number = (step / 4 + thread % 2 * 7) % KEYS;
-                    let allowed = limiter.check(key(limiter, number), Nanos(0)).allowed;
+                    let allowed = limiter.check(key(limiter, number), Nanos(1)).allowed;
                     passed[number as usize].fetch_add(u32::from(allowed), Ordering::Relaxed);
                 }
             });
@@ -212,6 +214,30 @@ fn racing_threads_get_exactly_the_burst() {
     });
     assert_eq!(limiter.len(), KEYS as usize);
     assert!(passed.iter().all(|passed| passed.load(Ordering::Relaxed) == 5));
+}
+
+#[test]
+fn a_flood_beside_it_gives_a_key_nothing_extra() {
+    let burst = 40_000;
+    let limiter = with_keys_max(500, settings(1, Duration::from_secs(3_600), burst));
+    let regular = key(&limiter, 1);
+    let passed = AtomicU32::new(0);
+    let visit = || passed.fetch_add(u32::from(limiter.check(regular, Nanos(1)).allowed), Ordering::Relaxed);
+    // Ahead of the strangers, who have used one each.
+    (0..1_000).for_each(|_| _ = visit());
+    thread::scope(|scope| {
+        for thread in 1..=2 {
+            let limiter = &limiter;
+            scope.spawn(move || {
+                for stranger in 0..50_000 {
+                    assert!(limiter.check(key(limiter, thread << 24 | stranger), Nanos(1)).allowed);
+                }
+            });
+            scope.spawn(|| (0..burst).for_each(|_| _ = visit()));
+        }
+    });
+    assert_eq!(passed.into_inner(), burst);
+    assert_eq!(limiter.len(), 500);
 }
 
 #[test]
