@@ -1,1 +1,545 @@
-//! The breaker room.
+//! The circuit breaker of one upstream as a whole.
+//!
+//! It decides whether a request may go to the upstream, from what the upstream did with the requests before. It is not
+//! passive ejection (one endpoint: `balance::ejection`), knows nothing of status codes or sockets (the caller turns
+//! an answer into an [`Outcome`]), reads no clock and starts no task: [`State::Open`] becomes [`State::HalfOpen`] when
+//! somebody comes and looks after its time is over. May import std and fastrand.
+//!
+//! # Transitions
+//!
+//! | from | to | when | [`Reason`] |
+//! |---|---|---|---|
+//! | Closed, Ramp | Open | `failures` failures in a row | `ConsecutiveFailures` |
+//! | Closed, Ramp | Open | a share of `failure_ratio` of at least `min_requests` in `window` failed | `FailureRatio` |
+//! | Open | HalfOpen | its time is over and a request or [`Breaker::view`] looks | `Elapsed` |
+//! | HalfOpen | Open, for twice as long | one probe failed | `ProbeFailed` |
+//! | HalfOpen | Ramp | all `probes` succeeded, `ramp` is above zero | `ProbesSucceeded` |
+//! | HalfOpen | Closed | all `probes` succeeded, `ramp` is zero | `ProbesSucceeded` |
+//! | Ramp | Closed | `ramp` is over and somebody looks | `Elapsed` |
+//! | any | Open | [`Breaker::force_open`] | `Forced` |
+//! | any but Closed | Closed | [`Breaker::reset`] | `Reset` |
+//!
+//! A re-open out of Ramp belongs to the same outage, so it doubles as well; only Closed ends the doubling.
+//!
+//! # What counts
+//!
+//! | outcome | in a row | ratio | as a probe |
+//! |---|---|---|---|
+//! | [`Outcome::Success`] | ends the row | success | success |
+//! | … slower than `slow_call` | failure | failure | failure |
+//! | [`Outcome::Failure`] | failure | failure | failure |
+//! | [`Outcome::TooManyRequests`] | neither adds nor ends | failure | failure while the ratio rule is on, else success |
+//! | [`Permit`] dropped | nothing | nothing | frees its slot |
+//!
+//! Any other 4xx is an answer the upstream chose to give: a success. A client that leaves is a dropped permit. What a request
+//! admitted before a change of state reports after it goes into the statistics and moves nothing: it tells of another time.
+//!
+//! # Concurrency
+//!
+//! Closed, the state nearly always: one load to admit; to record, a load and a compare-and-swap on the window's bucket.
+//! Everything else takes a mutex held for some ten nanoseconds. The observer is called after it was released, so it may
+//! call back; [`Transition::sequence`] tells the order.
+
+mod permit;
+mod settings;
+mod state;
+mod window;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use permit::{Outcome, OwnedPermit, Permit};
+pub use settings::Settings;
+pub use state::{Reason, Rejected, State, Statistics, Transition, View};
+use window::Window;
+
+/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the time.
+const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
+/// Ramp starts with this share of the traffic.
+const RAMP_START: f64 = 0.1;
+/// Jitter lengthens an open time by at most this share.
+const JITTER_MAX: f64 = 0.1;
+
+/// The breaker of one upstream; shared by all workers.
+///
+/// `now` may run a little behind what another worker passed already. One before that of construction is taken
+/// for that one.
+pub struct Breaker {
+    settings: Settings,
+    /// The zero of all nanosecond times in here.
+    epoch: Instant,
+    /// `generation << 2 | state`. Every change of state but Ramp to Closed begins a generation: a permit's outcome
+    /// moves only the one it was admitted in. Written with `inner` locked.
+    word: AtomicU64,
+    /// Failures in a row.
+    failures: AtomicU32,
+    window: Window,
+    successful: AtomicU64,
+    failed: AtomicU64,
+    rejected: AtomicU64,
+    inner: Mutex<Inner>,
+    observer: Box<dyn Fn(Transition) + Send + Sync>,
+}
+
+/// What only matters outside Closed.
+struct Inner {
+    random: fastrand::Rng,
+    /// Transitions so far.
+    sequence: u64,
+    /// Opens of this outage so far; the exponent of the doubling.
+    opens: u32,
+    /// Open: its end in nanoseconds, `None` for a forced open without one.
+    open_until: Option<u64>,
+    forced: bool,
+    /// HalfOpen: probes on their way, and those that succeeded.
+    probes_in_flight: u32,
+    probes_succeeded: u32,
+    /// Ramp: its start in nanoseconds, and the admissions saved up.
+    ramp_since: u64,
+    ramp_credit: f64,
+}
+
+/// What a state says to one more request.
+enum Admission {
+    Request,
+    Probe,
+    Refused(Duration),
+}
+
+impl Breaker {
+    /// A closed breaker that tells nobody of its transitions. `seed` feeds the jitter.
+    #[must_use]
+    pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
+        Self::with_observer(settings, seed, now, |_| ())
+    }
+
+    /// A closed breaker that calls `observer` once per transition, on the thread that caused it and without a lock held.
+    #[must_use]
+    pub fn with_observer(
+        settings: Settings,
+        seed: u64,
+        now: Instant,
+        observer: impl Fn(Transition) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            window: Window::new(settings.window),
+            settings,
+            epoch: now,
+            word: AtomicU64::new(State::Closed.bits()),
+            failures: AtomicU32::new(0),
+            successful: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                random: fastrand::Rng::with_seed(seed),
+                sequence: 0,
+                opens: 0,
+                open_until: None,
+                forced: false,
+                probes_in_flight: 0,
+                probes_succeeded: 0,
+                ramp_since: 0,
+                ramp_credit: 0.0,
+            }),
+            observer: Box::new(observer),
+        }
+    }
+
+    /// Asks to send one request. With [`Settings::shadow`] the answer is always a permit.
+    ///
+    /// # Errors
+    /// [`Rejected`] while open, and while half-open or ramping for those beyond what is let through.
+    pub fn try_acquire(&self, now: Instant) -> Result<Permit<&Self>, Rejected> {
+        self.admit(now).map(|ticket| Permit::new(self, ticket))
+    }
+
+    /// [`Breaker::try_acquire`] with a permit that can be kept in a task or a response body.
+    ///
+    /// # Errors
+    /// As [`Breaker::try_acquire`].
+    pub fn try_acquire_owned(self: &Arc<Self>, now: Instant) -> Result<OwnedPermit, Rejected> {
+        self.admit(now)
+            .map(|ticket| Permit::new(Arc::clone(self), ticket))
+    }
+
+    /// Opens whatever the state and the rules say, until the time given, or until [`Breaker::reset`]. After the time
+    /// it becomes half-open like any other.
+    pub fn force_open(&self, now: Instant, until: Option<Instant>) {
+        let mut inner = self.lock();
+        inner.open_until = until.map(|end| self.nanos(end).max(self.nanos(now)));
+        inner.forced = true;
+        inner.opens = inner.opens.max(1);
+        let transition = self.enter(&mut inner, State::Open, Reason::Forced);
+        drop(inner);
+        (self.observer)(transition);
+    }
+
+    /// Closes and forgets failures, window and doubling; the statistics stay.
+    pub fn reset(&self, _now: Instant) {
+        let mut inner = self.lock();
+        let was = State::of(self.word.load(SeqCst));
+        let transition = self.close(&mut inner, Reason::Reset);
+        drop(inner);
+        if was != State::Closed {
+            (self.observer)(transition);
+        }
+    }
+
+    /// What the status page shows. Looking counts: a breaker whose open time is over becomes half-open here.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> View {
+        let now = self.nanos(now);
+        let mut inner = self.lock();
+        let transition = self.advance(&mut inner, now);
+        let state = State::of(self.word.load(SeqCst));
+        let open = state == State::Open;
+        let view = View {
+            state,
+            forced: open && inner.forced,
+            failures: self.failures.load(Relaxed),
+            next_attempt: inner
+                .open_until
+                .filter(|_| open)
+                .map(|until| Duration::from_nanos(until.saturating_sub(now))),
+            statistics: self.statistics(),
+        };
+        drop(inner);
+        self.tell(transition);
+        view
+    }
+
+    /// Calls so far, by what became of them.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            successful: self.successful.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            rejected: self.rejected.load(Relaxed),
+        }
+    }
+
+    /// What it was built with; a reload keeps a breaker whose settings are equal.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn admit(&self, now: Instant) -> Result<Ticket, Rejected> {
+        let word = self.word.load(SeqCst);
+        if State::of(word) == State::Closed {
+            return Ok(Ticket::request(word));
+        }
+        self.admit_slowly(self.nanos(now))
+    }
+
+    #[cold]
+    fn admit_slowly(&self, now: u64) -> Result<Ticket, Rejected> {
+        let mut inner = self.lock();
+        let transition = self.advance(&mut inner, now);
+        let word = self.word.load(SeqCst);
+        let state = State::of(word);
+        let admission = match state {
+            State::Closed => Admission::Request,
+            State::Open => inner.refuse_open(now),
+            State::HalfOpen => inner.admit_probe(self.settings.probes.get()),
+            State::Ramp => {
+                let share = self.ramp_share(&inner, now);
+                inner.admit_share(share)
+            }
+        };
+        drop(inner);
+        self.tell(transition);
+        match admission {
+            Admission::Request => Ok(Ticket::request(word)),
+            Admission::Probe => Ok(Ticket::probe(word)),
+            Admission::Refused(retry_after) => {
+                self.rejected.fetch_add(1, Relaxed);
+                let rejected = Rejected { retry_after, state };
+                if self.settings.shadow {
+                    Ok(Ticket::bystander(word, rejected))
+                } else {
+                    Err(rejected)
+                }
+            }
+        }
+    }
+
+    fn record(&self, ticket: &Ticket, outcome: Outcome, now: Instant) {
+        if ticket.would_reject.is_some() {
+            return; // counted as rejected, as if it had been
+        }
+        let failure = outcome.is_failure(self.settings.slow_call);
+        let counter = if failure {
+            &self.failed
+        } else {
+            &self.successful
+        };
+        counter.fetch_add(1, Relaxed);
+
+        let word = self.word.load(SeqCst);
+        if generation(word) != generation(ticket.word) {
+            return;
+        }
+        let now = self.nanos(now);
+        match State::of(word) {
+            State::Closed | State::Ramp => self.record_request(word, outcome, failure, now),
+            State::HalfOpen if ticket.probe => self.record_probe(word, outcome, failure, now),
+            // Nothing is admitted in the generation of an open state.
+            State::Open | State::HalfOpen => (),
+        }
+    }
+
+    fn record_request(&self, word: u64, outcome: Outcome, failure: bool, now: u64) {
+        let in_a_row = self.count_in_a_row(outcome, failure);
+        let reason = if self.too_many_in_a_row(in_a_row) {
+            Reason::ConsecutiveFailures
+        } else if self.ratio_reached(failure, now) {
+            Reason::FailureRatio
+        } else {
+            return;
+        };
+        let mut inner = self.lock();
+        let current = self.word.load(SeqCst);
+        if generation(current) != generation(word) {
+            return; // another request opened it meanwhile
+        }
+        let transition = self.open(&mut inner, reason, now);
+        drop(inner);
+        (self.observer)(transition);
+    }
+
+    fn record_probe(&self, word: u64, outcome: Outcome, failure: bool, now: u64) {
+        let mut inner = self.lock();
+        if self.word.load(SeqCst) != word {
+            return;
+        }
+        self.count_in_a_row(outcome, failure);
+        inner.probes_in_flight -= 1;
+        // Without the ratio rule a 429 cannot open a breaker, so it must not keep one open.
+        let spared = outcome == Outcome::TooManyRequests && self.settings.failure_ratio.is_none();
+        let transition = if failure && !spared {
+            Some(self.open(&mut inner, Reason::ProbeFailed, now))
+        } else {
+            inner.probes_succeeded += 1;
+            (inner.probes_succeeded >= self.settings.probes.get())
+                .then(|| self.recover(&mut inner, now))
+        };
+        drop(inner);
+        self.tell(transition);
+    }
+
+    /// A permit dropped without a verdict. Only a probe occupies anything.
+    fn cancel(&self, ticket: &Ticket) {
+        if !ticket.probe {
+            return;
+        }
+        let mut inner = self.lock();
+        if self.word.load(SeqCst) == ticket.word {
+            inner.probes_in_flight -= 1;
+        }
+    }
+
+    fn count_in_a_row(&self, outcome: Outcome, failure: bool) -> u32 {
+        if outcome == Outcome::TooManyRequests {
+            return 0; // decides nothing about the row
+        }
+        if failure {
+            return self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        }
+        // Nearly always zero already: keep the cache line shared.
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+        0
+    }
+
+    fn too_many_in_a_row(&self, in_a_row: u32) -> bool {
+        self.settings
+            .failures
+            .is_some_and(|limit| in_a_row >= limit.get())
+    }
+
+    /// Counts into the window and weighs it. A success can complete `min_requests`, so it is asked as well.
+    fn ratio_reached(&self, failure: bool, now: u64) -> bool {
+        let Some(ratio) = self.settings.failure_ratio else {
+            return false;
+        };
+        self.window.count(now, failure);
+        let sum = self.window.sum(now);
+        // Divided, not multiplied: 3 of 30 is then exactly the 0.1 of the file.
+        sum.failures > 0
+            && sum.total >= u64::from(self.settings.min_requests.get())
+            && sum.failures as f64 / sum.total as f64 >= ratio
+    }
+
+    /// The arrows that only time draws.
+    fn advance(&self, inner: &mut Inner, now: u64) -> Option<Transition> {
+        match State::of(self.word.load(SeqCst)) {
+            State::Open if inner.open_until.is_some_and(|until| now >= until) => {
+                inner.probes_in_flight = 0;
+                inner.probes_succeeded = 0;
+                Some(self.enter(inner, State::HalfOpen, Reason::Elapsed))
+            }
+            State::Ramp if now.saturating_sub(inner.ramp_since) >= nanos_of(self.settings.ramp) => {
+                inner.opens = 0;
+                Some(self.enter(inner, State::Closed, Reason::Elapsed))
+            }
+            _ => None,
+        }
+    }
+
+    fn open(&self, inner: &mut Inner, reason: Reason, now: u64) -> Transition {
+        let length = self.settings.open_time(inner.opens);
+        let jitter = length.mul_f64(JITTER_MAX * inner.random.f64());
+        inner.opens = inner.opens.saturating_add(1);
+        inner.open_until = Some(now.saturating_add(nanos_of(length.saturating_add(jitter))));
+        inner.forced = false;
+        self.enter(inner, State::Open, reason)
+    }
+
+    fn recover(&self, inner: &mut Inner, now: u64) -> Transition {
+        if self.settings.ramp.is_zero() {
+            return self.close(inner, Reason::ProbesSucceeded);
+        }
+        self.forget();
+        inner.ramp_since = now;
+        inner.ramp_credit = 1.0 - RAMP_START; // the first one passes
+        self.enter(inner, State::Ramp, Reason::ProbesSucceeded)
+    }
+
+    fn close(&self, inner: &mut Inner, reason: Reason) -> Transition {
+        self.forget();
+        inner.opens = 0;
+        self.enter(inner, State::Closed, reason)
+    }
+
+    fn forget(&self) {
+        self.failures.store(0, Relaxed);
+        self.window.clear();
+    }
+
+    fn enter(&self, inner: &mut Inner, to: State, reason: Reason) -> Transition {
+        let word = self.word.load(SeqCst);
+        let from = State::of(word);
+        // What was admitted while ramping is of the same kind as what comes after: it keeps counting.
+        let step = u64::from(!(from == State::Ramp && to == State::Closed));
+        self.word
+            .store((generation(word) + step) << State::BITS | to.bits(), SeqCst);
+        inner.sequence += 1;
+        Transition {
+            from,
+            to,
+            reason,
+            sequence: inner.sequence,
+        }
+    }
+
+    /// 0.1 to 1.
+    fn ramp_share(&self, inner: &Inner, now: u64) -> f64 {
+        let elapsed = now.saturating_sub(inner.ramp_since) as f64;
+        RAMP_START + (1.0 - RAMP_START) * elapsed / nanos_of(self.settings.ramp) as f64
+    }
+
+    fn tell(&self, transition: Option<Transition>) {
+        if let Some(transition) = transition {
+            (self.observer)(transition);
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        nanos_of(at.saturating_duration_since(self.epoch))
+    }
+
+    /// Nothing in here can panic half-way, so a poisoned lock guards sound data.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn refuse_open(&self, now: u64) -> Admission {
+        Admission::Refused(match self.open_until {
+            Some(until) => Duration::from_nanos(until.saturating_sub(now)),
+            None => RETRY_AFTER_UNKNOWN,
+        })
+    }
+
+    fn admit_probe(&mut self, probes: u32) -> Admission {
+        if self.probes_in_flight + self.probes_succeeded >= probes {
+            return Admission::Refused(RETRY_AFTER_UNKNOWN);
+        }
+        self.probes_in_flight += 1;
+        Admission::Probe
+    }
+
+    /// Lets `share` of the requests through, evenly rather than by chance.
+    fn admit_share(&mut self, share: f64) -> Admission {
+        self.ramp_credit += share;
+        if self.ramp_credit < 1.0 {
+            return Admission::Refused(RETRY_AFTER_UNKNOWN);
+        }
+        self.ramp_credit -= 1.0;
+        Admission::Request
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("state", &State::of(self.word.load(SeqCst)))
+            .field("failures", &self.failures.load(Relaxed))
+            .field("statistics", &self.statistics())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a permit remembers of its admission.
+struct Ticket {
+    /// The breaker's word at the time.
+    word: u64,
+    probe: bool,
+    /// Shadow: it would have been turned away.
+    would_reject: Option<Rejected>,
+}
+
+impl Ticket {
+    fn request(word: u64) -> Self {
+        Self {
+            word,
+            probe: false,
+            would_reject: None,
+        }
+    }
+
+    fn probe(word: u64) -> Self {
+        Self {
+            word,
+            probe: true,
+            would_reject: None,
+        }
+    }
+
+    fn bystander(word: u64, rejected: Rejected) -> Self {
+        Self {
+            word,
+            probe: false,
+            would_reject: Some(rejected),
+        }
+    }
+}
+
+fn generation(word: u64) -> u64 {
+    word >> State::BITS
+}
+
+/// 584 years fit.
+fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,79 @@
+//! The right to send one request, and what became of it. Not a queue place: it is given at once or not at all.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Breaker, Rejected, Ticket};
+
+/// What the upstream did with a request. What the client did is no outcome: drop the permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered, with anything the configuration does not count as a failure, 4xx included.
+    Success {
+        /// From the last byte sent upstream to the response head, so that a slow client is not held against the
+        /// upstream.
+        latency: Duration,
+    },
+    /// No connection, time-out, reset, a status that counts.
+    Failure,
+    /// 429: it lives and sheds load. Lowers the share of successes, is no failure in a row.
+    TooManyRequests,
+}
+
+impl Outcome {
+    pub(super) fn is_failure(self, slow_call: Option<Duration>) -> bool {
+        match self {
+            Self::Success { latency } => slow_call.is_some_and(|limit| latency > limit),
+            Self::Failure | Self::TooManyRequests => true,
+        }
+    }
+}
+
+/// Permission for one request. Dropped without [`Permit::record`] it counts nothing, and a half-open breaker has its
+/// slot back. `B` is how the breaker is held: by reference, or as [`OwnedPermit`].
+#[must_use = "dropping a permit says that the request was cancelled"]
+pub struct Permit<B: Deref<Target = Breaker>> {
+    breaker: B,
+    ticket: Ticket,
+    recorded: bool,
+}
+
+/// A permit for a task or a body: `Send` and `'static`.
+pub type OwnedPermit = Permit<Arc<Breaker>>;
+
+impl<B: Deref<Target = Breaker>> Permit<B> {
+    pub(super) fn new(breaker: B, ticket: Ticket) -> Self {
+        Self {
+            breaker,
+            ticket,
+            recorded: false,
+        }
+    }
+
+    /// Reports what the upstream did. To be called when the response head is there or is known not to come.
+    pub fn record(mut self, outcome: Outcome, now: Instant) {
+        self.recorded = true;
+        self.breaker.record(&self.ticket, outcome, now);
+    }
+
+    /// Whether a half-open breaker waits for this very request: it is worth no retry elsewhere.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.ticket.probe
+    }
+
+    /// In shadow, why the request would have been turned away. Its outcome then counts nowhere, just as if it had been.
+    #[must_use]
+    pub fn would_reject(&self) -> Option<Rejected> {
+        self.ticket.would_reject
+    }
+}
+
+impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.breaker.cancel(&self.ticket);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Calls and failures of the last while, in ten buckets. Exact: the sum is that of the current tenth of the window and
+//! the nine before it, nothing estimated. Not a rate: it knows no time between its ticks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const BUCKETS: u64 = 10;
+
+/// A bucket is one word, so that counting and taking it over for a new tick are one atomic step:
+/// `tick (24 bits) | total (20) | failures (20)`. The tick's low bits are ambiguous only after 5 × 2²⁴ ticks without a
+/// call, 2.6 years at the default window.
+const COUNT_BITS: u32 = 20;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+const TICK_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
+
+/// See the module docs.
+pub(super) struct Window {
+    bucket_ns: u64,
+    buckets: [AtomicU64; BUCKETS as usize],
+}
+
+/// What a window holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) total: u64,
+    pub(super) failures: u64,
+}
+
+impl Window {
+    pub(super) fn new(length: Duration) -> Self {
+        let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            bucket_ns: (length_ns / BUCKETS).max(1),
+            buckets: [const { AtomicU64::new(0) }; BUCKETS as usize],
+        }
+    }
+
+    /// Counts one call at `now_ns`. A call so late that its bucket serves a newer tick is outside the window anyway.
+    pub(super) fn count(&self, now_ns: u64, failure: bool) {
+        let tick = self.tick(now_ns);
+        let bucket = &self.buckets[(tick % BUCKETS) as usize];
+        // Fails only for `None`, the call that came too late.
+        let _ = bucket.fetch_update(Relaxed, Relaxed, |word| counted(word, tick, failure));
+    }
+
+    /// The calls in the window that ends with `now_ns`. Those counted by a worker whose clock is ahead belong to it too.
+    pub(super) fn sum(&self, now_ns: u64) -> Sum {
+        let tick = self.tick(now_ns);
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.load(Relaxed))
+            .filter(|&word| word != 0 && (age(word, tick) < BUCKETS || is_ahead(word, tick)))
+            .fold(Sum::default(), |sum, word| Sum {
+                total: sum.total + total(word),
+                failures: sum.failures + failures(word),
+            })
+    }
+
+    pub(super) fn clear(&self) {
+        for bucket in &self.buckets {
+            bucket.store(0, Relaxed);
+        }
+    }
+
+    fn tick(&self, now_ns: u64) -> u64 {
+        now_ns / self.bucket_ns
+    }
+}
+
+fn counted(word: u64, tick: u64, failure: bool) -> Option<u64> {
+    let (mut calls, mut failed) = (total(word), failures(word));
+    if age(word, tick) != 0 {
+        if is_ahead(word, tick) {
+            return None;
+        }
+        (calls, failed) = (0, 0);
+    }
+    if calls == COUNT_MAX {
+        // A million calls in one tenth: halve both, the ratio is what matters.
+        (calls, failed) = (calls / 2, failed / 2);
+    }
+    Some(packed(tick, calls + 1, failed + u64::from(failure)))
+}
+
+fn packed(tick: u64, total: u64, failures: u64) -> u64 {
+    (tick & TICK_MASK) << (2 * COUNT_BITS) | total << COUNT_BITS | failures
+}
+
+fn total(word: u64) -> u64 {
+    word >> COUNT_BITS & COUNT_MAX
+}
+
+fn failures(word: u64) -> u64 {
+    word & COUNT_MAX
+}
+
+/// Ticks since the bucket's own, modulo 2²⁴.
+fn age(word: u64, tick: u64) -> u64 {
+    tick.wrapping_sub(word >> (2 * COUNT_BITS)) & TICK_MASK
+}
+
+/// Whether the bucket is newer than `tick` by up to a window: workers' clocks differ by a little. More is an old bucket.
+fn is_ahead(word: u64, tick: u64) -> bool {
+    age(word, tick) > TICK_MASK - BUCKETS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn window() -> Window {
+        Window::new(Duration::from_secs(10))
+    }
+
+    fn sum(total: u64, failures: u64) -> Sum {
+        Sum { total, failures }
+    }
+
+    #[test]
+    fn a_call_leaves_with_its_tenth() {
+        let window = window();
+        window.count(SECOND / 2, true);
+        assert_eq!(window.sum(10 * SECOND - 1), sum(1, 1));
+        assert_eq!(window.sum(10 * SECOND), sum(0, 0));
+    }
+
+    #[test]
+    fn a_bucket_is_emptied_before_it_is_used_again() {
+        let window = window();
+        window.count(3 * SECOND, true);
+        window.count(13 * SECOND, false);
+        assert_eq!(window.sum(13 * SECOND), sum(1, 0));
+    }
+
+    #[test]
+    fn a_jump_over_many_windows_leaves_nothing() {
+        let window = window();
+        for second in 0..10 {
+            window.count(second * SECOND, true);
+        }
+        assert_eq!(window.sum(9 * SECOND), sum(10, 10));
+        assert_eq!(window.sum(1_000_000 * SECOND), sum(0, 0));
+        window.count(1_000_000 * SECOND, false);
+        assert_eq!(window.sum(1_000_000 * SECOND), sum(1, 0));
+    }
+
+    #[test]
+    fn a_clock_that_lags_counts_into_its_own_tenth() {
+        let window = window();
+        window.count(12 * SECOND, false);
+        window.count(11 * SECOND, true);
+        assert_eq!(window.sum(11 * SECOND), sum(2, 1));
+        // 11 s leaves a second before 12 s does
+        assert_eq!(window.sum(21 * SECOND), sum(1, 0));
+    }
+
+    #[test]
+    fn a_call_ten_tenths_late_is_not_counted() {
+        let window = window();
+        window.count(12 * SECOND, false);
+        window.count(2 * SECOND, true);
+        assert_eq!(window.sum(12 * SECOND), sum(1, 0));
+    }
+
+    #[test]
+    fn a_full_bucket_keeps_its_ratio() {
+        let word = packed(7, COUNT_MAX, COUNT_MAX / 4);
+        let next = counted(word, 7, false).unwrap();
+        assert_eq!(total(next), COUNT_MAX / 2 + 1);
+        assert_eq!(failures(next), COUNT_MAX / 8);
+    }
+
+    #[test]
+    fn clearing_forgets_everything() {
+        let window = window();
+        window.count(SECOND, true);
+        window.clear();
+        assert_eq!(window.sum(SECOND), sum(0, 0));
+    }
+
+    #[test]
+    fn threads_lose_no_call() {
+        let window = window();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let window = &window;
+                scope.spawn(move || {
+                    for call in 0..10_000 {
+                        window.count(SECOND, (call + thread) % 4 == 0);
+                    }
+                });
+            }
+        });
+        assert_eq!(window.sum(SECOND), sum(40_000, 10_000));
+    }
+}
