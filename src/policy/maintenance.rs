@@ -1,1 +1,275 @@
-//! Stub.
+//! The maintenance switch: which maintenance is on, and whether it blocks a request.
+//!
+//! A [`Flag`] is what one flag file says, an [`Active`] one that is there, a [`State`] all that are there,
+//! and the [`Switch`] the one place that holds the state while configurations come and go. Files, clocks
+//! and answers are other rooms' business: reload::flag_file stores states, the proxy asks [`State::check`].
+//!
+//! What a flag covers: with none of `routes`, `hosts` and `paths` everything, also what no route matches.
+//! Each of the three that is given must match, as it would for a route; within one, any entry may. A scope
+//! whose every entry was unusable is as good as not given: in doubt a flag covers more.
+//!
+//! The global flag is asked first, then the route's own: a client allowed by one may be blocked by the other.
+
+mod flag;
+mod pattern;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+pub use flag::{
+    Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network,
+    parse_duration,
+};
+pub use pattern::{HostPattern, PathPattern};
+
+/// Whose flag it is. As text, and as a metric's label, `global` or `route:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    Global,
+    Route(String),
+}
+
+/// One flag that is there.
+#[derive(Debug)]
+pub struct Active {
+    /// Never the same for two contents, also not after the maintenance was off: a key for what is rendered once.
+    pub id: u64,
+    pub scope: Scope,
+    pub flag: Flag,
+    /// The flag's `started_at`, else when its file was written.
+    pub since: Timestamp,
+    /// Blocked requests of this scope since the process started; goes on when maintenance ends and begins.
+    total: Arc<AtomicU64>,
+    total_at_start: u64,
+}
+
+/// All flags that are there. Never changed, only replaced.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub global: Option<Arc<Active>>,
+    /// By the route's name. There may be names that no route has.
+    pub routes: BTreeMap<String, Arc<Active>>,
+}
+
+/// What is known about a request, and what the configuration says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// `None` = no route matches.
+    pub route: Option<&'a str>,
+    /// Without the port; empty when the request names none.
+    pub host: &'a str,
+    /// Normalised, without the query.
+    pub path: &'a str,
+    /// GET, HEAD or OPTIONS.
+    pub method_is_safe: bool,
+    pub client_ip: IpAddr,
+    /// The configuration's `allow`.
+    pub allow: &'a [IpNet],
+    /// An exempt route or path, or a valid bypass: passes whatever is on.
+    pub exempt: bool,
+}
+
+/// The maintenance that blocks a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked<'a> {
+    pub active: &'a Arc<Active>,
+}
+
+/// The shared pointer to the state, carried across configurations.
+#[derive(Debug, Default)]
+pub struct Switch {
+    /// Whether `state` holds one: looked at by every request, and all that most of them look at.
+    on: AtomicBool,
+    state: ArcSwapOption<State>,
+    ids: AtomicU64,
+    /// Per scope that was ever on; grows by the names of flag files, which their reader bounds.
+    totals: Mutex<BTreeMap<Scope, Arc<AtomicU64>>>,
+}
+
+/// A state that stays while it is held. Not to be held across an await: it may keep a replaced state alive.
+pub struct Loaded(Guard<Option<Arc<State>>>);
+
+impl State {
+    pub fn is_empty(&self) -> bool {
+        self.global.is_none() && self.routes.is_empty()
+    }
+
+    /// The global one first, then the routes' by name.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Active>> {
+        self.global.iter().chain(self.routes.values())
+    }
+
+    /// Whether a request is blocked, and by what. Decides only; [`Blocked::count`] counts.
+    pub fn check(&self, facts: &Facts<'_>) -> Option<Blocked<'_>> {
+        if facts.exempt || self.is_empty() || contains(facts.allow, facts.client_ip) {
+            return None;
+        }
+        let route = facts.route.and_then(|name| self.routes.get(name));
+        let active = self
+            .global
+            .iter()
+            .chain(route)
+            .find(|active| active.flag.blocks(facts))?;
+        Some(Blocked { active })
+    }
+}
+
+impl Flag {
+    fn blocks(&self, facts: &Facts<'_>) -> bool {
+        self.covers(facts)
+            && !(self.mode == Mode::ReadOnly && facts.method_is_safe)
+            && !contains(&self.allow, facts.client_ip)
+    }
+
+    fn covers(&self, facts: &Facts<'_>) -> bool {
+        let route = || {
+            facts
+                .route
+                .is_some_and(|name| self.routes.iter().any(|route| route == name))
+        };
+        (self.routes.is_empty() || route())
+            && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches(facts.host)))
+            && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(facts.path)))
+    }
+}
+
+impl Active {
+    /// For `Retry-After`: whole seconds to `until`, rounded up, else `default`; at least 1, also when overdue.
+    pub fn retry_after(&self, now: Timestamp, default: Duration) -> u64 {
+        let seconds = match self.flag.until {
+            Some(until) => (until.as_millisecond() - now.as_millisecond() + 999).div_euclid(1000),
+            None => i64::try_from(default.as_millis().div_ceil(1000)).unwrap_or(i64::MAX),
+        };
+        u64::try_from(seconds).unwrap_or(0).max(1)
+    }
+
+    /// How long ago it should have ended; `None` when it is in time or no end is known.
+    pub fn overdue(&self, now: Timestamp) -> Option<Duration> {
+        let late = now.duration_since(self.flag.until?);
+        Duration::try_from(late).ok().filter(|late| !late.is_zero())
+    }
+
+    /// Requests blocked by this maintenance.
+    pub fn blocked_requests(&self) -> u64 {
+        self.total
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.total_at_start)
+    }
+}
+
+impl Blocked<'_> {
+    /// Counts the request; once per request.
+    pub fn count(&self) {
+        self.active.total.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Switch {
+    /// `None` = no maintenance anywhere, for the price of one read of shared memory.
+    pub fn load(&self) -> Option<Loaded> {
+        if !self.on.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state.load();
+        state.is_some().then_some(Loaded(state))
+    }
+
+    /// Replaces the state. For one writer: of two at once, `load` may miss the later one.
+    pub fn store(&self, state: State) {
+        if state.is_empty() {
+            self.on.store(false, Ordering::Release);
+            self.state.store(None);
+        } else {
+            self.state.store(Some(Arc::new(state)));
+            self.on.store(true, Ordering::Release);
+        }
+    }
+
+    /// A maintenance that begins, with nothing counted yet.
+    pub fn activate(&self, scope: Scope, flag: Flag, since: Timestamp) -> Arc<Active> {
+        let total = self.total(&scope);
+        let total_at_start = total.load(Ordering::Relaxed);
+        Arc::new(Active {
+            id: self.next_id(),
+            scope,
+            flag,
+            since,
+            total,
+            total_at_start,
+        })
+    }
+
+    /// The same maintenance under a changed flag: the count goes on.
+    pub fn amend(&self, active: &Active, flag: Flag, since: Timestamp) -> Arc<Active> {
+        let Active {
+            scope,
+            total,
+            total_at_start,
+            ..
+        } = active;
+        let (scope, total) = (scope.clone(), Arc::clone(total));
+        Arc::new(Active {
+            id: self.next_id(),
+            scope,
+            flag,
+            since,
+            total,
+            total_at_start: *total_at_start,
+        })
+    }
+
+    /// Blocked requests since the process started, per scope that was ever on.
+    pub fn blocked_totals(&self) -> Vec<(Scope, u64)> {
+        let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals
+            .iter()
+            .map(|(scope, total)| (scope.clone(), total.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    fn total(&self, scope: &Scope) -> Arc<AtomicU64> {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(totals.entry(scope.clone()).or_default())
+    }
+
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Deref for Loaded {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.0
+            .as_deref()
+            .expect("made only from a state that is there")
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("global"),
+            Self::Route(name) => write!(f, "route:{name}"),
+        }
+    }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    // A client on a dual-stack socket is ::ffff:192.0.2.1; lists are written as 192.0.2.0/24.
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parsed(text: &str) -> Flag {
+    let (flag, warning) = Flag::parse(text.as_bytes());
+    assert_eq!(warning, None, "{text}");
+    flag
+}
+
+fn warned(text: &str) -> (Flag, String) {
+    let (flag, warning) = Flag::parse(text.as_bytes());
+    (flag, warning.expect("a warning").0)
+}
+
+#[test]
+fn nothing_blanks_and_comments_are_all_defaults() {
+    for text in ["", " \n\t\n", "\u{feff}", "# just a note\n"] {
+        assert_eq!(parsed(text), Flag::default());
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let flag = parsed(
+        r#"
+        reason = "Moving house"
+        message = "Two\nlines"
+        started_at = "2030-01-01T00:00:00Z"
+        until = 2030-01-01T02:00:00+01:00
+        mode = "read_only"
+        routes = ["api"]
+        hosts = ["example.com", "*.example.org"]
+        paths = ["/api", "=/exact"]
+        allow = ["10.0.0.0/8", "2001:db8::1"]
+        grace = "1m30s"
+        terminate = true
+        auto_end = true
+        by = "ops"
+        "#,
+    );
+    assert_eq!(flag.reason.as_deref(), Some("Moving house"));
+    assert_eq!(flag.message.as_deref(), Some("Two\nlines"));
+    assert_eq!(
+        flag.started_at,
+        Some("2030-01-01T00:00:00Z".parse().unwrap())
+    );
+    assert_eq!(flag.until, Some("2030-01-01T01:00:00Z".parse().unwrap()));
+    assert_eq!(flag.mode, Mode::ReadOnly);
+    assert_eq!(flag.routes, ["api"]);
+    assert_eq!(flag.hosts.len(), 2);
+    assert_eq!(flag.paths.len(), 2);
+    assert_eq!(flag.allow[1].to_string(), "2001:db8::1/128");
+    assert_eq!(flag.grace, Some(Duration::from_secs(90)));
+    assert!(flag.terminate && flag.auto_end);
+    assert_eq!(flag.by.as_deref(), Some("ops"));
+}
+
+#[test]
+fn grace_may_be_seconds_and_a_list_one_text() {
+    let flag = parsed("grace = 30\nallow = \"192.0.2.1\"");
+    assert_eq!(flag.grace, Some(Duration::from_secs(30)));
+    assert_eq!(flag.allow.len(), 1);
+}
+
+#[test]
+fn text_that_is_no_toml_is_the_message() {
+    let (flag, warning) = warned("Back at noon.\nPromise!\n");
+    assert_eq!(flag.message.as_deref(), Some("Back at noon.\nPromise!"));
+    assert!(warning.contains("message"), "{warning}");
+}
+
+#[test]
+fn toml_without_one_key_of_a_flag_is_the_message() {
+    let (flag, _) = warned("downtime = 5");
+    assert_eq!(flag.message.as_deref(), Some("downtime = 5"));
+}
+
+#[test]
+fn one_bad_value_keeps_the_good_ones() {
+    let (flag, warning) =
+        warned("reason = \"ok\"\nuntil = \"soon\"\ncolour = 1\nallow = [\"10.0.0.0/8\", \"x\", 7]");
+    assert_eq!(flag.reason.as_deref(), Some("ok"));
+    assert_eq!(flag.until, None);
+    assert_eq!(flag.allow.len(), 1);
+    for part in ["until", "colour", "\"x\"", "7"] {
+        assert!(warning.contains(part), "{part} in {warning}");
+    }
+}
+
+#[test]
+fn times_without_an_offset_and_negative_graces_are_refused() {
+    assert_eq!(warned("until = 2030-01-01T00:00:00").0.until, None);
+    assert_eq!(warned("grace = -1").0.grace, None);
+    assert_eq!(warned("grace = \"-5s\"").0.grace, None);
+}
+
+#[test]
+fn auto_end_needs_an_end() {
+    let (flag, warning) = warned("auto_end = true");
+    assert!(!flag.auto_end);
+    assert!(warning.contains("until"), "{warning}");
+}
+
+#[test]
+fn bytes_that_are_no_text_still_mean_on() {
+    let (flag, warning) = Flag::parse(b"\xff\xfe\x00\x01");
+    assert!(warning.is_some());
+    assert_eq!(flag.message.as_deref(), Some("\u{fffd}\u{fffd}"));
+}
+
+#[test]
+fn texts_are_bounded_and_hold_no_control_characters() {
+    let (flag, _) = Flag::parse("\u{1b}[31mé".repeat(5000).as_bytes());
+    let message = flag.message.unwrap();
+    assert!(message.len() <= MESSAGE_BYTES_MAX);
+    assert!(!message.contains('\u{1b}'));
+    assert_eq!(
+        parsed("reason = \"a\\nb\\tc\"").reason.as_deref(),
+        Some("a b c")
+    );
+}
+
+#[test]
+fn the_default_flag_is_an_empty_file() {
+    assert_eq!(Flag::default().to_toml(), "");
+}
+
+fn any_flag() -> impl Strategy<Value = Flag> {
+    let text = || proptest::option::of("[a-z\"'\\\\<é]{1,20}");
+    let time = || {
+        proptest::option::of((0i64..4_000_000_000).prop_map(|s| Timestamp::from_second(s).unwrap()))
+    };
+    let mode = prop_oneof![
+        Just(Mode::Full),
+        Just(Mode::ReadOnly),
+        Just(Mode::Emergency)
+    ];
+    let paths = proptest::collection::vec("=?/[a-z]{0,5}", 0..3);
+    let grace = proptest::option::of(
+        (0u64..100_000, 0u32..1000).prop_map(|(s, ms)| Duration::new(s, ms * 1_000_000)),
+    );
+    let flags = (any::<bool>(), any::<bool>(), any::<[u8; 4]>());
+    (text(), text(), time(), time(), mode, paths, grace, flags).prop_map(
+        |(reason, message, started_at, until, mode, paths, grace, (terminate, auto_end, ip))| {
+            Flag {
+                by: reason.clone(),
+                reason,
+                message,
+                started_at,
+                until,
+                mode,
+                routes: paths.iter().map(|path| format!("route{path}")).collect(),
+                hosts: paths
+                    .iter()
+                    .map(|_| HostPattern::parse("*.example.com").unwrap())
+                    .collect(),
+                paths: paths
+                    .iter()
+                    .map(|path| PathPattern::parse(path).unwrap())
+                    .collect(),
+                allow: vec![IpNet::from(std::net::IpAddr::from(ip))],
+                grace,
+                terminate,
+                auto_end: auto_end && until.is_some(),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_flag(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let (flag, _) = Flag::parse(&bytes);
+        prop_assert!(flag.message.is_none_or(|message| message.len() <= MESSAGE_BYTES_MAX));
+    }
+
+    #[test]
+    fn any_text_under_known_keys_is_a_flag(
+        key in prop_oneof![Just("until"), Just("grace"), Just("allow"), Just("mode"), Just("paths"), Just("auto_end")],
+        value in "[-0-9a-zT:.\\[\\]\"{}=, ]{0,40}",
+    ) {
+        let (flag, _) = Flag::parse(format!("{key} = {value}").as_bytes());
+        let (again, warning) = Flag::parse(flag.to_toml().as_bytes());
+        prop_assert_eq!(flag, again);
+        prop_assert_eq!(warning, None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back(flag in any_flag()) {
+        let (read, warning) = Flag::parse(flag.to_toml().as_bytes());
+        prop_assert_eq!(read, flag);
+        prop_assert_eq!(warning, None);
+    }
+}

@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const CLIENT: &str = "203.0.113.9";
+
+fn facts() -> Facts<'static> {
+    Facts {
+        route: Some("api"),
+        host: "example.com",
+        path: "/api/orders",
+        method_is_safe: false,
+        client_ip: CLIENT.parse().unwrap(),
+        allow: &[],
+        exempt: false,
+    }
+}
+
+fn global(text: &str) -> State {
+    let switch = Switch::default();
+    let (flag, _) = Flag::parse(text.as_bytes());
+    State {
+        global: Some(switch.activate(Scope::Global, flag, Timestamp::UNIX_EPOCH)),
+        ..State::default()
+    }
+}
+
+fn blocks(text: &str, facts: Facts<'_>) -> bool {
+    global(text).check(&facts).is_some()
+}
+
+#[test]
+fn an_empty_flag_covers_everything_also_what_no_route_matches() {
+    assert!(blocks("", facts()));
+    assert!(blocks(
+        "",
+        Facts {
+            route: None,
+            ..facts()
+        }
+    ));
+}
+
+#[test]
+fn each_scope_that_is_given_must_match() {
+    assert!(blocks("routes = [\"web\", \"api\"]", facts()));
+    assert!(!blocks("routes = [\"web\"]", facts()));
+    assert!(!blocks(
+        "routes = [\"api\"]",
+        Facts {
+            route: None,
+            ..facts()
+        }
+    ));
+    assert!(blocks(
+        "hosts = [\"example.com\"]\npaths = [\"/api\"]",
+        facts()
+    ));
+    assert!(!blocks(
+        "hosts = [\"example.org\"]\npaths = [\"/api\"]",
+        facts()
+    ));
+    assert!(!blocks(
+        "hosts = [\"example.com\"]\npaths = [\"=/api\"]",
+        facts()
+    ));
+}
+
+#[test]
+fn a_scope_without_one_usable_entry_covers_everything() {
+    assert!(blocks("paths = [\"no-slash\"]", facts()));
+}
+
+#[test]
+fn allowed_clients_and_exempt_requests_pass() {
+    let list = ["203.0.113.0/24".parse().unwrap()];
+    assert!(!blocks("allow = [\"203.0.113.0/24\"]", facts()));
+    assert!(blocks("allow = [\"198.51.100.0/24\"]", facts()));
+    assert!(!blocks(
+        "",
+        Facts {
+            allow: &list,
+            ..facts()
+        }
+    ));
+    assert!(!blocks(
+        "mode = \"emergency\"",
+        Facts {
+            exempt: true,
+            ..facts()
+        }
+    ));
+}
+
+#[test]
+fn an_ipv4_client_on_an_ipv6_socket_is_the_same_client() {
+    let client_ip = "::ffff:203.0.113.9".parse().unwrap();
+    assert!(!blocks(
+        "allow = [\"203.0.113.9\"]",
+        Facts {
+            client_ip,
+            ..facts()
+        }
+    ));
+}
+
+#[test]
+fn read_only_passes_what_only_reads() {
+    assert!(blocks("mode = \"read_only\"", facts()));
+    assert!(!blocks(
+        "mode = \"read_only\"",
+        Facts {
+            method_is_safe: true,
+            ..facts()
+        }
+    ));
+    assert!(blocks(
+        "mode = \"emergency\"",
+        Facts {
+            method_is_safe: true,
+            ..facts()
+        }
+    ));
+}
+
+#[test]
+fn a_routes_flag_blocks_that_route_after_the_global_one_let_pass() {
+    let switch = Switch::default();
+    let mut state = global("mode = \"read_only\"");
+    let scope = Scope::Route("api".to_owned());
+    let active = switch.activate(scope.clone(), Flag::default(), Timestamp::UNIX_EPOCH);
+    state.routes.insert("api".to_owned(), active);
+    let read = Facts {
+        method_is_safe: true,
+        ..facts()
+    };
+    assert_eq!(state.check(&read).unwrap().active.scope, scope);
+    assert_eq!(state.check(&facts()).unwrap().active.scope, Scope::Global);
+    assert!(
+        state
+            .check(&Facts {
+                route: Some("web"),
+                ..read
+            })
+            .is_none()
+    );
+}
+
+#[test]
+fn retry_after_is_whole_seconds_to_the_end_and_at_least_one() {
+    let default = Duration::from_millis(299_500);
+    let state = global("until = \"1970-01-01T00:00:10.5Z\"");
+    let active = state.global.as_ref().unwrap();
+    let at = |ms| active.retry_after(Timestamp::from_millisecond(ms).unwrap(), default);
+    assert_eq!(
+        (at(0), at(500), at(10_499), at(10_500), at(99_000)),
+        (11, 10, 1, 1, 1)
+    );
+    let endless = global("").global.unwrap();
+    assert_eq!(endless.retry_after(Timestamp::UNIX_EPOCH, default), 300);
+    assert_eq!(
+        endless.retry_after(Timestamp::UNIX_EPOCH, Duration::ZERO),
+        1
+    );
+}
+
+#[test]
+fn overdue_is_what_is_past_its_end() {
+    let active = global("until = \"1970-01-01T00:01:00Z\"").global.unwrap();
+    assert_eq!(active.overdue(Timestamp::UNIX_EPOCH), None);
+    assert_eq!(active.overdue(Timestamp::from_second(60).unwrap()), None);
+    assert_eq!(
+        active.overdue(Timestamp::from_second(90).unwrap()),
+        Some(Duration::from_secs(30))
+    );
+    assert_eq!(global("").global.unwrap().overdue(Timestamp::MAX), None);
+}
+
+#[test]
+fn the_switch_shows_what_was_stored_last() {
+    let switch = Switch::default();
+    assert!(switch.load().is_none());
+    switch.store(global("reason = \"x\""));
+    assert!(switch.load().unwrap().check(&facts()).is_some());
+    switch.store(State::default());
+    assert!(switch.load().is_none());
+}
+
+#[test]
+fn counts_start_anew_with_each_maintenance_and_totals_do_not() {
+    let switch = Switch::default();
+    let begin = || switch.activate(Scope::Global, Flag::default(), Timestamp::UNIX_EPOCH);
+    let first = begin();
+    Blocked { active: &first }.count();
+    let amended = switch.amend(&first, Flag::default(), Timestamp::UNIX_EPOCH);
+    assert_ne!(amended.id, first.id);
+    Blocked { active: &amended }.count();
+    assert_eq!(amended.blocked_requests(), 2);
+    let second = begin();
+    Blocked { active: &second }.count();
+    assert_eq!(second.blocked_requests(), 1);
+    assert_eq!(switch.blocked_totals(), [(Scope::Global, 3)]);
+}
+
+proptest! {
+    /// The one promise of the flag file: whatever is in it, it is on. Only its own scope, mode and list let
+    /// anything pass, and random bytes do not say any of these.
+    #[test]
+    fn any_bytes_in_the_flag_mean_maintenance_is_on(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        let (flag, _) = Flag::parse(&bytes);
+        let switch = Switch::default();
+        let unscoped = flag.routes.is_empty() && flag.hosts.is_empty() && flag.paths.is_empty();
+        prop_assume!(unscoped && flag.allow.is_empty() && flag.mode != Mode::ReadOnly);
+        let state = State {
+            global: Some(switch.activate(Scope::Global, flag, Timestamp::UNIX_EPOCH)),
+            ..State::default()
+        };
+        switch.store(state);
+        prop_assert!(switch.load().expect("on").check(&facts()).is_some());
+    }
+}
