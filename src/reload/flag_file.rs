@@ -1,1 +1,370 @@
-//! Stub.
+//! Follows the flag files and keeps the [`Switch`] as they say. It decides nothing about requests.
+//!
+//! File events tell of a change within milliseconds, and a poll every [`POLL`] finds what they do not tell
+//! of: network file systems, mounts, a folder that appears. Both lead to the same look at all the files,
+//! so nothing depends on which events came, or in which order.
+//!
+//! | at the flag's path | maintenance |
+//! |---|---|
+//! | nothing | off |
+//! | a regular file | on, as it says |
+//! | a folder, FIFO, socket, device; a file that cannot be read | on, all defaults, one warning |
+//! | a link to nothing | on, as it was read last, else all defaults and one warning |
+//! | unknown: the folder above cannot be searched | as it was, one warning |
+//!
+//! A flag with `auto_end` is removed at its `until`. Where it cannot be removed (a read-only volume) it counts
+//! as absent from then on, with one warning: its own words say that it is over.
+
+mod read;
+mod watch;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
+
+use read::{Folder, Found, Look};
+use watch::{Bell, Folders};
+
+pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
+pub use write::{remove_flag, write_flag};
+
+/// Between two looks without an event. Half of the second that a change may take.
+pub const POLL: Duration = Duration::from_millis(500);
+/// Between two looks at events, so that a folder in turmoil costs little.
+const REST: Duration = Duration::from_millis(5);
+/// How long dropping waits for the thread; a network file system may hold it for longer.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Where the flag files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The global flag.
+    pub flag: PathBuf,
+    /// The folder of the routes' `ROUTE.flag`.
+    pub routes_dir: PathBuf,
+}
+
+/// What happened, after the switch shows it.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Activated(Arc<Active>),
+    /// Still on, with another flag.
+    Changed(Arc<Active>),
+    /// The maintenance that is over.
+    Deactivated(Arc<Active>),
+    /// Told once, until it is another text or the cause is gone.
+    Warning {
+        scope: Scope,
+        text: String,
+    },
+}
+
+/// The thread that follows the flag files; dropping it ends the following and leaves the switch as it is.
+#[derive(Debug)]
+pub struct FlagWatcher {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FlagWatcher {
+    /// Looks once, so that the switch is right when this returns, and follows from then on. Files and
+    /// folders may be missing. The observer runs on the caller's thread now and on the watcher's later.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        settings: Settings,
+        switch: Arc<Switch>,
+        observer: impl Fn(Change) + Send + 'static,
+    ) -> io::Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let (folders, problem) = Folders::new(&bell);
+        let mut follower = Follower::new(settings, switch, folders, observer);
+        if let Some(text) = problem {
+            (follower.observer)(Change::Warning {
+                scope: Scope::Global,
+                text,
+            });
+        }
+        follower.look();
+        let heard = Arc::clone(&bell);
+        let thread = thread::Builder::new()
+            .name("flag-files".to_owned())
+            .spawn(move || {
+                let _done = RingDone(&heard);
+                follower.run(&heard);
+            })?;
+        Ok(Self {
+            bell,
+            thread: Some(thread),
+        })
+    }
+
+    /// Looks at once, for who has just written a flag and wants it seen.
+    pub fn nudge(&self) {
+        self.bell.ring();
+    }
+}
+
+impl Drop for FlagWatcher {
+    fn drop(&mut self) {
+        self.bell.stop();
+        // A thread stuck in a dead network file system is left behind rather than waited for.
+        if self.bell.wait_done(STOP)
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct RingDone<'a>(&'a Bell);
+
+impl Drop for RingDone<'_> {
+    fn drop(&mut self) {
+        self.0.done();
+    }
+}
+
+/// The thread's own: what it saw last, and what follows from what it sees now.
+struct Follower<O> {
+    settings: Settings,
+    switch: Arc<Switch>,
+    folders: Folders,
+    observer: O,
+    state: State,
+    /// The last warning per scope, so that it is told once.
+    warnings: BTreeMap<Scope, String>,
+}
+
+impl<O: Fn(Change)> Follower<O> {
+    fn new(settings: Settings, switch: Arc<Switch>, folders: Folders, observer: O) -> Self {
+        // A watcher that is started again goes on where the last one stopped.
+        let state = switch
+            .load()
+            .map(|state| State::clone(&state))
+            .unwrap_or_default();
+        Self {
+            settings,
+            switch,
+            folders,
+            observer,
+            state,
+            warnings: BTreeMap::new(),
+        }
+    }
+
+    fn run(mut self, bell: &Bell) {
+        while bell.wait(self.patience()) {
+            self.look();
+            if !bell.rest(REST) {
+                return;
+            }
+        }
+    }
+
+    /// Until the next poll, or the next `auto_end` when that is sooner.
+    fn patience(&self) -> Duration {
+        let now = Timestamp::now();
+        let ends = self
+            .state
+            .all()
+            .filter(|active| active.flag.auto_end)
+            .filter_map(|active| active.flag.until);
+        ends.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(REST))
+            .fold(POLL, Duration::min)
+    }
+
+    fn look(&mut self) {
+        // Watch first, look then: a change in between is seen twice and never missed.
+        let wanted = self.wanted();
+        self.folders.follow(&wanted);
+        let mut changes = Vec::new();
+        let mut warnings = BTreeMap::new();
+        let state = self.next_state(&mut changes, &mut warnings);
+        if !changes.is_empty() {
+            self.state = state.clone();
+            self.switch.store(state);
+        }
+        for (scope, text) in &warnings {
+            if self.warnings.get(scope) != Some(text) {
+                changes.push(Change::Warning {
+                    scope: scope.clone(),
+                    text: text.clone(),
+                });
+            }
+        }
+        self.warnings = warnings;
+        changes.into_iter().for_each(&self.observer);
+    }
+
+    /// The folders whose events matter: the flag's, where it leads to when it is a link, and the routes'.
+    fn wanted(&self) -> Vec<PathBuf> {
+        let Settings { flag, routes_dir } = &self.settings;
+        let mut wanted = vec![write::folder(flag).to_owned(), routes_dir.clone()];
+        let is_link = fs::symlink_metadata(flag).is_ok_and(|metadata| metadata.is_symlink());
+        let target = is_link.then(|| fs::canonicalize(flag).ok()).flatten();
+        wanted.extend(
+            target
+                .as_deref()
+                .map(|target| write::folder(target).to_owned()),
+        );
+        wanted.sort();
+        wanted.dedup();
+        wanted
+    }
+
+    fn next_state(
+        &self,
+        changes: &mut Vec<Change>,
+        warnings: &mut BTreeMap<Scope, String>,
+    ) -> State {
+        let mut next = |scope: Scope, look: Look, path: PathBuf, before: Option<&Arc<Active>>| {
+            let found = self.settle(&scope, look, path, before, warnings);
+            self.compare(scope, found, before, changes)
+        };
+        let Settings { flag, routes_dir } = &self.settings;
+        let global = next(
+            Scope::Global,
+            read::look(flag),
+            flag.clone(),
+            self.state.global.as_ref(),
+        );
+        let (mut looks, problem) = match read::look_in(routes_dir) {
+            Folder::Looks { looks, warning } => (looks, warning),
+            Folder::Unknown(text) => {
+                let same = |name: &String| (name.clone(), Look::Unknown(text.clone()));
+                (
+                    self.state.routes.keys().map(same).collect(),
+                    Some(text.clone()),
+                )
+            }
+        };
+        for name in self.state.routes.keys() {
+            looks.entry(name.clone()).or_insert(Look::Absent);
+        }
+        let mut routes = BTreeMap::new();
+        for (name, look) in looks {
+            let path = routes_dir.join(format!("{name}.flag"));
+            let active = next(
+                Scope::Route(name.clone()),
+                look,
+                path,
+                self.state.routes.get(&name),
+            );
+            routes.extend(active.map(|active| (name, active)));
+        }
+        if let Some(text) = problem {
+            // The folder is nobody's own; the global flag's warning, if there is one, is not to be lost.
+            warnings
+                .entry(Scope::Global)
+                .and_modify(|told| *told = format!("{told}; {text}"))
+                .or_insert(text);
+        }
+        State { global, routes }
+    }
+
+    /// From what was seen to the flag that holds, if any; `Err` = what was there before holds.
+    fn settle(
+        &self,
+        scope: &Scope,
+        look: Look,
+        path: PathBuf,
+        before: Option<&Arc<Active>>,
+        warnings: &mut BTreeMap<Scope, String>,
+    ) -> Result<Option<Found>, Unchanged> {
+        let mut warn = |text: String| {
+            warnings.insert(scope.clone(), text);
+        };
+        let found = match look {
+            Look::Absent => return Ok(None),
+            Look::Unknown(text) => {
+                warn(text);
+                return Err(Unchanged);
+            }
+            // Kubernetes swaps a folder of files before it removes the links into it.
+            Look::Dangling(_) if before.is_some() => return Err(Unchanged),
+            Look::Dangling(found) | Look::Present(found) => found,
+        };
+        if let Some(text) = &found.warning {
+            warn(text.clone());
+        } else if matches!(scope, Scope::Route(_)) && !found.flag.routes.is_empty() {
+            warn(format!(
+                "{}: routes: has no meaning in the flag of one route",
+                path.display()
+            ));
+        }
+        if !is_over(&found.flag, Timestamp::now()) {
+            return Ok(Some(found));
+        }
+        if let Err(error) = remove_flag(&path) {
+            warn(format!(
+                "{} is over and cannot be removed: {error}",
+                path.display()
+            ));
+        }
+        Ok(None)
+    }
+
+    fn compare(
+        &self,
+        scope: Scope,
+        found: Result<Option<Found>, Unchanged>,
+        before: Option<&Arc<Active>>,
+        changes: &mut Vec<Change>,
+    ) -> Option<Arc<Active>> {
+        match (before, found) {
+            (before, Err(Unchanged)) => before.cloned(),
+            (None, Ok(None)) => None,
+            (Some(before), Ok(None)) => {
+                changes.push(Change::Deactivated(Arc::clone(before)));
+                None
+            }
+            (Some(before), Ok(Some(found))) => {
+                let flag = effective(&scope, found.flag);
+                if before.flag == flag {
+                    return Some(Arc::clone(before));
+                }
+                // Writing a flag again does not begin a new maintenance.
+                let since = flag.started_at.unwrap_or(before.since);
+                let active = self.switch.amend(before, flag, since);
+                changes.push(Change::Changed(Arc::clone(&active)));
+                Some(active)
+            }
+            (None, Ok(Some(found))) => {
+                let flag = effective(&scope, found.flag);
+                let since = flag.started_at.unwrap_or(found.modified);
+                let active = self.switch.activate(scope, flag, since);
+                changes.push(Change::Activated(Arc::clone(&active)));
+                Some(active)
+            }
+        }
+    }
+}
+
+/// What was seen says nothing new.
+struct Unchanged;
+
+fn is_over(flag: &Flag, now: Timestamp) -> bool {
+    flag.auto_end && flag.until.is_some_and(|until| until <= now)
+}
+
+/// A route's own flag covers that route, whatever it lists.
+fn effective(scope: &Scope, mut flag: Flag) -> Flag {
+    if matches!(scope, Scope::Route(_)) {
+        flag.routes.clear();
+    }
+    flag
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! What wakes the watcher's thread: events of the folders it watches, a request to stop, or time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+/// A bell with room for one ring: however many events come, one look answers all of them.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    state: Mutex<BellState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    rung: bool,
+    stopped: bool,
+    /// The thread that listened is gone.
+    done: bool,
+}
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        self.lock().rung = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn done(&self) {
+        self.lock().done = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it rings, or as long as `patience`. `false` = stop.
+    pub(super) fn wait(&self, patience: Duration) -> bool {
+        let state = self.lock();
+        let waited = self
+            .changed
+            .wait_timeout_while(state, patience, |state| !state.rung && !state.stopped);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.rung = false;
+        !state.stopped
+    }
+
+    /// Lets events gather for a while. `false` = stop.
+    pub(super) fn rest(&self, pause: Duration) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), pause, |state| !state.stopped);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.stopped
+    }
+
+    /// Whether the thread that listened is gone, after at most `patience`.
+    pub(super) fn wait_done(&self, patience: Duration) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), patience, |state| !state.done);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.done
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BellState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Folders under inotify, by what they are and not only by name: one that was deleted and made again, or
+/// mounted over, is watched anew.
+pub(super) struct Folders {
+    /// `None` where the system has no events to give; the poll is then all there is.
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeMap<PathBuf, Identity>,
+    retry_at: Instant,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// After a watch was refused (the system's bound on them, usually) it is not asked for at every poll.
+const RETRY: Duration = Duration::from_secs(30);
+
+impl Folders {
+    /// Watches nothing yet. The second part says why there will be no events, if so.
+    pub(super) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
+        let bell = Arc::clone(bell);
+        let made = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.as_ref().map_or(true, is_change) {
+                bell.ring();
+            }
+        });
+        let (watcher, problem) = match made {
+            Ok(watcher) => (Some(watcher), None),
+            Err(error) => (None, Some(format!("no file events, polling only: {error}"))),
+        };
+        (
+            Self {
+                watcher,
+                watched: BTreeMap::new(),
+                retry_at: Instant::now(),
+            },
+            problem,
+        )
+    }
+
+    /// Watches exactly these, as far as they exist.
+    pub(super) fn follow(&mut self, wanted: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        self.watched.retain(|path, identity| {
+            let keep = wanted.contains(path) && identity_of(path) == Some(*identity);
+            if !keep {
+                // A folder that is gone took its watch along.
+                let _ = watcher.unwatch(path);
+            }
+            keep
+        });
+        if Instant::now() < self.retry_at {
+            return;
+        }
+        for path in wanted {
+            let Some(identity) = identity_of(path).filter(|_| !self.watched.contains_key(path))
+            else {
+                continue;
+            };
+            match watcher.watch(path, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(path.clone(), identity);
+                }
+                Err(_) => self.retry_at = Instant::now() + RETRY,
+            }
+        }
+    }
+}
+
+/// Opening and reading are events too, our own among them: answering those would never end.
+fn is_change(event: &Event) -> bool {
+    !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+}
+
+fn identity_of(folder: &Path) -> Option<Identity> {
+    let metadata = fs::metadata(folder)
+        .ok()
+        .filter(|metadata| metadata.is_dir())?;
+    Some((metadata.dev(), metadata.ino()))
+}
