@@ -1,0 +1,6 @@
+//! The integration tests: one binary, one file per subject, `support` below them all.
+
+#[macro_use]
+mod support;
+
+mod support_itself;

@@ -1,0 +1,38 @@
+//! What the tests stand on. Read `docs/testing.md` first.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `upstream`, `reply` | an upstream that can misbehave in every way, and what it answers |
+//! | `client`, `websocket` | clients that speak bytes |
+//! | `process` | the real binary, and any other program, with deadlines and signals |
+//! | `files`, `certs` | folders and certificates for one test |
+//! | `load` | many requests at once, every failure told |
+//! | `poll` | the only place that waits for a condition |
+//! | `left_out`, `python` | parts that a machine may lack |
+//! | `wire`, `socket` | HTTP/1.1 as bytes; one type for every connection |
+
+#![allow(
+    dead_code,
+    unused_macros,
+    reason = "a toolbox: not every tool is in use at every time"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "pub says here what a test may use; nothing leaves a test binary"
+)]
+
+pub mod certs;
+pub mod client;
+pub mod files;
+#[macro_use]
+pub mod left_out;
+pub mod load;
+pub mod poll;
+pub mod process;
+pub mod python;
+pub mod reply;
+pub mod socket;
+pub mod upstream;
+mod upstream_connection;
+pub mod websocket;
+pub mod wire;
