@@ -51,6 +51,7 @@ pub fn note(reason: &dyn Display) {
         "{test} may not be left out here: {reason}"
     );
     eprintln!("SKIPPED (left out): {reason}");
+    let reason = reason.to_string().replace('\n', " ");
     let line = format!("{test}: {reason}\n");
     let file = OpenOptions::new().create(true).append(true).open(list());
     file.and_then(|mut file| file.write_all(line.as_bytes()))

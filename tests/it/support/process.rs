@@ -132,7 +132,8 @@ impl Process {
     /// # Panics
     /// When none does in time or the process ends before.
     pub async fn stderr_line(&mut self, part: &str) -> String {
-        self.line(part, Self::stderr).await
+        self.line(part, |line| line.contains(part), Self::stderr)
+            .await
     }
 
     /// Waits until a line of stdout contains `part`, and returns the line.
@@ -140,22 +141,33 @@ impl Process {
     /// # Panics
     /// When none does in time or the process ends before.
     pub async fn stdout_line(&mut self, part: &str) -> String {
-        self.line(part, Self::stdout).await
+        self.line(part, |line| line.contains(part), Self::stdout)
+            .await
     }
 
-    async fn line(&mut self, part: &str, output: fn(&Self) -> String) -> String {
+    /// `what` names in the panic what `wanted` looks for.
+    async fn line(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&str) -> bool,
+        output: fn(&Self) -> String,
+    ) -> String {
         let mut found = None;
         let done = eventually(DEADLINE, || {
+            // Asked before looking, so that the last words of a process that ends are still seen.
             let ended = self.ended().is_some();
             found = complete_lines(&output(self))
-                .find(|line| line.contains(part))
+                .find(|line| wanted(line))
                 .map(str::to_owned);
-            found.is_some() || ended
+            found.is_some()
+                || (ended
+                    && Arc::strong_count(&self.stderr) == 1
+                    && Arc::strong_count(&self.stdout) == 1)
         });
         let _: bool = done.await;
         found.unwrap_or_else(|| {
             panic!(
-                "no line with {part:?}; stdout: {}\nstderr: {}",
+                "no line with {what:?}; stdout: {}\nstderr: {}",
                 self.stdout(),
                 self.stderr()
             )
