@@ -1,0 +1,144 @@
+//! From raw to proven: gathers every error of a file that has the right shape.
+//!
+//! Each function takes the place it reads (`route[0]`) and returns a value in any case; where something is
+//! wrong it reports and returns a stand-in, which nobody sees because one error refuses the whole.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::document::Path;
+use super::model::Config;
+use super::problem::Problem;
+use super::raw;
+
+mod address;
+mod limit;
+mod listener;
+mod maintenance;
+mod process;
+mod references;
+mod route;
+mod upstream;
+mod values;
+mod words;
+
+/// What a check found.
+pub(super) struct Checked {
+    pub(super) config: Config,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    /// Certificates, keys and authorities the configuration names.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Proves a whole file. `folder` is where relative paths start, `spoilt` the places that were already
+/// reported and left out.
+pub(super) fn check(
+    file: &raw::File,
+    folder: &std::path::Path,
+    spoilt: BTreeSet<String>,
+) -> Checked {
+    let mut check = Check {
+        folder,
+        spoilt,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        files: Vec::new(),
+    };
+    let config = check.file(file);
+    Checked {
+        config,
+        problems: check.problems,
+        warnings: check.warnings,
+        files: check.files,
+    }
+}
+
+struct Check<'a> {
+    folder: &'a std::path::Path,
+    spoilt: BTreeSet<String>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
+
+impl Check<'_> {
+    fn file(&mut self, file: &raw::File) -> Config {
+        let root = Path::root();
+        let server = self.server(&file.server, &root.key("server"));
+        let timeouts = self.timeouts(&file.timeouts, &root.key("timeouts"));
+        let bounds = self.bounds(&file.bounds, &root.key("bounds"));
+        let maintenance = self.maintenance(
+            &file.maintenance,
+            &server.state_dir,
+            &root.key("maintenance"),
+        );
+        let config = Config {
+            admin: self.admin(&file.admin, &root.key("admin")),
+            log: self.log(&file.log, &root.key("log")),
+            client_ip: self.client_ip(&file.client_ip, &root.key("client_ip")),
+            listeners: self.listeners(&file.listener, &root.key("listener")),
+            routes: self.routes(&file.route, &timeouts, &bounds, &root.key("route")),
+            upstreams: self.upstreams(&file.upstream, &root.key("upstream")),
+            limits: self.limits(&file.limit, &root.key("limit")),
+            redis: self.redis(&file.redis, &root.key("redis")),
+            features: file.features.clone(),
+            probes: self.probes(&file.probe, &root.key("probe")),
+            host: maintenance::host(&file.host),
+            notify: self.notify(&file.notify, &root.key("notify")),
+            certificates: process::certificates(&file.certificates),
+            tests: self.tests(&file.test, &root.key("test")),
+            server,
+            timeouts,
+            bounds,
+            maintenance,
+        };
+        self.references(&config);
+        config
+    }
+
+    fn refuse(
+        &mut self,
+        at: &Path,
+        value: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(
+            Problem::new(at.as_str(), message)
+                .with_text(value)
+                .with_help(help),
+        );
+    }
+
+    /// As [`Self::refuse`] where there is no single value, or one that must not be shown.
+    fn refuse_place(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.problems
+            .push(Problem::new(at.as_str(), message).with_help(help));
+    }
+
+    fn missing(&mut self, at: &Path, help: impl Into<String>) {
+        if !self.is_spoilt(at) {
+            self.refuse_place(at, "is missing", help);
+        }
+    }
+
+    fn warn(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
+        self.warnings
+            .push(Problem::new(at.as_str(), message).with_help(help));
+    }
+
+    /// Whether this place, or one around it, was reported already: what is not there may have been.
+    fn is_spoilt(&self, at: &Path) -> bool {
+        let at = at.as_str();
+        self.spoilt.iter().any(|spoilt| {
+            at.strip_prefix(spoilt.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+}
+
+/// What `[host]` means when it is left out.
+pub(super) fn default_host() -> super::model::Host {
+    maintenance::host(&raw::Host::default())
+}

@@ -1,0 +1,89 @@
+//! Addresses: of listeners and of endpoints.
+
+use std::net::SocketAddr;
+
+use super::super::document::Path;
+use super::super::model::Address;
+use super::Check;
+use super::words::is_host_name;
+
+impl Check<'_> {
+    /// Where to listen: an IP address and a port, or a unix socket. Port 0 = one that is free.
+    pub(super) fn listen_address(&mut self, text: &str, at: &Path) -> Address {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return self.unix(path, text, at);
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Address::Socket(address);
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let help = match port.parse::<u16>() {
+            Ok(port) if host.is_empty() || host == "*" => format!("write \"0.0.0.0:{port}\""),
+            Ok(port) if host == "localhost" => format!("write \"127.0.0.1:{port}\""),
+            _ if text.parse::<u16>().is_ok() => format!("write \"0.0.0.0:{text}\""),
+            _ => "write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"".to_owned(),
+        };
+        self.refuse(at, text, "not an address to listen on", help);
+        Address::Socket(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Where to connect to: an IP address or a name, with a port above zero, or a unix socket.
+    pub(super) fn endpoint_address(&mut self, text: &str, at: &Path) -> Option<Address> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Some(self.unix(path, text, at));
+        }
+        if let Ok(address) = text.parse::<SocketAddr>()
+            && address.port() > 0
+        {
+            return Some(Address::Socket(address));
+        }
+        if let Some((host, port)) = text.split_once(':')
+            && is_host_name(host)
+            && !looks_like_ipv4(host)
+            && let Ok(port) = port.parse::<u16>()
+            && port > 0
+        {
+            return Some(Address::Name {
+                host: host.trim_end_matches('.').to_ascii_lowercase(),
+                port,
+            });
+        }
+        let help = match text.split_once("://") {
+            Some(("https", rest)) => {
+                format!(
+                    "leave out the scheme: \"{}\", and set tls = {{ enabled = true }}",
+                    with_port(rest, 443)
+                )
+            }
+            Some((_, rest)) => format!("leave out the scheme: \"{}\"", with_port(rest, 80)),
+            None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
+            None if is_host_name(text) => format!("give a port: \"{text}:3000\""),
+            None => {
+                "write \"host:port\", \"ip:port\", \"[ipv6]:port\" or \"unix:/path\"".to_owned()
+            }
+        };
+        self.refuse(at, text, "not an endpoint's address", help);
+        None
+    }
+
+    fn unix(&mut self, path: &str, text: &str, at: &Path) -> Address {
+        if path.is_empty() || path.starts_with("//") {
+            self.refuse(at, text, "names no socket", "write \"unix:/path/to.sock\"");
+        }
+        Address::Unix(self.path(path, at))
+    }
+}
+
+/// `999.1.1.1` is a mistyped address, not a name to ask DNS for.
+fn looks_like_ipv4(host: &str) -> bool {
+    host.bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn with_port(rest: &str, port: u16) -> String {
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.contains(':') {
+        true => authority.to_owned(),
+        false => format!("{authority}:{port}"),
+    }
+}

@@ -1,0 +1,174 @@
+//! `[maintenance]`, `[probe.NAME]`, `[host]` and `[[notify]]`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use croner::Cron;
+use jiff::tz::TimeZone;
+
+use super::super::document::Path;
+use super::super::model::{
+    Address, EventKind, Host, Maintenance, Notify, NotifyFormat, Probe, ProbeKind, Secret, Window,
+};
+use super::super::raw;
+use super::Check;
+
+impl Check<'_> {
+    pub(super) fn maintenance(
+        &mut self,
+        raw: &raw::Maintenance,
+        state_dir: &std::path::Path,
+        at: &Path,
+    ) -> Maintenance {
+        if raw.flag.is_empty() || raw.flag.ends_with('/') {
+            self.refuse(
+                &at.key("flag"),
+                &raw.flag,
+                "names no file",
+                "write a file's name, such as \"maintenance.flag\"",
+            );
+        }
+        for (index, path) in raw.exempt_paths.iter().enumerate() {
+            self.route_path(path, &at.key("exempt_paths").index(index));
+        }
+        let each = raw.window.iter().enumerate();
+        let windows = each
+            .map(|(index, window)| self.window(window, &at.key("window").index(index)))
+            .collect();
+        Maintenance {
+            flag: state_dir.join(&raw.flag),
+            page: (!raw.page.is_empty()).then(|| self.path(&raw.page, &at.key("page"))),
+            status: self.status(raw.status, &at.key("status")),
+            retry_after: self.duration_above_zero(&raw.retry_after, &at.key("retry_after")),
+            exempt_paths: raw.exempt_paths.clone(),
+            allow: self.cidrs(&raw.allow, &at.key("allow")),
+            bypass_token: self.secret(&raw.bypass_token, &at.key("bypass_token")),
+            announce: self.duration(&raw.announce, &at.key("announce")),
+            windows,
+        }
+    }
+
+    fn window(&mut self, raw: &raw::Window, at: &Path) -> Window {
+        self.name(&raw.name, &at.key("name"));
+        let schedule = at.key("schedule");
+        if raw.schedule.is_empty() {
+            self.missing(&schedule, "write a cron pattern, such as \"0 3 * * SUN\"");
+        } else if let Err(error) = Cron::from_str(&raw.schedule) {
+            let help =
+                "write minute hour day month weekday, such as \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
+            let reason = error.to_string().to_lowercase();
+            self.refuse(
+                &schedule,
+                &raw.schedule,
+                format!("not a cron pattern ({})", reason.trim_end_matches('.')),
+                help,
+            );
+        }
+        if TimeZone::get(&raw.timezone).is_err() {
+            self.refuse(
+                &at.key("timezone"),
+                &raw.timezone,
+                "not a time zone",
+                "write a name such as \"UTC\" or \"Europe/Berlin\"",
+            );
+        }
+        Window {
+            name: raw.name.clone(),
+            schedule: raw.schedule.clone(),
+            duration: self.duration_above_zero(&raw.duration, &at.key("duration")),
+            timezone: raw.timezone.clone(),
+            reason: raw.reason.clone(),
+        }
+    }
+
+    pub(super) fn probes(
+        &mut self,
+        raw: &BTreeMap<String, raw::Probe>,
+        at: &Path,
+    ) -> BTreeMap<String, Probe> {
+        raw.iter()
+            .map(|(name, probe)| {
+                let at = at.key(name);
+                self.name(name, &at);
+                (name.clone(), self.probe(probe, &at))
+            })
+            .collect()
+    }
+
+    fn probe(&mut self, raw: &raw::Probe, at: &Path) -> Probe {
+        let help = "give exactly one of tcp, http or redis";
+        let given = [&raw.tcp, &raw.http, &raw.redis]
+            .into_iter()
+            .flatten()
+            .count();
+        let half = ["tcp", "http", "redis"]
+            .iter()
+            .any(|key| self.is_spoilt(&at.key(key)));
+        if given > 1 || (given == 0 && !half) {
+            self.refuse_place(
+                at,
+                if given == 0 {
+                    "looks at nothing"
+                } else {
+                    "looks at more than one thing"
+                },
+                help,
+            );
+        }
+        let kind = if let Some(url) = &raw.http {
+            self.url(url, &["http", "https"], &at.key("http"));
+            ProbeKind::Http(url.clone())
+        } else if let Some(url) = &raw.redis {
+            self.url(url, &["redis", "rediss"], &at.key("redis"));
+            ProbeKind::Redis(Secret(url.clone()))
+        } else {
+            let address = raw
+                .tcp
+                .as_ref()
+                .and_then(|text| self.endpoint_address(text, &at.key("tcp")));
+            ProbeKind::Tcp(address.unwrap_or_else(|| Address::Unix(std::path::PathBuf::new())))
+        };
+        Probe {
+            kind,
+            critical: raw.critical,
+            interval: self.duration_above_zero(&raw.interval, &at.key("interval")),
+            timeout: self.duration_above_zero(&raw.timeout, &at.key("timeout")),
+        }
+    }
+
+    pub(super) fn notify(&mut self, raw: &[raw::Notify], at: &Path) -> Vec<Notify> {
+        let each = raw.iter().enumerate();
+        each.map(|(index, notify)| self.webhook(notify, &at.index(index)))
+            .collect()
+    }
+
+    fn webhook(&mut self, raw: &raw::Notify, at: &Path) -> Notify {
+        if !self.is_spoilt(&at.key("url")) {
+            self.url(&raw.url, &["http", "https"], &at.key("url"));
+        }
+        let event = |event: &raw::EventKind| match event {
+            raw::EventKind::Maintenance => EventKind::Maintenance,
+            raw::EventKind::Breaker => EventKind::Breaker,
+            raw::EventKind::Health => EventKind::Health,
+            raw::EventKind::Certificate => EventKind::Certificate,
+            raw::EventKind::Reload => EventKind::Reload,
+        };
+        Notify {
+            url: Secret(raw.url.clone()),
+            format: match raw.format {
+                raw::NotifyFormat::Slack => NotifyFormat::Slack,
+                raw::NotifyFormat::Json => NotifyFormat::Json,
+            },
+            events: raw.events.iter().map(event).collect(),
+        }
+    }
+}
+
+pub(super) fn host(raw: &raw::Host) -> Host {
+    let percent = |percent| Some(percent).filter(|&percent| percent > 0);
+    Host {
+        memory_percent: percent(raw.memory_percent),
+        disk_percent: percent(raw.disk_percent),
+        cpu_percent: percent(raw.cpu_percent),
+    }
+}

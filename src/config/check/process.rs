@@ -1,0 +1,178 @@
+//! `[server]`, `[admin]`, `[log]`, `[client_ip]`, `[timeouts]`, `[bounds]`, `[certificates]`.
+
+use std::num::NonZeroUsize;
+
+use tracing_subscriber::EnvFilter;
+
+use super::super::document::Path;
+use super::super::model::{
+    AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader,
+    Log, LogFormat, Server, Timeouts,
+};
+use super::super::problem::suggest;
+use super::super::raw;
+use super::Check;
+use super::values::{at_least_one, at_least_one_thing};
+use super::words::is_host_name;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl Check<'_> {
+    pub(super) fn server(&mut self, raw: &raw::Server, at: &Path) -> Server {
+        if raw.state_dir.is_empty() {
+            self.refuse(
+                &at.key("state_dir"),
+                "",
+                "is empty",
+                "name a folder, such as \"/run/flagstone\"",
+            );
+        }
+        Server {
+            workers: usize::try_from(raw.workers)
+                .ok()
+                .and_then(NonZeroUsize::new),
+            state_dir: self.path(&raw.state_dir, &at.key("state_dir")),
+            shutdown_delay: self.duration(&raw.shutdown_delay, &at.key("shutdown_delay")),
+            shutdown_grace: self.duration(&raw.shutdown_grace, &at.key("shutdown_grace")),
+            max_connections: at_least_one_thing(raw.max_connections),
+        }
+    }
+
+    pub(super) fn admin(&mut self, raw: &raw::Admin, at: &Path) -> Admin {
+        let listen =
+            (!raw.listen.is_empty()).then(|| self.listen_address(&raw.listen, &at.key("listen")));
+        let token = self.secret(&raw.token, &at.key("token"));
+        let open = matches!(&listen, Some(Address::Socket(address)) if !address.ip().to_canonical().is_loopback());
+        if open && token.is_none() && !self.is_spoilt(&at.key("token")) {
+            self.refuse(
+                &at.key("listen"),
+                &raw.listen,
+                "can be reached from other machines, so it needs a token",
+                "set admin.token = \"${FLAGSTONE_TOKEN}\", or listen on \"127.0.0.1:9900\" or a unix socket",
+            );
+        }
+        let mut allowed_hosts = Vec::new();
+        for (index, host) in raw.allowed_hosts.iter().enumerate() {
+            if !is_host_name(host) {
+                let help = "write a bare name such as \"flagstone.internal\", without scheme, port or wildcard";
+                self.refuse(
+                    &at.key("allowed_hosts").index(index),
+                    host,
+                    "not a host name",
+                    help,
+                );
+            }
+            allowed_hosts.push(host.trim_end_matches('.').to_ascii_lowercase());
+        }
+        Admin {
+            listen,
+            token,
+            allowed_hosts,
+        }
+    }
+
+    pub(super) fn log(&mut self, raw: &raw::Log, at: &Path) -> Log {
+        self.log_level(&raw.level, &at.key("level"));
+        let access = match raw.access.as_str() {
+            "stdout" => AccessLogTarget::Stdout,
+            "stderr" => AccessLogTarget::Stderr,
+            "off" => AccessLogTarget::Off,
+            "" => {
+                self.refuse(
+                    &at.key("access"),
+                    "",
+                    "is empty",
+                    "write \"stdout\", \"stderr\", \"off\" or a file",
+                );
+                AccessLogTarget::Off
+            }
+            file => AccessLogTarget::File(self.path(file, &at.key("access"))),
+        };
+        Log {
+            level: raw.level.clone(),
+            format: match raw.format {
+                raw::LogFormat::Text => LogFormat::Text,
+                raw::LogFormat::Json => LogFormat::Json,
+            },
+            access,
+            access_format: match raw.access_format {
+                raw::AccessFormat::Combined => AccessFormat::Combined,
+                raw::AccessFormat::Json => AccessFormat::Json,
+            },
+        }
+    }
+
+    /// The filter takes any word for a module's name and would then be silent: `inof` must not pass.
+    fn log_level(&mut self, text: &str, at: &Path) {
+        for directive in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.contains('['))
+        {
+            let level = directive
+                .rsplit_once('=')
+                .map_or(directive, |(_, level)| level);
+            if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+                let help = suggest(level, LEVELS);
+                return self.refuse(at, text, format!("\"{level}\" is not a level"), help);
+            }
+        }
+        if EnvFilter::try_new(text).is_err() {
+            self.refuse(
+                at,
+                text,
+                "not log directives",
+                "write a level, or levels by module: \"info,flagstone::upstream=debug\"",
+            );
+        }
+    }
+
+    pub(super) fn client_ip(&mut self, raw: &raw::ClientIp, at: &Path) -> ClientIp {
+        let trusted_proxies = self.cidrs(&raw.trusted_proxies, &at.key("trusted_proxies"));
+        if trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
+            self.warn(
+                &at.key("trusted_proxies"),
+                "trusts everyone",
+                "any client can then choose its own address; name the proxies in front",
+            );
+        }
+        ClientIp {
+            trusted_proxies,
+            header: match raw.header {
+                raw::ClientIpHeader::XForwardedFor => ClientIpHeader::XForwardedFor,
+                raw::ClientIpHeader::Forwarded => ClientIpHeader::Forwarded,
+                raw::ClientIpHeader::XRealIp => ClientIpHeader::XRealIp,
+            },
+        }
+    }
+
+    pub(super) fn timeouts(&mut self, raw: &raw::Timeouts, at: &Path) -> Timeouts {
+        Timeouts {
+            tls_handshake: self.duration_above_zero(&raw.tls_handshake, &at.key("tls_handshake")),
+            request_head: self.duration_above_zero(&raw.request_head, &at.key("request_head")),
+            request_body: self.duration_above_zero(&raw.request_body, &at.key("request_body")),
+            idle: self.duration_above_zero(&raw.idle, &at.key("idle")),
+            connect: self.duration_above_zero(&raw.connect, &at.key("connect")),
+            response_head: self.duration_above_zero(&raw.response_head, &at.key("response_head")),
+            response_body: self.duration_above_zero(&raw.response_body, &at.key("response_body")),
+            stream_idle: self.duration_above_zero(&raw.stream_idle, &at.key("stream_idle")),
+        }
+    }
+
+    pub(super) fn bounds(&mut self, raw: &raw::Bounds, at: &Path) -> Bounds {
+        Bounds {
+            header_bytes_max: self.memory(&raw.max_header_bytes, 1024, &at.key("max_header_bytes")),
+            headers_max: at_least_one_thing(raw.max_headers).get(),
+            uri_bytes_max: self.memory(&raw.max_uri_bytes, 64, &at.key("max_uri_bytes")),
+            body_bytes_max: Some(self.size(&raw.max_body, &at.key("max_body")))
+                .filter(|&bytes| bytes > 0),
+            h2_streams_max: at_least_one(raw.h2_max_streams),
+        }
+    }
+}
+
+pub(super) fn certificates(raw: &raw::Certificates) -> Certificates {
+    Certificates {
+        warn_days: raw.warn_days,
+    }
+}

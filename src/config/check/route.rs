@@ -1,0 +1,407 @@
+//! `[[route]]` and `[[test]]`.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+
+use super::super::document::Path;
+use super::super::model::{
+    Action, Bounds, Expect, Files, HeaderEdits, Redirect, Respond, Route, RouteTest, Timeouts,
+};
+use super::super::problem::{nearest, one_of};
+use super::super::raw;
+use super::Check;
+use super::words::path_remedy;
+
+/// What frames a message is written by the proxy alone.
+const FRAMING: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+const REDIRECT_VARIABLES: [&str; 5] = ["uri", "path", "query", "host", "scheme"];
+
+const ONE_ACTION: &str = "give exactly one of upstream, files, redirect or respond";
+
+impl Check<'_> {
+    pub(super) fn routes(
+        &mut self,
+        raw: &[raw::Route],
+        timeouts: &Timeouts,
+        bounds: &Bounds,
+        at: &Path,
+    ) -> Vec<Route> {
+        if raw.is_empty() {
+            self.missing(at, "add a [[route]] with a name and an upstream");
+        }
+        let each = raw.iter().enumerate();
+        each.map(|(index, route)| self.route(route, timeouts, bounds, &at.index(index)))
+            .collect()
+    }
+
+    fn route(
+        &mut self,
+        raw: &raw::Route,
+        timeouts: &Timeouts,
+        bounds: &Bounds,
+        at: &Path,
+    ) -> Route {
+        self.name(&raw.name, &at.key("name"));
+        let hosts = raw
+            .host
+            .iter()
+            .enumerate()
+            .map(|(index, host)| self.host(host, &at.key("host").index(index)))
+            .collect();
+        self.paths(&raw.path, &at.key("path"));
+        Route {
+            name: raw.name.clone(),
+            hosts,
+            paths: raw.path.clone(),
+            methods: self.methods(&raw.method, &at.key("method")),
+            action: self.action(raw, at),
+            strip_prefix: self.strip_prefix(raw, &at.key("strip_prefix")),
+            preserve_host: raw.preserve_host,
+            limits: raw.limits.clone(),
+            feature: (!raw.feature.is_empty()).then(|| raw.feature.clone()),
+            maintenance_exempt: raw.maintenance == raw::RouteMaintenance::Exempt,
+            allow: self.cidrs(&raw.allow, &at.key("allow")),
+            deny: self.cidrs(&raw.deny, &at.key("deny")),
+            request_headers: self.header_edits(&raw.request_headers, &at.key("request_headers")),
+            response_headers: self.header_edits(&raw.response_headers, &at.key("response_headers")),
+            timeouts: self.route_timeouts(&raw.timeouts, timeouts, &at.key("timeouts")),
+            body_bytes_max: match &raw.max_body {
+                None => bounds.body_bytes_max,
+                Some(size) => Some(self.size(size, &at.key("max_body"))).filter(|&bytes| bytes > 0),
+            },
+        }
+    }
+
+    fn paths(&mut self, raw: &[String], at: &Path) {
+        if raw.is_empty() && !self.is_spoilt(&at.index(0)) {
+            self.refuse_place(
+                at,
+                "is empty, so nothing would ever match",
+                "write path = [\"/\"] for every path, or leave it out",
+            );
+        }
+        for (index, path) in raw.iter().enumerate() {
+            self.route_path(path, &at.index(index));
+        }
+    }
+
+    fn action(&mut self, raw: &raw::Route, at: &Path) -> Action {
+        let given = [
+            ("upstream", raw.upstream.is_some()),
+            ("files", raw.files.is_some()),
+            ("redirect", raw.redirect.is_some()),
+            ("respond", raw.respond.is_some()),
+        ];
+        let names: Vec<&str> = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| *name)
+            .collect();
+        let half = given.iter().any(|(name, _)| self.is_spoilt(&at.key(name)));
+        match names.as_slice() {
+            [] if !half => self.refuse_place(at, "does nothing with its requests", ONE_ACTION),
+            [_, others @ ..] => {
+                for other in others {
+                    self.refuse_place(
+                        &at.key(other),
+                        format!("there is {} already", names[0]),
+                        ONE_ACTION,
+                    );
+                }
+            }
+            [] => {}
+        }
+        if let Some(files) = &raw.files {
+            return Action::Files(self.files(files, &at.key("files")));
+        }
+        if let Some(redirect) = &raw.redirect {
+            return Action::Redirect(self.redirect(redirect, &at.key("redirect")));
+        }
+        if let Some(respond) = &raw.respond {
+            return Action::Respond(self.respond(respond, &at.key("respond")));
+        }
+        Action::Upstream(raw.upstream.clone().unwrap_or_default())
+    }
+
+    fn files(&mut self, raw: &raw::Files, at: &Path) -> Files {
+        if raw.root.is_empty() {
+            self.missing(&at.key("root"), "name the folder to serve");
+        }
+        if raw.index.is_empty() || raw.index.contains('/') {
+            self.refuse(
+                &at.key("index"),
+                &raw.index,
+                "not a file's name",
+                "write a name without slashes, such as \"index.html\"",
+            );
+        }
+        for (index, path) in raw.r#try.iter().enumerate() {
+            let rest = path.strip_prefix("$uri").unwrap_or(path);
+            let good = match rest.len() < path.len() {
+                true => !rest.contains('$') && !rest.contains(".."),
+                false => !path.contains('$') && path_remedy(path).is_none(),
+            };
+            if !good {
+                let help =
+                    "write \"$uri\", \"$uri/\", \"$uri.html\" or a path such as \"/index.html\"";
+                self.refuse(
+                    &at.key("try").index(index),
+                    path,
+                    "not something to try",
+                    help,
+                );
+            }
+        }
+        Files {
+            root: self.path(&raw.root, &at.key("root")),
+            index: raw.index.clone(),
+            try_paths: raw.r#try.clone(),
+        }
+    }
+
+    fn redirect(&mut self, raw: &raw::Redirect, at: &Path) -> Redirect {
+        let to = at.key("to");
+        let starts = ["/", "http://", "https://", "$scheme://", "$uri", "$path"];
+        if raw.to.is_empty() {
+            self.missing(&to, "write where to, such as \"https://example.com$uri\"");
+        } else if !starts.iter().any(|start| raw.to.starts_with(start))
+            || HeaderValue::from_str(&raw.to).is_err()
+        {
+            self.refuse(
+                &to,
+                &raw.to,
+                "not a place to redirect to",
+                "start with \"/\", \"https://\", \"http://\" or \"$scheme://\"",
+            );
+        } else {
+            self.redirect_variables(&raw.to, &to);
+        }
+        let status = at.key("status");
+        if ![301, 302, 303, 307, 308].contains(&raw.status) {
+            let help = "use 308 or 301 for good, 307 or 302 for now, 303 to change to GET";
+            self.refuse_place(&status, format!("{} is no redirect", raw.status), help);
+        }
+        Redirect {
+            to: raw.to.clone(),
+            status: self.status(raw.status, &status),
+        }
+    }
+
+    fn redirect_variables(&mut self, text: &str, at: &Path) {
+        for part in text.split('$').skip(1) {
+            let end = part
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(part.len());
+            let name = &part[..end];
+            if !REDIRECT_VARIABLES.contains(&name) {
+                let help = match nearest(name, REDIRECT_VARIABLES) {
+                    Some(best) => format!("did you mean \"${best}\"?"),
+                    None => format!("after a $, use {}", one_of(REDIRECT_VARIABLES)),
+                };
+                self.refuse(at, text, format!("unknown variable \"${name}\""), help);
+            }
+        }
+    }
+
+    fn respond(&mut self, raw: &raw::Respond, at: &Path) -> Respond {
+        if [204, 205, 304].contains(&raw.status) && !raw.body.is_empty() {
+            self.refuse_place(
+                &at.key("body"),
+                format!("an answer with status {} has no body", raw.status),
+                "leave the body out, or use another status",
+            );
+        }
+        let content_type = self.header_value(&raw.content_type, &at.key("content_type"));
+        Respond {
+            status: self.status(raw.status, &at.key("status")),
+            body: raw.body.clone(),
+            content_type: content_type.unwrap_or_else(|| HeaderValue::from_static("text/plain")),
+        }
+    }
+
+    /// Refused when no request of the route could begin with it.
+    fn strip_prefix(&mut self, raw: &raw::Route, at: &Path) -> Option<String> {
+        let prefix = raw.strip_prefix.trim_end_matches('/');
+        if raw.strip_prefix.is_empty() || raw.strip_prefix == "/" {
+            return None;
+        }
+        if let Some(help) = path_remedy(&raw.strip_prefix) {
+            let help = if raw.strip_prefix.starts_with('=') {
+                "leave out the \"=\""
+            } else {
+                help
+            };
+            self.refuse(at, &raw.strip_prefix, "not a prefix", help);
+        } else if !raw.path.is_empty() && !raw.path.iter().any(|path| may_begin_with(path, prefix))
+        {
+            let help = format!(
+                "this route's paths are {}",
+                one_of(raw.path.iter().map(String::as_str))
+            );
+            self.refuse(
+                at,
+                &raw.strip_prefix,
+                "no request of this route begins with it",
+                help,
+            );
+        }
+        Some(prefix.to_owned())
+    }
+
+    fn header_edits(&mut self, raw: &raw::HeaderEdits, at: &Path) -> HeaderEdits {
+        HeaderEdits {
+            set: self.header_lines(&raw.set, &at.key("set")),
+            add: self.header_lines(&raw.add, &at.key("add")),
+            remove: {
+                let at = at.key("remove");
+                let each = raw.remove.iter().enumerate();
+                each.filter_map(|(index, name)| self.free_header(name, &at.index(index)))
+                    .collect()
+            },
+        }
+    }
+
+    fn header_lines(
+        &mut self,
+        raw: &BTreeMap<String, String>,
+        at: &Path,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let mut lines = Vec::new();
+        for (name, value) in raw {
+            let at = at.key(name);
+            let (name, value) = (self.free_header(name, &at), self.header_value(value, &at));
+            lines.extend(name.zip(value));
+        }
+        lines
+    }
+
+    fn free_header(&mut self, text: &str, at: &Path) -> Option<HeaderName> {
+        let name = self.header_name(text, at)?;
+        if FRAMING.contains(&name.as_str()) {
+            self.refuse_place(
+                at,
+                format!("{text} frames the message and is written by Flagstone alone"),
+                "take it out",
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn route_timeouts(
+        &mut self,
+        raw: &raw::RouteTimeouts,
+        general: &Timeouts,
+        at: &Path,
+    ) -> Timeouts {
+        let mut own = |raw: &Option<raw::Duration>, key: &str, general| match raw {
+            Some(raw) => self.duration_above_zero(raw, &at.key(key)),
+            None => general,
+        };
+        Timeouts {
+            tls_handshake: own(&raw.tls_handshake, "tls_handshake", general.tls_handshake),
+            request_head: own(&raw.request_head, "request_head", general.request_head),
+            request_body: own(&raw.request_body, "request_body", general.request_body),
+            idle: own(&raw.idle, "idle", general.idle),
+            connect: own(&raw.connect, "connect", general.connect),
+            response_head: own(&raw.response_head, "response_head", general.response_head),
+            response_body: own(&raw.response_body, "response_body", general.response_body),
+            stream_idle: own(&raw.stream_idle, "stream_idle", general.stream_idle),
+        }
+    }
+
+    pub(super) fn tests(&mut self, raw: &[raw::Test], at: &Path) -> Vec<RouteTest> {
+        let each = raw.iter().enumerate();
+        each.map(|(index, test)| self.test(test, &at.index(index)))
+            .collect()
+    }
+
+    fn test(&mut self, raw: &raw::Test, at: &Path) -> RouteTest {
+        if raw.name.is_empty() {
+            self.missing(&at.key("name"), "say what the test says");
+        }
+        let request = at.key("request");
+        let url = raw
+            .request
+            .url
+            .parse::<Uri>()
+            .ok()
+            .filter(|url| url.host().is_some());
+        if raw.request.url.is_empty() {
+            self.missing(
+                &request.key("url"),
+                "write a whole URL, such as \"https://example.com/api\"",
+            );
+        } else if url.is_none() {
+            self.refuse(
+                &request.key("url"),
+                &raw.request.url,
+                "not a whole URL",
+                "write one such as \"https://example.com/api\"",
+            );
+        }
+        let ip = raw.request.ip.parse().unwrap_or_else(|_| {
+            self.refuse(
+                &request.key("ip"),
+                &raw.request.ip,
+                "not an address",
+                "write one such as \"203.0.113.9\"",
+            );
+            std::net::Ipv4Addr::LOCALHOST.into()
+        });
+        let mut headers = Vec::new();
+        for (name, value) in &raw.request.headers {
+            let at = request.key("headers").key(name);
+            headers.extend(
+                self.header_name(name, &at)
+                    .zip(self.header_value(value, &at)),
+            );
+        }
+        RouteTest {
+            name: raw.name.clone(),
+            method: self
+                .method(&raw.request.method, &request.key("method"))
+                .unwrap_or(Method::GET),
+            url: url.unwrap_or_default(),
+            ip,
+            headers,
+            expect: self.expect(&raw.expect, &at.key("expect")),
+        }
+    }
+
+    fn expect(&mut self, raw: &raw::Expect, at: &Path) -> Expect {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let status: Option<StatusCode> =
+            (raw.status > 0).then(|| self.status(raw.status, &at.key("status")));
+        Expect {
+            route: given(&raw.route),
+            upstream: given(&raw.upstream),
+            status,
+            limits: raw.limits.clone(),
+        }
+    }
+}
+
+/// Whether a request that matches `path` could begin with `prefix`.
+fn may_begin_with(path: &str, prefix: &str) -> bool {
+    let below = |whole: &str, start: &str| {
+        whole
+            .strip_prefix(start.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match path.strip_prefix('=') {
+        Some(exact) => below(exact, prefix),
+        None => below(path, prefix) || below(prefix, path),
+    }
+}

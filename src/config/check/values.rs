@@ -1,0 +1,311 @@
+//! Single values that occur all over the file.
+
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+
+use super::super::document::Path;
+use super::super::model::{Rate, Secret, StatusRanges};
+use super::super::{duration, problem, rate, raw, size};
+use super::Check;
+
+/// Names end up in file names, metrics and URLs.
+const NAME_CHARS_MAX: usize = 100;
+
+impl Check<'_> {
+    /// Zero is fine.
+    pub(super) fn duration(&mut self, raw: &raw::Duration, at: &Path) -> Duration {
+        duration::parse(&raw.0).unwrap_or_else(|error| {
+            self.refuse_sentence(at, &raw.0, &error);
+            Duration::from_secs(1)
+        })
+    }
+
+    pub(super) fn duration_above_zero(&mut self, raw: &raw::Duration, at: &Path) -> Duration {
+        let duration = self.duration(raw, at);
+        if duration.is_zero() {
+            self.refuse(
+                at,
+                &raw.0,
+                "must be above zero",
+                "write how long it may take, such as \"10s\"",
+            );
+        }
+        duration
+    }
+
+    pub(super) fn size(&mut self, raw: &raw::Size, at: &Path) -> u64 {
+        match raw {
+            raw::Size::Bytes(bytes) => *bytes,
+            raw::Size::Text(text) => size::parse(text).unwrap_or_else(|error| {
+                self.refuse_sentence(at, text, &error);
+                1
+            }),
+        }
+    }
+
+    /// A size that must fit in memory, and be at least `low` bytes.
+    pub(super) fn memory(&mut self, raw: &raw::Size, low: u64, at: &Path) -> usize {
+        let bytes = self.size(raw, at);
+        let fits = u32::try_from(bytes).is_ok();
+        if bytes < low || !fits {
+            let help = format!("write a size from \"{}\" to \"4095MiB\"", size::format(low));
+            self.refuse(at, &size::format(bytes), "is out of range", help);
+        }
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn rate(&mut self, raw: &raw::Rate, at: &Path) -> Rate {
+        rate::parse(&raw.0).unwrap_or_else(|error| {
+            self.refuse_sentence(at, &raw.0, &error);
+            Rate {
+                count: NonZeroU32::MIN,
+                period: Duration::from_secs(1),
+            }
+        })
+    }
+
+    /// An error of the small parsers is a message and, after a colon, a remedy.
+    fn refuse_sentence(&mut self, at: &Path, value: &str, sentence: &str) {
+        match sentence.split_once(": ") {
+            Some((message, help)) => self.refuse(at, value, message, help),
+            None => self.refuse(at, value, sentence, "write a number and a unit"),
+        }
+    }
+
+    /// CIDRs; a bare address stands for itself.
+    pub(super) fn cidrs(&mut self, raw: &[String], at: &Path) -> Vec<IpNet> {
+        let each = raw.iter().enumerate();
+        each.filter_map(|(index, text)| self.cidr(text, &at.index(index)))
+            .collect()
+    }
+
+    fn cidr(&mut self, text: &str, at: &Path) -> Option<IpNet> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Some(IpNet::from(address));
+        }
+        match text.parse::<IpNet>() {
+            Ok(net) => {
+                if net != net.trunc() {
+                    let help = format!("it means {}", net.trunc());
+                    self.warn(at, format!("{text} has bits set behind its prefix"), help);
+                }
+                Some(net.trunc())
+            }
+            Err(_) => {
+                self.refuse(
+                    at,
+                    text,
+                    "not an address range",
+                    "write a CIDR such as \"10.0.0.0/8\", \"2001:db8::/32\" or a single address",
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn header_name(&mut self, text: &str, at: &Path) -> Option<HeaderName> {
+        let name = HeaderName::from_bytes(text.as_bytes()).ok();
+        if name.is_none() {
+            self.refuse(
+                at,
+                text,
+                "not a header name",
+                "use letters, digits and dashes, such as \"X-Request-Id\"",
+            );
+        }
+        name
+    }
+
+    pub(super) fn header_value(&mut self, text: &str, at: &Path) -> Option<HeaderValue> {
+        let value = HeaderValue::from_str(text).ok();
+        if value.is_none() {
+            self.refuse_place(
+                at,
+                "not a header value",
+                "take out line breaks and control characters",
+            );
+        }
+        value
+    }
+
+    pub(super) fn methods(&mut self, raw: &[String], at: &Path) -> Vec<Method> {
+        let each = raw.iter().enumerate();
+        each.filter_map(|(index, text)| self.method(text, &at.index(index)))
+            .collect()
+    }
+
+    pub(super) fn method(&mut self, text: &str, at: &Path) -> Option<Method> {
+        let upper = text.to_ascii_uppercase();
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if upper == text => Some(method),
+            Ok(_) => {
+                self.refuse(
+                    at,
+                    text,
+                    "methods are upper case",
+                    format!("write \"{upper}\""),
+                );
+                None
+            }
+            Err(_) => {
+                self.refuse(
+                    at,
+                    text,
+                    "not a method",
+                    "write one such as \"GET\" or \"POST\"",
+                );
+                None
+            }
+        }
+    }
+
+    /// `"200-399"` or `"200,204,301-303"`.
+    pub(super) fn statuses(&mut self, text: &str, at: &Path) -> StatusRanges {
+        let ranges: Option<Vec<_>> = text
+            .split(',')
+            .map(|part| status_range(part.trim()))
+            .collect();
+        StatusRanges(ranges.unwrap_or_else(|| {
+            self.refuse(
+                at,
+                text,
+                "not a list of statuses",
+                "write statuses from 100 to 599, low to high, such as \"200-399\" or \"200,204\"",
+            );
+            Vec::new()
+        }))
+    }
+
+    /// The schema has kept `code` within 100 and 599.
+    pub(super) fn status(&mut self, code: u16, at: &Path) -> StatusCode {
+        StatusCode::from_u16(code).unwrap_or_else(|_| {
+            self.refuse(
+                at,
+                &code.to_string(),
+                "not a status",
+                "write one from 100 to 599",
+            );
+            StatusCode::OK
+        })
+    }
+
+    /// Empty = none. A secret is never shown, so neither is a wrong one.
+    pub(super) fn secret(&mut self, text: &str, at: &Path) -> Option<Secret> {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.refuse_place(at, "has a character that cannot be sent", "use visible ASCII without spaces (a line break at the end of a variable is the usual cause)");
+        }
+        (!text.is_empty()).then(|| Secret(text.to_owned()))
+    }
+
+    /// A URL with one of `schemes`; it may hold a password, so it is not shown.
+    pub(super) fn url(&mut self, text: &str, schemes: &[&str], at: &Path) {
+        let parsed = text.parse::<http::Uri>().ok();
+        let good = parsed.is_some_and(|uri| {
+            uri.scheme_str()
+                .is_some_and(|scheme| schemes.contains(&scheme))
+                && uri.host().is_some_and(|host| !host.is_empty())
+        });
+        if !good {
+            let starts: Vec<String> = schemes
+                .iter()
+                .map(|scheme| format!("{scheme}://"))
+                .collect();
+            let help = format!(
+                "write a whole URL that starts with {}",
+                problem::one_of(starts.iter().map(String::as_str))
+            );
+            self.refuse_place(
+                at,
+                if text.is_empty() {
+                    "is empty"
+                } else {
+                    "not such a URL"
+                },
+                help,
+            );
+        }
+    }
+
+    /// From the folder of the file.
+    pub(super) fn path(&mut self, text: &str, at: &Path) -> PathBuf {
+        if text.contains('\0') {
+            self.refuse(at, text, "not a path", "take out the NUL character");
+        }
+        self.folder.join(text)
+    }
+
+    /// A path that must be given, to a file whose content the configuration depends on.
+    pub(super) fn file_path(&mut self, text: &str, at: &Path) -> PathBuf {
+        if text.is_empty() {
+            self.missing(at, "name a PEM file");
+        }
+        let path = self.path(text, at);
+        self.files.push(path.clone());
+        path
+    }
+
+    /// The rules for every name that people give: they become file names, labels and parts of URLs.
+    pub(super) fn name(&mut self, text: &str, at: &Path) {
+        if text.is_empty() {
+            return self.missing(at, "give it a name");
+        }
+        let bad = |c: char| c.is_control() || c == '/' || c == '\\';
+        if text.starts_with('.')
+            || text.contains(bad)
+            || text.trim() != text
+            || text.chars().count() > NAME_CHARS_MAX
+        {
+            self.refuse(
+                at,
+                text,
+                "cannot be a name",
+                "use letters, digits, \"-\", \"_\" and \".\", a letter or digit first",
+            );
+        }
+    }
+}
+
+fn status_range(text: &str) -> Option<(u16, u16)> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let status =
+        |text: &str| match text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => text
+                .parse::<u16>()
+                .ok()
+                .filter(|code| (100..=599).contains(code)),
+            false => None,
+        };
+    let (low, high) = (status(low.trim())?, status(high.trim())?);
+    (low <= high).then_some((low, high))
+}
+
+/// Zero = `None`.
+pub(super) fn non_zero(number: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(number)
+}
+
+/// Where the schema has refused zero already.
+pub(super) fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+/// As [`at_least_one`], for counts of things in memory.
+pub(super) fn at_least_one_thing(number: u32) -> NonZeroUsize {
+    usize::try_from(number)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A token in the sense of RFC 6265, section 4.1.1.
+pub(super) fn is_cookie_name(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}

@@ -1,0 +1,157 @@
+//! Small languages inside strings: hosts, paths, keys, kinds of failure.
+
+use http::HeaderName;
+
+use super::super::document::Path;
+use super::super::model::FailureClasses;
+use super::super::problem::{nearest, one_of};
+use super::Check;
+use super::values::is_cookie_name;
+
+/// What `header:NAME`, `cookie:NAME` and plain words can mean.
+pub(super) enum Key {
+    Word(String),
+    Header(HeaderName),
+    Cookie(String),
+}
+
+impl Check<'_> {
+    /// A host a route answers to, lower case: a name, `*.name`, or an IP address.
+    pub(super) fn host(&mut self, text: &str, at: &Path) -> String {
+        let lower = text.trim_end_matches('.').to_ascii_lowercase();
+        let name = lower.strip_prefix("*.").unwrap_or(&lower);
+        let literal = lower
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let good = match literal {
+            Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => is_host_name(name),
+        };
+        if !good {
+            let help = match &*lower {
+                "*" => "leave host empty to match any",
+                _ if lower.contains("://") => "leave out the scheme",
+                _ if lower.contains(':') && literal.is_none() => "leave out the port",
+                _ if lower.contains('/') => "leave out the path, it goes into path",
+                _ if lower.contains('*') => {
+                    "a wildcard stands for the first labels only: \"*.example.com\""
+                }
+                _ if !lower.is_ascii() => "write the name in its ASCII form (xn--…)",
+                _ => "write a name such as \"example.com\" or \"*.example.com\"",
+            };
+            self.refuse(at, text, "not a host", help);
+        }
+        lower
+    }
+
+    /// `/api` or `=/exact`.
+    pub(super) fn route_path(&mut self, text: &str, at: &Path) {
+        let path = text.strip_prefix('=').unwrap_or(text);
+        if let Some(help) = path_remedy(path) {
+            self.refuse(at, text, "not a path", help);
+        }
+    }
+
+    /// One of `words`, `header:NAME` or `cookie:NAME`.
+    pub(super) fn key(&mut self, text: &str, words: &[&str], at: &Path) -> Option<Key> {
+        let kind = text.split_once(':');
+        match kind {
+            None if words.contains(&text) => Some(Key::Word(text.to_owned())),
+            Some(("header", name)) => self.header_name(name, at).map(Key::Header),
+            Some(("cookie", name)) if is_cookie_name(name) => Some(Key::Cookie(name.to_owned())),
+            Some(("cookie", _)) => {
+                self.refuse(
+                    at,
+                    text,
+                    "not a cookie's name",
+                    "write \"cookie:NAME\", such as \"cookie:session\"",
+                );
+                None
+            }
+            _ => {
+                let known: Vec<&str> = words
+                    .iter()
+                    .copied()
+                    .chain(["header:NAME", "cookie:NAME"])
+                    .collect();
+                let help = match nearest(text, words.iter().copied()) {
+                    Some(best) => format!("did you mean \"{best}\"?"),
+                    None => format!("use {}", one_of(known)),
+                };
+                self.refuse(at, text, "unknown kind of key", help);
+                None
+            }
+        }
+    }
+
+    /// A list of `words` (connect, timeout, reset in some spelling) and statuses.
+    pub(super) fn failures(&mut self, raw: &[String], words: &[&str], at: &Path) -> FailureClasses {
+        let mut classes = FailureClasses::default();
+        for (index, text) in raw.iter().enumerate() {
+            let at = at.index(index);
+            match text.as_str() {
+                known if words.contains(&known) => match known {
+                    "connect" => classes.connect = true,
+                    "timeout" => classes.timeout = true,
+                    _ => classes.reset = true,
+                },
+                status if status.starts_with(|c: char| c.is_ascii_digit()) => {
+                    classes.statuses.0.extend(self.statuses(status, &at).0);
+                }
+                other => {
+                    let help = match nearest(other, words.iter().copied()) {
+                        Some(best) => format!("did you mean \"{best}\"?"),
+                        None => format!("use {}", one_of(words.iter().copied().chain(["500-599"]))),
+                    };
+                    self.refuse(&at, other, "not a kind of failure", help);
+                }
+            }
+        }
+        classes
+    }
+}
+
+/// What to do about a path that requests are matched with; `None` = it is fine.
+///
+/// Requests are matched after normalisation, so what normalisation takes out can never match.
+pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
+    let lower = path.to_ascii_lowercase();
+    let help = match path {
+        _ if !path.starts_with('/') => "start it with \"/\", or with \"=/\" for exactly this path",
+        _ if path.contains(['?', '#']) => "leave out the query, routes look at the path only",
+        _ if path.ends_with("/*") => "leave out \"/*\", a path stands for all that is below it",
+        _ if path.contains("//") => "write single slashes, requests are matched with single ones",
+        _ if path
+            .split('/')
+            .any(|segment| segment == "." || segment == "..") =>
+        {
+            "leave out \".\" and \"..\""
+        }
+        _ if path.contains('\\')
+            || lower.contains("%2f")
+            || lower.contains("%5c")
+            || lower.contains("%00") =>
+        {
+            "requests with a backslash, %2f or NUL never match"
+        }
+        _ if !path.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            "percent-encode spaces and what is not ASCII"
+        }
+        _ => return None,
+    };
+    Some(help)
+}
+
+/// A name in the sense of RFC 1123, underscores included since compose files use them.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}

@@ -1,0 +1,253 @@
+//! The TOML text as a tree of plain values, with the place of everything remembered.
+//!
+//! Knows TOML, not Flagstone: what keys mean is for [`super::shape`] and [`super::check`].
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use toml_edit::{Document, Item, Table, TableLike, Value};
+
+/// A place in the TOML: `route[0].upstream`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Path(String);
+
+impl Path {
+    pub(super) fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// A key below this place; quoted unless it is a bare key in TOML's sense.
+    pub(super) fn key(&self, key: &str) -> Self {
+        let bare = !key.is_empty()
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        match bare {
+            true => path.push_str(key),
+            false => {
+                write!(path, "\"{}\"", key.escape_debug()).expect("writing to a String succeeds")
+            }
+        }
+        Self(path)
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One value and its kind, as TOML has them.
+#[derive(Debug)]
+pub(super) enum Node {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    /// A date or time, as written. No key takes one.
+    Date(String),
+    List(Vec<Self>),
+    /// In the order of the file.
+    Table(Vec<(String, Self)>),
+}
+
+/// Where every key, list element and table starts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    offsets: HashMap<String, usize>,
+    line_starts: Vec<usize>,
+    text: String,
+}
+
+impl Places {
+    fn new(text: &str) -> Self {
+        let line_starts = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
+        Self {
+            offsets: HashMap::new(),
+            line_starts,
+            text: text.to_owned(),
+        }
+    }
+
+    /// Line and column of the place, or of the nearest one around it that is in the file.
+    pub(super) fn locate(&self, path: &str) -> Option<(usize, usize)> {
+        let mut path = path;
+        loop {
+            if let Some(&offset) = self.offsets.get(path) {
+                return Some(self.position(offset));
+            }
+            let parent = parent(path)?;
+            path = parent;
+        }
+    }
+
+    /// Every place that begins in this line, from 1.
+    #[cfg(test)]
+    pub(super) fn in_line(&self, line: usize) -> Vec<&str> {
+        let here = |&(_, &offset): &(&String, &usize)| self.position(offset).0 == line;
+        self.offsets
+            .iter()
+            .filter(here)
+            .map(|(path, _)| path.as_str())
+            .collect()
+    }
+
+    /// Line and column, in characters, both from 1.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.line_starts.partition_point(|&start| start <= offset);
+        let start = self.line_starts[line - 1];
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+}
+
+/// `a.b[0]` -> `a.b` -> `a`; dots and brackets inside quotes do not count.
+fn parent(path: &str) -> Option<&str> {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut cut = None;
+    for (at, c) in path.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '.' | '[' if !quoted => cut = Some(at),
+            _ => {}
+        }
+    }
+    cut.map(|at| &path[..at])
+}
+
+/// Where and why the text is not TOML.
+#[derive(Debug)]
+pub(super) struct SyntaxError {
+    pub(super) position: Option<(usize, usize)>,
+    pub(super) message: String,
+}
+
+/// Reads a whole text.
+pub(super) fn read(text: &str) -> Result<(Node, Places), SyntaxError> {
+    let mut places = Places::new(text);
+    // The parser's offsets start behind a byte-order mark when there is one.
+    let document = Document::parse(text).map_err(|error| SyntaxError {
+        position: error
+            .span()
+            .map(|span| places.position(span.start.min(text.len()))),
+        message: error.message().trim().replace('\n', ", "),
+    })?;
+    let root = table(document.as_table(), &Path::root(), &mut places);
+    Ok((root, places))
+}
+
+fn table(table: &dyn TableLike, path: &Path, places: &mut Places) -> Node {
+    let mut entries = Vec::new();
+    for (key, value) in table.iter() {
+        let below = path.key(key);
+        let header = value.as_table().and_then(Table::span);
+        let own = table.key(key).and_then(toml_edit::Key::span);
+        remember(&below, header.or(own), places);
+        if let Some(node) = item(value, &below, places) {
+            entries.push((key.to_owned(), node));
+        }
+    }
+    Node::Table(entries)
+}
+
+fn item(item: &Item, path: &Path, places: &mut Places) -> Option<Node> {
+    match item {
+        Item::None => None,
+        Item::Value(inner) => Some(value(inner, path, places)),
+        Item::Table(inner) => Some(table(inner, path, places)),
+        Item::ArrayOfTables(list) => {
+            let element = |(index, inner): (usize, &Table)| {
+                let below = path.index(index);
+                remember(&below, inner.span(), places);
+                table(inner, &below, places)
+            };
+            Some(Node::List(list.iter().enumerate().map(element).collect()))
+        }
+    }
+}
+
+fn value(value: &Value, path: &Path, places: &mut Places) -> Node {
+    match value {
+        Value::String(text) => Node::Text(text.value().clone()),
+        Value::Integer(number) => Node::Integer(*number.value()),
+        Value::Float(number) => Node::Float(*number.value()),
+        Value::Boolean(boolean) => Node::Boolean(*boolean.value()),
+        Value::Datetime(date) => Node::Date(date.value().to_string()),
+        Value::InlineTable(inner) => table(inner, path, places),
+        Value::Array(list) => {
+            let element = |(index, inner): (usize, &Value)| {
+                let below = path.index(index);
+                remember(&below, inner.span(), places);
+                self::value(inner, &below, places)
+            };
+            Node::List(list.iter().enumerate().map(element).collect())
+        }
+    }
+}
+
+fn remember(path: &Path, span: Option<Range<usize>>, places: &mut Places) {
+    if let Some(span) = span {
+        places.offsets.insert(path.0.clone(), span.start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_place_is_found() {
+        let text = "[server]\nworkers = 2\n\n[[route]]\nname = \"a\"\npath = [\"/x\",\n  \"/y\"]\n[upstream.app.breaker]\nopen = \"1s\"\n[features]\n\"a.b\" = true\n";
+        let (_, places) = read(text).unwrap();
+        assert_eq!(places.locate("server"), Some((1, 1)));
+        assert_eq!(places.locate("server.workers"), Some((2, 1)));
+        assert_eq!(places.locate("route[0]"), Some((4, 1)));
+        assert_eq!(places.locate("route[0].path[1]"), Some((7, 3)));
+        assert_eq!(places.locate("upstream.app.breaker.open"), Some((9, 1)));
+        assert_eq!(places.locate("features.\"a.b\""), Some((11, 1)));
+    }
+
+    #[test]
+    fn what_is_missing_is_placed_at_what_is_around_it() {
+        let (_, places) = read("[server]\n[features]\n\"a.b\" = true").unwrap();
+        assert_eq!(places.locate("server.workers"), Some((1, 1)));
+        assert_eq!(places.locate("features.\"a.c\""), Some((2, 1)));
+        assert_eq!(places.locate("nothing"), None);
+        assert_eq!(places.locate(""), None);
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let (_, places) = read("a = { \"ä\" = 1, b = 2 }").unwrap();
+        assert_eq!(places.locate("a.b"), Some((1, 16)));
+    }
+
+    #[test]
+    fn syntax_errors_have_a_position() {
+        let error = read("a = 1\nb = \n").unwrap_err();
+        assert_eq!(error.position.map(|(line, _)| line), Some(2));
+        assert!(!error.message.is_empty() && !error.message.contains('\n'));
+    }
+
+    #[test]
+    fn paths_quote_what_is_no_bare_key() {
+        let path = Path::root().key("features").key("a.b").index(1);
+        assert_eq!(path.as_str(), "features.\"a.b\"[1]");
+        assert_eq!(parent(path.as_str()), Some("features.\"a.b\""));
+        assert_eq!(parent("features.\"a.b\""), Some("features"));
+        assert_eq!(parent("features"), None);
+    }
+}

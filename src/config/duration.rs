@@ -1,0 +1,161 @@
+//! Durations as people write them: `"250ms"`, `"10s"`, `"1h30m"`.
+
+use std::time::Duration;
+
+/// Ten years. Longer is a slip, and adding it to an instant could overflow.
+pub const MAX: Duration = Duration::from_secs(3650 * 86_400);
+
+/// What the schema accepts; looser than [`parse`] in the order of the parts only.
+pub(super) const PATTERN: &str = "^([0-9]+(d|h|m|s|ms|us))+$";
+
+/// Largest first: parts must come in this order.
+const UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
+
+/// Reads whole numbers with units `d`, `h`, `m`, `s`, `ms`, `us`, largest first, each at most once.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    if text.starts_with('-') {
+        return Err("a duration cannot be negative".to_owned());
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "a duration needs a unit: write \"{text}s\" for seconds"
+        ));
+    }
+    let mut rest = text;
+    let mut units = UNITS.iter();
+    let mut micros: u64 = 0;
+    while !rest.is_empty() {
+        let (digits, after) = split_at_first(rest, |c| !c.is_ascii_digit());
+        let (unit, next) = split_at_first(after, |c| c.is_ascii_digit());
+        if !digits.is_empty() && unit.is_empty() {
+            return Err(format!(
+                "not a duration: \"{digits}\" at the end lacks a unit"
+            ));
+        }
+        // Going on where the last unit was found is what keeps parts in order and single.
+        let factor = units
+            .by_ref()
+            .find(|&&(name, _)| name == unit)
+            .map(|&(_, factor)| factor);
+        let (false, Some(factor)) = (digits.is_empty(), factor) else {
+            return Err(how_to_write());
+        };
+        micros = digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(factor))
+            .and_then(|part| micros.checked_add(part))
+            .ok_or_else(too_long)?;
+        rest = next;
+    }
+    let duration = Duration::from_micros(micros);
+    match text.is_empty() {
+        true => Err(how_to_write()),
+        false if duration > MAX => Err(too_long()),
+        false => Ok(duration),
+    }
+}
+
+/// The shortest text that [`parse`] reads back, to the microsecond: `90 min` is `"1h30m"`.
+pub fn format(duration: Duration) -> String {
+    let mut micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    if micros == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (name, factor) in UNITS {
+        if micros >= factor {
+            text.push_str(&format!("{}{name}", micros / factor));
+            micros %= factor;
+        }
+    }
+    text
+}
+
+fn split_at_first(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(stop).unwrap_or(text.len()))
+}
+
+fn how_to_write() -> String {
+    "not a duration: write whole numbers with units, largest first, such as \"250ms\", \"10s\" or \"1h30m\"".to_owned()
+}
+
+fn too_long() -> String {
+    "a duration is at most 10 years, \"3650d\"".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spec_examples_are_read() {
+        assert_eq!(parse("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(parse("7us"), Ok(Duration::from_micros(7)));
+        assert_eq!(parse("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused() {
+        for text in [
+            "",
+            "s",
+            "10",
+            "-5s",
+            "5m1h",
+            "1s1s",
+            "1.5s",
+            "10 s",
+            "10S",
+            "1w",
+            "1h30",
+            "99999999999999999999s",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ten_years_is_the_most() {
+        assert_eq!(parse("3650d"), Ok(MAX));
+        assert!(parse("3650d1us").is_err());
+    }
+
+    #[test]
+    fn a_bare_number_is_told_its_unit() {
+        assert!(parse("30").unwrap_err().contains("\"30s\""));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_formatted_is_read_back(micros in 0..=u64::try_from(MAX.as_micros()).unwrap()) {
+            let duration = Duration::from_micros(micros);
+            prop_assert_eq!(parse(&format(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "\\PC*") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn digits_and_units_never_panic(text in "([0-9]{0,22}(d|h|m|s|ms|us)?){0,8}") {
+            let _ = parse(&text);
+        }
+    }
+}

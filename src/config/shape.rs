@@ -1,0 +1,371 @@
+//! Holds the document against the schema: unknown keys, wrong types, values out of their set or range.
+//!
+//! Everything wrong is reported and left out, so that what remains always deserialises and the rest of the
+//! file is still checked. What was left out is remembered: a key that is there but wrong is not also missing.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Number, Value};
+
+use super::document::{Node, Path};
+use super::expand::{Env, expand};
+use super::problem::{Problem, nearest, one_of};
+use super::raw;
+
+/// The schema with nothing by reference, for walking.
+static INLINE: LazyLock<Value> = LazyLock::new(|| {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings
+        .into_generator()
+        .into_root_schema_for::<raw::File>()
+        .to_value()
+});
+
+/// The schema as people and editors read it.
+pub(super) fn schema() -> Value {
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<raw::File>()
+        .to_value()
+}
+
+/// What remains of a document, and what was wrong with it.
+pub(super) struct Shaped {
+    /// Deserialises into [`raw::File`].
+    pub(super) value: Value,
+    pub(super) problems: Vec<Problem>,
+    /// Places left out, and places that a misspelt key most likely meant.
+    pub(super) spoilt: BTreeSet<String>,
+}
+
+/// Expands variables in strings and fits the document to the schema.
+pub(super) fn fit(document: &Node, env: Env<'_>) -> Shaped {
+    let mut walk = Walk {
+        env,
+        problems: Vec::new(),
+        spoilt: BTreeSet::new(),
+    };
+    let value = walk
+        .node(document, &INLINE, &Path::root())
+        .unwrap_or_else(|| Value::Object(Map::new()));
+    Shaped {
+        value,
+        problems: walk.problems,
+        spoilt: walk.spoilt,
+    }
+}
+
+struct Walk<'a> {
+    env: Env<'a>,
+    problems: Vec<Problem>,
+    spoilt: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    /// The fitted value; `None` = reported and left out.
+    fn node(&mut self, node: &Node, schema: &Value, path: &Path) -> Option<Value> {
+        let fitted = match node {
+            Node::Table(entries) => {
+                let Some(schema) = alternative(schema, "object") else {
+                    return self.wrong_type(node, schema, path);
+                };
+                return Some(self.table(entries, schema, path));
+            }
+            Node::List(elements) => {
+                let Some(schema) = alternative(schema, "array") else {
+                    return self.wrong_type(node, schema, path);
+                };
+                let element =
+                    |(index, inner)| self.node(inner, &schema["items"], &path.index(index));
+                return Some(Value::Array(
+                    elements.iter().enumerate().filter_map(element).collect(),
+                ));
+            }
+            Node::Text(text) => return self.text(node, text, schema, path),
+            Node::Integer(number) => Value::from(*number),
+            Node::Float(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
+            Node::Boolean(boolean) => Value::Bool(*boolean),
+            Node::Date(_) => return self.wrong_type(node, schema, path),
+        };
+        self.scalar(fitted, node, schema, path)
+    }
+
+    fn table(&mut self, entries: &[(String, Node)], schema: &Value, path: &Path) -> Value {
+        let known = schema["properties"].as_object();
+        let others = Some(&schema["additionalProperties"]).filter(|others| others.is_object());
+        let mut fitted = Map::new();
+        for (key, node) in entries {
+            let below = path.key(key);
+            match known.and_then(|known| known.get(key)).or(others) {
+                Some(schema) => {
+                    if let Some(value) = self.node(node, schema, &below) {
+                        fitted.insert(key.clone(), value);
+                    }
+                }
+                None => self.unknown_key(key, known, path),
+            }
+        }
+        Value::Object(fitted)
+    }
+
+    fn unknown_key(&mut self, key: &str, known: Option<&Map<String, Value>>, path: &Path) {
+        let names = || known.into_iter().flat_map(Map::keys).map(String::as_str);
+        let help = match nearest(key, names()) {
+            Some(best) => {
+                self.spoilt.insert(path.key(best).as_str().to_owned());
+                format!("did you mean \"{best}\"?")
+            }
+            None => {
+                let mut ranked: Vec<&str> = names().collect();
+                ranked.sort_by_key(|name| strsim::damerau_levenshtein(name, key));
+                let elsewhere = homes(key)
+                    .map(|home| format!("it belongs in {home}; "))
+                    .unwrap_or_default();
+                match ranked.split_first() {
+                    None => format!("{elsewhere}nothing can be set here"),
+                    Some((first, [])) => format!("{elsewhere}the only key here is \"{first}\""),
+                    Some((first, rest)) => {
+                        format!(
+                            "{elsewhere}the nearest key here is \"{first}\", the others are {}",
+                            rest.join(", ")
+                        )
+                    }
+                }
+            }
+        };
+        self.problems
+            .push(Problem::new(path.key(key).as_str(), "unknown key").with_help(help));
+    }
+
+    /// A text with a variable in it may stand for a number or a boolean: `workers = "${WORKERS:-0}"`.
+    fn text(&mut self, node: &Node, text: &str, schema: &Value, path: &Path) -> Option<Value> {
+        let expanded = match expand(text, self.env) {
+            Ok(expanded) => expanded,
+            Err((message, help)) => {
+                return self.refuse(Problem::new(path.as_str(), message).with_help(help), path);
+            }
+        };
+        if alternative(schema, "string").is_some() || !expanded.changed {
+            return self.scalar(Value::String(expanded.text), node, schema, path);
+        }
+        match serde_json::from_str(&expanded.text) {
+            Ok(value @ (Value::Bool(_) | Value::Number(_))) => {
+                self.scalar(value, node, schema, path)
+            }
+            _ => self.scalar(Value::String(expanded.text), node, schema, path),
+        }
+    }
+
+    fn scalar(&mut self, value: Value, node: &Node, schema: &Value, path: &Path) -> Option<Value> {
+        let kinds: &[&str] = match &value {
+            Value::String(_) => &["string"],
+            Value::Bool(_) => &["boolean"],
+            Value::Number(number) if number.is_f64() => &["number"],
+            Value::Number(_) => &["integer", "number"],
+            _ => &[],
+        };
+        let Some(found) = kinds.iter().find_map(|kind| alternative(schema, kind)) else {
+            return self.wrong_type(node, schema, path);
+        };
+        let problem = match &value {
+            Value::String(text) => out_of_set(text, found),
+            Value::Number(number) => out_of_range(number, found),
+            _ => None,
+        };
+        match problem {
+            Some((message, help)) => {
+                let mut problem = Problem::new(path.as_str(), message);
+                problem = shown(problem, &value);
+                problem.help = help;
+                self.refuse(problem, path)
+            }
+            None => Some(value),
+        }
+    }
+
+    fn wrong_type(&mut self, node: &Node, schema: &Value, path: &Path) -> Option<Value> {
+        let mut problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
+        problem.help = table_remedy(node, schema, path);
+        let problem = match node {
+            Node::Text(_) => problem.with_value("a string"),
+            Node::Integer(number) => problem.with_value(number.to_string()),
+            Node::Float(number) => problem.with_value(number.to_string()),
+            Node::Boolean(boolean) => problem.with_value(boolean.to_string()),
+            Node::Date(date) => problem.with_value(date.clone()),
+            Node::List(_) => problem.with_value("[…]"),
+            Node::Table(_) => problem.with_value("{…}"),
+        };
+        self.refuse(problem, path)
+    }
+
+    fn refuse(&mut self, problem: Problem, path: &Path) -> Option<Value> {
+        self.problems.push(problem);
+        self.spoilt.insert(path.as_str().to_owned());
+        None
+    }
+}
+
+fn shown(problem: Problem, value: &Value) -> Problem {
+    match value {
+        Value::String(text) => problem.with_text(text),
+        other => problem.with_value(other.to_string()),
+    }
+}
+
+/// The part of the schema that takes this kind of value: itself, or one of its alternatives.
+fn alternative<'a>(schema: &'a Value, kind: &str) -> Option<&'a Value> {
+    match &schema["type"] {
+        Value::String(own) => return (own == kind).then_some(schema),
+        Value::Array(several) => return several.iter().any(|own| own == kind).then_some(schema),
+        _ => {}
+    }
+    if schema["oneOf"].is_array() && kind == "string" && !words(schema).is_empty() {
+        return Some(schema);
+    }
+    ["anyOf", "oneOf", "allOf"]
+        .into_iter()
+        .filter_map(|several| schema[several].as_array())
+        .flatten()
+        .find_map(|schema| alternative(schema, kind))
+}
+
+/// The words an enum takes; empty = any text.
+fn words(schema: &Value) -> Vec<&str> {
+    if let Some(listed) = schema["enum"].as_array() {
+        return listed.iter().filter_map(Value::as_str).collect();
+    }
+    let each = schema["oneOf"].as_array().into_iter().flatten();
+    each.flat_map(|one| one["const"].as_str().into_iter().chain(words_of_enum(one)))
+        .collect()
+}
+
+fn words_of_enum(one: &Value) -> impl Iterator<Item = &str> {
+    one["enum"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+fn out_of_set(text: &str, schema: &Value) -> Option<(String, Option<String>)> {
+    let words = words(schema);
+    if words.is_empty() || words.contains(&text) {
+        return None;
+    }
+    let help = nearest(text, words.iter().copied()).map(|best| format!("did you mean \"{best}\"?"));
+    Some((format!("must be {}", one_of(words)), help))
+}
+
+fn out_of_range(number: &Number, schema: &Value) -> Option<(String, Option<String>)> {
+    let value = number.as_f64()?;
+    let low = schema["minimum"].as_f64();
+    let widest = match schema["format"].as_str() {
+        Some("uint32") => Some(f64::from(u32::MAX)),
+        _ => None,
+    };
+    let high = schema["maximum"].as_f64().or(widest);
+    let message = match (low, high) {
+        (Some(low), _) | (None, Some(low)) if value.is_nan() => {
+            format!("must be a number from {low}")
+        }
+        (Some(low), Some(high)) if value < low || value > high => {
+            format!("must be from {low} to {high}")
+        }
+        (Some(low), None) if value < low => format!("must be {low} or more"),
+        (None, Some(high)) if value > high => format!("must be {high} or less"),
+        _ => return None,
+    };
+    Some((message, None))
+}
+
+/// What belongs here, in words.
+fn expected(schema: &Value) -> String {
+    if let Some(title) = schema["title"]
+        .as_str()
+        .filter(|title| title.starts_with("a "))
+    {
+        return title.to_owned();
+    }
+    let words = words(schema);
+    if !words.is_empty() {
+        return one_of(words);
+    }
+    let named = |kind: &str| match kind {
+        "string" => "a string in quotes",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        "array" if schema["items"]["type"] == "object" => "a list of tables",
+        "array" => "a list in square brackets",
+        "object" => "a table",
+        _ => "left out",
+    };
+    match &schema["type"] {
+        Value::String(kind) => named(kind).to_owned(),
+        Value::Array(kinds) => {
+            let kinds = kinds
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|&kind| kind != "null");
+            kinds.map(named).collect::<Vec<_>>().join(" or ")
+        }
+        _ => {
+            let several = ["anyOf", "oneOf"]
+                .into_iter()
+                .filter_map(|key| schema[key].as_array())
+                .flatten();
+            let parts: Vec<String> = several
+                .filter(|one| one["type"] != "null")
+                .map(expected)
+                .collect();
+            parts.join(" or ")
+        }
+    }
+}
+
+/// `[route]` for `[[route]]` and `[[upstream]]` for `[upstream.NAME]` are slips of their own.
+fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
+    let path = path.as_str();
+    match node {
+        Node::Table(_) if alternative(schema, "array")?["items"]["type"] == "object" => {
+            Some(format!("write [[{path}]], with two brackets"))
+        }
+        Node::Table(_) => None,
+        Node::List(_)
+            if alternative(schema, "object")?["additionalProperties"]["type"] == "object" =>
+        {
+            Some(format!(
+                "write [{path}.NAME], with one pair of brackets and a name"
+            ))
+        }
+        Node::List(_) => Some(format!("write [{path}], with one pair of brackets")),
+        Node::Text(_) if alternative(schema, "array").is_some() => {
+            Some("put it in square brackets".to_owned())
+        }
+        Node::Text(_) if alternative(schema, "boolean").is_some() => {
+            Some("write true or false without quotes".to_owned())
+        }
+        Node::Text(_) if alternative(schema, "integer").is_some() => {
+            Some("write the number without quotes".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The section in which a key of this name exists: `[bounds]`.
+fn homes(key: &str) -> Option<String> {
+    let sections = INLINE["properties"].as_object()?;
+    sections.iter().find_map(|(section, schema)| {
+        let (table, header) = if schema["items"].is_object() {
+            (&schema["items"], format!("[[{section}]]"))
+        } else if schema["additionalProperties"].is_object() {
+            (&schema["additionalProperties"], format!("[{section}.NAME]"))
+        } else {
+            (schema, format!("[{section}]"))
+        };
+        table["properties"].get(key).map(|_| header)
+    })
+}
