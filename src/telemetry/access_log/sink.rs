@@ -1,0 +1,84 @@
+//! The open file or stream that takes the lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::AccessLogTarget;
+
+/// Owner writes, group reads: lines hold addresses and URLs.
+const MODE: u32 = 0o640;
+
+#[derive(Debug)]
+pub(super) struct Sink {
+    file: File,
+}
+
+/// What became of one attempt to write.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// So many bytes were taken.
+    Wrote(usize),
+    /// Nothing now; the same bytes may be taken later (a full disk or pipe).
+    Later(io::Error),
+    /// Nobody will ever read this again (a closed pipe).
+    Gone(io::Error),
+}
+
+impl Sink {
+    /// `None` when the target is `off`.
+    pub(super) fn open(target: &AccessLogTarget) -> io::Result<Option<Self>> {
+        // Duplicates of the standard streams: closing one must not close the process's own.
+        let file = match target {
+            AccessLogTarget::Off => return Ok(None),
+            AccessLogTarget::Stdout => io::stdout().as_fd().try_clone_to_owned()?.into(),
+            AccessLogTarget::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
+            AccessLogTarget::File(path) => open_file(path)?,
+        };
+        Ok(Some(Self { file }))
+    }
+
+    /// One `write(2)`, repeated only when a signal cut it short.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Progress {
+        loop {
+            match self.file.write(bytes) {
+                Ok(0) => return Progress::Later(io::ErrorKind::WriteZero.into()),
+                Ok(count) => return Progress::Wrote(count),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::BrokenPipe => return Progress::Gone(error),
+                    _ => return Progress::Later(error),
+                },
+            }
+        }
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    // Non-blocking matters for a FIFO only: without a reader its open would hang, and so would the start.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(MODE)
+        .custom_flags(nonblocking.bits() as i32)
+        .open(path)
+        .map_err(|error| explain(path, &error))
+}
+
+fn explain(path: &Path, error: &io::Error) -> io::Error {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let message = match folder {
+        Some(folder) if error.kind() == io::ErrorKind::NotFound => format!(
+            "access log {}: the folder {} does not exist",
+            path.display(),
+            folder.display()
+        ),
+        _ => format!("access log {}: {error}", path.display()),
+    };
+    io::Error::new(error.kind(), message)
+}

@@ -1,0 +1,351 @@
+//! The buffers the workers fill and the thread that empties them.
+//!
+//! A worker holds its own buffer's lock while it formats a line; the thread holds it for a swap of two
+//! `Vec`s. `pending` is set, under that lock, by whoever puts the first line into an empty buffer, and
+//! cleared by the thread *before* it swaps: a buffer with lines and no `pending` cannot be.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use super::sink::{Progress, Sink};
+use super::{BATCH, BUFFER_MAX, TICK};
+use crate::telemetry::clock::Stamp;
+
+/// Capacity a buffer starts with and returns to: a batch, and a long line on top.
+const CAPACITY: usize = 2 * BATCH;
+
+/// A buffer that grew beyond this during a stall gives its memory back.
+const CAPACITY_KEPT: usize = 8 * BATCH;
+
+/// Between two attempts on a file that takes nothing.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Dropping has ended when this long has passed without a dropped line.
+const CALM: Duration = Duration::from_secs(1);
+
+/// What workers and writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    slots: Box<[Slot]>,
+    pending: AtomicBool,
+    /// Some buffer has a whole batch, or there is a command: do not wait for the tick.
+    urgent: AtomicBool,
+    dropping: AtomicBool,
+    dropped: AtomicU64,
+    control: Mutex<Control>,
+    changed: Condvar,
+    /// Set before any worker can see this, hence before the first wake-up.
+    thread: OnceLock<Thread>,
+}
+
+/// One worker's buffer, alone on its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Slot(Mutex<Buffer>);
+
+#[derive(Debug)]
+struct Buffer {
+    bytes: Vec<u8>,
+    stamp: Stamp,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    /// Flushes asked for, and the last of them that is done.
+    flush_wanted: u64,
+    flush_done: u64,
+    sink: Option<Sink>,
+    stop: bool,
+    stopped: bool,
+}
+
+impl Shared {
+    pub(super) fn new(workers: usize) -> Self {
+        let slot = || {
+            Slot(Mutex::new(Buffer {
+                bytes: Vec::with_capacity(CAPACITY),
+                stamp: Stamp::system(),
+            }))
+        };
+        Self {
+            slots: std::iter::repeat_with(slot).take(workers).collect(),
+            pending: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            dropping: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            control: Mutex::default(),
+            changed: Condvar::new(),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Lets `format` append one line to `worker`'s buffer, unless that is full.
+    pub(super) fn append(&self, worker: usize, format: impl FnOnce(&mut Vec<u8>, &mut Stamp)) {
+        let mut guard = lock(&self.slots[worker % self.slots.len()].0);
+        let Buffer { bytes, stamp } = &mut *guard;
+        let before = bytes.len();
+        if before < BUFFER_MAX {
+            format(bytes, stamp);
+        }
+        if before >= BUFFER_MAX || bytes.len() > BUFFER_MAX {
+            bytes.truncate(before);
+            drop(guard);
+            return self.drop_lines(1);
+        }
+        let full = before < BATCH && bytes.len() >= BATCH;
+        let wake = (before == 0 && !self.pending.swap(true, SeqCst))
+            | (full && !self.urgent.swap(true, SeqCst));
+        drop(guard);
+        if wake {
+            self.wake();
+        }
+    }
+
+    pub(super) fn replace_sink(&self, sink: Sink) {
+        lock(&self.control).sink = Some(sink);
+        self.urge();
+    }
+
+    pub(super) fn flush(&self, timeout: Duration) -> io::Result<()> {
+        let mut control = lock(&self.control);
+        control.flush_wanted += 1;
+        let mine = control.flush_wanted;
+        self.urge();
+        let (control, _) = self
+            .changed
+            .wait_timeout_while(control, timeout, |control| {
+                control.flush_done < mine && !control.stopped
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if control.flush_done < mine {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the access log does not take its lines",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and ends the thread; false when it did not end in time.
+    pub(super) fn stop(&self, timeout: Duration) -> bool {
+        let mut control = lock(&self.control);
+        control.stop = true;
+        self.urge();
+        let (control, _) = self
+            .changed
+            .wait_timeout_while(control, timeout, |control| !control.stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        control.stopped
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    pub(super) fn is_dropping(&self) -> bool {
+        self.dropping.load(Relaxed)
+    }
+
+    #[cold]
+    fn drop_lines(&self, count: u64) {
+        self.dropped.fetch_add(count, Relaxed);
+        if count > 0 && !self.dropping.swap(true, SeqCst) {
+            tracing::warn!(target: "flagstone::access_log", "Access log is dropping lines");
+            // The writer watches for the end of it.
+            self.urge();
+        }
+    }
+
+    fn urge(&self) {
+        self.urgent.store(true, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// Starts the writer's thread.
+pub(super) fn spawn(shared: Arc<Shared>, sink: Sink) -> io::Result<JoinHandle<()>> {
+    let mut writer = Writer {
+        shared: Arc::clone(&shared),
+        sink,
+        batch: Vec::with_capacity(CAPACITY),
+        written: 0,
+        calm: None,
+    };
+    let handle = thread::Builder::new()
+        .name("access-log".to_owned())
+        .spawn(move || writer.run())?;
+    shared
+        .thread
+        .set(handle.thread().clone())
+        .expect("a log has one writer");
+    Ok(handle)
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    sink: Sink,
+    /// Whole lines on their way out.
+    batch: Vec<u8>,
+    /// How much of `batch` the sink has taken.
+    written: usize,
+    /// While lines are dropped: how many there were when last looked, and since when.
+    calm: Option<(u64, Instant)>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        loop {
+            self.sleep();
+            // Commands are read before the buffers are swapped: all that was taken before a flush is in this round.
+            let (flush, stop) = self.commands();
+            let drained = self.drain(stop);
+            self.look_for_calm();
+            let mut control = lock(&self.shared.control);
+            if drained {
+                control.flush_done = flush;
+            }
+            if stop {
+                control.stopped = true;
+            }
+            drop(control);
+            self.shared.changed.notify_all();
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Until there is a batch, a command, or a line that has waited for a tick.
+    fn sleep(&self) {
+        let shared = &self.shared;
+        while !shared.pending.load(SeqCst) && !shared.urgent.load(SeqCst) {
+            if self.calm.is_some() || shared.is_dropping() {
+                thread::park_timeout(CALM);
+                break;
+            }
+            thread::park();
+        }
+        let tick = Instant::now();
+        while !shared.urgent.load(SeqCst) {
+            let Some(left) = TICK.checked_sub(tick.elapsed()) else {
+                break;
+            };
+            thread::park_timeout(left);
+        }
+        shared.pending.store(false, SeqCst);
+        shared.urgent.store(false, SeqCst);
+    }
+
+    /// The newest flush asked for, and whether to stop.
+    fn commands(&self) -> (u64, bool) {
+        let control = lock(&self.shared.control);
+        (control.flush_wanted, control.stop)
+    }
+
+    /// Writes out every buffer, then changes over to a new file if there is one. False when lines are left.
+    fn drain(&mut self, stopping: bool) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut complete = true;
+        for slot in &shared.slots {
+            self.swap(slot);
+            complete &= self.write_batch(stopping);
+        }
+        self.change_sink();
+        complete
+    }
+
+    fn swap(&mut self, slot: &Slot) {
+        if self.batch.capacity() > CAPACITY_KEPT {
+            self.batch = Vec::with_capacity(CAPACITY);
+        }
+        std::mem::swap(&mut lock(&slot.0).bytes, &mut self.batch);
+    }
+
+    /// Until the sink has taken the whole batch. False when it was given up because the log stops.
+    fn write_batch(&mut self, stopping: bool) -> bool {
+        let mut complete = true;
+        let mut retry = RETRY;
+        while self.written < self.batch.len() {
+            match self.sink.write(&self.batch[self.written..]) {
+                Progress::Wrote(count) => {
+                    self.written += count;
+                    retry = RETRY;
+                }
+                Progress::Gone(error) => self.discard(&error),
+                Progress::Later(error) if stopping || self.stop_asked() => {
+                    self.discard(&error);
+                    complete = false;
+                }
+                Progress::Later(_) => {
+                    // A full disk may be the reason for the rotation that is being asked for.
+                    if !self.change_sink() {
+                        thread::park_timeout(retry);
+                        retry = (retry * 2).min(RETRY_MAX);
+                    }
+                }
+            }
+        }
+        self.batch.clear();
+        self.written = 0;
+        complete
+    }
+
+    fn stop_asked(&self) -> bool {
+        lock(&self.shared.control).stop
+    }
+
+    /// Takes the new file, if there is one. A line of which the old file has a part is written again, whole.
+    fn change_sink(&mut self) -> bool {
+        let Some(sink) = lock(&self.shared.control).sink.take() else {
+            return false;
+        };
+        self.sink = sink;
+        let taken = &self.batch[..self.written];
+        self.written = memchr::memrchr(b'\n', taken).map_or(0, |newline| newline + 1);
+        true
+    }
+
+    /// Gives the rest of the batch up.
+    fn discard(&mut self, error: &io::Error) {
+        let lost = memchr::memchr_iter(b'\n', &self.batch[self.written..]).count();
+        if !self.shared.is_dropping() {
+            tracing::warn!(target: "flagstone::access_log", %error, "Access log cannot be written");
+        }
+        self.shared.drop_lines(lost as u64);
+        self.written = self.batch.len();
+    }
+
+    /// Says so when dropping has ended.
+    fn look_for_calm(&mut self) {
+        if !self.shared.is_dropping() {
+            self.calm = None;
+            return;
+        }
+        let dropped = self.shared.dropped();
+        match self.calm {
+            Some((before, since)) if before == dropped => {
+                if since.elapsed() >= CALM {
+                    self.calm = None;
+                    self.shared.dropping.store(false, SeqCst);
+                    tracing::info!(target: "flagstone::access_log", dropped, "Access log has recovered");
+                }
+            }
+            _ => self.calm = Some((dropped, Instant::now())),
+        }
+    }
+}
+
+/// A panic while formatting leaves at worst a torn line: the log goes on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

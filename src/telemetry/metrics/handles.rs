@@ -1,0 +1,272 @@
+//! The counters of upstreams, endpoints, limits, listeners, maintenance scopes and windows.
+//!
+//! Unlike a route's these are not sharded, but for an upstream's durations: they move rarely, or once a connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::histogram::{Histogram, Reading};
+
+/// A breaker's state as the metric numbers it (SPEC section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed = 0,
+    HalfOpen = 1,
+    Open = 2,
+}
+
+impl BreakerState {
+    pub(super) const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
+    /// `closed`, `half-open`, `open`: as the label `to` and the events spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// One upstream. Resolve once per configuration generation, with [`super::Metrics::upstream`].
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    shards: Box<[Shard]>,
+    retries: AtomicU64,
+    breaker_state: AtomicU8,
+    breaker_rejected: AtomicU64,
+    transitions: [AtomicU64; 3],
+    endpoints: Mutex<BTreeMap<String, Arc<EndpointMetrics>>>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Histogram);
+
+impl UpstreamMetrics {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            shards: (0..workers).map(|_| Shard::default()).collect(),
+            retries: AtomicU64::new(0),
+            breaker_state: AtomicU8::new(BreakerState::Closed as u8),
+            breaker_rejected: AtomicU64::new(0),
+            transitions: Default::default(),
+            endpoints: Mutex::default(),
+        }
+    }
+
+    /// Counts one answer of the upstream, from sending the request to the response head.
+    pub fn answered(&self, worker: usize, duration: Duration) {
+        self.shards[worker % self.shards.len()].0.record(duration);
+    }
+
+    /// Counts one further try.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that the breaker turned away.
+    pub fn rejected(&self) {
+        self.breaker_rejected.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a transition and shows the new state.
+    pub fn transition(&self, to: BreakerState) {
+        self.transitions[to as usize].fetch_add(1, Relaxed);
+        self.breaker_state.store(to as u8, Relaxed);
+    }
+
+    /// Shows a state without a transition, as after a hand-over.
+    pub fn set_breaker_state(&self, state: BreakerState) {
+        self.breaker_state.store(state as u8, Relaxed);
+    }
+
+    /// The handle of an endpoint, healthy when new. `name` must come from the configuration: a name that
+    /// resolves to many addresses is one endpoint here.
+    pub fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match endpoints.get(name) {
+            Some(endpoint) => Arc::clone(endpoint),
+            None => Arc::clone(endpoints.entry(name.to_owned()).or_default()),
+        }
+    }
+
+    /// Forgets the endpoints whose name `keep` denies.
+    pub fn retain_endpoints(&self, mut keep: impl FnMut(&str) -> bool) {
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.retain(|name, _| keep(name));
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<(String, bool)> {
+        let endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let row = |(name, endpoint): (&String, &Arc<EndpointMetrics>)| {
+            (name.clone(), endpoint.is_healthy())
+        };
+        endpoints.iter().map(row).collect()
+    }
+
+    pub(super) fn duration(&self) -> Reading {
+        let mut reading = Reading::default();
+        self.shards.iter().for_each(|s| s.0.add_to(&mut reading));
+        reading
+    }
+
+    pub(super) fn retry_count(&self) -> u64 {
+        self.retries.load(Relaxed)
+    }
+
+    pub(super) fn rejected_count(&self) -> u64 {
+        self.breaker_rejected.load(Relaxed)
+    }
+
+    pub(super) fn breaker_number(&self) -> u64 {
+        u64::from(self.breaker_state.load(Relaxed))
+    }
+
+    pub(super) fn transitions(&self, to: BreakerState) -> u64 {
+        self.transitions[to as usize].load(Relaxed)
+    }
+}
+
+/// One endpoint of one upstream.
+#[derive(Debug)]
+pub struct EndpointMetrics(AtomicBool);
+
+impl Default for EndpointMetrics {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
+impl EndpointMetrics {
+    pub fn set_healthy(&self, healthy: bool) {
+        self.0.store(healthy, Relaxed);
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One listener.
+#[derive(Debug, Default)]
+pub struct ListenerMetrics(AtomicI64);
+
+/// A downstream connection; dropping it ends that.
+#[derive(Debug)]
+#[must_use = "dropping it takes the connection out of the gauge"]
+pub struct OpenConnection(Arc<ListenerMetrics>);
+
+impl ListenerMetrics {
+    /// Counts a connection as open until the guard is dropped.
+    pub fn open(self: &Arc<Self>) -> OpenConnection {
+        self.0.fetch_add(1, Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One limit.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct LimitMetrics {
+    allowed: AtomicU64,
+    limited: AtomicU64,
+    /// Over the limit, let through because of `shadow`.
+    shadowed: AtomicU64,
+}
+
+impl LimitMetrics {
+    pub fn allowed(&self) {
+        self.allowed.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request over the limit; `enforced` is false where the limit only watches.
+    pub fn limited(&self, enforced: bool) {
+        let counter = if enforced {
+            &self.limited
+        } else {
+            &self.shadowed
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Requests within the limit so far.
+    pub fn allowed_count(&self) -> u64 {
+        self.allowed.load(Relaxed)
+    }
+
+    /// Requests over the limit so far, refused (`enforced`) or only counted.
+    pub fn limited_count(&self, enforced: bool) -> u64 {
+        let counter = if enforced {
+            &self.limited
+        } else {
+            &self.shadowed
+        };
+        counter.load(Relaxed)
+    }
+}
+
+/// One maintenance scope: `global`, or a route's name.
+#[derive(Debug, Default)]
+pub struct MaintenanceMetrics {
+    active: AtomicBool,
+    blocked: AtomicU64,
+}
+
+impl MaintenanceMetrics {
+    pub fn set_active(&self, active: bool) {
+        self.active.store(active, Relaxed);
+    }
+
+    /// Counts a request that maintenance answered.
+    pub fn blocked(&self) {
+        self.blocked.fetch_add(1, Relaxed);
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active.load(Relaxed)
+    }
+
+    /// Requests answered by maintenance so far.
+    pub fn blocked_count(&self) -> u64 {
+        self.blocked.load(Relaxed)
+    }
+}
+
+/// One maintenance window. Nothing is shown of a window that has not run yet.
+#[derive(Debug, Default)]
+pub struct WindowMetrics(Mutex<Option<(u64, Duration)>>);
+
+impl WindowMetrics {
+    /// Notes a run that has ended: when it began, in Unix seconds, and how long it took.
+    pub fn ran(&self, began_unix_seconds: u64, duration: Duration) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((began_unix_seconds, duration));
+    }
+
+    pub(super) fn last(&self) -> Option<(u64, Duration)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,193 @@
+//! Two histograms of durations on plain atomics: the coarse one Prometheus scrapes, and a fine one
+//! behind the live percentiles.
+//!
+//! Each lives in a worker's shard, so that recording is an uncontended add; readers sum over shards. A read
+//! is not a snapshot: a request recorded meanwhile may be in the sum and not yet in its bucket.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the scraped buckets in microseconds, inclusive: 0.5 ms to 60 s.
+pub const BOUNDS_MICROS: [u32; 16] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+/// The buckets above, and the one without a bound.
+pub(super) const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
+
+/// Durations in the scraped buckets.
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum_nanos: AtomicU64,
+}
+
+/// What one or several histograms held when they were read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reading {
+    /// Not cumulative.
+    pub(super) buckets: [u64; BUCKETS],
+    pub(super) sum_nanos: u64,
+}
+
+impl Histogram {
+    pub(super) fn record(&self, duration: Duration) {
+        self.buckets[bucket(duration)].fetch_add(1, Relaxed);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_nanos.fetch_add(nanos, Relaxed);
+    }
+
+    /// Adds what is here to `reading`.
+    pub(super) fn add_to(&self, reading: &mut Reading) {
+        for (total, bucket) in reading.buckets.iter_mut().zip(&self.buckets) {
+            *total += bucket.load(Relaxed);
+        }
+        let sum = self.sum_nanos.load(Relaxed);
+        reading.sum_nanos = reading.sum_nanos.wrapping_add(sum);
+    }
+}
+
+impl Reading {
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// The bucket whose bound is the first at or above `duration`.
+fn bucket(duration: Duration) -> usize {
+    // Rounded up, so that a duration above a bound by a nanosecond is above it.
+    let micros = u32::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
+    BOUNDS_MICROS
+        .iter()
+        .filter(|&&bound| micros > bound)
+        .count()
+}
+
+/// Sub-buckets per power of two: a value is known to one part in eight, read in the middle to one in sixteen.
+const SUB_BITS: u32 = 3;
+
+/// Powers of two covered: up to 2^27 µs, a little over two minutes.
+const OCTAVES: u32 = 27;
+
+/// Buckets of the fine histogram.
+pub(super) const FINE: usize = ((OCTAVES - SUB_BITS + 1) << SUB_BITS) as usize;
+
+/// Log-linear buckets of microseconds, as in HdrHistogram.
+#[derive(Debug)]
+pub(super) struct Fine([AtomicU64; FINE]);
+
+impl Default for Fine {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; FINE])
+    }
+}
+
+impl Fine {
+    pub(super) fn record(&self, duration: Duration) {
+        self.0[fine_bucket(duration)].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut [u64; FINE]) {
+        for (total, bucket) in totals.iter_mut().zip(&self.0) {
+            *total += bucket.load(Relaxed);
+        }
+    }
+}
+
+fn fine_bucket(duration: Duration) -> usize {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let micros = micros.min((1 << OCTAVES) - 1);
+    let Some(shift) = (64 - micros.leading_zeros()).checked_sub(SUB_BITS + 1) else {
+        return micros as usize;
+    };
+    ((shift as usize) << SUB_BITS) + (micros >> shift) as usize
+}
+
+/// The middle of a fine bucket, in milliseconds.
+fn fine_middle_ms(index: usize) -> f64 {
+    let sub = 1 << SUB_BITS;
+    if index < 2 * sub {
+        return (index as f64 + 0.5) / 1000.0;
+    }
+    let shift = (index >> SUB_BITS) - 1;
+    let low = ((index - (shift << SUB_BITS)) as u64) << shift;
+    (low as f64 + (1u64 << shift) as f64 / 2.0) / 1000.0
+}
+
+/// The duration in milliseconds that a share `q` of the counted requests did not exceed; 0 without requests.
+pub(super) fn quantile_ms(counts: &[u64; FINE], q: f64) -> f64 {
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
+        return 0.0;
+    }
+    let rank = ((total as f64 * q).ceil() as u64).clamp(1, total);
+    let mut seen = 0;
+    let index = counts.iter().position(|&count| {
+        seen += count;
+        seen >= rank
+    });
+    fine_middle_ms(index.expect("the rank is at most the total"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_inclusive_to_the_nanosecond() {
+        assert_eq!(bucket(Duration::ZERO), 0);
+        assert_eq!(bucket(Duration::from_micros(500)), 0);
+        assert_eq!(bucket(Duration::from_nanos(500_001)), 1);
+        assert_eq!(bucket(Duration::from_millis(1)), 1);
+        assert_eq!(bucket(Duration::from_secs(60)), BUCKETS - 2);
+        assert_eq!(bucket(Duration::from_nanos(60_000_000_001)), BUCKETS - 1);
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn readings_add_up_over_shards() {
+        let shards = [Histogram::default(), Histogram::default()];
+        shards[0].record(Duration::from_millis(2));
+        shards[1].record(Duration::from_millis(2));
+        shards[1].record(Duration::from_secs(90));
+        let mut reading = Reading::default();
+        shards.iter().for_each(|shard| shard.add_to(&mut reading));
+        assert_eq!(reading.count(), 3);
+        assert_eq!(reading.buckets[2], 2);
+        assert_eq!(reading.sum_nanos, 90_004_000_000);
+    }
+
+    #[test]
+    fn fine_buckets_are_ordered_and_within_an_eighth() {
+        let mut last = 0;
+        for micros in (0..2000).chain((2000..140_000_000).step_by(7919)) {
+            let index = fine_bucket(Duration::from_micros(micros));
+            assert!(index >= last && index < FINE);
+            last = index;
+            if micros > 0 && micros < 1 << OCTAVES {
+                let error = fine_middle_ms(index) * 1000.0 / micros as f64;
+                assert!(
+                    (0.93..=1.07).contains(&error) || micros < 16,
+                    "{micros}: {error}"
+                );
+            }
+        }
+        assert_eq!(fine_bucket(Duration::MAX), FINE - 1);
+    }
+
+    #[test]
+    fn quantiles_of_a_uniform_second() {
+        let fine = Fine::default();
+        for millis in 1..=1000 {
+            fine.record(Duration::from_millis(millis));
+        }
+        let mut counts = [0; FINE];
+        fine.add_to(&mut counts);
+        for q in [0.5, 0.95, 0.99] {
+            let found = quantile_ms(&counts, q);
+            assert!((found / (q * 1000.0) - 1.0).abs() < 0.08, "{q}: {found}");
+        }
+        assert_eq!(quantile_ms(&[0; FINE], 0.5), 0.0);
+    }
+}

@@ -1,0 +1,262 @@
+//! The metrics of SPEC section 5: handles the rest of the proxy counts with, the scrape, and the live view.
+//!
+//! Handles are looked up by name once per configuration generation and are plain atomics from then on. They
+//! outlive generations: the same name is the same counter. [`Metrics::retain`] forgets what the configuration no
+//! longer names, which bounds the number of series.
+
+mod encode;
+mod handles;
+mod histogram;
+mod process;
+mod route;
+mod window;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use self::encode::CONTENT_TYPE;
+pub use self::handles::{
+    BreakerState, EndpointMetrics, LimitMetrics, ListenerMetrics, MaintenanceMetrics,
+    OpenConnection, UpstreamMetrics, WindowMetrics,
+};
+pub use self::histogram::BOUNDS_MICROS;
+use self::histogram::FINE;
+pub use self::process::Process;
+use self::route::Traffic;
+pub use self::route::{InFlight, RouteMetrics};
+pub use self::window::{HISTORY, LastMinute, Second};
+use self::window::{Totals, Window};
+use crate::config::model::Config;
+
+/// The scope of the global maintenance flag in `flagstone_maintenance_active`.
+pub const GLOBAL_SCOPE: &str = "global";
+
+/// The route name under which requests that no route matched are counted.
+pub const NO_ROUTE: &str = "-";
+
+/// `flagstone_health_status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthStatus {
+    Healthy = 0,
+    Degraded = 1,
+    Unhealthy = 2,
+}
+
+/// All metrics of the process. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    traffic: Box<[Arc<Traffic>]>,
+    routes: Family<RouteMetrics>,
+    upstreams: Family<UpstreamMetrics>,
+    listeners: Family<ListenerMetrics>,
+    limits: Family<LimitMetrics>,
+    scopes: Family<MaintenanceMetrics>,
+    windows: Family<WindowMetrics>,
+    /// Unix seconds by domain.
+    certificates: Mutex<BTreeMap<String, i64>>,
+    health: AtomicU8,
+    generation: AtomicU64,
+    reload_success: AtomicBool,
+    reload_unix_seconds: AtomicU64,
+    window: Mutex<Window>,
+}
+
+impl Metrics {
+    /// `workers` is the number of shards of what is counted per request; at least one is made.
+    pub fn new(workers: usize) -> Self {
+        Self(Arc::new(Inner {
+            traffic: (0..workers.max(1)).map(|_| Arc::default()).collect(),
+            routes: Family::default(),
+            upstreams: Family::default(),
+            listeners: Family::default(),
+            limits: Family::default(),
+            scopes: Family::default(),
+            windows: Family::default(),
+            certificates: Mutex::default(),
+            health: AtomicU8::new(HealthStatus::Healthy as u8),
+            generation: AtomicU64::new(0),
+            reload_success: AtomicBool::new(true),
+            reload_unix_seconds: AtomicU64::new(0),
+            window: Mutex::default(),
+        }))
+    }
+
+    /// The counters of a route, made when the name is new. [`NO_ROUTE`] is a route like any other.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let inner = &self.0;
+        inner
+            .routes
+            .handle(name, || RouteMetrics::new(&inner.traffic))
+    }
+
+    /// The counters of an upstream, made when the name is new.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        let inner = &self.0;
+        let new = || UpstreamMetrics::new(inner.traffic.len());
+        inner.upstreams.handle(name, new)
+    }
+
+    /// The counters of a listener, made when the name is new.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        self.0.listeners.handle(name, Default::default)
+    }
+
+    /// The counters of a limit, made when the name is new.
+    pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
+        self.0.limits.handle(name, Default::default)
+    }
+
+    /// The counters of a maintenance scope, [`GLOBAL_SCOPE`] or a route's name, made when new.
+    pub fn maintenance(&self, scope: &str) -> Arc<MaintenanceMetrics> {
+        self.0.scopes.handle(scope, Default::default)
+    }
+
+    /// The figures of a maintenance window, made when the name is new.
+    pub fn window(&self, name: &str) -> Arc<WindowMetrics> {
+        self.0.windows.handle(name, Default::default)
+    }
+
+    /// Replaces all certificates: domain and `notAfter` in Unix seconds. Of several with one domain the
+    /// earliest end counts.
+    pub fn set_certificates<'a>(&self, certificates: impl IntoIterator<Item = (&'a str, i64)>) {
+        let mut expiries = BTreeMap::new();
+        for (domain, expiry) in certificates {
+            let earliest = expiries.entry(domain.to_owned()).or_insert(expiry);
+            *earliest = expiry.min(*earliest);
+        }
+        *lock(&self.0.certificates) = expiries;
+    }
+
+    pub fn set_health(&self, status: HealthStatus) {
+        self.0.health.store(status as u8, Relaxed);
+    }
+
+    /// Notes the outcome of a load: the generation that serves now, and whether it is the one just loaded.
+    pub fn reloaded(&self, success: bool, generation: u64, unix_seconds: u64) {
+        self.0.reload_success.store(success, Relaxed);
+        self.0.generation.store(generation, Relaxed);
+        if success {
+            self.0.reload_unix_seconds.store(unix_seconds, Relaxed);
+        }
+    }
+
+    /// Forgets every series that `config` no longer names. Guards and handles still held stay usable.
+    pub fn retain(&self, config: &Config) {
+        let inner = &self.0;
+        let is_route = |name: &str| config.routes.iter().any(|route| route.name == name);
+        inner
+            .routes
+            .retain(|name| name == NO_ROUTE || is_route(name));
+        inner
+            .scopes
+            .retain(|name| name == GLOBAL_SCOPE || is_route(name));
+        inner
+            .upstreams
+            .retain(|name| config.upstreams.contains_key(name));
+        inner.limits.retain(|name| config.limits.contains_key(name));
+        inner
+            .listeners
+            .retain(|name| config.listeners.iter().any(|l| l.name == name));
+        let windows = &config.maintenance.windows;
+        inner
+            .windows
+            .retain(|name| windows.iter().any(|w| w.name == name));
+    }
+
+    /// Requests being served now.
+    pub fn active_requests(&self) -> i64 {
+        self.totals().in_flight
+    }
+
+    /// Downstream connections open now, over all listeners.
+    pub fn active_connections(&self) -> i64 {
+        let listeners = self.0.listeners.all();
+        listeners
+            .iter()
+            .map(|(_, listener)| listener.connections())
+            .sum()
+    }
+
+    /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.
+    pub fn tick(&self, unix_seconds: u64) {
+        let totals = self.totals();
+        lock(&self.0.window).tick(unix_seconds, totals);
+    }
+
+    /// The rolling figures of `GET /api/metrics`.
+    pub fn last_minute(&self) -> LastMinute {
+        lock(&self.0.window).last_minute()
+    }
+
+    /// The last [`HISTORY`] seconds at most, oldest first.
+    pub fn history(&self) -> Vec<Second> {
+        lock(&self.0.window).history()
+    }
+
+    /// The scrape, in the text format that [`CONTENT_TYPE`] names.
+    pub fn encode(&self) -> String {
+        encode::scrape(self)
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            durations: [0; FINE],
+            errors: 0,
+            in_flight: 0,
+        };
+        for traffic in &self.0.traffic {
+            traffic.add_to(
+                &mut totals.durations,
+                &mut totals.errors,
+                &mut totals.in_flight,
+            );
+        }
+        totals
+    }
+}
+
+/// The handles of one kind by name.
+#[derive(Debug)]
+struct Family<T>(Mutex<BTreeMap<String, Arc<T>>>);
+
+impl<T> Default for Family<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Family<T> {
+    fn handle(&self, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
+        let mut handles = lock(&self.0);
+        match handles.get(name) {
+            Some(handle) => Arc::clone(handle),
+            None => Arc::clone(
+                handles
+                    .entry(name.to_owned())
+                    .or_insert_with(|| Arc::new(new())),
+            ),
+        }
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&str) -> bool) {
+        lock(&self.0).retain(|name, _| keep(name));
+    }
+
+    /// All of them, in the order of their names.
+    fn all(&self) -> Vec<(String, Arc<T>)> {
+        let handles = lock(&self.0);
+        handles
+            .iter()
+            .map(|(name, handle)| (name.clone(), Arc::clone(handle)))
+            .collect()
+    }
+}
+
+/// Every value under these locks is whole between statements: a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,174 @@
+//! The last fifteen minutes at one-second steps, and the last minute as one figure.
+//!
+//! Fed by a tick a second with running totals; costs requests nothing. The rings are bounded: about
+//! 100 KiB for the minute's histograms and 40 KiB for the history.
+
+use std::collections::VecDeque;
+
+use super::histogram::{FINE, quantile_ms};
+
+/// Seconds in the rolling figures of `GET /api/metrics`.
+const MINUTE: usize = 60;
+
+/// Seconds of history: 15 minutes.
+pub const HISTORY: usize = 900;
+
+/// One second as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Second {
+    /// When it ended, in Unix seconds.
+    pub unix_seconds: u64,
+    /// Requests finished, and those of them answered with 500 or above.
+    pub requests: u64,
+    pub errors: u64,
+    /// Percentiles of the duration in milliseconds; 0 without requests.
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    /// Requests being served when it ended.
+    pub in_flight: i64,
+}
+
+/// The last minute, or as much of it as the process has lived.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LastMinute {
+    pub requests_per_second: f64,
+    /// Milliseconds; 0 without requests.
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    /// The share of answers of 500 and above, 0 to 1.
+    pub error_rate: f64,
+}
+
+/// Running totals since the start.
+#[derive(Clone, Debug)]
+pub(super) struct Totals {
+    pub(super) durations: [u64; FINE],
+    pub(super) errors: u64,
+    pub(super) in_flight: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    before: Option<Box<Totals>>,
+    /// Per second: durations and errors.
+    minute: VecDeque<(Box<[u32; FINE]>, u64)>,
+    history: VecDeque<Second>,
+}
+
+impl Window {
+    /// Takes the totals at the end of a second.
+    pub(super) fn tick(&mut self, unix_seconds: u64, now: Totals) {
+        let zero = || Totals {
+            durations: [0; FINE],
+            errors: 0,
+            in_flight: 0,
+        };
+        let before = self.before.take().unwrap_or_else(|| Box::new(zero()));
+        let mut counts = [0; FINE];
+        for (index, count) in counts.iter_mut().enumerate() {
+            *count = now.durations[index].saturating_sub(before.durations[index]);
+        }
+        let errors = now.errors.saturating_sub(before.errors);
+        let mut step = if self.minute.len() == MINUTE {
+            self.minute
+                .pop_front()
+                .expect("a full minute has a front")
+                .0
+        } else {
+            Box::new([0; FINE])
+        };
+        for (stored, &count) in step.iter_mut().zip(&counts) {
+            *stored = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+        self.minute.push_back((step, errors));
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Second {
+            unix_seconds,
+            requests: counts.iter().sum(),
+            errors,
+            p50_ms: quantile_ms(&counts, 0.50),
+            p95_ms: quantile_ms(&counts, 0.95),
+            p99_ms: quantile_ms(&counts, 0.99),
+            in_flight: now.in_flight,
+        });
+        self.before = Some(Box::new(now));
+    }
+
+    pub(super) fn last_minute(&self) -> LastMinute {
+        let mut counts = [0; FINE];
+        let mut errors = 0;
+        for (step, step_errors) in &self.minute {
+            for (total, &count) in counts.iter_mut().zip(step.iter()) {
+                *total += u64::from(count);
+            }
+            errors += step_errors;
+        }
+        let requests: u64 = counts.iter().sum();
+        LastMinute {
+            requests_per_second: requests as f64 / self.minute.len().max(1) as f64,
+            p50_ms: quantile_ms(&counts, 0.50),
+            p95_ms: quantile_ms(&counts, 0.95),
+            p99_ms: quantile_ms(&counts, 0.99),
+            error_rate: errors as f64 / requests.max(1) as f64,
+        }
+    }
+
+    /// Oldest first; at most [`HISTORY`].
+    pub(super) fn history(&self) -> Vec<Second> {
+        self.history.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(requests: u64, errors: u64) -> Totals {
+        let mut durations = [0; FINE];
+        durations[50] = requests;
+        Totals {
+            durations,
+            errors,
+            in_flight: 3,
+        }
+    }
+
+    #[test]
+    fn the_last_minute_forgets_what_is_older() {
+        let mut window = Window::default();
+        window.tick(1, totals(1000, 1000));
+        for second in 2..=61 {
+            window.tick(second, totals(1000 + second * 10, 1000));
+        }
+        let minute = window.last_minute();
+        assert_eq!(minute.error_rate, 0.0);
+        assert!((10.0..10.4).contains(&minute.requests_per_second));
+        assert!(minute.p50_ms > 0.0 && minute.p50_ms == minute.p99_ms);
+    }
+
+    #[test]
+    fn a_young_process_is_not_averaged_over_a_whole_minute() {
+        let mut window = Window::default();
+        assert_eq!(window.last_minute(), LastMinute::default());
+        window.tick(1, totals(100, 25));
+        assert_eq!(window.last_minute().requests_per_second, 100.0);
+        assert_eq!(window.last_minute().error_rate, 0.25);
+    }
+
+    #[test]
+    fn history_is_bounded_and_in_order() {
+        let mut window = Window::default();
+        for second in 0..1000 {
+            window.tick(second, totals(second * 2, second));
+        }
+        let history = window.history();
+        assert_eq!(history.len(), HISTORY);
+        assert_eq!(history[0].unix_seconds, 100);
+        assert_eq!((history[899].requests, history[899].errors), (2, 1));
+        assert_eq!(history[899].in_flight, 3);
+    }
+}
