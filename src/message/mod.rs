@@ -1,1 +1,22 @@
-//! The message room.
+//! The message room: what a request or response head says, and what of it may travel on.
+//!
+//! Functions over `http` types, nothing else: no clock, no I/O, no state. Each file is one subject:
+//!
+//! | file | subject | source |
+//! |---|---|---|
+//! | [`host`] | the one host a request is for | RFC 9112, 3.2; RFC 9113, 8.3.1 |
+//! | [`path`] | the one path that is matched and forwarded | RFC 3986, 6.2.2 |
+//! | [`hop_by_hop`] | headers that end here, upgrades | RFC 9110, 7.6.1 and 7.8 |
+//! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
+//! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
+//!
+//! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
+//! `forwarded::apply`. What the proxy sets is set last, so nothing a client writes can remove it.
+//!
+//! May import `std`, `http` types and small value crates; never another room.
+
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod host;
+pub mod negotiate;
+pub mod path;

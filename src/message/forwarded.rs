@@ -1,0 +1,386 @@
+//! The headers that tell the upstream who asked, how, and for which host.
+//!
+//! Only writing: who the client is has been decided before, from headers this module does not read. What a peer
+//! that is not trusted says about forwarding is replaced or removed; what a trusted one says is kept and added to.
+//!
+//! | header | trusted peer | any other peer |
+//! |---|---|---|
+//! | `X-Forwarded-For` | the peer's address appended | the client's address |
+//! | `X-Forwarded-Proto`, `-Host` | kept when sane, else set | set |
+//! | other `X-Forwarded-*`, `Forwarded` | kept | removed |
+//! | `X-Real-IP` | the client's address | the client's address |
+//! | `X-Request-Id` | kept when sane ([`kept_request_id`]) | set |
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+/// What is known about a request.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Whether the connection comes from a trusted proxy.
+    pub peer_trusted: bool,
+    pub client_ip: IpAddr,
+    /// The other end of the connection.
+    pub peer_ip: IpAddr,
+    /// `http` or `https`, as the client came in here.
+    pub proto: &'static str,
+    /// The host the client asked for, with the port when it named one. Empty = `X-Forwarded-Host` is not set.
+    pub host: &'a str,
+    /// From [`kept_request_id`], or a new one.
+    pub request_id: HeaderValue,
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Sets the headers above. Call after stripping, so that nothing the client named can remove them.
+pub fn apply(headers: &mut HeaderMap, facts: Facts<'_>) {
+    let client = ip_value(facts.client_ip);
+    if facts.peer_trusted {
+        append_peer(headers, &facts, &client);
+    } else {
+        remove_claims(headers);
+        headers.insert(X_FORWARDED_FOR, client.clone());
+    }
+    if !(facts.peer_trusted && is_single(headers, &X_FORWARDED_PROTO, is_proto)) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.proto));
+    }
+    if !(facts.peer_trusted && is_single(headers, &X_FORWARDED_HOST, is_host_like)) {
+        match HeaderValue::from_str(facts.host) {
+            Ok(host) if !facts.host.is_empty() => headers.insert(X_FORWARDED_HOST, host),
+            _ => headers.remove(X_FORWARDED_HOST),
+        };
+    }
+    headers.insert(X_REAL_IP, client);
+    headers.insert(X_REQUEST_ID, facts.request_id);
+}
+
+/// The request id to go on with: a trusted peer's, when it is a single line of 1 to 128 visible ASCII bytes.
+pub fn kept_request_id(headers: &HeaderMap, peer_trusted: bool) -> Option<&HeaderValue> {
+    let sane = |bytes: &[u8]| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    if peer_trusted && is_single(headers, &X_REQUEST_ID, sane) {
+        headers.get(X_REQUEST_ID)
+    } else {
+        None
+    }
+}
+
+/// Removes headers whose names have anything but letters, digits and hyphens.
+///
+/// CGI, WSGI, Rack and PHP turn `X-Real-IP` and `X_Real_IP` into the same variable, so such a name can pass for one
+/// of ours. nginx drops them all by default (`underscores_in_headers off`, `ignore_invalid_headers on`).
+pub fn drop_ambiguous(headers: &mut HeaderMap) {
+    remove_where(headers, |name| {
+        !name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    });
+}
+
+/// An address as a header value, formatted on the stack.
+pub fn ip_value(ip: IpAddr) -> HeaderValue {
+    HeaderValue::from_bytes(IpText::new(ip).as_bytes()).expect("an address is visible ASCII")
+}
+
+/// `X-Forwarded-For` behind a trusted proxy: one line of all that came, and the peer.
+fn append_peer(headers: &mut HeaderMap, facts: &Facts<'_>, client: &HeaderValue) {
+    let peer = IpText::new(facts.peer_ip);
+    let lines = headers.get_all(X_FORWARDED_FOR);
+    let came: usize = lines.iter().map(|line| line.len() + 2).sum();
+    let mut joined = Vec::with_capacity(came.max(client.len() + 2) + peer.as_bytes().len());
+    for line in lines
+        .iter()
+        .map(|line| line.as_bytes().trim_ascii())
+        .filter(|line| !line.is_empty())
+    {
+        joined.extend_from_slice(line);
+        joined.extend_from_slice(b", ");
+    }
+    // The peer named the client by other means: PROXY protocol, Forwarded, X-Real-IP.
+    if joined.is_empty() && client.as_bytes() != peer.as_bytes() {
+        joined.extend_from_slice(client.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(peer.as_bytes());
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
+        .expect("joined from header values");
+    headers.insert(X_FORWARDED_FOR, value);
+}
+
+/// Removes what a peer that is not trusted says about forwarding.
+fn remove_claims(headers: &mut HeaderMap) {
+    remove_where(headers, |name| {
+        name.starts_with("x-forwarded-") || name == FORWARDED.as_str()
+    });
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| unwanted(name.as_str()))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn is_single(headers: &HeaderMap, name: &HeaderName, sane: impl Fn(&[u8]) -> bool) -> bool {
+    let mut lines = headers.get_all(name).iter();
+    matches!((lines.next(), lines.next()), (Some(line), None) if sane(line.as_bytes()))
+}
+
+fn is_proto(value: &[u8]) -> bool {
+    value == b"http" || value == b"https"
+}
+
+/// Not a parser: enough that a value cannot be taken for a list, a URL or markup.
+fn is_host_like(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
+}
+
+/// An address as text, without an allocation.
+struct IpText {
+    /// Room for the longest textual IPv6 address.
+    bytes: [u8; 46],
+    len: usize,
+}
+
+impl IpText {
+    fn new(ip: IpAddr) -> Self {
+        let mut bytes = [0; 46];
+        let mut rest = bytes.as_mut_slice();
+        write!(rest, "{}", ip.to_canonical()).expect("46 bytes hold any address");
+        let len = 46 - rest.len();
+        Self { bytes, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts(peer_trusted: bool) -> Facts<'static> {
+        Facts {
+            peer_trusted,
+            client_ip: "203.0.113.9".parse().unwrap(),
+            peer_ip: if peer_trusted {
+                "10.0.0.1"
+            } else {
+                "203.0.113.9"
+            }
+            .parse()
+            .unwrap(),
+            proto: "https",
+            host: "example.com:8443",
+            request_id: HeaderValue::from_static("new-id"),
+        }
+    }
+
+    fn applied(peer_trusted: bool, lines: &[(&'static str, &str)]) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        apply(&mut headers, facts(peer_trusted));
+        let mut out: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        out.sort();
+        out
+    }
+
+    fn expected(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+        lines
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    const FRESH: [(&str, &str); 5] = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-host", "example.com:8443"),
+        ("x-forwarded-proto", "https"),
+        ("x-real-ip", "203.0.113.9"),
+        ("x-request-id", "new-id"),
+    ];
+
+    #[test]
+    fn claims_of_an_untrusted_peer_are_replaced() {
+        let spoofed = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-forwarded-tls-client-cert", "x"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-request-id", "theirs"),
+            ("forwarded", "for=127.0.0.1"),
+        ];
+        assert_eq!(applied(false, &spoofed), expected(&FRESH));
+        assert_eq!(applied(false, &[]), expected(&FRESH));
+    }
+
+    #[test]
+    fn a_trusted_peers_words_are_kept_and_added_to() {
+        let came = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "front.example"),
+            ("x-forwarded-port", "80"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-real-ip", "127.0.0.1"),
+        ];
+        let want = [
+            ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.0.0.1"),
+            ("x-forwarded-host", "front.example"),
+            ("x-forwarded-port", "80"),
+            ("x-forwarded-proto", "http"),
+            ("x-real-ip", "203.0.113.9"),
+            ("x-request-id", "new-id"),
+        ];
+        assert_eq!(applied(true, &came), expected(&want));
+    }
+
+    #[test]
+    fn a_trusted_peer_without_a_list_starts_with_the_client() {
+        let out = applied(true, &[]);
+        assert_eq!(
+            out[0],
+            ("x-forwarded-for".into(), "203.0.113.9, 10.0.0.1".into())
+        );
+        let mut headers = HeaderMap::new();
+        apply(
+            &mut headers,
+            Facts {
+                client_ip: "10.0.0.1".parse().unwrap(),
+                ..facts(true)
+            },
+        );
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+    }
+
+    #[test]
+    fn nonsense_from_a_trusted_peer_is_set_anew() {
+        let cases: &[&[(&'static str, &str)]] = &[
+            &[
+                ("x-forwarded-proto", "javascript"),
+                ("x-forwarded-host", "a, b"),
+            ],
+            &[
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", ""),
+            ],
+            &[("x-forwarded-host", "a/b"), ("x-forwarded-host", "a")],
+        ];
+        for lines in cases {
+            let out = applied(true, lines);
+            assert!(
+                out.contains(&("x-forwarded-proto".into(), "https".into())),
+                "{out:?}"
+            );
+            assert!(
+                out.contains(&("x-forwarded-host".into(), "example.com:8443".into())),
+                "{out:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_host_none_is_claimed() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-host", HeaderValue::from_static("evil.example"));
+        apply(
+            &mut headers,
+            Facts {
+                host: "",
+                ..facts(false)
+            },
+        );
+        assert!(!headers.contains_key("x-forwarded-host"));
+    }
+
+    #[test]
+    fn a_request_id_is_kept_from_a_trusted_peer_when_sane() {
+        let of = |value: &str, trusted| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            kept_request_id(&headers, trusted).is_some()
+        };
+        assert!(of("abc-123", true));
+        assert!(of(&"x".repeat(128), true));
+        assert!(!of("abc-123", false));
+        assert!(!of(&"x".repeat(129), true));
+        assert!(!of("", true));
+        assert!(!of("a b", true));
+        assert!(!of("a\tb", true));
+        assert!(!of("é", true));
+    }
+
+    #[test]
+    fn names_that_pass_for_others_are_dropped() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x_forwarded_for",
+            "x-real_ip",
+            "x.real.ip",
+            "x-real-ip",
+            "accept",
+            "content_length",
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        drop_ambiguous(&mut headers);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "x-real-ip"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_address_fits_its_value(v4 in any::<u32>(), v6 in any::<u128>()) {
+            for ip in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
+                let value = ip_value(ip);
+                prop_assert_eq!(value.to_str().unwrap().parse::<IpAddr>().unwrap(), ip.to_canonical());
+            }
+        }
+
+        /// Whatever came from a trusted peer, the last hop is that peer.
+        #[test]
+        fn the_peer_is_always_the_last_hop(lines in proptest::collection::vec("[ -~]{0,30}", 0..4)) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+            }
+            apply(&mut headers, facts(true));
+            let all: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+            prop_assert_eq!(all.len(), 1);
+            prop_assert_eq!(all[0].to_str().unwrap().rsplit(", ").next(), Some("10.0.0.1"));
+        }
+    }
+}
