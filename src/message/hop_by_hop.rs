@@ -172,7 +172,9 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> 
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    type Line = (&'static str, &'static str);
+
+    fn headers(lines: &[Line]) -> HeaderMap {
         lines
             .iter()
             .map(|&(name, value)| {
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_headers() {
-        let cases: &[(&[(&'static str, &'static str)], Option<&str>)] = &[
+        let cases: &[(&[Line], Option<&str>)] = &[
             (
                 &[("connection", "Upgrade"), ("upgrade", "websocket")],
                 Some("websocket"),
