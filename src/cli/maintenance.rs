@@ -1,1 +1,267 @@
-//! Stub.
+//! `flagstone maintenance on | off | status`: writes, removes and reads the flag files. It talks to no
+//! process, so it works with none running; a running one sees the files change.
+
+mod status;
+mod time;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Subcommand};
+use ipnet::IpNet;
+use jiff::Zoned;
+
+use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
+use crate::reload::flag_file::{look_at, remove_flag, write_flag};
+
+/// What follows `flagstone maintenance`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// Begin maintenance, or change what the flag says
+    On(On),
+    /// End maintenance
+    Off(Off),
+    /// Show what is in maintenance
+    Status(Status),
+}
+
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(group = ArgGroup::new("end"))]
+pub struct On {
+    /// Why, in a few words; visitors read it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// When the end is expected: 2030-01-31T22:00:00Z, or 22:00 (the next one, local time)
+    #[arg(long, value_name = "TIME", group = "end")]
+    pub until: Option<String>,
+    /// How long it is expected to take: 30m, 1h30m
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Only this route; may be given several times
+    #[arg(long = "route", value_name = "NAME", value_parser = route_name)]
+    pub routes: Vec<String>,
+    /// Let GET, HEAD and OPTIONS pass
+    #[arg(long)]
+    pub read_only: bool,
+    /// How long what is in flight may still take
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub grace: Option<Duration>,
+    /// Cut what is still in flight when the grace is over; at once without one
+    #[arg(long)]
+    pub terminate: bool,
+    /// Clients that see the app: an address or CIDR; may be given several times
+    #[arg(long, value_name = "CIDR", value_parser = client_network)]
+    pub allow: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Off {
+    /// Only this route's own maintenance; may be given several times
+    #[arg(long = "route", value_name = "NAME", value_parser = route_name)]
+    pub routes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Status {
+    /// As the admin side's /api/maintenance/status, as far as files tell
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why it could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(
+        "--until: {0:?} is neither a time such as 2030-01-31T22:00:00Z nor an hour such as 22:00"
+    )]
+    NotATime(String),
+    #[error("the end, {0}, has passed")]
+    Past(String),
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot remove {}: {source}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl CliError {
+    /// 2 for wrong use, 1 for what went wrong.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotATime(_) | Self::Past(_) => 2,
+            Self::Write { .. } | Self::Remove { .. } | Self::Unknown(_) => 1,
+        }
+    }
+}
+
+/// Does it, and returns what to print.
+///
+/// `flag` is the global flag file, `routes_dir` the folder of the routes' own, and `retry_after` what clients
+/// are told while a flag names no end.
+///
+/// # Errors
+/// A time that is none or has passed, or a file that cannot be written, removed or looked at.
+pub fn run(
+    args: &Args,
+    flag: &Path,
+    routes_dir: &Path,
+    retry_after: Duration,
+) -> Result<String, CliError> {
+    let place = Place {
+        flag,
+        routes_dir,
+        retry_after,
+        now: Zoned::now(),
+        by: by(),
+    };
+    place.run(args)
+}
+
+/// Everything around a command, so that tests choose it.
+struct Place<'a> {
+    flag: &'a Path,
+    routes_dir: &'a Path,
+    retry_after: Duration,
+    now: Zoned,
+    by: String,
+}
+
+impl Place<'_> {
+    fn run(&self, args: &Args) -> Result<String, CliError> {
+        match &args.action {
+            Action::On(on) => self.on(on),
+            Action::Off(off) => self.off(off),
+            Action::Status(status) => self.status(status.json),
+        }
+    }
+
+    fn on(&self, on: &On) -> Result<String, CliError> {
+        let flag = self.flag_from(on)?;
+        let mut said = String::new();
+        for (path, what) in self.files(&on.routes) {
+            // Changing what a flag says does not begin a new maintenance.
+            let begun = look_at(&path).ok().flatten().map(|active| active.since);
+            let flag = Flag {
+                started_at: begun.or(flag.started_at),
+                ..flag.clone()
+            };
+            write_flag(&path, &flag).map_err(|source| CliError::Write {
+                path: path.clone(),
+                source,
+            })?;
+            said += &format!("maintenance is on for {what} ({})\n", path.display());
+        }
+        if let Some(until) = flag.until {
+            said += &format!("expected back {}\n", time::show(until, &self.now));
+        }
+        Ok(said)
+    }
+
+    fn flag_from(&self, on: &On) -> Result<Flag, CliError> {
+        let now = self.now.timestamp();
+        let until = match (&on.until, on.duration) {
+            (Some(text), _) => {
+                Some(time::parse(text, &self.now).ok_or_else(|| CliError::NotATime(text.clone()))?)
+            }
+            (None, Some(duration)) => {
+                let end = now
+                    .checked_add(duration)
+                    .map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
+                Some(time::whole_seconds(end))
+            }
+            (None, None) => None,
+        };
+        if let Some(past) = until.filter(|until| *until <= now) {
+            return Err(CliError::Past(past.to_string()));
+        }
+        Ok(Flag {
+            reason: on.reason.clone(),
+            started_at: Some(time::whole_seconds(now)),
+            until,
+            mode: if on.read_only {
+                Mode::ReadOnly
+            } else {
+                Mode::Full
+            },
+            allow: on.allow.clone(),
+            grace: on.grace,
+            terminate: on.terminate,
+            by: Some(self.by.clone()),
+            ..Flag::default()
+        })
+    }
+
+    fn off(&self, off: &Off) -> Result<String, CliError> {
+        let mut said = String::new();
+        for (path, what) in self.files(&off.routes) {
+            let removed = remove_flag(&path).map_err(|source| CliError::Remove {
+                path: path.clone(),
+                source,
+            })?;
+            said += &match removed {
+                true => format!("maintenance is off for {what}\n"),
+                false => format!("maintenance was not on for {what}\n"),
+            };
+        }
+        if off.routes.is_empty() {
+            let left = self.seen()?.routes.into_keys().collect::<Vec<_>>();
+            if !left.is_empty() {
+                said += &format!("still on for {} (end it with --route)\n", left.join(", "));
+            }
+        }
+        Ok(said)
+    }
+
+    /// The flag files meant, each with the words for what it covers.
+    fn files(&self, routes: &[String]) -> Vec<(PathBuf, String)> {
+        if routes.is_empty() {
+            return vec![(self.flag.to_owned(), "everything".to_owned())];
+        }
+        routes
+            .iter()
+            .map(|name| {
+                (
+                    self.routes_dir.join(format!("{name}.flag")),
+                    format!("route {name}"),
+                )
+            })
+            .collect()
+    }
+}
+
+fn by() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| {
+            let user = std::env::var(name).ok()?;
+            (!user.is_empty()).then_some(user)
+        });
+    user.map_or_else(|| "cli".to_owned(), |user| format!("cli ({user})"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "is no duration such as 90s, 30m or 1h30m".to_owned())
+}
+
+fn client_network(text: &str) -> Result<IpNet, String> {
+    network(text).ok_or_else(|| "is neither an address nor a CIDR such as 10.0.0.0/8".to_owned())
+}
+
+/// A route's name becomes a file's.
+fn route_name(text: &str) -> Result<String, String> {
+    let usable = !text.is_empty() && !text.starts_with('.') && !text.contains(['/', '\0']);
+    usable
+        .then(|| text.to_owned())
+        .ok_or_else(|| "cannot be the name of a flag file".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -132,6 +132,50 @@ struct RingDone<'a>(&'a Bell);
 impl Drop for RingDone<'_> {
     fn drop(&mut self) {
         self.0.done();
+    }
+}
+
+/// What the flag files say at this moment, for who does not follow them. Removes nothing, also not what is over.
+///
+/// # Errors
+/// A sentence, when it cannot be told whether a flag exists.
+pub fn snapshot(settings: &Settings) -> Result<State, String> {
+    let mut state = State {
+        global: look_at(&settings.flag)?,
+        ..State::default()
+    };
+    match read::look_in(&settings.routes_dir) {
+        Folder::Unknown(problem) => return Err(problem),
+        Folder::Looks { looks, .. } => {
+            for (name, look) in looks {
+                let active = activate(Scope::Route(name.clone()), look)?;
+                state.routes.extend(active.map(|active| (name, active)));
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// What one flag file says at this moment, as if it were the global one.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn look_at(flag: &Path) -> Result<Option<Arc<Active>>, String> {
+    activate(Scope::Global, read::look(flag))
+}
+
+fn activate(scope: Scope, look: Look) -> Result<Option<Arc<Active>>, String> {
+    match look {
+        Look::Unknown(problem) => Err(problem),
+        Look::Absent => Ok(None),
+        Look::Present(found) | Look::Dangling(found) if is_over(&found.flag, Timestamp::now()) => {
+            Ok(None)
+        }
+        Look::Present(found) | Look::Dangling(found) => {
+            let flag = effective(&scope, found.flag);
+            let since = flag.started_at.unwrap_or(found.modified);
+            Ok(Some(Switch::default().activate(scope, flag, since)))
+        }
     }
 }
 

@@ -1,0 +1,124 @@
+//! What the flag files say, for people and as JSON.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use jiff::{SignedDurationRound, Timestamp, Unit};
+use serde_json::json;
+
+use super::{CliError, Place, time};
+use crate::policy::maintenance::{Active, Scope, State};
+use crate::reload::flag_file::{Settings, snapshot};
+
+impl Place<'_> {
+    pub(super) fn status(&self, as_json: bool) -> Result<String, CliError> {
+        let state = self.seen()?;
+        if as_json {
+            let text = serde_json::to_string_pretty(&self.json(&state))
+                .expect("a JSON value is written as it is");
+            return Ok(text + "\n");
+        }
+        if state.is_empty() {
+            return Ok("maintenance is off\n".to_owned());
+        }
+        Ok(state.all().map(|active| self.describe(active)).collect())
+    }
+
+    /// What a running process would see in the same files.
+    pub(super) fn seen(&self) -> Result<State, CliError> {
+        let settings = Settings {
+            flag: self.flag.to_owned(),
+            routes_dir: self.routes_dir.to_owned(),
+        };
+        snapshot(&settings).map_err(CliError::Unknown)
+    }
+
+    /// The shape of `GET /api/maintenance/status`; what only a running process knows is `null`.
+    fn json(&self, state: &State) -> serde_json::Value {
+        let time = |time: Timestamp| time.to_string();
+        // With no global flag the first route's own speaks.
+        let first = state.all().next();
+        let listed = state.global.iter().flat_map(|active| &active.flag.routes);
+        let routes: BTreeSet<_> = listed.chain(state.routes.keys()).collect();
+        json!({
+            "is_active": !state.is_empty(),
+            "mode": first.map(|active| active.flag.mode.name()),
+            "reason": first.and_then(|active| active.flag.reason.as_deref()),
+            "started_at": first.map(|active| time(active.since)),
+            "estimated_completion": first.and_then(|active| active.flag.until).map(time),
+            "routes": routes,
+            "blocked_requests": null,
+            "in_flight": null,
+            "by": first.and_then(|active| active.flag.by.as_deref()),
+            "upcoming": [],
+        })
+    }
+
+    fn describe(&self, active: &Arc<Active>) -> String {
+        let (flag, now) = (&active.flag, self.now.timestamp());
+        let what = match &active.scope {
+            Scope::Global => "everything".to_owned(),
+            Scope::Route(name) => format!("route {name}"),
+        };
+        let mut text = format!("maintenance is on for {what}\n");
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "  {name:<12}{value}");
+        };
+        line("mode", flag.mode.name());
+        if let Some(reason) = &flag.reason {
+            line("reason", reason);
+        }
+        if let Some(message) = &flag.message {
+            line("message", &message.replace('\n', " "));
+        }
+        line("since", &time::show(active.since, &self.now));
+        match (flag.until, active.overdue(now)) {
+            (Some(until), Some(_)) => line(
+                "until",
+                &format!("{} (overdue)", time::show(until, &self.now)),
+            ),
+            (Some(until), None) => {
+                let minutes = SignedDurationRound::new().smallest(Unit::Minute);
+                let left = until.duration_since(now);
+                let left = left
+                    .round(minutes)
+                    .ok()
+                    .filter(|rounded| !rounded.is_zero())
+                    .unwrap_or(left);
+                line(
+                    "until",
+                    &format!("{} (in {left:#})", time::show(until, &self.now)),
+                );
+            }
+            (None, _) => line(
+                "until",
+                &format!(
+                    "not known; clients retry after {} s",
+                    self.retry_after.as_secs()
+                ),
+            ),
+        }
+        let lists = [
+            ("routes", join(&flag.routes)),
+            ("hosts", join(&flag.hosts)),
+            ("paths", join(&flag.paths)),
+            ("allow", join(&flag.allow)),
+        ];
+        for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            line(name, &list);
+        }
+        if let Some(by) = &flag.by {
+            line("by", by);
+        }
+        text
+    }
+}
+
+fn join<T: ToString>(elements: &[T]) -> String {
+    elements
+        .iter()
+        .map(T::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
