@@ -1,11 +1,11 @@
 //! What a visitor of the demo reads: its configuration file, and what to try.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = include_str!("flagstone.toml");
+const GUIDE: &str = include_str!("guide.txt");
 const CONFIG_NAME: &str = "flagstone.toml";
 const STATE_NAME: &str = "state";
 
@@ -46,56 +46,15 @@ pub fn write_config(
 
 /// The text that the demo prints: addresses, then five things to try, each ready to paste into a shell.
 pub fn things_to_try(addresses: &Addresses) -> String {
-    let Addresses {
-        web,
-        admin,
-        app,
-        folder,
-    } = addresses;
-    let config = quoted(&folder.join(CONFIG_NAME));
-    let flag = quoted(&folder.join(STATE_NAME).join("maintenance.flag"));
-    let mut text = String::with_capacity(2048);
-    let mut say = |line: std::fmt::Arguments<'_>| {
-        writeln!(text, "{line}").expect("a String takes everything")
-    };
-    say(format_args!("The site       http://{web}/"));
-    say(format_args!("The admin side http://{admin}/"));
-    say(format_args!("The app itself http://{app}/"));
-    say(format_args!("The file       {config}"));
-    say(format_args!(""));
-    say(format_args!(
-        "1. Switch the site into maintenance, look at it, and switch it back:"
-    ));
-    say(format_args!("   touch {flag}"));
-    say(format_args!("   curl -i http://{web}/"));
-    say(format_args!("   rm {flag}"));
-    say(format_args!(
-        "2. Hammer a limit: ten in ten seconds, then 429 with Retry-After:"
-    ));
-    say(format_args!(
-        "   for i in $(seq 15); do curl -s -o /dev/null -w '%{{http_code}} ' http://{web}/api/time; done; echo"
-    ));
-    say(format_args!(
-        "3. Trip the breaker: 500, 500, 500, then 503 at once; repair it, and in ten seconds it closes:"
-    ));
-    say(format_args!("   curl -X POST http://{web}/fail/on"));
-    say(format_args!(
-        "   for i in $(seq 6); do curl -s -o /dev/null -w '%{{http_code}} ' http://{web}/fail; done; echo"
-    ));
-    say(format_args!(
-        "   curl -X POST http://{web}/fail/off; sleep 10; curl -i http://{web}/fail"
-    ));
-    say(format_args!(
-        "4. Edit the file; it is read again by itself, within a second or so:"
-    ));
-    say(format_args!("   curl http://{web}/hello"));
-    say(format_args!(
-        "   sed -i 's/Edit me/I was edited/' {config}; sleep 2; curl http://{web}/hello"
-    ));
-    say(format_args!("5. Look at the admin side:"));
-    say(format_args!("   curl -s http://{admin}/api/status"));
-    say(format_args!("   curl -s http://{admin}/metrics"));
-    text
+    let config = quoted(&addresses.folder.join(CONFIG_NAME));
+    let flag = quoted(&addresses.folder.join(STATE_NAME).join("maintenance.flag"));
+    // The paths last: they may hold anything.
+    GUIDE
+        .replace("{web}", &addresses.web.to_string())
+        .replace("{admin}", &addresses.admin.to_string())
+        .replace("{app}", &addresses.app.to_string())
+        .replace("{flag}", &flag)
+        .replace("{config}", &config)
 }
 
 /// A path as a POSIX shell reads it: quoted only when it needs to be.

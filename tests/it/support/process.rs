@@ -1,6 +1,7 @@
 //! Real programs: the `flagstone` binary first, and whatever else a test puts before or behind it.
 //!
-//! Each runs with captured output, every wait has a deadline, and dropping it kills it, by its own id.
+//! Each runs with captured output, every wait has a deadline, and dropping it kills it, by its own id. A program's own
+//! children are not killed: run nginx with `daemon off; master_process off;`, and the like.
 
 use std::ffi::OsStr;
 use std::io::Read;
