@@ -11,7 +11,7 @@ fn main() {
 }
 
 /// Many paths on one host.
-#[divan::bench(args = COUNTS)]
+#[divan::bench(args = COUNTS, sample_size = 256)]
 fn by_path(bencher: Bencher<'_, '_>, count: usize) {
     let mut table = Table::new();
     for i in 0..count {
@@ -24,7 +24,7 @@ fn by_path(bencher: Bencher<'_, '_>, count: usize) {
 }
 
 /// Many hosts with a few paths each.
-#[divan::bench(args = COUNTS)]
+#[divan::bench(args = COUNTS, sample_size = 256)]
 fn by_host(bencher: Bencher<'_, '_>, count: usize) {
     let mut table = Table::new();
     for i in 0..count {
@@ -39,7 +39,7 @@ fn by_host(bencher: Bencher<'_, '_>, count: usize) {
 }
 
 /// Nothing but wildcards, and the worst path a client can send.
-#[divan::bench(args = COUNTS)]
+#[divan::bench(args = COUNTS, sample_size = 256)]
 fn hostile(bencher: Bencher<'_, '_>, count: usize) {
     let mut table = Table::new();
     for i in 0..count {
@@ -57,7 +57,7 @@ fn hostile(bencher: Bencher<'_, '_>, count: usize) {
     bencher.bench_local(|| found(&table, &host, &path));
 }
 
-#[divan::bench(args = COUNTS)]
+#[divan::bench(args = COUNTS, sample_size = 256)]
 fn path_set(bencher: Bencher<'_, '_>, count: usize) {
     let set = PathSet::parse((0..count).map(|i| format!("/service-{i}/health")))
         .expect("patterns are good");

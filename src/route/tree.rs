@@ -3,7 +3,6 @@
 //! One walk along the path meets every pattern that covers it, shortest first, whatever the number of patterns:
 //! the work is bounded by the path's length and by the longest pattern, also for paths made of slashes.
 
-use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::path::PathPattern;
@@ -100,13 +99,14 @@ impl<V> Node<V> {
 
     /// The child that the bytes lead into, and what is left of them; `rest` is not empty.
     fn step<'p>(&self, rest: &'p [u8]) -> Option<(&Self, &'p [u8])> {
-        let child = &self.children[memchr(rest[0], &self.heads)?];
+        // A plain scan: a node has few children, and calling memchr costs more than it finds.
+        let child = &self.children[self.heads.iter().position(|&head| head == rest[0])?];
         Some((child, rest.strip_prefix(&*child.label)?))
     }
 
     /// As [`Self::step`], but makes and splits nodes so that there always is one.
     fn descend<'p>(&mut self, rest: &'p [u8]) -> (&mut Self, &'p [u8]) {
-        let Some(index) = memchr(rest[0], &self.heads) else {
+        let Some(index) = self.heads.iter().position(|&head| head == rest[0]) else {
             self.heads.push(rest[0]);
             self.children.push(Self::leaf(rest));
             let child = self.children.last_mut().expect("just pushed");
