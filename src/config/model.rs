@@ -332,7 +332,9 @@ pub struct StatusRanges(pub Vec<(u16, u16)>);
 impl StatusRanges {
     pub fn contains(&self, status: StatusCode) -> bool {
         let code = status.as_u16();
-        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
+        self.0
+            .iter()
+            .any(|&(low, high)| (low..=high).contains(&code))
     }
 }
 
