@@ -90,7 +90,6 @@ pub struct Switch {
     /// Whether `state` holds one: looked at by every request, and all that most of them look at.
     on: AtomicBool,
     state: ArcSwapOption<State>,
-    ids: AtomicU64,
     /// Per scope that was ever on; grows by the names of flag files, which their reader bounds.
     totals: Mutex<BTreeMap<Scope, Arc<AtomicU64>>>,
 }
@@ -199,7 +198,7 @@ impl Switch {
         let total = self.total(&scope);
         let total_at_start = total.load(Ordering::Relaxed);
         Arc::new(Active {
-            id: self.next_id(),
+            id: next_id(),
             scope,
             flag,
             since,
@@ -218,7 +217,7 @@ impl Switch {
         } = active;
         let (scope, total) = (scope.clone(), Arc::clone(total));
         Arc::new(Active {
-            id: self.next_id(),
+            id: next_id(),
             scope,
             flag,
             since,
@@ -240,10 +239,6 @@ impl Switch {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(totals.entry(scope.clone()).or_default())
     }
-
-    fn next_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 impl Deref for Loaded {
@@ -263,6 +258,12 @@ impl fmt::Display for Scope {
             Self::Route(name) => write!(f, "route:{name}"),
         }
     }
+}
+
+/// Unique in the process and not only in a switch, so that what is kept by it is never taken for another's.
+fn next_id() -> u64 {
+    static IDS: AtomicU64 = AtomicU64::new(0);
+    IDS.fetch_add(1, Ordering::Relaxed)
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
