@@ -90,9 +90,11 @@ pub struct Switch {
     /// Whether `state` holds one: looked at by every request, and all that most of them look at.
     on: AtomicBool,
     state: ArcSwapOption<State>,
-    /// Per scope that was ever on; grows by the names of flag files, which their reader bounds.
+    /// Per scope that was ever on, at most [`TOTALS_MAX`] beyond those that are on.
     totals: Mutex<BTreeMap<Scope, Arc<AtomicU64>>>,
 }
+
+const TOTALS_MAX: usize = 4096;
 
 /// A state that stays while it is held. Not to be held across an await: it may keep a replaced state alive.
 pub struct Loaded(Guard<Option<Arc<State>>>);
@@ -237,6 +239,10 @@ impl Switch {
 
     fn total(&self, scope: &Scope) -> Arc<AtomicU64> {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        if totals.len() >= TOTALS_MAX {
+            // Anyone who may write flags may make up names; those of maintenance that is on are held elsewhere too.
+            totals.retain(|_, total| Arc::strong_count(total) > 1);
+        }
         Arc::clone(totals.entry(scope.clone()).or_default())
     }
 }

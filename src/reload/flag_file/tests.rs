@@ -255,6 +255,62 @@ fn a_file_that_cannot_be_read_is_on_with_defaults() {
 }
 
 #[test]
+fn while_nobody_can_tell_everything_stays_as_it_was() {
+    let mut fixture = Fixture::new();
+    let real = fixture.folder.path().join("real");
+    fs::create_dir_all(&real).unwrap();
+    fs::write(real.join("maintenance.flag"), "reason = \"a\"").unwrap();
+    symlink("real", fixture.state_dir()).unwrap();
+    fixture.start();
+    // A link to itself: neither there nor absent.
+    let link = fixture.folder.path().join("link");
+    symlink("state", &link).unwrap();
+    fs::rename(&link, fixture.state_dir()).unwrap();
+    fixture.eventually(|fixture| fixture.warnings() == 1);
+    assert_eq!(fixture.reason().as_deref(), Some("a"));
+    fs::remove_file(fixture.state_dir()).unwrap();
+    fixture.eventually(|fixture| !fixture.is_on());
+    assert_eq!(fixture.warnings(), 1);
+}
+
+#[test]
+fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
+    let mut fixture = Fixture::new();
+    // Nothing that is in use by the kernel can be removed; an unwritable folder would not stop root.
+    let settings = Settings {
+        flag: PathBuf::from("/proc/self/environ"),
+        routes_dir: fixture.routes_dir(),
+    };
+    let flag = Flag {
+        auto_end: true,
+        until: Some(Timestamp::UNIX_EPOCH),
+        ..Flag::default()
+    };
+    let found = Found {
+        flag,
+        modified: Timestamp::UNIX_EPOCH,
+        warning: None,
+    };
+    let (folders, _) = Folders::new(&Arc::default());
+    let path = settings.flag.clone();
+    let follower = Follower::new(settings, Arc::clone(&fixture.switch), folders, |_| ());
+    let mut warnings = BTreeMap::new();
+    let held = follower.settle(
+        &Scope::Global,
+        Look::Present(found),
+        path,
+        None,
+        &mut warnings,
+    );
+    assert!(matches!(held, Ok(None)));
+    assert!(
+        warnings[&Scope::Global].contains("cannot be removed"),
+        "{warnings:?}"
+    );
+    fixture.watcher = None;
+}
+
+#[test]
 fn a_huge_file_is_read_up_to_its_bound() {
     let mut fixture = Fixture::new();
     fixture.write("");
@@ -309,6 +365,9 @@ fn after_hundreds_of_toggles_the_switch_is_as_the_file() {
         fixture.eventually(|fixture| fixture.reason().as_deref() == last.then_some("last"));
         fixture.eventually(|fixture| fixture.is_on() == last);
     }
+    // The switch is told before the observer.
+    let last_told = |fixture: &Fixture| fixture.told.lock().unwrap().last().cloned();
+    fixture.eventually(|fixture| last_told(fixture).as_deref() == Some("off global"));
     // Each beginning was followed by its end.
     let told = fixture.told.lock().unwrap();
     let turns: Vec<_> = told
