@@ -131,7 +131,8 @@ impl Flag {
             && !contains(&self.allow, facts.client_ip)
     }
 
-    fn covers(&self, facts: &Facts<'_>) -> bool {
+    /// Whether a request is in the flag's scope, whoever sent it and whatever it does.
+    pub fn covers(&self, facts: &Facts<'_>) -> bool {
         let route = || {
             facts
                 .route
@@ -151,6 +152,13 @@ impl Active {
             None => i64::try_from(default.as_millis().div_ceil(1000)).unwrap_or(i64::MAX),
         };
         u64::try_from(seconds).unwrap_or(0).max(1)
+    }
+
+    /// How long after its beginning what is still in flight is cut; `None` = it may finish.
+    pub fn cut_after(&self) -> Option<Duration> {
+        self.flag
+            .terminate
+            .then(|| self.flag.grace.unwrap_or_default())
     }
 
     /// How long ago it should have ended; `None` when it is in time or no end is known.

@@ -159,10 +159,12 @@ impl Pages {
     /// folder's `index.html`, which nobody named.
     pub fn languages(&self, kind: Kind) -> impl Iterator<Item = &str> {
         let custom = self.templates(kind);
-        let built_in = TEXTS
-            .iter()
-            .filter(move |_| custom.is_empty())
-            .map(|texts| texts.lang);
+        let built_in = match kind {
+            _ if !custom.is_empty() => 0,
+            Kind::Html | Kind::Text => TEXTS.len(),
+            Kind::Json | Kind::Grpc => 1,
+        };
+        let built_in = TEXTS[..built_in].iter().map(|texts| texts.lang);
         custom
             .iter()
             .map(|template| template.lang.as_str())
@@ -260,11 +262,7 @@ impl Pages {
 
     fn custom(&self, template: &Template, kind: Kind, facts: &Facts<'_>) -> Result<Bytes, String> {
         let flag = &facts.active.flag;
-        let texts = texts(if template.lang.is_empty() {
-            facts.lang
-        } else {
-            &template.lang
-        });
+        let texts = texts(&template.lang);
         let values = context! {
             title => texts.heading_of(flag.mode),
             reason => flag.reason.as_deref(),

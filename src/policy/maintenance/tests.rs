@@ -177,6 +177,24 @@ fn overdue_is_what_is_past_its_end() {
 }
 
 #[test]
+fn only_terminate_cuts_and_without_a_grace_at_once() {
+    let cut_after = |text| global(text).global.unwrap().cut_after();
+    assert_eq!(cut_after("grace = 30"), None);
+    assert_eq!(
+        cut_after("grace = 30\nterminate = true"),
+        Some(Duration::from_secs(30))
+    );
+    assert_eq!(cut_after("terminate = true"), Some(Duration::ZERO));
+}
+
+#[test]
+fn switch_and_state_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Switch>();
+    shared::<Loaded>();
+}
+
+#[test]
 fn the_switch_shows_what_was_stored_last() {
     let switch = Switch::default();
     assert!(switch.load().is_none());

@@ -279,3 +279,14 @@ fn refusals_are_escaped_in_every_kind() {
     assert_eq!(body(Kind::Text), "<b>\n\"&\n");
     assert_eq!(body(Kind::Grpc), "");
 }
+
+#[test]
+fn json_is_in_one_language() {
+    assert_eq!(built_in().languages(Kind::Json).collect::<Vec<_>>(), ["en"]);
+}
+
+#[test]
+fn pages_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Pages>();
+}
