@@ -88,13 +88,19 @@ impl FlagWatcher {
     ) -> io::Result<Self> {
         let bell = Arc::new(Bell::default());
         let (folders, problem) = Folders::new(&bell);
-        let mut follower = Follower::new(settings, switch, folders, observer);
         if let Some(text) = problem {
-            (follower.observer)(Change::Warning {
+            observer(Change::Warning {
                 scope: Scope::Global,
                 text,
             });
         }
+        Self::follow(bell, Follower::new(settings, switch, folders, observer))
+    }
+
+    fn follow<O: Fn(Change) + Send + 'static>(
+        bell: Arc<Bell>,
+        mut follower: Follower<O>,
+    ) -> io::Result<Self> {
         follower.look();
         let heard = Arc::clone(&bell);
         let thread = thread::Builder::new()

@@ -155,6 +155,29 @@ fn events_are_much_faster_than_the_poll() {
 }
 
 #[test]
+fn without_events_the_poll_finds_every_change() {
+    let mut fixture = Fixture::new();
+    let settings = Settings {
+        flag: fixture.flag(),
+        routes_dir: fixture.routes_dir(),
+    };
+    let follower = Follower::new(
+        settings,
+        Arc::clone(&fixture.switch),
+        Folders::deaf(),
+        |_| (),
+    );
+    fixture.watcher = Some(FlagWatcher::follow(Arc::default(), follower).unwrap());
+    fixture.write("reason = \"a\"");
+    fixture.eventually(|fixture| fixture.reason().as_deref() == Some("a"));
+    // As long as it was and in the same moment, for all that a coarse clock shows.
+    fixture.write("reason = \"b\"");
+    fixture.eventually(|fixture| fixture.reason().as_deref() == Some("b"));
+    fs::remove_dir_all(fixture.state_dir()).unwrap();
+    fixture.eventually(|fixture| !fixture.is_on());
+}
+
+#[test]
 fn a_folder_may_appear_go_and_come_back() {
     let fixture = Fixture::started();
     for round in 0..3 {

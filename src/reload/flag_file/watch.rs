@@ -113,6 +113,16 @@ impl Folders {
         )
     }
 
+    /// As on a system without events.
+    #[cfg(test)]
+    pub(super) fn deaf() -> Self {
+        Self {
+            watcher: None,
+            watched: BTreeMap::new(),
+            retry_at: Instant::now(),
+        }
+    }
+
     /// Watches exactly these, as far as they exist.
     pub(super) fn follow(&mut self, wanted: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else {
