@@ -6,23 +6,24 @@
 //!
 //! A template that cannot be compiled or rendered is answered by the built-in page, with a warning.
 
+mod custom;
 mod folder;
 mod refusal;
 mod text;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
-use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, context};
+use minijinja::{Environment, context};
 use serde_json::json;
 
 use crate::policy::maintenance::{Active, Mode};
 
+use custom::{Custom, Template, describe, escape_by_name, write_escaped};
 use folder::PageFolder;
 use text::{TEXTS, texts};
 
@@ -77,26 +78,6 @@ pub struct Pages {
     folder: Option<Custom>,
     support: String,
     rendered: ArcSwap<Vec<Rendered>>,
-}
-
-#[derive(Debug)]
-struct Custom {
-    /// By language, `index.html` first.
-    html: Vec<Template>,
-    json: Option<Template>,
-    text: Option<Template>,
-    assets: PageFolder,
-    warnings: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Template {
-    name: String,
-    lang: String,
-    /// Says something that differs between two answers of one maintenance.
-    per_request: bool,
-    /// A failure was told.
-    told: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -400,46 +381,6 @@ impl Pages {
     }
 }
 
-impl Custom {
-    fn compile(mut folder: PageFolder, environment: &mut Environment<'static>) -> Self {
-        let mut warnings = Vec::new();
-        let mut names = Vec::new();
-        for (name, source) in std::mem::take(&mut folder.templates) {
-            match environment.add_template_owned(name.clone(), source) {
-                Ok(()) => names.push(name),
-                Err(error) => warnings.push(describe(&name, &error)),
-            }
-        }
-        let per_request = names
-            .iter()
-            .filter_map(|name| environment.get_template(name).ok())
-            .any(|template| {
-                let used = template.undeclared_variables(false);
-                used.contains("request_id") || used.contains("retry_after")
-            });
-        let template = |name: &String| Template {
-            lang: folder::language_of(name).unwrap_or_default().to_owned(),
-            name: name.clone(),
-            // One that includes another says what that says.
-            per_request,
-            told: AtomicBool::new(false),
-        };
-        let named = |wanted: &str| names.iter().find(|name| *name == wanted).map(template);
-        let html = names
-            .iter()
-            .filter(|name| folder::language_of(name).is_some());
-        let mut html: Vec<_> = html.map(template).collect();
-        html.sort_by(|a, b| a.lang.cmp(&b.lang));
-        Self {
-            html,
-            json: named("index.json"),
-            text: named("index.txt"),
-            assets: folder,
-            warnings,
-        }
-    }
-}
-
 /// For the `grpc-message` header of a blocked gRPC call: percent-encoded, one line.
 pub fn grpc_message(active: &Active) -> HeaderValue {
     let text = active.flag.reason.as_deref().unwrap_or("under maintenance");
@@ -489,40 +430,6 @@ fn content_type(kind: Kind) -> HeaderValue {
 /// For who has no script: `2030-01-31 22:00 UTC`.
 fn in_utc(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-fn describe(name: &str, error: &minijinja::Error) -> String {
-    let line = error
-        .line()
-        .map_or_else(String::new, |line| format!(" line {line}"));
-    format!(
-        "{name}{line}: {}",
-        error
-            .detail()
-            .map_or_else(|| error.kind().to_string(), str::to_owned)
-    )
-}
-
-fn escape_by_name(name: &str) -> AutoEscape {
-    match name.rsplit_once('.') {
-        Some((_, "html")) => AutoEscape::Html,
-        Some((_, "json")) => AutoEscape::Custom("json".into()),
-        _ => AutoEscape::None,
-    }
-}
-
-/// Values in `index.json` become JSON, texts with their quotes and what is missing as `null`.
-fn write_escaped(
-    out: &mut Output,
-    state: &mut State,
-    value: &Value,
-) -> Result<(), minijinja::Error> {
-    if *state.auto_escape() != AutoEscape::Custom("json".into()) {
-        return minijinja::escape_formatter(out, state, value);
-    }
-    let json = serde_json::to_string(value)
-        .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    out.write_str(&json).map_err(minijinja::Error::from)
 }
 
 #[cfg(test)]
