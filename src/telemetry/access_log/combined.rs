@@ -102,5 +102,5 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn must_escape(byte: u8) -> bool {
-    (byte < 32) | (byte > 126) | (byte == b'"') | (byte == b'\\')
+    !(32..=126).contains(&byte) | (byte == b'"') | (byte == b'\\')
 }

@@ -43,6 +43,17 @@ pub enum HealthStatus {
     Unhealthy = 2,
 }
 
+impl HealthStatus {
+    /// As the API and the events spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// All metrics of the process. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);

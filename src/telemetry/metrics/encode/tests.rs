@@ -45,6 +45,7 @@ fn full() -> Metrics {
     upstream.transition(BreakerState::Open);
     upstream.rejected();
     upstream.endpoint("app1:3000").set_healthy(false);
+    let _connection = metrics.listener("web").open();
     metrics.limit("per_ip").limited(true);
     metrics.limit("per_ip").limited(false);
     metrics.maintenance(GLOBAL_SCOPE).set_active(true);

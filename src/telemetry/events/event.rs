@@ -1,0 +1,314 @@
+//! The closed set of events: messages that people grep for, and their fields.
+
+use std::net::IpAddr;
+
+use crate::config::model::EventKind;
+use crate::telemetry::metrics::{BreakerState, HealthStatus};
+
+/// Something an operator wants to know. Times are RFC 3339; an empty text is left out of the line.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// `scope` is `global` or a route; `mode` is `full` or `read_only`.
+    MaintenanceActivated {
+        scope: String,
+        mode: String,
+        by: String,
+        reason: String,
+        until: String,
+    },
+    MaintenanceDeactivated {
+        scope: String,
+        by: String,
+    },
+    EmergencyActivated {
+        scope: String,
+        by: String,
+        reason: String,
+    },
+    /// `count` requests were answered by maintenance. Sampled.
+    OperationBlocked {
+        route: String,
+        count: u64,
+    },
+    MaintenanceScheduled {
+        window: String,
+        start: String,
+        end: String,
+        reason: String,
+    },
+    BreakerChanged {
+        upstream: String,
+        to: BreakerState,
+        reason: String,
+    },
+    EndpointEjected {
+        upstream: String,
+        endpoint: String,
+        reason: String,
+    },
+    EndpointRestored {
+        upstream: String,
+        endpoint: String,
+    },
+    /// `check` is the upstream or probe whose change it was.
+    HealthChanged {
+        from: HealthStatus,
+        to: HealthStatus,
+        check: String,
+    },
+    ConfigurationReloaded {
+        generation: u64,
+        changes: String,
+    },
+    ConfigurationRejected {
+        generation: u64,
+        error: String,
+    },
+    CertificateReloaded {
+        domain: String,
+        until: String,
+    },
+    CertificateRejected {
+        domain: String,
+        error: String,
+    },
+    CertificateExpiring {
+        domain: String,
+        until: String,
+        /// Negative when it has expired.
+        days_left: i64,
+    },
+    /// `count` requests were over a limit. Sampled.
+    RateLimited {
+        route: String,
+        limit: String,
+        count: u64,
+    },
+    /// A client on a deny or block list was turned away.
+    Blocked {
+        client: IpAddr,
+        route: String,
+        reason: String,
+    },
+    /// A call of the admin side without a valid token.
+    Unauthorized {
+        client: Option<IpAddr>,
+        path: String,
+    },
+}
+
+/// How loud an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Text(String),
+    Number(i64),
+}
+
+impl Event {
+    /// The words that scripts look for; never changed.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::MaintenanceActivated { .. } => "Maintenance mode activated",
+            Self::MaintenanceDeactivated { .. } => "Maintenance mode deactivated",
+            Self::EmergencyActivated { .. } => "Emergency maintenance activated",
+            Self::OperationBlocked { .. } => "Operation blocked",
+            Self::MaintenanceScheduled { .. } => "Maintenance scheduled",
+            Self::BreakerChanged { to, .. } => match to {
+                BreakerState::Open => "Circuit breaker opened",
+                BreakerState::HalfOpen => "Circuit breaker half-open",
+                BreakerState::Closed => "Circuit breaker closed",
+            },
+            Self::EndpointEjected { .. } => "Endpoint ejected",
+            Self::EndpointRestored { .. } => "Endpoint restored",
+            Self::HealthChanged { .. } => "Health changed",
+            Self::ConfigurationReloaded { .. } => "Configuration reloaded",
+            Self::ConfigurationRejected { .. } => "Configuration rejected",
+            Self::CertificateReloaded { .. } => "Certificate reloaded",
+            Self::CertificateRejected { .. } => "Certificate rejected",
+            Self::CertificateExpiring { .. } => "Certificate expiring",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::Blocked { .. } => "BLOCKED",
+            Self::Unauthorized { .. } => "UNAUTHORIZED",
+        }
+    }
+
+    pub fn level(&self) -> Level {
+        match self {
+            Self::ConfigurationRejected { .. } | Self::CertificateRejected { .. } => Level::Error,
+            Self::HealthChanged { to, .. } => match to {
+                HealthStatus::Healthy => Level::Info,
+                HealthStatus::Degraded => Level::Warn,
+                HealthStatus::Unhealthy => Level::Error,
+            },
+            Self::BreakerChanged { to, .. } if *to != BreakerState::Open => Level::Info,
+            Self::EmergencyActivated { .. }
+            | Self::BreakerChanged { .. }
+            | Self::EndpointEjected { .. }
+            | Self::CertificateExpiring { .. }
+            | Self::RateLimited { .. }
+            | Self::Blocked { .. }
+            | Self::Unauthorized { .. } => Level::Warn,
+            _ => Level::Info,
+        }
+    }
+
+    /// Which `[[notify]]` subscribers hear of it; `None` = it is only logged.
+    pub fn kind(&self) -> Option<EventKind> {
+        match self {
+            Self::MaintenanceActivated { .. }
+            | Self::MaintenanceDeactivated { .. }
+            | Self::EmergencyActivated { .. }
+            | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
+            Self::BreakerChanged { .. } => Some(EventKind::Breaker),
+            Self::HealthChanged { .. }
+            | Self::EndpointEjected { .. }
+            | Self::EndpointRestored { .. } => Some(EventKind::Health),
+            Self::CertificateReloaded { .. }
+            | Self::CertificateRejected { .. }
+            | Self::CertificateExpiring { .. } => Some(EventKind::Certificate),
+            Self::ConfigurationReloaded { .. } | Self::ConfigurationRejected { .. } => {
+                Some(EventKind::Reload)
+            }
+            Self::OperationBlocked { .. }
+            | Self::RateLimited { .. }
+            | Self::Blocked { .. }
+            | Self::Unauthorized { .. } => None,
+        }
+    }
+
+    /// The fields in the order they are shown, without those that are empty.
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        let mut fields = Fields::default();
+        match self {
+            Self::MaintenanceActivated {
+                scope,
+                mode,
+                by,
+                reason,
+                until,
+            } => fields
+                .text("scope", scope)
+                .text("mode", mode)
+                .text("by", by)
+                .text("until", until)
+                .text("reason", reason),
+            Self::MaintenanceDeactivated { scope, by } => {
+                fields.text("scope", scope).text("by", by)
+            }
+            Self::EmergencyActivated { scope, by, reason } => fields
+                .text("scope", scope)
+                .text("by", by)
+                .text("reason", reason),
+            Self::OperationBlocked { route, count } => {
+                fields.text("route", route).number("count", *count as i64)
+            }
+            Self::MaintenanceScheduled {
+                window,
+                start,
+                end,
+                reason,
+            } => fields
+                .text("window", window)
+                .text("start", start)
+                .text("end", end)
+                .text("reason", reason),
+            Self::BreakerChanged {
+                upstream, reason, ..
+            } => fields.text("upstream", upstream).text("reason", reason),
+            Self::EndpointEjected {
+                upstream,
+                endpoint,
+                reason,
+            } => fields
+                .text("upstream", upstream)
+                .text("endpoint", endpoint)
+                .text("reason", reason),
+            Self::EndpointRestored { upstream, endpoint } => {
+                fields.text("upstream", upstream).text("endpoint", endpoint)
+            }
+            Self::HealthChanged { from, to, check } => fields
+                .text("from", from.as_str())
+                .text("to", to.as_str())
+                .text("check", check),
+            Self::ConfigurationReloaded {
+                generation,
+                changes,
+            } => fields
+                .number("generation", *generation as i64)
+                .text("changes", changes),
+            Self::ConfigurationRejected { generation, error } => fields
+                .number("generation", *generation as i64)
+                .text("error", error),
+            Self::CertificateReloaded { domain, until } => {
+                fields.text("domain", domain).text("until", until)
+            }
+            Self::CertificateRejected { domain, error } => {
+                fields.text("domain", domain).text("error", error)
+            }
+            Self::CertificateExpiring {
+                domain,
+                until,
+                days_left,
+            } => fields
+                .text("domain", domain)
+                .text("until", until)
+                .number("days_left", *days_left),
+            Self::RateLimited {
+                route,
+                limit,
+                count,
+            } => fields
+                .text("route", route)
+                .text("limit", limit)
+                .number("count", *count as i64),
+            Self::Blocked {
+                client,
+                route,
+                reason,
+            } => fields
+                .text("client", &client.to_string())
+                .text("route", route)
+                .text("reason", reason),
+            Self::Unauthorized { client, path } => {
+                let client = client.map_or_else(|| "unix:".to_owned(), |ip| ip.to_string());
+                fields.text("client", &client).text("path", path)
+            }
+        };
+        fields.0
+    }
+}
+
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn text(&mut self, name: &'static str, value: &str) -> &mut Self {
+        if !value.is_empty() {
+            self.0.push((name, Value::Text(value.to_owned())));
+        }
+        self
+    }
+
+    fn number(&mut self, name: &'static str, value: i64) -> &mut Self {
+        self.0.push((name, Value::Number(value)));
+        self
+    }
+}

@@ -1,0 +1,117 @@
+//! At most one line a second and route for what a flood of requests repeats.
+//!
+//! The first hit of a quiet route is told at once; the hits after it are counted, and told with their number by the
+//! first hit of a later second or by [`Sampler::flush`], whichever comes first. No hit is told twice or never.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route".
+#[derive(Debug)]
+pub struct Sampler {
+    routes: Box<[Counter]>,
+}
+
+/// Alone on its cache lines: under a flood every worker adds here.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Counter {
+    /// The second of the last line; [`NEVER`] before the first.
+    told: AtomicU64,
+    untold: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Sampler {
+    pub fn new(routes: usize) -> Self {
+        let counter = || Counter {
+            told: AtomicU64::new(NEVER),
+            untold: AtomicU64::new(0),
+        };
+        Self {
+            routes: std::iter::repeat_with(counter).take(routes).collect(),
+        }
+    }
+
+    /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
+    /// A route beyond those announced is not counted.
+    pub fn hit(&self, route: usize, now: u64) -> Option<u64> {
+        let counter = self.routes.get(route)?;
+        counter.untold.fetch_add(1, Relaxed);
+        counter.tell(now)
+    }
+
+    /// Calls `emit(route, count)` for what was counted in earlier seconds. To be called once a second, and
+    /// once with a later second at the end.
+    pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64)) {
+        for (route, counter) in self.routes.iter().enumerate() {
+            if counter.untold.load(Relaxed) > 0
+                && let Some(count) = counter.tell(now)
+            {
+                emit(route, count);
+            }
+        }
+    }
+}
+
+impl Counter {
+    /// Takes the count if this second has no line yet; one caller a second wins.
+    fn tell(&self, now: u64) -> Option<u64> {
+        let told = self.told.load(Relaxed);
+        if told == now {
+            return None;
+        }
+        self.told
+            .compare_exchange(told, now, Relaxed, Relaxed)
+            .ok()?;
+        // Another thread's line may have taken this hit with its own between the two steps.
+        Some(self.untold.swap(0, Relaxed)).filter(|&count| count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_hit_speaks_and_the_tail_is_flushed() {
+        let sampler = Sampler::new(2);
+        assert_eq!(sampler.hit(1, 10), Some(1));
+        assert_eq!(sampler.hit(1, 10), None);
+        assert_eq!(sampler.hit(1, 10), None);
+        let mut lines = Vec::new();
+        sampler.flush(10, |route, count| lines.push((route, count)));
+        assert_eq!(lines, [], "this second has its line");
+        sampler.flush(11, |route, count| lines.push((route, count)));
+        assert_eq!(lines, [(1, 2)]);
+        assert_eq!(sampler.hit(1, 11), None, "and so has this one");
+        assert_eq!(sampler.hit(1, 12), Some(2));
+    }
+
+    #[test]
+    fn routes_do_not_share_a_second() {
+        let sampler = Sampler::new(2);
+        assert_eq!(sampler.hit(0, 5), Some(1));
+        assert_eq!(sampler.hit(1, 5), Some(1));
+        assert_eq!(sampler.hit(2, 5), None, "unknown");
+    }
+
+    #[test]
+    fn no_hit_is_lost_between_threads() {
+        let sampler = Sampler::new(1);
+        let told = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for hit in 0..10_000 {
+                        told.fetch_add(sampler.hit(0, hit / 100).unwrap_or(0), Relaxed);
+                    }
+                });
+            }
+        });
+        sampler.flush(u64::MAX - 1, |_, count| {
+            told.fetch_add(count, Relaxed);
+        });
+        assert_eq!(told.into_inner(), 40_000);
+    }
+}
