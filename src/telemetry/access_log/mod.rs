@@ -87,6 +87,11 @@ impl AccessLog {
         })
     }
 
+    /// False when the target is `off`: nobody needs to build a [`Line`].
+    pub fn is_on(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Takes one line into `worker`'s buffer, or counts it as dropped.
     ///
     /// Any number is a worker; workers beyond those announced share buffers.

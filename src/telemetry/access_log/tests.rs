@@ -256,6 +256,7 @@ fn a_missing_folder_is_named() {
 #[test]
 fn off_takes_everything_and_does_nothing() {
     let log = AccessLog::start(AccessLogTarget::Off, AccessFormat::Combined, 2).unwrap();
+    assert!(!log.is_on());
     log.write(0, &line());
     log.reopen().unwrap();
     log.flush().unwrap();
@@ -427,4 +428,33 @@ fn a_reader_that_goes_away_is_survived() {
     write_numbered(&log, 0, 1);
     log.flush().unwrap();
     assert_eq!(log.dropped(), 1);
+}
+
+#[test]
+fn a_full_disk_holds_lines_back_until_the_log_is_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let log = start(&path, 1);
+    write_numbered(&log, 0, 1);
+    assert_eq!(log.flush().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(log.dropped(), 0, "held, not lost");
+    fs::remove_file(&path).unwrap();
+    log.reopen().unwrap();
+    log.flush().unwrap();
+    assert_eq!(targets(&fs::read_to_string(&path).unwrap()), ["/0/1"]);
+}
+
+#[test]
+fn a_failed_reopen_keeps_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inner, moved) = (folder.path().join("logs"), folder.path().join("moved"));
+    fs::create_dir(&inner).unwrap();
+    let log = start(&inner.join("access.log"), 1);
+    fs::rename(&inner, &moved).unwrap();
+    assert!(log.reopen().is_err());
+    write_numbered(&log, 0, 1);
+    log.flush().unwrap();
+    let text = fs::read_to_string(moved.join("access.log")).unwrap();
+    assert_eq!(targets(&text), ["/0/1"]);
 }

@@ -20,8 +20,9 @@ const CAPACITY: usize = 2 * BATCH;
 /// A buffer that grew beyond this during a stall gives its memory back.
 const CAPACITY_KEPT: usize = 8 * BATCH;
 
-/// Between two attempts on a file that takes nothing.
-const RETRY: Duration = Duration::from_millis(50);
+/// Between two attempts on a file that takes nothing: soon at first, for a reader that is merely slow, then
+/// doubled up to the second.
+const RETRY: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Dropping has ended when this long has passed without a dropped line.
@@ -319,7 +320,7 @@ impl Writer {
     fn discard(&mut self, error: &io::Error) {
         let lost = memchr::memchr_iter(b'\n', &self.batch[self.written..]).count();
         if !self.shared.is_dropping() {
-            tracing::warn!(target: "flagstone::access_log", %error, "Access log cannot be written");
+            tracing::warn!(target: "flagstone::access_log", %error, lost, "Access log cannot be written");
         }
         self.shared.drop_lines(lost as u64);
         self.written = self.batch.len();

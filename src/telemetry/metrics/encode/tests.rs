@@ -206,3 +206,28 @@ fn a_thousand_routes_scrape_quickly() {
     // Unoptimised and on a busy machine; the promise of 50 ms is for the shipped binary.
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
+
+#[test]
+fn a_forgotten_name_leaves_the_scrape_and_its_guards_stay_usable() {
+    let metrics = full();
+    let open = metrics.route("api").begin(0);
+    metrics.0.routes.retain(|name| name != "api");
+    metrics.upstream("app").retain_endpoints(|_| false);
+    open.finish(200, Duration::ZERO);
+    drop(open);
+    let text = metrics.encode();
+    assert!(!text.contains("route=\"api\""));
+    assert!(!text.contains("flagstone_endpoint_healthy"));
+    assert_eq!(metrics.active_requests(), 0);
+}
+
+#[test]
+fn ticks_feed_the_last_minute_and_the_history() {
+    let metrics = full();
+    metrics.tick(1_795_000_000);
+    let minute = metrics.last_minute();
+    assert_eq!(minute.requests_per_second, 4.0);
+    assert_eq!(minute.error_rate, 0.25);
+    assert!(minute.p99_ms > 50_000.0);
+    assert_eq!(metrics.history()[0].requests, 4);
+}
