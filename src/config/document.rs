@@ -153,7 +153,8 @@ fn table(table: &dyn TableLike, path: &Path, places: &mut Places) -> Node {
     let mut entries = Vec::new();
     for (key, value) in table.iter() {
         let below = path.key(key);
-        let header = value.as_table().and_then(Table::span);
+        let first = value.as_array_of_tables().and_then(|list| list.get(0));
+        let header = value.as_table().or(first).and_then(Table::span);
         let own = table.key(key).and_then(toml_edit::Key::span);
         remember(&below, header.or(own), places);
         if let Some(node) = item(value, &below, places) {

@@ -1,17 +1,527 @@
+//! Facts about whole files: the reference, the defaults, and what errors say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::model::*;
 use super::*;
 
-fn no_env(_: &str) -> Option<String> {
-    None
+mod errors;
+mod reference;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SLACK_WEBHOOK" => Some("https://hooks.example.com/T0/B0/secret".to_owned()),
+        "PORT" => Some("3000".to_owned()),
+        _ => None,
+    }
 }
 
 fn parsed(text: &str) -> Result<Loaded, Problems> {
-    parse(text, Path::new("flagstone.toml"), &no_env)
+    parse(text, Path::new("flagstone.toml"), &env)
 }
 
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
 
-#[test]
-fn the_minimal_file_loads() {
-    let loaded = parsed(MINIMAL).unwrap();
-    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+/// The minimal file with something added at its end.
+fn with(addition: &str) -> Result<Loaded, Problems> {
+    parsed(&format!("{MINIMAL}\n{addition}"))
 }
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn the_minimal_file_loads_without_a_warning() {
+    let loaded = parsed(MINIMAL).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.files, [PathBuf::from("flagstone.toml")]);
+}
+
+#[test]
+fn defaults_of_the_process_are_the_contracts() {
+    let config = parsed(MINIMAL).unwrap().config;
+    assert_eq!(
+        config.server,
+        Server {
+            workers: None,
+            state_dir: "/run/flagstone".into(),
+            shutdown_delay: Duration::ZERO,
+            shutdown_grace: secs(30),
+            max_connections: 16384.try_into().unwrap(),
+        }
+    );
+    let listen = Some(Address::Socket("127.0.0.1:9900".parse().unwrap()));
+    assert_eq!(
+        config.admin,
+        Admin {
+            listen,
+            token: None,
+            allowed_hosts: vec![]
+        }
+    );
+    assert_eq!(
+        config.log,
+        Log {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            access: AccessLogTarget::Stdout,
+            access_format: AccessFormat::Combined,
+        }
+    );
+    assert_eq!(
+        config.client_ip,
+        ClientIp {
+            trusted_proxies: vec![],
+            header: ClientIpHeader::XForwardedFor
+        }
+    );
+    assert_eq!(
+        config.timeouts,
+        Timeouts {
+            tls_handshake: secs(10),
+            request_head: secs(10),
+            request_body: secs(30),
+            idle: secs(75),
+            connect: secs(3),
+            response_head: secs(60),
+            response_body: secs(60),
+            stream_idle: secs(3600),
+        }
+    );
+    assert_eq!(
+        config.bounds,
+        Bounds {
+            header_bytes_max: 32 << 10,
+            headers_max: 100,
+            uri_bytes_max: 8 << 10,
+            body_bytes_max: Some(16 << 20),
+            h2_streams_max: 128.try_into().unwrap(),
+        }
+    );
+    assert_eq!(config.certificates, Certificates { warn_days: 30 });
+    assert_eq!(
+        config.host,
+        Host {
+            memory_percent: Some(85),
+            disk_percent: Some(80),
+            cpu_percent: Some(90)
+        }
+    );
+    assert_eq!(
+        config.redis,
+        Redis {
+            url: None,
+            timeout: Duration::from_millis(50),
+            on_error: RedisOnError::Local
+        }
+    );
+    assert_eq!(
+        config.maintenance,
+        Maintenance {
+            flag: "/run/flagstone/maintenance.flag".into(),
+            page: None,
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            retry_after: secs(300),
+            exempt_paths: vec![],
+            allow: vec![],
+            bypass_token: None,
+            announce: secs(86_400),
+            windows: vec![],
+        }
+    );
+}
+
+#[test]
+fn defaults_of_a_listener_and_a_route_are_the_contracts() {
+    let config = parsed(MINIMAL).unwrap().config;
+    assert_eq!(
+        config.listeners,
+        [Listener {
+            name: "0.0.0.0:8080".to_owned(),
+            address: Address::Socket("0.0.0.0:8080".parse().unwrap()),
+            proxy_protocol: false,
+            http2: true,
+            redirect_https: false,
+            tls: None,
+        }]
+    );
+    assert_eq!(
+        config.routes,
+        [Route {
+            name: "all".to_owned(),
+            hosts: vec![],
+            paths: vec!["/".to_owned()],
+            methods: vec![],
+            action: Action::Upstream("app".to_owned()),
+            strip_prefix: None,
+            preserve_host: true,
+            limits: vec![],
+            feature: None,
+            maintenance_exempt: false,
+            allow: vec![],
+            deny: vec![],
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            timeouts: config.timeouts.clone(),
+            body_bytes_max: Some(16 << 20),
+        }]
+    );
+}
+
+#[test]
+fn defaults_of_an_upstream_are_the_contracts() {
+    let config = parsed(MINIMAL).unwrap().config;
+    let methods = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].map(|name| name.parse().unwrap());
+    let one = 1.try_into().unwrap();
+    let upstream = Upstream {
+        endpoints: vec![Endpoint {
+            address: Address::Socket("127.0.0.1:3000".parse().unwrap()),
+            weight: one,
+            backup: false,
+        }],
+        critical: true,
+        tls: None,
+        http2: false,
+        balance: Balance::LeastRequests,
+        affinity_cookie: None,
+        dns_refresh: secs(30),
+        max_idle: 256,
+        idle_timeout: secs(4),
+        max_in_flight: None,
+        hold: Duration::ZERO,
+        slow_start: Duration::ZERO,
+        health: None,
+        ejection: Ejection {
+            failures: 5.try_into().ok(),
+            base: secs(30),
+            max: secs(300),
+        },
+        breaker: Breaker {
+            enabled: true,
+            failures: 5.try_into().ok(),
+            failure_ratio: Some(0.5),
+            min_requests: 20.try_into().unwrap(),
+            window: secs(10),
+            slow_call: None,
+            open: secs(30),
+            max_open: secs(300),
+            probes: one,
+            ramp: Duration::ZERO,
+            count: FailureClasses {
+                connect: true,
+                timeout: true,
+                reset: true,
+                statuses: StatusRanges(vec![(500, 599)]),
+            },
+            shadow: false,
+            fallback: None,
+        },
+        retry: Retry {
+            attempts: 1,
+            on: FailureClasses {
+                connect: true,
+                timeout: false,
+                reset: true,
+                statuses: StatusRanges::default(),
+            },
+            methods: methods.to_vec(),
+            budget: 0.2,
+            replay_bytes_max: 64 << 10,
+        },
+    };
+    assert_eq!(
+        config.upstreams,
+        BTreeMap::from([("app".to_owned(), upstream)])
+    );
+}
+
+#[test]
+fn defaults_of_optional_tables_are_the_contracts() {
+    let text = "[limit.a]\nrate = \"100/1m\"\n[upstream.app.health]\n[probe.db]\ntcp = \"db:5432\"\n[[notify]]\nurl = \"https://example.com/\"\n";
+    let config = with(text).unwrap().config;
+    let limit = &config.limits["a"];
+    assert_eq!(
+        (limit.burst.get(), limit.queue, limit.concurrency),
+        (100, 0, None)
+    );
+    assert_eq!(
+        (
+            limit.ipv6_prefix,
+            limit.keys_max.get(),
+            limit.status.as_u16()
+        ),
+        (64, 100_000, 429)
+    );
+    assert_eq!(
+        (&limit.key, limit.store, limit.shadow),
+        (&vec![LimitKey::ClientIp], LimitStore::Local, false)
+    );
+    let health = config.upstreams["app"].health.as_ref().unwrap();
+    let expect = StatusRanges(vec![(200, 399)]);
+    assert_eq!(
+        health.kind,
+        HealthKind::Http {
+            path: "/api/health".to_owned(),
+            expect
+        }
+    );
+    assert_eq!((health.interval, health.timeout), (secs(5), secs(2)));
+    assert_eq!(
+        (health.healthy_after.get(), health.unhealthy_after.get()),
+        (2, 3)
+    );
+    let probe = &config.probes["db"];
+    assert_eq!(
+        (probe.critical, probe.interval, probe.timeout),
+        (true, secs(10), secs(2))
+    );
+    assert_eq!(
+        (config.notify[0].format, config.notify[0].events.len()),
+        (NotifyFormat::Slack, 5)
+    );
+}
+
+#[test]
+fn relative_paths_start_at_the_files_folder_and_flags_at_the_state_folder() {
+    let text =
+        format!("{MINIMAL}\n[server]\nstate_dir = \"state\"\n[log]\naccess = \"access.log\"");
+    let loaded = parse(&text, Path::new("/etc/flagstone/a.toml"), &env).unwrap();
+    assert_eq!(
+        loaded.config.server.state_dir,
+        Path::new("/etc/flagstone/state")
+    );
+    assert_eq!(
+        loaded.config.maintenance.flag,
+        Path::new("/etc/flagstone/state/maintenance.flag")
+    );
+    assert_eq!(
+        loaded.config.log.access,
+        AccessLogTarget::File("/etc/flagstone/access.log".into())
+    );
+}
+
+#[test]
+fn variables_stand_for_strings_numbers_and_booleans() {
+    let text = MINIMAL.replace("127.0.0.1:3000", "app:${PORT}");
+    let config = parsed(&format!(
+        "{text}http2 = \"${{H2:-true}}\"\nmax_idle = \"${{IDLE:-7}}\""
+    ))
+    .unwrap()
+    .config;
+    let upstream = &config.upstreams["app"];
+    assert_eq!(
+        upstream.endpoints[0].address,
+        Address::Name {
+            host: "app".to_owned(),
+            port: 3000
+        }
+    );
+    assert_eq!((upstream.http2, upstream.max_idle), (true, 7));
+}
+
+#[test]
+fn tls_to_endpoints_is_on_when_anything_is_set() {
+    let tls = |text: &str| with(text).unwrap().config.upstreams["app"].tls.clone();
+    assert_eq!(tls("tls = {}"), None);
+    assert_eq!(tls("tls = { enabled = false, ca = \"ca.pem\" }"), None);
+    assert!(tls("tls = { enabled = true }").is_some());
+    assert_eq!(
+        tls("tls = { ca = \"ca.pem\" }").unwrap().ca,
+        Some("ca.pem".into())
+    );
+}
+
+#[test]
+fn a_route_lays_its_timeouts_and_bound_over_the_general_ones() {
+    let text = MINIMAL.replace(
+        "upstream = \"app\"",
+        "upstream = \"app\"\ntimeouts = { connect = \"1s\" }\nmax_body = 0",
+    );
+    let config = parsed(&text).unwrap().config;
+    assert_eq!(
+        (
+            config.routes[0].timeouts.connect,
+            config.routes[0].timeouts.idle
+        ),
+        (secs(1), secs(75))
+    );
+    assert_eq!(
+        (
+            config.routes[0].body_bytes_max,
+            config.bounds.body_bytes_max
+        ),
+        (None, Some(16 << 20))
+    );
+}
+
+#[test]
+fn places_of_keys_can_be_asked_for_afterwards() {
+    let loaded = parsed(MINIMAL).unwrap();
+    let line = MINIMAL
+        .lines()
+        .position(|line| line.starts_with("address"))
+        .unwrap()
+        + 1;
+    assert_eq!(loaded.locate_path("listener[0].address"), Some((line, 1)));
+    let problem = loaded.locate(Problem::new("listener[0].address", "in use"));
+    assert_eq!(
+        problem.to_string(),
+        format!("flagstone.toml:{line}:1: listener[0].address: in use")
+    );
+}
+
+#[test]
+fn secrets_are_masked_and_the_rest_is_shown() {
+    let text = "[admin]\ntoken = \"s3cret-token\"\n[redis]\nurl = \"redis://:s3cret@r:6379\"\n[[notify]]\nurl = \"${SLACK_WEBHOOK}\"\n[probe.web]\nhttp = \"http://me:s3cret@web/ok?k=s3cret\"\n[maintenance]\nbypass_token = \"s3cret\"\n[[route]]\nname = \"b\"\npath = [\"/b\"]\nupstream = \"app\"\nrequest_headers = { set = { Authorization = \"s3cret\", X-Env = \"live\" } }";
+    let loaded = with(text).unwrap();
+    let shown = loaded.masked.to_string();
+    assert!(
+        !shown.contains("s3cret") && !shown.contains("hooks.example"),
+        "{shown}"
+    );
+    assert_eq!(loaded.masked["admin"]["token"], "***");
+    assert_eq!(
+        loaded.masked["probe"]["web"]["http"],
+        "http://***@web/ok?***"
+    );
+    assert_eq!(
+        loaded.masked["route"][1]["request_headers"]["set"]["X-Env"],
+        "live"
+    );
+    assert_eq!(loaded.masked["upstream"]["app"]["breaker"]["open"], "30s");
+    assert!(!format!("{:?}", loaded.config).contains("s3cret-token"));
+}
+
+#[test]
+fn quick_is_one_route_to_one_upstream() {
+    let loaded = quick(
+        "127.0.0.1:0",
+        "localhost:${PORT}",
+        Some("/tmp/m.flag"),
+        &env,
+    )
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!(
+        (config.routes.len(), config.routes[0].name.as_str()),
+        (1, "all")
+    );
+    assert_eq!(
+        config.upstreams["app"].endpoints[0].address.to_string(),
+        "localhost:3000"
+    );
+    assert_eq!(config.maintenance.flag, Path::new("/tmp/m.flag"));
+    assert!(loaded.warnings.is_empty() && loaded.files.is_empty());
+    let relative = quick("127.0.0.1:0", "localhost:1", Some("m.flag"), &env).unwrap();
+    assert_eq!(
+        relative.config.maintenance.flag,
+        std::env::current_dir().unwrap().join("m.flag")
+    );
+}
+
+#[test]
+fn quick_names_its_options() {
+    let problems = quick(":8080", "http://localhost:3000", None, &env)
+        .unwrap_err()
+        .to_string();
+    let expected = "--listen = \":8080\": not an address to listen on: write \"0.0.0.0:8080\"\n--upstream = \"http://localhost:3000\": not an endpoint's address: leave out the scheme: \"localhost:3000\"";
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn locate_prefers_the_option_then_the_variable() {
+    let set = |name: &str| (name == "FLAGSTONE_CONFIG").then(|| "/a.toml".to_owned());
+    assert_eq!(
+        locate(Some(Path::new("/b.toml")), &set),
+        Ok("/b.toml".into())
+    );
+    assert_eq!(locate(None, &set), Ok("/a.toml".into()));
+}
+
+#[test]
+fn locate_lists_where_it_looked() {
+    // Tests run in the crate's folder, which holds no flagstone.toml of its own.
+    if let Err(problems) = locate(None, &|_| None) {
+        let text = problems.to_string();
+        assert!(
+            text.contains("./flagstone.toml") && text.contains(SYSTEM_FILE),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn load_says_what_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let text = load(&missing, &env).unwrap_err().to_string();
+    assert!(
+        text.contains("none.toml: cannot read the configuration"),
+        "{text}"
+    );
+    assert!(load(folder.path(), &env).is_err());
+    let latin = folder.path().join("latin.toml");
+    std::fs::write(&latin, b"a = 1\nb = \"\xe4\"\n").unwrap();
+    assert!(
+        load(&latin, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("latin.toml:2: not UTF-8")
+    );
+    let good = folder.path().join("good.toml");
+    std::fs::write(&good, MINIMAL).unwrap();
+    assert_eq!(load(&good, &env).unwrap().files, [good]);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC*") {
+        let _ = parsed(&text);
+    }
+
+    #[test]
+    fn text_that_looks_like_a_file_never_panics(
+        lines in proptest::collection::vec(prop::sample::select(LINES.as_slice()), 0..12)
+    ) {
+        let _ = parsed(&lines.join("\n"));
+    }
+
+    #[test]
+    fn a_damaged_reference_never_panics(from in 0..reference::REFERENCE.len(), length in 0..200_usize) {
+        let end = (from + length).min(reference::REFERENCE.len());
+        let mut bytes = reference::REFERENCE.as_bytes().to_vec();
+        bytes.drain(from..end);
+        let _ = parsed(&String::from_utf8_lossy(&bytes));
+    }
+}
+
+const LINES: [&str; 24] = [
+    "[server]",
+    "[[route]]",
+    "[route]",
+    "[upstream.app]",
+    "[[upstream]]",
+    "[limit.\"a.b\"]",
+    "[redis]",
+    "route = 1",
+    "name = \"a\"",
+    "name = 1",
+    "path = [\"\", \"=\", \"/\"]",
+    "path = [1]",
+    "upstream = \"app\"",
+    "endpoints = [\"a:1\"]",
+    "endpoints = [{}]",
+    "rate = \"0/0s\"",
+    "burst = -1",
+    "breaker = { fallback = \"app\", open = 1 }",
+    "key = []",
+    "timeouts = { idle = \"0s\" }",
+    "workers = 1e400",
+    "workers = nan",
+    "files = { root = \"${X}\" }",
+    "at = 1979-05-27",
+];

@@ -1,0 +1,429 @@
+//! What errors say, whole lines of them.
+
+use super::*;
+
+/// All errors of a text, one a line.
+fn errors(text: &str) -> String {
+    parsed(text).expect_err("this text is wrong").to_string()
+}
+
+/// The only error after adding to the minimal file, without file and place.
+fn error_with(addition: &str) -> String {
+    let problems = with(addition).expect_err("this addition is wrong");
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    let problem = Problem {
+        file: PathBuf::new(),
+        ..problems.0[0].clone()
+    };
+    assert!(problem.line.is_some(), "{problem}");
+    problem.to_string()
+}
+
+/// The minimal file's route with more keys.
+fn error_in_route(keys: &str) -> String {
+    let text = MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{keys}"));
+    let problems = parsed(&text).expect_err("this route is wrong");
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    Problem {
+        file: PathBuf::new(),
+        ..problems.0[0].clone()
+    }
+    .to_string()
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
+    let text = "[server]\nworkers = \"two\"\nworker = 2\n\n[[listener]]\naddress = \"0.0.0.0:99999\"\n\n[[route]]\nname = \"a\"\nupstreem = \"app\"\n\n[[route]]\nname = \"b\"\nupstream = \"ap\"\npath = [\"/b\"]\n\n[upstream.app]\nendpoints = [\"a:1\"]\nbreaker = { open = \"soon\" }\n";
+    let expected = [
+        "flagstone.toml:2:1: server.workers = a string: must be a whole number: write the number without quotes",
+        "flagstone.toml:3:1: server.worker: unknown key: did you mean \"workers\"?",
+        "flagstone.toml:6:1: listener[0].address = \"0.0.0.0:99999\": not an address to listen on: write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"",
+        "flagstone.toml:10:1: route[0].upstreem: unknown key: did you mean \"upstream\"?",
+        "flagstone.toml:14:1: route[1].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
+        "flagstone.toml:19:13: upstream.app.breaker.open = \"soon\": not a duration: write whole numbers with units, largest first, such as \"250ms\", \"10s\" or \"1h30m\"",
+    ];
+    assert_eq!(errors(text), expected.join("\n"));
+}
+
+#[test]
+fn an_empty_file_lacks_a_listener_and_a_route() {
+    let expected = "flagstone.toml: listener: is missing: add a [[listener]] with an address, such as \"0.0.0.0:8080\"\nflagstone.toml: route: is missing: add a [[route]] with a name and an upstream";
+    assert_eq!(errors(""), expected);
+}
+
+#[test]
+fn syntax_errors_have_line_and_column() {
+    let text = errors("[server\nworkers = 2");
+    assert!(text.starts_with("flagstone.toml:1:8: not TOML: "), "{text}");
+    let text = errors("a = 1\na = 2\n");
+    assert!(
+        text.starts_with("flagstone.toml:2:1: not TOML: duplicate key"),
+        "{text}"
+    );
+}
+
+#[test]
+fn slips_of_brackets_and_plurals_are_recognised() {
+    let text = errors("[listener]\naddress = \"0.0.0.0:1\"\n[[routes]]\n[[upstream]]\n");
+    let expected = [
+        "flagstone.toml:1:1: listener = {…}: must be a list of tables: write [[listener]], with two brackets",
+        "flagstone.toml:3:1: routes: unknown key: did you mean \"route\"?",
+        "flagstone.toml:4:1: upstream = […]: must be a table: write [upstream.NAME], with one pair of brackets and a name",
+    ];
+    assert_eq!(text, expected.join("\n"));
+}
+
+#[test]
+fn a_key_of_another_section_is_sent_there() {
+    let text = error_with("[server]\nmax_body = 1");
+    assert!(
+        text.starts_with(
+            "server.max_body: unknown key: it belongs in [bounds]; the nearest key here is"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn words_out_of_a_set_and_numbers_out_of_range_are_refused() {
+    let cases = [
+        (
+            "balance = \"round-robin\"",
+            "upstream.app.balance = \"round-robin\": must be \"least_requests\", \"round_robin\", \"peak_ewma\" or \"hash\": did you mean \"round_robin\"?",
+        ),
+        (
+            "max_idle = -1",
+            "upstream.app.max_idle = -1: must be from 0 to 1000000",
+        ),
+        (
+            "breaker = { failure_ratio = 1.5 }",
+            "upstream.app.breaker.failure_ratio = 1.5: must be from 0 to 1",
+        ),
+        (
+            "breaker = { failures = -1 }",
+            "upstream.app.breaker.failures = -1: must be from 0 to 4294967295",
+        ),
+        (
+            "idle_timeout = 4",
+            "upstream.app.idle_timeout = 4: must be a duration such as \"10s\"",
+        ),
+        (
+            "hold = 1979-05-27",
+            "upstream.app.hold = 1979-05-27: must be a duration such as \"10s\"",
+        ),
+        (
+            "http2 = \"yes\"",
+            "upstream.app.http2 = a string: must be true or false: write true or false without quotes",
+        ),
+        (
+            "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n[listener.tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]\nmin_version = \"1.1\"",
+            "listener[1].tls.min_version = \"1.1\": must be \"1.2\" or \"1.3\": did you mean \"1.2\"?",
+        ),
+    ];
+    for (addition, expected) in cases {
+        assert_eq!(error_with(addition), expected);
+    }
+}
+
+#[test]
+fn durations_that_must_be_above_zero_are() {
+    for key in ["idle_timeout", "dns_refresh"] {
+        let text = error_with(&format!("{key} = \"0s\""));
+        assert!(text.contains("must be above zero"), "{text}");
+    }
+    assert!(error_with("[timeouts]\nidle = \"0s\"").contains("must be above zero"));
+    assert!(error_with("hold = \"-1s\"").contains("a duration cannot be negative"));
+}
+
+#[test]
+fn a_route_does_exactly_one_thing() {
+    let none = errors(&MINIMAL.replace("upstream = \"app\"", ""));
+    assert!(none.contains("route[0]: does nothing with its requests: give exactly one of upstream, files, redirect or respond"), "{none}");
+    assert_eq!(none.lines().count(), 1, "{none}");
+    let two = error_in_route("respond = { body = \"ok\" }");
+    assert_eq!(
+        two,
+        "route[0].respond: there is upstream already: give exactly one of upstream, files, redirect or respond"
+    );
+}
+
+#[test]
+fn names_must_exist_and_be_unique() {
+    assert_eq!(
+        error_in_route("limits = [\"x\"]"),
+        "route[0].limits[0] = \"x\": no limit has this name: add [limit.x]"
+    );
+    assert_eq!(
+        error_in_route("feature = \"x.y\""),
+        "route[0].feature = \"x.y\": no feature has this name: add [features] with \"x.y\" = true"
+    );
+    assert_eq!(
+        error_with("[[route]]\nname = \"all\"\npath = [\"/b\"]\nupstream = \"app\""),
+        "route[1].name = \"all\": route[0] has this name already: give each its own"
+    );
+    assert_eq!(
+        error_with("[[listener]]\nname = \"b\"\naddress = \"0.0.0.0:8080\""),
+        "listener[1].address = \"0.0.0.0:8080\": listener[0].address listens there already: give each its own address"
+    );
+}
+
+#[test]
+fn routes_in_each_others_way_are_refused() {
+    let text = error_with("[[route]]\nname = \"b\"\nupstream = \"app\"");
+    assert_eq!(text, "route[1]: route \"all\" has this path already, for any host and any method: tell them apart by host, path or method".replace("route[1]:", "route[1].path[0] = \"/\":"));
+    assert!(with("[[route]]\nname = \"b\"\nmethod = [\"POST\"]\nupstream = \"app\"").is_ok());
+    assert!(with("[[route]]\nname = \"b\"\npath = [\"=/\"]\nupstream = \"app\"").is_ok());
+    assert!(with("[[route]]\nname = \"b\"\nhost = [\"b.example\"]\nupstream = \"app\"").is_ok());
+}
+
+#[test]
+fn fallbacks_exist_and_do_not_go_round() {
+    assert!(error_with("breaker = { fallback = \"app\" }").contains("falls back to itself"));
+    assert!(error_with("breaker = { fallback = \"spare\" }").contains("no upstream has this name"));
+    let text = with("breaker = { fallback = \"b\" }\n[upstream.b]\nendpoints = [\"b:1\"]\nbreaker = { fallback = \"app\" }").unwrap_err().to_string();
+    assert!(
+        text.contains("go round in a circle: app → b → app: take one of them out"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_admin_side_needs_a_token_when_others_can_reach_it() {
+    let text = error_with("[admin]\nlisten = \"0.0.0.0:9900\"");
+    assert!(
+        text.contains("can be reached from other machines, so it needs a token"),
+        "{text}"
+    );
+    for fine in [
+        "listen = \"\"",
+        "listen = \"[::1]:9900\"",
+        "listen = \"unix:/run/a.sock\"",
+        "listen = \"0.0.0.0:9900\"\ntoken = \"t\"",
+    ] {
+        assert!(with(&format!("[admin]\n{fine}")).is_ok(), "{fine}");
+    }
+}
+
+#[test]
+fn unset_variables_are_named_and_not_also_missing() {
+    assert_eq!(
+        error_with("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"${FLAGSTONE_TOKEN}\""),
+        "admin.token: the environment variable FLAGSTONE_TOKEN is not set: set it, or give a default: \"${FLAGSTONE_TOKEN:-default}\""
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_route_is_told() {
+    let cases = [
+        ("path = [\"api\"]", "start it with"),
+        ("path = [\"/api/*\"]", "leave out \"/*\""),
+        ("path = [\"/a//b\"]", "single slashes"),
+        ("path = [\"/a/../b\"]", "leave out \".\" and \"..\""),
+        ("path = [\"/a?b\"]", "leave out the query"),
+        ("path = []", "nothing would ever match"),
+        ("host = [\"*\"]", "leave host empty"),
+        ("host = [\"a.*.b\"]", "first labels only"),
+        ("host = [\"a.b:80\"]", "leave out the port"),
+        ("method = [\"get\"]", "write \"GET\""),
+        ("strip_prefix = \"api\"", "not a prefix"),
+        (
+            "path = [\"/b\"]\nstrip_prefix = \"/api\"",
+            "no request of this route begins with it",
+        ),
+        ("allow = [\"10.0.0.0/33\"]", "not an address range"),
+        (
+            "request_headers = { set = { \"X Y\" = \"a\" } }",
+            "not a header name",
+        ),
+        (
+            "request_headers = { set = { X-Y = \"a\\nb\" } }",
+            "not a header value",
+        ),
+        (
+            "response_headers = { remove = [\"Content-Length\"] }",
+            "frames the message",
+        ),
+    ];
+    for (keys, expected) in cases {
+        let text = error_in_route(keys);
+        assert!(text.contains(expected), "{keys}: {text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_answers_made_here_is_told() {
+    let cases = [
+        (
+            "redirect = { to = \"example.com\" }",
+            "not a place to redirect to",
+        ),
+        (
+            "redirect = { to = \"/$urn\" }",
+            "unknown variable \"$urn\": did you mean \"$uri\"?",
+        ),
+        (
+            "redirect = { to = \"/\", status = 305 }",
+            "305 is no redirect",
+        ),
+        ("redirect = {}", "route[0].redirect.to: is missing"),
+        ("respond = { status = 99 }", "must be from 200 to 599"),
+        ("respond = { status = 204, body = \"x\" }", "has no body"),
+        ("files = { root = \"\" }", "route[0].files.root: is missing"),
+        (
+            "files = { root = \"a\", try = [\"$url\"] }",
+            "not something to try",
+        ),
+    ];
+    for (keys, expected) in cases {
+        let text = errors(&MINIMAL.replace("upstream = \"app\"", keys));
+        assert!(
+            text.contains(expected) && text.lines().count() == 1,
+            "{keys}: {text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_elsewhere_is_told() {
+    let cases = [
+        (
+            "[limit.a]",
+            "limit.a.rate: is missing: write rate = \"100/1m\"",
+        ),
+        (
+            "[limit.a]\nrate = \"0/1m\"",
+            "a rate of 0 would let nothing pass",
+        ),
+        (
+            "[limit.a]\nrate = \"1/1m\"\nburst = 0",
+            "must be from 1 to 4294967295",
+        ),
+        (
+            "[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"",
+            "unknown kind of key",
+        ),
+        (
+            "[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]",
+            "limit.a.key[1] = \"cookie:\": not a cookie's name",
+        ),
+        (
+            "[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"",
+            "there is no shared store",
+        ),
+        (
+            "[redis]\nurl = \"http://r\"",
+            "redis.url: not such a URL: write a whole URL that starts with \"redis://\" or \"rediss://\"",
+        ),
+        ("affinity = \"session\"", "write \"cookie:NAME\""),
+        (
+            "health = { path = \"/\", tcp = true }",
+            "there is a path already",
+        ),
+        (
+            "health = { expect = \"399-200\" }",
+            "not a list of statuses",
+        ),
+        (
+            "breaker = { count = [\"conect\"] }",
+            "did you mean \"connect\"?",
+        ),
+        ("breaker = { open = \"10m\" }", "is below open, 10m"),
+        ("retry = { on = [\"timeout\"] }", "not a kind of failure"),
+        (
+            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"",
+            "not a cron pattern",
+        ),
+        (
+            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"",
+            "not a time zone",
+        ),
+        ("[probe.x]", "probe.x: looks at nothing"),
+        (
+            "[log]\nlevel = \"inof\"",
+            "\"inof\" is not a level: did you mean \"info\"?",
+        ),
+        ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
+        (
+            "[admin]\ntoken = \"a b\"",
+            "admin.token: has a character that cannot be sent",
+        ),
+        (
+            "[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }",
+            "not a whole URL",
+        ),
+        ("[upstream.b]", "upstream.b.endpoints: is missing"),
+        (
+            "[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]",
+            "is listed twice",
+        ),
+        (
+            "[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]",
+            "has only backups",
+        ),
+        (
+            "[upstream.b]\nendpoints = [\"b\"]",
+            "give a port: \"b:3000\"",
+        ),
+        (
+            "[upstream.b]\nendpoints = [\"https://b\"]",
+            "\"b:443\", and set tls = { enabled = true }",
+        ),
+        (
+            "[upstream.b]\nendpoints = \"b:1\"",
+            "put it in square brackets",
+        ),
+        (
+            "[upstream.\"../x\"]\nendpoints = [\"b:1\"]",
+            "cannot be a name",
+        ),
+    ];
+    for (addition, expected) in cases {
+        let text = with(addition).expect_err(addition).to_string();
+        assert!(text.contains(expected), "{addition}: {text}");
+    }
+}
+
+#[test]
+fn a_listener_with_tls_needs_certificates_and_does_not_redirect() {
+    let text = error_with("[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n[listener.tls]");
+    assert!(
+        text.starts_with("listener[1].tls.certificates: is missing"),
+        "{text}"
+    );
+    let text = error_with(
+        "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\nredirect_https = true\n[listener.tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]",
+    );
+    assert!(text.contains("round in circles"), "{text}");
+}
+
+#[test]
+fn what_is_odd_but_works_is_a_warning() {
+    let cases = [
+        ("tls = { insecure = true }", "anyone in between"),
+        (
+            "[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]",
+            "trusts everyone",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]",
+            "it means 10.0.0.0/8",
+        ),
+        (
+            "[upstream.b]\nendpoints = [\"b:1\"]",
+            "no route uses this upstream",
+        ),
+        ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
+        (
+            "hold = \"5s\"",
+            "upstream.app.hold: not yet active: requests are not held",
+        ),
+    ];
+    for (addition, expected) in cases {
+        let warnings = with(addition).expect(addition).warnings;
+        assert!(
+            warnings.len() == 1 && warnings[0].to_string().contains(expected),
+            "{addition}: {warnings:?}"
+        );
+        assert!(warnings[0].line.is_some());
+    }
+}

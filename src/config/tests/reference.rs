@@ -1,0 +1,152 @@
+//! The annotated reference is complete, loads, and says which keys are not active yet.
+
+use super::*;
+use serde_json::Value;
+
+pub(super) const REFERENCE: &str = include_str!("../../../config/flagstone.toml");
+
+/// With everything switched on; a line that comes "in place of the line above" replaces it.
+fn uncommented() -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in REFERENCE.lines() {
+        let code = line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(|c: char| !c.is_whitespace() && c != '-'));
+        if code.is_some() && line.contains("in place of the line above") {
+            lines.pop();
+        }
+        lines.push(code.unwrap_or(line));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn it_loads_as_it_is_without_a_warning() {
+    let loaded = parsed(REFERENCE).unwrap();
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn it_loads_with_everything_switched_on() {
+    let loaded = parsed(&uncommented()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .all(|warning| warning.message == "not yet active"),
+        "{:#?}",
+        loaded.warnings
+    );
+    assert_eq!(loaded.files.len(), 4, "{:?}", loaded.files);
+}
+
+#[test]
+fn what_it_shows_is_the_default() {
+    let (full, minimal) = (
+        parsed(REFERENCE).unwrap().config,
+        parsed(MINIMAL).unwrap().config,
+    );
+    assert_eq!(full.upstreams, minimal.upstreams);
+    let mut route = full.routes[0].clone();
+    (route.name, route.limits) = ("all".to_owned(), vec![]);
+    assert_eq!(route, minimal.routes[0]);
+    let mut rest = full.clone();
+    (rest.routes, rest.limits, rest.listeners) = (
+        minimal.routes.clone(),
+        minimal.limits.clone(),
+        minimal.listeners.clone(),
+    );
+    assert_eq!(rest, minimal);
+}
+
+#[test]
+fn every_key_of_the_schema_occurs_in_it() {
+    let text = uncommented();
+    let mut missing = Vec::new();
+    properties(&schema(), &mut |key| {
+        let found = text.lines().any(|line| {
+            let is_header =
+                line.starts_with('[') && line.split(['[', ']', '.']).any(|part| part == key);
+            is_header
+                || line
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .any(|word| word == key)
+        });
+        if !found {
+            missing.push(key.to_owned());
+        }
+    });
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+fn properties(schema: &Value, found: &mut dyn FnMut(&str)) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Object(own)) = map.get("properties") {
+                own.keys().for_each(|key| found(key));
+            }
+            map.values().for_each(|value| properties(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| properties(value, found)),
+        _ => {}
+    }
+}
+
+/// `upstream.app.hold` -> `upstream.*.hold`, as the table of keys that are not active has it.
+fn general(path: &str) -> String {
+    let path = path.split('[').map(|part| {
+        part.split_once(']')
+            .map_or(part.to_owned(), |(_, rest)| format!("*{rest}"))
+    });
+    let path = path.collect::<Vec<_>>().join("");
+    let mut parts: Vec<&str> = path.split('.').collect();
+    if ["upstream", "limit"].contains(&parts[0]) && parts.len() > 1 {
+        parts[1] = "*";
+    }
+    parts
+        .join(".")
+        .replace("listener*", "listener[*]")
+        .replace('*', "*")
+}
+
+#[test]
+fn it_marks_exactly_the_keys_that_are_not_active() {
+    let text = uncommented();
+    let (_, places) = document::read(&text).unwrap();
+    let rows = not_yet::keys();
+    let mut marked = std::collections::BTreeSet::new();
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains("not yet active") && !line.starts_with('#'))
+    {
+        let here: Vec<String> = places.in_line(index + 1).into_iter().map(general).collect();
+        let row = here.iter().find_map(|path| {
+            rows.iter().find(|row| {
+                *row == path
+                    || path.strip_prefix(row.as_str()).is_some_and(|rest| {
+                        rest == "*" || (rest.starts_with('.') && line.starts_with('['))
+                    })
+            })
+        });
+        match row {
+            Some(row) => marked.insert(row.clone()),
+            None => panic!("line {} is marked but active: {line}", index + 1),
+        };
+    }
+    let rows: std::collections::BTreeSet<String> = rows.into_iter().collect();
+    assert_eq!(marked, rows);
+}
+
+#[test]
+fn the_schema_has_descriptions_patterns_and_defaults() {
+    let schema = schema();
+    let timeouts = &schema["$defs"]["Timeouts"]["properties"]["idle"];
+    assert_eq!(timeouts["default"], "75s");
+    assert_eq!(
+        timeouts["description"],
+        "Keep-alive connection without a request."
+    );
+    assert_eq!(schema["$defs"]["Duration"]["pattern"], duration::PATTERN);
+    assert_eq!(schema["additionalProperties"], false);
+}
