@@ -135,10 +135,10 @@ pub(super) struct SyntaxError {
     pub(super) message: String,
 }
 
-/// Reads a whole text.
+/// Reads a whole text; a byte-order mark before it is no part of it.
 pub(super) fn read(text: &str) -> Result<(Node, Places), SyntaxError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut places = Places::new(text);
-    // The parser's offsets start behind a byte-order mark when there is one.
     let document = Document::parse(text).map_err(|error| SyntaxError {
         position: error
             .span()

@@ -29,6 +29,7 @@ pub(super) fn masked(raw: &raw::File) -> Value {
     for probe in elements(&mut value, "probe") {
         mask(probe.get_mut("redis"));
         mask_user(probe.get_mut("http"));
+        mask_query(probe.get_mut("http"));
     }
     for route in elements(&mut value, "route") {
         for pointer in [
@@ -55,7 +56,7 @@ fn mask(secret: Option<&mut Value>) {
     }
 }
 
-/// `https://user:password@host/?token=x` keeps its host and path.
+/// `https://user:password@host/path` keeps what comes behind the user.
 fn mask_user(url: Option<&mut Value>) {
     let Some(Value::String(text)) = url else {
         return;
@@ -66,7 +67,13 @@ fn mask_user(url: Option<&mut Value>) {
             *text = format!("{scheme}://{MASK}{}", &rest[at..]);
         }
     }
-    if let Some((before, _)) = text.split_once('?') {
+}
+
+/// A query may be a key.
+fn mask_query(url: Option<&mut Value>) {
+    if let Some(Value::String(text)) = url
+        && let Some((before, _)) = text.split_once('?')
+    {
         *text = format!("{before}?{MASK}");
     }
 }

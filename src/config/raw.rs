@@ -21,8 +21,9 @@ pub(super) use text::*;
 pub(super) use upstream::*;
 
 /// Flagstone's configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(title = "Flagstone configuration")]
 pub(super) struct File {
     /// The process as a whole.
     pub(super) server: Server,
@@ -60,31 +61,6 @@ pub(super) struct File {
     pub(super) certificates: Certificates,
     /// Run by check and before every reload; a failing test refuses the reload.
     pub(super) test: Vec<Test>,
-}
-
-impl Default for File {
-    fn default() -> Self {
-        Self {
-            server: Server::default(),
-            admin: Admin::default(),
-            log: Log::default(),
-            client_ip: ClientIp::default(),
-            timeouts: Timeouts::default(),
-            bounds: Bounds::default(),
-            listener: Vec::new(),
-            route: Vec::new(),
-            upstream: BTreeMap::new(),
-            limit: BTreeMap::new(),
-            redis: Redis::default(),
-            features: BTreeMap::new(),
-            maintenance: Maintenance::default(),
-            probe: BTreeMap::new(),
-            host: Host::default(),
-            notify: Vec::new(),
-            certificates: Certificates::default(),
-            test: Vec::new(),
-        }
-    }
 }
 
 /// The process as a whole.

@@ -155,7 +155,15 @@ impl Walk<'_> {
             Ok(value @ (Value::Bool(_) | Value::Number(_))) => {
                 self.scalar(value, node, schema, path)
             }
-            _ => self.scalar(Value::String(expanded.text), node, schema, path),
+            _ => {
+                let problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
+                self.refuse(
+                    problem
+                        .with_text(&expanded.text)
+                        .with_help("look at the variable"),
+                    path,
+                )
+            }
         }
     }
 
@@ -190,6 +198,7 @@ impl Walk<'_> {
         let mut problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
         problem.help = table_remedy(node, schema, path);
         let problem = match node {
+            _ if holds_secret(path) => problem,
             Node::Text(_) => problem.with_value("a string"),
             Node::Integer(number) => problem.with_value(number.to_string()),
             Node::Float(number) => problem.with_value(number.to_string()),
@@ -206,6 +215,13 @@ impl Walk<'_> {
         self.spoilt.insert(path.as_str().to_owned());
         None
     }
+}
+
+/// A token without its quotes is a number, and still not to be shown.
+fn holds_secret(path: &Path) -> bool {
+    ["token", "url", "redis"]
+        .iter()
+        .any(|key| path.as_str().ends_with(key))
 }
 
 fn shown(problem: Problem, value: &Value) -> Problem {

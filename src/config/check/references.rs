@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::document::Path;
-use super::super::model::{Action, Address, Config, LimitStore, Route};
+use super::super::model::{Action, Address, Config, LimitStore, Listener, Route};
 use super::super::problem::suggest;
 use super::Check;
 
@@ -37,10 +37,16 @@ impl Check<'_> {
         let root = Path::root();
         let routes = config.routes.iter().map(|route| route.name.as_str());
         self.unique(routes, &root.key("route"));
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| listener.name.as_str());
+        // Two without a name are told by their address, which is reported as such.
+        let own = |listener: &'_ Listener| listener.name != listener.address.to_string();
+        let listeners = config.listeners.iter();
+        let listeners = listeners.map(|listener| {
+            if own(listener) {
+                listener.name.as_str()
+            } else {
+                ""
+            }
+        });
         self.unique(listeners, &root.key("listener"));
         let windows = config
             .maintenance

@@ -65,7 +65,7 @@ impl Default for ListenerTls {
 }
 
 /// A certificate and its key, both PEM.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct CertificatePair {
     /// File with the certificate and its chain.
@@ -74,15 +74,6 @@ pub(in super::super) struct CertificatePair {
     /// File with the private key.
     #[schemars(required)]
     pub(in super::super) key: String,
-}
-
-impl Default for CertificatePair {
-    fn default() -> Self {
-        Self {
-            cert: String::new(),
-            key: String::new(),
-        }
-    }
 }
 
 /// A TLS version.

@@ -159,7 +159,7 @@ impl Default for Respond {
 }
 
 /// Changes to headers, in the order remove, set, add.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct HeaderEdits {
     /// Replaces what is there.
@@ -170,18 +170,8 @@ pub(in super::super) struct HeaderEdits {
     pub(in super::super) remove: Vec<String>,
 }
 
-impl Default for HeaderEdits {
-    fn default() -> Self {
-        Self {
-            set: BTreeMap::new(),
-            add: BTreeMap::new(),
-            remove: Vec::new(),
-        }
-    }
-}
-
 /// This route's own timeouts; what is absent is taken from [timeouts].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct RouteTimeouts {
     /// As in [timeouts]; used before a route is known, so without effect here.
@@ -210,23 +200,8 @@ pub(in super::super) struct RouteTimeouts {
     pub(in super::super) stream_idle: Option<Duration>,
 }
 
-impl Default for RouteTimeouts {
-    fn default() -> Self {
-        Self {
-            tls_handshake: None,
-            request_head: None,
-            request_body: None,
-            idle: None,
-            connect: None,
-            response_head: None,
-            response_body: None,
-            stream_idle: None,
-        }
-    }
-}
-
 /// A request and where it must go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct Test {
     /// What the test says.
@@ -238,16 +213,6 @@ pub(in super::super) struct Test {
     /// Where it must go; what is absent is not looked at.
     #[schemars(required)]
     pub(in super::super) expect: Expect,
-}
-
-impl Default for Test {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            request: TestRequest::default(),
-            expect: Expect::default(),
-        }
-    }
 }
 
 /// A request to try.
@@ -277,7 +242,7 @@ impl Default for TestRequest {
 }
 
 /// Where a request must go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct Expect {
     /// The route's name; empty = not looked at.
@@ -290,15 +255,4 @@ pub(in super::super) struct Expect {
     /// The limits it meets; absent = not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) limits: Option<Vec<String>>,
-}
-
-impl Default for Expect {
-    fn default() -> Self {
-        Self {
-            route: String::new(),
-            upstream: String::new(),
-            status: 0,
-            limits: None,
-        }
-    }
 }

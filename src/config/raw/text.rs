@@ -34,6 +34,11 @@ impl From<&str> for Size {
     }
 }
 
+/// What a variable holds is seen when the file is read, not by an editor.
+fn or_variable(pattern: &str) -> String {
+    format!("{pattern}|\\$\\{{")
+}
+
 impl JsonSchema for Duration {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()
@@ -43,7 +48,7 @@ impl JsonSchema for Duration {
         json_schema!({
             "title": "a duration such as \"10s\"",
             "type": "string",
-            "pattern": duration::PATTERN,
+            "pattern": or_variable(duration::PATTERN),
             "examples": ["250ms", "10s", "1h30m"],
         })
     }
@@ -58,7 +63,7 @@ impl JsonSchema for Rate {
         json_schema!({
             "title": "a rate such as \"100/1m\"",
             "type": "string",
-            "pattern": rate::PATTERN,
+            "pattern": or_variable(rate::PATTERN),
             "examples": ["100/1m"],
         })
     }
@@ -73,7 +78,7 @@ impl JsonSchema for Size {
         json_schema!({
             "title": "a size such as \"64KiB\"",
             "type": ["string", "integer"],
-            "pattern": size::PATTERN,
+            "pattern": or_variable(size::PATTERN),
             "minimum": 0,
             "examples": ["64KiB", "10MiB", 65536],
         })

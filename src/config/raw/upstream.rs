@@ -105,7 +105,7 @@ impl Default for EndpointTable {
 }
 
 /// TLS to the endpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in super::super) struct UpstreamTls {
     /// Default: true when anything else is set here.
@@ -120,18 +120,6 @@ pub(in super::super) struct UpstreamTls {
     pub(in super::super) client: Option<CertificatePair>,
     /// Do not verify the endpoint's certificate.
     pub(in super::super) insecure: bool,
-}
-
-impl Default for UpstreamTls {
-    fn default() -> Self {
-        Self {
-            enabled: None,
-            server_name: String::new(),
-            ca: String::new(),
-            client: None,
-            insecure: false,
-        }
-    }
 }
 
 /// How an endpoint is chosen.

@@ -427,3 +427,64 @@ fn what_is_odd_but_works_is_a_warning() {
         assert!(warnings[0].line.is_some());
     }
 }
+
+#[test]
+fn a_variable_that_is_no_number_is_shown() {
+    let text = error_with("max_idle = \"${PORT}x\"");
+    assert_eq!(
+        text,
+        "upstream.app.max_idle = \"3000x\": must be a whole number: look at the variable"
+    );
+}
+
+#[test]
+fn a_token_of_the_wrong_type_is_not_shown() {
+    assert_eq!(
+        error_with("[admin]\ntoken = 12345"),
+        "admin.token: must be a string in quotes"
+    );
+}
+
+#[test]
+fn two_listeners_at_one_address_are_one_error() {
+    let text = error_with("[[listener]]\naddress = \"0.0.0.0:8080\"");
+    assert!(
+        text.contains("listener[0].address listens there already"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_move_no_line() {
+    let text = format!("\u{feff}nonsense = 1\n{MINIMAL}").replace('\n', "\r\n");
+    let text = errors(&text.replacen("name = \"all\"", "name = \"all\"\r\nx = 1", 1));
+    let line = MINIMAL
+        .lines()
+        .position(|line| line.starts_with("name"))
+        .unwrap()
+        + 3;
+    assert!(
+        text.starts_with("flagstone.toml:1:1: nonsense: unknown key"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("flagstone.toml:{line}:1: route[0].x: unknown key")),
+        "{text}"
+    );
+}
+
+#[test]
+fn nesting_without_end_is_an_error_and_no_overflow() {
+    for (open, close) in [("[", "]"), ("{a=", "}")] {
+        assert!(
+            parsed(&format!(
+                "a = {}{}",
+                open.repeat(50_000),
+                close.repeat(50_000)
+            ))
+            .is_err()
+        );
+    }
+    assert!(parsed(&format!("{} = 1", ["a"; 50_000].join("."))).is_err());
+    assert!(parsed(&format!("[{}]", ["a"; 50_000].join("."))).is_err());
+}

@@ -103,10 +103,7 @@ fn general(path: &str) -> String {
     if ["upstream", "limit"].contains(&parts[0]) && parts.len() > 1 {
         parts[1] = "*";
     }
-    parts
-        .join(".")
-        .replace("listener*", "listener[*]")
-        .replace('*', "*")
+    parts.join(".").replace("listener*", "listener[*]")
 }
 
 #[test]
@@ -147,6 +144,31 @@ fn the_schema_has_descriptions_patterns_and_defaults() {
         timeouts["description"],
         "Keep-alive connection without a request."
     );
-    assert_eq!(schema["$defs"]["Duration"]["pattern"], duration::PATTERN);
+    assert_eq!(
+        schema["$defs"]["Duration"]["pattern"],
+        "^([0-9]+(d|h|m|s|ms|us))+$|\\$\\{"
+    );
     assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn the_documents_examples_load() {
+    let page = include_str!("../../../docs/configuration.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(
+        MINIMAL.ends_with(blocks[0]),
+        "the page shows another minimal file"
+    );
+    let token = |name: &str| (name == "FLAGSTONE_TOKEN").then(|| "t".to_owned());
+    let rest = MINIMAL.split("[upstream.app]").next().unwrap();
+    let loaded = parse(
+        &format!("{rest}{}", blocks[1]),
+        Path::new("flagstone.toml"),
+        &token,
+    );
+    assert_eq!(loaded.unwrap().warnings, []);
 }
