@@ -18,6 +18,7 @@ mod maintenance;
 mod process;
 mod references;
 mod route;
+mod route_test;
 mod upstream;
 mod values;
 mod words;

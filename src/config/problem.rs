@@ -153,23 +153,30 @@ impl fmt::Display for Problems {
 
 impl Error for Problems {}
 
+/// From here on two words begin so much alike that one was meant for the other: `retries`, `retry`.
+const ALIKE: f64 = 0.86;
+
 /// The candidate nearest to `word`, when it is near enough to have been meant.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let folded = word.to_lowercase().replace('-', "_");
-    let (distance, best) = candidates
-        .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&folded, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .min_by_key(|&(distance, _)| distance)?;
-    let bound = (folded.chars().count().max(best.chars().count()) / 3).max(1);
-    (distance <= bound).then_some(best)
+    let word = word.to_lowercase().replace('-', "_");
+    let mut typo: Option<(usize, &str)> = None;
+    let mut alike: Option<(f64, &str)> = None;
+    for candidate in candidates {
+        let folded = candidate.to_lowercase().replace('-', "_");
+        let distance = strsim::damerau_levenshtein(&word, &folded);
+        let bound = (word.chars().count().max(folded.chars().count()) / 3).max(1);
+        if distance <= bound && typo.is_none_or(|(best, _)| distance < best) {
+            typo = Some((distance, candidate));
+        }
+        let likeness = strsim::jaro_winkler(&word, &folded);
+        if likeness >= ALIKE && alike.is_none_or(|(best, _)| likeness > best) {
+            alike = Some((likeness, candidate));
+        }
+    }
+    typo.map(|(_, best)| best).or(alike.map(|(_, best)| best))
 }
 
 /// `"a", "b" or "c"`.
@@ -237,6 +244,7 @@ mod tests {
     fn the_nearest_word_is_found_and_a_far_one_is_not() {
         assert_eq!(nearest("upstreem", ["upstream", "files"]), Some("upstream"));
         assert_eq!(nearest("path", ["host", "paths"]), Some("paths"));
+        assert_eq!(nearest("retries", ["breaker", "retry"]), Some("retry"));
         assert_eq!(nearest("colour", ["host", "path"]), None);
     }
 

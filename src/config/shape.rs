@@ -100,6 +100,9 @@ impl Walk<'_> {
         for (key, node) in entries {
             let below = path.key(key);
             match known.and_then(|known| known.get(key)).or(others) {
+                Some(inner) if others.is_some() && is_key_of_named(key, node, inner) => {
+                    self.nameless(key, node, inner, path);
+                }
                 Some(schema) => {
                     if let Some(value) = self.node(node, schema, &below) {
                         fitted.insert(key.clone(), value);
@@ -111,30 +114,30 @@ impl Walk<'_> {
         Value::Object(fitted)
     }
 
+    /// `[upstream]` with an upstream's keys: the name is missing.
+    fn nameless(&mut self, key: &str, node: &Node, schema: &Value, path: &Path) {
+        self.wrong_type(node, schema, &path.key(key));
+        if let Some(problem) = self.problems.last_mut() {
+            let table = path.as_str();
+            problem.help = Some(format!(
+                "give it a name, [{table}.NAME], and put \"{key}\" there"
+            ));
+        }
+        self.spoilt.insert(path.as_str().to_owned());
+    }
+
     fn unknown_key(&mut self, key: &str, known: Option<&Map<String, Value>>, path: &Path) {
-        let names = || known.into_iter().flat_map(Map::keys).map(String::as_str);
-        let help = match nearest(key, names()) {
+        let names: Vec<&str> = known
+            .into_iter()
+            .flat_map(Map::keys)
+            .map(String::as_str)
+            .collect();
+        let help = match nearest(key, names.iter().copied()) {
             Some(best) => {
                 self.spoilt.insert(path.key(best).as_str().to_owned());
                 format!("did you mean \"{best}\"?")
             }
-            None => {
-                let mut ranked: Vec<&str> = names().collect();
-                ranked.sort_by_key(|name| strsim::damerau_levenshtein(name, key));
-                let elsewhere = homes(key)
-                    .map(|home| format!("it belongs in {home}; "))
-                    .unwrap_or_default();
-                match ranked.split_first() {
-                    None => format!("{elsewhere}nothing can be set here"),
-                    Some((first, [])) => format!("{elsewhere}the only key here is \"{first}\""),
-                    Some((first, rest)) => {
-                        format!(
-                            "{elsewhere}the nearest key here is \"{first}\", the others are {}",
-                            rest.join(", ")
-                        )
-                    }
-                }
-            }
+            None => no_such_key(key, names, path),
         };
         self.problems
             .push(Problem::new(path.key(key).as_str(), "unknown key").with_help(help));
@@ -199,7 +202,7 @@ impl Walk<'_> {
         problem.help = table_remedy(node, schema, path);
         let problem = match node {
             _ if holds_secret(path) => problem,
-            Node::Text(_) => problem.with_value("a string"),
+            Node::Text(text) => problem.with_text(text),
             Node::Integer(number) => problem.with_value(number.to_string()),
             Node::Float(number) => problem.with_value(number.to_string()),
             Node::Boolean(boolean) => problem.with_value(boolean.to_string()),
@@ -371,10 +374,35 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
     }
 }
 
-/// The section in which a key of this name exists: `[bounds]`.
+/// Where a key that resembles no other belongs, and what there is instead, nearest first.
+fn no_such_key(key: &str, mut names: Vec<&str>, path: &Path) -> String {
+    names.sort_by_key(|name| strsim::damerau_levenshtein(name, key));
+    let in_section = !path.as_str().contains(['.', '[']);
+    let elsewhere = match homes(key).filter(|_| in_section) {
+        Some(homes) => format!("it belongs in {homes}; "),
+        None => String::new(),
+    };
+    match names.split_first() {
+        None => format!("{elsewhere}nothing can be set here"),
+        Some((first, [])) => format!("{elsewhere}the only key here is \"{first}\""),
+        Some((first, rest)) => {
+            format!(
+                "{elsewhere}the nearest key here is \"{first}\", the others are {}",
+                rest.join(", ")
+            )
+        }
+    }
+}
+
+/// Whether this stands where a name should, and is a key of what is named.
+fn is_key_of_named(key: &str, node: &Node, schema: &Value) -> bool {
+    schema["properties"].get(key).is_some() && !matches!(node, Node::Table(_))
+}
+
+/// The one or two sections that have a key of this name: `[bounds] or [[route]]`.
 fn homes(key: &str) -> Option<String> {
     let sections = INLINE["properties"].as_object()?;
-    sections.iter().find_map(|(section, schema)| {
+    let found = sections.iter().filter_map(|(section, schema)| {
         let (table, header) = if schema["items"].is_object() {
             (&schema["items"], format!("[[{section}]]"))
         } else if schema["additionalProperties"].is_object() {
@@ -383,5 +411,7 @@ fn homes(key: &str) -> Option<String> {
             (schema, format!("[{section}]"))
         };
         table["properties"].get(key).map(|_| header)
-    })
+    });
+    let found: Vec<String> = found.collect();
+    (1..=2).contains(&found.len()).then(|| found.join(" or "))
 }

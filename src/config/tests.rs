@@ -79,6 +79,11 @@ fn defaults_of_the_process_are_the_contracts() {
             header: ClientIpHeader::XForwardedFor
         }
     );
+}
+
+#[test]
+fn defaults_of_timeouts_bounds_and_maintenance_are_the_contracts() {
+    let config = parsed(MINIMAL).unwrap().config;
     assert_eq!(
         config.timeouts,
         Timeouts {

@@ -206,18 +206,16 @@ impl Check<'_> {
     /// Two routes for the same host, path and method: which one serves could not be told from the file.
     fn conflicts(&mut self, routes: &[Route]) {
         let mut seen: HashMap<(&str, &str, &str), usize> = HashMap::new();
-        let any = [""];
         for (index, route) in routes.iter().enumerate() {
-            let hosts: Vec<&str> = if route.hosts.is_empty() {
-                any.to_vec()
-            } else {
-                route.hosts.iter().map(String::as_str).collect()
-            };
-            let methods: Vec<&str> = if route.methods.is_empty() {
-                any.to_vec()
-            } else {
-                route.methods.iter().map(http::Method::as_str).collect()
-            };
+            let at = Path::root().key("route").index(index);
+            if ["host", "path", "method"]
+                .iter()
+                .any(|key| self.is_spoilt(&at.key(key)))
+            {
+                continue;
+            }
+            let hosts = or_any(route.hosts.iter().map(String::as_str));
+            let methods = or_any(route.methods.iter().map(http::Method::as_str));
             let mut told = BTreeSet::new();
             for (place, path) in route.paths.iter().enumerate() {
                 let trimmed = if path.len() > 1 && !path.starts_with('=') {
@@ -352,4 +350,10 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// An empty list means any, for which the empty text stands.
+fn or_any<'a>(list: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let list: Vec<&str> = list.collect();
+    if list.is_empty() { vec![""] } else { list }
 }

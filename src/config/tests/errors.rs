@@ -35,7 +35,7 @@ fn error_in_route(keys: &str) -> String {
 fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
     let text = "[server]\nworkers = \"two\"\nworker = 2\n\n[[listener]]\naddress = \"0.0.0.0:99999\"\n\n[[route]]\nname = \"a\"\nupstreem = \"app\"\n\n[[route]]\nname = \"b\"\nupstream = \"ap\"\npath = [\"/b\"]\n\n[upstream.app]\nendpoints = [\"a:1\"]\nbreaker = { open = \"soon\" }\n";
     let expected = [
-        "flagstone.toml:2:1: server.workers = a string: must be a whole number: write the number without quotes",
+        "flagstone.toml:2:1: server.workers = \"two\": must be a whole number: write the number without quotes",
         "flagstone.toml:3:1: server.worker: unknown key: did you mean \"workers\"?",
         "flagstone.toml:6:1: listener[0].address = \"0.0.0.0:99999\": not an address to listen on: write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"",
         "flagstone.toml:10:1: route[0].upstreem: unknown key: did you mean \"upstream\"?",
@@ -78,7 +78,7 @@ fn a_key_of_another_section_is_sent_there() {
     let text = error_with("[server]\nmax_body = 1");
     assert!(
         text.starts_with(
-            "server.max_body: unknown key: it belongs in [bounds]; the nearest key here is"
+            "server.max_body: unknown key: it belongs in [bounds] or [[route]]; the nearest key here is"
         ),
         "{text}"
     );
@@ -113,7 +113,7 @@ fn words_out_of_a_set_and_numbers_out_of_range_are_refused() {
         ),
         (
             "http2 = \"yes\"",
-            "upstream.app.http2 = a string: must be true or false: write true or false without quotes",
+            "upstream.app.http2 = \"yes\": must be true or false: write true or false without quotes",
         ),
         (
             "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n[listener.tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]\nmin_version = \"1.1\"",
@@ -283,101 +283,103 @@ fn what_is_wrong_in_answers_made_here_is_told() {
     }
 }
 
+/// What is added to the minimal file, and what its error says.
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "[limit.a]",
+        "limit.a.rate: is missing: write rate = \"100/1m\"",
+    ),
+    (
+        "[limit.a]\nrate = \"0/1m\"",
+        "a rate of 0 would let nothing pass",
+    ),
+    (
+        "[limit.a]\nrate = \"1/1m\"\nburst = 0",
+        "must be from 1 to 4294967295",
+    ),
+    (
+        "[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"",
+        "unknown kind of key",
+    ),
+    (
+        "[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]",
+        "limit.a.key[1] = \"cookie:\": not a cookie's name",
+    ),
+    (
+        "[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"",
+        "there is no shared store",
+    ),
+    (
+        "[redis]\nurl = \"http://r\"",
+        "redis.url: not such a URL: write a whole URL that starts with \"redis://\" or \"rediss://\"",
+    ),
+    ("affinity = \"session\"", "write \"cookie:NAME\""),
+    (
+        "health = { path = \"/\", tcp = true }",
+        "there is a path already",
+    ),
+    (
+        "health = { expect = \"399-200\" }",
+        "not a list of statuses",
+    ),
+    (
+        "breaker = { count = [\"conect\"] }",
+        "did you mean \"connect\"?",
+    ),
+    ("breaker = { open = \"10m\" }", "is below open, 10m"),
+    ("retry = { on = [\"timeout\"] }", "not a kind of failure"),
+    (
+        "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"",
+        "not a cron pattern",
+    ),
+    (
+        "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"",
+        "not a time zone",
+    ),
+    ("[probe.x]", "probe.x: looks at nothing"),
+    (
+        "[log]\nlevel = \"inof\"",
+        "\"inof\" is not a level: did you mean \"info\"?",
+    ),
+    ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
+    (
+        "[admin]\ntoken = \"a b\"",
+        "admin.token: has a character that cannot be sent",
+    ),
+    (
+        "[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }",
+        "not a whole URL",
+    ),
+    ("[upstream.b]", "upstream.b.endpoints: is missing"),
+    (
+        "[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]",
+        "is listed twice",
+    ),
+    (
+        "[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]",
+        "has only backups",
+    ),
+    (
+        "[upstream.b]\nendpoints = [\"b\"]",
+        "give a port: \"b:3000\"",
+    ),
+    (
+        "[upstream.b]\nendpoints = [\"https://b\"]",
+        "\"b:443\", and set tls = { enabled = true }",
+    ),
+    (
+        "[upstream.b]\nendpoints = \"b:1\"",
+        "put it in square brackets",
+    ),
+    (
+        "[upstream.\"../x\"]\nendpoints = [\"b:1\"]",
+        "cannot be a name",
+    ),
+];
+
 #[test]
 fn what_is_wrong_elsewhere_is_told() {
-    let cases = [
-        (
-            "[limit.a]",
-            "limit.a.rate: is missing: write rate = \"100/1m\"",
-        ),
-        (
-            "[limit.a]\nrate = \"0/1m\"",
-            "a rate of 0 would let nothing pass",
-        ),
-        (
-            "[limit.a]\nrate = \"1/1m\"\nburst = 0",
-            "must be from 1 to 4294967295",
-        ),
-        (
-            "[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"",
-            "unknown kind of key",
-        ),
-        (
-            "[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]",
-            "limit.a.key[1] = \"cookie:\": not a cookie's name",
-        ),
-        (
-            "[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"",
-            "there is no shared store",
-        ),
-        (
-            "[redis]\nurl = \"http://r\"",
-            "redis.url: not such a URL: write a whole URL that starts with \"redis://\" or \"rediss://\"",
-        ),
-        ("affinity = \"session\"", "write \"cookie:NAME\""),
-        (
-            "health = { path = \"/\", tcp = true }",
-            "there is a path already",
-        ),
-        (
-            "health = { expect = \"399-200\" }",
-            "not a list of statuses",
-        ),
-        (
-            "breaker = { count = [\"conect\"] }",
-            "did you mean \"connect\"?",
-        ),
-        ("breaker = { open = \"10m\" }", "is below open, 10m"),
-        ("retry = { on = [\"timeout\"] }", "not a kind of failure"),
-        (
-            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"",
-            "not a cron pattern",
-        ),
-        (
-            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"",
-            "not a time zone",
-        ),
-        ("[probe.x]", "probe.x: looks at nothing"),
-        (
-            "[log]\nlevel = \"inof\"",
-            "\"inof\" is not a level: did you mean \"info\"?",
-        ),
-        ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
-        (
-            "[admin]\ntoken = \"a b\"",
-            "admin.token: has a character that cannot be sent",
-        ),
-        (
-            "[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }",
-            "not a whole URL",
-        ),
-        ("[upstream.b]", "upstream.b.endpoints: is missing"),
-        (
-            "[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]",
-            "is listed twice",
-        ),
-        (
-            "[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]",
-            "has only backups",
-        ),
-        (
-            "[upstream.b]\nendpoints = [\"b\"]",
-            "give a port: \"b:3000\"",
-        ),
-        (
-            "[upstream.b]\nendpoints = [\"https://b\"]",
-            "\"b:443\", and set tls = { enabled = true }",
-        ),
-        (
-            "[upstream.b]\nendpoints = \"b:1\"",
-            "put it in square brackets",
-        ),
-        (
-            "[upstream.\"../x\"]\nendpoints = [\"b:1\"]",
-            "cannot be a name",
-        ),
-    ];
-    for (addition, expected) in cases {
+    for &(addition, expected) in ELSEWHERE {
         let text = with(addition).expect_err(addition).to_string();
         assert!(text.contains(expected), "{addition}: {text}");
     }
@@ -487,4 +489,24 @@ fn nesting_without_end_is_an_error_and_no_overflow() {
     }
     assert!(parsed(&format!("{} = 1", ["a"; 50_000].join("."))).is_err());
     assert!(parsed(&format!("[{}]", ["a"; 50_000].join("."))).is_err());
+}
+
+#[test]
+fn a_table_without_its_name_is_told_to_have_one() {
+    let text = errors(&MINIMAL.replace("[upstream.app]", "[upstream]"));
+    assert!(text.contains("upstream.endpoints = […]: must be a table: give it a name, [upstream.NAME], and put \"endpoints\" there"), "{text}");
+    let text = error_with("[limit]\nrate = \"1/1m\"");
+    assert!(
+        text.contains("give it a name, [limit.NAME], and put \"rate\" there"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_route_with_a_wrong_path_is_not_also_in_anothers_way() {
+    let text = error_with("[[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"app\"");
+    assert_eq!(
+        text,
+        "route[1].path = \"/b\": must be a list in square brackets: put it in square brackets"
+    );
 }
