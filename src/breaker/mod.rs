@@ -40,6 +40,7 @@
 //! Everything else takes a mutex held for some ten nanoseconds. The observer is called after it was released, so it may
 //! call back; [`Transition::sequence`] tells the order.
 
+mod inner;
 mod permit;
 mod settings;
 mod state;
@@ -55,15 +56,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use inner::{Admission, Inner};
+use permit::Ticket;
 pub use permit::{Outcome, OwnedPermit, Permit};
 pub use settings::Settings;
 pub use state::{Reason, Rejected, State, Statistics, Transition, View};
 use window::Window;
 
-/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the time.
-const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
-/// Ramp starts with this share of the traffic.
-const RAMP_START: f64 = 0.1;
 /// Jitter lengthens an open time by at most this share.
 const JITTER_MAX: f64 = 0.1;
 
@@ -86,31 +85,6 @@ pub struct Breaker {
     rejected: AtomicU64,
     inner: Mutex<Inner>,
     observer: Box<dyn Fn(Transition) + Send + Sync>,
-}
-
-/// What only matters outside Closed.
-struct Inner {
-    random: fastrand::Rng,
-    /// Transitions so far.
-    sequence: u64,
-    /// Opens of this outage so far; the exponent of the doubling.
-    opens: u32,
-    /// Open: its end in nanoseconds, `None` for a forced open without one.
-    open_until: Option<u64>,
-    forced: bool,
-    /// HalfOpen: probes on their way, and those that succeeded.
-    probes_in_flight: u32,
-    probes_succeeded: u32,
-    /// Ramp: its start in nanoseconds, and the admissions saved up.
-    ramp_since: u64,
-    ramp_credit: f64,
-}
-
-/// What a state says to one more request.
-enum Admission {
-    Request,
-    Probe,
-    Refused(Duration),
 }
 
 impl Breaker {
@@ -137,17 +111,7 @@ impl Breaker {
             successful: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            inner: Mutex::new(Inner {
-                random: fastrand::Rng::with_seed(seed),
-                sequence: 0,
-                opens: 0,
-                open_until: None,
-                forced: false,
-                probes_in_flight: 0,
-                probes_succeeded: 0,
-                ramp_since: 0,
-                ramp_credit: 0.0,
-            }),
+            inner: Mutex::new(Inner::new(seed)),
             observer: Box::new(observer),
         }
     }
@@ -250,7 +214,7 @@ impl Breaker {
             State::Open => inner.refuse_open(now),
             State::HalfOpen => inner.admit_probe(self.settings.probes.get()),
             State::Ramp => {
-                let share = self.ramp_share(&inner, now);
+                let share = inner.ramp_share(self.settings.ramp, now);
                 inner.admit_share(share)
             }
         };
@@ -383,8 +347,7 @@ impl Breaker {
     fn advance(&self, inner: &mut Inner, now: u64) -> Option<Transition> {
         match State::of(self.word.load(SeqCst)) {
             State::Open if inner.open_until.is_some_and(|until| now >= until) => {
-                inner.probes_in_flight = 0;
-                inner.probes_succeeded = 0;
+                inner.begin_half_open();
                 Some(self.enter(inner, State::HalfOpen, Reason::Elapsed))
             }
             State::Ramp if now.saturating_sub(inner.ramp_since) >= nanos_of(self.settings.ramp) => {
@@ -409,8 +372,7 @@ impl Breaker {
             return self.close(inner, Reason::ProbesSucceeded);
         }
         self.forget();
-        inner.ramp_since = now;
-        inner.ramp_credit = 1.0 - RAMP_START; // the first one passes
+        inner.begin_ramp(now);
         self.enter(inner, State::Ramp, Reason::ProbesSucceeded)
     }
 
@@ -441,12 +403,6 @@ impl Breaker {
         }
     }
 
-    /// 0.1 to 1.
-    fn ramp_share(&self, inner: &Inner, now: u64) -> f64 {
-        let elapsed = now.saturating_sub(inner.ramp_since) as f64;
-        RAMP_START + (1.0 - RAMP_START) * elapsed / nanos_of(self.settings.ramp) as f64
-    }
-
     fn tell(&self, transition: Option<Transition>) {
         if let Some(transition) = transition {
             (self.observer)(transition);
@@ -463,33 +419,6 @@ impl Breaker {
     }
 }
 
-impl Inner {
-    fn refuse_open(&self, now: u64) -> Admission {
-        Admission::Refused(match self.open_until {
-            Some(until) => Duration::from_nanos(until.saturating_sub(now)),
-            None => RETRY_AFTER_UNKNOWN,
-        })
-    }
-
-    fn admit_probe(&mut self, probes: u32) -> Admission {
-        if self.probes_in_flight + self.probes_succeeded >= probes {
-            return Admission::Refused(RETRY_AFTER_UNKNOWN);
-        }
-        self.probes_in_flight += 1;
-        Admission::Probe
-    }
-
-    /// Lets `share` of the requests through, evenly rather than by chance.
-    fn admit_share(&mut self, share: f64) -> Admission {
-        self.ramp_credit += share;
-        if self.ramp_credit < 1.0 {
-            return Admission::Refused(RETRY_AFTER_UNKNOWN);
-        }
-        self.ramp_credit -= 1.0;
-        Admission::Request
-    }
-}
-
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
@@ -497,41 +426,6 @@ impl fmt::Debug for Breaker {
             .field("failures", &self.failures.load(Relaxed))
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a permit remembers of its admission.
-struct Ticket {
-    /// The breaker's word at the time.
-    word: u64,
-    probe: bool,
-    /// Shadow: it would have been turned away.
-    would_reject: Option<Rejected>,
-}
-
-impl Ticket {
-    fn request(word: u64) -> Self {
-        Self {
-            word,
-            probe: false,
-            would_reject: None,
-        }
-    }
-
-    fn probe(word: u64) -> Self {
-        Self {
-            word,
-            probe: true,
-            would_reject: None,
-        }
-    }
-
-    fn bystander(word: u64, rejected: Rejected) -> Self {
-        Self {
-            word,
-            probe: false,
-            would_reject: Some(rejected),
-        }
     }
 }
 

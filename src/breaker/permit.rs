@@ -1,10 +1,11 @@
 //! The right to send one request, and what became of it. Not a queue place: it is given at once or not at all.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Breaker, Rejected, Ticket};
+use super::{Breaker, Rejected};
 
 /// What the upstream did with a request. What the client did is no outcome: drop the permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,50 @@ impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
     fn drop(&mut self) {
         if !self.recorded {
             self.breaker.cancel(&self.ticket);
+        }
+    }
+}
+
+impl<B: Deref<Target = Breaker>> fmt::Debug for Permit<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("probe", &self.ticket.probe)
+            .field("would_reject", &self.ticket.would_reject)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a permit remembers of its admission.
+pub(super) struct Ticket {
+    /// The breaker's word at the time.
+    pub(super) word: u64,
+    pub(super) probe: bool,
+    /// Shadow: it would have been turned away.
+    pub(super) would_reject: Option<Rejected>,
+}
+
+impl Ticket {
+    pub(super) fn request(word: u64) -> Self {
+        Self {
+            word,
+            probe: false,
+            would_reject: None,
+        }
+    }
+
+    pub(super) fn probe(word: u64) -> Self {
+        Self {
+            word,
+            probe: true,
+            would_reject: None,
+        }
+    }
+
+    pub(super) fn bystander(word: u64, rejected: Rejected) -> Self {
+        Self {
+            word,
+            probe: false,
+            would_reject: Some(rejected),
         }
     }
 }

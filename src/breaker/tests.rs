@@ -64,11 +64,11 @@ impl Bench {
     }
 
     fn permit(&self) -> OwnedPermit {
-        self.acquire().ok().expect("a permit was due")
+        self.acquire().expect("a permit was due")
     }
 
     fn rejected(&self) -> Rejected {
-        self.acquire().err().expect("a rejection was due")
+        self.acquire().expect_err("a rejection was due")
     }
 
     fn call(&self, outcome: Outcome) {
@@ -536,7 +536,7 @@ fn jitter_only_lengthens_and_by_a_tenth_at_most() {
         .map(|seed| {
             let breaker = Breaker::new(in_a_row(), seed, now);
             for _ in 0..3 {
-                let permit = breaker.try_acquire(now).ok().unwrap();
+                let permit = breaker.try_acquire(now).unwrap();
                 permit.record(FAILURE, now);
             }
             breaker.view(now).next_attempt.unwrap()
@@ -692,9 +692,9 @@ fn an_observer_may_look_at_its_breaker() {
     let breaker = Arc::new(Breaker::with_observer(in_a_row(), 0, now, move |t| {
         assert_eq!(inside.get().unwrap().view(now).state, t.to);
     }));
-    shared.set(Arc::clone(&breaker)).ok().unwrap();
+    shared.set(Arc::clone(&breaker)).unwrap();
     for _ in 0..3 {
-        breaker.try_acquire(now).ok().unwrap().record(FAILURE, now);
+        breaker.try_acquire(now).unwrap().record(FAILURE, now);
     }
 }
 
@@ -727,7 +727,7 @@ fn transitions_are_numbered_and_the_end_of_a_ramp_is_not_said_twice() {
 fn a_now_before_the_construction_is_harmless() {
     let bench = Bench::new(in_a_row());
     let before = bench.start.checked_sub(secs(60)).unwrap_or(bench.start);
-    let permit = bench.breaker.try_acquire(before).ok().unwrap();
+    let permit = bench.breaker.try_acquire(before).unwrap();
     permit.record(FAILURE, before);
     assert_eq!(bench.view().failures, 1);
 }

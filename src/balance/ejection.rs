@@ -1,0 +1,353 @@
+//! Passive ejection of one endpoint: after failures in a row it is left alone for a while. It is neither the breaker
+//! (the upstream as a whole) nor active health (asked, not inferred).
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | in | ejected | `failures` failures in a row since it came (back), and the group can spare it |
+//! | ejected | in | its time is over: [`Ejection::is_ejected`] sees it by looking, [`Ejection::poll`] and [`Ejection::record`] say it once |
+//! | ejected | in | [`Ejection::restore`] |
+//!
+//! The time is `base` × the number of ejections in a row, at most `max`. Ejections are in a row when the endpoint had no
+//! success since it came back, or came back less than its last ejection's length ago; so an endpoint that flaps stays
+//! away longer and longer even if it answers now and then. What a request reports that was sent before the ejection is
+//! not counted during it.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The rules of one endpoint's ejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectionSettings {
+    /// Failures in a row; `None` = never eject.
+    pub failures: Option<NonZeroU32>,
+    pub base: Duration,
+    pub max: Duration,
+}
+
+/// What is to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EjectionEvent {
+    Ejected {
+        length: Duration,
+        /// Ejections in a row, this one included.
+        in_a_row: u32,
+    },
+    Restored,
+}
+
+/// The state of one endpoint, shared by all workers. A success costs two loads, [`Ejection::is_ejected`] one.
+#[derive(Debug)]
+pub struct Ejection {
+    settings: EjectionSettings,
+    epoch: Instant,
+    /// When it returns or returned, in nanoseconds; 0 = it never was away.
+    until_ns: AtomicU64,
+    /// A success has something to change in `inner`.
+    stained: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    failures: u32,
+    ejections: u32,
+    length: Duration,
+    succeeded_since: bool,
+    /// Its return is still to be said.
+    away: bool,
+}
+
+impl Ejection {
+    #[must_use]
+    pub fn new(settings: EjectionSettings, now: Instant) -> Self {
+        Self {
+            settings,
+            epoch: now,
+            until_ns: AtomicU64::new(0),
+            stained: AtomicBool::new(false),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Counts what the endpoint did with one request. `may_eject` is asked only when it is about to be ejected: whether
+    /// another endpoint is left standing. If not, it is asked again at the next failure.
+    pub fn record(
+        &self,
+        success: bool,
+        now: Instant,
+        may_eject: impl FnOnce() -> bool,
+    ) -> Option<EjectionEvent> {
+        if success && !self.stained.load(Relaxed) {
+            return None;
+        }
+        let limit = self.settings.failures?;
+        let mut inner = self.lock();
+        if self.is_ejected(now) {
+            return None;
+        }
+        let restored = inner.come_back();
+        if success {
+            inner.failures = 0;
+            inner.succeeded_since = true;
+            self.stained.store(false, Relaxed);
+            return restored;
+        }
+        self.stained.store(true, Relaxed);
+        inner.failures = inner.failures.saturating_add(1);
+        if inner.failures < limit.get() || !may_eject() {
+            return restored;
+        }
+        Some(self.eject(&mut inner, now))
+    }
+
+    /// To be left alone at `now`.
+    #[must_use]
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        let until = self.until_ns.load(Relaxed);
+        until != 0 && self.nanos(now) < until
+    }
+
+    /// Says that the time is over, once, also when no request comes. For whoever looks now and then.
+    pub fn poll(&self, now: Instant) -> Option<EjectionEvent> {
+        if self.until_ns.load(Relaxed) == 0 || self.is_ejected(now) {
+            return None;
+        }
+        self.lock().come_back()
+    }
+
+    /// Takes it back before its time, as when all endpoints of a group are away. The row of ejections goes on.
+    pub fn restore(&self, now: Instant) -> Option<EjectionEvent> {
+        let mut inner = self.lock();
+        if self.is_ejected(now) {
+            self.until_ns.store(self.nanos(now), Relaxed);
+        }
+        inner.come_back()
+    }
+
+    /// How long ago it came back; `None` while it is away, and when it never was. For slow start.
+    #[must_use]
+    pub fn back_since(&self, now: Instant) -> Option<Duration> {
+        let until = self.until_ns.load(Relaxed);
+        let since = self.nanos(now).checked_sub(until)?;
+        (until != 0).then(|| Duration::from_nanos(since))
+    }
+
+    fn eject(&self, inner: &mut Inner, now: Instant) -> EjectionEvent {
+        let recent = self
+            .back_since(now)
+            .is_some_and(|since| since < inner.length);
+        let in_a_row = inner.ejections > 0 && (recent || !inner.succeeded_since);
+        inner.ejections = if in_a_row {
+            inner.ejections.saturating_add(1)
+        } else {
+            1
+        };
+        inner.length = self
+            .settings
+            .base
+            .saturating_mul(inner.ejections)
+            .min(self.settings.max.max(self.settings.base));
+        inner.failures = 0;
+        inner.succeeded_since = false;
+        inner.away = true;
+        // The first success after the return has to be noted.
+        self.stained.store(true, Relaxed);
+        let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
+        self.until_ns
+            .store(self.nanos(now).saturating_add(length_ns), Relaxed);
+        EjectionEvent::Ejected {
+            length: inner.length,
+            in_a_row: inner.ejections,
+        }
+    }
+
+    /// Begins with 1, since 0 means never.
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).map_or(u64::MAX, |nanos| nanos.saturating_add(1))
+    }
+
+    /// Nothing in here can panic half-way but `may_eject`, before which everything is counted.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn come_back(&mut self) -> Option<EjectionEvent> {
+        std::mem::take(&mut self.away).then_some(EjectionEvent::Restored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        ejection: Ejection,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            let settings = EjectionSettings {
+                failures: NonZeroU32::new(3),
+                base: 30 * SECOND,
+                max: 100 * SECOND,
+            };
+            Self {
+                ejection: Ejection::new(settings, now),
+                now,
+            }
+        }
+
+        fn fail(&self) -> Option<EjectionEvent> {
+            self.ejection.record(false, self.now, || true)
+        }
+
+        fn succeed(&self) -> Option<EjectionEvent> {
+            self.ejection.record(true, self.now, || true)
+        }
+
+        /// Three failures, and how long it is ejected for them.
+        fn eject(&self) -> (u64, u32) {
+            self.fail();
+            assert!(!matches!(self.fail(), Some(EjectionEvent::Ejected { .. })));
+            match self.fail() {
+                Some(EjectionEvent::Ejected { length, in_a_row }) => (length.as_secs(), in_a_row),
+                other => panic!("not ejected: {other:?}"),
+            }
+        }
+
+        fn ejected(&self) -> bool {
+            self.ejection.is_ejected(self.now)
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_for_base() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.eject(), (30, 1));
+        bench.now += 30 * SECOND - Duration::from_nanos(1);
+        assert!(bench.ejected());
+        bench.now += Duration::from_nanos(1);
+        assert!(!bench.ejected());
+    }
+
+    #[test]
+    fn a_success_ends_the_row_of_failures() {
+        let bench = Bench::new();
+        for _ in 0..10 {
+            assert_eq!([bench.fail(), bench.fail(), bench.succeed()], [None; 3]);
+        }
+        assert!(!bench.ejected());
+    }
+
+    #[test]
+    fn the_return_is_said_once() {
+        let mut bench = Bench::new();
+        bench.eject();
+        assert_eq!(bench.ejection.poll(bench.now), None);
+        bench.now += 30 * SECOND;
+        assert_eq!(
+            bench.ejection.poll(bench.now),
+            Some(EjectionEvent::Restored)
+        );
+        assert_eq!(bench.ejection.poll(bench.now), None);
+        bench.eject();
+        bench.now += 60 * SECOND;
+        assert_eq!(bench.succeed(), Some(EjectionEvent::Restored));
+        assert_eq!(bench.ejection.poll(bench.now), None);
+    }
+
+    #[test]
+    fn ejections_in_a_row_last_longer_up_to_max() {
+        let mut bench = Bench::new();
+        for (length, in_a_row) in [(30, 1), (60, 2), (90, 3), (100, 4), (100, 5)] {
+            assert_eq!(bench.eject(), (length, in_a_row));
+            // long after the return, but without a success in between
+            bench.now += 1000 * SECOND;
+        }
+    }
+
+    #[test]
+    fn a_single_success_does_not_end_the_row_of_ejections() {
+        let mut bench = Bench::new();
+        bench.eject();
+        bench.now += 31 * SECOND;
+        bench.succeed();
+        assert_eq!(bench.eject(), (60, 2));
+    }
+
+    #[test]
+    fn a_time_of_good_behaviour_ends_the_row_of_ejections() {
+        let mut bench = Bench::new();
+        bench.eject();
+        bench.now += 30 * SECOND;
+        bench.succeed();
+        bench.now += 30 * SECOND;
+        assert_eq!(bench.eject(), (30, 1));
+    }
+
+    #[test]
+    fn the_last_endpoint_standing_stays() {
+        let bench = Bench::new();
+        for _ in 0..10 {
+            assert_eq!(bench.ejection.record(false, bench.now, || false), None);
+        }
+        assert!(!bench.ejected());
+        // another one has come: the next failure ejects
+        assert!(bench.fail().is_some());
+    }
+
+    #[test]
+    fn late_outcomes_do_not_count_while_ejected() {
+        let mut bench = Bench::new();
+        bench.eject();
+        assert_eq!([bench.fail(), bench.fail(), bench.succeed()], [None; 3]);
+        bench.now += 30 * SECOND;
+        assert_eq!(bench.eject(), (60, 2));
+    }
+
+    #[test]
+    fn restoring_takes_it_back_at_once_and_keeps_the_row() {
+        let bench = Bench::new();
+        bench.eject();
+        assert_eq!(
+            bench.ejection.restore(bench.now),
+            Some(EjectionEvent::Restored)
+        );
+        assert!(!bench.ejected());
+        assert_eq!(bench.eject(), (60, 2));
+    }
+
+    #[test]
+    fn slow_start_is_told_when_it_came_back() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.ejection.back_since(bench.now), None);
+        bench.eject();
+        assert_eq!(bench.ejection.back_since(bench.now), None);
+        bench.now += 32 * SECOND;
+        assert_eq!(bench.ejection.back_since(bench.now), Some(2 * SECOND));
+    }
+
+    #[test]
+    fn without_failures_configured_nothing_is_ejected() {
+        let now = Instant::now();
+        let settings = EjectionSettings {
+            failures: None,
+            base: SECOND,
+            max: SECOND,
+        };
+        let ejection = Ejection::new(settings, now);
+        for _ in 0..100 {
+            assert_eq!(ejection.record(false, now, || true), None);
+        }
+        assert!(!ejection.is_ejected(now));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a breaker keeps behind its mutex: all that only matters outside Closed, and whom those states admit.
+
+use std::time::Duration;
+
+use super::nanos_of;
+
+/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the time.
+const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
+/// Ramp starts with this share of the traffic.
+const RAMP_START: f64 = 0.1;
+
+/// What only matters outside Closed.
+pub(super) struct Inner {
+    pub(super) random: fastrand::Rng,
+    /// Transitions so far.
+    pub(super) sequence: u64,
+    /// Opens of this outage so far; the exponent of the doubling.
+    pub(super) opens: u32,
+    /// Open: its end in nanoseconds, `None` for a forced open without one.
+    pub(super) open_until: Option<u64>,
+    pub(super) forced: bool,
+    /// HalfOpen: probes on their way, and those that succeeded.
+    pub(super) probes_in_flight: u32,
+    pub(super) probes_succeeded: u32,
+    /// Ramp: its start in nanoseconds, and the admissions saved up.
+    pub(super) ramp_since: u64,
+    pub(super) ramp_credit: f64,
+}
+
+/// What a state says to one more request.
+pub(super) enum Admission {
+    Request,
+    Probe,
+    Refused(Duration),
+}
+
+impl Inner {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            sequence: 0,
+            opens: 0,
+            open_until: None,
+            forced: false,
+            probes_in_flight: 0,
+            probes_succeeded: 0,
+            ramp_since: 0,
+            ramp_credit: 0.0,
+        }
+    }
+
+    pub(super) fn refuse_open(&self, now: u64) -> Admission {
+        Admission::Refused(match self.open_until {
+            Some(until) => Duration::from_nanos(until.saturating_sub(now)),
+            None => RETRY_AFTER_UNKNOWN,
+        })
+    }
+
+    pub(super) fn admit_probe(&mut self, probes: u32) -> Admission {
+        if self.probes_in_flight + self.probes_succeeded >= probes {
+            return Admission::Refused(RETRY_AFTER_UNKNOWN);
+        }
+        self.probes_in_flight += 1;
+        Admission::Probe
+    }
+
+    /// Lets `share` of the requests through, evenly rather than by chance.
+    pub(super) fn admit_share(&mut self, share: f64) -> Admission {
+        self.ramp_credit += share;
+        if self.ramp_credit < 1.0 {
+            return Admission::Refused(RETRY_AFTER_UNKNOWN);
+        }
+        self.ramp_credit -= 1.0;
+        Admission::Request
+    }
+
+    pub(super) fn begin_half_open(&mut self) {
+        self.probes_in_flight = 0;
+        self.probes_succeeded = 0;
+    }
+
+    pub(super) fn begin_ramp(&mut self, now: u64) {
+        self.ramp_since = now;
+        self.ramp_credit = 1.0 - RAMP_START; // the first one passes
+    }
+
+    /// 0.1 to 1.
+    pub(super) fn ramp_share(&self, ramp: Duration, now: u64) -> f64 {
+        let elapsed = now.saturating_sub(self.ramp_since) as f64;
+        RAMP_START + (1.0 - RAMP_START) * elapsed / nanos_of(ramp) as f64
+    }
+}
