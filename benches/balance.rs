@@ -28,10 +28,7 @@ fn pick(bencher: Bencher<'_, '_>, kind: Kind, group: &[Candidate]) {
     let strategy = Strategy::new(kind, group);
     let seed = Cell::new(1_u64);
     bencher.bench_local(|| {
-        let next = seed
-            .get()
-            .wrapping_mul(0x5851_F42D_4C95_7F2D)
-            .wrapping_add(1);
+        let next = seed.get().wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
         seed.set(next);
         strategy.pick(black_box(group), next, next >> 7, &[])
     });

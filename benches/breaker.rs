@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use flagstone::breaker::{Breaker, Outcome, Settings};
 
-const ANSWER: Outcome = Outcome::Success {
-    latency: Duration::from_millis(5),
-};
+const ANSWER: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
 
 fn main() {
     divan::main();
@@ -39,10 +37,7 @@ fn closed_owned(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn closed_without_ratio(bencher: Bencher<'_, '_>) {
-    let (breaker, now) = breaker(Settings {
-        failure_ratio: None,
-        ..Settings::default()
-    });
+    let (breaker, now) = breaker(Settings { failure_ratio: None, ..Settings::default() });
     bencher.bench(|| {
         let permit = breaker.try_acquire(now);
         permit.map(|permit| permit.record(ANSWER, now)).is_ok()

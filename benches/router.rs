@@ -15,9 +15,7 @@ fn main() {
 fn by_path(bencher: Bencher<'_, '_>, count: usize) {
     let mut table = Table::new();
     for i in 0..count {
-        table
-            .add(&[], &[format!("/service-{i}/api")], &[], i)
-            .expect("patterns are good");
+        table.add(&[], &[format!("/service-{i}/api")], &[], i).expect("patterns are good");
     }
     let path = format!("/service-{}/api/orders/1234", count / 2);
     bencher.bench_local(|| found(&table, "www.example.com", &path));
@@ -30,9 +28,7 @@ fn by_host(bencher: Bencher<'_, '_>, count: usize) {
     for i in 0..count {
         let host = format!("tenant-{}.example.com", i / 4);
         let path = ["/", "/api", "/static", "=/ping"][i % 4];
-        table
-            .add(&[host], &[path.to_owned()], &[], i)
-            .expect("patterns are good");
+        table.add(&[host], &[path.to_owned()], &[], i).expect("patterns are good");
     }
     let host = format!("tenant-{}.example.com", count / 8);
     bencher.bench_local(|| found(&table, &host, "/api/orders/1234"));
@@ -43,14 +39,7 @@ fn by_host(bencher: Bencher<'_, '_>, count: usize) {
 fn hostile(bencher: Bencher<'_, '_>, count: usize) {
     let mut table = Table::new();
     for i in 0..count {
-        table
-            .add(
-                &[format!("*.tenant-{i}.example.com")],
-                &["/a/a/a/a".to_owned()],
-                &[],
-                i,
-            )
-            .expect("patterns are good");
+        table.add(&[format!("*.tenant-{i}.example.com")], &["/a/a/a/a".to_owned()], &[], i).expect("patterns are good");
     }
     let host = format!("{}tenant-{}.example.com", "a.".repeat(100), count / 2);
     let path = "/a".repeat(4096);
@@ -59,8 +48,7 @@ fn hostile(bencher: Bencher<'_, '_>, count: usize) {
 
 #[divan::bench(args = COUNTS, sample_size = 256)]
 fn path_set(bencher: Bencher<'_, '_>, count: usize) {
-    let set = PathSet::parse((0..count).map(|i| format!("/service-{i}/health")))
-        .expect("patterns are good");
+    let set = PathSet::parse((0..count).map(|i| format!("/service-{i}/health"))).expect("patterns are good");
     let path = format!("/service-{}/health/live", count / 2);
     bencher.bench_local(|| black_box(&set).contains(black_box(&path)));
 }

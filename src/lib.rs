@@ -1,13 +1,66 @@
-//! Flagstone, a sidecar reverse proxy.
+//! Flagstone, a sidecar reverse proxy: it stands in front of an app where nginx and a folder of shell scripts
+//! stood before.
+//!
+//! # Map
+//! ```text
+//! main.rs        CLI in, exit code out; the allocator
+//! app            composition: load, bind, start workers, reload, drain
+//! cli            one file per command family
+//! config         raw TOML -> proven values (model), every error at once
+//!  -- pure rooms: no tokio, no I/O, no clock; `now` and randomness are arguments --
+//! message        hop-by-hop fields, forwarding fields, host, path, negotiation
+//! route          (host, path, method) -> route
+//! policy         maintenance, access lists, client address, limits
+//! balance        which endpoint
+//! breaker        closed, open, half-open
+//!  -- state --
+//! snapshot       one immutable generation
+//! live           the pointer to the one that serves
+//! shared         what outlives generations
+//!  -- I/O rooms --
+//! worker         one thread and event loop per core
+//! listener       bind, accept, judge heads, serve
+//! proxy          the way of a request
+//! upstream       groups, endpoints, pools, connecting, names
+//! tls            PEM -> rustls
+//! reload         the configuration file and the flag files, followed
+//! admin          probes, metrics, status
+//! telemetry      access log, events, metrics
+//! demo           the sample app of `flagstone demo`
+//! ```
+//!
+//! # Words
+//! *Downstream* is the client side, *upstream* a named group of *endpoints* (one address each). A *listener*
+//! accepts, a *route* decides, a *limit* bounds rate or concurrency, a *breaker* is a circuit breaker, a *flag
+//! file* is the maintenance switch, a *snapshot* is one loaded generation of the configuration.
+//!
+//! # Invariants
+//! - No pure room mentions tokio, and none imports another.
+//! - No serde type outside `config::raw`, `admin::view` and the flag file's own.
+//! - Nothing on the request path reads a file, takes a lock that another request can hold for long, or looks at
+//!   the configuration's text.
+//! - A request sees exactly one snapshot.
+//! - Every queue, key table, retry, wait and buffer has a bound.
+//! - Whatever must happen when a client disconnects is in `Drop`.
 
+pub mod admin;
+pub mod app;
 pub mod balance;
 pub mod breaker;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod error;
+pub mod listener;
+pub mod live;
 pub mod message;
 pub mod policy;
 pub mod proxy;
 pub mod reload;
 pub mod route;
+pub mod shared;
+pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
+pub mod upstream;
+pub mod worker;

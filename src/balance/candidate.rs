@@ -80,11 +80,7 @@ pub fn slow_start_permille(since: Duration, slow_start: Duration) -> u16 {
 }
 
 /// The candidate at `index` if it can be picked. An index beyond the members is none.
-pub(super) fn pickable<C: Candidates + ?Sized>(
-    candidates: &C,
-    index: usize,
-    exclude: &[usize],
-) -> Option<Candidate> {
+pub(super) fn pickable<C: Candidates + ?Sized>(candidates: &C, index: usize, exclude: &[usize]) -> Option<Candidate> {
     if index >= candidates.len() || exclude.contains(&index) {
         return None;
     }
@@ -97,9 +93,8 @@ pub(super) fn pickables<C: Candidates + ?Sized>(
     exclude: &[usize],
 ) -> impl Iterator<Item = (usize, Candidate)> {
     let all = move || {
-        (0..candidates.len()).filter_map(move |index| {
-            pickable(candidates, index, exclude).map(|candidate| (index, candidate))
-        })
+        (0..candidates.len())
+            .filter_map(move |index| pickable(candidates, index, exclude).map(|candidate| (index, candidate)))
     };
     let backups = all().all(|(_, candidate)| candidate.backup);
     all().filter(move |(_, candidate)| candidate.backup == backups)
@@ -112,9 +107,7 @@ pub(super) fn by_share<C: Candidates + ?Sized>(
     skip: Option<usize>,
     fraction: u64,
 ) -> Option<(usize, Candidate)> {
-    let total = others(candidates, exclude, skip)
-        .map(|(_, candidate)| candidate.share())
-        .sum::<u64>();
+    let total = others(candidates, exclude, skip).map(|(_, candidate)| candidate.share()).sum::<u64>();
     let mut point = ((u128::from(fraction) * u128::from(total)) >> 64) as u64;
     let found = others(candidates, exclude, skip).find(|(_, candidate)| {
         let share = candidate.share();
@@ -141,10 +134,7 @@ mod tests {
     #[test]
     fn slow_start_grows_from_a_tenth_to_all() {
         let at = |ms| slow_start_permille(Duration::from_millis(ms), Duration::from_secs(10));
-        assert_eq!(
-            [at(0), at(5_000), at(9_999), at(10_000)],
-            [100, 550, 999, 1000]
-        );
+        assert_eq!([at(0), at(5_000), at(9_999), at(10_000)], [100, 550, 999, 1000]);
         assert_eq!(slow_start_permille(Duration::ZERO, Duration::ZERO), 1000);
     }
 }

@@ -73,12 +73,7 @@ impl Ejection {
 
     /// Counts what the endpoint did with one request. `may_eject` is asked only when it is about to be ejected: whether
     /// another endpoint is left standing. If not, it is asked again at the next failure.
-    pub fn record(
-        &self,
-        success: bool,
-        now: Instant,
-        may_eject: impl FnOnce() -> bool,
-    ) -> Option<EjectionEvent> {
+    pub fn record(&self, success: bool, now: Instant, may_eject: impl FnOnce() -> bool) -> Option<EjectionEvent> {
         if success && !self.stained.load(Relaxed) {
             return None;
         }
@@ -135,32 +130,19 @@ impl Ejection {
     }
 
     fn eject(&self, inner: &mut Inner, now: Instant) -> EjectionEvent {
-        let recent = self
-            .back_since(now)
-            .is_some_and(|since| since < inner.length);
+        let recent = self.back_since(now).is_some_and(|since| since < inner.length);
         let in_a_row = inner.ejections > 0 && (recent || !inner.succeeded_since);
-        inner.ejections = if in_a_row {
-            inner.ejections.saturating_add(1)
-        } else {
-            1
-        };
-        inner.length = self
-            .settings
-            .base
-            .saturating_mul(inner.ejections)
-            .min(self.settings.max.max(self.settings.base));
+        inner.ejections = if in_a_row { inner.ejections.saturating_add(1) } else { 1 };
+        inner.length =
+            self.settings.base.saturating_mul(inner.ejections).min(self.settings.max.max(self.settings.base));
         inner.failures = 0;
         inner.succeeded_since = false;
         inner.away = true;
         // The first success after the return has to be noted.
         self.stained.store(true, Relaxed);
         let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
-        self.until_ns
-            .store(self.nanos(now).saturating_add(length_ns), Relaxed);
-        EjectionEvent::Ejected {
-            length: inner.length,
-            in_a_row: inner.ejections,
-        }
+        self.until_ns.store(self.nanos(now).saturating_add(length_ns), Relaxed);
+        EjectionEvent::Ejected { length: inner.length, in_a_row: inner.ejections }
     }
 
     /// Begins with 1, since 0 means never.
@@ -195,15 +177,8 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = Instant::now();
-            let settings = EjectionSettings {
-                failures: NonZeroU32::new(3),
-                base: 30 * SECOND,
-                max: 100 * SECOND,
-            };
-            Self {
-                ejection: Ejection::new(settings, now),
-                now,
-            }
+            let settings = EjectionSettings { failures: NonZeroU32::new(3), base: 30 * SECOND, max: 100 * SECOND };
+            Self { ejection: Ejection::new(settings, now), now }
         }
 
         fn fail(&self) -> Option<EjectionEvent> {
@@ -254,10 +229,7 @@ mod tests {
         bench.eject();
         assert_eq!(bench.ejection.poll(bench.now), None);
         bench.now += 30 * SECOND;
-        assert_eq!(
-            bench.ejection.poll(bench.now),
-            Some(EjectionEvent::Restored)
-        );
+        assert_eq!(bench.ejection.poll(bench.now), Some(EjectionEvent::Restored));
         assert_eq!(bench.ejection.poll(bench.now), None);
         bench.eject();
         bench.now += 60 * SECOND;
@@ -318,10 +290,7 @@ mod tests {
     fn restoring_takes_it_back_at_once_and_keeps_the_row() {
         let bench = Bench::new();
         bench.eject();
-        assert_eq!(
-            bench.ejection.restore(bench.now),
-            Some(EjectionEvent::Restored)
-        );
+        assert_eq!(bench.ejection.restore(bench.now), Some(EjectionEvent::Restored));
         assert!(!bench.ejected());
         assert_eq!(bench.eject(), (60, 2));
     }
@@ -339,11 +308,7 @@ mod tests {
     #[test]
     fn without_failures_configured_nothing_is_ejected() {
         let now = Instant::now();
-        let settings = EjectionSettings {
-            failures: None,
-            base: SECOND,
-            max: SECOND,
-        };
+        let settings = EjectionSettings { failures: None, base: SECOND, max: SECOND };
         let ejection = Ejection::new(settings, now);
         for _ in 0..100 {
             assert_eq!(ejection.record(false, now, || true), None);

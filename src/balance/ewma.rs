@@ -23,11 +23,7 @@ impl Ewma {
     /// Nothing observed yet. After `decay` of quiet 37 % are left.
     #[must_use]
     pub fn new(decay: Duration, now: Instant) -> Self {
-        Self {
-            epoch: now,
-            decay_ms: (decay.as_secs_f32() * 1000.0).max(1.0),
-            word: AtomicU64::new(0),
-        }
+        Self { epoch: now, decay_ms: (decay.as_secs_f32() * 1000.0).max(1.0), word: AtomicU64::new(0) }
     }
 
     pub fn observe(&self, latency: Duration, now: Instant) {

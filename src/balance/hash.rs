@@ -27,40 +27,23 @@ impl Hash {
             .map(|index| (index as u32, members.at(index)))
             .filter(|(_, member)| !member.backup)
             .collect();
-        let even = primaries
-            .windows(2)
-            .all(|pair| pair[0].1.weight == pair[1].1.weight);
+        let even = primaries.windows(2).all(|pair| pair[0].1.weight == pair[1].1.weight);
         let winner = |slot| {
             let draw = |member: &Candidate| draw(slot, member.key);
             if even {
                 // Without weights the least -ln(u) is the greatest u.
-                primaries
-                    .iter()
-                    .rev()
-                    .max_by_key(|(_, member)| draw(member))
+                primaries.iter().rev().max_by_key(|(_, member)| draw(member))
             } else {
                 primaries.iter().min_by(|(_, a), (_, b)| {
-                    score(slot, a, u64::from(a.weight)).total_cmp(&score(
-                        slot,
-                        b,
-                        u64::from(b.weight),
-                    ))
+                    score(slot, a, u64::from(a.weight)).total_cmp(&score(slot, b, u64::from(b.weight)))
                 })
             }
         };
-        let winners =
-            (0..1 << SLOT_BITS).map(|slot| winner(slot).map_or(NOBODY, |(index, _)| *index));
-        Self {
-            winners: winners.collect(),
-        }
+        let winners = (0..1 << SLOT_BITS).map(|slot| winner(slot).map_or(NOBODY, |(index, _)| *index));
+        Self { winners: winners.collect() }
     }
 
-    pub(super) fn pick<C: Candidates + ?Sized>(
-        &self,
-        candidates: &C,
-        hash: u64,
-        exclude: &[usize],
-    ) -> Option<usize> {
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, hash: u64, exclude: &[usize]) -> Option<usize> {
         // Mixed once more: the caller's hash may be a mere number.
         let slot = mix(hash.wrapping_add(GOLDEN)) >> (64 - SLOT_BITS);
         let index = self.winners[slot as usize] as usize;
@@ -72,11 +55,7 @@ impl Hash {
 }
 
 #[cold]
-fn draw_again<C: Candidates + ?Sized>(
-    candidates: &C,
-    slot: u64,
-    exclude: &[usize],
-) -> Option<usize> {
+fn draw_again<C: Candidates + ?Sized>(candidates: &C, slot: u64, exclude: &[usize]) -> Option<usize> {
     pickables(candidates, exclude)
         .map(|(index, candidate)| (index, score(slot, &candidate, candidate.share())))
         .min_by(|(_, a), (_, b)| a.total_cmp(b))

@@ -31,11 +31,7 @@ impl RetryBudget {
     /// `share`: 0 to 1, of live requests.
     #[must_use]
     pub fn new(share: f64) -> Self {
-        Self {
-            share,
-            live: AtomicUsize::new(0),
-            retries: AtomicUsize::new(0),
-        }
+        Self { share, live: AtomicUsize::new(0), retries: AtomicUsize::new(0) }
     }
 
     /// Retries that may be on their way now.
@@ -63,9 +59,7 @@ impl<B: Deref<Target = RetryBudget> + Clone> Live<B> {
     /// Asks for one further try of this request; `None` when the budget is used up.
     pub fn retry(&self) -> Option<Retry<B>> {
         let limit = self.0.limit();
-        let taken = self.0.retries.fetch_update(Relaxed, Relaxed, |retries| {
-            (retries < limit).then_some(retries + 1)
-        });
+        let taken = self.0.retries.fetch_update(Relaxed, Relaxed, |retries| (retries < limit).then_some(retries + 1));
         taken.is_ok().then(|| Retry(self.0.clone()))
     }
 }

@@ -27,19 +27,10 @@ impl RoundRobin {
             .filter(|(_, member)| !member.backup)
             .map(|(index, member)| (index, u64::from(member.weight.max(1))))
             .collect();
-        Self {
-            sequence: smooth(&places(&primaries)),
-            place: AtomicU64::new(0),
-            detours: AtomicU64::new(0),
-        }
+        Self { sequence: smooth(&places(&primaries)), place: AtomicU64::new(0), detours: AtomicU64::new(0) }
     }
 
-    pub(super) fn pick<C: Candidates + ?Sized>(
-        &self,
-        candidates: &C,
-        seed: u64,
-        exclude: &[usize],
-    ) -> Option<usize> {
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, seed: u64, exclude: &[usize]) -> Option<usize> {
         if !self.sequence.is_empty() {
             let place = self.place.fetch_add(1, Relaxed) % self.sequence.len() as u64;
             let index = self.sequence[place as usize] as usize;
@@ -61,19 +52,13 @@ impl RoundRobin {
 
 /// Weights as numbers of places: without their common divisor, and scaled down where there are too many.
 fn places(members: &[(u32, u64)]) -> Vec<(u32, i64)> {
-    let divisor = members
-        .iter()
-        .fold(0, |divisor, (_, weight)| gcd(divisor, *weight))
-        .max(1);
+    let divisor = members.iter().fold(0, |divisor, (_, weight)| gcd(divisor, *weight)).max(1);
     let total: u64 = members.iter().map(|(_, weight)| weight / divisor).sum();
     let scaled = |weight: u64| match weight / divisor {
         weight if total <= PLACES_MAX => weight,
         weight => ((weight * PLACES_MAX + total / 2) / total).max(1),
     };
-    members
-        .iter()
-        .map(|&(index, weight)| (index, scaled(weight) as i64))
-        .collect()
+    members.iter().map(|&(index, weight)| (index, scaled(weight) as i64)).collect()
 }
 
 /// At each place everyone earns its weight; the richest takes the place and pays the sum of all.

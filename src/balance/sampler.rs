@@ -23,9 +23,7 @@ impl Sampler {
             .filter(|(_, member)| !member.backup)
             .map(|(index, member)| (index, u64::from(member.weight.max(1))))
             .collect();
-        Self {
-            slots: slots(&primaries),
-        }
+        Self { slots: slots(&primaries) }
     }
 
     /// `None` when there is no primary.
@@ -34,29 +32,17 @@ impl Sampler {
         let at = ((high * self.slots.len() as u64) >> 32) as usize;
         let slot = self.slots.get(at)?;
         // `own` is at most 2³² - 1, so a full slot names itself as its alias.
-        Some(if low < slot.own {
-            slot.index
-        } else {
-            slot.alias
-        } as usize)
+        Some(if low < slot.own { slot.index } else { slot.alias } as usize)
     }
 }
 
 fn slots(members: &[(u32, u64)]) -> Box<[Slot]> {
     let count = members.len() as u64;
     let total: u64 = members.iter().map(|(_, weight)| weight).sum();
-    let mut slots: Vec<_> = members
-        .iter()
-        .map(|&(index, _)| Slot {
-            own: u32::MAX,
-            index,
-            alias: index,
-        })
-        .collect();
+    let mut slots: Vec<_> = members.iter().map(|&(index, _)| Slot { own: u32::MAX, index, alias: index }).collect();
     // Scaled by their number, a slot of average weight holds `total`.
     let mut scaled: Vec<_> = members.iter().map(|(_, weight)| weight * count).collect();
-    let (mut small, mut large): (Vec<_>, Vec<_>) =
-        (0..members.len()).partition(|&slot| scaled[slot] < total);
+    let (mut small, mut large): (Vec<_>, Vec<_>) = (0..members.len()).partition(|&slot| scaled[slot] < total);
     while let (Some(poor), Some(&rich)) = (small.pop(), large.last()) {
         slots[poor].own = ((scaled[poor] << 32) / total) as u32;
         slots[poor].alias = slots[rich].index;

@@ -3,12 +3,7 @@
 use super::random::SplitMix;
 use super::*;
 
-const KINDS: [Kind; 4] = [
-    Kind::RoundRobin,
-    Kind::LeastRequests,
-    Kind::PeakEwma,
-    Kind::Hash,
-];
+const KINDS: [Kind; 4] = [Kind::RoundRobin, Kind::LeastRequests, Kind::PeakEwma, Kind::Hash];
 
 fn endpoint(index: usize, weight: u32) -> Candidate {
     Candidate {
@@ -23,11 +18,7 @@ fn endpoint(index: usize, weight: u32) -> Candidate {
 }
 
 fn endpoints(weights: &[u32]) -> Vec<Candidate> {
-    weights
-        .iter()
-        .enumerate()
-        .map(|(index, weight)| endpoint(index, *weight))
-        .collect()
+    weights.iter().enumerate().map(|(index, weight)| endpoint(index, *weight)).collect()
 }
 
 /// How often each is picked in `picks` picks.
@@ -67,16 +58,7 @@ fn deviation(counts: &[usize], shares: &[f64]) -> f64 {
 
 fn shares(candidates: &[Candidate]) -> Vec<f64> {
     let share = |c: &Candidate| f64::from(c.weight) * f64::from(c.ramp_permille);
-    candidates
-        .iter()
-        .map(|c| {
-            if c.available && !c.backup {
-                share(c)
-            } else {
-                0.0
-            }
-        })
-        .collect()
+    candidates.iter().map(|c| if c.available && !c.backup { share(c) } else { 0.0 }).collect()
 }
 
 /// Chi-square for random choice (99.99 % quantiles below), 5 % of the share where a table or a sequence is laid out.
@@ -211,12 +193,7 @@ fn round_robin_stays_even_with_half_of_its_members_away() {
 }
 
 /// Requests arrive one by one and stay for a while; returns the highest number any endpoint had, and the mean.
-fn busiest(
-    strategy: &Strategy,
-    group: &mut [Candidate],
-    stay: usize,
-    requests: usize,
-) -> (u32, f64) {
+fn busiest(strategy: &Strategy, group: &mut [Candidate], stay: usize, requests: usize) -> (u32, f64) {
     let mut random = SplitMix(7);
     let mut live = std::collections::VecDeque::new();
     let mut most = 0;
@@ -304,12 +281,7 @@ fn an_endpoint_that_leaves_moves_its_own_keys_only() {
             let gone = fewer.remove(left);
             let after = places(&Strategy::new(Kind::Hash, &fewer), &fewer);
             let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-            assert!(
-                before
-                    .iter()
-                    .zip(&after)
-                    .all(|(a, b)| a == b || *a == gone.key)
-            );
+            assert!(before.iter().zip(&after).all(|(a, b)| a == b || *a == gone.key));
             let share = f64::from(gone.weight) / weights.iter().sum::<u32>() as f64;
             let moved = moved as f64 / 20_000.0;
             assert!((moved / share - 1.0).abs() < 0.12, "{moved} of {share}");
@@ -353,10 +325,7 @@ fn slow_start_gives_a_hash_its_keys_back_one_after_the_other() {
     for permille in [100, 300, 700, 1000] {
         let mut now = group.clone();
         now[3].ramp_permille = permille;
-        let has: Vec<_> = places(&strategy, &now)
-            .iter()
-            .map(|at| *at == key)
-            .collect();
+        let has: Vec<_> = places(&strategy, &now).iter().map(|at| *at == key).collect();
         assert!(had.iter().zip(&has).all(|(had, has)| !had || *has));
         had = has;
     }
@@ -366,9 +335,7 @@ fn slow_start_gives_a_hash_its_keys_back_one_after_the_other() {
 fn a_hash_spreads_two_hundred_endpoints() {
     let group = endpoints(&[1; 200]);
     let counts = histogram(&Strategy::new(Kind::Hash, &group), &group, 400_000);
-    let deviations = counts
-        .iter()
-        .map(|&count| (count as f64 / 2000.0 - 1.0).powi(2));
+    let deviations = counts.iter().map(|&count| (count as f64 / 2000.0 - 1.0).powi(2));
     let spread = (deviations.sum::<f64>() / 200.0).sqrt();
     // √(200 ÷ 16,384) = 11 % from the table, 2 % from the sample
     assert!(spread < 0.14, "{spread}");

@@ -28,38 +28,23 @@ pub struct PeakEwma {
 
 impl LeastRequests {
     pub(super) fn new<C: Candidates + ?Sized>(members: &C) -> Self {
-        Self {
-            sampler: Sampler::new(members),
-        }
+        Self { sampler: Sampler::new(members) }
     }
 
-    pub(super) fn pick<C: Candidates + ?Sized>(
-        &self,
-        candidates: &C,
-        seed: u64,
-        exclude: &[usize],
-    ) -> Option<usize> {
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, seed: u64, exclude: &[usize]) -> Option<usize> {
         // a ÷ share(a) <= b ÷ share(b), without dividing
-        let first_wins = |a: &Candidate, b: &Candidate| {
-            u64::from(a.in_flight) * b.share() <= u64::from(b.in_flight) * a.share()
-        };
+        let first_wins =
+            |a: &Candidate, b: &Candidate| u64::from(a.in_flight) * b.share() <= u64::from(b.in_flight) * a.share();
         pick(&self.sampler, candidates, seed, exclude, first_wins)
     }
 }
 
 impl PeakEwma {
     pub(super) fn new<C: Candidates + ?Sized>(members: &C) -> Self {
-        Self {
-            sampler: Sampler::new(members),
-        }
+        Self { sampler: Sampler::new(members) }
     }
 
-    pub(super) fn pick<C: Candidates + ?Sized>(
-        &self,
-        candidates: &C,
-        seed: u64,
-        exclude: &[usize],
-    ) -> Option<usize> {
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, seed: u64, exclude: &[usize]) -> Option<usize> {
         let first_wins = |a: &Candidate, b: &Candidate| ewma_load(a) <= ewma_load(b);
         pick(&self.sampler, candidates, seed, exclude, first_wins)
     }
@@ -90,11 +75,7 @@ fn pick<C: Candidates + ?Sized>(
             None => first = Some(drawn),
             Some(first) if first.0 == drawn.0 => (),
             Some(first) => {
-                return Some(if first_wins(&first.1, &drawn.1) {
-                    first.0
-                } else {
-                    drawn.0
-                });
+                return Some(if first_wins(&first.1, &drawn.1) { first.0 } else { drawn.0 });
             }
         }
     }
@@ -126,9 +107,5 @@ fn scan<C: Candidates + ?Sized>(
     let Some(second) = by_share(candidates, exclude, Some(first.0), random.next()) else {
         return Some(first.0);
     };
-    Some(if first_wins(&first.1, &second.1) {
-        first.0
-    } else {
-        second.0
-    })
+    Some(if first_wins(&first.1, &second.1) { first.0 } else { second.0 })
 }

@@ -129,8 +129,7 @@ impl Breaker {
     /// # Errors
     /// As [`Breaker::try_acquire`].
     pub fn try_acquire_owned(self: &Arc<Self>, now: Instant) -> Result<OwnedPermit, Rejected> {
-        self.admit(now)
-            .map(|ticket| Permit::new(Arc::clone(self), ticket))
+        self.admit(now).map(|ticket| Permit::new(Arc::clone(self), ticket))
     }
 
     /// Opens whatever the state and the rules say, until the time given, or until [`Breaker::reset`]. After the time
@@ -226,11 +225,7 @@ impl Breaker {
             Admission::Refused(retry_after) => {
                 self.rejected.fetch_add(1, Relaxed);
                 let rejected = Rejected { retry_after, state };
-                if self.settings.shadow {
-                    Ok(Ticket::bystander(word, rejected))
-                } else {
-                    Err(rejected)
-                }
+                if self.settings.shadow { Ok(Ticket::bystander(word, rejected)) } else { Err(rejected) }
             }
         }
     }
@@ -240,11 +235,7 @@ impl Breaker {
             return; // counted as rejected, as if it had been
         }
         let failure = outcome.is_failure(self.settings.slow_call);
-        let counter = if failure {
-            &self.failed
-        } else {
-            &self.successful
-        };
+        let counter = if failure { &self.failed } else { &self.successful };
         counter.fetch_add(1, Relaxed);
 
         let word = self.word.load(SeqCst);
@@ -292,8 +283,7 @@ impl Breaker {
             Some(self.open(&mut inner, Reason::ProbeFailed, now))
         } else {
             inner.probes_succeeded += 1;
-            (inner.probes_succeeded >= self.settings.probes.get())
-                .then(|| self.recover(&mut inner, now))
+            (inner.probes_succeeded >= self.settings.probes.get()).then(|| self.recover(&mut inner, now))
         };
         drop(inner);
         self.tell(transition);
@@ -325,9 +315,7 @@ impl Breaker {
     }
 
     fn too_many_in_a_row(&self, in_a_row: u32) -> bool {
-        self.settings
-            .failures
-            .is_some_and(|limit| in_a_row >= limit.get())
+        self.settings.failures.is_some_and(|limit| in_a_row >= limit.get())
     }
 
     /// Counts into the window and weighs it. A success can complete `min_requests`, so it is asked as well.
@@ -392,15 +380,9 @@ impl Breaker {
         let from = State::of(word);
         // What was admitted while ramping is of the same kind as what comes after: it keeps counting.
         let step = u64::from(!(from == State::Ramp && to == State::Closed));
-        self.word
-            .store((generation(word) + step) << State::BITS | to.bits(), SeqCst);
+        self.word.store((generation(word) + step) << State::BITS | to.bits(), SeqCst);
         inner.sequence += 1;
-        Transition {
-            from,
-            to,
-            reason,
-            sequence: inner.sequence,
-        }
+        Transition { from, to, reason, sequence: inner.sequence }
     }
 
     fn tell(&self, transition: Option<Transition>) {

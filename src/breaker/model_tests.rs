@@ -52,17 +52,13 @@ impl Reference {
     fn state(&mut self, now_ns: u64) -> State {
         let ramp_ms = self.settings.ramp.as_millis() as u64;
         match self.chapters.last().unwrap().0 {
-            Chapter::Open {
-                until_ns: Some(until),
-            } if until <= now_ns => {
+            Chapter::Open { until_ns: Some(until) } if until <= now_ns => {
                 self.turn(Chapter::HalfOpen);
                 State::HalfOpen
             }
             Chapter::Open { .. } => State::Open,
             Chapter::HalfOpen => State::HalfOpen,
-            Chapter::Closed {
-                ramp_since_ms: Some(since),
-            } if now_ns / 1_000_000 < since + ramp_ms => State::Ramp,
+            Chapter::Closed { ramp_since_ms: Some(since) } if now_ns / 1_000_000 < since + ramp_ms => State::Ramp,
             Chapter::Closed { .. } => {
                 self.opens = 0;
                 State::Closed
@@ -80,9 +76,7 @@ impl Reference {
 
     fn failed(&self, outcome: Outcome) -> bool {
         match outcome {
-            Outcome::Success { latency } => {
-                self.settings.slow_call.is_some_and(|slow| latency > slow)
-            }
+            Outcome::Success { latency } => self.settings.slow_call.is_some_and(|slow| latency > slow),
             _ => true,
         }
     }
@@ -119,11 +113,7 @@ impl Reference {
         };
         let at_ms = now_ns / 1_000_000;
         self.events().push(Event::Finished { at_ms, outcome });
-        if held.probe {
-            self.judge_probe(outcome, at_ms)
-        } else {
-            self.judge(at_ms)
-        }
+        if held.probe { self.judge_probe(outcome, at_ms) } else { self.judge(at_ms) }
     }
 
     fn judge_probe(&mut self, outcome: Outcome, at_ms: u64) -> bool {
@@ -145,22 +135,11 @@ impl Reference {
         let in_a_row = self.in_a_row();
         let last = outcomes.last().unwrap().1;
         let counts = self.failed(last) && last != Outcome::TooManyRequests;
-        if counts
-            && self
-                .settings
-                .failures
-                .is_some_and(|limit| in_a_row >= limit.get())
-        {
+        if counts && self.settings.failures.is_some_and(|limit| in_a_row >= limit.get()) {
             return true;
         }
-        let recent: Vec<_> = outcomes
-            .iter()
-            .filter(|(then, _)| at_ms / bucket_ms - then / bucket_ms < 10)
-            .collect();
-        let bad = recent
-            .iter()
-            .filter(|(_, outcome)| self.failed(*outcome))
-            .count();
+        let recent: Vec<_> = outcomes.iter().filter(|(then, _)| at_ms / bucket_ms - then / bucket_ms < 10).collect();
+        let bad = recent.iter().filter(|(_, outcome)| self.failed(*outcome)).count();
         self.settings.failure_ratio.is_some_and(|ratio| {
             bad > 0
                 && recent.len() >= self.settings.min_requests.get() as usize
@@ -180,15 +159,12 @@ impl Reference {
     fn in_a_row(&self) -> u32 {
         let outcomes = self.outcomes();
         let row = outcomes.iter().rev().map(|(_, outcome)| *outcome);
-        row.filter(|outcome| *outcome != Outcome::TooManyRequests)
-            .take_while(|outcome| self.failed(*outcome))
-            .count() as u32
+        row.filter(|outcome| *outcome != Outcome::TooManyRequests).take_while(|outcome| self.failed(*outcome)).count()
+            as u32
     }
 
     fn open_ns(&self) -> u64 {
-        let doubled = (0..self.opens).fold(self.settings.open, |length, _| {
-            (length * 2).min(self.settings.max_open)
-        });
+        let doubled = (0..self.opens).fold(self.settings.open, |length, _| (length * 2).min(self.settings.max_open));
         doubled.as_nanos() as u64
     }
 }
@@ -230,18 +206,8 @@ fn settings() -> impl Strategy<Value = Settings> {
         prop_oneof![Just(0_u64), 1_u64..3000],
         any::<bool>(),
     )
-        .prop_map(
-            |(
-                failures,
-                failure_ratio,
-                min_requests,
-                window,
-                slow_call,
-                open,
-                probes,
-                ramp_ms,
-                shadow,
-            )| Settings {
+        .prop_map(|(failures, failure_ratio, min_requests, window, slow_call, open, probes, ramp_ms, shadow)| {
+            Settings {
                 failures,
                 failure_ratio,
                 min_requests,
@@ -252,8 +218,8 @@ fn settings() -> impl Strategy<Value = Settings> {
                 probes,
                 ramp: Duration::from_millis(ramp_ms),
                 shadow,
-            },
-        )
+            }
+        })
 }
 
 /// The breaker, the reference, and the permits at hand.
@@ -275,12 +241,7 @@ impl Pair {
             breaker: Breaker::new(settings.clone(), seed, start),
             reference: Reference {
                 settings,
-                chapters: vec![(
-                    Chapter::Closed {
-                        ramp_since_ms: None,
-                    },
-                    Vec::new(),
-                )],
+                chapters: vec![(Chapter::Closed { ramp_since_ms: None }, Vec::new())],
                 opens: 0,
                 totals: [0; 3],
             },
@@ -312,38 +273,24 @@ fn acquire<'a>(
     if let Some(rejected) = rejected {
         reference.totals[2] += 1;
         prop_assert_eq!(rejected.state, reference.state(now_ns));
-        if let Chapter::Open {
-            until_ns: Some(until),
-        } = reference.chapters.last().unwrap().0
-        {
+        if let Chapter::Open { until_ns: Some(until) } = reference.chapters.last().unwrap().0 {
             prop_assert_eq!(rejected.retry_after.as_nanos() as u64, until - now_ns);
         }
     }
     if let Ok(permit) = answer {
         let probe = permit.is_probe();
-        prop_assert_eq!(
-            probe,
-            rejected.is_none() && reference.state(now_ns) == State::HalfOpen
-        );
+        prop_assert_eq!(probe, rejected.is_none() && reference.state(now_ns) == State::HalfOpen);
         if probe {
             reference.events().push(Event::ProbeOut);
         }
-        let held = Held {
-            chapter: reference.chapters.len() - 1,
-            probe,
-        };
+        let held = Held { chapter: reference.chapters.len() - 1, probe };
         permits.push((permit, rejected.is_none().then_some(held)));
     }
     Ok(())
 }
 
 fn run(settings: Settings, seed: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let Pair {
-        start,
-        mut now_ms,
-        breaker,
-        mut reference,
-    } = Pair::new(settings, seed);
+    let Pair { start, mut now_ms, breaker, mut reference } = Pair::new(settings, seed);
     let mut permits: Permits<'_> = Vec::new();
     for step in steps {
         let (now, now_ns) = (now_of(start, now_ms), now_ms * 1_000_000);
@@ -359,48 +306,28 @@ fn run(settings: Settings, seed: u64, steps: Vec<Step>) -> Result<(), TestCaseEr
                 }
                 if held.is_some_and(|held| reference.finish(held, outcome, now_ns)) {
                     let open_ns = reference.open_ns();
-                    let left = breaker
-                        .view(now)
-                        .next_attempt
-                        .map(|left| left.as_nanos() as u64);
-                    prop_assert!(
-                        left.is_some_and(
-                            |left| left >= open_ns && left <= open_ns + open_ns / 10 + 1
-                        )
-                    );
+                    let left = breaker.view(now).next_attempt.map(|left| left.as_nanos() as u64);
+                    prop_assert!(left.is_some_and(|left| left >= open_ns && left <= open_ns + open_ns / 10 + 1));
                     reference.opens += 1;
-                    reference.turn(Chapter::Open {
-                        until_ns: left.map(|left| now_ns + left),
-                    });
+                    reference.turn(Chapter::Open { until_ns: left.map(|left| now_ns + left) });
                 }
             }
             Step::ForceOpen(ms) => {
                 breaker.force_open(now, ms.map(|ms| now_of(start, now_ms + ms)));
                 reference.opens = reference.opens.max(1);
-                reference.turn(Chapter::Open {
-                    until_ns: ms.map(|ms| now_ns + ms * 1_000_000),
-                });
+                reference.turn(Chapter::Open { until_ns: ms.map(|ms| now_ns + ms * 1_000_000) });
             }
             Step::Reset => {
                 breaker.reset(now);
                 reference.opens = 0;
-                reference.turn(Chapter::Closed {
-                    ramp_since_ms: None,
-                });
+                reference.turn(Chapter::Closed { ramp_since_ms: None });
             }
         }
         let (now, now_ns) = (now_of(start, now_ms), now_ms * 1_000_000);
         let view = breaker.view(now);
         prop_assert_eq!(view.state, reference.state(now_ns));
         let [successful, failed, rejected] = reference.totals;
-        prop_assert_eq!(
-            view.statistics,
-            Statistics {
-                successful,
-                failed,
-                rejected
-            }
-        );
+        prop_assert_eq!(view.statistics, Statistics { successful, failed, rejected });
         prop_assert_eq!(view.statistics.total(), successful + failed + rejected);
         if view.state == State::Closed {
             prop_assert_eq!(view.failures, reference.in_a_row());

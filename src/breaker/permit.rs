@@ -45,11 +45,7 @@ pub type OwnedPermit = Permit<Arc<Breaker>>;
 
 impl<B: Deref<Target = Breaker>> Permit<B> {
     pub(super) fn new(breaker: B, ticket: Ticket) -> Self {
-        Self {
-            breaker,
-            ticket,
-            recorded: false,
-        }
+        Self { breaker, ticket, recorded: false }
     }
 
     /// Reports what the upstream did. To be called when the response head is there or is known not to come.
@@ -99,26 +95,14 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn request(word: u64) -> Self {
-        Self {
-            word,
-            probe: false,
-            would_reject: None,
-        }
+        Self { word, probe: false, would_reject: None }
     }
 
     pub(super) fn probe(word: u64) -> Self {
-        Self {
-            word,
-            probe: true,
-            would_reject: None,
-        }
+        Self { word, probe: true, would_reject: None }
     }
 
     pub(super) fn bystander(word: u64, rejected: Rejected) -> Self {
-        Self {
-            word,
-            probe: false,
-            would_reject: Some(rejected),
-        }
+        Self { word, probe: false, would_reject: Some(rejected) }
     }
 }

@@ -54,8 +54,6 @@ impl Settings {
     /// How long the open after `opens` earlier ones of the same outage lasts, before jitter.
     pub(super) fn open_time(&self, opens: u32) -> Duration {
         let factor = 1_u32.checked_shl(opens).unwrap_or(u32::MAX);
-        self.open
-            .saturating_mul(factor)
-            .min(self.max_open.max(self.open))
+        self.open.saturating_mul(factor).min(self.max_open.max(self.open))
     }
 }

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-const OK: Outcome = Outcome::Success {
-    latency: Duration::from_millis(5),
-};
+const OK: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
 const FAILURE: Outcome = Outcome::Failure;
 const LIMITED: Outcome = Outcome::TooManyRequests;
 
@@ -28,21 +26,12 @@ fn secs(value: u64) -> Duration {
 
 /// Only the rule of three failures in a row.
 fn in_a_row() -> Settings {
-    Settings {
-        failures: Some(count(3)),
-        failure_ratio: None,
-        ..Settings::default()
-    }
+    Settings { failures: Some(count(3)), failure_ratio: None, ..Settings::default() }
 }
 
 /// Only the rule of half of at least four.
 fn ratio() -> Settings {
-    Settings {
-        failures: None,
-        failure_ratio: Some(0.5),
-        min_requests: count(4),
-        ..Settings::default()
-    }
+    Settings { failures: None, failure_ratio: Some(0.5), min_requests: count(4), ..Settings::default() }
 }
 
 impl Bench {
@@ -51,12 +40,7 @@ impl Bench {
         let said = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&said);
         let observer = move |transition| sink.lock().unwrap().push(transition);
-        Self {
-            breaker: Arc::new(Breaker::with_observer(settings, 7, start, observer)),
-            start,
-            now: start,
-            said,
-        }
+        Self { breaker: Arc::new(Breaker::with_observer(settings, 7, start, observer)), start, now: start, said }
     }
 
     fn acquire(&self) -> Result<OwnedPermit, Rejected> {
@@ -116,10 +100,7 @@ fn closed_opens_at_consecutive_failures() {
     bench.call(FAILURE);
     assert_eq!(bench.state(), State::Open);
     assert_eq!(bench.view().failures, 3);
-    assert_eq!(
-        bench.said(),
-        [(State::Closed, State::Open, Reason::ConsecutiveFailures)]
-    );
+    assert_eq!(bench.said(), [(State::Closed, State::Open, Reason::ConsecutiveFailures)]);
 }
 
 #[test]
@@ -130,10 +111,7 @@ fn closed_opens_at_the_failure_ratio() {
     bench.call(FAILURE);
     assert_eq!(bench.state(), State::Closed);
     bench.call(FAILURE);
-    assert_eq!(
-        bench.said(),
-        [(State::Closed, State::Open, Reason::FailureRatio)]
-    );
+    assert_eq!(bench.said(), [(State::Closed, State::Open, Reason::FailureRatio)]);
 }
 
 #[test]
@@ -145,10 +123,7 @@ fn open_becomes_half_open_when_its_time_is_over() {
     assert_eq!(bench.rejected().state, State::Open);
     bench.pass(Duration::from_nanos(1));
     assert!(bench.permit().is_probe());
-    assert_eq!(
-        bench.said()[1..],
-        [(State::Open, State::HalfOpen, Reason::Elapsed)]
-    );
+    assert_eq!(bench.said()[1..], [(State::Open, State::HalfOpen, Reason::Elapsed)]);
 }
 
 #[test]
@@ -167,63 +142,41 @@ fn half_open_reopens_for_twice_as_long_when_a_probe_fails() {
     bench.calls(FAILURE, 3);
     for base in [30, 60, 120, 240, 300, 300] {
         let left = bench.view().next_attempt.unwrap();
-        assert!(
-            left >= secs(base) && left <= secs(base).mul_f64(1.1),
-            "{left:?}"
-        );
+        assert!(left >= secs(base) && left <= secs(base).mul_f64(1.1), "{left:?}");
         bench.pass(left);
         bench.call(FAILURE);
     }
     assert_eq!(
         bench.said()[1..3],
-        [
-            (State::Open, State::HalfOpen, Reason::Elapsed),
-            (State::HalfOpen, State::Open, Reason::ProbeFailed)
-        ]
+        [(State::Open, State::HalfOpen, Reason::Elapsed), (State::HalfOpen, State::Open, Reason::ProbeFailed)]
     );
 }
 
 #[test]
 fn half_open_ramps_when_all_probes_succeeded() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(10),
-        probes: count(2),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(10), probes: count(2), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
     assert_eq!(bench.state(), State::HalfOpen);
     bench.call(OK);
     assert_eq!(bench.state(), State::Ramp);
-    assert_eq!(
-        bench.said()[2..],
-        [(State::HalfOpen, State::Ramp, Reason::ProbesSucceeded)]
-    );
+    assert_eq!(bench.said()[2..], [(State::HalfOpen, State::Ramp, Reason::ProbesSucceeded)]);
 }
 
 #[test]
 fn half_open_closes_when_all_probes_succeeded() {
-    let mut bench = Bench::new(Settings {
-        probes: count(3),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { probes: count(3), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.calls(OK, 3);
     assert_eq!(bench.view().failures, 0);
-    assert_eq!(
-        bench.said()[2..],
-        [(State::HalfOpen, State::Closed, Reason::ProbesSucceeded)]
-    );
+    assert_eq!(bench.said()[2..], [(State::HalfOpen, State::Closed, Reason::ProbesSucceeded)]);
 }
 
 #[test]
 fn ramp_closes_when_its_time_is_over() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(10),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
@@ -231,22 +184,13 @@ fn ramp_closes_when_its_time_is_over() {
     assert_eq!(bench.state(), State::Ramp);
     bench.pass(Duration::from_nanos(1));
     assert_eq!(bench.state(), State::Closed);
-    assert_eq!(
-        bench.said()[3..],
-        [(State::Ramp, State::Closed, Reason::Elapsed)]
-    );
+    assert_eq!(bench.said()[3..], [(State::Ramp, State::Closed, Reason::Elapsed)]);
 }
 
 #[test]
 fn ramp_reopens_by_the_rules_and_for_twice_as_long() {
-    for (settings, reason) in [
-        (in_a_row(), Reason::ConsecutiveFailures),
-        (ratio(), Reason::FailureRatio),
-    ] {
-        let mut bench = Bench::new(Settings {
-            ramp: secs(10),
-            ..settings
-        });
+    for (settings, reason) in [(in_a_row(), Reason::ConsecutiveFailures), (ratio(), Reason::FailureRatio)] {
+        let mut bench = Bench::new(Settings { ramp: secs(10), ..settings });
         bench.calls(FAILURE, if reason == Reason::FailureRatio { 4 } else { 3 });
         bench.pass_open();
         bench.call(OK);
@@ -263,10 +207,7 @@ fn ramp_reopens_by_the_rules_and_for_twice_as_long() {
 
 #[test]
 fn every_state_can_be_forced_open_and_reset() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(10),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
     let to = |bench: &mut Bench, state| {
         bench.breaker.reset(bench.now);
         if state != State::Closed {
@@ -292,10 +233,7 @@ fn every_state_can_be_forced_open_and_reset() {
         bench.breaker.reset(bench.now);
         assert_eq!(bench.state(), State::Closed);
         let expected = [(state, State::Closed, Reason::Reset)];
-        assert_eq!(
-            bench.said(),
-            expected[usize::from(state == State::Closed)..]
-        );
+        assert_eq!(bench.said(), expected[usize::from(state == State::Closed)..]);
         bench.call(OK);
     }
 }
@@ -348,10 +286,7 @@ fn too_many_requests_fails_a_probe_only_by_the_rule_that_minds_it() {
 
 #[test]
 fn a_head_later_than_slow_call_is_a_failure() {
-    let bench = Bench::new(Settings {
-        slow_call: Some(secs(1)),
-        ..in_a_row()
-    });
+    let bench = Bench::new(Settings { slow_call: Some(secs(1)), ..in_a_row() });
     let answer = |latency| Outcome::Success { latency };
     bench.calls(answer(secs(1)), 10);
     assert_eq!(bench.view().statistics.failed, 0);
@@ -409,37 +344,26 @@ fn an_outcome_from_an_earlier_state_moves_nothing() {
 
 #[test]
 fn failures_admitted_while_ramping_count_once_closed() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(1),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(1), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
     bench.pass(Duration::from_nanos(999_999_999));
-    let late: Vec<_> = std::iter::from_fn(|| bench.acquire().ok())
-        .take(3)
-        .collect();
+    let late: Vec<_> = std::iter::from_fn(|| bench.acquire().ok()).take(3).collect();
     assert_eq!(late.len(), 3);
     bench.pass(secs(1));
     assert_eq!(bench.state(), State::Closed);
-    late.into_iter()
-        .for_each(|permit| permit.record(FAILURE, bench.now));
+    late.into_iter().for_each(|permit| permit.record(FAILURE, bench.now));
     assert_eq!(bench.state(), State::Open);
 }
 
 #[test]
 fn a_pause_of_five_seconds_opens_nothing_by_itself() {
-    let mut bench = Bench::new(Settings {
-        failures: Some(count(3)),
-        ..ratio()
-    });
+    let mut bench = Bench::new(Settings { failures: Some(count(3)), ..ratio() });
     bench.call(FAILURE);
     let during: Vec<_> = (0..100).map(|_| bench.permit()).collect();
     bench.pass(secs(5));
-    during
-        .into_iter()
-        .for_each(|permit| permit.record(OK, bench.now));
+    during.into_iter().for_each(|permit| permit.record(OK, bench.now));
     bench.call(OK);
     assert_eq!(bench.state(), State::Closed);
 }
@@ -461,10 +385,7 @@ fn half_open_admits_one_probe() {
 
 #[test]
 fn half_open_gives_out_each_probe_once() {
-    let mut bench = Bench::new(Settings {
-        probes: count(3),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { probes: count(3), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
@@ -491,10 +412,7 @@ fn a_dropped_probe_frees_its_slot() {
 
 #[test]
 fn a_probe_of_an_earlier_half_open_frees_no_slot_in_this_one() {
-    let mut bench = Bench::new(Settings {
-        probes: count(2),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { probes: count(2), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     let old = bench.permit();
@@ -574,10 +492,7 @@ fn many_reopens_do_not_overflow() {
 
 #[test]
 fn ramp_lets_a_growing_share_through() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(90),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(90), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
@@ -613,9 +528,7 @@ fn forced_open_without_end_waits_for_a_reset() {
 #[test]
 fn forced_open_with_an_end_becomes_half_open() {
     let mut bench = Bench::new(in_a_row());
-    bench
-        .breaker
-        .force_open(bench.now, Some(bench.now + secs(5)));
+    bench.breaker.force_open(bench.now, Some(bench.now + secs(5)));
     assert_eq!(bench.rejected().retry_after, secs(5));
     bench.pass(secs(5));
     assert!(bench.permit().is_probe());
@@ -623,10 +536,7 @@ fn forced_open_with_an_end_becomes_half_open() {
 
 #[test]
 fn a_breaker_without_rules_opens_only_by_force() {
-    let bench = Bench::new(Settings {
-        failures: None,
-        ..in_a_row()
-    });
+    let bench = Bench::new(Settings { failures: None, ..in_a_row() });
     bench.calls(FAILURE, 1000);
     assert_eq!(bench.state(), State::Closed);
     bench.breaker.force_open(bench.now, None);
@@ -649,10 +559,7 @@ fn a_reset_keeps_the_statistics_and_forgets_the_window() {
 #[test]
 fn shadow_rejects_nothing_and_counts_as_if_it_did() {
     let enforced = Bench::new(in_a_row());
-    let shadow = Bench::new(Settings {
-        shadow: true,
-        ..in_a_row()
-    });
+    let shadow = Bench::new(Settings { shadow: true, ..in_a_row() });
     for bench in [enforced, shadow] {
         let mut bench = bench;
         for _ in 0..10 {
@@ -663,21 +570,14 @@ fn shadow_rejects_nothing_and_counts_as_if_it_did() {
         bench.pass_open();
         bench.call(OK);
         assert_eq!(bench.state(), State::Closed);
-        let expected = Statistics {
-            successful: 1,
-            failed: 3,
-            rejected: 7,
-        };
+        let expected = Statistics { successful: 1, failed: 3, rejected: 7 };
         assert_eq!(bench.view().statistics, expected);
     }
 }
 
 #[test]
 fn shadow_tells_what_it_would_have_done() {
-    let bench = Bench::new(Settings {
-        shadow: true,
-        ..in_a_row()
-    });
+    let bench = Bench::new(Settings { shadow: true, ..in_a_row() });
     bench.calls(FAILURE, 3);
     let rejected = bench.permit().would_reject().unwrap();
     assert_eq!(rejected.state, State::Open);
@@ -700,10 +600,7 @@ fn an_observer_may_look_at_its_breaker() {
 
 #[test]
 fn transitions_are_numbered_and_the_end_of_a_ramp_is_not_said_twice() {
-    let mut bench = Bench::new(Settings {
-        ramp: secs(1),
-        ..in_a_row()
-    });
+    let mut bench = Bench::new(Settings { ramp: secs(1), ..in_a_row() });
     bench.calls(FAILURE, 3);
     bench.pass_open();
     bench.call(OK);
@@ -713,14 +610,7 @@ fn transitions_are_numbered_and_the_end_of_a_ramp_is_not_said_twice() {
     let numbers: Vec<_> = said.iter().map(|t| t.sequence).collect();
     let messages: Vec<_> = said.iter().filter_map(Transition::message).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
-    assert_eq!(
-        messages,
-        [
-            "Circuit breaker opened",
-            "Circuit breaker half-open",
-            "Circuit breaker closed"
-        ]
-    );
+    assert_eq!(messages, ["Circuit breaker opened", "Circuit breaker half-open", "Circuit breaker closed"]);
 }
 
 #[test]

@@ -29,10 +29,7 @@ pub(super) struct Sum {
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
         let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            bucket_ns: (length_ns / BUCKETS).max(1),
-            buckets: [const { AtomicU64::new(0) }; BUCKETS as usize],
-        }
+        Self { bucket_ns: (length_ns / BUCKETS).max(1), buckets: [const { AtomicU64::new(0) }; BUCKETS as usize] }
     }
 
     /// Counts one call at `now_ns`. A call so late that its bucket serves a newer tick is outside the window anyway.

@@ -78,9 +78,7 @@ pub struct Status {
 /// Why it could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    #[error(
-        "--until: {0:?} is neither a time such as 2030-01-31T22:00:00Z nor an hour such as 22:00"
-    )]
+    #[error("--until: {0:?} is neither a time such as 2030-01-31T22:00:00Z nor an hour such as 22:00")]
     NotATime(String),
     #[error("the end, {0}, has passed")]
     Past(String),
@@ -109,19 +107,8 @@ impl CliError {
 ///
 /// # Errors
 /// A time that is none or has passed, or a file that cannot be written, removed or looked at.
-pub fn run(
-    args: &Args,
-    flag: &Path,
-    routes_dir: &Path,
-    retry_after: Duration,
-) -> Result<String, CliError> {
-    let place = Place {
-        flag,
-        routes_dir,
-        retry_after,
-        now: Zoned::now(),
-        by: by(),
-    };
+pub fn run(args: &Args, flag: &Path, routes_dir: &Path, retry_after: Duration) -> Result<String, CliError> {
+    let place = Place { flag, routes_dir, retry_after, now: Zoned::now(), by: by() };
     place.run(args)
 }
 
@@ -149,14 +136,8 @@ impl Place<'_> {
         for (path, what) in self.files(&on.routes) {
             // Changing what a flag says does not begin a new maintenance.
             let begun = look_at(&path).ok().flatten().map(|active| active.since);
-            let flag = Flag {
-                started_at: begun.or(flag.started_at),
-                ..flag.clone()
-            };
-            write_flag(&path, &flag).map_err(|source| CliError::Write {
-                path: path.clone(),
-                source,
-            })?;
+            let flag = Flag { started_at: begun.or(flag.started_at), ..flag.clone() };
+            write_flag(&path, &flag).map_err(|source| CliError::Write { path: path.clone(), source })?;
             said += &format!("maintenance is on for {what} ({})\n", path.display());
         }
         if let Some(until) = flag.until {
@@ -168,13 +149,9 @@ impl Place<'_> {
     fn flag_from(&self, on: &On) -> Result<Flag, CliError> {
         let now = self.now.timestamp();
         let until = match (&on.until, on.duration) {
-            (Some(text), _) => {
-                Some(time::parse(text, &self.now).ok_or_else(|| CliError::NotATime(text.clone()))?)
-            }
+            (Some(text), _) => Some(time::parse(text, &self.now).ok_or_else(|| CliError::NotATime(text.clone()))?),
             (None, Some(duration)) => {
-                let end = now
-                    .checked_add(duration)
-                    .map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
+                let end = now.checked_add(duration).map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
                 Some(time::whole_seconds(end))
             }
             (None, None) => None,
@@ -186,11 +163,7 @@ impl Place<'_> {
             reason: on.reason.clone(),
             started_at: Some(time::whole_seconds(now)),
             until,
-            mode: if on.read_only {
-                Mode::ReadOnly
-            } else {
-                Mode::Full
-            },
+            mode: if on.read_only { Mode::ReadOnly } else { Mode::Full },
             allow: on.allow.clone(),
             grace: on.grace,
             terminate: on.terminate,
@@ -202,10 +175,7 @@ impl Place<'_> {
     fn off(&self, off: &Off) -> Result<String, CliError> {
         let mut said = String::new();
         for (path, what) in self.files(&off.routes) {
-            let removed = remove_flag(&path).map_err(|source| CliError::Remove {
-                path: path.clone(),
-                source,
-            })?;
+            let removed = remove_flag(&path).map_err(|source| CliError::Remove { path: path.clone(), source })?;
             said += &match removed {
                 true => format!("maintenance is off for {what}\n"),
                 false => format!("maintenance was not on for {what}\n"),
@@ -225,25 +195,15 @@ impl Place<'_> {
         if routes.is_empty() {
             return vec![(self.flag.to_owned(), "everything".to_owned())];
         }
-        routes
-            .iter()
-            .map(|name| {
-                (
-                    self.routes_dir.join(format!("{name}.flag")),
-                    format!("route {name}"),
-                )
-            })
-            .collect()
+        routes.iter().map(|name| (self.routes_dir.join(format!("{name}.flag")), format!("route {name}"))).collect()
     }
 }
 
 fn by() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| {
-            let user = std::env::var(name).ok()?;
-            (!user.is_empty()).then_some(user)
-        });
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
+        let user = std::env::var(name).ok()?;
+        (!user.is_empty()).then_some(user)
+    });
     user.map_or_else(|| "cli".to_owned(), |user| format!("cli ({user})"))
 }
 
@@ -258,9 +218,7 @@ fn client_network(text: &str) -> Result<IpNet, String> {
 /// A route's name becomes a file's.
 fn route_name(text: &str) -> Result<String, String> {
     let usable = !text.is_empty() && !text.starts_with('.') && !text.contains(['/', '\0']);
-    usable
-        .then(|| text.to_owned())
-        .ok_or_else(|| "cannot be the name of a flag file".to_owned())
+    usable.then(|| text.to_owned()).ok_or_else(|| "cannot be the name of a flag file".to_owned())
 }
 
 #[cfg(test)]

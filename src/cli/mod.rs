@@ -1,3 +1,115 @@
-//! The command line.
+//! The command line: one file per family of commands.
+//!
+//! Results go to stdout, problems to stderr; exit codes are 0 (done), 1 (it said no) and 2 (wrong use).
 
+mod check;
+mod demo;
 pub mod maintenance;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Loaded, Problems};
+
+/// A reverse proxy that stands in front of your app: maintenance by touch, limits, breakers, hot reload.
+#[derive(Debug, Parser)]
+#[command(name = "flagstone", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve
+    Run(run::Arguments),
+    /// Run a sample app behind the proxy and print what to try
+    Demo(demo::Arguments),
+    /// Read, validate and build a configuration without serving it
+    Check(check::Arguments),
+    /// Switch maintenance on or off, or look at it; works with the process down too
+    Maintenance(MaintenanceArguments),
+    /// Print the JSON Schema of the configuration
+    Schema,
+}
+
+#[derive(Debug, clap::Args)]
+struct MaintenanceArguments {
+    #[command(flatten)]
+    file: FileArgument,
+    #[command(flatten)]
+    maintenance: maintenance::Args,
+}
+
+/// `-c FILE`, for every command that needs the configuration.
+#[derive(Debug, clap::Args)]
+struct FileArgument {
+    /// The configuration [default: $FLAGSTONE_CONFIG, ./flagstone.toml or /etc/flagstone/flagstone.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl FileArgument {
+    fn locate(&self) -> Result<PathBuf, Problems> {
+        config::locate(self.config.as_deref(), &environment)
+    }
+
+    fn load(&self) -> Result<(Loaded, PathBuf), Problems> {
+        let file = self.locate()?;
+        Ok((config::load(&file, &environment)?, file))
+    }
+}
+
+/// Parses the process's arguments and runs the command.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Maintenance(arguments) => run_maintenance(arguments),
+        Command::Schema => {
+            let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
+            println!("{schema}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
+    let (loaded, _) = match arguments.file.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    let settings = &loaded.config.maintenance;
+    let routes_dir = loaded.config.server.state_dir.join("maintenance.d");
+    match maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("flagstone: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Prints every problem and says no.
+fn refuse(problems: &Problems) -> ExitCode {
+    for problem in &problems.0 {
+        eprintln!("flagstone: {problem}");
+    }
+    ExitCode::FAILURE
+}
+
+fn shown(file: &Path) -> String {
+    file.display().to_string()
+}

@@ -34,25 +34,10 @@ pub(super) struct Checked {
 
 /// Proves a whole file. `folder` is where relative paths start, `spoilt` the places that were already
 /// reported and left out.
-pub(super) fn check(
-    file: &raw::File,
-    folder: &std::path::Path,
-    spoilt: BTreeSet<String>,
-) -> Checked {
-    let mut check = Check {
-        folder,
-        spoilt,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        files: Vec::new(),
-    };
+pub(super) fn check(file: &raw::File, folder: &std::path::Path, spoilt: BTreeSet<String>) -> Checked {
+    let mut check = Check { folder, spoilt, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
     let config = check.file(file);
-    Checked {
-        config,
-        problems: check.problems,
-        warnings: check.warnings,
-        files: check.files,
-    }
+    Checked { config, problems: check.problems, warnings: check.warnings, files: check.files }
 }
 
 struct Check<'a> {
@@ -69,11 +54,7 @@ impl Check<'_> {
         let server = self.server(&file.server, &root.key("server"));
         let timeouts = self.timeouts(&file.timeouts, &root.key("timeouts"));
         let bounds = self.bounds(&file.bounds, &root.key("bounds"));
-        let maintenance = self.maintenance(
-            &file.maintenance,
-            &server.state_dir,
-            &root.key("maintenance"),
-        );
+        let maintenance = self.maintenance(&file.maintenance, &server.state_dir, &root.key("maintenance"));
         let config = Config {
             admin: self.admin(&file.admin, &root.key("admin")),
             log: self.log(&file.log, &root.key("log")),
@@ -98,24 +79,13 @@ impl Check<'_> {
         config
     }
 
-    fn refuse(
-        &mut self,
-        at: &Path,
-        value: &str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.problems.push(
-            Problem::new(at.as_str(), message)
-                .with_text(value)
-                .with_help(help),
-        );
+    fn refuse(&mut self, at: &Path, value: &str, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::new(at.as_str(), message).with_text(value).with_help(help));
     }
 
     /// As [`Self::refuse`] where there is no single value, or one that must not be shown.
     fn refuse_place(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
-        self.problems
-            .push(Problem::new(at.as_str(), message).with_help(help));
+        self.problems.push(Problem::new(at.as_str(), message).with_help(help));
     }
 
     fn missing(&mut self, at: &Path, help: impl Into<String>) {
@@ -125,16 +95,14 @@ impl Check<'_> {
     }
 
     fn warn(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
-        self.warnings
-            .push(Problem::new(at.as_str(), message).with_help(help));
+        self.warnings.push(Problem::new(at.as_str(), message).with_help(help));
     }
 
     /// Whether this place, or one around it, was reported already: what is not there may have been.
     fn is_spoilt(&self, at: &Path) -> bool {
         let at = at.as_str();
         self.spoilt.iter().any(|spoilt| {
-            at.strip_prefix(spoilt.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            at.strip_prefix(spoilt.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 }

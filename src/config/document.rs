@@ -19,19 +19,14 @@ impl Path {
 
     /// A key below this place; quoted unless it is a bare key in TOML's sense.
     pub(super) fn key(&self, key: &str) -> Self {
-        let bare = !key.is_empty()
-            && key
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         let mut path = self.0.clone();
         if !path.is_empty() {
             path.push('.');
         }
         match bare {
             true => path.push_str(key),
-            false => {
-                write!(path, "\"{}\"", key.escape_debug()).expect("writing to a String succeeds")
-            }
+            false => write!(path, "\"{}\"", key.escape_debug()).expect("writing to a String succeeds"),
         }
         Self(path)
     }
@@ -69,14 +64,8 @@ pub(super) struct Places {
 
 impl Places {
     fn new(text: &str) -> Self {
-        let line_starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self {
-            offsets: HashMap::new(),
-            line_starts,
-            text: text.to_owned(),
-        }
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { offsets: HashMap::new(), line_starts, text: text.to_owned() }
     }
 
     /// Line and column of the place, or of the nearest one around it that is in the file.
@@ -95,11 +84,7 @@ impl Places {
     #[cfg(test)]
     pub(super) fn in_line(&self, line: usize) -> Vec<&str> {
         let here = |&(_, &offset): &(&String, &usize)| self.position(offset).0 == line;
-        self.offsets
-            .iter()
-            .filter(here)
-            .map(|(path, _)| path.as_str())
-            .collect()
+        self.offsets.iter().filter(here).map(|(path, _)| path.as_str()).collect()
     }
 
     /// Line and column, in characters, both from 1.
@@ -140,9 +125,7 @@ pub(super) fn read(text: &str) -> Result<(Node, Places), SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut places = Places::new(text);
     let document = Document::parse(text).map_err(|error| SyntaxError {
-        position: error
-            .span()
-            .map(|span| places.position(span.start.min(text.len()))),
+        position: error.span().map(|span| places.position(span.start.min(text.len()))),
         message: error.message().trim().replace('\n', ", "),
     })?;
     let root = table(document.as_table(), &Path::root(), &mut places);

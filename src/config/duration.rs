@@ -9,14 +9,8 @@ pub const MAX: Duration = Duration::from_secs(3650 * 86_400);
 pub(super) const PATTERN: &str = "^([0-9]+(d|h|m|s|ms|us))+$";
 
 /// Largest first: parts must come in this order.
-const UNITS: [(&str, u64); 6] = [
-    ("d", 86_400_000_000),
-    ("h", 3_600_000_000),
-    ("m", 60_000_000),
-    ("s", 1_000_000),
-    ("ms", 1_000),
-    ("us", 1),
-];
+const UNITS: [(&str, u64); 6] =
+    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 /// Reads whole numbers with units `d`, `h`, `m`, `s`, `ms`, `us`, largest first, each at most once.
 ///
@@ -27,9 +21,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err("a duration cannot be negative".to_owned());
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "a duration needs a unit: write \"{text}s\" for seconds"
-        ));
+        return Err(format!("a duration needs a unit: write \"{text}s\" for seconds"));
     }
     let mut rest = text;
     let mut units = UNITS.iter();
@@ -38,15 +30,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         let (digits, after) = split_at_first(rest, |c| !c.is_ascii_digit());
         let (unit, next) = split_at_first(after, |c| c.is_ascii_digit());
         if !digits.is_empty() && unit.is_empty() {
-            return Err(format!(
-                "not a duration: \"{digits}\" at the end lacks a unit"
-            ));
+            return Err(format!("not a duration: \"{digits}\" at the end lacks a unit"));
         }
         // Going on where the last unit was found is what keeps parts in order and single.
-        let factor = units
-            .by_ref()
-            .find(|&&(name, _)| name == unit)
-            .map(|&(_, factor)| factor);
+        let factor = units.by_ref().find(|&&(name, _)| name == unit).map(|&(_, factor)| factor);
         let (false, Some(factor)) = (digits.is_empty(), factor) else {
             return Err(how_to_write());
         };
@@ -112,20 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_duration_is_refused() {
-        for text in [
-            "",
-            "s",
-            "10",
-            "-5s",
-            "5m1h",
-            "1s1s",
-            "1.5s",
-            "10 s",
-            "10S",
-            "1w",
-            "1h30",
-            "99999999999999999999s",
-        ] {
+        for text in ["", "s", "10", "-5s", "5m1h", "1s1s", "1.5s", "10 s", "10S", "1w", "1h30", "99999999999999999999s"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -118,12 +118,7 @@ mod tests {
 
     #[test]
     fn an_unset_variable_is_named() {
-        assert!(
-            expand("${NONE}", &env)
-                .unwrap_err()
-                .0
-                .contains("NONE is not set")
-        );
+        assert!(expand("${NONE}", &env).unwrap_err().0.contains("NONE is not set"));
     }
 
     #[test]

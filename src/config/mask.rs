@@ -7,15 +7,7 @@ use super::raw;
 const MASK: &str = "***";
 
 /// Parts of header names whose values are credentials.
-const SECRET_HEADERS: [&str; 7] = [
-    "auth",
-    "cookie",
-    "token",
-    "secret",
-    "key",
-    "password",
-    "signature",
-];
+const SECRET_HEADERS: [&str; 7] = ["auth", "cookie", "token", "secret", "key", "password", "signature"];
 
 /// Everything in the file and every default. Secrets that are not set stay empty, so that one can see it.
 pub(super) fn masked(raw: &raw::File) -> Value {
@@ -32,12 +24,9 @@ pub(super) fn masked(raw: &raw::File) -> Value {
         mask_query(probe.get_mut("http"));
     }
     for route in elements(&mut value, "route") {
-        for pointer in [
-            "/request_headers/set",
-            "/request_headers/add",
-            "/response_headers/set",
-            "/response_headers/add",
-        ] {
+        for pointer in
+            ["/request_headers/set", "/request_headers/add", "/response_headers/set", "/response_headers/add"]
+        {
             mask_headers(route.pointer_mut(pointer));
         }
         mask_user(route.pointer_mut("/redirect/to"));

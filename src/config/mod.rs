@@ -67,6 +67,11 @@ impl Loaded {
         self.places.locate(path)
     }
 
+    /// [`Self::locate`] for all of them.
+    pub fn locate_all(&self, problems: Problems) -> Problems {
+        Problems(problems.0.into_iter().map(|problem| self.locate(problem)).collect())
+    }
+
     /// Gives a problem that names a TOML path of this configuration its file and line.
     pub fn locate(&self, problem: Problem) -> Problem {
         place(problem, &self.source, &self.places)
@@ -85,9 +90,7 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let mut problem = Problem::new("", "not UTF-8")
-            .in_file(file)
-            .with_help("save the file as UTF-8");
+        let mut problem = Problem::new("", "not UTF-8").in_file(file).with_help("save the file as UTF-8");
         problem.line = Some(line);
         Problems::from(problem)
     })?;
@@ -103,11 +106,7 @@ pub fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> 
         let message = format!("not TOML: {}", error.message);
         Problems::from(Problem::new("", message).in_file(file).at(error.position))
     })?;
-    let shape::Shaped {
-        value,
-        mut problems,
-        spoilt,
-    } = shape::fit(&document, env);
+    let shape::Shaped { value, mut problems, spoilt } = shape::fit(&document, env);
     let raw = serde_json::from_value::<raw::File>(value).unwrap_or_else(|error| {
         // The schema and the structs come from one source, so this says that they do not agree.
         problems.push(Problem::new("", format!("cannot be understood: {error}")));
@@ -125,12 +124,7 @@ pub fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> 
 ///
 /// # Errors
 /// What is wrong, with `--listen` and `--upstream` for the TOML path.
-pub fn quick(
-    listen: &str,
-    upstream: &str,
-    flag: Option<&str>,
-    env: Env<'_>,
-) -> Result<Loaded, Problems> {
+pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let mut expand = |option: &str, text: &str| match expand::expand(text, env) {
         Ok(expanded) => expanded.text,
@@ -145,21 +139,11 @@ pub fn quick(
         return Err(Problems(problems));
     }
     let raw = raw::File::quick(listen, upstream);
-    let loaded = prove(
-        &raw,
-        Path::new(""),
-        Path::new(""),
-        Places::default(),
-        problems,
-        [].into(),
-    );
-    let mut loaded = loaded
-        .map_err(|Problems(problems)| Problems(problems.into_iter().map(as_option).collect()))?;
+    let loaded = prove(&raw, Path::new(""), Path::new(""), Places::default(), problems, [].into());
+    let mut loaded = loaded.map_err(|Problems(problems)| Problems(problems.into_iter().map(as_option).collect()))?;
     if let Some(flag) = flag.filter(|flag| !flag.is_empty()) {
-        loaded.config.maintenance.flag =
-            std::path::absolute(&flag).unwrap_or_else(|_| PathBuf::from(flag));
-        loaded.masked["maintenance"]["flag"] =
-            loaded.config.maintenance.flag.display().to_string().into();
+        loaded.config.maintenance.flag = std::path::absolute(&flag).unwrap_or_else(|_| PathBuf::from(flag));
+        loaded.masked["maintenance"]["flag"] = loaded.config.maintenance.flag.display().to_string().into();
     }
     Ok(loaded)
 }
@@ -218,10 +202,7 @@ fn prove(
 }
 
 fn in_order(problems: Vec<Problem>, file: &Path, places: &Places) -> Vec<Problem> {
-    let mut placed: Vec<Problem> = problems
-        .into_iter()
-        .map(|problem| place(problem, file, places))
-        .collect();
+    let mut placed: Vec<Problem> = problems.into_iter().map(|problem| place(problem, file, places)).collect();
     placed.sort_by_key(|problem| (problem.line, problem.column));
     placed
 }
@@ -243,9 +224,7 @@ fn as_option(mut problem: Problem) -> Problem {
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match u64::try_from(bytes.len()) {
         Ok(length) if length <= FILE_BYTES_MAX => Ok(bytes),
         _ => Err(io::Error::other("it is larger than 16 MiB")),

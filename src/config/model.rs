@@ -332,9 +332,7 @@ pub struct StatusRanges(pub Vec<(u16, u16)>);
 impl StatusRanges {
     pub fn contains(&self, status: StatusCode) -> bool {
         let code = status.as_u16();
-        self.0
-            .iter()
-            .any(|&(low, high)| (low..=high).contains(&code))
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
     }
 }
 
@@ -544,6 +542,13 @@ pub struct Expect {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// As it is written in the file: `100/1m`.
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.count, super::duration::format(self.period))
     }
 }
 

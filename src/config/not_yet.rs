@@ -8,135 +8,46 @@ use super::problem::Problem;
 type Row<T> = (&'static str, fn(&T) -> bool, &'static str);
 
 const LISTENER: &[Row<Listener>] = &[
-    (
-        "proxy_protocol",
-        |listener| listener.proxy_protocol,
-        "PROXY headers are not read",
-    ),
-    (
-        "redirect_https",
-        |listener| listener.redirect_https,
-        "plain requests are not redirected",
-    ),
+    ("proxy_protocol", |listener| listener.proxy_protocol, "PROXY headers are not read"),
+    ("redirect_https", |listener| listener.redirect_https, "plain requests are not redirected"),
     (
         "tls.client_auth",
-        |listener| {
-            listener
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.client_auth.is_some())
-        },
+        |listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()),
         "clients are not asked for a certificate",
     ),
-    (
-        "tls.hsts",
-        |listener| listener.tls.as_ref().is_some_and(|tls| !tls.hsts.is_zero()),
-        "the header is not sent",
-    ),
+    ("tls.hsts", |listener| listener.tls.as_ref().is_some_and(|tls| !tls.hsts.is_zero()), "the header is not sent"),
 ];
 
 const UPSTREAM: &[Row<Upstream>] = &[
-    (
-        "http2",
-        |upstream| upstream.http2,
-        "endpoints are spoken to in HTTP/1.1",
-    ),
-    (
-        "affinity",
-        |upstream| upstream.affinity_cookie.is_some(),
-        "sessions do not stick",
-    ),
-    (
-        "max_in_flight",
-        |upstream| upstream.max_in_flight.is_some(),
-        "requests are not bounded",
-    ),
-    (
-        "hold",
-        |upstream| !upstream.hold.is_zero(),
-        "requests are not held",
-    ),
-    (
-        "slow_start",
-        |upstream| !upstream.slow_start.is_zero(),
-        "endpoints get their whole share at once",
-    ),
-    (
-        "health",
-        |upstream| upstream.health.is_some(),
-        "endpoints are not checked, only ejected by what they do",
-    ),
-    (
-        "breaker.fallback",
-        |upstream| upstream.breaker.fallback.is_some(),
-        "an open breaker answers 503",
-    ),
+    ("http2", |upstream| upstream.http2, "endpoints are spoken to in HTTP/1.1"),
+    ("affinity", |upstream| upstream.affinity_cookie.is_some(), "sessions do not stick"),
+    ("max_in_flight", |upstream| upstream.max_in_flight.is_some(), "requests are not bounded"),
+    ("hold", |upstream| !upstream.hold.is_zero(), "requests are not held"),
+    ("slow_start", |upstream| !upstream.slow_start.is_zero(), "endpoints get their whole share at once"),
+    ("health", |upstream| upstream.health.is_some(), "endpoints are not checked, only ejected by what they do"),
+    ("breaker.fallback", |upstream| upstream.breaker.fallback.is_some(), "an open breaker answers 503"),
 ];
 
 const LIMIT: &[Row<Limit>] = &[
-    (
-        "key",
-        |limit| limit.key != [LimitKey::ClientIp],
-        "only client_ip is counted by",
-    ),
-    (
-        "queue",
-        |limit| limit.queue > 0,
-        "requests do not wait, they get 429",
-    ),
-    (
-        "concurrency",
-        |limit| limit.concurrency.is_some(),
-        "requests in flight are not bounded",
-    ),
-    (
-        "store",
-        |limit| limit.store == LimitStore::Redis,
-        "counts stay in this process",
-    ),
+    ("key", |limit| limit.key != [LimitKey::ClientIp], "only client_ip is counted by"),
+    ("queue", |limit| limit.queue > 0, "requests do not wait, they get 429"),
+    ("concurrency", |limit| limit.concurrency.is_some(), "requests in flight are not bounded"),
+    ("store", |limit| limit.store == LimitStore::Redis, "counts stay in this process"),
 ];
 
 const WHOLE: &[Row<Config>] = &[
-    (
-        "redis",
-        |config| config.redis.url.is_some(),
-        "the shared store is not used",
-    ),
-    (
-        "maintenance.page",
-        |config| config.maintenance.page.is_some(),
-        "the built-in page is shown",
-    ),
+    ("redis", |config| config.redis.url.is_some(), "the shared store is not used"),
+    ("maintenance.page", |config| config.maintenance.page.is_some(), "the built-in page is shown"),
     (
         "maintenance.bypass_token",
         |config| config.maintenance.bypass_token.is_some(),
         "nobody gets past maintenance with it",
     ),
-    (
-        "maintenance.window",
-        |config| !config.maintenance.windows.is_empty(),
-        "no maintenance starts by itself",
-    ),
-    (
-        "probe",
-        |config| !config.probes.is_empty(),
-        "nothing is probed",
-    ),
-    (
-        "host",
-        |config| config.host != super::check::default_host(),
-        "the machine is not looked at",
-    ),
-    (
-        "notify",
-        |config| !config.notify.is_empty(),
-        "nobody is notified",
-    ),
-    (
-        "test",
-        |config| !config.tests.is_empty(),
-        "tests are not run",
-    ),
+    ("maintenance.window", |config| !config.maintenance.windows.is_empty(), "no maintenance starts by itself"),
+    ("probe", |config| !config.probes.is_empty(), "nothing is probed"),
+    ("host", |config| config.host != super::check::default_host(), "the machine is not looked at"),
+    ("notify", |config| !config.notify.is_empty(), "nobody is notified"),
+    ("test", |config| !config.tests.is_empty(), "tests are not run"),
 ];
 
 /// One warning for every such key that is set away from its default; without file and line, which
@@ -145,28 +56,13 @@ pub fn not_yet(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let root = Path::root();
     for (index, listener) in config.listeners.iter().enumerate() {
-        rows(
-            LISTENER,
-            listener,
-            root.key("listener").index(index).as_str(),
-            &mut problems,
-        );
+        rows(LISTENER, listener, root.key("listener").index(index).as_str(), &mut problems);
     }
     for (name, upstream) in &config.upstreams {
-        rows(
-            UPSTREAM,
-            upstream,
-            root.key("upstream").key(name).as_str(),
-            &mut problems,
-        );
+        rows(UPSTREAM, upstream, root.key("upstream").key(name).as_str(), &mut problems);
     }
     for (name, limit) in &config.limits {
-        rows(
-            LIMIT,
-            limit,
-            root.key("limit").key(name).as_str(),
-            &mut problems,
-        );
+        rows(LIMIT, limit, root.key("limit").key(name).as_str(), &mut problems);
     }
     rows(WHOLE, config, "", &mut problems);
     problems
@@ -186,10 +82,7 @@ fn rows<T>(rows: &[Row<T>], value: &T, below: &str, problems: &mut Vec<Problem>)
 #[cfg(test)]
 pub(super) fn keys() -> Vec<String> {
     let below = |prefix: &str, key: &str| format!("{prefix}{key}");
-    let mut keys: Vec<String> = LISTENER
-        .iter()
-        .map(|row| below("listener[*].", row.0))
-        .collect();
+    let mut keys: Vec<String> = LISTENER.iter().map(|row| below("listener[*].", row.0)).collect();
     keys.extend(UPSTREAM.iter().map(|row| below("upstream.*.", row.0)));
     keys.extend(LIMIT.iter().map(|row| below("limit.*.", row.0)));
     keys.extend(WHOLE.iter().map(|row| row.0.to_owned()));

@@ -157,10 +157,7 @@ impl Error for Problems {}
 const ALIKE: f64 = 0.86;
 
 /// The candidate nearest to `word`, when it is near enough to have been meant.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     let mut typo: Option<(usize, &str)> = None;
     let mut alike: Option<(f64, &str)> = None;
@@ -181,10 +178,7 @@ pub(super) fn nearest<'a>(
 
 /// `"a", "b" or "c"`.
 pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = words
-        .into_iter()
-        .map(|word| format!("\"{word}\""))
-        .collect();
+    let quoted: Vec<String> = words.into_iter().map(|word| format!("\"{word}\"")).collect();
     match quoted.split_last() {
         None => "nothing".to_owned(),
         Some((last, [])) => last.clone(),
@@ -226,18 +220,12 @@ mod tests {
     fn values_are_quoted_escaped_and_cut() {
         let problem = Problem::new("a", "bad").with_text(&format!("x\n{}", "y".repeat(100)));
         let shown = problem.value.unwrap();
-        assert!(
-            shown.starts_with("\"x\\ny") && shown.ends_with("…\"") && shown.chars().count() < 70,
-            "{shown}"
-        );
+        assert!(shown.starts_with("\"x\\ny") && shown.ends_with("…\"") && shown.chars().count() < 70, "{shown}");
     }
 
     #[test]
     fn a_problem_without_file_or_path_is_its_message() {
-        assert_eq!(
-            Problem::new("", "no configuration").to_string(),
-            "no configuration"
-        );
+        assert_eq!(Problem::new("", "no configuration").to_string(), "no configuration");
     }
 
     #[test]

@@ -19,16 +19,15 @@ pub fn parse(text: &str) -> Result<Rate, String> {
     if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(how_to_write());
     }
-    let count: u32 = count
-        .parse()
-        .map_err(|_| format!("a rate's count is at most {}", u32::MAX))?;
+    let count: u32 = count.parse().map_err(|_| format!("a rate's count is at most {}", u32::MAX))?;
     let Some(count) = NonZeroU32::new(count) else {
-        return Err("a rate of 0 would let nothing pass: to refuse everyone use deny, to stop limiting take the limit out".to_owned());
+        return Err(
+            "a rate of 0 would let nothing pass: to refuse everyone use deny, to stop limiting take the limit out"
+                .to_owned(),
+        );
     };
     if ["d", "h", "m", "s", "ms", "us"].contains(&period) {
-        return Err(format!(
-            "the period needs a number: write \"{count}/1{period}\""
-        ));
+        return Err(format!("the period needs a number: write \"{count}/1{period}\""));
     }
     let period = duration::parse(period).map_err(|error| format!("after the slash: {error}"))?;
     if period.is_zero() {
@@ -58,10 +57,7 @@ mod tests {
     #[test]
     fn a_hundred_in_a_minute() {
         let rate = parse("100/1m").unwrap();
-        assert_eq!(
-            (rate.count.get(), rate.period),
-            (100, Duration::from_secs(60))
-        );
+        assert_eq!((rate.count.get(), rate.period), (100, Duration::from_secs(60)));
     }
 
     #[test]

@@ -107,11 +107,7 @@ pub(super) struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:9900".into(),
-            token: String::new(),
-            allowed_hosts: Vec::new(),
-        }
+        Self { listen: "127.0.0.1:9900".into(), token: String::new(), allowed_hosts: Vec::new() }
     }
 }
 
@@ -168,10 +164,7 @@ pub(super) struct ClientIp {
 
 impl Default for ClientIp {
     fn default() -> Self {
-        Self {
-            trusted_proxies: Vec::new(),
-            header: ClientIpHeader::XForwardedFor,
-        }
+        Self { trusted_proxies: Vec::new(), header: ClientIpHeader::XForwardedFor }
     }
 }
 
@@ -271,20 +264,10 @@ impl Default for Certificates {
 impl File {
     /// One listener, one upstream `app`, one route `all` between them.
     pub(super) fn quick(listen: String, upstream: String) -> Self {
-        let upstream = Upstream {
-            endpoints: vec![Endpoint::Address(upstream)],
-            ..Upstream::default()
-        };
-        let route = Route {
-            name: "all".to_owned(),
-            upstream: Some("app".to_owned()),
-            ..Route::default()
-        };
+        let upstream = Upstream { endpoints: vec![Endpoint::Address(upstream)], ..Upstream::default() };
+        let route = Route { name: "all".to_owned(), upstream: Some("app".to_owned()), ..Route::default() };
         Self {
-            listener: vec![Listener {
-                address: listen,
-                ..Listener::default()
-            }],
+            listener: vec![Listener { address: listen, ..Listener::default() }],
             route: vec![route],
             upstream: [("app".to_owned(), upstream)].into(),
             ..Self::default()

@@ -16,20 +16,13 @@ use super::raw;
 
 /// The schema with nothing by reference, for walking.
 static INLINE: LazyLock<Value> = LazyLock::new(|| {
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings
-        .into_generator()
-        .into_root_schema_for::<raw::File>()
-        .to_value()
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<raw::File>().to_value()
 });
 
 /// The schema as people and editors read it.
 pub(super) fn schema() -> Value {
-    SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<raw::File>()
-        .to_value()
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<raw::File>().to_value()
 }
 
 /// What remains of a document, and what was wrong with it.
@@ -43,19 +36,9 @@ pub(super) struct Shaped {
 
 /// Expands variables in strings and fits the document to the schema.
 pub(super) fn fit(document: &Node, env: Env<'_>) -> Shaped {
-    let mut walk = Walk {
-        env,
-        problems: Vec::new(),
-        spoilt: BTreeSet::new(),
-    };
-    let value = walk
-        .node(document, &INLINE, &Path::root())
-        .unwrap_or_else(|| Value::Object(Map::new()));
-    Shaped {
-        value,
-        problems: walk.problems,
-        spoilt: walk.spoilt,
-    }
+    let mut walk = Walk { env, problems: Vec::new(), spoilt: BTreeSet::new() };
+    let value = walk.node(document, &INLINE, &Path::root()).unwrap_or_else(|| Value::Object(Map::new()));
+    Shaped { value, problems: walk.problems, spoilt: walk.spoilt }
 }
 
 struct Walk<'a> {
@@ -78,11 +61,8 @@ impl Walk<'_> {
                 let Some(schema) = alternative(schema, "array") else {
                     return self.wrong_type(node, schema, path);
                 };
-                let element =
-                    |(index, inner)| self.node(inner, &schema["items"], &path.index(index));
-                return Some(Value::Array(
-                    elements.iter().enumerate().filter_map(element).collect(),
-                ));
+                let element = |(index, inner)| self.node(inner, &schema["items"], &path.index(index));
+                return Some(Value::Array(elements.iter().enumerate().filter_map(element).collect()));
             }
             Node::Text(text) => return self.text(node, text, schema, path),
             Node::Integer(number) => Value::from(*number),
@@ -119,19 +99,13 @@ impl Walk<'_> {
         self.wrong_type(node, schema, &path.key(key));
         if let Some(problem) = self.problems.last_mut() {
             let table = path.as_str();
-            problem.help = Some(format!(
-                "give it a name, [{table}.NAME], and put \"{key}\" there"
-            ));
+            problem.help = Some(format!("give it a name, [{table}.NAME], and put \"{key}\" there"));
         }
         self.spoilt.insert(path.as_str().to_owned());
     }
 
     fn unknown_key(&mut self, key: &str, known: Option<&Map<String, Value>>, path: &Path) {
-        let names: Vec<&str> = known
-            .into_iter()
-            .flat_map(Map::keys)
-            .map(String::as_str)
-            .collect();
+        let names: Vec<&str> = known.into_iter().flat_map(Map::keys).map(String::as_str).collect();
         let help = match nearest(key, names.iter().copied()) {
             Some(best) => {
                 self.spoilt.insert(path.key(best).as_str().to_owned());
@@ -139,8 +113,7 @@ impl Walk<'_> {
             }
             None => no_such_key(key, names, path),
         };
-        self.problems
-            .push(Problem::new(path.key(key).as_str(), "unknown key").with_help(help));
+        self.problems.push(Problem::new(path.key(key).as_str(), "unknown key").with_help(help));
     }
 
     /// A text with a variable in it may stand for a number or a boolean: `workers = "${WORKERS:-0}"`.
@@ -155,17 +128,10 @@ impl Walk<'_> {
             return self.scalar(Value::String(expanded.text), node, schema, path);
         }
         match serde_json::from_str(&expanded.text) {
-            Ok(value @ (Value::Bool(_) | Value::Number(_))) => {
-                self.scalar(value, node, schema, path)
-            }
+            Ok(value @ (Value::Bool(_) | Value::Number(_))) => self.scalar(value, node, schema, path),
             _ => {
                 let problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
-                self.refuse(
-                    problem
-                        .with_text(&expanded.text)
-                        .with_help("look at the variable"),
-                    path,
-                )
+                self.refuse(problem.with_text(&expanded.text).with_help("look at the variable"), path)
             }
         }
     }
@@ -222,9 +188,7 @@ impl Walk<'_> {
 
 /// A token without its quotes is a number, and still not to be shown.
 fn holds_secret(path: &Path) -> bool {
-    ["token", "url", "redis"]
-        .iter()
-        .any(|key| path.as_str().ends_with(key))
+    ["token", "url", "redis"].iter().any(|key| path.as_str().ends_with(key))
 }
 
 fn shown(problem: Problem, value: &Value) -> Problem {
@@ -257,16 +221,11 @@ fn words(schema: &Value) -> Vec<&str> {
         return listed.iter().filter_map(Value::as_str).collect();
     }
     let each = schema["oneOf"].as_array().into_iter().flatten();
-    each.flat_map(|one| one["const"].as_str().into_iter().chain(words_of_enum(one)))
-        .collect()
+    each.flat_map(|one| one["const"].as_str().into_iter().chain(words_of_enum(one))).collect()
 }
 
 fn words_of_enum(one: &Value) -> impl Iterator<Item = &str> {
-    one["enum"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    one["enum"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn out_of_set(text: &str, schema: &Value) -> Option<(String, Option<String>)> {
@@ -302,10 +261,7 @@ fn out_of_range(number: &Number, schema: &Value) -> Option<(String, Option<Strin
 
 /// What belongs here, in words.
 fn expected(schema: &Value) -> String {
-    if let Some(title) = schema["title"]
-        .as_str()
-        .filter(|title| title.starts_with("a "))
-    {
+    if let Some(title) = schema["title"].as_str().filter(|title| title.starts_with("a ")) {
         return title.to_owned();
     }
     let words = words(schema);
@@ -325,21 +281,12 @@ fn expected(schema: &Value) -> String {
     match &schema["type"] {
         Value::String(kind) => named(kind).to_owned(),
         Value::Array(kinds) => {
-            let kinds = kinds
-                .iter()
-                .filter_map(Value::as_str)
-                .filter(|&kind| kind != "null");
+            let kinds = kinds.iter().filter_map(Value::as_str).filter(|&kind| kind != "null");
             kinds.map(named).collect::<Vec<_>>().join(" or ")
         }
         _ => {
-            let several = ["anyOf", "oneOf"]
-                .into_iter()
-                .filter_map(|key| schema[key].as_array())
-                .flatten();
-            let parts: Vec<String> = several
-                .filter(|one| one["type"] != "null")
-                .map(expected)
-                .collect();
+            let several = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema[key].as_array()).flatten();
+            let parts: Vec<String> = several.filter(|one| one["type"] != "null").map(expected).collect();
             parts.join(" or ")
         }
     }
@@ -353,23 +300,15 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
             Some(format!("write [[{path}]], with two brackets"))
         }
         Node::Table(_) => None,
-        Node::List(_)
-            if alternative(schema, "object")?["additionalProperties"]["type"] == "object" =>
-        {
-            Some(format!(
-                "write [{path}.NAME], with one pair of brackets and a name"
-            ))
+        Node::List(_) if alternative(schema, "object")?["additionalProperties"]["type"] == "object" => {
+            Some(format!("write [{path}.NAME], with one pair of brackets and a name"))
         }
         Node::List(_) => Some(format!("write [{path}], with one pair of brackets")),
-        Node::Text(_) if alternative(schema, "array").is_some() => {
-            Some("put it in square brackets".to_owned())
-        }
+        Node::Text(_) if alternative(schema, "array").is_some() => Some("put it in square brackets".to_owned()),
         Node::Text(_) if alternative(schema, "boolean").is_some() => {
             Some("write true or false without quotes".to_owned())
         }
-        Node::Text(_) if alternative(schema, "integer").is_some() => {
-            Some("write the number without quotes".to_owned())
-        }
+        Node::Text(_) if alternative(schema, "integer").is_some() => Some("write the number without quotes".to_owned()),
         _ => None,
     }
 }
@@ -386,10 +325,7 @@ fn no_such_key(key: &str, mut names: Vec<&str>, path: &Path) -> String {
         None => format!("{elsewhere}nothing can be set here"),
         Some((first, [])) => format!("{elsewhere}the only key here is \"{first}\""),
         Some((first, rest)) => {
-            format!(
-                "{elsewhere}the nearest key here is \"{first}\", the others are {}",
-                rest.join(", ")
-            )
+            format!("{elsewhere}the nearest key here is \"{first}\", the others are {}", rest.join(", "))
         }
     }
 }

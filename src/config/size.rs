@@ -19,9 +19,7 @@ const UNITS: [(&str, u64); 8] = [
 /// # Errors
 /// A sentence that says what to write instead.
 pub fn parse(text: &str) -> Result<u64, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     if digits.is_empty() {
         return Err(how_to_write());
@@ -61,7 +59,8 @@ fn wrong_unit(digits: &str, unit: &str) -> String {
 }
 
 fn how_to_write() -> String {
-    "not a size: write a whole number and a unit, such as \"64KiB\" or \"10MiB\" (B, KB, MB, GB, KiB, MiB, GiB)".to_owned()
+    "not a size: write a whole number and a unit, such as \"64KiB\" or \"10MiB\" (B, KB, MB, GB, KiB, MiB, GiB)"
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -83,16 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused() {
-        for text in [
-            "",
-            "B",
-            "-1",
-            "1.5MiB",
-            "10 MiB",
-            "10TB",
-            "99999999999999999999",
-            "9999999999GiB",
-        ] {
+        for text in ["", "B", "-1", "1.5MiB", "10 MiB", "10TB", "99999999999999999999", "9999999999GiB"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -43,39 +43,19 @@ fn the_minimal_file_loads_without_a_warning() {
 
 #[test]
 fn relative_paths_start_at_the_files_folder_and_flags_at_the_state_folder() {
-    let text =
-        format!("{MINIMAL}\n[server]\nstate_dir = \"state\"\n[log]\naccess = \"access.log\"");
+    let text = format!("{MINIMAL}\n[server]\nstate_dir = \"state\"\n[log]\naccess = \"access.log\"");
     let loaded = parse(&text, Path::new("/etc/flagstone/a.toml"), &env).unwrap();
-    assert_eq!(
-        loaded.config.server.state_dir,
-        Path::new("/etc/flagstone/state")
-    );
-    assert_eq!(
-        loaded.config.maintenance.flag,
-        Path::new("/etc/flagstone/state/maintenance.flag")
-    );
-    assert_eq!(
-        loaded.config.log.access,
-        AccessLogTarget::File("/etc/flagstone/access.log".into())
-    );
+    assert_eq!(loaded.config.server.state_dir, Path::new("/etc/flagstone/state"));
+    assert_eq!(loaded.config.maintenance.flag, Path::new("/etc/flagstone/state/maintenance.flag"));
+    assert_eq!(loaded.config.log.access, AccessLogTarget::File("/etc/flagstone/access.log".into()));
 }
 
 #[test]
 fn variables_stand_for_strings_numbers_and_booleans() {
     let text = MINIMAL.replace("127.0.0.1:3000", "app:${PORT}");
-    let config = parsed(&format!(
-        "{text}http2 = \"${{H2:-true}}\"\nmax_idle = \"${{IDLE:-7}}\""
-    ))
-    .unwrap()
-    .config;
+    let config = parsed(&format!("{text}http2 = \"${{H2:-true}}\"\nmax_idle = \"${{IDLE:-7}}\"")).unwrap().config;
     let upstream = &config.upstreams["app"];
-    assert_eq!(
-        upstream.endpoints[0].address,
-        Address::Name {
-            host: "app".to_owned(),
-            port: 3000
-        }
-    );
+    assert_eq!(upstream.endpoints[0].address, Address::Name { host: "app".to_owned(), port: 3000 });
     assert_eq!((upstream.http2, upstream.max_idle), (true, 7));
 }
 
@@ -85,49 +65,25 @@ fn tls_to_endpoints_is_on_when_anything_is_set() {
     assert_eq!(tls("tls = {}"), None);
     assert_eq!(tls("tls = { enabled = false, ca = \"ca.pem\" }"), None);
     assert!(tls("tls = { enabled = true }").is_some());
-    assert_eq!(
-        tls("tls = { ca = \"ca.pem\" }").unwrap().ca,
-        Some("ca.pem".into())
-    );
+    assert_eq!(tls("tls = { ca = \"ca.pem\" }").unwrap().ca, Some("ca.pem".into()));
 }
 
 #[test]
 fn a_route_lays_its_timeouts_and_bound_over_the_general_ones() {
-    let text = MINIMAL.replace(
-        "upstream = \"app\"",
-        "upstream = \"app\"\ntimeouts = { connect = \"1s\" }\nmax_body = 0",
-    );
+    let text =
+        MINIMAL.replace("upstream = \"app\"", "upstream = \"app\"\ntimeouts = { connect = \"1s\" }\nmax_body = 0");
     let config = parsed(&text).unwrap().config;
-    assert_eq!(
-        (
-            config.routes[0].timeouts.connect,
-            config.routes[0].timeouts.idle
-        ),
-        (secs(1), secs(75))
-    );
-    assert_eq!(
-        (
-            config.routes[0].body_bytes_max,
-            config.bounds.body_bytes_max
-        ),
-        (None, Some(16 << 20))
-    );
+    assert_eq!((config.routes[0].timeouts.connect, config.routes[0].timeouts.idle), (secs(1), secs(75)));
+    assert_eq!((config.routes[0].body_bytes_max, config.bounds.body_bytes_max), (None, Some(16 << 20)));
 }
 
 #[test]
 fn places_of_keys_can_be_asked_for_afterwards() {
     let loaded = parsed(MINIMAL).unwrap();
-    let line = MINIMAL
-        .lines()
-        .position(|line| line.starts_with("address"))
-        .unwrap()
-        + 1;
+    let line = MINIMAL.lines().position(|line| line.starts_with("address")).unwrap() + 1;
     assert_eq!(loaded.locate_path("listener[0].address"), Some((line, 1)));
     let problem = loaded.locate(Problem::new("listener[0].address", "in use"));
-    assert_eq!(
-        problem.to_string(),
-        format!("flagstone.toml:{line}:1: listener[0].address: in use")
-    );
+    assert_eq!(problem.to_string(), format!("flagstone.toml:{line}:1: listener[0].address: in use"));
 }
 
 #[test]
@@ -135,55 +91,29 @@ fn secrets_are_masked_and_the_rest_is_shown() {
     let text = "[admin]\ntoken = \"s3cret-token\"\n[redis]\nurl = \"redis://:s3cret@r:6379\"\n[[notify]]\nurl = \"${SLACK_WEBHOOK}\"\n[probe.web]\nhttp = \"http://me:s3cret@web/ok?k=s3cret\"\n[maintenance]\nbypass_token = \"s3cret\"\n[[route]]\nname = \"b\"\npath = [\"/b\"]\nupstream = \"app\"\nrequest_headers = { set = { Authorization = \"s3cret\", X-Env = \"live\" } }";
     let loaded = with(text).unwrap();
     let shown = loaded.masked.to_string();
-    assert!(
-        !shown.contains("s3cret") && !shown.contains("hooks.example"),
-        "{shown}"
-    );
+    assert!(!shown.contains("s3cret") && !shown.contains("hooks.example"), "{shown}");
     assert_eq!(loaded.masked["admin"]["token"], "***");
-    assert_eq!(
-        loaded.masked["probe"]["web"]["http"],
-        "http://***@web/ok?***"
-    );
-    assert_eq!(
-        loaded.masked["route"][1]["request_headers"]["set"]["X-Env"],
-        "live"
-    );
+    assert_eq!(loaded.masked["probe"]["web"]["http"], "http://***@web/ok?***");
+    assert_eq!(loaded.masked["route"][1]["request_headers"]["set"]["X-Env"], "live");
     assert_eq!(loaded.masked["upstream"]["app"]["breaker"]["open"], "30s");
     assert!(!format!("{:?}", loaded.config).contains("s3cret-token"));
 }
 
 #[test]
 fn quick_is_one_route_to_one_upstream() {
-    let loaded = quick(
-        "127.0.0.1:0",
-        "localhost:${PORT}",
-        Some("/tmp/m.flag"),
-        &env,
-    )
-    .unwrap();
+    let loaded = quick("127.0.0.1:0", "localhost:${PORT}", Some("/tmp/m.flag"), &env).unwrap();
     let config = &loaded.config;
-    assert_eq!(
-        (config.routes.len(), config.routes[0].name.as_str()),
-        (1, "all")
-    );
-    assert_eq!(
-        config.upstreams["app"].endpoints[0].address.to_string(),
-        "localhost:3000"
-    );
+    assert_eq!((config.routes.len(), config.routes[0].name.as_str()), (1, "all"));
+    assert_eq!(config.upstreams["app"].endpoints[0].address.to_string(), "localhost:3000");
     assert_eq!(config.maintenance.flag, Path::new("/tmp/m.flag"));
     assert!(loaded.warnings.is_empty() && loaded.files.is_empty());
     let relative = quick("127.0.0.1:0", "localhost:1", Some("m.flag"), &env).unwrap();
-    assert_eq!(
-        relative.config.maintenance.flag,
-        std::env::current_dir().unwrap().join("m.flag")
-    );
+    assert_eq!(relative.config.maintenance.flag, std::env::current_dir().unwrap().join("m.flag"));
 }
 
 #[test]
 fn quick_names_its_options() {
-    let problems = quick(":8080", "http://localhost:3000", None, &env)
-        .unwrap_err()
-        .to_string();
+    let problems = quick(":8080", "http://localhost:3000", None, &env).unwrap_err().to_string();
     let expected = "--listen = \":8080\": not an address to listen on: write \"0.0.0.0:8080\"\n--upstream = \"http://localhost:3000\": not an endpoint's address: leave out the scheme: \"localhost:3000\"";
     assert_eq!(problems, expected);
 }
@@ -191,10 +121,7 @@ fn quick_names_its_options() {
 #[test]
 fn locate_prefers_the_option_then_the_variable() {
     let set = |name: &str| (name == "FLAGSTONE_CONFIG").then(|| "/a.toml".to_owned());
-    assert_eq!(
-        locate(Some(Path::new("/b.toml")), &set),
-        Ok("/b.toml".into())
-    );
+    assert_eq!(locate(Some(Path::new("/b.toml")), &set), Ok("/b.toml".into()));
     assert_eq!(locate(None, &set), Ok("/a.toml".into()));
 }
 
@@ -203,10 +130,7 @@ fn locate_lists_where_it_looked() {
     // Tests run in the crate's folder, which holds no flagstone.toml of its own.
     if let Err(problems) = locate(None, &|_| None) {
         let text = problems.to_string();
-        assert!(
-            text.contains("./flagstone.toml") && text.contains(SYSTEM_FILE),
-            "{text}"
-        );
+        assert!(text.contains("./flagstone.toml") && text.contains(SYSTEM_FILE), "{text}");
     }
 }
 
@@ -215,19 +139,11 @@ fn load_says_what_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none.toml");
     let text = load(&missing, &env).unwrap_err().to_string();
-    assert!(
-        text.contains("none.toml: cannot read the configuration"),
-        "{text}"
-    );
+    assert!(text.contains("none.toml: cannot read the configuration"), "{text}");
     assert!(load(folder.path(), &env).is_err());
     let latin = folder.path().join("latin.toml");
     std::fs::write(&latin, b"a = 1\nb = \"\xe4\"\n").unwrap();
-    assert!(
-        load(&latin, &env)
-            .unwrap_err()
-            .to_string()
-            .contains("latin.toml:2: not UTF-8")
-    );
+    assert!(load(&latin, &env).unwrap_err().to_string().contains("latin.toml:2: not UTF-8"));
     let good = folder.path().join("good.toml");
     std::fs::write(&good, MINIMAL).unwrap();
     assert_eq!(load(&good, &env).unwrap().files, [good]);

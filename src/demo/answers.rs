@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -32,11 +32,7 @@ const TICKS_MAX: u32 = 3600;
 const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Answers one request; anything that goes wrong becomes a status.
-pub(super) async fn answer(
-    request: Request<Incoming>,
-    app: &App,
-    slot: &UpgradeSlot,
-) -> Response<Body> {
+pub(super) async fn answer(request: Request<Incoming>, app: &App, slot: &UpgradeSlot) -> Response<Body> {
     let path = request.uri().path();
     if let Some(allowed) = not_allowed(request.method(), path) {
         let refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
@@ -62,15 +58,9 @@ pub(super) async fn answer(
 fn not_allowed(method: &Method, path: &str) -> Option<&'static str> {
     let (fits, allowed) = match path {
         "/fail/on" | "/fail/off" => (*method == Method::POST, "POST"),
-        "/upload" => (
-            *method == Method::POST || *method == Method::PUT,
-            "POST, PUT",
-        ),
+        "/upload" => (*method == Method::POST || *method == Method::PUT, "POST, PUT"),
         "/headers" => return None,
-        _ => (
-            *method == Method::GET || *method == Method::HEAD,
-            "GET, HEAD",
-        ),
+        _ => (*method == Method::GET || *method == Method::HEAD, "GET, HEAD"),
     };
     (!fits).then_some(allowed)
 }
@@ -89,40 +79,23 @@ fn time(app: &App) -> Response<Body> {
 
 /// Waits as long as `?ms=` asks for, two seconds without, two minutes at most.
 async fn slow(request: &Request<Incoming>) -> Response<Body> {
-    let asked = request
-        .uri()
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("ms="));
+    let asked = request.uri().query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("ms="));
     let wait = match asked.map(str::parse) {
         None => SLOW_DEFAULT,
         Some(Ok(millis)) => Duration::from_millis(millis).min(SLOW_MAX),
         Some(Err(_)) => {
-            return text(
-                StatusCode::BAD_REQUEST,
-                "ms is a whole number of milliseconds\n",
-            );
+            return text(StatusCode::BAD_REQUEST, "ms is a whole number of milliseconds\n");
         }
     };
     tokio::time::sleep(wait).await;
-    text(
-        StatusCode::OK,
-        format!("that took {} ms\n", wait.as_millis()),
-    )
+    text(StatusCode::OK, format!("that took {} ms\n", wait.as_millis()))
 }
 
 fn fail(app: &App) -> Response<Body> {
     if app.failing.load(Ordering::Relaxed) {
-        text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the sample app fails, as it was told to\n",
-        )
+        text(StatusCode::INTERNAL_SERVER_ERROR, "the sample app fails, as it was told to\n")
     } else {
-        text(
-            StatusCode::OK,
-            "all is well; POST /fail/on makes this page fail\n",
-        )
+        text(StatusCode::OK, "all is well; POST /fail/on makes this page fail\n")
     }
 }
 
@@ -140,10 +113,7 @@ fn events() -> Response<Body> {
             return None;
         }
         interval.tick().await;
-        let event = format!(
-            "id: {count}\nevent: tick\ndata: {}\n\n",
-            jiff::Timestamp::now()
-        );
+        let event = format!("id: {count}\nevent: tick\ndata: {}\n\n", jiff::Timestamp::now());
         Some((Ok(Frame::data(Bytes::from(event))), (interval, count + 1)))
     });
     let mut response = Response::new(StreamBody::new(ticks).boxed_unsync());
@@ -167,10 +137,7 @@ fn headers(request: &Request<Incoming>) -> Response<Body> {
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<Value> {
-    headers
-        .iter()
-        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
-        .collect()
+    headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect()
 }
 
 /// Counts and sums a body of any size without keeping it; trailers are shown too.
@@ -191,40 +158,20 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
             },
         }
     }
-    let sum: String = sum
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    json(
-        StatusCode::OK,
-        &json!({ "bytes": bytes, "sha1": sum, "trailers": pairs(&trailers) }),
-    )
+    let sum: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    json(StatusCode::OK, &json!({ "bytes": bytes, "sha1": sum, "trailers": pairs(&trailers) }))
 }
 
 /// Agrees to a WebSocket (RFC 6455 section 4.2) and leaves it to the connection.
 fn web_socket(mut request: Request<Incoming>, slot: &UpgradeSlot) -> Response<Body> {
     let headers = request.headers();
-    let asks = headers
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let speaks = headers
-        .get(SEC_WEBSOCKET_VERSION)
-        .is_some_and(|value| value == "13");
-    let key = headers
-        .get(SEC_WEBSOCKET_KEY)
-        .map(|key| echo::accept_key(key.as_bytes()));
+    let asks = headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let speaks = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|value| value == "13");
+    let key = headers.get(SEC_WEBSOCKET_KEY).map(|key| echo::accept_key(key.as_bytes()));
     let (true, true, Some(accept)) = (asks, speaks, key) else {
-        let refusal = text(
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket, version 13\n",
-        );
+        let refusal = text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket, version 13\n");
         let refusal = with_header(refusal, UPGRADE, HeaderValue::from_static("websocket"));
-        return with_header(
-            refusal,
-            SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        );
+        return with_header(refusal, SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     };
     *slot.lock().expect("no holder of this lock panics") = Some(hyper::upgrade::on(&mut request));
     let mut response = Response::new(body(Bytes::new()));
@@ -245,28 +192,14 @@ fn json(status: StatusCode, value: &Value) -> Response<Body> {
     typed(status, "application/json", format!("{value}\n"))
 }
 
-fn typed(
-    status: StatusCode,
-    content_type: &'static str,
-    content: impl Into<Bytes>,
-) -> Response<Body> {
+fn typed(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body(content));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    with_header(
-        response,
-        CACHE_CONTROL,
-        HeaderValue::from_static("no-store"),
-    )
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    with_header(response, CACHE_CONTROL, HeaderValue::from_static("no-store"))
 }
 
-fn with_header(
-    mut response: Response<Body>,
-    name: HeaderName,
-    value: HeaderValue,
-) -> Response<Body> {
+fn with_header(mut response: Response<Body>, name: HeaderName, value: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(name, value);
     response
 }

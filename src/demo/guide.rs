@@ -28,12 +28,7 @@ pub struct Addresses {
 ///
 /// # Errors
 /// What creating the folder or the file says.
-pub fn write_config(
-    dir: &Path,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    app_addr: SocketAddr,
-) -> io::Result<PathBuf> {
+pub fn write_config(dir: &Path, listen: SocketAddr, admin: SocketAddr, app_addr: SocketAddr) -> io::Result<PathBuf> {
     std::fs::create_dir_all(dir.join(STATE_NAME))?;
     let file = dir.join(CONFIG_NAME);
     let text = CONFIG
@@ -61,11 +56,7 @@ pub fn things_to_try(addresses: &Addresses) -> String {
 fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
-    if path.bytes().all(plain) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
+    if path.bytes().all(plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -79,19 +70,12 @@ mod tests {
     #[test]
     fn config_is_toml_with_the_addresses_filled_in() {
         let folder = tempfile::tempdir().unwrap();
-        let file =
-            write_config(folder.path(), address(1001), address(1002), address(1003)).unwrap();
+        let file = write_config(folder.path(), address(1001), address(1002), address(1003)).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         let config: toml::Table = text.parse().unwrap();
-        assert_eq!(
-            config["listener"][0]["address"].as_str(),
-            Some("127.0.0.1:1001")
-        );
+        assert_eq!(config["listener"][0]["address"].as_str(), Some("127.0.0.1:1001"));
         assert_eq!(config["admin"]["listen"].as_str(), Some("127.0.0.1:1002"));
-        assert_eq!(
-            config["upstream"]["app"]["endpoints"][0].as_str(),
-            Some("127.0.0.1:1003")
-        );
+        assert_eq!(config["upstream"]["app"]["endpoints"][0].as_str(), Some("127.0.0.1:1003"));
         assert!(folder.path().join("state").is_dir());
     }
 
@@ -100,21 +84,10 @@ mod tests {
         let config: toml::Table = CONFIG.parse().unwrap();
         for route in config["route"].as_array().unwrap() {
             if let Some(upstream) = route.get("upstream") {
-                assert!(
-                    config["upstream"].get(upstream.as_str().unwrap()).is_some(),
-                    "{route}"
-                );
+                assert!(config["upstream"].get(upstream.as_str().unwrap()).is_some(), "{route}");
             }
-            for limit in route
-                .get("limits")
-                .and_then(|limits| limits.as_array())
-                .into_iter()
-                .flatten()
-            {
-                assert!(
-                    config["limit"].get(limit.as_str().unwrap()).is_some(),
-                    "{route}"
-                );
+            for limit in route.get("limits").and_then(|limits| limits.as_array()).into_iter().flatten() {
+                assert!(config["limit"].get(limit.as_str().unwrap()).is_some(), "{route}");
             }
         }
     }
@@ -122,29 +95,12 @@ mod tests {
     #[test]
     fn text_names_every_address_and_five_things() {
         let folder = PathBuf::from("/tmp/it's here");
-        let text = things_to_try(&Addresses {
-            web: address(1001),
-            admin: address(1002),
-            app: address(1003),
-            folder,
-        });
-        for part in [
-            "http://127.0.0.1:1001/",
-            "http://127.0.0.1:1002/",
-            "http://127.0.0.1:1003/",
-        ] {
+        let text = things_to_try(&Addresses { web: address(1001), admin: address(1002), app: address(1003), folder });
+        for part in ["http://127.0.0.1:1001/", "http://127.0.0.1:1002/", "http://127.0.0.1:1003/"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(
-            text.contains(r"touch '/tmp/it'\''s here/state/maintenance.flag'"),
-            "{text}"
-        );
-        assert_eq!(
-            text.lines()
-                .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
-                .count(),
-            5
-        );
+        assert!(text.contains(r"touch '/tmp/it'\''s here/state/maintenance.flag'"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count(), 5);
     }
 
     #[test]

@@ -54,14 +54,8 @@ impl SampleApp {
     pub async fn start(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
-        let app = Arc::new(App {
-            started: Instant::now(),
-            failing: AtomicBool::new(false),
-        });
-        Ok(Self {
-            addr,
-            accepting: tokio::spawn(accept(listener, app)),
-        })
+        let app = Arc::new(App { started: Instant::now(), failing: AtomicBool::new(false) });
+        Ok(Self { addr, accepting: tokio::spawn(accept(listener, app)) })
     }
 }
 
@@ -76,10 +70,7 @@ async fn accept(listener: TcpListener, app: Arc<App>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let slot = Arc::clone(&slots)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {

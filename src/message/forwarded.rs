@@ -65,14 +65,9 @@ pub fn apply(headers: &mut HeaderMap, facts: Facts<'_>) {
 
 /// The request id to go on with: a trusted peer's, when it is a single line of 1 to 128 visible ASCII bytes.
 pub fn kept_request_id(headers: &HeaderMap, peer_trusted: bool) -> Option<&HeaderValue> {
-    let sane = |bytes: &[u8]| {
-        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-    };
-    if peer_trusted && is_single(headers, &X_REQUEST_ID, sane) {
-        headers.get(X_REQUEST_ID)
-    } else {
-        None
-    }
+    let sane =
+        |bytes: &[u8]| (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    if peer_trusted && is_single(headers, &X_REQUEST_ID, sane) { headers.get(X_REQUEST_ID) } else { None }
 }
 
 /// Removes headers whose names have anything but letters, digits and hyphens.
@@ -80,11 +75,7 @@ pub fn kept_request_id(headers: &HeaderMap, peer_trusted: bool) -> Option<&Heade
 /// CGI, WSGI, Rack and PHP turn `X-Real-IP` and `X_Real_IP` into the same variable, so such a name can pass for one
 /// of ours. nginx drops them all by default (`underscores_in_headers off`, `ignore_invalid_headers on`).
 pub fn drop_ambiguous(headers: &mut HeaderMap) {
-    remove_where(headers, |name| {
-        !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    });
+    remove_where(headers, |name| !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
 }
 
 /// An address as a header value, formatted on the stack.
@@ -98,11 +89,7 @@ fn append_peer(headers: &mut HeaderMap, facts: &Facts<'_>, client: &HeaderValue)
     let lines = headers.get_all(X_FORWARDED_FOR);
     let came: usize = lines.iter().map(|line| line.len() + 2).sum();
     let mut joined = Vec::with_capacity(came.max(client.len() + 2) + peer.as_bytes().len());
-    for line in lines
-        .iter()
-        .map(|line| line.as_bytes().trim_ascii())
-        .filter(|line| !line.is_empty())
-    {
+    for line in lines.iter().map(|line| line.as_bytes().trim_ascii()).filter(|line| !line.is_empty()) {
         joined.extend_from_slice(line);
         joined.extend_from_slice(b", ");
     }
@@ -112,24 +99,17 @@ fn append_peer(headers: &mut HeaderMap, facts: &Facts<'_>, client: &HeaderValue)
         joined.extend_from_slice(b", ");
     }
     joined.extend_from_slice(peer.as_bytes());
-    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
-        .expect("joined from header values");
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)).expect("joined from header values");
     headers.insert(X_FORWARDED_FOR, value);
 }
 
 /// Removes what a peer that is not trusted says about forwarding.
 fn remove_claims(headers: &mut HeaderMap) {
-    remove_where(headers, |name| {
-        name.starts_with("x-forwarded-") || name == FORWARDED.as_str()
-    });
+    remove_where(headers, |name| name.starts_with("x-forwarded-") || name == FORWARDED.as_str());
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let names: SmallVec<[HeaderName; 4]> = headers
-        .keys()
-        .filter(|name| unwanted(name.as_str()))
-        .cloned()
-        .collect();
+    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -146,10 +126,7 @@ fn is_proto(value: &[u8]) -> bool {
 
 /// Not a parser: enough that a value cannot be taken for a list, a URL or markup.
 fn is_host_like(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
+    !value.is_empty() && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
 }
 
 /// An address as text, without an allocation.
@@ -183,13 +160,7 @@ mod tests {
         Facts {
             peer_trusted,
             client_ip: "203.0.113.9".parse().unwrap(),
-            peer_ip: if peer_trusted {
-                "10.0.0.1"
-            } else {
-                "203.0.113.9"
-            }
-            .parse()
-            .unwrap(),
+            peer_ip: if peer_trusted { "10.0.0.1" } else { "203.0.113.9" }.parse().unwrap(),
             proto: "https",
             host: "example.com:8443",
             request_id: HeaderValue::from_static("new-id"),
@@ -202,19 +173,14 @@ mod tests {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         apply(&mut headers, facts(peer_trusted));
-        let mut out: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-            .collect();
+        let mut out: Vec<_> =
+            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
         out.sort();
         out
     }
 
     fn expected(lines: &[(&str, &str)]) -> Vec<(String, String)> {
-        lines
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     const FRESH: [(&str, &str); 5] = [
@@ -269,45 +235,23 @@ mod tests {
     #[test]
     fn a_trusted_peer_without_a_list_starts_with_the_client() {
         let out = applied(true, &[]);
-        assert_eq!(
-            out[0],
-            ("x-forwarded-for".into(), "203.0.113.9, 10.0.0.1".into())
-        );
+        assert_eq!(out[0], ("x-forwarded-for".into(), "203.0.113.9, 10.0.0.1".into()));
         let mut headers = HeaderMap::new();
-        apply(
-            &mut headers,
-            Facts {
-                client_ip: "10.0.0.1".parse().unwrap(),
-                ..facts(true)
-            },
-        );
+        apply(&mut headers, Facts { client_ip: "10.0.0.1".parse().unwrap(), ..facts(true) });
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
     }
 
     #[test]
     fn nonsense_from_a_trusted_peer_is_set_anew() {
         let cases: &[&[(&'static str, &str)]] = &[
-            &[
-                ("x-forwarded-proto", "javascript"),
-                ("x-forwarded-host", "a, b"),
-            ],
-            &[
-                ("x-forwarded-proto", "http"),
-                ("x-forwarded-proto", "https"),
-                ("x-forwarded-host", ""),
-            ],
+            &[("x-forwarded-proto", "javascript"), ("x-forwarded-host", "a, b")],
+            &[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "")],
             &[("x-forwarded-host", "a/b"), ("x-forwarded-host", "a")],
         ];
         for lines in cases {
             let out = applied(true, lines);
-            assert!(
-                out.contains(&("x-forwarded-proto".into(), "https".into())),
-                "{out:?}"
-            );
-            assert!(
-                out.contains(&("x-forwarded-host".into(), "example.com:8443".into())),
-                "{out:?}"
-            );
+            assert!(out.contains(&("x-forwarded-proto".into(), "https".into())), "{out:?}");
+            assert!(out.contains(&("x-forwarded-host".into(), "example.com:8443".into())), "{out:?}");
         }
     }
 
@@ -315,13 +259,7 @@ mod tests {
     fn without_a_host_none_is_claimed() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-host", HeaderValue::from_static("evil.example"));
-        apply(
-            &mut headers,
-            Facts {
-                host: "",
-                ..facts(false)
-            },
-        );
+        apply(&mut headers, Facts { host: "", ..facts(false) });
         assert!(!headers.contains_key("x-forwarded-host"));
     }
 
@@ -345,14 +283,7 @@ mod tests {
     #[test]
     fn names_that_pass_for_others_are_dropped() {
         let mut headers = HeaderMap::new();
-        for name in [
-            "x_forwarded_for",
-            "x-real_ip",
-            "x.real.ip",
-            "x-real-ip",
-            "accept",
-            "content_length",
-        ] {
+        for name in ["x_forwarded_for", "x-real_ip", "x.real.ip", "x-real-ip", "accept", "content_length"] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
         drop_ambiguous(&mut headers);

@@ -63,11 +63,7 @@ type Names = SmallVec<[HeaderName; 8]>;
 
 fn strip(headers: &mut HeaderMap, side: Side) {
     // One look at every name is cheaper than ten look-ups of names that are mostly not there.
-    let mut names: Names = headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str(), side))
-        .cloned()
-        .collect();
+    let mut names: Names = headers.keys().filter(|name| is_hop_by_hop(name.as_str(), side)).cloned().collect();
     if names.contains(&CONNECTION) {
         push_named(headers, &mut names);
     }
@@ -78,8 +74,8 @@ fn strip(headers: &mut HeaderMap, side: Side) {
 
 fn is_hop_by_hop(name: &str, side: Side) -> bool {
     match name {
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding"
-        | "upgrade" | "http2-settings" => true,
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+        | "http2-settings" => true,
         "proxy-authenticate" | "proxy-authorization" | "proxy-authentication-info" => true,
         "proxy" => side == Side::Request,
         _ => false,
@@ -105,14 +101,7 @@ fn push_named(headers: &HeaderMap, names: &mut Names) {
 
 /// Fields that stay although `Connection` names them; `name` is in lower case.
 pub fn is_end_to_end(name: &str) -> bool {
-    const PREFIXES: [&str; 6] = [
-        "content-",
-        "x-forwarded-",
-        "if-",
-        "access-control-",
-        "sec-",
-        "grpc-",
-    ];
+    const PREFIXES: [&str; 6] = ["content-", "x-forwarded-", "if-", "access-control-", "sec-", "grpc-"];
     matches!(
         name,
         "host"
@@ -158,14 +147,10 @@ fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
 
 /// The items of a list header over all its lines, without parameters.
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .map(|item| {
-            let end = memchr::memchr(b';', item).unwrap_or(item.len());
-            item[..end].trim_ascii()
-        })
+    headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(|item| {
+        let end = memchr::memchr(b';', item).unwrap_or(item.len());
+        item[..end].trim_ascii()
+    })
 }
 
 #[cfg(test)]
@@ -175,18 +160,13 @@ mod tests {
     type Line = (&'static str, &'static str);
 
     fn headers(lines: &[Line]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|&(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    HeaderValue::from_static(value),
-                )
-            })
-            .fold(HeaderMap::new(), |mut map, (name, value)| {
+        lines.iter().map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).fold(
+            HeaderMap::new(),
+            |mut map, (name, value)| {
                 map.append(name, value);
                 map
-            })
+            },
+        )
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
@@ -255,10 +235,7 @@ mod tests {
         ];
         for name in kept {
             let mut map = HeaderMap::new();
-            map.insert(
-                CONNECTION,
-                HeaderValue::from_str(&format!("close, {}", name.to_uppercase())).unwrap(),
-            );
+            map.insert(CONNECTION, HeaderValue::from_str(&format!("close, {}", name.to_uppercase())).unwrap());
             map.insert(name, HeaderValue::from_static("x"));
             strip_request(&mut map, false);
             assert_eq!(names(&map), [name]);
@@ -277,66 +254,31 @@ mod tests {
         for (te, keep, expected) in cases {
             let mut map = headers(&[("te", te), ("connection", "te")]);
             strip_request(&mut map, keep);
-            assert_eq!(
-                map.get(TE).map(|value| value.to_str().unwrap()),
-                expected,
-                "{te}"
-            );
+            assert_eq!(map.get(TE).map(|value| value.to_str().unwrap()), expected, "{te}");
         }
     }
 
     #[test]
     fn an_upgrade_needs_both_headers() {
         let cases: &[(&[Line], Option<&str>)] = &[
-            (
-                &[("connection", "Upgrade"), ("upgrade", "websocket")],
-                Some("websocket"),
-            ),
-            (
-                &[
-                    ("connection", "keep-alive, upgrade"),
-                    ("upgrade", "WebSocket"),
-                ],
-                Some("WebSocket"),
-            ),
-            (
-                &[
-                    ("connection", "keep-alive"),
-                    ("connection", "upgrade"),
-                    ("upgrade", "x"),
-                ],
-                Some("x"),
-            ),
+            (&[("connection", "Upgrade"), ("upgrade", "websocket")], Some("websocket")),
+            (&[("connection", "keep-alive, upgrade"), ("upgrade", "WebSocket")], Some("WebSocket")),
+            (&[("connection", "keep-alive"), ("connection", "upgrade"), ("upgrade", "x")], Some("x")),
             (&[("upgrade", "websocket")], None),
             (&[("connection", "upgrade")], None),
             (&[("connection", "upgrades"), ("upgrade", "x")], None),
             (&[("connection", "upgrade"), ("upgrade", "")], None),
-            (
-                &[
-                    ("connection", "upgrade"),
-                    ("upgrade", "x"),
-                    ("upgrade", "y"),
-                ],
-                None,
-            ),
+            (&[("connection", "upgrade"), ("upgrade", "x"), ("upgrade", "y")], None),
         ];
         for (lines, expected) in cases {
             let map = headers(lines);
-            assert_eq!(
-                upgrade_protocol(&map).map(|value| value.to_str().unwrap()),
-                *expected,
-                "{lines:?}"
-            );
+            assert_eq!(upgrade_protocol(&map).map(|value| value.to_str().unwrap()), *expected, "{lines:?}");
         }
     }
 
     #[test]
     fn an_upgrade_is_set_after_stripping() {
-        let mut map = headers(&[
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-key", "x"),
-        ]);
+        let mut map = headers(&[("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")]);
         let protocol = upgrade_protocol(&map).cloned().unwrap();
         strip_request(&mut map, false);
         assert_eq!(names(&map), ["sec-websocket-key"]);

@@ -60,10 +60,7 @@ impl Host {
             return Err(HostError::Several);
         }
         let header = line.map(|line| Self::parse(line.as_bytes())).transpose()?;
-        let target = uri
-            .authority()
-            .map(|authority| Self::parse(authority.as_str().as_bytes()))
-            .transpose()?;
+        let target = uri.authority().map(|authority| Self::parse(authority.as_str().as_bytes())).transpose()?;
         match (target, header) {
             (Some(target), Some(header)) if target.agrees(&header, uri.scheme_str()) => Ok(target),
             (Some(_), Some(_)) => Err(HostError::Disagree),
@@ -84,10 +81,7 @@ impl Host {
             return Self::parse_ipv6(inner);
         }
         let (name, port) = match memchr::memchr(b':', text) {
-            Some(colon) => (
-                &text[..colon],
-                parse_port(&text[colon + 1..]).map_err(|error| user_info_or(error, text))?,
-            ),
+            Some(colon) => (&text[..colon], parse_port(&text[colon + 1..]).map_err(|error| user_info_or(error, text))?),
             None => (text, None),
         };
         let name = name.strip_suffix(b".").unwrap_or(name);
@@ -102,9 +96,7 @@ impl Host {
         for &byte in name {
             match byte {
                 b'.' if previous == b'.' => return Err(HostError::EmptyLabel),
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                    lower.push(byte.to_ascii_lowercase())
-                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => lower.push(byte.to_ascii_lowercase()),
                 b'@' => return Err(HostError::UserInfo),
                 _ => return Err(user_info_or(HostError::InvalidByte, text)),
             }
@@ -128,19 +120,14 @@ impl Host {
 
     fn parse_ipv6(inner: &[u8]) -> Result<Self, HostError> {
         let close = memchr::memchr(b']', inner).ok_or(HostError::InvalidIpv6)?;
-        let address = std::str::from_utf8(&inner[..close])
-            .ok()
-            .and_then(|text| text.parse::<Ipv6Addr>().ok());
+        let address = std::str::from_utf8(&inner[..close]).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
         let address = address.ok_or(HostError::InvalidIpv6)?;
         let port = match &inner[close + 1..] {
             [] => None,
             [b':', port @ ..] => parse_port(port)?,
             _ => return Err(HostError::InvalidByte),
         };
-        Ok(Self {
-            name: SmallVec::from_slice(format!("[{address}]").as_bytes()),
-            port,
-        })
+        Ok(Self { name: SmallVec::from_slice(format!("[{address}]").as_bytes()), port })
     }
 
     fn agrees(&self, other: &Self, scheme: Option<&str>) -> bool {
@@ -155,11 +142,7 @@ impl Host {
 
 /// Says the more telling of two things: `user:password@host` fails at its colon.
 fn user_info_or(error: HostError, text: &[u8]) -> HostError {
-    if text.contains(&b'@') {
-        HostError::UserInfo
-    } else {
-        error
-    }
+    if text.contains(&b'@') { HostError::UserInfo } else { error }
 }
 
 fn parse_port(digits: &[u8]) -> Result<Option<u16>, HostError> {
@@ -263,43 +246,19 @@ mod tests {
     #[test]
     fn target_and_header_must_agree() {
         let v = Version::HTTP_11;
-        assert_eq!(
-            of(v, "http://A.com/x", &["a.COM"]),
-            Ok(("a.com".into(), None))
-        );
-        assert_eq!(
-            of(v, "http://a.com:80/x", &["a.com"]),
-            Ok(("a.com".into(), Some(80)))
-        );
-        assert_eq!(
-            of(v, "https://a.com/x", &["a.com:443"]),
-            Ok(("a.com".into(), None))
-        );
-        assert_eq!(
-            of(v, "http://a.com/x", &["b.com"]),
-            Err(HostError::Disagree)
-        );
-        assert_eq!(
-            of(v, "http://a.com/x", &["a.com:443"]),
-            Err(HostError::Disagree)
-        );
-        assert_eq!(
-            of(v, "http://u@a.com/x", &["a.com"]),
-            Err(HostError::UserInfo)
-        );
+        assert_eq!(of(v, "http://A.com/x", &["a.COM"]), Ok(("a.com".into(), None)));
+        assert_eq!(of(v, "http://a.com:80/x", &["a.com"]), Ok(("a.com".into(), Some(80))));
+        assert_eq!(of(v, "https://a.com/x", &["a.com:443"]), Ok(("a.com".into(), None)));
+        assert_eq!(of(v, "http://a.com/x", &["b.com"]), Err(HostError::Disagree));
+        assert_eq!(of(v, "http://a.com/x", &["a.com:443"]), Err(HostError::Disagree));
+        assert_eq!(of(v, "http://u@a.com/x", &["a.com"]), Err(HostError::UserInfo));
     }
 
     #[test]
     fn http_1_0_may_name_no_host() {
         assert_eq!(of(Version::HTTP_10, "/", &[]), Ok((String::new(), None)));
-        assert_eq!(
-            of(Version::HTTP_10, "http://a.com/", &[]),
-            Ok(("a.com".into(), None))
-        );
-        assert_eq!(
-            of(Version::HTTP_10, "/", &["a.com", "b.com"]),
-            Err(HostError::Several)
-        );
+        assert_eq!(of(Version::HTTP_10, "http://a.com/", &[]), Ok(("a.com".into(), None)));
+        assert_eq!(of(Version::HTTP_10, "/", &["a.com", "b.com"]), Err(HostError::Several));
     }
 
     #[test]
@@ -307,10 +266,7 @@ mod tests {
         let v = Version::HTTP_2;
         assert_eq!(of(v, "https://a.com/", &[]), Ok(("a.com".into(), None)));
         assert_eq!(of(v, "/", &["a.com"]), Ok(("a.com".into(), None)));
-        assert_eq!(
-            of(v, "https://a.com/", &["b.com"]),
-            Err(HostError::Disagree)
-        );
+        assert_eq!(of(v, "https://a.com/", &["b.com"]), Err(HostError::Disagree));
         assert_eq!(of(v, "/", &[]), Err(HostError::Missing));
     }
 

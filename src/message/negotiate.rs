@@ -29,10 +29,7 @@ const RANGES_MAX: usize = 32;
 /// gRPC goes by `Content-Type`. Otherwise the greatest quality in `Accept` wins, then the one named over `*/*`, then
 /// the one named first.
 pub fn kind(headers: &HeaderMap) -> Kind {
-    if headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| starts_with(value.as_bytes(), b"application/grpc"))
-    {
+    if headers.get(CONTENT_TYPE).is_some_and(|value| starts_with(value.as_bytes(), b"application/grpc")) {
         return Kind::Grpc;
     }
     let mut best = (Kind::Text, 0, true);
@@ -53,15 +50,11 @@ pub fn language<S: AsRef<str>>(headers: &HeaderMap, tags: &[S]) -> Option<usize>
     if tags.is_empty() {
         return None;
     }
-    let mut ranges: SmallVec<[(&[u8], u16); 8]> = weighted(headers, ACCEPT_LANGUAGE)
-        .filter(|&(_, quality)| quality > 0)
-        .take(RANGES_MAX)
-        .collect();
+    let mut ranges: SmallVec<[(&[u8], u16); 8]> =
+        weighted(headers, ACCEPT_LANGUAGE).filter(|&(_, quality)| quality > 0).take(RANGES_MAX).collect();
     // Stable: equal qualities stay in the client's order.
     ranges.sort_by_key(|&(_, quality)| QUALITY_MAX - quality);
-    ranges
-        .into_iter()
-        .find_map(|(range, _)| look_up(range, tags))
+    ranges.into_iter().find_map(|(range, _)| look_up(range, tags))
 }
 
 /// What a media range asks for, and whether by name.
@@ -85,10 +78,7 @@ fn kind_of_range(range: &[u8]) -> Option<(Kind, bool)> {
 fn look_up<S: AsRef<str>>(range: &[u8], tags: &[S]) -> Option<usize> {
     let mut range = range;
     loop {
-        if let Some(found) = tags
-            .iter()
-            .position(|tag| tag.as_ref().as_bytes().eq_ignore_ascii_case(range))
-        {
+        if let Some(found) = tags.iter().position(|tag| tag.as_ref().as_bytes().eq_ignore_ascii_case(range)) {
             return Some(found);
         }
         let mut end = range.iter().rposition(|&byte| byte == b'-')?;
@@ -140,8 +130,7 @@ fn quality(text: &[u8]) -> Option<u16> {
 }
 
 fn starts_with(text: &[u8], start: &[u8]) -> bool {
-    text.get(..start.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(start))
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 fn ends_with(text: &[u8], end: &[u8]) -> bool {
@@ -171,16 +160,10 @@ mod tests {
             (&[""], Kind::Text),
             (&["image/avif,image/webp,*/*;q=0.8"], Kind::Text),
             // Browsers.
-            (
-                &["text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"],
-                Kind::Html,
-            ),
+            (&["text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"], Kind::Html),
             // axios and jQuery.
             (&["application/json, text/plain, */*"], Kind::Json),
-            (
-                &["application/json, text/javascript, */*; q=0.01"],
-                Kind::Json,
-            ),
+            (&["application/json, text/javascript, */*; q=0.01"], Kind::Json),
             (&["*/*, application/json"], Kind::Json),
             (&["application/problem+json"], Kind::Json),
             (&["Application/VND.api+JSON;charset=utf-8"], Kind::Json),
@@ -194,10 +177,7 @@ mod tests {
             (&["text/html;q=0, application/json;q=0.001"], Kind::Json),
             (&["text/html;q=2, application/json;q=0.1"], Kind::Json),
             (&["text/html;q=x"], Kind::Text),
-            (
-                &["text/html;level=1;q=0.7, application/json;q=0.8"],
-                Kind::Json,
-            ),
+            (&["text/html;level=1;q=0.7, application/json;q=0.8"], Kind::Json),
             (&["image/png"], Kind::Text),
         ];
         for (lines, expected) in cases {
@@ -207,20 +187,12 @@ mod tests {
 
     #[test]
     fn grpc_goes_by_content_type() {
-        for value in [
-            "application/grpc",
-            "application/grpc+proto",
-            "Application/gRPC; x",
-            "application/grpc-web",
-        ] {
+        for value in ["application/grpc", "application/grpc+proto", "Application/gRPC; x", "application/grpc-web"] {
             let mut map = headers(ACCEPT, &["text/html"]);
             map.insert(CONTENT_TYPE, HeaderValue::from_static(value));
             assert_eq!(kind(&map), Kind::Grpc, "{value}");
         }
-        assert_eq!(
-            kind(&headers(CONTENT_TYPE, &["application/json"])),
-            Kind::Text
-        );
+        assert_eq!(kind(&headers(CONTENT_TYPE, &["application/json"])), Kind::Text);
     }
 
     #[test]
@@ -243,16 +215,9 @@ mod tests {
             ("--", None),
         ];
         for (value, expected) in cases {
-            assert_eq!(
-                language(&headers(ACCEPT_LANGUAGE, &[value]), &tags),
-                *expected,
-                "{value}"
-            );
+            assert_eq!(language(&headers(ACCEPT_LANGUAGE, &[value]), &tags), *expected, "{value}");
         }
-        assert_eq!(
-            language::<&str>(&headers(ACCEPT_LANGUAGE, &["de"]), &[]),
-            None
-        );
+        assert_eq!(language::<&str>(&headers(ACCEPT_LANGUAGE, &["de"]), &[]), None);
     }
 
     #[test]

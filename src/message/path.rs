@@ -48,11 +48,7 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, PathError> {
         return Ok(Cow::Borrowed(raw));
     }
     let normal = rewrite(raw.as_bytes())?;
-    Ok(if normal == raw {
-        Cow::Borrowed(raw)
-    } else {
-        Cow::Owned(normal)
-    })
+    Ok(if normal == raw { Cow::Borrowed(raw) } else { Cow::Owned(normal) })
 }
 
 /// Checks a query, which is forwarded as it came.
@@ -61,11 +57,7 @@ pub fn normalise(raw: &str) -> Result<Cow<'_, str>, PathError> {
 /// When it contains a control byte, a space or `#`.
 pub fn check_query(query: &str) -> Result<(), PathError> {
     let bad = |byte: u8| byte <= b' ' || byte == 0x7f || byte == b'#';
-    if query.bytes().any(bad) {
-        Err(PathError::InvalidByte)
-    } else {
-        Ok(())
-    }
+    if query.bytes().any(bad) { Err(PathError::InvalidByte) } else { Ok(()) }
 }
 
 /// Whether there is plainly nothing to do. A `false` only means a closer look.
@@ -112,14 +104,8 @@ fn push_segment(out: &mut String, segment: &[u8]) -> Result<(), PathError> {
         match CLASS[usize::from(byte)] {
             Class::Plain | Class::Dot => out.push(byte as char),
             Class::Escape => {
-                let high = bytes
-                    .next()
-                    .and_then(|&digit| hex(digit))
-                    .ok_or(PathError::BadEscape)?;
-                let low = bytes
-                    .next()
-                    .and_then(|&digit| hex(digit))
-                    .ok_or(PathError::BadEscape)?;
+                let high = bytes.next().and_then(|&digit| hex(digit)).ok_or(PathError::BadEscape)?;
+                let low = bytes.next().and_then(|&digit| hex(digit)).ok_or(PathError::BadEscape)?;
                 push_decoded(out, high << 4 | low)?;
             }
             Class::Encode => push_percent(out, byte),
@@ -132,9 +118,7 @@ fn push_segment(out: &mut String, segment: &[u8]) -> Result<(), PathError> {
 fn push_decoded(out: &mut String, byte: u8) -> Result<(), PathError> {
     match byte {
         0 | b'/' | b'\\' => return Err(PathError::RefusedEscape),
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            out.push(byte as char)
-        }
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
         byte => push_percent(out, byte),
     }
     Ok(())
@@ -153,9 +137,7 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// `.` or `..` followed by `;`, raw or encoded; the escapes are already in upper case.
 fn is_dot_parameter(segment: &str) -> bool {
-    let rest = segment
-        .strip_prefix("..")
-        .or_else(|| segment.strip_prefix('.'));
+    let rest = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
     rest.is_some_and(|rest| rest.starts_with(';') || rest.starts_with("%3B"))
 }
 

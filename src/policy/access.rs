@@ -34,14 +34,8 @@ pub enum Denied {
 }
 
 impl Access {
-    pub fn new(
-        allow: impl IntoIterator<Item = IpNet>,
-        deny: impl IntoIterator<Item = IpNet>,
-    ) -> Self {
-        Self {
-            allow: allow.into_iter().collect(),
-            deny: deny.into_iter().collect(),
-        }
+    pub fn new(allow: impl IntoIterator<Item = IpNet>, deny: impl IntoIterator<Item = IpNet>) -> Self {
+        Self { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() }
     }
 
     /// Deny is asked first: an address on both lists stays out.
@@ -131,36 +125,21 @@ mod tests {
 
     #[test]
     fn edges_of_a_network_are_inside_and_neighbours_are_not() {
-        let set: NetSet = nets(&["10.1.0.0/16", "192.0.2.1/32", "2001:db8::/32"])
-            .into_iter()
-            .collect();
-        for inside in [
-            "10.1.0.0",
-            "10.1.255.255",
-            "192.0.2.1",
-            "2001:db8::",
-            "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
-        ] {
+        let set: NetSet = nets(&["10.1.0.0/16", "192.0.2.1/32", "2001:db8::/32"]).into_iter().collect();
+        for inside in ["10.1.0.0", "10.1.255.255", "192.0.2.1", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"]
+        {
             assert!(set.contains(ip(inside)), "{inside}");
         }
-        for outside in [
-            "10.0.255.255",
-            "10.2.0.0",
-            "192.0.2.0",
-            "192.0.2.2",
-            "2001:db7:ffff::",
-            "2001:db9::",
-            "::a01:1",
-        ] {
+        for outside in
+            ["10.0.255.255", "10.2.0.0", "192.0.2.0", "192.0.2.2", "2001:db7:ffff::", "2001:db9::", "::a01:1"]
+        {
             assert!(!set.contains(ip(outside)), "{outside}");
         }
     }
 
     #[test]
     fn mapped_addresses_are_ipv4() {
-        let set: NetSet = nets(&["10.0.0.0/8", "::ffff:192.0.2.0/120"])
-            .into_iter()
-            .collect();
+        let set: NetSet = nets(&["10.0.0.0/8", "::ffff:192.0.2.0/120"]).into_iter().collect();
         assert!(set.contains(ip("::ffff:10.1.2.3")));
         assert!(set.contains(ip("192.0.2.77")));
         assert!(!set.contains(ip("192.0.3.1")));
@@ -171,9 +150,7 @@ mod tests {
 
     #[test]
     fn everything_is_a_network_too() {
-        let set: NetSet = nets(&["0.0.0.0/0", "255.255.255.255/32", "::/0", "::1/128"])
-            .into_iter()
-            .collect();
+        let set: NetSet = nets(&["0.0.0.0/0", "255.255.255.255/32", "::/0", "::1/128"]).into_iter().collect();
         assert!(set.contains(ip("255.255.255.255")));
         assert!(set.contains(ip("0.0.0.0")));
         assert_eq!((set.v4.len(), set.v6.len()), (1, 1));
@@ -181,9 +158,7 @@ mod tests {
 
     #[test]
     fn networks_that_touch_become_one_range() {
-        let set: NetSet = nets(&["10.0.1.0/24", "10.0.0.0/24", "10.0.1.128/25", "10.0.3.0/24"])
-            .into_iter()
-            .collect();
+        let set: NetSet = nets(&["10.0.1.0/24", "10.0.0.0/24", "10.0.1.128/25", "10.0.3.0/24"]).into_iter().collect();
         assert_eq!(set.v4.len(), 2);
         assert!(!set.contains(ip("10.0.2.0")));
     }
@@ -196,25 +171,15 @@ mod tests {
         assert_eq!(access.check(ip("11.1.1.1")), Err(Denied::NotAllowed));
         assert_eq!(access.check(ip("::1")), Err(Denied::NotAllowed));
         assert_eq!(Access::default().check(ip("11.1.1.1")), Ok(()));
-        assert_eq!(
-            Access::new([], nets(&["10.6.6.0/24"])).check(ip("::ffff:10.6.6.6")),
-            Err(Denied::Listed)
-        );
+        assert_eq!(Access::new([], nets(&["10.6.6.0/24"])).check(ip("::ffff:10.6.6.6")), Err(Denied::Listed));
     }
 
     fn a_net() -> impl Strategy<Value = IpNet> {
         // Few distinct leading bits, so that networks meet.
         prop_oneof![
-            (0u32..8, 24u8..=32).prop_map(|(bits, len)| IpNet::new(
-                IpAddr::V4((0x0a00_0000 | bits << 5).into()),
-                len
-            )
-            .unwrap()),
-            (0u128..8, 120u8..=128).prop_map(|(bits, len)| IpNet::new(
-                IpAddr::V6((bits << 5).into()),
-                len
-            )
-            .unwrap()),
+            (0u32..8, 24u8..=32)
+                .prop_map(|(bits, len)| IpNet::new(IpAddr::V4((0x0a00_0000 | bits << 5).into()), len).unwrap()),
+            (0u128..8, 120u8..=128).prop_map(|(bits, len)| IpNet::new(IpAddr::V6((bits << 5).into()), len).unwrap()),
         ]
     }
 

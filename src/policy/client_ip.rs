@@ -43,9 +43,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 impl TrustedProxies {
     pub fn new(nets: Vec<IpNet>) -> Self {
-        Self {
-            nets: nets.into_iter().collect(),
-        }
+        Self { nets: nets.into_iter().collect() }
     }
 
     /// Whether an address may speak for a client, also through the PROXY protocol.
@@ -58,20 +56,14 @@ impl TrustedProxies {
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap, source: Source) -> ClientIp {
         let peer = peer.to_canonical();
         if !self.contains(peer) {
-            return ClientIp {
-                ip: peer,
-                peer_trusted: false,
-            };
+            return ClientIp { ip: peer, peer_trusted: false };
         }
         let ip = match source {
             Source::XForwardedFor => self.follow(peer, x_forwarded_for(headers)),
             Source::Forwarded => self.follow(peer, forwarded(headers).into_iter()),
             Source::XRealIp => x_real_ip(headers).unwrap_or(peer),
         };
-        ClientIp {
-            ip,
-            peer_trusted: true,
-        }
+        ClientIp { ip, peer_trusted: true }
     }
 
     /// Follows hops, nearest first; `None` is a hop that is not an address.
@@ -125,13 +117,7 @@ fn push_elements(line: &HeaderValue, hops: &mut SmallVec<[Option<IpAddr>; 8]>) {
         hops.push(None);
         return;
     };
-    hops.extend(
-        elements
-            .into_iter()
-            .map(<[u8]>::trim_ascii)
-            .filter(|element| !element.is_empty())
-            .map(for_of_element),
-    );
+    hops.extend(elements.into_iter().map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()).map(for_of_element));
 }
 
 /// The address in `for=` of one element; `None` when there is none, more than one, or it is `unknown` or obfuscated.
@@ -142,8 +128,7 @@ fn for_of_element(element: &[u8]) -> Option<IpAddr> {
         let Some(equals) = pair.iter().position(|&byte| byte == b'=') else {
             continue;
         };
-        if pair[..equals].trim_ascii_end().eq_ignore_ascii_case(b"for")
-            && found.replace(&pair[equals + 1..]).is_some()
+        if pair[..equals].trim_ascii_end().eq_ignore_ascii_case(b"for") && found.replace(&pair[equals + 1..]).is_some()
         {
             return None;
         }
@@ -195,15 +180,10 @@ fn address(item: &[u8]) -> Option<IpAddr> {
     if let Some(inner) = text.strip_prefix('[') {
         let (ip, rest) = inner.split_once(']')?;
         let port_ok = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
-        return port_ok
-            .then(|| ip.parse::<Ipv6Addr>().ok())
-            .flatten()
-            .map(|ip| IpAddr::V6(ip).to_canonical());
+        return port_ok.then(|| ip.parse::<Ipv6Addr>().ok()).flatten().map(|ip| IpAddr::V6(ip).to_canonical());
     }
     match text.split_once(':') {
-        Some((ip, port)) if !port.contains(':') => is_port(port)
-            .then(|| ip.parse().ok().map(IpAddr::V4))
-            .flatten(),
+        Some((ip, port)) if !port.contains(':') => is_port(port).then(|| ip.parse().ok().map(IpAddr::V4)).flatten(),
         _ => text.parse().ok().map(|ip: IpAddr| ip.to_canonical()),
     }
 }
@@ -211,12 +191,7 @@ fn address(item: &[u8]) -> Option<IpAddr> {
 /// A number, or RFC 7239's obfuscated port (section 6.3).
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
-        Some(name) => {
-            !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        }
+        Some(name) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
         None => (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()),
     }
 }

@@ -25,10 +25,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-pub use flag::{
-    Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network,
-    parse_duration,
-};
+pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use pattern::{HostPattern, PathPattern};
 
 /// Whose flag it is. As text, and as a metric's label, `global` or `route:NAME`.
@@ -115,11 +112,7 @@ impl State {
             return None;
         }
         let route = facts.route.and_then(|name| self.routes.get(name));
-        let active = self
-            .global
-            .iter()
-            .chain(route)
-            .find(|active| active.flag.blocks(facts))?;
+        let active = self.global.iter().chain(route).find(|active| active.flag.blocks(facts))?;
         Some(Blocked { active })
     }
 }
@@ -133,11 +126,7 @@ impl Flag {
 
     /// Whether a request is in the flag's scope, whoever sent it and whatever it does.
     pub fn covers(&self, facts: &Facts<'_>) -> bool {
-        let route = || {
-            facts
-                .route
-                .is_some_and(|name| self.routes.iter().any(|route| route == name))
-        };
+        let route = || facts.route.is_some_and(|name| self.routes.iter().any(|route| route == name));
         (self.routes.is_empty() || route())
             && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches(facts.host)))
             && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(facts.path)))
@@ -156,9 +145,7 @@ impl Active {
 
     /// How long after its beginning what is still in flight is cut; `None` = it may finish.
     pub fn cut_after(&self) -> Option<Duration> {
-        self.flag
-            .terminate
-            .then(|| self.flag.grace.unwrap_or_default())
+        self.flag.terminate.then(|| self.flag.grace.unwrap_or_default())
     }
 
     /// How long ago it should have ended; `None` when it is in time or no end is known.
@@ -169,9 +156,7 @@ impl Active {
 
     /// Requests blocked by this maintenance.
     pub fn blocked_requests(&self) -> u64 {
-        self.total
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.total_at_start)
+        self.total.load(Ordering::Relaxed).saturating_sub(self.total_at_start)
     }
 }
 
@@ -207,42 +192,20 @@ impl Switch {
     pub fn activate(&self, scope: Scope, flag: Flag, since: Timestamp) -> Arc<Active> {
         let total = self.total(&scope);
         let total_at_start = total.load(Ordering::Relaxed);
-        Arc::new(Active {
-            id: next_id(),
-            scope,
-            flag,
-            since,
-            total,
-            total_at_start,
-        })
+        Arc::new(Active { id: next_id(), scope, flag, since, total, total_at_start })
     }
 
     /// The same maintenance under a changed flag: the count goes on.
     pub fn amend(&self, active: &Active, flag: Flag, since: Timestamp) -> Arc<Active> {
-        let Active {
-            scope,
-            total,
-            total_at_start,
-            ..
-        } = active;
+        let Active { scope, total, total_at_start, .. } = active;
         let (scope, total) = (scope.clone(), Arc::clone(total));
-        Arc::new(Active {
-            id: next_id(),
-            scope,
-            flag,
-            since,
-            total,
-            total_at_start: *total_at_start,
-        })
+        Arc::new(Active { id: next_id(), scope, flag, since, total, total_at_start: *total_at_start })
     }
 
     /// Blocked requests since the process started, per scope that was ever on.
     pub fn blocked_totals(&self) -> Vec<(Scope, u64)> {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        totals
-            .iter()
-            .map(|(scope, total)| (scope.clone(), total.load(Ordering::Relaxed)))
-            .collect()
+        totals.iter().map(|(scope, total)| (scope.clone(), total.load(Ordering::Relaxed))).collect()
     }
 
     fn total(&self, scope: &Scope) -> Arc<AtomicU64> {
@@ -259,9 +222,7 @@ impl Deref for Loaded {
     type Target = State;
 
     fn deref(&self) -> &State {
-        self.0
-            .as_deref()
-            .expect("made only from a state that is there")
+        self.0.as_deref().expect("made only from a state that is there")
     }
 }
 

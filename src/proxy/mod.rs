@@ -1,3 +1,14 @@
-//! The request path.
+//! The way of a request: what is decided about it, where it goes, what the client gets.
+//!
+//! May import live, snapshot, the pure rooms, upstream and telemetry.
 
+pub(crate) mod body;
+pub(crate) mod context;
+pub(crate) mod files;
+mod forward;
+pub(crate) mod handle;
+mod limits;
 pub mod page;
+mod refusal;
+pub(crate) mod respond;
+pub(crate) mod tunnel;

@@ -114,12 +114,7 @@ impl Pages {
             .expect("the built-in page compiles, as its tests show");
         let folder = folder.map(PageFolder::read).transpose()?;
         let folder = folder.map(|folder| Custom::compile(folder, &mut environment));
-        let mut pages = Self {
-            environment,
-            folder,
-            support: String::new(),
-            rendered: ArcSwap::default(),
-        };
+        let mut pages = Self { environment, folder, support: String::new(), rendered: ArcSwap::default() };
         pages.try_out();
         Ok(pages)
     }
@@ -146,10 +141,7 @@ impl Pages {
             Kind::Json | Kind::Grpc => 1,
         };
         let built_in = TEXTS[..built_in].iter().map(|texts| texts.lang);
-        custom
-            .iter()
-            .map(|template| template.lang.as_str())
-            .chain(built_in)
+        custom.iter().map(|template| template.lang.as_str()).chain(built_in)
     }
 
     /// The body for a blocked request.
@@ -157,22 +149,9 @@ impl Pages {
         if kind == Kind::Grpc {
             return answer(kind, Bytes::new(), false);
         }
-        let lang = self
-            .languages(kind)
-            .position(|lang| lang.eq_ignore_ascii_case(facts.lang))
-            .unwrap_or(0);
-        let key = Key {
-            active: facts.active.id,
-            kind,
-            lang,
-            status: facts.status,
-        };
-        if let Some(rendered) = self
-            .rendered
-            .load()
-            .iter()
-            .find(|rendered| rendered.key == key)
-        {
+        let lang = self.languages(kind).position(|lang| lang.eq_ignore_ascii_case(facts.lang)).unwrap_or(0);
+        let key = Key { active: facts.active.id, kind, lang, status: facts.status };
+        if let Some(rendered) = self.rendered.load().iter().find(|rendered| rendered.key == key) {
             return answer(kind, rendered.body.clone(), rendered.built_in);
         }
         let template = self.templates(kind).get(lang);
@@ -180,11 +159,7 @@ impl Pages {
         let (body, warning) = match custom {
             Some((template, Ok(body))) => {
                 if !template.per_request {
-                    self.keep(Rendered {
-                        key,
-                        body: body.clone(),
-                        built_in: false,
-                    });
+                    self.keep(Rendered { key, body: body.clone(), built_in: false });
                 }
                 return answer(kind, body, false);
             }
@@ -193,39 +168,24 @@ impl Pages {
                 let body = self.built_in(kind, facts);
                 if !template.per_request {
                     // It would fail in the same way again.
-                    self.keep(Rendered {
-                        key,
-                        body: body.clone(),
-                        built_in: true,
-                    });
+                    self.keep(Rendered { key, body: body.clone(), built_in: true });
                 }
                 (body, first.then_some(problem))
             }
             None => {
                 let body = self.built_in(kind, facts);
-                self.keep(Rendered {
-                    key,
-                    body: body.clone(),
-                    built_in: true,
-                });
+                self.keep(Rendered { key, body: body.clone(), built_in: true });
                 (body, None)
             }
         };
-        Answer {
-            warning,
-            ..answer(kind, body, true)
-        }
+        Answer { warning, ..answer(kind, body, true) }
     }
 
     /// A file of the page folder, for a blocked GET or HEAD: by its path in the folder, or below [`ASSETS_PATH`].
     pub fn asset(&self, path: &str) -> Option<&Asset> {
         let folder = self.folder.as_ref()?;
-        let name = path
-            .strip_prefix(ASSETS_PATH)
-            .or_else(|| path.strip_prefix('/'))?;
-        let name = percent_encoding::percent_decode_str(name)
-            .decode_utf8()
-            .ok()?;
+        let name = path.strip_prefix(ASSETS_PATH).or_else(|| path.strip_prefix('/'))?;
+        let name = percent_encoding::percent_decode_str(name).decode_utf8().ok()?;
         folder.assets.assets.get(&*name)
     }
 
@@ -258,17 +218,11 @@ impl Pages {
             lang => texts.lang,
             assets => ASSETS_PATH.trim_end_matches('/'),
         };
-        let rendered = self
-            .environment
-            .get_template(&template.name)
-            .and_then(|template| template.render(values));
+        let rendered = self.environment.get_template(&template.name).and_then(|template| template.render(values));
         let body = rendered.map_err(|error| describe(&template.name, &error))?;
         if kind == Kind::Json {
             serde_json::from_str::<serde::de::IgnoredAny>(&body).map_err(|error| {
-                format!(
-                    "{}: what it renders is no JSON: {error} (values bring their own quotes)",
-                    template.name
-                )
+                format!("{}: what it renders is no JSON: {error} (values bring their own quotes)", template.name)
             })?;
         }
         Ok(Bytes::from(body))
@@ -308,10 +262,7 @@ impl Pages {
                 back => texts.back,
             },
         };
-        let rendered = self
-            .environment
-            .get_template(BUILT_IN)
-            .and_then(|template| template.render(values));
+        let rendered = self.environment.get_template(BUILT_IN).and_then(|template| template.render(values));
         rendered.map_or_else(|_| self.plain_text(facts), Bytes::from)
     }
 
@@ -346,27 +297,15 @@ impl Pages {
     fn try_out(&mut self) {
         use crate::policy::maintenance::{Flag, Scope, Switch};
         let text = Some("\"quoted\" <text>".to_owned());
-        let flag = Flag {
-            reason: text.clone(),
-            message: text,
-            until: Some(Timestamp::MAX),
-            ..Flag::default()
-        };
+        let flag = Flag { reason: text.clone(), message: text, until: Some(Timestamp::MAX), ..Flag::default() };
         let active = Switch::default().activate(Scope::Global, flag, Timestamp::UNIX_EPOCH);
-        let bare =
-            Switch::default().activate(Scope::Global, Flag::default(), Timestamp::UNIX_EPOCH);
+        let bare = Switch::default().activate(Scope::Global, Flag::default(), Timestamp::UNIX_EPOCH);
         let mut problems = Vec::new();
         for kind in [Kind::Html, Kind::Json, Kind::Text] {
             for template in self.templates(kind) {
                 for active in [&active, &bare] {
                     let status = StatusCode::SERVICE_UNAVAILABLE;
-                    let facts = Facts {
-                        active,
-                        lang: &template.lang,
-                        status,
-                        retry_after: 1,
-                        request_id: "0",
-                    };
+                    let facts = Facts { active, lang: &template.lang, status, retry_after: 1, request_id: "0" };
                     if let Err(problem) = self.custom(template, kind, &facts)
                         && !template.told.swap(true, Ordering::Relaxed)
                     {
@@ -410,12 +349,7 @@ fn problem_json(facts: &Facts<'_>) -> Bytes {
 }
 
 fn answer(kind: Kind, body: Bytes, built_in: bool) -> Answer {
-    Answer {
-        content_type: content_type(kind),
-        body,
-        built_in,
-        warning: None,
-    }
+    Answer { content_type: content_type(kind), body, built_in, warning: None }
 }
 
 fn content_type(kind: Kind) -> HeaderValue {

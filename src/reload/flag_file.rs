@@ -89,30 +89,19 @@ impl FlagWatcher {
         let bell = Arc::new(Bell::default());
         let (folders, problem) = Folders::new(&bell);
         if let Some(text) = problem {
-            observer(Change::Warning {
-                scope: Scope::Global,
-                text,
-            });
+            observer(Change::Warning { scope: Scope::Global, text });
         }
         Self::follow(bell, Follower::new(settings, switch, folders, observer))
     }
 
-    fn follow<O: Fn(Change) + Send + 'static>(
-        bell: Arc<Bell>,
-        mut follower: Follower<O>,
-    ) -> io::Result<Self> {
+    fn follow<O: Fn(Change) + Send + 'static>(bell: Arc<Bell>, mut follower: Follower<O>) -> io::Result<Self> {
         follower.look();
         let heard = Arc::clone(&bell);
-        let thread = thread::Builder::new()
-            .name("flag-files".to_owned())
-            .spawn(move || {
-                let _done = RingDone(&heard);
-                follower.run(&heard);
-            })?;
-        Ok(Self {
-            bell,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("flag-files".to_owned()).spawn(move || {
+            let _done = RingDone(&heard);
+            follower.run(&heard);
+        })?;
+        Ok(Self { bell, thread: Some(thread) })
     }
 
     /// Looks at once, for who has just written a flag and wants it seen.
@@ -146,10 +135,7 @@ impl Drop for RingDone<'_> {
 /// # Errors
 /// A sentence, when it cannot be told whether a flag exists.
 pub fn snapshot(settings: &Settings) -> Result<State, String> {
-    let mut state = State {
-        global: look_at(&settings.flag)?,
-        ..State::default()
-    };
+    let mut state = State { global: look_at(&settings.flag)?, ..State::default() };
     match read::look_in(&settings.routes_dir) {
         Folder::Unknown(problem) => return Err(problem),
         Folder::Looks { looks, .. } => {
@@ -174,9 +160,7 @@ fn activate(scope: Scope, look: Look) -> Result<Option<Arc<Active>>, String> {
     match look {
         Look::Unknown(problem) => Err(problem),
         Look::Absent => Ok(None),
-        Look::Present(found) | Look::Dangling(found) if is_over(&found.flag, Timestamp::now()) => {
-            Ok(None)
-        }
+        Look::Present(found) | Look::Dangling(found) if is_over(&found.flag, Timestamp::now()) => Ok(None),
         Look::Present(found) | Look::Dangling(found) => {
             let flag = effective(&scope, found.flag);
             let since = flag.started_at.unwrap_or(found.modified);
@@ -199,18 +183,8 @@ struct Follower<O> {
 impl<O: Fn(Change)> Follower<O> {
     fn new(settings: Settings, switch: Arc<Switch>, folders: Folders, observer: O) -> Self {
         // A watcher that is started again goes on where the last one stopped.
-        let state = switch
-            .load()
-            .map(|state| State::clone(&state))
-            .unwrap_or_default();
-        Self {
-            settings,
-            switch,
-            folders,
-            observer,
-            state,
-            warnings: BTreeMap::new(),
-        }
+        let state = switch.load().map(|state| State::clone(&state)).unwrap_or_default();
+        Self { settings, switch, folders, observer, state, warnings: BTreeMap::new() }
     }
 
     fn run(mut self, bell: &Bell) {
@@ -225,13 +199,8 @@ impl<O: Fn(Change)> Follower<O> {
     /// Until the next poll, or the next `auto_end` when that is sooner.
     fn patience(&self) -> Duration {
         let now = Timestamp::now();
-        let ends = self
-            .state
-            .all()
-            .filter(|active| active.flag.auto_end)
-            .filter_map(|active| active.flag.until);
-        ends.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(REST))
-            .fold(POLL, Duration::min)
+        let ends = self.state.all().filter(|active| active.flag.auto_end).filter_map(|active| active.flag.until);
+        ends.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(REST)).fold(POLL, Duration::min)
     }
 
     fn look(&mut self) {
@@ -247,10 +216,7 @@ impl<O: Fn(Change)> Follower<O> {
         }
         for (scope, text) in &warnings {
             if self.warnings.get(scope) != Some(text) {
-                changes.push(Change::Warning {
-                    scope: scope.clone(),
-                    text: text.clone(),
-                });
+                changes.push(Change::Warning { scope: scope.clone(), text: text.clone() });
             }
         }
         self.warnings = warnings;
@@ -263,40 +229,24 @@ impl<O: Fn(Change)> Follower<O> {
         let mut wanted = vec![write::folder(flag).to_owned(), routes_dir.clone()];
         let is_link = fs::symlink_metadata(flag).is_ok_and(|metadata| metadata.is_symlink());
         let target = is_link.then(|| fs::canonicalize(flag).ok()).flatten();
-        wanted.extend(
-            target
-                .as_deref()
-                .map(|target| write::folder(target).to_owned()),
-        );
+        wanted.extend(target.as_deref().map(|target| write::folder(target).to_owned()));
         wanted.sort();
         wanted.dedup();
         wanted
     }
 
-    fn next_state(
-        &self,
-        changes: &mut Vec<Change>,
-        warnings: &mut BTreeMap<Scope, String>,
-    ) -> State {
+    fn next_state(&self, changes: &mut Vec<Change>, warnings: &mut BTreeMap<Scope, String>) -> State {
         let mut next = |scope: Scope, look: Look, path: PathBuf, before: Option<&Arc<Active>>| {
             let found = self.settle(&scope, look, path, before, warnings);
             self.compare(scope, found, before, changes)
         };
         let Settings { flag, routes_dir } = &self.settings;
-        let global = next(
-            Scope::Global,
-            read::look(flag),
-            flag.clone(),
-            self.state.global.as_ref(),
-        );
+        let global = next(Scope::Global, read::look(flag), flag.clone(), self.state.global.as_ref());
         let (mut looks, problem) = match read::look_in(routes_dir) {
             Folder::Looks { looks, warning } => (looks, warning),
             Folder::Unknown(text) => {
                 let same = |name: &String| (name.clone(), Look::Unknown(text.clone()));
-                (
-                    self.state.routes.keys().map(same).collect(),
-                    Some(text.clone()),
-                )
+                (self.state.routes.keys().map(same).collect(), Some(text.clone()))
             }
         };
         for name in self.state.routes.keys() {
@@ -305,20 +255,12 @@ impl<O: Fn(Change)> Follower<O> {
         let mut routes = BTreeMap::new();
         for (name, look) in looks {
             let path = routes_dir.join(format!("{name}.flag"));
-            let active = next(
-                Scope::Route(name.clone()),
-                look,
-                path,
-                self.state.routes.get(&name),
-            );
+            let active = next(Scope::Route(name.clone()), look, path, self.state.routes.get(&name));
             routes.extend(active.map(|active| (name, active)));
         }
         if let Some(text) = problem {
             // The folder is nobody's own; the global flag's warning, if there is one, is not to be lost.
-            warnings
-                .entry(Scope::Global)
-                .and_modify(|told| *told = format!("{told}; {text}"))
-                .or_insert(text);
+            warnings.entry(Scope::Global).and_modify(|told| *told = format!("{told}; {text}")).or_insert(text);
         }
         State { global, routes }
     }
@@ -348,19 +290,13 @@ impl<O: Fn(Change)> Follower<O> {
         if let Some(text) = &found.warning {
             warn(text.clone());
         } else if matches!(scope, Scope::Route(_)) && !found.flag.routes.is_empty() {
-            warn(format!(
-                "{}: routes: has no meaning in the flag of one route",
-                path.display()
-            ));
+            warn(format!("{}: routes: has no meaning in the flag of one route", path.display()));
         }
         if !is_over(&found.flag, Timestamp::now()) {
             return Ok(Some(found));
         }
         if let Err(error) = remove_flag(&path) {
-            warn(format!(
-                "{} is over and cannot be removed: {error}",
-                path.display()
-            ));
+            warn(format!("{} is over and cannot be removed: {error}", path.display()));
         }
         Ok(None)
     }

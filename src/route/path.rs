@@ -30,9 +30,7 @@ pub enum PathPatternError {
     Character(char),
     #[error("`%` is not followed by two hexadecimal digits")]
     BadEscape,
-    #[error(
-        "requests with an encoded slash, backslash or NUL are refused, so this would never match"
-    )]
+    #[error("requests with an encoded slash, backslash or NUL are refused, so this would never match")]
     RefusedEscape,
 }
 
@@ -95,9 +93,7 @@ impl PathSet {
     ///
     /// # Errors
     /// The first text that is no pattern, and why.
-    pub fn parse<S: AsRef<str>>(
-        texts: impl IntoIterator<Item = S>,
-    ) -> Result<Self, (String, PathPatternError)> {
+    pub fn parse<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Result<Self, (String, PathPatternError)> {
         let mut set = Self::default();
         for text in texts {
             let text = text.as_ref();
@@ -137,14 +133,8 @@ fn canonical(path: &str) -> Result<String, PathPatternError> {
     while let Some(c) = chars.next() {
         match c {
             '%' => {
-                let high = chars
-                    .next()
-                    .and_then(|c| c.to_digit(16))
-                    .ok_or(PathPatternError::BadEscape)?;
-                let low = chars
-                    .next()
-                    .and_then(|c| c.to_digit(16))
-                    .ok_or(PathPatternError::BadEscape)?;
+                let high = chars.next().and_then(|c| c.to_digit(16)).ok_or(PathPatternError::BadEscape)?;
+                let low = chars.next().and_then(|c| c.to_digit(16)).ok_or(PathPatternError::BadEscape)?;
                 push_escaped(&mut out, (high * 16 + low) as u8)?;
             }
             '?' | '#' | '\\' => return Err(PathPatternError::Character(c)),
@@ -184,10 +174,7 @@ fn check_segments(path: &str) -> Result<(), PathPatternError> {
     if path.contains("//") {
         return Err(PathPatternError::EmptySegment);
     }
-    if path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-    {
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(PathPatternError::DotSegment);
     }
     Ok(())
@@ -217,11 +204,7 @@ mod tests {
             ("=/", "/x", false),
         ];
         for (pattern, path, expected) in cases {
-            assert_eq!(
-                PathPattern::parse(pattern).unwrap().matches(path),
-                expected,
-                "{pattern} {path}"
-            );
+            assert_eq!(PathPattern::parse(pattern).unwrap().matches(path), expected, "{pattern} {path}");
             let set = PathSet::parse([pattern]).unwrap();
             assert_eq!(set.contains(path), expected, "set of {pattern}, {path}");
         }
@@ -270,10 +253,7 @@ mod tests {
         for (text, error) in cases {
             assert_eq!(PathPattern::parse(text), Err(error), "{text}");
         }
-        assert_eq!(
-            PathSet::parse(["/ok", "bad"]).unwrap_err(),
-            ("bad".to_owned(), E::NoSlash)
-        );
+        assert_eq!(PathSet::parse(["/ok", "bad"]).unwrap_err(), ("bad".to_owned(), E::NoSlash));
     }
 
     #[test]

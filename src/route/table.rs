@@ -40,15 +40,9 @@ pub enum Found<'a, T> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
     #[error("host {text:?}: {source}")]
-    Host {
-        text: String,
-        source: HostPatternError,
-    },
+    Host { text: String, source: HostPatternError },
     #[error("path {text:?}: {source}")]
-    Path {
-        text: String,
-        source: PathPatternError,
-    },
+    Path { text: String, source: PathPatternError },
     #[error("a route has at least one path")]
     NoPath,
     /// `earlier` counts the successful calls of [`Table::add`] from 0; see [`Table::value`].
@@ -81,13 +75,7 @@ impl<T> Table<T> {
     /// # Errors
     /// A text that is no pattern, or a host, path and method that an earlier route already has; then nothing
     /// has been added.
-    pub fn add(
-        &mut self,
-        hosts: &[String],
-        paths: &[String],
-        methods: &[Method],
-        value: T,
-    ) -> Result<(), AddError> {
+    pub fn add(&mut self, hosts: &[String], paths: &[String], methods: &[Method], value: T) -> Result<(), AddError> {
         let hosts = parse_hosts(hosts)?;
         let paths = parse_paths(paths)?;
         for host in &hosts {
@@ -100,9 +88,7 @@ impl<T> Table<T> {
         for host in &hosts {
             let tree = self.tree_mut(host.as_ref());
             for path in &paths {
-                tree.slot(path)
-                    .get_or_insert_default()
-                    .insert(methods, index);
+                tree.slot(path).get_or_insert_default().insert(methods, index);
             }
         }
         Ok(())
@@ -120,11 +106,7 @@ impl<T> Table<T> {
                 }
             }
         }
-        if allow.is_empty() {
-            Found::NotFound
-        } else {
-            Found::MethodNotAllowed(allow)
-        }
+        if allow.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allow) }
     }
 
     /// The value of the `index`th successful [`Self::add`], from 0.
@@ -142,11 +124,7 @@ impl<T> Table<T> {
         let suffixes = memchr_iter(b'.', host.as_bytes())
             .filter(|&dot| dot > 0 && host.len() - dot - 1 <= self.wildcard_bytes_max)
             .filter_map(move |dot| self.wildcard.get(&host[dot + 1..]));
-        self.exact
-            .get(host)
-            .into_iter()
-            .chain(suffixes)
-            .chain([&self.any])
+        self.exact.get(host).into_iter().chain(suffixes).chain([&self.any])
     }
 
     fn tree_mut(&mut self, host: Option<&HostPattern>) -> &mut Tree<Methods> {
@@ -160,20 +138,13 @@ impl<T> Table<T> {
         }
     }
 
-    fn check_free(
-        &self,
-        host: Option<&HostPattern>,
-        path: &PathPattern,
-        methods: &[Method],
-    ) -> Result<(), AddError> {
+    fn check_free(&self, host: Option<&HostPattern>, path: &PathPattern, methods: &[Method]) -> Result<(), AddError> {
         let tree = match host {
             None => Some(&self.any),
             Some(HostPattern::Exact(name)) => self.exact.get(name.as_str()),
             Some(HostPattern::Wildcard(suffix)) => self.wildcard.get(suffix.as_str()),
         };
-        let Some((method, earlier)) = tree
-            .and_then(|tree| tree.value(path))
-            .and_then(|taken| taken.clash(methods))
+        let Some((method, earlier)) = tree.and_then(|tree| tree.value(path)).and_then(|taken| taken.clash(methods))
         else {
             return Ok(());
         };
@@ -205,21 +176,14 @@ impl Methods {
     }
 
     fn named(&self, method: &Method) -> Option<usize> {
-        self.named
-            .iter()
-            .find(|(known, _)| known == method)
-            .map(|&(_, index)| index)
+        self.named.iter().find(|(known, _)| known == method).map(|&(_, index)| index)
     }
 
     fn pick(&self, method: &Method) -> Option<usize> {
         if self.named.is_empty() {
             return self.any;
         }
-        let head_as_get = || {
-            (*method == Method::HEAD)
-                .then(|| self.named(&Method::GET))
-                .flatten()
-        };
+        let head_as_get = || (*method == Method::HEAD).then(|| self.named(&Method::GET)).flatten();
         self.named(method).or_else(head_as_get).or(self.any)
     }
 
@@ -228,9 +192,7 @@ impl Methods {
         if methods.is_empty() {
             return self.any.map(|index| (None, index));
         }
-        methods
-            .iter()
-            .find_map(|method| self.named(method).map(|index| (Some(method), index)))
+        methods.iter().find_map(|method| self.named(method).map(|index| (Some(method), index)))
     }
 
     fn list(&self, allow: &mut Vec<Method>) {
@@ -252,10 +214,7 @@ fn parse_hosts(hosts: &[String]) -> Result<Vec<Option<HostPattern>>, AddError> {
     }
     let parse = |text: &String| match HostPattern::parse(text) {
         Ok(host) => Ok(Some(host)),
-        Err(source) => Err(AddError::Host {
-            text: text.clone(),
-            source,
-        }),
+        Err(source) => Err(AddError::Host { text: text.clone(), source }),
     };
     hosts.iter().map(parse).collect()
 }
@@ -264,12 +223,8 @@ fn parse_paths(paths: &[String]) -> Result<Vec<PathPattern>, AddError> {
     if paths.is_empty() {
         return Err(AddError::NoPath);
     }
-    let parse = |text: &String| {
-        PathPattern::parse(text).map_err(|source| AddError::Path {
-            text: text.clone(),
-            source,
-        })
-    };
+    let parse =
+        |text: &String| PathPattern::parse(text).map_err(|source| AddError::Path { text: text.clone(), source });
     paths.iter().map(parse).collect()
 }
 

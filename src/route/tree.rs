@@ -42,11 +42,7 @@ impl<V> Tree<V> {
             let (child, left) = node.descend(rest);
             (node, rest) = (child, left);
         }
-        if pattern.is_exact() {
-            &mut node.exact
-        } else {
-            &mut node.prefix
-        }
+        if pattern.is_exact() { &mut node.exact } else { &mut node.prefix }
     }
 
     /// What a pattern has, if anything.
@@ -56,11 +52,7 @@ impl<V> Tree<V> {
         while !rest.is_empty() {
             (node, rest) = node.step(rest)?;
         }
-        if pattern.is_exact() {
-            node.exact.as_ref()
-        } else {
-            node.prefix.as_ref()
-        }
+        if pattern.is_exact() { node.exact.as_ref() } else { node.prefix.as_ref() }
     }
 
     /// Everything that covers the path: prefixes from the shortest, then the exact pattern.
@@ -88,13 +80,7 @@ impl<V> Tree<V> {
 
 impl<V> Node<V> {
     fn leaf(label: &[u8]) -> Self {
-        Self {
-            label: label.into(),
-            heads: Vec::new(),
-            children: Vec::new(),
-            exact: None,
-            prefix: None,
-        }
+        Self { label: label.into(), heads: Vec::new(), children: Vec::new(), exact: None, prefix: None }
     }
 
     /// The child that the bytes lead into, and what is left of them; `rest` is not empty.
@@ -113,11 +99,7 @@ impl<V> Node<V> {
             return (child, &[]);
         };
         let child = &mut self.children[index];
-        let common = rest
-            .iter()
-            .zip(&*child.label)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let common = rest.iter().zip(&*child.label).take_while(|(a, b)| a == b).count();
         if common < child.label.len() {
             child.split(common);
         }
@@ -136,10 +118,7 @@ impl<V> Node<V> {
 
 impl<V> Default for Tree<V> {
     fn default() -> Self {
-        Self {
-            root: Node::leaf(b""),
-            empty: true,
-        }
+        Self { root: Node::leaf(b""), empty: true }
     }
 }
 
@@ -158,14 +137,8 @@ mod tests {
     #[test]
     fn matches_run_from_the_shortest_prefix_to_the_exact_path() {
         let tree = tree(&["/api/v1", "=/api/v1", "/", "/api", "/api/", "/apix", "/ap"]);
-        assert_eq!(
-            tree.matches("/api/v1").as_slice(),
-            ["/", "/api", "/api/", "/api/v1", "=/api/v1"]
-        );
-        assert_eq!(
-            tree.matches("/api/v1/x").as_slice(),
-            ["/", "/api", "/api/", "/api/v1"]
-        );
+        assert_eq!(tree.matches("/api/v1").as_slice(), ["/", "/api", "/api/", "/api/v1", "=/api/v1"]);
+        assert_eq!(tree.matches("/api/v1/x").as_slice(), ["/", "/api", "/api/", "/api/v1"]);
         assert_eq!(tree.matches("/apix").as_slice(), ["/", "/apix"]);
         assert_eq!(tree.matches("/ap").as_slice(), ["/", "/ap"]);
         assert_eq!(tree.matches("/a").as_slice(), ["/"]);

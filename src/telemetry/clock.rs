@@ -8,12 +8,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// The zone of `$time_local`: `TZ`, else `/etc/localtime`, else UTC (as in a container without either).
-static LOCAL_ZONE: LazyLock<TimeZone> =
-    LazyLock::new(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
+static LOCAL_ZONE: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
 
-const MONTHS: [&[u8; 3]; 12] = [
-    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-];
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
 /// The last instant shown, in December 9999: far enough from the calendar's end for any zone's offset.
 const LATEST_MS: u64 = 253_400_000_000_000;
@@ -38,12 +36,7 @@ impl Stamp {
 
     /// Shows `$time_local` in `zone`.
     pub fn in_zone(zone: TimeZone) -> Self {
-        Self {
-            zone,
-            second: None,
-            local: *b"01/Jan/1970:00:00:00 +0000",
-            utc: *b"1970-01-01T00:00:00.000Z",
-        }
+        Self { zone, second: None, local: *b"01/Jan/1970:00:00:00 +0000", utc: *b"1970-01-01T00:00:00.000Z" }
     }
 
     /// nginx's `$time_local`, such as `22/Nov/2026:22:02:20 +0000`.
@@ -65,8 +58,7 @@ impl Stamp {
             return;
         }
         self.second = Some(second);
-        let timestamp = Timestamp::from_second(second as i64)
-            .expect("the latest second is within the calendar");
+        let timestamp = Timestamp::from_second(second as i64).expect("the latest second is within the calendar");
         self.write_utc(timestamp);
         self.write_local(timestamp);
     }
@@ -132,10 +124,7 @@ mod tests {
         assert_eq!(text(stamp.local(AT)), "23/Nov/2026:03:47:20 +0545");
         let mut stamp = Stamp::in_zone(TimeZone::get("Europe/Rome").unwrap());
         assert_eq!(text(stamp.local(AT)), "22/Nov/2026:23:02:20 +0100");
-        assert_eq!(
-            text(stamp.local(AT - 150 * 86_400_000)),
-            "26/Jun/2026:00:02:20 +0200"
-        );
+        assert_eq!(text(stamp.local(AT - 150 * 86_400_000)), "26/Jun/2026:00:02:20 +0200");
     }
 
     #[test]

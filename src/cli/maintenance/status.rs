@@ -15,8 +15,7 @@ impl Place<'_> {
     pub(super) fn status(&self, as_json: bool) -> Result<String, CliError> {
         let state = self.seen()?;
         if as_json {
-            let text = serde_json::to_string_pretty(&self.json(&state))
-                .expect("a JSON value is written as it is");
+            let text = serde_json::to_string_pretty(&self.json(&state)).expect("a JSON value is written as it is");
             return Ok(text + "\n");
         }
         if state.is_empty() {
@@ -27,10 +26,7 @@ impl Place<'_> {
 
     /// What a running process would see in the same files.
     pub(super) fn seen(&self) -> Result<State, CliError> {
-        let settings = Settings {
-            flag: self.flag.to_owned(),
-            routes_dir: self.routes_dir.to_owned(),
-        };
+        let settings = Settings { flag: self.flag.to_owned(), routes_dir: self.routes_dir.to_owned() };
         snapshot(&settings).map_err(CliError::Unknown)
     }
 
@@ -74,30 +70,14 @@ impl Place<'_> {
         }
         line("since", &time::show(active.since, &self.now));
         match (flag.until, active.overdue(now)) {
-            (Some(until), Some(_)) => line(
-                "until",
-                &format!("{} (overdue)", time::show(until, &self.now)),
-            ),
+            (Some(until), Some(_)) => line("until", &format!("{} (overdue)", time::show(until, &self.now))),
             (Some(until), None) => {
                 let minutes = SignedDurationRound::new().smallest(Unit::Minute);
                 let left = until.duration_since(now);
-                let left = left
-                    .round(minutes)
-                    .ok()
-                    .filter(|rounded| !rounded.is_zero())
-                    .unwrap_or(left);
-                line(
-                    "until",
-                    &format!("{} (in {left:#})", time::show(until, &self.now)),
-                );
+                let left = left.round(minutes).ok().filter(|rounded| !rounded.is_zero()).unwrap_or(left);
+                line("until", &format!("{} (in {left:#})", time::show(until, &self.now)));
             }
-            (None, _) => line(
-                "until",
-                &format!(
-                    "not known; clients retry after {} s",
-                    self.retry_after.as_secs()
-                ),
-            ),
+            (None, _) => line("until", &format!("not known; clients retry after {} s", self.retry_after.as_secs())),
         }
         let lists = [
             ("routes", join(&flag.routes)),
@@ -116,9 +96,5 @@ impl Place<'_> {
 }
 
 fn join<T: ToString>(elements: &[T]) -> String {
-    elements
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    elements.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -17,10 +17,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let now = "2030-01-31T21:30:00+01:00[Europe/Berlin]".parse().unwrap();
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            now,
-        }
+        Self { folder: tempfile::tempdir().unwrap(), now }
     }
 
     fn flag(&self) -> PathBuf {
@@ -32,20 +29,11 @@ impl Fixture {
     }
 
     fn run(&self, words: &[&str]) -> Result<String, CliError> {
-        let args = Cli::try_parse_from([&["maintenance"], words].concat())
-            .expect("right use")
-            .args;
+        let args = Cli::try_parse_from([&["maintenance"], words].concat()).expect("right use").args;
         let (flag, routes_dir) = (self.flag(), self.routes_dir());
         let (now, by) = (self.now.clone(), "cli (ops)".to_owned());
         let retry_after = Duration::from_secs(300);
-        Place {
-            flag: &flag,
-            routes_dir: &routes_dir,
-            retry_after,
-            now,
-            by,
-        }
-        .run(&args)
+        Place { flag: &flag, routes_dir: &routes_dir, retry_after, now, by }.run(&args)
     }
 
     fn read(&self) -> Flag {
@@ -75,19 +63,13 @@ fn on_writes_what_was_said_and_by_whom() {
             "192.0.2.1",
         ])
         .unwrap();
-    assert!(
-        said.starts_with("maintenance is on for everything ("),
-        "{said}"
-    );
+    assert!(said.starts_with("maintenance is on for everything ("), "{said}");
     assert!(said.ends_with("expected back 23:00 CET\n"), "{said}");
     let flag = fixture.read();
     assert_eq!(flag.reason.as_deref(), Some("Upgrade"));
     assert_eq!(flag.until, Some("2030-01-31T22:00:00Z".parse().unwrap()));
     assert_eq!(flag.started_at, Some(fixture.now.timestamp()));
-    assert_eq!(
-        (flag.mode, flag.grace, flag.terminate),
-        (Mode::ReadOnly, Some(Duration::from_secs(30)), true)
-    );
+    assert_eq!((flag.mode, flag.grace, flag.terminate), (Mode::ReadOnly, Some(Duration::from_secs(30)), true));
     assert_eq!(flag.allow.len(), 2);
     assert_eq!(flag.by.as_deref(), Some("cli (ops)"));
 }
@@ -111,22 +93,11 @@ fn an_hour_is_the_next_one_on_the_local_clock() {
 fn an_end_that_is_no_time_or_has_passed_writes_nothing() {
     let fixture = Fixture::new();
     for text in ["soon", "25:00", "22:0", "2030-01-31T21:00:00", "+1:00"] {
-        assert!(
-            matches!(
-                fixture.run(&["on", "--until", text]),
-                Err(CliError::NotATime(_))
-            ),
-            "{text}"
-        );
+        assert!(matches!(fixture.run(&["on", "--until", text]), Err(CliError::NotATime(_))), "{text}");
     }
-    let past = fixture
-        .run(&["on", "--until", "2030-01-31T20:30:00Z"])
-        .unwrap_err();
+    let past = fixture.run(&["on", "--until", "2030-01-31T20:30:00Z"]).unwrap_err();
     assert_eq!(past.exit_code(), 2);
-    assert!(matches!(
-        fixture.run(&["on", "--for", "0s"]),
-        Err(CliError::Past(_))
-    ));
+    assert!(matches!(fixture.run(&["on", "--for", "0s"]), Err(CliError::Past(_))));
     assert!(!fixture.flag().exists());
 }
 
@@ -141,34 +112,21 @@ fn wrong_use_is_refused_before_anything_is_done() {
         &["maybe"],
         &[],
     ] {
-        assert!(
-            Cli::try_parse_from([&["maintenance"], words].concat()).is_err(),
-            "{words:?}"
-        );
+        assert!(Cli::try_parse_from([&["maintenance"], words].concat()).is_err(), "{words:?}");
     }
 }
 
 #[test]
 fn routes_have_their_own_files() {
     let fixture = Fixture::new();
-    fixture
-        .run(&["on", "--route", "api", "--route", "web"])
-        .unwrap();
+    fixture.run(&["on", "--route", "api", "--route", "web"]).unwrap();
     assert!(!fixture.flag().exists());
     assert_eq!(
         fixture.run(&["off"]).unwrap(),
         "maintenance was not on for everything\nstill on for api, web (end it with --route)\n"
     );
-    assert_eq!(
-        fixture.run(&["off", "--route", "api"]).unwrap(),
-        "maintenance is off for route api\n"
-    );
-    assert!(
-        fixture
-            .run(&["status"])
-            .unwrap()
-            .starts_with("maintenance is on for route web\n")
-    );
+    assert_eq!(fixture.run(&["off", "--route", "api"]).unwrap(), "maintenance is off for route api\n");
+    assert!(fixture.run(&["status"]).unwrap().starts_with("maintenance is on for route web\n"));
 }
 
 #[test]
@@ -188,40 +146,22 @@ fn status_follows_the_file_whoever_made_it() {
     assert_eq!(fixture.run(&["status"]).unwrap(), "maintenance is off\n");
     std::fs::create_dir_all(fixture.flag().parent().unwrap()).unwrap();
     std::fs::write(fixture.flag(), "").unwrap();
-    assert!(
-        fixture
-            .run(&["status"])
-            .unwrap()
-            .contains("not known; clients retry after 300 s")
-    );
+    assert!(fixture.run(&["status"]).unwrap().contains("not known; clients retry after 300 s"));
     fixture.run(&["off"]).unwrap();
-    fixture
-        .run(&["on", "--for", "30m", "--reason", "Upgrade"])
-        .unwrap();
+    fixture.run(&["on", "--for", "30m", "--reason", "Upgrade"]).unwrap();
     let status = fixture.run(&["status"]).unwrap();
-    for part in [
-        "Upgrade",
-        "since       21:30 CET",
-        "until       22:00 CET (in 30m)",
-        "cli (ops)",
-    ] {
+    for part in ["Upgrade", "since       21:30 CET", "until       22:00 CET (in 30m)", "cli (ops)"] {
         assert!(status.contains(part), "{part:?} in {status}");
     }
-    assert_eq!(
-        fixture.run(&["off"]).unwrap(),
-        "maintenance is off for everything\n"
-    );
+    assert_eq!(fixture.run(&["off"]).unwrap(), "maintenance is off for everything\n");
 }
 
 #[test]
 fn json_has_the_shape_of_the_admin_sides_status() {
     let fixture = Fixture::new();
-    fixture
-        .run(&["on", "--for", "30m", "--reason", "Upgrade"])
-        .unwrap();
+    fixture.run(&["on", "--for", "30m", "--reason", "Upgrade"]).unwrap();
     fixture.run(&["on", "--route", "api"]).unwrap();
-    let status: serde_json::Value =
-        serde_json::from_str(&fixture.run(&["status", "--json"]).unwrap()).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&fixture.run(&["status", "--json"]).unwrap()).unwrap();
     assert_eq!(status["is_active"], true);
     assert_eq!(status["mode"], "full");
     assert_eq!(status["started_at"], "2030-01-31T20:30:00Z");

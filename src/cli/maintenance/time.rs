@@ -11,16 +11,8 @@ pub(super) fn parse(text: &str, now: &Zoned) -> Option<Timestamp> {
         return Some(time);
     }
     let time = clock(text)?;
-    let today = now
-        .date()
-        .to_datetime(time)
-        .to_zoned(now.time_zone().clone())
-        .ok()?;
-    let next = if today > *now {
-        today
-    } else {
-        tomorrow(now, time)?
-    };
+    let today = now.date().to_datetime(time).to_zoned(now.time_zone().clone()).ok()?;
+    let next = if today > *now { today } else { tomorrow(now, time)? };
     Some(next.timestamp())
 }
 
@@ -28,11 +20,7 @@ pub(super) fn parse(text: &str, now: &Zoned) -> Option<Timestamp> {
 pub(super) fn show(time: Timestamp, now: &Zoned) -> String {
     let zone: TimeZone = now.time_zone().clone();
     let local = time.to_zoned(zone);
-    let format = if local.date() == now.date() {
-        "%H:%M %Z"
-    } else {
-        "%Y-%m-%d %H:%M %Z"
-    };
+    let format = if local.date() == now.date() { "%H:%M %Z" } else { "%Y-%m-%d %H:%M %Z" };
     local.strftime(format).to_string()
 }
 
@@ -42,9 +30,7 @@ pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
 
 fn tomorrow(now: &Zoned, time: Time) -> Option<Zoned> {
     let date = now.date().checked_add(1.day()).ok()?;
-    date.to_datetime(time)
-        .to_zoned(now.time_zone().clone())
-        .ok()
+    date.to_datetime(time).to_zoned(now.time_zone().clone()).ok()
 }
 
 fn clock(text: &str) -> Option<Time> {

@@ -21,7 +21,9 @@ impl Check<'_> {
             Ok(port) if host.is_empty() || host == "*" => format!("write \"0.0.0.0:{port}\""),
             Ok(port) if host == "localhost" => format!("write \"127.0.0.1:{port}\""),
             _ if text.parse::<u16>().is_ok() => format!("write \"0.0.0.0:{text}\""),
-            _ => "write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"".to_owned(),
+            _ => {
+                "write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"".to_owned()
+            }
         };
         self.refuse(at, text, "not an address to listen on", help);
         Address::Socket(SocketAddr::from(([127, 0, 0, 1], 0)))
@@ -43,24 +45,16 @@ impl Check<'_> {
             && let Ok(port) = port.parse::<u16>()
             && port > 0
         {
-            return Some(Address::Name {
-                host: host.trim_end_matches('.').to_ascii_lowercase(),
-                port,
-            });
+            return Some(Address::Name { host: host.trim_end_matches('.').to_ascii_lowercase(), port });
         }
         let help = match text.split_once("://") {
             Some(("https", rest)) => {
-                format!(
-                    "leave out the scheme: \"{}\", and set tls = {{ enabled = true }}",
-                    with_port(rest, 443)
-                )
+                format!("leave out the scheme: \"{}\", and set tls = {{ enabled = true }}", with_port(rest, 443))
             }
             Some((_, rest)) => format!("leave out the scheme: \"{}\"", with_port(rest, 80)),
             None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
             None if is_host_name(text) => format!("give a port: \"{text}:3000\""),
-            None => {
-                "write \"host:port\", \"ip:port\", \"[ipv6]:port\" or \"unix:/path\"".to_owned()
-            }
+            None => "write \"host:port\", \"ip:port\", \"[ipv6]:port\" or \"unix:/path\"".to_owned(),
         };
         self.refuse(at, text, "not an endpoint's address", help);
         None
@@ -76,8 +70,7 @@ impl Check<'_> {
 
 /// `999.1.1.1` is a mistyped address, not a name to ask DNS for.
 fn looks_like_ipv4(host: &str) -> bool {
-    host.bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 fn with_port(rest: &str, port: u16) -> String {

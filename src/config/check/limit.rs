@@ -12,11 +12,7 @@ use super::values::{at_least_one_thing, non_zero};
 use super::words::Key;
 
 impl Check<'_> {
-    pub(super) fn limits(
-        &mut self,
-        raw: &BTreeMap<String, raw::Limit>,
-        at: &Path,
-    ) -> BTreeMap<String, Limit> {
+    pub(super) fn limits(&mut self, raw: &BTreeMap<String, raw::Limit>, at: &Path) -> BTreeMap<String, Limit> {
         raw.iter()
             .map(|(name, limit)| {
                 let at = at.key(name);
@@ -31,18 +27,11 @@ impl Check<'_> {
             Some(rate) => self.rate(rate, &at.key("rate")),
             None => {
                 self.missing(&at.key("rate"), "write rate = \"100/1m\"");
-                Rate {
-                    count: NonZeroU32::MIN,
-                    period: Duration::from_secs(1),
-                }
+                Rate { count: NonZeroU32::MIN, period: Duration::from_secs(1) }
             }
         };
         let burst = raw.burst.and_then(NonZeroU32::new).unwrap_or(rate.count);
-        if rate
-            .period
-            .checked_mul(burst.get())
-            .is_none_or(|whole| whole / rate.count.get() > duration::MAX)
-        {
+        if rate.period.checked_mul(burst.get()).is_none_or(|whole| whole / rate.count.get() > duration::MAX) {
             self.refuse_place(
                 &at.key("burst"),
                 "such a burst takes more than ten years to refill",
@@ -72,15 +61,10 @@ impl Check<'_> {
             raw::LimitKey::One(text) => self.limit_key(text, at).into_iter().collect(),
             raw::LimitKey::Several(texts) => {
                 if texts.is_empty() && !self.is_spoilt(&at.index(0)) {
-                    self.refuse_place(
-                        at,
-                        "is empty",
-                        "write key = \"global\" to count everyone together",
-                    );
+                    self.refuse_place(at, "is empty", "write key = \"global\" to count everyone together");
                 }
                 let each = texts.iter().enumerate();
-                each.filter_map(|(index, text)| self.limit_key(text, &at.index(index)))
-                    .collect()
+                each.filter_map(|(index, text)| self.limit_key(text, &at.index(index))).collect()
             }
         }
     }

@@ -1,23 +1,17 @@
 //! `[[listener]]`.
 
 use super::super::document::Path;
-use super::super::model::{
-    CertificatePair, ClientAuth, ClientAuthMode, Listener, ListenerTls, TlsVersion,
-};
+use super::super::model::{CertificatePair, ClientAuth, ClientAuthMode, Listener, ListenerTls, TlsVersion};
 use super::super::raw;
 use super::Check;
 
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener], at: &Path) -> Vec<Listener> {
         if raw.is_empty() {
-            self.missing(
-                at,
-                "add a [[listener]] with an address, such as \"0.0.0.0:8080\"",
-            );
+            self.missing(at, "add a [[listener]] with an address, such as \"0.0.0.0:8080\"");
         }
         let each = raw.iter().enumerate();
-        each.map(|(index, listener)| self.listener(listener, &at.index(index)))
-            .collect()
+        each.map(|(index, listener)| self.listener(listener, &at.index(index))).collect()
     }
 
     fn listener(&mut self, raw: &raw::Listener, at: &Path) -> Listener {
@@ -42,25 +36,17 @@ impl Check<'_> {
             proxy_protocol: raw.proxy_protocol,
             http2: raw.http2,
             redirect_https: raw.redirect_https,
-            tls: raw
-                .tls
-                .as_ref()
-                .map(|tls| self.listener_tls(tls, &at.key("tls"))),
+            tls: raw.tls.as_ref().map(|tls| self.listener_tls(tls, &at.key("tls"))),
         }
     }
 
     fn listener_tls(&mut self, raw: &raw::ListenerTls, at: &Path) -> ListenerTls {
         let place = at.key("certificates");
         if raw.certificates.is_empty() {
-            self.missing(
-                &place,
-                "write certificates = [{ cert = \"tls/site.pem\", key = \"tls/site.key\" }]",
-            );
+            self.missing(&place, "write certificates = [{ cert = \"tls/site.pem\", key = \"tls/site.key\" }]");
         }
         let each = raw.certificates.iter().enumerate();
-        let certificates = each
-            .map(|(index, pair)| self.certificate_pair(pair, &place.index(index)))
-            .collect();
+        let certificates = each.map(|(index, pair)| self.certificate_pair(pair, &place.index(index))).collect();
         ListenerTls {
             certificates,
             min_version: match raw.min_version {
@@ -78,11 +64,7 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn certificate_pair(
-        &mut self,
-        raw: &raw::CertificatePair,
-        at: &Path,
-    ) -> CertificatePair {
+    pub(super) fn certificate_pair(&mut self, raw: &raw::CertificatePair, at: &Path) -> CertificatePair {
         CertificatePair {
             cert: self.file_path(&raw.cert, &at.key("cert")),
             key: self.file_path(&raw.key, &at.key("key")),

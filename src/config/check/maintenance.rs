@@ -32,9 +32,7 @@ impl Check<'_> {
             self.route_path(path, &at.key("exempt_paths").index(index));
         }
         let each = raw.window.iter().enumerate();
-        let windows = each
-            .map(|(index, window)| self.window(window, &at.key("window").index(index)))
-            .collect();
+        let windows = each.map(|(index, window)| self.window(window, &at.key("window").index(index))).collect();
         Maintenance {
             flag: state_dir.join(&raw.flag),
             page: (!raw.page.is_empty()).then(|| self.path(&raw.page, &at.key("page"))),
@@ -54,8 +52,7 @@ impl Check<'_> {
         if raw.schedule.is_empty() {
             self.missing(&schedule, "write a cron pattern, such as \"0 3 * * SUN\"");
         } else if let Err(error) = Cron::from_str(&raw.schedule) {
-            let help =
-                "write minute hour day month weekday, such as \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
+            let help = "write minute hour day month weekday, such as \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
             let reason = error.to_string().to_lowercase();
             self.refuse(
                 &schedule,
@@ -81,11 +78,7 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn probes(
-        &mut self,
-        raw: &BTreeMap<String, raw::Probe>,
-        at: &Path,
-    ) -> BTreeMap<String, Probe> {
+    pub(super) fn probes(&mut self, raw: &BTreeMap<String, raw::Probe>, at: &Path) -> BTreeMap<String, Probe> {
         raw.iter()
             .map(|(name, probe)| {
                 let at = at.key(name);
@@ -97,23 +90,10 @@ impl Check<'_> {
 
     fn probe(&mut self, raw: &raw::Probe, at: &Path) -> Probe {
         let help = "give exactly one of tcp, http or redis";
-        let given = [&raw.tcp, &raw.http, &raw.redis]
-            .into_iter()
-            .flatten()
-            .count();
-        let half = ["tcp", "http", "redis"]
-            .iter()
-            .any(|key| self.is_spoilt(&at.key(key)));
+        let given = [&raw.tcp, &raw.http, &raw.redis].into_iter().flatten().count();
+        let half = ["tcp", "http", "redis"].iter().any(|key| self.is_spoilt(&at.key(key)));
         if given > 1 || (given == 0 && !half) {
-            self.refuse_place(
-                at,
-                if given == 0 {
-                    "looks at nothing"
-                } else {
-                    "looks at more than one thing"
-                },
-                help,
-            );
+            self.refuse_place(at, if given == 0 { "looks at nothing" } else { "looks at more than one thing" }, help);
         }
         let kind = if let Some(url) = &raw.http {
             self.url(url, &["http", "https"], &at.key("http"));
@@ -122,10 +102,7 @@ impl Check<'_> {
             self.url(url, &["redis", "rediss"], &at.key("redis"));
             ProbeKind::Redis(Secret(url.clone()))
         } else {
-            let address = raw
-                .tcp
-                .as_ref()
-                .and_then(|text| self.endpoint_address(text, &at.key("tcp")));
+            let address = raw.tcp.as_ref().and_then(|text| self.endpoint_address(text, &at.key("tcp")));
             ProbeKind::Tcp(address.unwrap_or_else(|| Address::Unix(std::path::PathBuf::new())))
         };
         Probe {
@@ -138,8 +115,7 @@ impl Check<'_> {
 
     pub(super) fn notify(&mut self, raw: &[raw::Notify], at: &Path) -> Vec<Notify> {
         let each = raw.iter().enumerate();
-        each.map(|(index, notify)| self.webhook(notify, &at.index(index)))
-            .collect()
+        each.map(|(index, notify)| self.webhook(notify, &at.index(index))).collect()
     }
 
     fn webhook(&mut self, raw: &raw::Notify, at: &Path) -> Notify {

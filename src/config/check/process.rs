@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::super::document::Path;
 use super::super::model::{
-    AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader,
-    Log, LogFormat, Server, Timeouts,
+    AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader, Log, LogFormat,
+    Server, Timeouts,
 };
 use super::super::problem::suggest;
 use super::super::raw;
@@ -20,17 +20,10 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 impl Check<'_> {
     pub(super) fn server(&mut self, raw: &raw::Server, at: &Path) -> Server {
         if raw.state_dir.is_empty() {
-            self.refuse(
-                &at.key("state_dir"),
-                "",
-                "is empty",
-                "name a folder, such as \"/run/flagstone\"",
-            );
+            self.refuse(&at.key("state_dir"), "", "is empty", "name a folder, such as \"/run/flagstone\"");
         }
         Server {
-            workers: usize::try_from(raw.workers)
-                .ok()
-                .and_then(NonZeroUsize::new),
+            workers: usize::try_from(raw.workers).ok().and_then(NonZeroUsize::new),
             state_dir: self.path(&raw.state_dir, &at.key("state_dir")),
             shutdown_delay: self.duration(&raw.shutdown_delay, &at.key("shutdown_delay")),
             shutdown_grace: self.duration(&raw.shutdown_grace, &at.key("shutdown_grace")),
@@ -39,8 +32,7 @@ impl Check<'_> {
     }
 
     pub(super) fn admin(&mut self, raw: &raw::Admin, at: &Path) -> Admin {
-        let listen =
-            (!raw.listen.is_empty()).then(|| self.listen_address(&raw.listen, &at.key("listen")));
+        let listen = (!raw.listen.is_empty()).then(|| self.listen_address(&raw.listen, &at.key("listen")));
         let token = self.secret(&raw.token, &at.key("token"));
         let open = matches!(&listen, Some(Address::Socket(address)) if !address.ip().to_canonical().is_loopback());
         if open && token.is_none() && !self.is_spoilt(&at.key("token")) {
@@ -55,20 +47,11 @@ impl Check<'_> {
         for (index, host) in raw.allowed_hosts.iter().enumerate() {
             if !is_host_name(host) {
                 let help = "write a bare name such as \"flagstone.internal\", without scheme, port or wildcard";
-                self.refuse(
-                    &at.key("allowed_hosts").index(index),
-                    host,
-                    "not a host name",
-                    help,
-                );
+                self.refuse(&at.key("allowed_hosts").index(index), host, "not a host name", help);
             }
             allowed_hosts.push(host.trim_end_matches('.').to_ascii_lowercase());
         }
-        Admin {
-            listen,
-            token,
-            allowed_hosts,
-        }
+        Admin { listen, token, allowed_hosts }
     }
 
     pub(super) fn log(&mut self, raw: &raw::Log, at: &Path) -> Log {
@@ -78,12 +61,7 @@ impl Check<'_> {
             "stderr" => AccessLogTarget::Stderr,
             "off" => AccessLogTarget::Off,
             "" => {
-                self.refuse(
-                    &at.key("access"),
-                    "",
-                    "is empty",
-                    "write \"stdout\", \"stderr\", \"off\" or a file",
-                );
+                self.refuse(&at.key("access"), "", "is empty", "write \"stdout\", \"stderr\", \"off\" or a file");
                 AccessLogTarget::Off
             }
             file => AccessLogTarget::File(self.path(file, &at.key("access"))),
@@ -104,14 +82,8 @@ impl Check<'_> {
 
     /// The filter takes any word for a module's name and would then be silent: `inof` must not pass.
     fn log_level(&mut self, text: &str, at: &Path) {
-        for directive in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.contains('['))
-        {
-            let level = directive
-                .rsplit_once('=')
-                .map_or(directive, |(_, level)| level);
+        for directive in text.split(',').map(str::trim).filter(|part| !part.contains('[')) {
+            let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
             if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
                 let help = suggest(level, LEVELS);
                 return self.refuse(at, text, format!("\"{level}\" is not a level"), help);
@@ -164,15 +136,12 @@ impl Check<'_> {
             header_bytes_max: self.memory(&raw.max_header_bytes, 1024, &at.key("max_header_bytes")),
             headers_max: at_least_one_thing(raw.max_headers).get(),
             uri_bytes_max: self.memory(&raw.max_uri_bytes, 64, &at.key("max_uri_bytes")),
-            body_bytes_max: Some(self.size(&raw.max_body, &at.key("max_body")))
-                .filter(|&bytes| bytes > 0),
+            body_bytes_max: Some(self.size(&raw.max_body, &at.key("max_body"))).filter(|&bytes| bytes > 0),
             h2_streams_max: at_least_one(raw.h2_max_streams),
         }
     }
 }
 
 pub(super) fn certificates(raw: &raw::Certificates) -> Certificates {
-    Certificates {
-        warn_days: raw.warn_days,
-    }
+    Certificates { warn_days: raw.warn_days }
 }

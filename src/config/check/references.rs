@@ -22,12 +22,7 @@ impl Check<'_> {
                 && !self.is_spoilt(&root.key("redis").key("url"))
             {
                 let at = root.key("limit").key(name).key("store");
-                self.refuse(
-                    &at,
-                    "redis",
-                    "there is no shared store",
-                    "set redis.url = \"redis://…\"",
-                );
+                self.refuse(&at, "redis", "there is no shared store", "set redis.url = \"redis://…\"");
             }
         }
         self.unused(config);
@@ -40,19 +35,9 @@ impl Check<'_> {
         // Two without a name are told by their address, which is reported as such.
         let own = |listener: &'_ Listener| listener.name != listener.address.to_string();
         let listeners = config.listeners.iter();
-        let listeners = listeners.map(|listener| {
-            if own(listener) {
-                listener.name.as_str()
-            } else {
-                ""
-            }
-        });
+        let listeners = listeners.map(|listener| if own(listener) { listener.name.as_str() } else { "" });
         self.unique(listeners, &root.key("listener"));
-        let windows = config
-            .maintenance
-            .windows
-            .iter()
-            .map(|window| window.name.as_str());
+        let windows = config.maintenance.windows.iter().map(|window| window.name.as_str());
         self.unique(windows, &root.key("maintenance").key("window"));
     }
 
@@ -74,31 +59,16 @@ impl Check<'_> {
     /// Port 0 asks for any free port, so it may come twice.
     fn unique_addresses(&mut self, config: &Config) {
         let root = Path::root();
-        let bound =
-            |address: &Address| !matches!(address, Address::Socket(socket) if socket.port() == 0);
+        let bound = |address: &Address| !matches!(address, Address::Socket(socket) if socket.port() == 0);
         let mut seen: HashMap<&Address, Path> = HashMap::new();
-        let admin = config
-            .admin
-            .listen
-            .iter()
-            .map(|address| (address, root.key("admin").key("listen")));
+        let admin = config.admin.listen.iter().map(|address| (address, root.key("admin").key("listen")));
         let listeners = config.listeners.iter().enumerate();
-        let listeners = listeners.map(|(index, one)| {
-            (
-                &one.address,
-                root.key("listener").index(index).key("address"),
-            )
-        });
+        let listeners = listeners.map(|(index, one)| (&one.address, root.key("listener").index(index).key("address")));
         for (address, at) in admin.chain(listeners).filter(|(address, _)| bound(address)) {
             match seen.get(address) {
                 Some(first) => {
                     let message = format!("{} listens there already", first.as_str());
-                    self.refuse(
-                        &at,
-                        &address.to_string(),
-                        message,
-                        "give each its own address",
-                    );
+                    self.refuse(&at, &address.to_string(), message, "give each its own address");
                 }
                 None => {
                     seen.insert(address, at);
@@ -131,13 +101,8 @@ impl Check<'_> {
 
     /// A route that does nothing was reported when it was read.
     fn is_missing_action(&self, at: &Path) -> bool {
-        let half = ["upstream", "files", "redirect", "respond"]
-            .iter()
-            .any(|key| self.is_spoilt(&at.key(key)));
-        half || self
-            .problems
-            .iter()
-            .any(|problem| problem.path == at.as_str())
+        let half = ["upstream", "files", "redirect", "respond"].iter().any(|key| self.is_spoilt(&at.key(key)));
+        half || self.problems.iter().any(|problem| problem.path == at.as_str())
     }
 
     /// `section` is where the name would stand: `upstream`.
@@ -146,16 +111,9 @@ impl Check<'_> {
             return;
         }
         let (message, header) = match section {
-            "features" => (
-                "no feature has this name",
-                format!("[features] with \"{name}\" = true"),
-            ),
+            "features" => ("no feature has this name", format!("[features] with \"{name}\" = true")),
             _ => (
-                if section == "limit" {
-                    "no limit has this name"
-                } else {
-                    "no upstream has this name"
-                },
+                if section == "limit" { "no limit has this name" } else { "no upstream has this name" },
                 format!("[{section}.{name}]"),
             ),
         };
@@ -169,11 +127,7 @@ impl Check<'_> {
     /// Each upstream has at most one fallback, so a walk that comes back to its start is a circle.
     fn fallbacks(&mut self, config: &Config) {
         for (name, upstream) in &config.upstreams {
-            let at = Path::root()
-                .key("upstream")
-                .key(name)
-                .key("breaker")
-                .key("fallback");
+            let at = Path::root().key("upstream").key(name).key("breaker").key("fallback");
             let Some(first) = &upstream.breaker.fallback else {
                 continue;
             };
@@ -186,10 +140,7 @@ impl Check<'_> {
             let mut next = Some(first);
             while let Some(current) = next.filter(|current| !way.contains(&current.as_str())) {
                 way.push(current);
-                next = config
-                    .upstreams
-                    .get(current)
-                    .and_then(|upstream| upstream.breaker.fallback.as_ref());
+                next = config.upstreams.get(current).and_then(|upstream| upstream.breaker.fallback.as_ref());
             }
             if next.is_some_and(|back| back == name) && way.len() > 1 {
                 way.push(name);
@@ -208,24 +159,15 @@ impl Check<'_> {
         let mut seen: HashMap<(&str, &str, &str), usize> = HashMap::new();
         for (index, route) in routes.iter().enumerate() {
             let at = Path::root().key("route").index(index);
-            if ["host", "path", "method"]
-                .iter()
-                .any(|key| self.is_spoilt(&at.key(key)))
-            {
+            if ["host", "path", "method"].iter().any(|key| self.is_spoilt(&at.key(key))) {
                 continue;
             }
             let hosts = or_any(route.hosts.iter().map(String::as_str));
             let methods = or_any(route.methods.iter().map(http::Method::as_str));
             let mut told = BTreeSet::new();
             for (place, path) in route.paths.iter().enumerate() {
-                let trimmed = if path.len() > 1 && !path.starts_with('=') {
-                    path.trim_end_matches('/')
-                } else {
-                    path
-                };
-                let keys = hosts
-                    .iter()
-                    .flat_map(|&host| methods.iter().map(move |&method| (host, trimmed, method)));
+                let trimmed = if path.len() > 1 && !path.starts_with('=') { path.trim_end_matches('/') } else { path };
+                let keys = hosts.iter().flat_map(|&host| methods.iter().map(move |&method| (host, trimmed, method)));
                 for key in keys {
                     let first = *seen.entry(key).or_insert(index);
                     if first != index && told.insert((first, place)) {
@@ -236,47 +178,16 @@ impl Check<'_> {
         }
     }
 
-    fn conflict(
-        &mut self,
-        first: &Route,
-        index: usize,
-        place: usize,
-        path: &str,
-        key: (&str, &str, &str),
-    ) {
-        let host = if key.0.is_empty() {
-            "any host".to_owned()
-        } else {
-            format!("host {}", key.0)
-        };
-        let method = if key.2.is_empty() {
-            "any method".to_owned()
-        } else {
-            format!("method {}", key.2)
-        };
-        let at = Path::root()
-            .key("route")
-            .index(index)
-            .key("path")
-            .index(place);
-        let message = format!(
-            "route \"{}\" has this path already, for {host} and {method}",
-            first.name
-        );
-        self.refuse(
-            &at,
-            path,
-            message,
-            "tell them apart by host, path or method",
-        );
+    fn conflict(&mut self, first: &Route, index: usize, place: usize, path: &str, key: (&str, &str, &str)) {
+        let host = if key.0.is_empty() { "any host".to_owned() } else { format!("host {}", key.0) };
+        let method = if key.2.is_empty() { "any method".to_owned() } else { format!("method {}", key.2) };
+        let at = Path::root().key("route").index(index).key("path").index(place);
+        let message = format!("route \"{}\" has this path already, for {host} and {method}", first.name);
+        self.refuse(&at, path, message, "tell them apart by host, path or method");
     }
 
     fn test_references(&mut self, config: &Config) {
-        let routes: BTreeMap<String, ()> = config
-            .routes
-            .iter()
-            .map(|route| (route.name.clone(), ()))
-            .collect();
+        let routes: BTreeMap<String, ()> = config.routes.iter().map(|route| (route.name.clone(), ())).collect();
         for (index, test) in config.tests.iter().enumerate() {
             let at = Path::root().key("test").index(index).key("expect");
             if let Some(name) = &test.expect.route
@@ -294,55 +205,27 @@ impl Check<'_> {
                 self.known(name, &config.upstreams, "upstream", &at.key("upstream"));
             }
             for (index, name) in test.expect.limits.iter().flatten().enumerate() {
-                self.known(
-                    name,
-                    &config.limits,
-                    "limit",
-                    &at.key("limits").index(index),
-                );
+                self.known(name, &config.limits, "limit", &at.key("limits").index(index));
             }
         }
     }
 
     fn unused(&mut self, config: &Config) {
         let mut upstreams: BTreeSet<&str> = BTreeSet::new();
-        upstreams.extend(
-            config
-                .routes
-                .iter()
-                .filter_map(|route| match &route.action {
-                    Action::Upstream(name) => Some(name.as_str()),
-                    Action::Files(_) | Action::Redirect(_) | Action::Respond(_) => None,
-                }),
-        );
-        upstreams.extend(
-            config
-                .upstreams
-                .values()
-                .filter_map(|upstream| upstream.breaker.fallback.as_deref()),
-        );
-        for name in config
-            .upstreams
-            .keys()
-            .filter(|name| !upstreams.contains(name.as_str()))
-        {
+        upstreams.extend(config.routes.iter().filter_map(|route| match &route.action {
+            Action::Upstream(name) => Some(name.as_str()),
+            Action::Files(_) | Action::Redirect(_) | Action::Respond(_) => None,
+        }));
+        upstreams.extend(config.upstreams.values().filter_map(|upstream| upstream.breaker.fallback.as_deref()));
+        for name in config.upstreams.keys().filter(|name| !upstreams.contains(name.as_str())) {
             self.warn(
                 &Path::root().key("upstream").key(name),
                 "no route uses this upstream",
                 "name it in a route, or take it out",
             );
         }
-        let limits: BTreeSet<&str> = config
-            .routes
-            .iter()
-            .flat_map(|route| &route.limits)
-            .map(String::as_str)
-            .collect();
-        for name in config
-            .limits
-            .keys()
-            .filter(|name| !limits.contains(name.as_str()))
-        {
+        let limits: BTreeSet<&str> = config.routes.iter().flat_map(|route| &route.limits).map(String::as_str).collect();
+        for name in config.limits.keys().filter(|name| !limits.contains(name.as_str())) {
             self.warn(
                 &Path::root().key("limit").key(name),
                 "no route uses this limit",

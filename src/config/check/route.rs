@@ -12,51 +12,26 @@ use super::Check;
 use super::words::path_remedy;
 
 /// What frames a message is written by the proxy alone.
-const FRAMING: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const FRAMING: [&str; 8] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
 const REDIRECT_VARIABLES: [&str; 5] = ["uri", "path", "query", "host", "scheme"];
 
 const ONE_ACTION: &str = "give exactly one of upstream, files, redirect or respond";
 
 impl Check<'_> {
-    pub(super) fn routes(
-        &mut self,
-        raw: &[raw::Route],
-        timeouts: &Timeouts,
-        bounds: &Bounds,
-        at: &Path,
-    ) -> Vec<Route> {
+    pub(super) fn routes(&mut self, raw: &[raw::Route], timeouts: &Timeouts, bounds: &Bounds, at: &Path) -> Vec<Route> {
         if raw.is_empty() {
             self.missing(at, "add a [[route]] with a name and an upstream");
         }
         let each = raw.iter().enumerate();
-        each.map(|(index, route)| self.route(route, timeouts, bounds, &at.index(index)))
-            .collect()
+        each.map(|(index, route)| self.route(route, timeouts, bounds, &at.index(index))).collect()
     }
 
-    fn route(
-        &mut self,
-        raw: &raw::Route,
-        timeouts: &Timeouts,
-        bounds: &Bounds,
-        at: &Path,
-    ) -> Route {
+    fn route(&mut self, raw: &raw::Route, timeouts: &Timeouts, bounds: &Bounds, at: &Path) -> Route {
         self.name(&raw.name, &at.key("name"));
-        let hosts = raw
-            .host
-            .iter()
-            .enumerate()
-            .map(|(index, host)| self.host(host, &at.key("host").index(index)))
-            .collect();
+        let hosts =
+            raw.host.iter().enumerate().map(|(index, host)| self.host(host, &at.key("host").index(index))).collect();
         self.paths(&raw.path, &at.key("path"));
         Route {
             name: raw.name.clone(),
@@ -101,21 +76,13 @@ impl Check<'_> {
             ("redirect", raw.redirect.is_some()),
             ("respond", raw.respond.is_some()),
         ];
-        let names: Vec<&str> = given
-            .iter()
-            .filter(|(_, given)| *given)
-            .map(|(name, _)| *name)
-            .collect();
+        let names: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         let half = given.iter().any(|(name, _)| self.is_spoilt(&at.key(name)));
         match names.as_slice() {
             [] if !half => self.refuse_place(at, "does nothing with its requests", ONE_ACTION),
             [_, others @ ..] => {
                 for other in others {
-                    self.refuse_place(
-                        &at.key(other),
-                        format!("there is {} already", names[0]),
-                        ONE_ACTION,
-                    );
+                    self.refuse_place(&at.key(other), format!("there is {} already", names[0]), ONE_ACTION);
                 }
             }
             [] => {}
@@ -151,21 +118,11 @@ impl Check<'_> {
                 false => !path.contains('$') && path_remedy(path).is_none(),
             };
             if !good {
-                let help =
-                    "write \"$uri\", \"$uri/\", \"$uri.html\" or a path such as \"/index.html\"";
-                self.refuse(
-                    &at.key("try").index(index),
-                    path,
-                    "not something to try",
-                    help,
-                );
+                let help = "write \"$uri\", \"$uri/\", \"$uri.html\" or a path such as \"/index.html\"";
+                self.refuse(&at.key("try").index(index), path, "not something to try", help);
             }
         }
-        Files {
-            root: self.path(&raw.root, &at.key("root")),
-            index: raw.index.clone(),
-            try_paths: raw.r#try.clone(),
-        }
+        Files { root: self.path(&raw.root, &at.key("root")), index: raw.index.clone(), try_paths: raw.r#try.clone() }
     }
 
     fn redirect(&mut self, raw: &raw::Redirect, at: &Path) -> Redirect {
@@ -173,9 +130,7 @@ impl Check<'_> {
         let starts = ["/", "http://", "https://", "$scheme://", "$uri", "$path"];
         if raw.to.is_empty() {
             self.missing(&to, "write where to, such as \"https://example.com$uri\"");
-        } else if !starts.iter().any(|start| raw.to.starts_with(start))
-            || HeaderValue::from_str(&raw.to).is_err()
-        {
+        } else if !starts.iter().any(|start| raw.to.starts_with(start)) || HeaderValue::from_str(&raw.to).is_err() {
             self.refuse(
                 &to,
                 &raw.to,
@@ -190,17 +145,12 @@ impl Check<'_> {
             let help = "use 308 or 301 for good, 307 or 302 for now, 303 to change to GET";
             self.refuse_place(&status, format!("{} is no redirect", raw.status), help);
         }
-        Redirect {
-            to: raw.to.clone(),
-            status: self.status(raw.status, &status),
-        }
+        Redirect { to: raw.to.clone(), status: self.status(raw.status, &status) }
     }
 
     fn redirect_variables(&mut self, text: &str, at: &Path) {
         for part in text.split('$').skip(1) {
-            let end = part
-                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .unwrap_or(part.len());
+            let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
             let name = &part[..end];
             if !REDIRECT_VARIABLES.contains(&name) {
                 let help = match nearest(name, REDIRECT_VARIABLES) {
@@ -235,24 +185,11 @@ impl Check<'_> {
             return None;
         }
         if let Some(help) = path_remedy(&raw.strip_prefix) {
-            let help = if raw.strip_prefix.starts_with('=') {
-                "leave out the \"=\""
-            } else {
-                help
-            };
+            let help = if raw.strip_prefix.starts_with('=') { "leave out the \"=\"" } else { help };
             self.refuse(at, &raw.strip_prefix, "not a prefix", help);
-        } else if !raw.path.is_empty() && !raw.path.iter().any(|path| may_begin_with(path, prefix))
-        {
-            let help = format!(
-                "this route's paths are {}",
-                one_of(raw.path.iter().map(String::as_str))
-            );
-            self.refuse(
-                at,
-                &raw.strip_prefix,
-                "no request of this route begins with it",
-                help,
-            );
+        } else if !raw.path.is_empty() && !raw.path.iter().any(|path| may_begin_with(path, prefix)) {
+            let help = format!("this route's paths are {}", one_of(raw.path.iter().map(String::as_str)));
+            self.refuse(at, &raw.strip_prefix, "no request of this route begins with it", help);
         }
         Some(prefix.to_owned())
     }
@@ -264,17 +201,12 @@ impl Check<'_> {
             remove: {
                 let at = at.key("remove");
                 let each = raw.remove.iter().enumerate();
-                each.filter_map(|(index, name)| self.free_header(name, &at.index(index)))
-                    .collect()
+                each.filter_map(|(index, name)| self.free_header(name, &at.index(index))).collect()
             },
         }
     }
 
-    fn header_lines(
-        &mut self,
-        raw: &BTreeMap<String, String>,
-        at: &Path,
-    ) -> Vec<(HeaderName, HeaderValue)> {
+    fn header_lines(&mut self, raw: &BTreeMap<String, String>, at: &Path) -> Vec<(HeaderName, HeaderValue)> {
         let mut lines = Vec::new();
         for (name, value) in raw {
             let at = at.key(name);
@@ -297,12 +229,7 @@ impl Check<'_> {
         Some(name)
     }
 
-    fn route_timeouts(
-        &mut self,
-        raw: &raw::RouteTimeouts,
-        general: &Timeouts,
-        at: &Path,
-    ) -> Timeouts {
+    fn route_timeouts(&mut self, raw: &raw::RouteTimeouts, general: &Timeouts, at: &Path) -> Timeouts {
         let mut own = |raw: &Option<raw::Duration>, key: &str, general| match raw {
             Some(raw) => self.duration_above_zero(raw, &at.key(key)),
             None => general,
@@ -323,9 +250,7 @@ impl Check<'_> {
 /// Whether a request that matches `path` could begin with `prefix`.
 fn may_begin_with(path: &str, prefix: &str) -> bool {
     let below = |whole: &str, start: &str| {
-        whole
-            .strip_prefix(start.trim_end_matches('/'))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        whole.strip_prefix(start.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     match path.strip_prefix('=') {
         Some(exact) => below(exact, prefix),

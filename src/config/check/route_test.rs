@@ -10,8 +10,7 @@ use super::Check;
 impl Check<'_> {
     pub(super) fn tests(&mut self, raw: &[raw::Test], at: &Path) -> Vec<RouteTest> {
         let each = raw.iter().enumerate();
-        each.map(|(index, test)| self.test(test, &at.index(index)))
-            .collect()
+        each.map(|(index, test)| self.test(test, &at.index(index))).collect()
     }
 
     fn test(&mut self, raw: &raw::Test, at: &Path) -> RouteTest {
@@ -19,17 +18,9 @@ impl Check<'_> {
             self.missing(&at.key("name"), "say what the test says");
         }
         let request = at.key("request");
-        let url = raw
-            .request
-            .url
-            .parse::<Uri>()
-            .ok()
-            .filter(|url| url.host().is_some());
+        let url = raw.request.url.parse::<Uri>().ok().filter(|url| url.host().is_some());
         if raw.request.url.is_empty() {
-            self.missing(
-                &request.key("url"),
-                "write a whole URL, such as \"https://example.com/api\"",
-            );
+            self.missing(&request.key("url"), "write a whole URL, such as \"https://example.com/api\"");
         } else if url.is_none() {
             self.refuse(
                 &request.key("url"),
@@ -39,27 +30,17 @@ impl Check<'_> {
             );
         }
         let ip = raw.request.ip.parse().unwrap_or_else(|_| {
-            self.refuse(
-                &request.key("ip"),
-                &raw.request.ip,
-                "not an address",
-                "write one such as \"203.0.113.9\"",
-            );
+            self.refuse(&request.key("ip"), &raw.request.ip, "not an address", "write one such as \"203.0.113.9\"");
             std::net::Ipv4Addr::LOCALHOST.into()
         });
         let mut headers = Vec::new();
         for (name, value) in &raw.request.headers {
             let at = request.key("headers").key(name);
-            headers.extend(
-                self.header_name(name, &at)
-                    .zip(self.header_value(value, &at)),
-            );
+            headers.extend(self.header_name(name, &at).zip(self.header_value(value, &at)));
         }
         RouteTest {
             name: raw.name.clone(),
-            method: self
-                .method(&raw.request.method, &request.key("method"))
-                .unwrap_or(Method::GET),
+            method: self.method(&raw.request.method, &request.key("method")).unwrap_or(Method::GET),
             url: url.unwrap_or_default(),
             ip,
             headers,
@@ -69,13 +50,7 @@ impl Check<'_> {
 
     fn expect(&mut self, raw: &raw::Expect, at: &Path) -> Expect {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let status: Option<StatusCode> =
-            (raw.status > 0).then(|| self.status(raw.status, &at.key("status")));
-        Expect {
-            route: given(&raw.route),
-            upstream: given(&raw.upstream),
-            status,
-            limits: raw.limits.clone(),
-        }
+        let status: Option<StatusCode> = (raw.status > 0).then(|| self.status(raw.status, &at.key("status")));
+        Expect { route: given(&raw.route), upstream: given(&raw.upstream), status, limits: raw.limits.clone() }
     }
 }

@@ -12,11 +12,7 @@ use super::values::{at_least_one, non_zero};
 use super::words::{Key, is_host_name, path_remedy};
 
 impl Check<'_> {
-    pub(super) fn upstreams(
-        &mut self,
-        raw: &BTreeMap<String, raw::Upstream>,
-        at: &Path,
-    ) -> BTreeMap<String, Upstream> {
+    pub(super) fn upstreams(&mut self, raw: &BTreeMap<String, raw::Upstream>, at: &Path) -> BTreeMap<String, Upstream> {
         raw.iter()
             .map(|(name, upstream)| {
                 let at = at.key(name);
@@ -40,10 +36,7 @@ impl Check<'_> {
             max_in_flight: non_zero(raw.max_in_flight),
             hold: self.duration(&raw.hold, &at.key("hold")),
             slow_start: self.duration(&raw.slow_start, &at.key("slow_start")),
-            health: raw
-                .health
-                .as_ref()
-                .map(|health| self.health(health, &at.key("health"))),
+            health: raw.health.as_ref().map(|health| self.health(health, &at.key("health"))),
             ejection: self.ejection(&raw.ejection, &at.key("ejection")),
             breaker: self.breaker(&raw.breaker, &at.key("breaker")),
             retry: self.retry(&raw.retry, &at.key("retry")),
@@ -60,38 +53,19 @@ impl Check<'_> {
             let Some(endpoint) = self.endpoint(endpoint, &at) else {
                 continue;
             };
-            if endpoints
-                .iter()
-                .any(|other| other.address == endpoint.address)
-            {
-                self.refuse(
-                    &at,
-                    &endpoint.address.to_string(),
-                    "is listed twice",
-                    "list it once, with a weight",
-                );
+            if endpoints.iter().any(|other| other.address == endpoint.address) {
+                self.refuse(&at, &endpoint.address.to_string(), "is listed twice", "list it once, with a weight");
             }
             endpoints.push(endpoint);
         }
-        if !endpoints.is_empty()
-            && endpoints.len() == raw.len()
-            && endpoints.iter().all(|endpoint| endpoint.backup)
-        {
-            self.refuse_place(
-                at,
-                "has only backups",
-                "leave backup = true out of at least one",
-            );
+        if !endpoints.is_empty() && endpoints.len() == raw.len() && endpoints.iter().all(|endpoint| endpoint.backup) {
+            self.refuse_place(at, "has only backups", "leave backup = true out of at least one");
         }
         endpoints
     }
 
     fn endpoint(&mut self, raw: &raw::Endpoint, at: &Path) -> Option<Endpoint> {
-        let plain = |address| Endpoint {
-            address,
-            weight: at_least_one(1),
-            backup: false,
-        };
+        let plain = |address| Endpoint { address, weight: at_least_one(1), backup: false };
         match raw {
             raw::Endpoint::Address(text) => self.endpoint_address(text, at).map(plain),
             raw::Endpoint::Table(table) if table.address.is_empty() => {
@@ -100,11 +74,7 @@ impl Check<'_> {
             }
             raw::Endpoint::Table(table) => {
                 let address = self.endpoint_address(&table.address, &at.key("address"))?;
-                Some(Endpoint {
-                    address,
-                    weight: at_least_one(table.weight),
-                    backup: table.backup,
-                })
+                Some(Endpoint { address, weight: at_least_one(table.weight), backup: table.backup })
             }
         }
     }
@@ -131,13 +101,9 @@ impl Check<'_> {
             );
         }
         Some(UpstreamTls {
-            server_name: (!raw.server_name.is_empty())
-                .then(|| raw.server_name.to_ascii_lowercase()),
+            server_name: (!raw.server_name.is_empty()).then(|| raw.server_name.to_ascii_lowercase()),
             ca: (!raw.ca.is_empty()).then(|| self.file_path(&raw.ca, &at.key("ca"))),
-            client: raw
-                .client
-                .as_ref()
-                .map(|pair| self.certificate_pair(pair, &at.key("client"))),
+            client: raw.client.as_ref().map(|pair| self.certificate_pair(pair, &at.key("client"))),
             insecure: raw.insecure,
         })
     }
@@ -158,9 +124,7 @@ impl Check<'_> {
     }
 
     fn affinity(&mut self, text: &str, at: &Path) -> Option<String> {
-        let name = text
-            .strip_prefix("cookie:")
-            .filter(|name| super::values::is_cookie_name(name));
+        let name = text.strip_prefix("cookie:").filter(|name| super::values::is_cookie_name(name));
         if name.is_none() && !text.is_empty() {
             self.refuse(
                 at,
@@ -175,11 +139,7 @@ impl Check<'_> {
     fn health(&mut self, raw: &raw::Health, at: &Path) -> Health {
         let path = raw.path.clone().unwrap_or_else(|| "/api/health".to_owned());
         if raw.tcp && raw.path.is_some() {
-            self.refuse_place(
-                &at.key("tcp"),
-                "there is a path already",
-                "give either path or tcp = true",
-            );
+            self.refuse_place(&at.key("tcp"), "there is a path already", "give either path or tcp = true");
         }
         // A check's path goes out as it is, so a query is welcome here.
         let bare = path.split('?').next().unwrap_or_default();
@@ -188,11 +148,7 @@ impl Check<'_> {
         }
         let expect = self.statuses(&raw.expect, &at.key("expect"));
         Health {
-            kind: if raw.tcp {
-                HealthKind::Tcp
-            } else {
-                HealthKind::Http { path, expect }
-            },
+            kind: if raw.tcp { HealthKind::Tcp } else { HealthKind::Http { path, expect } },
             interval: self.duration_above_zero(&raw.interval, &at.key("interval")),
             timeout: self.duration_above_zero(&raw.timeout, &at.key("timeout")),
             healthy_after: at_least_one(raw.healthy_after),
@@ -211,11 +167,7 @@ impl Check<'_> {
                 "make max at least as long as base",
             );
         }
-        Ejection {
-            failures: non_zero(raw.failures),
-            base,
-            max,
-        }
+        Ejection { failures: non_zero(raw.failures), base, max }
     }
 
     fn breaker(&mut self, raw: &raw::Breaker, at: &Path) -> Breaker {
@@ -230,11 +182,7 @@ impl Check<'_> {
             );
         }
         if raw.enabled && raw.failures == 0 && raw.failure_ratio == 0.0 {
-            self.warn(
-                at,
-                "with failures and failure_ratio at 0 it never opens",
-                "set one of them, or enabled = false",
-            );
+            self.warn(at, "with failures and failure_ratio at 0 it never opens", "set one of them, or enabled = false");
         }
         Breaker {
             enabled: raw.enabled,
@@ -242,17 +190,12 @@ impl Check<'_> {
             failure_ratio: Some(raw.failure_ratio).filter(|&ratio| ratio > 0.0),
             min_requests: at_least_one(raw.min_requests),
             window: self.duration_above_zero(&raw.window, &at.key("window")),
-            slow_call: Some(self.duration(&raw.slow_call, &at.key("slow_call")))
-                .filter(|slow| !slow.is_zero()),
+            slow_call: Some(self.duration(&raw.slow_call, &at.key("slow_call"))).filter(|slow| !slow.is_zero()),
             open,
             max_open,
             probes: at_least_one(raw.probes),
             ramp: self.duration(&raw.ramp, &at.key("ramp")),
-            count: self.failures(
-                &raw.count,
-                &["connect", "timeout", "reset"],
-                &at.key("count"),
-            ),
+            count: self.failures(&raw.count, &["connect", "timeout", "reset"], &at.key("count")),
             shadow: raw.shadow,
             fallback: (!raw.fallback.is_empty()).then(|| raw.fallback.clone()),
         }
@@ -261,11 +204,7 @@ impl Check<'_> {
     fn retry(&mut self, raw: &raw::Retry, at: &Path) -> Retry {
         Retry {
             attempts: raw.attempts,
-            on: self.failures(
-                &raw.on,
-                &["connect", "reset_before_response"],
-                &at.key("on"),
-            ),
+            on: self.failures(&raw.on, &["connect", "reset_before_response"], &at.key("on")),
             methods: self.methods(&raw.methods, &at.key("methods")),
             budget: raw.budget,
             replay_bytes_max: self.memory(&raw.max_replay, 0, &at.key("max_replay")),

@@ -28,12 +28,7 @@ impl Check<'_> {
     pub(super) fn duration_above_zero(&mut self, raw: &raw::Duration, at: &Path) -> Duration {
         let duration = self.duration(raw, at);
         if duration.is_zero() {
-            self.refuse(
-                at,
-                &raw.0,
-                "must be above zero",
-                "write how long it may take, such as \"10s\"",
-            );
+            self.refuse(at, &raw.0, "must be above zero", "write how long it may take, such as \"10s\"");
         }
         duration
     }
@@ -62,10 +57,7 @@ impl Check<'_> {
     pub(super) fn rate(&mut self, raw: &raw::Rate, at: &Path) -> Rate {
         rate::parse(&raw.0).unwrap_or_else(|error| {
             self.refuse_sentence(at, &raw.0, &error);
-            Rate {
-                count: NonZeroU32::MIN,
-                period: Duration::from_secs(1),
-            }
+            Rate { count: NonZeroU32::MIN, period: Duration::from_secs(1) }
         })
     }
 
@@ -80,8 +72,7 @@ impl Check<'_> {
     /// CIDRs; a bare address stands for itself.
     pub(super) fn cidrs(&mut self, raw: &[String], at: &Path) -> Vec<IpNet> {
         let each = raw.iter().enumerate();
-        each.filter_map(|(index, text)| self.cidr(text, &at.index(index)))
-            .collect()
+        each.filter_map(|(index, text)| self.cidr(text, &at.index(index))).collect()
     }
 
     fn cidr(&mut self, text: &str, at: &Path) -> Option<IpNet> {
@@ -111,12 +102,7 @@ impl Check<'_> {
     pub(super) fn header_name(&mut self, text: &str, at: &Path) -> Option<HeaderName> {
         let name = HeaderName::from_bytes(text.as_bytes()).ok();
         if name.is_none() {
-            self.refuse(
-                at,
-                text,
-                "not a header name",
-                "use letters, digits and dashes, such as \"X-Request-Id\"",
-            );
+            self.refuse(at, text, "not a header name", "use letters, digits and dashes, such as \"X-Request-Id\"");
         }
         name
     }
@@ -124,19 +110,14 @@ impl Check<'_> {
     pub(super) fn header_value(&mut self, text: &str, at: &Path) -> Option<HeaderValue> {
         let value = HeaderValue::from_str(text).ok();
         if value.is_none() {
-            self.refuse_place(
-                at,
-                "not a header value",
-                "take out line breaks and control characters",
-            );
+            self.refuse_place(at, "not a header value", "take out line breaks and control characters");
         }
         value
     }
 
     pub(super) fn methods(&mut self, raw: &[String], at: &Path) -> Vec<Method> {
         let each = raw.iter().enumerate();
-        each.filter_map(|(index, text)| self.method(text, &at.index(index)))
-            .collect()
+        each.filter_map(|(index, text)| self.method(text, &at.index(index))).collect()
     }
 
     pub(super) fn method(&mut self, text: &str, at: &Path) -> Option<Method> {
@@ -144,21 +125,11 @@ impl Check<'_> {
         match Method::from_bytes(text.as_bytes()) {
             Ok(method) if upper == text => Some(method),
             Ok(_) => {
-                self.refuse(
-                    at,
-                    text,
-                    "methods are upper case",
-                    format!("write \"{upper}\""),
-                );
+                self.refuse(at, text, "methods are upper case", format!("write \"{upper}\""));
                 None
             }
             Err(_) => {
-                self.refuse(
-                    at,
-                    text,
-                    "not a method",
-                    "write one such as \"GET\" or \"POST\"",
-                );
+                self.refuse(at, text, "not a method", "write one such as \"GET\" or \"POST\"");
                 None
             }
         }
@@ -166,10 +137,7 @@ impl Check<'_> {
 
     /// `"200-399"` or `"200,204,301-303"`.
     pub(super) fn statuses(&mut self, text: &str, at: &Path) -> StatusRanges {
-        let ranges: Option<Vec<_>> = text
-            .split(',')
-            .map(|part| status_range(part.trim()))
-            .collect();
+        let ranges: Option<Vec<_>> = text.split(',').map(|part| status_range(part.trim())).collect();
         StatusRanges(ranges.unwrap_or_else(|| {
             self.refuse(
                 at,
@@ -184,12 +152,7 @@ impl Check<'_> {
     /// The schema has kept `code` within 100 and 599.
     pub(super) fn status(&mut self, code: u16, at: &Path) -> StatusCode {
         StatusCode::from_u16(code).unwrap_or_else(|_| {
-            self.refuse(
-                at,
-                &code.to_string(),
-                "not a status",
-                "write one from 100 to 599",
-            );
+            self.refuse(at, &code.to_string(), "not a status", "write one from 100 to 599");
             StatusCode::OK
         })
     }
@@ -197,7 +160,11 @@ impl Check<'_> {
     /// Empty = none. A secret is never shown, so neither is a wrong one.
     pub(super) fn secret(&mut self, text: &str, at: &Path) -> Option<Secret> {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.refuse_place(at, "has a character that cannot be sent", "use visible ASCII without spaces (a line break at the end of a variable is the usual cause)");
+            self.refuse_place(
+                at,
+                "has a character that cannot be sent",
+                "use visible ASCII without spaces (a line break at the end of a variable is the usual cause)",
+            );
         }
         (!text.is_empty()).then(|| Secret(text.to_owned()))
     }
@@ -206,28 +173,14 @@ impl Check<'_> {
     pub(super) fn url(&mut self, text: &str, schemes: &[&str], at: &Path) {
         let parsed = text.parse::<http::Uri>().ok();
         let good = parsed.is_some_and(|uri| {
-            uri.scheme_str()
-                .is_some_and(|scheme| schemes.contains(&scheme))
+            uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
                 && uri.host().is_some_and(|host| !host.is_empty())
         });
         if !good {
-            let starts: Vec<String> = schemes
-                .iter()
-                .map(|scheme| format!("{scheme}://"))
-                .collect();
-            let help = format!(
-                "write a whole URL that starts with {}",
-                problem::one_of(starts.iter().map(String::as_str))
-            );
-            self.refuse_place(
-                at,
-                if text.is_empty() {
-                    "is empty"
-                } else {
-                    "not such a URL"
-                },
-                help,
-            );
+            let starts: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
+            let help =
+                format!("write a whole URL that starts with {}", problem::one_of(starts.iter().map(String::as_str)));
+            self.refuse_place(at, if text.is_empty() { "is empty" } else { "not such a URL" }, help);
         }
     }
 
@@ -255,11 +208,7 @@ impl Check<'_> {
             return self.missing(at, "give it a name");
         }
         let bad = |c: char| c.is_control() || c == '/' || c == '\\';
-        if text.starts_with('.')
-            || text.contains(bad)
-            || text.trim() != text
-            || text.chars().count() > NAME_CHARS_MAX
-        {
+        if text.starts_with('.') || text.contains(bad) || text.trim() != text || text.chars().count() > NAME_CHARS_MAX {
             self.refuse(
                 at,
                 text,
@@ -272,14 +221,10 @@ impl Check<'_> {
 
 fn status_range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let status =
-        |text: &str| match text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            true => text
-                .parse::<u16>()
-                .ok()
-                .filter(|code| (100..=599).contains(code)),
-            false => None,
-        };
+    let status = |text: &str| match text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<u16>().ok().filter(|code| (100..=599).contains(code)),
+        false => None,
+    };
     let (low, high) = (status(low.trim())?, status(high.trim())?);
     (low <= high).then_some((low, high))
 }
@@ -296,16 +241,10 @@ pub(super) fn at_least_one(number: u32) -> NonZeroU32 {
 
 /// As [`at_least_one`], for counts of things in memory.
 pub(super) fn at_least_one_thing(number: u32) -> NonZeroUsize {
-    usize::try_from(number)
-        .ok()
-        .and_then(NonZeroUsize::new)
-        .unwrap_or(NonZeroUsize::MIN)
+    usize::try_from(number).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// A token in the sense of RFC 6265, section 4.1.1.
 pub(super) fn is_cookie_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

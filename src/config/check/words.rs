@@ -20,9 +20,7 @@ impl Check<'_> {
     pub(super) fn host(&mut self, text: &str, at: &Path) -> String {
         let lower = text.trim_end_matches('.').to_ascii_lowercase();
         let name = lower.strip_prefix("*.").unwrap_or(&lower);
-        let literal = lower
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let literal = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let good = match literal {
             Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
             None => is_host_name(name),
@@ -33,9 +31,7 @@ impl Check<'_> {
                 _ if lower.contains("://") => "leave out the scheme",
                 _ if lower.contains(':') && literal.is_none() => "leave out the port",
                 _ if lower.contains('/') => "leave out the path, it goes into path",
-                _ if lower.contains('*') => {
-                    "a wildcard stands for the first labels only: \"*.example.com\""
-                }
+                _ if lower.contains('*') => "a wildcard stands for the first labels only: \"*.example.com\"",
                 _ if !lower.is_ascii() => "write the name in its ASCII form (xn--…)",
                 _ => "write a name such as \"example.com\" or \"*.example.com\"",
             };
@@ -60,20 +56,11 @@ impl Check<'_> {
             Some(("header", name)) => self.header_name(name, at).map(Key::Header),
             Some(("cookie", name)) if is_cookie_name(name) => Some(Key::Cookie(name.to_owned())),
             Some(("cookie", _)) => {
-                self.refuse(
-                    at,
-                    text,
-                    "not a cookie's name",
-                    "write \"cookie:NAME\", such as \"cookie:session\"",
-                );
+                self.refuse(at, text, "not a cookie's name", "write \"cookie:NAME\", such as \"cookie:session\"");
                 None
             }
             _ => {
-                let known: Vec<&str> = words
-                    .iter()
-                    .copied()
-                    .chain(["header:NAME", "cookie:NAME"])
-                    .collect();
+                let known: Vec<&str> = words.iter().copied().chain(["header:NAME", "cookie:NAME"]).collect();
                 let help = match nearest(text, words.iter().copied()) {
                     Some(best) => format!("did you mean \"{best}\"?"),
                     None => format!("use {}", one_of(known)),
@@ -121,22 +108,11 @@ pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
         _ if path.contains(['?', '#']) => "leave out the query, routes look at the path only",
         _ if path.ends_with("/*") => "leave out \"/*\", a path stands for all that is below it",
         _ if path.contains("//") => "write single slashes, requests are matched with single ones",
-        _ if path
-            .split('/')
-            .any(|segment| segment == "." || segment == "..") =>
-        {
-            "leave out \".\" and \"..\""
-        }
-        _ if path.contains('\\')
-            || lower.contains("%2f")
-            || lower.contains("%5c")
-            || lower.contains("%00") =>
-        {
+        _ if path.split('/').any(|segment| segment == "." || segment == "..") => "leave out \".\" and \"..\"",
+        _ if path.contains('\\') || lower.contains("%2f") || lower.contains("%5c") || lower.contains("%00") => {
             "requests with a backslash, %2f or NUL never match"
         }
-        _ if !path.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            "percent-encode spaces and what is not ASCII"
-        }
+        _ if !path.bytes().all(|byte| byte.is_ascii_graphic()) => "percent-encode spaces and what is not ASCII",
         _ => return None,
     };
     Some(help)
@@ -147,9 +123,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };

@@ -55,12 +55,7 @@ pub(in super::super) struct ListenerTls {
 
 impl Default for ListenerTls {
     fn default() -> Self {
-        Self {
-            certificates: Vec::new(),
-            min_version: TlsVersion::Tls12,
-            client_auth: None,
-            hsts: "0s".into(),
-        }
+        Self { certificates: Vec::new(), min_version: TlsVersion::Tls12, client_auth: None, hsts: "0s".into() }
     }
 }
 
@@ -99,10 +94,7 @@ pub(in super::super) struct ClientAuth {
 
 impl Default for ClientAuth {
     fn default() -> Self {
-        Self {
-            ca: String::new(),
-            mode: ClientAuthMode::Require,
-        }
+        Self { ca: String::new(), mode: ClientAuthMode::Require }
     }
 }
 

@@ -89,11 +89,7 @@ pub(in super::super) struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        Self {
-            url: String::new(),
-            timeout: "50ms".into(),
-            on_error: RedisOnError::Local,
-        }
+        Self { url: String::new(), timeout: "50ms".into(), on_error: RedisOnError::Local }
     }
 }
 
@@ -200,14 +196,7 @@ pub(in super::super) struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self {
-            tcp: None,
-            http: None,
-            redis: None,
-            critical: true,
-            interval: "10s".into(),
-            timeout: "2s".into(),
-        }
+        Self { tcp: None, http: None, redis: None, critical: true, interval: "10s".into(), timeout: "2s".into() }
     }
 }
 
@@ -228,11 +217,7 @@ pub(in super::super) struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Self {
-            memory_percent: 85,
-            disk_percent: 80,
-            cpu_percent: 90,
-        }
+        Self { memory_percent: 85, disk_percent: 80, cpu_percent: 90 }
     }
 }
 

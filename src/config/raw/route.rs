@@ -106,11 +106,7 @@ pub(in super::super) struct Files {
 
 impl Default for Files {
     fn default() -> Self {
-        Self {
-            root: String::new(),
-            index: "index.html".into(),
-            r#try: Vec::new(),
-        }
+        Self { root: String::new(), index: "index.html".into(), r#try: Vec::new() }
     }
 }
 
@@ -128,10 +124,7 @@ pub(in super::super) struct Redirect {
 
 impl Default for Redirect {
     fn default() -> Self {
-        Self {
-            to: String::new(),
-            status: 308,
-        }
+        Self { to: String::new(), status: 308 }
     }
 }
 
@@ -150,11 +143,7 @@ pub(in super::super) struct Respond {
 
 impl Default for Respond {
     fn default() -> Self {
-        Self {
-            status: 200,
-            body: String::new(),
-            content_type: "text/plain".into(),
-        }
+        Self { status: 200, body: String::new(), content_type: "text/plain".into() }
     }
 }
 
@@ -232,12 +221,7 @@ pub(in super::super) struct TestRequest {
 
 impl Default for TestRequest {
     fn default() -> Self {
-        Self {
-            method: "GET".into(),
-            url: String::new(),
-            ip: "127.0.0.1".into(),
-            headers: BTreeMap::new(),
-        }
+        Self { method: "GET".into(), url: String::new(), ip: "127.0.0.1".into(), headers: BTreeMap::new() }
     }
 }
 

@@ -96,11 +96,7 @@ pub(in super::super) struct EndpointTable {
 
 impl Default for EndpointTable {
     fn default() -> Self {
-        Self {
-            address: String::new(),
-            weight: 1,
-            backup: false,
-        }
+        Self { address: String::new(), weight: 1, backup: false }
     }
 }
 
@@ -184,11 +180,7 @@ pub(in super::super) struct Ejection {
 
 impl Default for Ejection {
     fn default() -> Self {
-        Self {
-            failures: 5,
-            base: "30s".into(),
-            max: "5m".into(),
-        }
+        Self { failures: 5, base: "30s".into(), max: "5m".into() }
     }
 }
 

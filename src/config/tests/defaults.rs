@@ -18,14 +18,7 @@ fn defaults_of_the_process_are_the_contracts() {
         }
     );
     let listen = Some(Address::Socket("127.0.0.1:9900".parse().unwrap()));
-    assert_eq!(
-        config.admin,
-        Admin {
-            listen,
-            token: None,
-            allowed_hosts: vec![]
-        }
-    );
+    assert_eq!(config.admin, Admin { listen, token: None, allowed_hosts: vec![] });
     assert_eq!(
         config.log,
         Log {
@@ -35,13 +28,7 @@ fn defaults_of_the_process_are_the_contracts() {
             access_format: AccessFormat::Combined,
         }
     );
-    assert_eq!(
-        config.client_ip,
-        ClientIp {
-            trusted_proxies: vec![],
-            header: ClientIpHeader::XForwardedFor
-        }
-    );
+    assert_eq!(config.client_ip, ClientIp { trusted_proxies: vec![], header: ClientIpHeader::XForwardedFor });
 }
 
 #[test]
@@ -71,22 +58,8 @@ fn defaults_of_timeouts_bounds_and_maintenance_are_the_contracts() {
         }
     );
     assert_eq!(config.certificates, Certificates { warn_days: 30 });
-    assert_eq!(
-        config.host,
-        Host {
-            memory_percent: Some(85),
-            disk_percent: Some(80),
-            cpu_percent: Some(90)
-        }
-    );
-    assert_eq!(
-        config.redis,
-        Redis {
-            url: None,
-            timeout: Duration::from_millis(50),
-            on_error: RedisOnError::Local
-        }
-    );
+    assert_eq!(config.host, Host { memory_percent: Some(85), disk_percent: Some(80), cpu_percent: Some(90) });
+    assert_eq!(config.redis, Redis { url: None, timeout: Duration::from_millis(50), on_error: RedisOnError::Local });
     assert_eq!(
         config.maintenance,
         Maintenance {
@@ -163,11 +136,7 @@ fn defaults_of_an_upstream_are_the_contracts() {
         hold: Duration::ZERO,
         slow_start: Duration::ZERO,
         health: None,
-        ejection: Ejection {
-            failures: 5.try_into().ok(),
-            base: secs(30),
-            max: secs(300),
-        },
+        ejection: Ejection { failures: 5.try_into().ok(), base: secs(30), max: secs(300) },
         breaker: Breaker {
             enabled: true,
             failures: 5.try_into().ok(),
@@ -190,21 +159,13 @@ fn defaults_of_an_upstream_are_the_contracts() {
         },
         retry: Retry {
             attempts: 1,
-            on: FailureClasses {
-                connect: true,
-                timeout: false,
-                reset: true,
-                statuses: StatusRanges::default(),
-            },
+            on: FailureClasses { connect: true, timeout: false, reset: true, statuses: StatusRanges::default() },
             methods: methods.to_vec(),
             budget: 0.2,
             replay_bytes_max: 64 << 10,
         },
     };
-    assert_eq!(
-        config.upstreams,
-        BTreeMap::from([("app".to_owned(), upstream)])
-    );
+    assert_eq!(config.upstreams, BTreeMap::from([("app".to_owned(), upstream)]));
 }
 
 #[test]
@@ -212,43 +173,15 @@ fn defaults_of_optional_tables_are_the_contracts() {
     let text = "[limit.a]\nrate = \"100/1m\"\n[upstream.app.health]\n[probe.db]\ntcp = \"db:5432\"\n[[notify]]\nurl = \"https://example.com/\"\n";
     let config = with(text).unwrap().config;
     let limit = &config.limits["a"];
-    assert_eq!(
-        (limit.burst.get(), limit.queue, limit.concurrency),
-        (100, 0, None)
-    );
-    assert_eq!(
-        (
-            limit.ipv6_prefix,
-            limit.keys_max.get(),
-            limit.status.as_u16()
-        ),
-        (64, 100_000, 429)
-    );
-    assert_eq!(
-        (&limit.key, limit.store, limit.shadow),
-        (&vec![LimitKey::ClientIp], LimitStore::Local, false)
-    );
+    assert_eq!((limit.burst.get(), limit.queue, limit.concurrency), (100, 0, None));
+    assert_eq!((limit.ipv6_prefix, limit.keys_max.get(), limit.status.as_u16()), (64, 100_000, 429));
+    assert_eq!((&limit.key, limit.store, limit.shadow), (&vec![LimitKey::ClientIp], LimitStore::Local, false));
     let health = config.upstreams["app"].health.as_ref().unwrap();
     let expect = StatusRanges(vec![(200, 399)]);
-    assert_eq!(
-        health.kind,
-        HealthKind::Http {
-            path: "/api/health".to_owned(),
-            expect
-        }
-    );
+    assert_eq!(health.kind, HealthKind::Http { path: "/api/health".to_owned(), expect });
     assert_eq!((health.interval, health.timeout), (secs(5), secs(2)));
-    assert_eq!(
-        (health.healthy_after.get(), health.unhealthy_after.get()),
-        (2, 3)
-    );
+    assert_eq!((health.healthy_after.get(), health.unhealthy_after.get()), (2, 3));
     let probe = &config.probes["db"];
-    assert_eq!(
-        (probe.critical, probe.interval, probe.timeout),
-        (true, secs(10), secs(2))
-    );
-    assert_eq!(
-        (config.notify[0].format, config.notify[0].events.len()),
-        (NotifyFormat::Slack, 5)
-    );
+    assert_eq!((probe.critical, probe.interval, probe.timeout), (true, secs(10), secs(2)));
+    assert_eq!((config.notify[0].format, config.notify[0].events.len()), (NotifyFormat::Slack, 5));
 }

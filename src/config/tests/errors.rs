@@ -11,10 +11,7 @@ fn errors(text: &str) -> String {
 fn error_with(addition: &str) -> String {
     let problems = with(addition).expect_err("this addition is wrong");
     assert_eq!(problems.0.len(), 1, "{problems}");
-    let problem = Problem {
-        file: PathBuf::new(),
-        ..problems.0[0].clone()
-    };
+    let problem = Problem { file: PathBuf::new(), ..problems.0[0].clone() };
     assert!(problem.line.is_some(), "{problem}");
     problem.to_string()
 }
@@ -24,11 +21,7 @@ fn error_in_route(keys: &str) -> String {
     let text = MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{keys}"));
     let problems = parsed(&text).expect_err("this route is wrong");
     assert_eq!(problems.0.len(), 1, "{problems}");
-    Problem {
-        file: PathBuf::new(),
-        ..problems.0[0].clone()
-    }
-    .to_string()
+    Problem { file: PathBuf::new(), ..problems.0[0].clone() }.to_string()
 }
 
 #[test]
@@ -56,10 +49,7 @@ fn syntax_errors_have_line_and_column() {
     let text = errors("[server\nworkers = 2");
     assert!(text.starts_with("flagstone.toml:1:8: not TOML: "), "{text}");
     let text = errors("a = 1\na = 2\n");
-    assert!(
-        text.starts_with("flagstone.toml:2:1: not TOML: duplicate key"),
-        "{text}"
-    );
+    assert!(text.starts_with("flagstone.toml:2:1: not TOML: duplicate key"), "{text}");
 }
 
 #[test]
@@ -77,9 +67,7 @@ fn slips_of_brackets_and_plurals_are_recognised() {
 fn a_key_of_another_section_is_sent_there() {
     let text = error_with("[server]\nmax_body = 1");
     assert!(
-        text.starts_with(
-            "server.max_body: unknown key: it belongs in [bounds] or [[route]]; the nearest key here is"
-        ),
+        text.starts_with("server.max_body: unknown key: it belongs in [bounds] or [[route]]; the nearest key here is"),
         "{text}"
     );
 }
@@ -91,30 +79,12 @@ fn words_out_of_a_set_and_numbers_out_of_range_are_refused() {
             "balance = \"round-robin\"",
             "upstream.app.balance = \"round-robin\": must be \"least_requests\", \"round_robin\", \"peak_ewma\" or \"hash\": did you mean \"round_robin\"?",
         ),
-        (
-            "max_idle = -1",
-            "upstream.app.max_idle = -1: must be from 0 to 1000000",
-        ),
-        (
-            "breaker = { failure_ratio = 1.5 }",
-            "upstream.app.breaker.failure_ratio = 1.5: must be from 0 to 1",
-        ),
-        (
-            "breaker = { failures = -1 }",
-            "upstream.app.breaker.failures = -1: must be from 0 to 4294967295",
-        ),
-        (
-            "idle_timeout = 4",
-            "upstream.app.idle_timeout = 4: must be a duration such as \"10s\"",
-        ),
-        (
-            "hold = 1979-05-27",
-            "upstream.app.hold = 1979-05-27: must be a duration such as \"10s\"",
-        ),
-        (
-            "http2 = \"yes\"",
-            "upstream.app.http2 = \"yes\": must be true or false: write true or false without quotes",
-        ),
+        ("max_idle = -1", "upstream.app.max_idle = -1: must be from 0 to 1000000"),
+        ("breaker = { failure_ratio = 1.5 }", "upstream.app.breaker.failure_ratio = 1.5: must be from 0 to 1"),
+        ("breaker = { failures = -1 }", "upstream.app.breaker.failures = -1: must be from 0 to 4294967295"),
+        ("idle_timeout = 4", "upstream.app.idle_timeout = 4: must be a duration such as \"10s\""),
+        ("hold = 1979-05-27", "upstream.app.hold = 1979-05-27: must be a duration such as \"10s\""),
+        ("http2 = \"yes\"", "upstream.app.http2 = \"yes\": must be true or false: write true or false without quotes"),
         (
             "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n[listener.tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]\nmin_version = \"1.1\"",
             "listener[1].tls.min_version = \"1.1\": must be \"1.2\" or \"1.3\": did you mean \"1.2\"?",
@@ -138,7 +108,12 @@ fn durations_that_must_be_above_zero_are() {
 #[test]
 fn a_route_does_exactly_one_thing() {
     let none = errors(&MINIMAL.replace("upstream = \"app\"", ""));
-    assert!(none.contains("route[0]: does nothing with its requests: give exactly one of upstream, files, redirect or respond"), "{none}");
+    assert!(
+        none.contains(
+            "route[0]: does nothing with its requests: give exactly one of upstream, files, redirect or respond"
+        ),
+        "{none}"
+    );
     assert_eq!(none.lines().count(), 1, "{none}");
     let two = error_in_route("respond = { body = \"ok\" }");
     assert_eq!(
@@ -149,10 +124,7 @@ fn a_route_does_exactly_one_thing() {
 
 #[test]
 fn names_must_exist_and_be_unique() {
-    assert_eq!(
-        error_in_route("limits = [\"x\"]"),
-        "route[0].limits[0] = \"x\": no limit has this name: add [limit.x]"
-    );
+    assert_eq!(error_in_route("limits = [\"x\"]"), "route[0].limits[0] = \"x\": no limit has this name: add [limit.x]");
     assert_eq!(
         error_in_route("feature = \"x.y\""),
         "route[0].feature = \"x.y\": no feature has this name: add [features] with \"x.y\" = true"
@@ -180,20 +152,17 @@ fn routes_in_each_others_way_are_refused() {
 fn fallbacks_exist_and_do_not_go_round() {
     assert!(error_with("breaker = { fallback = \"app\" }").contains("falls back to itself"));
     assert!(error_with("breaker = { fallback = \"spare\" }").contains("no upstream has this name"));
-    let text = with("breaker = { fallback = \"b\" }\n[upstream.b]\nendpoints = [\"b:1\"]\nbreaker = { fallback = \"app\" }").unwrap_err().to_string();
-    assert!(
-        text.contains("go round in a circle: app → b → app: take one of them out"),
-        "{text}"
-    );
+    let text =
+        with("breaker = { fallback = \"b\" }\n[upstream.b]\nendpoints = [\"b:1\"]\nbreaker = { fallback = \"app\" }")
+            .unwrap_err()
+            .to_string();
+    assert!(text.contains("go round in a circle: app → b → app: take one of them out"), "{text}");
 }
 
 #[test]
 fn the_admin_side_needs_a_token_when_others_can_reach_it() {
     let text = error_with("[admin]\nlisten = \"0.0.0.0:9900\"");
-    assert!(
-        text.contains("can be reached from other machines, so it needs a token"),
-        "{text}"
-    );
+    assert!(text.contains("can be reached from other machines, so it needs a token"), "{text}");
     for fine in [
         "listen = \"\"",
         "listen = \"[::1]:9900\"",
@@ -226,23 +195,11 @@ fn what_is_wrong_in_a_route_is_told() {
         ("host = [\"a.b:80\"]", "leave out the port"),
         ("method = [\"get\"]", "write \"GET\""),
         ("strip_prefix = \"api\"", "not a prefix"),
-        (
-            "path = [\"/b\"]\nstrip_prefix = \"/api\"",
-            "no request of this route begins with it",
-        ),
+        ("path = [\"/b\"]\nstrip_prefix = \"/api\"", "no request of this route begins with it"),
         ("allow = [\"10.0.0.0/33\"]", "not an address range"),
-        (
-            "request_headers = { set = { \"X Y\" = \"a\" } }",
-            "not a header name",
-        ),
-        (
-            "request_headers = { set = { X-Y = \"a\\nb\" } }",
-            "not a header value",
-        ),
-        (
-            "response_headers = { remove = [\"Content-Length\"] }",
-            "frames the message",
-        ),
+        ("request_headers = { set = { \"X Y\" = \"a\" } }", "not a header name"),
+        ("request_headers = { set = { X-Y = \"a\\nb\" } }", "not a header value"),
+        ("response_headers = { remove = [\"Content-Length\"] }", "frames the message"),
     ];
     for (keys, expected) in cases {
         let text = error_in_route(keys);
@@ -253,128 +210,53 @@ fn what_is_wrong_in_a_route_is_told() {
 #[test]
 fn what_is_wrong_in_answers_made_here_is_told() {
     let cases = [
-        (
-            "redirect = { to = \"example.com\" }",
-            "not a place to redirect to",
-        ),
-        (
-            "redirect = { to = \"/$urn\" }",
-            "unknown variable \"$urn\": did you mean \"$uri\"?",
-        ),
-        (
-            "redirect = { to = \"/\", status = 305 }",
-            "305 is no redirect",
-        ),
+        ("redirect = { to = \"example.com\" }", "not a place to redirect to"),
+        ("redirect = { to = \"/$urn\" }", "unknown variable \"$urn\": did you mean \"$uri\"?"),
+        ("redirect = { to = \"/\", status = 305 }", "305 is no redirect"),
         ("redirect = {}", "route[0].redirect.to: is missing"),
         ("respond = { status = 99 }", "must be from 200 to 599"),
         ("respond = { status = 204, body = \"x\" }", "has no body"),
         ("files = { root = \"\" }", "route[0].files.root: is missing"),
-        (
-            "files = { root = \"a\", try = [\"$url\"] }",
-            "not something to try",
-        ),
+        ("files = { root = \"a\", try = [\"$url\"] }", "not something to try"),
     ];
     for (keys, expected) in cases {
         let text = errors(&MINIMAL.replace("upstream = \"app\"", keys));
-        assert!(
-            text.contains(expected) && text.lines().count() == 1,
-            "{keys}: {text}"
-        );
+        assert!(text.contains(expected) && text.lines().count() == 1, "{keys}: {text}");
     }
 }
 
 /// What is added to the minimal file, and what its error says.
 const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "[limit.a]",
-        "limit.a.rate: is missing: write rate = \"100/1m\"",
-    ),
-    (
-        "[limit.a]\nrate = \"0/1m\"",
-        "a rate of 0 would let nothing pass",
-    ),
-    (
-        "[limit.a]\nrate = \"1/1m\"\nburst = 0",
-        "must be from 1 to 4294967295",
-    ),
-    (
-        "[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"",
-        "unknown kind of key",
-    ),
-    (
-        "[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]",
-        "limit.a.key[1] = \"cookie:\": not a cookie's name",
-    ),
-    (
-        "[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"",
-        "there is no shared store",
-    ),
+    ("[limit.a]", "limit.a.rate: is missing: write rate = \"100/1m\""),
+    ("[limit.a]\nrate = \"0/1m\"", "a rate of 0 would let nothing pass"),
+    ("[limit.a]\nrate = \"1/1m\"\nburst = 0", "must be from 1 to 4294967295"),
+    ("[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"", "unknown kind of key"),
+    ("[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]", "limit.a.key[1] = \"cookie:\": not a cookie's name"),
+    ("[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"", "there is no shared store"),
     (
         "[redis]\nurl = \"http://r\"",
         "redis.url: not such a URL: write a whole URL that starts with \"redis://\" or \"rediss://\"",
     ),
     ("affinity = \"session\"", "write \"cookie:NAME\""),
-    (
-        "health = { path = \"/\", tcp = true }",
-        "there is a path already",
-    ),
-    (
-        "health = { expect = \"399-200\" }",
-        "not a list of statuses",
-    ),
-    (
-        "breaker = { count = [\"conect\"] }",
-        "did you mean \"connect\"?",
-    ),
+    ("health = { path = \"/\", tcp = true }", "there is a path already"),
+    ("health = { expect = \"399-200\" }", "not a list of statuses"),
+    ("breaker = { count = [\"conect\"] }", "did you mean \"connect\"?"),
     ("breaker = { open = \"10m\" }", "is below open, 10m"),
     ("retry = { on = [\"timeout\"] }", "not a kind of failure"),
-    (
-        "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"",
-        "not a cron pattern",
-    ),
-    (
-        "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"",
-        "not a time zone",
-    ),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern"),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"", "not a time zone"),
     ("[probe.x]", "probe.x: looks at nothing"),
-    (
-        "[log]\nlevel = \"inof\"",
-        "\"inof\" is not a level: did you mean \"info\"?",
-    ),
+    ("[log]\nlevel = \"inof\"", "\"inof\" is not a level: did you mean \"info\"?"),
     ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
-    (
-        "[admin]\ntoken = \"a b\"",
-        "admin.token: has a character that cannot be sent",
-    ),
-    (
-        "[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }",
-        "not a whole URL",
-    ),
+    ("[admin]\ntoken = \"a b\"", "admin.token: has a character that cannot be sent"),
+    ("[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }", "not a whole URL"),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
-    (
-        "[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]",
-        "is listed twice",
-    ),
-    (
-        "[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]",
-        "has only backups",
-    ),
-    (
-        "[upstream.b]\nendpoints = [\"b\"]",
-        "give a port: \"b:3000\"",
-    ),
-    (
-        "[upstream.b]\nendpoints = [\"https://b\"]",
-        "\"b:443\", and set tls = { enabled = true }",
-    ),
-    (
-        "[upstream.b]\nendpoints = \"b:1\"",
-        "put it in square brackets",
-    ),
-    (
-        "[upstream.\"../x\"]\nendpoints = [\"b:1\"]",
-        "cannot be a name",
-    ),
+    ("[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]", "is listed twice"),
+    ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
+    ("[upstream.b]\nendpoints = [\"b\"]", "give a port: \"b:3000\""),
+    ("[upstream.b]\nendpoints = [\"https://b\"]", "\"b:443\", and set tls = { enabled = true }"),
+    ("[upstream.b]\nendpoints = \"b:1\"", "put it in square brackets"),
+    ("[upstream.\"../x\"]\nendpoints = [\"b:1\"]", "cannot be a name"),
 ];
 
 #[test]
@@ -388,10 +270,7 @@ fn what_is_wrong_elsewhere_is_told() {
 #[test]
 fn a_listener_with_tls_needs_certificates_and_does_not_redirect() {
     let text = error_with("[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n[listener.tls]");
-    assert!(
-        text.starts_with("listener[1].tls.certificates: is missing"),
-        "{text}"
-    );
+    assert!(text.starts_with("listener[1].tls.certificates: is missing"), "{text}");
     let text = error_with(
         "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\nredirect_https = true\n[listener.tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]",
     );
@@ -402,30 +281,15 @@ fn a_listener_with_tls_needs_certificates_and_does_not_redirect() {
 fn what_is_odd_but_works_is_a_warning() {
     let cases = [
         ("tls = { insecure = true }", "anyone in between"),
-        (
-            "[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]",
-            "trusts everyone",
-        ),
-        (
-            "[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]",
-            "it means 10.0.0.0/8",
-        ),
-        (
-            "[upstream.b]\nendpoints = [\"b:1\"]",
-            "no route uses this upstream",
-        ),
+        ("[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusts everyone"),
+        ("[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]", "it means 10.0.0.0/8"),
+        ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
         ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
-        (
-            "hold = \"5s\"",
-            "upstream.app.hold: not yet active: requests are not held",
-        ),
+        ("hold = \"5s\"", "upstream.app.hold: not yet active: requests are not held"),
     ];
     for (addition, expected) in cases {
         let warnings = with(addition).expect(addition).warnings;
-        assert!(
-            warnings.len() == 1 && warnings[0].to_string().contains(expected),
-            "{addition}: {warnings:?}"
-        );
+        assert!(warnings.len() == 1 && warnings[0].to_string().contains(expected), "{addition}: {warnings:?}");
         assert!(warnings[0].line.is_some());
     }
 }
@@ -433,59 +297,33 @@ fn what_is_odd_but_works_is_a_warning() {
 #[test]
 fn a_variable_that_is_no_number_is_shown() {
     let text = error_with("max_idle = \"${PORT}x\"");
-    assert_eq!(
-        text,
-        "upstream.app.max_idle = \"3000x\": must be a whole number: look at the variable"
-    );
+    assert_eq!(text, "upstream.app.max_idle = \"3000x\": must be a whole number: look at the variable");
 }
 
 #[test]
 fn a_token_of_the_wrong_type_is_not_shown() {
-    assert_eq!(
-        error_with("[admin]\ntoken = 12345"),
-        "admin.token: must be a string in quotes"
-    );
+    assert_eq!(error_with("[admin]\ntoken = 12345"), "admin.token: must be a string in quotes");
 }
 
 #[test]
 fn two_listeners_at_one_address_are_one_error() {
     let text = error_with("[[listener]]\naddress = \"0.0.0.0:8080\"");
-    assert!(
-        text.contains("listener[0].address listens there already"),
-        "{text}"
-    );
+    assert!(text.contains("listener[0].address listens there already"), "{text}");
 }
 
 #[test]
 fn a_byte_order_mark_and_windows_line_ends_move_no_line() {
     let text = format!("\u{feff}nonsense = 1\n{MINIMAL}").replace('\n', "\r\n");
     let text = errors(&text.replacen("name = \"all\"", "name = \"all\"\r\nx = 1", 1));
-    let line = MINIMAL
-        .lines()
-        .position(|line| line.starts_with("name"))
-        .unwrap()
-        + 3;
-    assert!(
-        text.starts_with("flagstone.toml:1:1: nonsense: unknown key"),
-        "{text}"
-    );
-    assert!(
-        text.contains(&format!("flagstone.toml:{line}:1: route[0].x: unknown key")),
-        "{text}"
-    );
+    let line = MINIMAL.lines().position(|line| line.starts_with("name")).unwrap() + 3;
+    assert!(text.starts_with("flagstone.toml:1:1: nonsense: unknown key"), "{text}");
+    assert!(text.contains(&format!("flagstone.toml:{line}:1: route[0].x: unknown key")), "{text}");
 }
 
 #[test]
 fn nesting_without_end_is_an_error_and_no_overflow() {
     for (open, close) in [("[", "]"), ("{a=", "}")] {
-        assert!(
-            parsed(&format!(
-                "a = {}{}",
-                open.repeat(50_000),
-                close.repeat(50_000)
-            ))
-            .is_err()
-        );
+        assert!(parsed(&format!("a = {}{}", open.repeat(50_000), close.repeat(50_000))).is_err());
     }
     assert!(parsed(&format!("{} = 1", ["a"; 50_000].join("."))).is_err());
     assert!(parsed(&format!("[{}]", ["a"; 50_000].join("."))).is_err());
@@ -494,19 +332,18 @@ fn nesting_without_end_is_an_error_and_no_overflow() {
 #[test]
 fn a_table_without_its_name_is_told_to_have_one() {
     let text = errors(&MINIMAL.replace("[upstream.app]", "[upstream]"));
-    assert!(text.contains("upstream.endpoints = […]: must be a table: give it a name, [upstream.NAME], and put \"endpoints\" there"), "{text}");
-    let text = error_with("[limit]\nrate = \"1/1m\"");
     assert!(
-        text.contains("give it a name, [limit.NAME], and put \"rate\" there"),
+        text.contains(
+            "upstream.endpoints = […]: must be a table: give it a name, [upstream.NAME], and put \"endpoints\" there"
+        ),
         "{text}"
     );
+    let text = error_with("[limit]\nrate = \"1/1m\"");
+    assert!(text.contains("give it a name, [limit.NAME], and put \"rate\" there"), "{text}");
 }
 
 #[test]
 fn a_route_with_a_wrong_path_is_not_also_in_anothers_way() {
     let text = error_with("[[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"app\"");
-    assert_eq!(
-        text,
-        "route[1].path = \"/b\": must be a list in square brackets: put it in square brackets"
-    );
+    assert_eq!(text, "route[1].path = \"/b\": must be a list in square brackets: put it in square brackets");
 }

@@ -9,9 +9,7 @@ pub(super) const REFERENCE: &str = include_str!("../../../config/flagstone.toml"
 fn uncommented() -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in REFERENCE.lines() {
-        let code = line
-            .strip_prefix('#')
-            .filter(|rest| rest.starts_with(|c: char| !c.is_whitespace() && c != '-'));
+        let code = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| !c.is_whitespace() && c != '-'));
         if code.is_some() && line.contains("in place of the line above") {
             lines.pop();
         }
@@ -29,33 +27,20 @@ fn it_loads_as_it_is_without_a_warning() {
 #[test]
 fn it_loads_with_everything_switched_on() {
     let loaded = parsed(&uncommented()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(
-        loaded
-            .warnings
-            .iter()
-            .all(|warning| warning.message == "not yet active"),
-        "{:#?}",
-        loaded.warnings
-    );
+    assert!(loaded.warnings.iter().all(|warning| warning.message == "not yet active"), "{:#?}", loaded.warnings);
     assert_eq!(loaded.files.len(), 4, "{:?}", loaded.files);
 }
 
 #[test]
 fn what_it_shows_is_the_default() {
-    let (full, minimal) = (
-        parsed(REFERENCE).unwrap().config,
-        parsed(MINIMAL).unwrap().config,
-    );
+    let (full, minimal) = (parsed(REFERENCE).unwrap().config, parsed(MINIMAL).unwrap().config);
     assert_eq!(full.upstreams, minimal.upstreams);
     let mut route = full.routes[0].clone();
     (route.name, route.limits) = ("all".to_owned(), vec![]);
     assert_eq!(route, minimal.routes[0]);
     let mut rest = full.clone();
-    (rest.routes, rest.limits, rest.listeners) = (
-        minimal.routes.clone(),
-        minimal.limits.clone(),
-        minimal.listeners.clone(),
-    );
+    (rest.routes, rest.limits, rest.listeners) =
+        (minimal.routes.clone(), minimal.limits.clone(), minimal.listeners.clone());
     assert_eq!(rest, minimal);
 }
 
@@ -65,12 +50,8 @@ fn every_key_of_the_schema_occurs_in_it() {
     let mut missing = Vec::new();
     properties(&schema(), &mut |key| {
         let found = text.lines().any(|line| {
-            let is_header =
-                line.starts_with('[') && line.split(['[', ']', '.']).any(|part| part == key);
-            is_header
-                || line
-                    .split(|c: char| !c.is_alphanumeric() && c != '_')
-                    .any(|word| word == key)
+            let is_header = line.starts_with('[') && line.split(['[', ']', '.']).any(|part| part == key);
+            is_header || line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == key)
         });
         if !found {
             missing.push(key.to_owned());
@@ -94,10 +75,7 @@ fn properties(schema: &Value, found: &mut dyn FnMut(&str)) {
 
 /// `upstream.app.hold` -> `upstream.*.hold`, as the table of keys that are not active has it.
 fn general(path: &str) -> String {
-    let path = path.split('[').map(|part| {
-        part.split_once(']')
-            .map_or(part.to_owned(), |(_, rest)| format!("*{rest}"))
-    });
+    let path = path.split('[').map(|part| part.split_once(']').map_or(part.to_owned(), |(_, rest)| format!("*{rest}")));
     let path = path.collect::<Vec<_>>().join("");
     let mut parts: Vec<&str> = path.split('.').collect();
     if ["upstream", "limit"].contains(&parts[0]) && parts.len() > 1 {
@@ -112,18 +90,16 @@ fn it_marks_exactly_the_keys_that_are_not_active() {
     let (_, places) = document::read(&text).unwrap();
     let rows = not_yet::keys();
     let mut marked = std::collections::BTreeSet::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.contains("not yet active") && !line.starts_with('#'))
+    for (index, line) in
+        text.lines().enumerate().filter(|(_, line)| line.contains("not yet active") && !line.starts_with('#'))
     {
         let here: Vec<String> = places.in_line(index + 1).into_iter().map(general).collect();
         let row = here.iter().find_map(|path| {
             rows.iter().find(|row| {
                 *row == path
-                    || path.strip_prefix(row.as_str()).is_some_and(|rest| {
-                        rest == "*" || (rest.starts_with('.') && line.starts_with('['))
-                    })
+                    || path
+                        .strip_prefix(row.as_str())
+                        .is_some_and(|rest| rest == "*" || (rest.starts_with('.') && line.starts_with('[')))
             })
         });
         match row {
@@ -140,35 +116,18 @@ fn the_schema_has_descriptions_patterns_and_defaults() {
     let schema = schema();
     let timeouts = &schema["$defs"]["Timeouts"]["properties"]["idle"];
     assert_eq!(timeouts["default"], "75s");
-    assert_eq!(
-        timeouts["description"],
-        "Keep-alive connection without a request."
-    );
-    assert_eq!(
-        schema["$defs"]["Duration"]["pattern"],
-        "^([0-9]+(d|h|m|s|ms|us))+$|\\$\\{"
-    );
+    assert_eq!(timeouts["description"], "Keep-alive connection without a request.");
+    assert_eq!(schema["$defs"]["Duration"]["pattern"], "^([0-9]+(d|h|m|s|ms|us))+$|\\$\\{");
     assert_eq!(schema["additionalProperties"], false);
 }
 
 #[test]
 fn the_documents_examples_load() {
     let page = include_str!("../../../docs/configuration.md");
-    let blocks: Vec<&str> = page
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    assert!(
-        MINIMAL.ends_with(blocks[0]),
-        "the page shows another minimal file"
-    );
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(MINIMAL.ends_with(blocks[0]), "the page shows another minimal file");
     let token = |name: &str| (name == "FLAGSTONE_TOKEN").then(|| "t".to_owned());
     let rest = MINIMAL.split("[upstream.app]").next().unwrap();
-    let loaded = parse(
-        &format!("{rest}{}", blocks[1]),
-        Path::new("flagstone.toml"),
-        &token,
-    );
+    let loaded = parse(&format!("{rest}{}", blocks[1]), Path::new("flagstone.toml"), &token);
     assert_eq!(loaded.unwrap().warnings, []);
 }

@@ -4,19 +4,8 @@ use super::*;
 
 #[test]
 fn a_normal_path_is_borrowed() {
-    for path in [
-        "/",
-        "/a",
-        "/a/b.html",
-        "/a.b/c..d/",
-        "/@x/$y;z=1,2:3+4!'()*&~_-",
-        "/.well-known/x",
-        "/a%20b",
-    ] {
-        assert!(
-            matches!(normalise(path), Ok(Cow::Borrowed(same)) if same == path),
-            "{path}"
-        );
+    for path in ["/", "/a", "/a/b.html", "/a.b/c..d/", "/@x/$y;z=1,2:3+4!'()*&~_-", "/.well-known/x", "/a%20b"] {
+        assert!(matches!(normalise(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
     }
 }
 
@@ -130,8 +119,8 @@ fn a_query_is_only_looked_over() {
 /// The pieces that matter, in any order.
 fn a_raw_path() -> impl Strategy<Value = String> {
     let pieces = vec![
-        "/", "/", ".", "..", "%2e", "%2E", ";", "%3b", "a", "B", "%61", "%7e", "%20", "%25", "2e",
-        "%2f", "%5c", "%00", "{", "\\", "#", "%", "é",
+        "/", "/", ".", "..", "%2e", "%2E", ";", "%3b", "a", "B", "%61", "%7e", "%20", "%25", "2e", "%2f", "%5c", "%00",
+        "{", "\\", "#", "%", "é",
     ];
     proptest::collection::vec(proptest::sample::select(pieces), 0..14)
         .prop_map(|pieces| format!("/{}", pieces.concat()))

@@ -7,11 +7,7 @@ const PROXY: &str = "10.0.0.1";
 const STRANGER: &str = "203.0.113.50";
 
 fn trusted() -> TrustedProxies {
-    TrustedProxies::new(
-        ["10.0.0.0/8", "fd00::/8"]
-            .map(|net| net.parse().unwrap())
-            .to_vec(),
-    )
+    TrustedProxies::new(["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).to_vec())
 }
 
 fn headers(name: &'static str, lines: &[&str]) -> HeaderMap {
@@ -23,31 +19,16 @@ fn headers(name: &'static str, lines: &[&str]) -> HeaderMap {
 }
 
 fn resolve(peer: &str, name: &'static str, lines: &[&str], source: Source) -> String {
-    trusted()
-        .resolve(peer.parse().unwrap(), &headers(name, lines), source)
-        .ip
-        .to_string()
+    trusted().resolve(peer.parse().unwrap(), &headers(name, lines), source).ip.to_string()
 }
 
 #[test]
 fn an_untrusted_peer_is_the_client_whatever_it_says() {
-    for (name, source) in [
-        ("x-forwarded-for", Source::XForwardedFor),
-        ("forwarded", Source::Forwarded),
-        ("x-real-ip", Source::XRealIp),
-    ] {
-        let found = trusted().resolve(
-            STRANGER.parse().unwrap(),
-            &headers(name, &["for=10.0.0.9", "1.1.1.1"]),
-            source,
-        );
-        assert_eq!(
-            found,
-            ClientIp {
-                ip: STRANGER.parse().unwrap(),
-                peer_trusted: false
-            }
-        );
+    for (name, source) in
+        [("x-forwarded-for", Source::XForwardedFor), ("forwarded", Source::Forwarded), ("x-real-ip", Source::XRealIp)]
+    {
+        let found = trusted().resolve(STRANGER.parse().unwrap(), &headers(name, &["for=10.0.0.9", "1.1.1.1"]), source);
+        assert_eq!(found, ClientIp { ip: STRANGER.parse().unwrap(), peer_trusted: false });
     }
 }
 
@@ -86,40 +67,19 @@ fn x_forwarded_for_gives_the_rightmost_untrusted_hop() {
         (&["198.51.100.7, ::ffff:10.0.0.2"], "198.51.100.7"),
     ];
     for (lines, expected) in cases {
-        assert_eq!(
-            resolve(PROXY, "x-forwarded-for", lines, Source::XForwardedFor),
-            *expected,
-            "{lines:?}"
-        );
+        assert_eq!(resolve(PROXY, "x-forwarded-for", lines, Source::XForwardedFor), *expected, "{lines:?}");
     }
-    assert_eq!(
-        resolve(
-            "::ffff:10.0.0.1",
-            "x-forwarded-for",
-            &["1.1.1.1"],
-            Source::XForwardedFor
-        ),
-        "1.1.1.1"
-    );
+    assert_eq!(resolve("::ffff:10.0.0.1", "x-forwarded-for", &["1.1.1.1"], Source::XForwardedFor), "1.1.1.1");
 }
 
 #[test]
 fn forwarded_gives_the_rightmost_untrusted_hop() {
     let cases: &[(&[&str], &str)] = &[
         (&["for=198.51.100.7"], "198.51.100.7"),
-        (
-            &["For=198.51.100.7;proto=http;by=203.0.113.43"],
-            "198.51.100.7",
-        ),
+        (&["For=198.51.100.7;proto=http;by=203.0.113.43"], "198.51.100.7"),
         (&["proto=http; for=\"198.51.100.7:4711\""], "198.51.100.7"),
-        (
-            &["for=1.1.1.1, for=\"[2001:db8:cafe::17]:4711\""],
-            "2001:db8:cafe::17",
-        ),
-        (
-            &["for=198.51.100.7, for=10.0.0.2", "for=10.0.0.3"],
-            "198.51.100.7",
-        ),
+        (&["for=1.1.1.1, for=\"[2001:db8:cafe::17]:4711\""], "2001:db8:cafe::17"),
+        (&["for=198.51.100.7, for=10.0.0.2", "for=10.0.0.3"], "198.51.100.7"),
         (&["for=\"198.51.100.7:_gazonk\""], "198.51.100.7"),
         (&["for=\"\\198.51.100.7\""], "198.51.100.7"),
         // No address, or not one that can be told.
@@ -129,20 +89,13 @@ fn forwarded_gives_the_rightmost_untrusted_hop() {
         (&["for=198.51.100.7;for=1.1.1.1"], PROXY),
         (&["for=2001:db8::1"], "2001:db8::1"),
         // Quotes hide commas and semicolons, and must close.
-        (
-            &["for=198.51.100.7;host=\"a,for=1.1.1.1;b\""],
-            "198.51.100.7",
-        ),
+        (&["for=198.51.100.7;host=\"a,for=1.1.1.1;b\""], "198.51.100.7"),
         (&["for=1.1.1.1;host=\"a\\\",for=2.2.2.2\""], "1.1.1.1"),
         (&["for=198.51.100.7, for=\"10.0.0.2"], PROXY),
         (&["for=\"198.51.100.7\"x"], PROXY),
     ];
     for (lines, expected) in cases {
-        assert_eq!(
-            resolve(PROXY, "forwarded", lines, Source::Forwarded),
-            *expected,
-            "{lines:?}"
-        );
+        assert_eq!(resolve(PROXY, "forwarded", lines, Source::Forwarded), *expected, "{lines:?}");
     }
 }
 
@@ -157,24 +110,14 @@ fn x_real_ip_is_one_address_or_nothing() {
         (&[], PROXY),
     ];
     for (lines, expected) in cases {
-        assert_eq!(
-            resolve(PROXY, "x-real-ip", lines, Source::XRealIp),
-            *expected,
-            "{lines:?}"
-        );
+        assert_eq!(resolve(PROXY, "x-real-ip", lines, Source::XRealIp), *expected, "{lines:?}");
     }
 }
 
 #[test]
 fn only_the_configured_header_is_read() {
-    assert_eq!(
-        resolve(PROXY, "x-real-ip", &["1.1.1.1"], Source::XForwardedFor),
-        PROXY
-    );
-    assert_eq!(
-        resolve(PROXY, "x-forwarded-for", &["1.1.1.1"], Source::Forwarded),
-        PROXY
-    );
+    assert_eq!(resolve(PROXY, "x-real-ip", &["1.1.1.1"], Source::XForwardedFor), PROXY);
+    assert_eq!(resolve(PROXY, "x-forwarded-for", &["1.1.1.1"], Source::Forwarded), PROXY);
 }
 
 proptest! {

@@ -70,25 +70,13 @@ impl Flag {
         if bytes.trim_ascii().is_empty() {
             return (Self::default(), None);
         }
-        let table = std::str::from_utf8(bytes)
-            .ok()
-            .and_then(|text| text.parse::<Table>().ok());
-        if let Some(table) =
-            table.filter(|table| table.is_empty() || table.keys().any(|key| is_known(key)))
-        {
+        let table = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Table>().ok());
+        if let Some(table) = table.filter(|table| table.is_empty() || table.keys().any(|key| is_known(key))) {
             return Self::from_table(&table);
         }
         let message = clean(&String::from_utf8_lossy(bytes), MESSAGE_BYTES_MAX, true);
-        let flag = Self {
-            message: (!message.is_empty()).then_some(message),
-            ..Self::default()
-        };
-        (
-            flag,
-            Some(Warning(
-                "the content is not a flag's TOML and is taken as the message".to_owned(),
-            )),
-        )
+        let flag = Self { message: (!message.is_empty()).then_some(message), ..Self::default() };
+        (flag, Some(Warning("the content is not a flag's TOML and is taken as the message".to_owned())))
     }
 
     /// Reads the keys of a flag, as they stand in a file or came in another format.
@@ -121,10 +109,7 @@ impl Flag {
         put("message", self.message.clone().map(Value::String));
         put("started_at", self.started_at.as_ref().map(time));
         put("until", self.until.as_ref().map(time));
-        put(
-            "mode",
-            (self.mode != Mode::Full).then(|| Value::String(self.mode.name().to_owned())),
-        );
+        put("mode", (self.mode != Mode::Full).then(|| Value::String(self.mode.name().to_owned())));
         put("routes", list(&self.routes));
         put("hosts", list(&self.hosts));
         put("paths", list(&self.paths));
@@ -176,11 +161,7 @@ impl fmt::Display for Warning {
 
 /// `10.0.0.0/8`, or one address.
 pub fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| {
-        text.parse()
-            .ok()
-            .map(|address: std::net::IpAddr| address.into())
-    })
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
 }
 
 /// `"1h30m"`, `"250ms"`; not negative.
@@ -234,11 +215,7 @@ fn clean(text: &str, bytes_max: usize, lines: bool) -> String {
     }
     // Dropping control characters may have bared blanks at the edges.
     let trimmed = clean.trim();
-    if trimmed.len() == clean.len() {
-        clean
-    } else {
-        trimmed.to_owned()
-    }
+    if trimmed.len() == clean.len() { clean } else { trimmed.to_owned() }
 }
 
 fn timestamp(value: &Value) -> Result<Timestamp, String> {
@@ -258,9 +235,7 @@ fn mode(value: &Value) -> Result<Mode, String> {
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| "is neither true nor false".to_owned())
+    value.as_bool().ok_or_else(|| "is neither true nor false".to_owned())
 }
 
 fn duration(value: &Value) -> Result<Duration, String> {
@@ -275,11 +250,7 @@ fn duration(value: &Value) -> Result<Duration, String> {
 fn duration_value(duration: Duration) -> Value {
     match i64::try_from(duration.as_secs()) {
         Ok(seconds) if duration.subsec_nanos() == 0 => Value::Integer(seconds),
-        _ => Value::String(format!(
-            "{}s {}ns",
-            duration.as_secs(),
-            duration.subsec_nanos()
-        )),
+        _ => Value::String(format!("{}s {}ns", duration.as_secs(), duration.subsec_nanos())),
     }
 }
 
@@ -296,31 +267,21 @@ fn each<T>(
         _ => return Err("is not a list of texts".to_owned()),
     };
     if elements.len() > LIST_ENTRIES_MAX {
-        problems.push(format!(
-            "{key}: only the first {LIST_ENTRIES_MAX} entries are used"
-        ));
+        problems.push(format!("{key}: only the first {LIST_ENTRIES_MAX} entries are used"));
     }
     let mut parsed = Vec::new();
     for element in elements.iter().take(LIST_ENTRIES_MAX) {
-        let text = element
-            .as_str()
-            .map(str::trim)
-            .filter(|text| !text.is_empty());
+        let text = element.as_str().map(str::trim).filter(|text| !text.is_empty());
         match text.and_then(&parse) {
             Some(element) => parsed.push(element),
-            None => problems.push(format!(
-                "{key}: {} cannot be used",
-                clean(&element.to_string(), 80, false)
-            )),
+            None => problems.push(format!("{key}: {} cannot be used", clean(&element.to_string(), 80, false))),
         }
     }
     Ok(parsed)
 }
 
 fn list<T: ToString>(elements: &[T]) -> Option<Value> {
-    let texts = elements
-        .iter()
-        .map(|element| Value::String(element.to_string()));
+    let texts = elements.iter().map(|element| Value::String(element.to_string()));
     (!elements.is_empty()).then(|| Value::Array(texts.collect()))
 }
 

@@ -18,16 +18,15 @@ impl PathPattern {
         if let Some(exact) = text.strip_prefix('=') {
             return exact.starts_with('/').then(|| Self::Exact(exact.into()));
         }
-        text.starts_with('/')
-            .then(|| Self::Prefix(text.trim_end_matches('/').into()))
+        text.starts_with('/').then(|| Self::Prefix(text.trim_end_matches('/').into()))
     }
 
     pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == &**exact,
-            Self::Prefix(prefix) => path
-                .strip_prefix(&**prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Prefix(prefix) => {
+                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
         }
     }
 }
@@ -59,15 +58,9 @@ impl HostPattern {
         let wildcard = name.len() < text.len();
         let plausible = name.len() > usize::from(wildcard)
             && name.starts_with('.') == wildcard
-            && !name.contains(|c: char| {
-                c.is_whitespace() || c.is_control() || matches!(c, '*' | '/' | '@')
-            });
+            && !name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '/' | '@'));
         let lower = name.to_ascii_lowercase().into_boxed_str();
-        plausible.then_some(if wildcard {
-            Self::Below(lower)
-        } else {
-            Self::Exact(lower)
-        })
+        plausible.then_some(if wildcard { Self::Below(lower) } else { Self::Exact(lower) })
     }
 
     /// `host` has no port; letter case does not matter.
@@ -76,8 +69,7 @@ impl HostPattern {
             Self::Exact(name) => host.eq_ignore_ascii_case(name),
             Self::Below(suffix) => {
                 let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
-                host.len() > suffix.len()
-                    && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+                host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
             }
         }
     }
@@ -145,16 +137,7 @@ mod tests {
 
     #[test]
     fn a_host_has_its_star_only_in_front() {
-        for bad in [
-            "",
-            "*",
-            "*.",
-            ".example.com",
-            "a.*.com",
-            "*example.com",
-            "a b",
-            "a/b",
-        ] {
+        for bad in ["", "*", "*.", ".example.com", "a.*.com", "*example.com", "a b", "a/b"] {
             assert_eq!(HostPattern::parse(bad), None, "{bad:?}");
         }
     }

@@ -19,10 +19,7 @@ fn facts() -> Facts<'static> {
 fn global(text: &str) -> State {
     let switch = Switch::default();
     let (flag, _) = Flag::parse(text.as_bytes());
-    State {
-        global: Some(switch.activate(Scope::Global, flag, Timestamp::UNIX_EPOCH)),
-        ..State::default()
-    }
+    State { global: Some(switch.activate(Scope::Global, flag, Timestamp::UNIX_EPOCH)), ..State::default() }
 }
 
 fn blocks(text: &str, facts: Facts<'_>) -> bool {
@@ -32,38 +29,17 @@ fn blocks(text: &str, facts: Facts<'_>) -> bool {
 #[test]
 fn an_empty_flag_covers_everything_also_what_no_route_matches() {
     assert!(blocks("", facts()));
-    assert!(blocks(
-        "",
-        Facts {
-            route: None,
-            ..facts()
-        }
-    ));
+    assert!(blocks("", Facts { route: None, ..facts() }));
 }
 
 #[test]
 fn each_scope_that_is_given_must_match() {
     assert!(blocks("routes = [\"web\", \"api\"]", facts()));
     assert!(!blocks("routes = [\"web\"]", facts()));
-    assert!(!blocks(
-        "routes = [\"api\"]",
-        Facts {
-            route: None,
-            ..facts()
-        }
-    ));
-    assert!(blocks(
-        "hosts = [\"example.com\"]\npaths = [\"/api\"]",
-        facts()
-    ));
-    assert!(!blocks(
-        "hosts = [\"example.org\"]\npaths = [\"/api\"]",
-        facts()
-    ));
-    assert!(!blocks(
-        "hosts = [\"example.com\"]\npaths = [\"=/api\"]",
-        facts()
-    ));
+    assert!(!blocks("routes = [\"api\"]", Facts { route: None, ..facts() }));
+    assert!(blocks("hosts = [\"example.com\"]\npaths = [\"/api\"]", facts()));
+    assert!(!blocks("hosts = [\"example.org\"]\npaths = [\"/api\"]", facts()));
+    assert!(!blocks("hosts = [\"example.com\"]\npaths = [\"=/api\"]", facts()));
 }
 
 #[test]
@@ -76,51 +52,21 @@ fn allowed_clients_and_exempt_requests_pass() {
     let list = ["203.0.113.0/24".parse().unwrap()];
     assert!(!blocks("allow = [\"203.0.113.0/24\"]", facts()));
     assert!(blocks("allow = [\"198.51.100.0/24\"]", facts()));
-    assert!(!blocks(
-        "",
-        Facts {
-            allow: &list,
-            ..facts()
-        }
-    ));
-    assert!(!blocks(
-        "mode = \"emergency\"",
-        Facts {
-            exempt: true,
-            ..facts()
-        }
-    ));
+    assert!(!blocks("", Facts { allow: &list, ..facts() }));
+    assert!(!blocks("mode = \"emergency\"", Facts { exempt: true, ..facts() }));
 }
 
 #[test]
 fn an_ipv4_client_on_an_ipv6_socket_is_the_same_client() {
     let client_ip = "::ffff:203.0.113.9".parse().unwrap();
-    assert!(!blocks(
-        "allow = [\"203.0.113.9\"]",
-        Facts {
-            client_ip,
-            ..facts()
-        }
-    ));
+    assert!(!blocks("allow = [\"203.0.113.9\"]", Facts { client_ip, ..facts() }));
 }
 
 #[test]
 fn read_only_passes_what_only_reads() {
     assert!(blocks("mode = \"read_only\"", facts()));
-    assert!(!blocks(
-        "mode = \"read_only\"",
-        Facts {
-            method_is_safe: true,
-            ..facts()
-        }
-    ));
-    assert!(blocks(
-        "mode = \"emergency\"",
-        Facts {
-            method_is_safe: true,
-            ..facts()
-        }
-    ));
+    assert!(!blocks("mode = \"read_only\"", Facts { method_is_safe: true, ..facts() }));
+    assert!(blocks("mode = \"emergency\"", Facts { method_is_safe: true, ..facts() }));
 }
 
 #[test]
@@ -130,20 +76,10 @@ fn a_routes_flag_blocks_that_route_after_the_global_one_let_pass() {
     let scope = Scope::Route("api".to_owned());
     let active = switch.activate(scope.clone(), Flag::default(), Timestamp::UNIX_EPOCH);
     state.routes.insert("api".to_owned(), active);
-    let read = Facts {
-        method_is_safe: true,
-        ..facts()
-    };
+    let read = Facts { method_is_safe: true, ..facts() };
     assert_eq!(state.check(&read).unwrap().active.scope, scope);
     assert_eq!(state.check(&facts()).unwrap().active.scope, Scope::Global);
-    assert!(
-        state
-            .check(&Facts {
-                route: Some("web"),
-                ..read
-            })
-            .is_none()
-    );
+    assert!(state.check(&Facts { route: Some("web"), ..read }).is_none());
 }
 
 #[test]
@@ -152,16 +88,10 @@ fn retry_after_is_whole_seconds_to_the_end_and_at_least_one() {
     let state = global("until = \"1970-01-01T00:00:10.5Z\"");
     let active = state.global.as_ref().unwrap();
     let at = |ms| active.retry_after(Timestamp::from_millisecond(ms).unwrap(), default);
-    assert_eq!(
-        (at(0), at(500), at(10_499), at(10_500), at(99_000)),
-        (11, 10, 1, 1, 1)
-    );
+    assert_eq!((at(0), at(500), at(10_499), at(10_500), at(99_000)), (11, 10, 1, 1, 1));
     let endless = global("").global.unwrap();
     assert_eq!(endless.retry_after(Timestamp::UNIX_EPOCH, default), 300);
-    assert_eq!(
-        endless.retry_after(Timestamp::UNIX_EPOCH, Duration::ZERO),
-        1
-    );
+    assert_eq!(endless.retry_after(Timestamp::UNIX_EPOCH, Duration::ZERO), 1);
 }
 
 #[test]
@@ -169,10 +99,7 @@ fn overdue_is_what_is_past_its_end() {
     let active = global("until = \"1970-01-01T00:01:00Z\"").global.unwrap();
     assert_eq!(active.overdue(Timestamp::UNIX_EPOCH), None);
     assert_eq!(active.overdue(Timestamp::from_second(60).unwrap()), None);
-    assert_eq!(
-        active.overdue(Timestamp::from_second(90).unwrap()),
-        Some(Duration::from_secs(30))
-    );
+    assert_eq!(active.overdue(Timestamp::from_second(90).unwrap()), Some(Duration::from_secs(30)));
     assert_eq!(global("").global.unwrap().overdue(Timestamp::MAX), None);
 }
 
@@ -180,10 +107,7 @@ fn overdue_is_what_is_past_its_end() {
 fn only_terminate_cuts_and_without_a_grace_at_once() {
     let cut_after = |text| global(text).global.unwrap().cut_after();
     assert_eq!(cut_after("grace = 30"), None);
-    assert_eq!(
-        cut_after("grace = 30\nterminate = true"),
-        Some(Duration::from_secs(30))
-    );
+    assert_eq!(cut_after("grace = 30\nterminate = true"), Some(Duration::from_secs(30)));
     assert_eq!(cut_after("terminate = true"), Some(Duration::ZERO));
 }
 

@@ -37,13 +37,10 @@ impl Custom {
                 Err(error) => warnings.push(describe(&name, &error)),
             }
         }
-        let per_request = names
-            .iter()
-            .filter_map(|name| environment.get_template(name).ok())
-            .any(|template| {
-                let used = template.undeclared_variables(false);
-                used.contains("request_id") || used.contains("retry_after")
-            });
+        let per_request = names.iter().filter_map(|name| environment.get_template(name).ok()).any(|template| {
+            let used = template.undeclared_variables(false);
+            used.contains("request_id") || used.contains("retry_after")
+        });
         let template = |name: &String| Template {
             lang: language_of(name).unwrap_or_default().to_owned(),
             name: name.clone(),
@@ -55,26 +52,13 @@ impl Custom {
         let html = names.iter().filter(|name| language_of(name).is_some());
         let mut html: Vec<_> = html.map(template).collect();
         html.sort_by(|a, b| a.lang.cmp(&b.lang));
-        Self {
-            html,
-            json: named("index.json"),
-            text: named("index.txt"),
-            assets: folder,
-            warnings,
-        }
+        Self { html, json: named("index.json"), text: named("index.txt"), assets: folder, warnings }
     }
 }
 
 pub(super) fn describe(name: &str, error: &minijinja::Error) -> String {
-    let line = error
-        .line()
-        .map_or_else(String::new, |line| format!(" line {line}"));
-    format!(
-        "{name}{line}: {}",
-        error
-            .detail()
-            .map_or_else(|| error.kind().to_string(), str::to_owned)
-    )
+    let line = error.line().map_or_else(String::new, |line| format!(" line {line}"));
+    format!("{name}{line}: {}", error.detail().map_or_else(|| error.kind().to_string(), str::to_owned))
 }
 
 pub(super) fn escape_by_name(name: &str) -> AutoEscape {
@@ -86,11 +70,7 @@ pub(super) fn escape_by_name(name: &str) -> AutoEscape {
 }
 
 /// Values in `index.json` become JSON, texts with their quotes and what is missing as `null`.
-pub(super) fn write_escaped(
-    out: &mut Output,
-    state: &mut State,
-    value: &Value,
-) -> Result<(), minijinja::Error> {
+pub(super) fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(), minijinja::Error> {
     if *state.auto_escape() != AutoEscape::Custom("json".into()) {
         return minijinja::escape_formatter(out, state, value);
     }

@@ -41,11 +41,7 @@ pub(super) struct PageFolder {
 
 impl PageFolder {
     pub(super) fn read(folder: &Path) -> Result<Self, PageError> {
-        let mut reader = Reader {
-            root: folder,
-            read: Self::default(),
-            bytes_left: FOLDER_BYTES_MAX,
-        };
+        let mut reader = Reader { root: folder, read: Self::default(), bytes_left: FOLDER_BYTES_MAX };
         reader.folder(folder, "", 0)?;
         reader.read.templates.sort();
         Ok(reader.read)
@@ -60,10 +56,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> Result<(), PageError> {
-        let failed = |source| PageError::Read {
-            path: folder.to_owned(),
-            source,
-        };
+        let failed = |source| PageError::Read { path: folder.to_owned(), source };
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
@@ -75,10 +68,7 @@ impl Reader<'_> {
                 continue;
             }
             // Follows links: a mounted ConfigMap is nothing else.
-            let metadata = fs::metadata(&path).map_err(|source| PageError::Read {
-                path: path.clone(),
-                source,
-            })?;
+            let metadata = fs::metadata(&path).map_err(|source| PageError::Read { path: path.clone(), source })?;
             if metadata.is_dir() && depth < DEPTH_MAX {
                 self.folder(&path, &format!("{prefix}{name}/"), depth + 1)?;
             } else if metadata.is_file() {
@@ -88,33 +78,16 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        path: PathBuf,
-        prefix: &str,
-        name: String,
-        bytes: u64,
-    ) -> Result<(), PageError> {
+    fn file(&mut self, path: PathBuf, prefix: &str, name: String, bytes: u64) -> Result<(), PageError> {
         let files = self.read.templates.len() + self.read.assets.len();
-        let left = self
-            .bytes_left
-            .checked_sub(bytes)
-            .filter(|_| files < FILES_MAX);
-        self.bytes_left = left.ok_or_else(|| PageError::TooLarge {
-            path: self.root.to_owned(),
-        })?;
-        let body = fs::read(&path).map_err(|source| PageError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let left = self.bytes_left.checked_sub(bytes).filter(|_| files < FILES_MAX);
+        self.bytes_left = left.ok_or_else(|| PageError::TooLarge { path: self.root.to_owned() })?;
+        let body = fs::read(&path).map_err(|source| PageError::Read { path: path.clone(), source })?;
         if prefix.is_empty() && is_template(&name) {
             let source = String::from_utf8(body).map_err(|_| PageError::NotText { path })?;
             self.read.templates.push((name, source));
         } else {
-            let asset = Asset {
-                content_type: content_type(&name),
-                body: Bytes::from(body),
-            };
+            let asset = Asset { content_type: content_type(&name), body: Bytes::from(body) };
             self.read.assets.insert(format!("{prefix}{name}"), asset);
         }
         Ok(())
@@ -124,11 +97,7 @@ impl Reader<'_> {
 /// The language of `index.LANG.html`; empty for `index.html`.
 pub(super) fn language_of(name: &str) -> Option<&str> {
     let middle = name.strip_prefix("index")?.strip_suffix(".html")?;
-    if middle.is_empty() {
-        Some("")
-    } else {
-        middle.strip_prefix('.').filter(|lang| !lang.is_empty())
-    }
+    if middle.is_empty() { Some("") } else { middle.strip_prefix('.').filter(|lang| !lang.is_empty()) }
 }
 
 fn is_template(name: &str) -> bool {
@@ -136,10 +105,7 @@ fn is_template(name: &str) -> bool {
 }
 
 fn content_type(name: &str) -> HeaderValue {
-    let extension = name
-        .rsplit_once('.')
-        .map_or("", |(_, extension)| extension)
-        .to_ascii_lowercase();
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     HeaderValue::from_static(match extension.as_str() {
         "html" | "htm" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",

@@ -23,11 +23,7 @@ pub struct Refusal<'a> {
 /// The body of a refusal, in English. Nothing in it comes back unescaped.
 pub fn refusal_page(kind: Kind, refusal: &Refusal<'_>) -> (HeaderValue, Bytes) {
     let phrase = refusal.status.canonical_reason().unwrap_or("Refused");
-    let title = if refusal.title.is_empty() {
-        phrase
-    } else {
-        refusal.title
-    };
+    let title = if refusal.title.is_empty() { phrase } else { refusal.title };
     let body = match kind {
         Kind::Html => html(refusal, title),
         Kind::Json => json!({

@@ -12,13 +12,7 @@ fn active(text: &str) -> Arc<Active> {
 }
 
 fn facts<'a>(active: &'a Active, lang: &'a str) -> Facts<'a> {
-    Facts {
-        active,
-        lang,
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        retry_after: 90,
-        request_id: "r-1",
-    }
+    Facts { active, lang, status: StatusCode::SERVICE_UNAVAILABLE, retry_after: 90, request_id: "r-1" }
 }
 
 fn text(pages: &Pages, kind: Kind, active: &Active, lang: &str) -> String {
@@ -61,10 +55,7 @@ fn every_built_in_language_renders_in_its_own_words() {
     for lang in languages {
         let page = text(&pages, Kind::Html, &active(TYPICAL), lang);
         assert!(page.contains(&format!("<html lang=\"{lang}\"")));
-        assert!(
-            page.contains(texts(lang).heading.replace('\'', "&#x27;").as_str()),
-            "{lang}"
-        );
+        assert!(page.contains(texts(lang).heading.replace('\'', "&#x27;").as_str()), "{lang}");
         assert!(!page.contains("{{") && !page.contains("{%"));
     }
 }
@@ -84,12 +75,7 @@ fn what_an_operator_writes_is_escaped() {
 
 #[test]
 fn a_read_only_page_does_not_reload_itself() {
-    let page = text(
-        &built_in(),
-        Kind::Html,
-        &active("mode = \"read_only\""),
-        "en",
-    );
+    let page = text(&built_in(), Kind::Html, &active("mode = \"read_only\""), "en");
     assert!(page.contains("Changes are paused"));
     assert!(page.contains("returns = false"));
     assert!(!page.contains("http-equiv"));
@@ -103,16 +89,9 @@ fn problem_json_has_its_members_and_nulls_for_what_is_unknown() {
     assert_eq!(problem["title"], "Service Unavailable");
     assert_eq!(problem["maintenance"]["reason"], "Database upgrade");
     assert_eq!(problem["maintenance"]["started_at"], "2030-01-01T00:00:00Z");
-    assert_eq!(
-        problem["maintenance"]["estimated_completion"],
-        "2030-01-01T02:00:00Z"
-    );
-    let bare: serde_json::Value =
-        serde_json::from_str(&text(&built_in(), Kind::Json, &active(""), "en")).unwrap();
-    assert!(
-        bare["maintenance"]["reason"].is_null()
-            && bare["maintenance"]["estimated_completion"].is_null()
-    );
+    assert_eq!(problem["maintenance"]["estimated_completion"], "2030-01-01T02:00:00Z");
+    let bare: serde_json::Value = serde_json::from_str(&text(&built_in(), Kind::Json, &active(""), "en")).unwrap();
+    assert!(bare["maintenance"]["reason"].is_null() && bare["maintenance"]["estimated_completion"].is_null());
 }
 
 #[test]
@@ -138,10 +117,7 @@ fn rendered_pages_are_bounded_and_never_another_maintenances() {
     let pages = built_in();
     let switch = Switch::default();
     for round in 0..2 * RENDERED_MAX {
-        let flag = Flag {
-            reason: Some(format!("reason {round}.")),
-            ..Flag::default()
-        };
+        let flag = Flag { reason: Some(format!("reason {round}.")), ..Flag::default() };
         let active = switch.activate(Scope::Global, flag, Timestamp::UNIX_EPOCH);
         assert!(text(&pages, Kind::Text, &active, "en").contains(&format!("reason {round}.")));
     }
@@ -151,15 +127,9 @@ fn rendered_pages_are_bounded_and_never_another_maintenances() {
 #[test]
 fn a_folder_brings_its_page_its_languages_and_its_files() {
     let (_folder, pages) = folder(&[
-        (
-            "index.html",
-            "<p>{{ reason }} {{ retry_after }} {{ request_id }} {{ assets }}",
-        ),
+        ("index.html", "<p>{{ reason }} {{ retry_after }} {{ request_id }} {{ assets }}"),
         ("index.de.html", "<p>Grund: {{ reason }}"),
-        (
-            "index.json",
-            "{\"why\": {{ reason }}, \"end\": {{ until }}, \"in\": {{ retry_after }}}",
-        ),
+        ("index.json", "{\"why\": {{ reason }}, \"end\": {{ until }}, \"in\": {{ retry_after }}}"),
         ("index.txt", "{{ reason }}!"),
         ("css/a b.css", "p{}"),
         (".hidden", "x"),
@@ -168,29 +138,13 @@ fn a_folder_brings_its_page_its_languages_and_its_files() {
     assert_eq!(pages.languages(Kind::Html).collect::<Vec<_>>(), ["", "de"]);
     let active = active("reason = \"<a> \\\"b\\\"\"");
     let html = text(&pages, Kind::Html, &active, "fr");
-    assert!(
-        html.starts_with("<p>&lt;a&gt; &quot;b&quot; 90 r-1"),
-        "{html}"
-    );
+    assert!(html.starts_with("<p>&lt;a&gt; &quot;b&quot; 90 r-1"), "{html}");
     assert!(text(&pages, Kind::Html, &active, "de").starts_with("<p>Grund: &lt;a&gt;"));
     assert_eq!(text(&pages, Kind::Text, &active, "en"), "<a> \"b\"!");
-    assert_eq!(
-        text(&pages, Kind::Json, &active, "en"),
-        r#"{"why": "<a> \"b\"", "end": null, "in": 90}"#
-    );
-    assert_eq!(
-        pages.asset("/css/a%20b.css").unwrap().content_type,
-        "text/css; charset=utf-8"
-    );
+    assert_eq!(text(&pages, Kind::Json, &active, "en"), r#"{"why": "<a> \"b\"", "end": null, "in": 90}"#);
+    assert_eq!(pages.asset("/css/a%20b.css").unwrap().content_type, "text/css; charset=utf-8");
     assert!(pages.asset("/.flagstone/maintenance/css/a b.css").is_some());
-    for absent in [
-        "/",
-        "/index.html",
-        "/.hidden",
-        "/css",
-        "/../css/a b.css",
-        "css/a b.css",
-    ] {
+    for absent in ["/", "/index.html", "/.hidden", "/css", "/../css/a b.css", "css/a b.css"] {
         assert!(pages.asset(absent).is_none(), "{absent}");
     }
 }
@@ -207,38 +161,21 @@ fn what_a_folder_lacks_is_built_in() {
 fn a_template_that_does_not_compile_is_the_built_in_page_and_a_warning() {
     let (_folder, pages) = folder(&[("index.html", "<p>\n{% if %}")]);
     assert_eq!(pages.warnings().len(), 1);
-    assert!(
-        pages.warnings()[0].starts_with("index.html line 2:"),
-        "{:?}",
-        pages.warnings()
-    );
+    assert!(pages.warnings()[0].starts_with("index.html line 2:"), "{:?}", pages.warnings());
     assert!(text(&pages, Kind::Html, &active(""), "en").contains("right back"));
 }
 
 #[test]
 fn a_template_that_fails_while_rendering_is_the_built_in_page_and_one_warning() {
     let (_folder, pages) = folder(&[
-        (
-            "index.html",
-            "{% if retry_after == 90 %}{{ nothing.at.all }}{% endif %}",
-        ),
+        ("index.html", "{% if retry_after == 90 %}{{ nothing.at.all }}{% endif %}"),
         ("index.json", "{\"why\": \"{{ reason }}\"}"),
     ]);
-    assert_eq!(
-        pages.warnings().len(),
-        1,
-        "only the JSON is wrong before a request: {:?}",
-        pages.warnings()
-    );
+    assert_eq!(pages.warnings().len(), 1, "only the JSON is wrong before a request: {:?}", pages.warnings());
     let active = active("reason = \"x\"");
     let first = pages.maintenance(Kind::Html, &facts(&active, "en"));
     assert!(first.built_in && first.warning.is_some());
-    assert!(
-        pages
-            .maintenance(Kind::Html, &facts(&active, "en"))
-            .warning
-            .is_none()
-    );
+    assert!(pages.maintenance(Kind::Html, &facts(&active, "en")).warning.is_none());
     let json = pages.maintenance(Kind::Json, &facts(&active, "en"));
     assert!(json.built_in && serde_json::from_slice::<serde_json::Value>(&json.body).is_ok());
 }
@@ -246,36 +183,19 @@ fn a_template_that_fails_while_rendering_is_the_built_in_page_and_one_warning() 
 #[test]
 fn a_folder_that_is_missing_or_too_large_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Pages::load(Some(&folder.path().join("none"))),
-        Err(PageError::Read { .. })
-    ));
-    fs::File::create(folder.path().join("big"))
-        .unwrap()
-        .set_len(FOLDER_BYTES_MAX + 1)
-        .unwrap();
-    assert!(matches!(
-        Pages::load(Some(folder.path())),
-        Err(PageError::TooLarge { .. })
-    ));
+    assert!(matches!(Pages::load(Some(&folder.path().join("none"))), Err(PageError::Read { .. })));
+    fs::File::create(folder.path().join("big")).unwrap().set_len(FOLDER_BYTES_MAX + 1).unwrap();
+    assert!(matches!(Pages::load(Some(folder.path())), Err(PageError::TooLarge { .. })));
 }
 
 #[test]
 fn refusals_are_escaped_in_every_kind() {
-    let refusal = Refusal {
-        status: StatusCode::NOT_FOUND,
-        reason: "no_route",
-        title: "<b>",
-        detail: "\"&",
-    };
+    let refusal = Refusal { status: StatusCode::NOT_FOUND, reason: "no_route", title: "<b>", detail: "\"&" };
     let body = |kind| String::from_utf8(refusal_page(kind, &refusal).1.to_vec()).unwrap();
     assert!(body(Kind::Html).contains("<h1>&lt;b&gt;</h1><p dir=\"auto\">&quot;&amp;</p>"));
     assert!(body(Kind::Html).len() < 2048);
     let problem: serde_json::Value = serde_json::from_str(&body(Kind::Json)).unwrap();
-    assert_eq!(
-        (problem["status"].as_u64(), problem["reason"].as_str()),
-        (Some(404), Some("no_route"))
-    );
+    assert_eq!((problem["status"].as_u64(), problem["reason"].as_str()), (Some(404), Some("no_route")));
     assert_eq!(body(Kind::Text), "<b>\n\"&\n");
     assert_eq!(body(Kind::Grpc), "");
 }

@@ -22,28 +22,17 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) fn heading_of(&self, mode: Mode) -> &'static str {
-        if mode == Mode::ReadOnly {
-            self.paused_heading
-        } else {
-            self.heading
-        }
+        if mode == Mode::ReadOnly { self.paused_heading } else { self.heading }
     }
 
     pub(super) fn lead_of(&self, mode: Mode) -> &'static str {
-        if mode == Mode::ReadOnly {
-            self.paused_lead
-        } else {
-            self.lead
-        }
+        if mode == Mode::ReadOnly { self.paused_lead } else { self.lead }
     }
 }
 
 /// English for a language that is not built in.
 pub(super) fn texts(lang: &str) -> &'static Texts {
-    TEXTS
-        .iter()
-        .find(|texts| texts.lang.eq_ignore_ascii_case(lang))
-        .unwrap_or(&TEXTS[0])
+    TEXTS.iter().find(|texts| texts.lang.eq_ignore_ascii_case(lang)).unwrap_or(&TEXTS[0])
 }
 
 /// English first: it is what is spoken when nothing else fits.

@@ -39,10 +39,7 @@ pub(super) struct Found {
 
 /// What a look at the routes' folder found, by the route's name.
 pub(super) enum Folder {
-    Looks {
-        looks: BTreeMap<String, Look>,
-        warning: Option<String>,
-    },
+    Looks { looks: BTreeMap<String, Look>, warning: Option<String> },
     Unknown(String),
 }
 
@@ -52,10 +49,7 @@ pub(super) fn look(path: &Path) -> Look {
         Ok(metadata) => metadata,
         Err(error) if is_absence(&error) => return Look::Absent,
         Err(error) => {
-            return Look::Unknown(format!(
-                "cannot tell whether {} exists: {error}",
-                path.display()
-            ));
+            return Look::Unknown(format!("cannot tell whether {} exists: {error}", path.display()));
         }
     };
     let metadata = match fs::metadata(path) {
@@ -69,32 +63,22 @@ pub(super) fn look(path: &Path) -> Look {
     };
     if !metadata.is_file() {
         // Opening could block (a FIFO) or have effects (a device), and there is nothing to read.
-        return Look::Present(bare(
-            &metadata,
-            format!("{} is not a regular file", path.display()),
-        ));
+        return Look::Present(bare(&metadata, format!("{} is not a regular file", path.display())));
     }
     match read(path) {
         Ok((bytes, metadata)) => Look::Present(parse(path, &bytes, &metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !link.is_symlink() => Look::Absent,
-        Err(error) => Look::Present(bare(
-            &metadata,
-            format!("{} cannot be read: {error}", path.display()),
-        )),
+        Err(error) => Look::Present(bare(&metadata, format!("{} cannot be read: {error}", path.display()))),
     }
 }
 
 /// Looks at every `ROUTE.flag` of a folder; a folder that is missing holds none.
 pub(super) fn look_in(folder: &Path) -> Folder {
-    let unknown =
-        |error: io::Error| Folder::Unknown(format!("cannot list {}: {error}", folder.display()));
+    let unknown = |error: io::Error| Folder::Unknown(format!("cannot list {}: {error}", folder.display()));
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if is_absence(&error) => {
-            return Folder::Looks {
-                looks: BTreeMap::new(),
-                warning: None,
-            };
+            return Folder::Looks { looks: BTreeMap::new(), warning: None };
         }
         Err(error) => return unknown(error),
     };
@@ -109,10 +93,7 @@ pub(super) fn look_in(folder: &Path) -> Folder {
             continue;
         };
         if looks.len() == ROUTE_FLAGS_MAX {
-            warning = Some(format!(
-                "{} holds more than {ROUTE_FLAGS_MAX} flags",
-                folder.display()
-            ));
+            warning = Some(format!("{} holds more than {ROUTE_FLAGS_MAX} flags", folder.display()));
             break;
         }
         looks.insert(route.to_owned(), look(&entry.path()));
@@ -129,10 +110,7 @@ fn route_of(name: &OsStr) -> Option<&str> {
 fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     // NONBLOCK because a FIFO may have taken the file's place since it was looked at.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)?;
+    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     let metadata = file.metadata()?;
     let mut bytes = Vec::new();
     if metadata.is_file() {
@@ -146,39 +124,22 @@ fn parse(path: &Path, bytes: &[u8], metadata: &Metadata) -> Found {
     let (flag, warning) = Flag::parse(kept);
     let mut warning = warning.map(|warning| format!("{}: {warning}", path.display()));
     if kept.len() < bytes.len() {
-        let long = format!(
-            "{} is longer than {FLAG_BYTES_MAX} bytes and was cut there",
-            path.display()
-        );
+        let long = format!("{} is longer than {FLAG_BYTES_MAX} bytes and was cut there", path.display());
         warning = Some(warning.map_or(long.clone(), |warning| format!("{warning}; {long}")));
     }
-    Found {
-        flag,
-        modified: modified(metadata),
-        warning,
-    }
+    Found { flag, modified: modified(metadata), warning }
 }
 
 fn bare(metadata: &Metadata, warning: String) -> Found {
-    Found {
-        flag: Flag::default(),
-        modified: modified(metadata),
-        warning: Some(warning),
-    }
+    Found { flag: Flag::default(), modified: modified(metadata), warning: Some(warning) }
 }
 
 fn modified(metadata: &Metadata) -> Timestamp {
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| Timestamp::try_from(time).ok());
+    let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
     modified.unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// `NotADirectory`: a parent is a file, so nothing can be below it.
 fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

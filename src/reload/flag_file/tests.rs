@@ -17,12 +17,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self {
-            folder,
-            switch: Arc::default(),
-            told: Arc::default(),
-            watcher: None,
-        }
+        Self { folder, switch: Arc::default(), told: Arc::default(), watcher: None }
     }
 
     fn started() -> Self {
@@ -41,12 +36,8 @@ impl Fixture {
                 Change::Warning { scope, text } => format!("warning {scope}: {text}"),
             });
         };
-        let settings = Settings {
-            flag: self.flag(),
-            routes_dir: self.routes_dir(),
-        };
-        self.watcher =
-            Some(FlagWatcher::start(settings, Arc::clone(&self.switch), observer).unwrap());
+        let settings = Settings { flag: self.flag(), routes_dir: self.routes_dir() };
+        self.watcher = Some(FlagWatcher::start(settings, Arc::clone(&self.switch), observer).unwrap());
     }
 
     fn state_dir(&self) -> PathBuf {
@@ -67,9 +58,7 @@ impl Fixture {
     }
 
     fn is_on(&self) -> bool {
-        self.switch
-            .load()
-            .is_some_and(|state| state.global.is_some())
+        self.switch.load().is_some_and(|state| state.global.is_some())
     }
 
     fn reason(&self) -> Option<String> {
@@ -77,22 +66,13 @@ impl Fixture {
     }
 
     fn warnings(&self) -> usize {
-        self.told
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|told| told.starts_with("warning"))
-            .count()
+        self.told.lock().unwrap().iter().filter(|told| told.starts_with("warning")).count()
     }
 
     fn eventually(&self, fact: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !fact(self) {
-            assert!(
-                Instant::now() < deadline,
-                "told: {:?}",
-                self.told.lock().unwrap()
-            );
+            assert!(Instant::now() < deadline, "told: {:?}", self.told.lock().unwrap());
             thread::yield_now();
         }
     }
@@ -119,21 +99,12 @@ fn a_flag_is_followed_as_it_comes_changes_and_goes() {
     assert!(!fixture.is_on());
     write_flag(&fixture.flag(), &Flag::default()).unwrap();
     fixture.eventually(Fixture::is_on);
-    write_flag(
-        &fixture.flag(),
-        &Flag {
-            reason: Some("b".to_owned()),
-            ..Flag::default()
-        },
-    )
-    .unwrap();
+    write_flag(&fixture.flag(), &Flag { reason: Some("b".to_owned()), ..Flag::default() }).unwrap();
     fixture.eventually(|fixture| fixture.reason().as_deref() == Some("b"));
     assert!(remove_flag(&fixture.flag()).unwrap());
     assert!(!remove_flag(&fixture.flag()).unwrap());
     fixture.eventually(|fixture| fixture.switch.load().is_none());
-    fixture.eventually(|fixture| {
-        *fixture.told.lock().unwrap() == ["on global", "changed global", "off global"]
-    });
+    fixture.eventually(|fixture| *fixture.told.lock().unwrap() == ["on global", "changed global", "off global"]);
 }
 
 #[test]
@@ -157,16 +128,8 @@ fn events_are_much_faster_than_the_poll() {
 #[test]
 fn without_events_the_poll_finds_every_change() {
     let mut fixture = Fixture::new();
-    let settings = Settings {
-        flag: fixture.flag(),
-        routes_dir: fixture.routes_dir(),
-    };
-    let follower = Follower::new(
-        settings,
-        Arc::clone(&fixture.switch),
-        Folders::deaf(),
-        |_| (),
-    );
+    let settings = Settings { flag: fixture.flag(), routes_dir: fixture.routes_dir() };
+    let follower = Follower::new(settings, Arc::clone(&fixture.switch), Folders::deaf(), |_| ());
     fixture.watcher = Some(FlagWatcher::follow(Arc::default(), follower).unwrap());
     fixture.write("reason = \"a\"");
     fixture.eventually(|fixture| fixture.reason().as_deref() == Some("a"));
@@ -192,19 +155,10 @@ fn a_folder_may_appear_go_and_come_back() {
 fn each_route_has_its_own_flag() {
     let fixture = Fixture::started();
     fs::create_dir_all(fixture.routes_dir()).unwrap();
-    fs::write(
-        fixture.routes_dir().join("api.flag"),
-        "reason = \"x\"\nroutes = [\"web\"]",
-    )
-    .unwrap();
+    fs::write(fixture.routes_dir().join("api.flag"), "reason = \"x\"\nroutes = [\"web\"]").unwrap();
     fs::write(fixture.routes_dir().join("notes.txt"), "").unwrap();
     fs::write(fixture.routes_dir().join(".api.flag.1.0"), "").unwrap();
-    let has = |fixture: &Fixture| {
-        fixture
-            .switch
-            .load()
-            .is_some_and(|state| state.routes.contains_key("api"))
-    };
+    let has = |fixture: &Fixture| fixture.switch.load().is_some_and(|state| state.routes.contains_key("api"));
     fixture.eventually(|fixture| has(fixture) && fixture.warnings() == 1);
     let state = fixture.switch.load().unwrap();
     assert!(state.global.is_none());
@@ -231,14 +185,7 @@ fn a_fifo_is_on_and_blocks_nobody() {
     let mut fixture = Fixture::new();
     fs::create_dir_all(fixture.state_dir()).unwrap();
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        fixture.flag(),
-        rustix::fs::FileType::Fifo,
-        mode,
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, fixture.flag(), rustix::fs::FileType::Fifo, mode, 0).unwrap();
     fixture.start();
     assert!(fixture.is_on());
     assert_eq!(fixture.warnings(), 1);
@@ -257,11 +204,7 @@ fn a_dangling_link_is_on_and_its_target_is_read_when_it_comes() {
     fs::write(&target, "reason = \"here\"").unwrap();
     fixture.eventually(|fixture| fixture.reason().as_deref() == Some("here"));
     fs::remove_file(&target).unwrap();
-    assert_eq!(
-        fixture.reason().as_deref(),
-        Some("here"),
-        "a link whose target went keeps what was read"
-    );
+    assert_eq!(fixture.reason().as_deref(), Some("here"), "a link whose target went keeps what was read");
     fs::remove_file(fixture.flag()).unwrap();
     fixture.eventually(|fixture| !fixture.is_on());
 }
@@ -300,36 +243,16 @@ fn while_nobody_can_tell_everything_stays_as_it_was() {
 fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     let mut fixture = Fixture::new();
     // Nothing that is in use by the kernel can be removed; an unwritable folder would not stop root.
-    let settings = Settings {
-        flag: PathBuf::from("/proc/self/environ"),
-        routes_dir: fixture.routes_dir(),
-    };
-    let flag = Flag {
-        auto_end: true,
-        until: Some(Timestamp::UNIX_EPOCH),
-        ..Flag::default()
-    };
-    let found = Found {
-        flag,
-        modified: Timestamp::UNIX_EPOCH,
-        warning: None,
-    };
+    let settings = Settings { flag: PathBuf::from("/proc/self/environ"), routes_dir: fixture.routes_dir() };
+    let flag = Flag { auto_end: true, until: Some(Timestamp::UNIX_EPOCH), ..Flag::default() };
+    let found = Found { flag, modified: Timestamp::UNIX_EPOCH, warning: None };
     let (folders, _) = Folders::new(&Arc::default());
     let path = settings.flag.clone();
     let follower = Follower::new(settings, Arc::clone(&fixture.switch), folders, |_| ());
     let mut warnings = BTreeMap::new();
-    let held = follower.settle(
-        &Scope::Global,
-        Look::Present(found),
-        path,
-        None,
-        &mut warnings,
-    );
+    let held = follower.settle(&Scope::Global, Look::Present(found), path, None, &mut warnings);
     assert!(matches!(held, Ok(None)));
-    assert!(
-        warnings[&Scope::Global].contains("cannot be removed"),
-        "{warnings:?}"
-    );
+    assert!(warnings[&Scope::Global].contains("cannot be removed"), "{warnings:?}");
     fixture.watcher = None;
 }
 
@@ -337,12 +260,7 @@ fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
 fn a_huge_file_is_read_up_to_its_bound() {
     let mut fixture = Fixture::new();
     fixture.write("");
-    fs::File::options()
-        .write(true)
-        .open(fixture.flag())
-        .unwrap()
-        .set_len(1 << 40)
-        .unwrap();
+    fs::File::options().write(true).open(fixture.flag()).unwrap().set_len(1 << 40).unwrap();
     fixture.start();
     assert!(fixture.is_on());
     assert_eq!(fixture.warnings(), 1);
@@ -393,16 +311,8 @@ fn after_hundreds_of_toggles_the_switch_is_as_the_file() {
     fixture.eventually(|fixture| last_told(fixture).as_deref() == Some("off global"));
     // Each beginning was followed by its end.
     let told = fixture.told.lock().unwrap();
-    let turns: Vec<_> = told
-        .iter()
-        .filter(|told| *told == "on global" || *told == "off global")
-        .collect();
-    assert!(
-        turns
-            .chunks(2)
-            .all(|pair| pair[0] == "on global" && pair[1] == "off global"),
-        "{turns:?}"
-    );
+    let turns: Vec<_> = told.iter().filter(|told| *told == "on global" || *told == "off global").collect();
+    assert!(turns.chunks(2).all(|pair| pair[0] == "on global" && pair[1] == "off global"), "{turns:?}");
 }
 
 #[test]
@@ -428,27 +338,10 @@ fn writing_again_keeps_when_it_began_and_what_was_counted() {
     let fixture = Fixture::started();
     fixture.write("reason = \"a\"");
     fixture.eventually(|fixture| fixture.reason().as_deref() == Some("a"));
-    let since = fixture
-        .switch
-        .load()
-        .unwrap()
-        .global
-        .as_ref()
-        .unwrap()
-        .since;
+    let since = fixture.switch.load().unwrap().global.as_ref().unwrap().since;
     fixture.write("reason = \"b\"");
     fixture.eventually(|fixture| fixture.reason().as_deref() == Some("b"));
-    assert_eq!(
-        fixture
-            .switch
-            .load()
-            .unwrap()
-            .global
-            .as_ref()
-            .unwrap()
-            .since,
-        since
-    );
+    assert_eq!(fixture.switch.load().unwrap().global.as_ref().unwrap().since, since);
 }
 
 #[test]

@@ -44,9 +44,7 @@ impl Bell {
     /// Waits until it rings, or as long as `patience`. `false` = stop.
     pub(super) fn wait(&self, patience: Duration) -> bool {
         let state = self.lock();
-        let waited = self
-            .changed
-            .wait_timeout_while(state, patience, |state| !state.rung && !state.stopped);
+        let waited = self.changed.wait_timeout_while(state, patience, |state| !state.rung && !state.stopped);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.rung = false;
         !state.stopped
@@ -54,18 +52,14 @@ impl Bell {
 
     /// Lets events gather for a while. `false` = stop.
     pub(super) fn rest(&self, pause: Duration) -> bool {
-        let waited = self
-            .changed
-            .wait_timeout_while(self.lock(), pause, |state| !state.stopped);
+        let waited = self.changed.wait_timeout_while(self.lock(), pause, |state| !state.stopped);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !state.stopped
     }
 
     /// Whether the thread that listened is gone, after at most `patience`.
     pub(super) fn wait_done(&self, patience: Duration) -> bool {
-        let waited = self
-            .changed
-            .wait_timeout_while(self.lock(), patience, |state| !state.done);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, |state| !state.done);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.done
     }
@@ -103,24 +97,13 @@ impl Folders {
             Ok(watcher) => (Some(watcher), None),
             Err(error) => (None, Some(format!("no file events, polling only: {error}"))),
         };
-        (
-            Self {
-                watcher,
-                watched: BTreeMap::new(),
-                retry_at: Instant::now(),
-            },
-            problem,
-        )
+        (Self { watcher, watched: BTreeMap::new(), retry_at: Instant::now() }, problem)
     }
 
     /// As on a system without events.
     #[cfg(test)]
     pub(super) fn deaf() -> Self {
-        Self {
-            watcher: None,
-            watched: BTreeMap::new(),
-            retry_at: Instant::now(),
-        }
+        Self { watcher: None, watched: BTreeMap::new(), retry_at: Instant::now() }
     }
 
     /// Watches exactly these, as far as they exist.
@@ -140,8 +123,7 @@ impl Folders {
             return;
         }
         for path in wanted {
-            let Some(identity) = identity_of(path).filter(|_| !self.watched.contains_key(path))
-            else {
+            let Some(identity) = identity_of(path).filter(|_| !self.watched.contains_key(path)) else {
                 continue;
             };
             match watcher.watch(path, RecursiveMode::NonRecursive) {
@@ -160,8 +142,6 @@ fn is_change(event: &Event) -> bool {
 }
 
 fn identity_of(folder: &Path) -> Option<Identity> {
-    let metadata = fs::metadata(folder)
-        .ok()
-        .filter(|metadata| metadata.is_dir())?;
+    let metadata = fs::metadata(folder).ok().filter(|metadata| metadata.is_dir())?;
     Some((metadata.dev(), metadata.ino()))
 }

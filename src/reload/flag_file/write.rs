@@ -18,17 +18,9 @@ pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
     static WRITES: AtomicU64 = AtomicU64::new(0);
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?
-        .to_string_lossy();
-    let temporary = folder.join(format!(
-        ".{name}.{}.{}",
-        process::id(),
-        WRITES.fetch_add(1, Ordering::Relaxed)
-    ));
-    let written = write_synced(&temporary, flag.to_toml().as_bytes())
-        .and_then(|()| fs::rename(&temporary, path));
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+    let written = write_synced(&temporary, flag.to_toml().as_bytes()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Best effort: the error that counts is the one above.
         let _ = fs::remove_file(&temporary);
@@ -54,23 +46,14 @@ pub fn remove_flag(path: &Path) -> io::Result<bool> {
             sync_folder(folder(path));
             Ok(true)
         }
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(false)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// The folder a path lies in; the present one for a bare name.
 pub(super) fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {

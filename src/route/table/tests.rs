@@ -11,19 +11,12 @@ fn strings(texts: &[&str]) -> Vec<String> {
 fn table(rows: &[Row<'_>]) -> Table<&'static str> {
     let mut table = Table::new();
     for (hosts, paths, methods, value) in rows {
-        table
-            .add(&strings(hosts), &strings(paths), methods, *value)
-            .unwrap();
+        table.add(&strings(hosts), &strings(paths), methods, *value).unwrap();
     }
     table
 }
 
-fn route<'a>(
-    table: &'a Table<&'static str>,
-    host: &str,
-    path: &str,
-    method: Method,
-) -> Option<&'a str> {
+fn route<'a>(table: &'a Table<&'static str>, host: &str, path: &str, method: Method) -> Option<&'a str> {
     match table.find(host, path, &method) {
         Found::Route(value) => Some(value),
         _ => None,
@@ -48,11 +41,7 @@ fn hosts_win_from_exact_over_the_longest_wildcard_to_any() {
         ("", "any"),
     ];
     for (host, expected) in cases {
-        assert_eq!(
-            route(&table, host, "/x", Method::GET),
-            Some(expected),
-            "{host}"
-        );
+        assert_eq!(route(&table, host, "/x", Method::GET), Some(expected), "{host}");
     }
 }
 
@@ -73,38 +62,25 @@ fn paths_win_from_exact_over_the_longest_prefix() {
         ("/api/v1/", "v1"),
     ];
     for (path, expected) in cases {
-        assert_eq!(
-            route(&table, "h", path, Method::GET),
-            Some(expected),
-            "{path}"
-        );
+        assert_eq!(route(&table, "h", path, Method::GET), Some(expected), "{path}");
     }
 }
 
 #[test]
 fn the_host_weighs_more_than_the_path() {
-    let table = table(&[
-        (&["a.com"], &["/"], &[], "host"),
-        (&[], &["=/x"], &[], "path"),
-    ]);
+    let table = table(&[(&["a.com"], &["/"], &[], "host"), (&[], &["=/x"], &[], "path")]);
     assert_eq!(route(&table, "a.com", "/x", Method::GET), Some("host"));
 }
 
 #[test]
 fn a_host_without_the_path_leaves_it_to_less_specific_hosts() {
-    let table = table(&[
-        (&["a.com"], &["/app"], &[], "host"),
-        (&[], &["/"], &[], "any"),
-    ]);
+    let table = table(&[(&["a.com"], &["/app"], &[], "host"), (&[], &["/"], &[], "any")]);
     assert_eq!(route(&table, "a.com", "/x", Method::GET), Some("any"));
 }
 
 #[test]
 fn a_named_method_beats_any_method() {
-    let table = table(&[
-        (&[], &["/"], &[], "any"),
-        (&[], &["/"], &[Method::POST], "post"),
-    ]);
+    let table = table(&[(&[], &["/"], &[], "any"), (&[], &["/"], &[Method::POST], "post")]);
     assert_eq!(route(&table, "h", "/", Method::POST), Some("post"));
     assert_eq!(route(&table, "h", "/", Method::GET), Some("any"));
 }
@@ -123,10 +99,7 @@ fn a_route_without_the_method_leaves_it_to_the_next_best() {
 
 #[test]
 fn head_is_served_where_get_is_unless_named() {
-    let get = table(&[
-        (&[], &["/"], &[Method::GET], "get"),
-        (&[], &["=/x"], &[Method::HEAD], "head"),
-    ]);
+    let get = table(&[(&[], &["/"], &[Method::GET], "get"), (&[], &["=/x"], &[Method::HEAD], "head")]);
     assert_eq!(route(&get, "h", "/", Method::HEAD), Some("get"));
     assert_eq!(route(&get, "h", "/x", Method::HEAD), Some("head"));
 }
@@ -141,62 +114,27 @@ fn a_method_that_no_route_takes_names_those_that_do() {
         table.find("a.com", "/api", &Method::DELETE),
         Found::MethodNotAllowed(vec![Method::GET, Method::HEAD, Method::POST, Method::PUT])
     );
-    assert_eq!(
-        table.find("a.com", "/other", &Method::DELETE),
-        Found::NotFound
-    );
+    assert_eq!(table.find("a.com", "/other", &Method::DELETE), Found::NotFound);
 }
 
 #[test]
 fn duplicates_are_refused_and_leave_nothing_behind() {
-    let mut table = table(&[
-        (&["a.com"], &["/x"], &[Method::GET], "first"),
-        (&[], &["/"], &[], "second"),
-    ]);
-    let error = table
-        .add(
-            &strings(&["b.com", "A.com"]),
-            &strings(&["/%78"]),
-            &[Method::GET],
-            "again",
-        )
-        .unwrap_err();
-    assert_eq!(
-        error,
-        AddError::Duplicate {
-            what: "/x on a.com, GET,".to_owned(),
-            earlier: 0
-        }
-    );
+    let mut table = table(&[(&["a.com"], &["/x"], &[Method::GET], "first"), (&[], &["/"], &[], "second")]);
+    let error = table.add(&strings(&["b.com", "A.com"]), &strings(&["/%78"]), &[Method::GET], "again").unwrap_err();
+    assert_eq!(error, AddError::Duplicate { what: "/x on a.com, GET,".to_owned(), earlier: 0 });
     assert_eq!(table.value(0), Some(&"first"));
     assert_eq!(route(&table, "b.com", "/x", Method::GET), Some("second"));
-    assert!(matches!(
-        table.add(&[], &strings(&["/"]), &[], "again"),
-        Err(AddError::Duplicate { earlier: 1, .. })
-    ));
+    assert!(matches!(table.add(&[], &strings(&["/"]), &[], "again"), Err(AddError::Duplicate { earlier: 1, .. })));
     assert_eq!(table.values().count(), 2);
     // Not duplicates: another method, another kind of path, and a route that repeats itself.
-    table
-        .add(
-            &strings(&["a.com"]),
-            &strings(&["/x", "=/x", "/x"]),
-            &[Method::PUT, Method::PUT],
-            "third",
-        )
-        .unwrap();
+    table.add(&strings(&["a.com"]), &strings(&["/x", "=/x", "/x"]), &[Method::PUT, Method::PUT], "third").unwrap();
 }
 
 #[test]
 fn bad_patterns_are_named() {
     let mut table = Table::new();
-    assert!(matches!(
-        table.add(&strings(&["a:1"]), &strings(&["/"]), &[], ()),
-        Err(AddError::Host { .. })
-    ));
-    assert!(matches!(
-        table.add(&[], &strings(&["x"]), &[], ()),
-        Err(AddError::Path { .. })
-    ));
+    assert!(matches!(table.add(&strings(&["a:1"]), &strings(&["/"]), &[], ()), Err(AddError::Host { .. })));
+    assert!(matches!(table.add(&[], &strings(&["x"]), &[], ()), Err(AddError::Path { .. })));
     assert_eq!(table.add(&[], &[], &[], ()), Err(AddError::NoPath));
 }
 
@@ -209,10 +147,7 @@ struct Naive {
 
 impl Naive {
     fn covers(&self, host: &str, path: &str) -> bool {
-        self.host
-            .as_ref()
-            .is_none_or(|pattern| pattern.matches(host))
-            && self.path.matches(path)
+        self.host.as_ref().is_none_or(|pattern| pattern.matches(host)) && self.path.matches(path)
     }
 
     /// Greater is more specific; `None` when the method does not fit.
@@ -231,30 +166,22 @@ impl Naive {
         } else {
             return None;
         };
-        Some((
-            host_kind,
-            host_len,
-            self.path.is_exact(),
-            self.path.as_str().len(),
-            method_kind,
-        ))
+        Some((host_kind, host_len, self.path.is_exact(), self.path.as_str().len(), method_kind))
     }
 }
 
 fn a_path() -> impl Strategy<Value = String> {
-    proptest::collection::vec(
-        proptest::sample::select(vec!["a", "b", "ab", "abc", "%20"]),
-        0..4,
+    proptest::collection::vec(proptest::sample::select(vec!["a", "b", "ab", "abc", "%20"]), 0..4).prop_flat_map(
+        |segments| {
+            any::<bool>().prop_map(move |slash| {
+                let mut path = format!("/{}", segments.join("/"));
+                if slash && path != "/" {
+                    path.push('/');
+                }
+                path
+            })
+        },
     )
-    .prop_flat_map(|segments| {
-        any::<bool>().prop_map(move |slash| {
-            let mut path = format!("/{}", segments.join("/"));
-            if slash && path != "/" {
-                path.push('/');
-            }
-            path
-        })
-    })
 }
 
 fn a_method() -> impl Strategy<Value = Method> {

@@ -71,9 +71,7 @@ fn basic_user<'b>(value: &[u8], decoded: &'b mut [u8; CREDENTIALS_MAX]) -> Optio
     if !scheme.eq_ignore_ascii_case(b"basic ") || credentials.len() > CREDENTIALS_MAX {
         return None;
     }
-    let decoded_len = STANDARD
-        .decode_slice(credentials.trim_ascii(), decoded)
-        .ok()?;
+    let decoded_len = STANDARD.decode_slice(credentials.trim_ascii(), decoded).ok()?;
     let colon = memchr::memchr(b':', &decoded[..decoded_len])?;
     Some(&decoded[..colon])
 }
@@ -88,12 +86,7 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
         if must_escape(byte) {
-            let escaped = [
-                b'\\',
-                b'x',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ];
+            let escaped = [b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
             out.extend_from_slice(&escaped);
         } else {
             out.push(byte);

@@ -85,9 +85,7 @@ fn url(out: &mut Vec<u8>, value: Option<&[u8]>) {
 
 /// Appends `bytes` as the inside of a JSON string (RFC 8259 section 7).
 pub(in crate::telemetry) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    if !bytes.iter().fold(false, |dirty, &b| {
-        dirty | !(32..=126).contains(&b) | (b == b'"') | (b == b'\\')
-    }) {
+    if !bytes.iter().fold(false, |dirty, &b| dirty | !(32..=126).contains(&b) | (b == b'"') | (b == b'\\')) {
         out.extend_from_slice(bytes);
         return;
     }

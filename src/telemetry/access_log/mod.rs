@@ -64,27 +64,16 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file cannot be opened (its folder must exist), or the thread cannot be started.
-    pub fn start(
-        target: AccessLogTarget,
-        format: AccessFormat,
-        workers: usize,
-    ) -> io::Result<Self> {
+    pub fn start(target: AccessLogTarget, format: AccessFormat, workers: usize) -> io::Result<Self> {
         let running = match Sink::open(&target)? {
             None => None,
             Some(sink) => {
                 let shared = Arc::new(Shared::new(workers.max(1)));
                 let thread = writer::spawn(Arc::clone(&shared), sink)?;
-                Some(Running {
-                    shared,
-                    thread: Some(thread),
-                })
+                Some(Running { shared, thread: Some(thread) })
             }
         };
-        Ok(Self {
-            target,
-            format,
-            running,
-        })
+        Ok(Self { target, format, running })
     }
 
     /// False when the target is `off`: nobody needs to build a [`Line`].
@@ -103,9 +92,7 @@ impl AccessLog {
             AccessFormat::Combined => combined::write,
             AccessFormat::Json => json::write,
         };
-        running
-            .shared
-            .append(worker, |buffer, stamp| format(buffer, line, stamp));
+        running.shared.append(worker, |buffer, stamp| format(buffer, line, stamp));
     }
 
     /// Opens the file anew by its name, for rotation by renaming (`USR1`). What was written before may go to
@@ -138,16 +125,12 @@ impl AccessLog {
 
     /// Lines lost since the start because the file was full, stalled or closed.
     pub fn dropped(&self) -> u64 {
-        self.running
-            .as_ref()
-            .map_or(0, |running| running.shared.dropped())
+        self.running.as_ref().map_or(0, |running| running.shared.dropped())
     }
 
     /// Lines are being dropped now: from the first one lost until a second has passed without another.
     pub fn is_dropping(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.shared.is_dropping())
+        self.running.as_ref().is_some_and(|running| running.shared.is_dropping())
     }
 }
 

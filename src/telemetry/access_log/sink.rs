@@ -69,15 +69,11 @@ fn open_file(path: &Path) -> io::Result<File> {
 }
 
 fn explain(path: &Path, error: &io::Error) -> io::Error {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let message = match folder {
-        Some(folder) if error.kind() == io::ErrorKind::NotFound => format!(
-            "access log {}: the folder {} does not exist",
-            path.display(),
-            folder.display()
-        ),
+        Some(folder) if error.kind() == io::ErrorKind::NotFound => {
+            format!("access log {}: the folder {} does not exist", path.display(), folder.display())
+        }
         _ => format!("access log {}: {error}", path.display()),
     };
     io::Error::new(error.kind(), message)

@@ -66,12 +66,7 @@ fn nasty_requests_read_as_nginx_writes_them() {
             .to_owned()
             + "\n"
     );
-    let utf8_and_empty = Line {
-        target: b"/\xc3\xa9?x=\xff",
-        user_agent: Some(b""),
-        referer: Some(b"-"),
-        ..line()
-    };
+    let utf8_and_empty = Line { target: b"/\xc3\xa9?x=\xff", user_agent: Some(b""), referer: Some(b"-"), ..line() };
     assert_eq!(
         combined_text(&utf8_and_empty),
         "127.0.0.1 - - [22/Nov/2026:22:32:58 +0000] \"GET /\\xC3\\xA9?x=\\xFF HTTP/1.1\" 200 5 \"-\" \"\"\n"
@@ -82,10 +77,7 @@ fn nasty_requests_read_as_nginx_writes_them() {
 #[test]
 fn basic_users_read_as_nginx_names_them() {
     let user = |authorization: &[u8]| {
-        let text = combined_text(&Line {
-            authorization: Some(authorization),
-            ..line()
-        });
+        let text = combined_text(&Line { authorization: Some(authorization), ..line() });
         let user = text
             .strip_prefix("127.0.0.1 - ")
             .and_then(|rest| rest.split_once(" ["))
@@ -106,11 +98,7 @@ fn basic_users_read_as_nginx_names_them() {
 
 #[test]
 fn unix_clients_and_other_versions_have_their_nginx_names() {
-    let text = combined_text(&Line {
-        client: None,
-        version: http::Version::HTTP_2,
-        ..line()
-    });
+    let text = combined_text(&Line { client: None, version: http::Version::HTTP_2, ..line() });
     assert!(text.starts_with("unix: - - ["), "{text}");
     assert!(text.contains("\"GET / HTTP/2.0\""), "{text}");
 }
@@ -201,33 +189,20 @@ proptest! {
 }
 
 fn start(path: &Path, workers: usize) -> AccessLog {
-    AccessLog::start(
-        AccessLogTarget::File(path.to_owned()),
-        AccessFormat::Combined,
-        workers,
-    )
-    .expect("the folder exists")
+    AccessLog::start(AccessLogTarget::File(path.to_owned()), AccessFormat::Combined, workers)
+        .expect("the folder exists")
 }
 
 fn write_numbered(log: &AccessLog, worker: usize, number: usize) {
     let target = format!("/{worker}/{number}");
-    log.write(
-        worker,
-        &Line {
-            target: target.as_bytes(),
-            ..line()
-        },
-    );
+    log.write(worker, &Line { target: target.as_bytes(), ..line() });
 }
 
 /// The targets of all lines, each line whole.
 fn targets(text: &str) -> Vec<String> {
     text.lines()
         .map(|line| {
-            assert!(
-                line.starts_with("127.0.0.1 - - [") && line.ends_with("200 5 \"-\" \"-\""),
-                "torn: {line:?}"
-            );
+            assert!(line.starts_with("127.0.0.1 - - [") && line.ends_with("200 5 \"-\" \"-\""), "torn: {line:?}");
             line.split(' ').nth(6).expect("a target").to_owned()
         })
         .collect()
@@ -247,10 +222,7 @@ fn a_missing_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nowhere/access.log");
     let error = AccessLog::start(AccessLogTarget::File(path), AccessFormat::Json, 1).unwrap_err();
-    assert!(
-        error.to_string().contains("nowhere does not exist"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("nowhere does not exist"), "{error}");
 }
 
 #[test]
@@ -273,16 +245,10 @@ fn flush_puts_every_line_into_a_file_others_cannot_read() {
     write_numbered(&log, 7, 2);
     log.flush().unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(
-        targets(text.strip_prefix("kept\n").unwrap()),
-        ["/0/1", "/7/2"]
-    );
+    assert_eq!(targets(text.strip_prefix("kept\n").unwrap()), ["/0/1", "/7/2"]);
     let fresh = folder.path().join("fresh.log");
     drop(start(&fresh, 1));
-    assert_eq!(
-        fs::metadata(&fresh).unwrap().permissions().mode() & 0o137,
-        0
-    );
+    assert_eq!(fs::metadata(&fresh).unwrap().permissions().mode() & 0o137, 0);
 }
 
 #[test]
@@ -292,9 +258,7 @@ fn a_single_line_arrives_without_a_flush() {
     let log = start(&path, 1);
     for round in 1..4 {
         write_numbered(&log, 0, round);
-        eventually("the line is written by itself", || {
-            fs::read_to_string(&path).unwrap().lines().count() == round
-        });
+        eventually("the line is written by itself", || fs::read_to_string(&path).unwrap().lines().count() == round);
     }
 }
 
@@ -362,11 +326,7 @@ fn a_stalled_reader_costs_lines_not_time_and_recovery_is_noticed() {
         assert!(begun.elapsed() < Duration::from_secs(10), "never full");
     }
     assert!(log.is_dropping());
-    assert_eq!(
-        log.flush().unwrap_err().kind(),
-        io::ErrorKind::TimedOut,
-        "a flush does not wait for ever"
-    );
+    assert_eq!(log.flush().unwrap_err().kind(), io::ErrorKind::TimedOut, "a flush does not wait for ever");
 
     let mut text = Vec::new();
     eventually("the lines arrive and the log recovers", || {

@@ -66,12 +66,7 @@ struct Control {
 
 impl Shared {
     pub(super) fn new(workers: usize) -> Self {
-        let slot = || {
-            Slot(Mutex::new(Buffer {
-                bytes: Vec::with_capacity(CAPACITY),
-                stamp: Stamp::system(),
-            }))
-        };
+        let slot = || Slot(Mutex::new(Buffer { bytes: Vec::with_capacity(CAPACITY), stamp: Stamp::system() }));
         Self {
             slots: std::iter::repeat_with(slot).take(workers).collect(),
             pending: AtomicBool::new(false),
@@ -98,8 +93,7 @@ impl Shared {
             return self.drop_lines(1);
         }
         let full = before < BATCH && bytes.len() >= BATCH;
-        let wake = (before == 0 && !self.pending.swap(true, SeqCst))
-            | (full && !self.urgent.swap(true, SeqCst));
+        let wake = (before == 0 && !self.pending.swap(true, SeqCst)) | (full && !self.urgent.swap(true, SeqCst));
         drop(guard);
         if wake {
             self.wake();
@@ -118,15 +112,10 @@ impl Shared {
         self.urge();
         let (control, _) = self
             .changed
-            .wait_timeout_while(control, timeout, |control| {
-                control.flush_done < mine && !control.stopped
-            })
+            .wait_timeout_while(control, timeout, |control| control.flush_done < mine && !control.stopped)
             .unwrap_or_else(PoisonError::into_inner);
         if control.flush_done < mine {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the access log does not take its lines",
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the access log does not take its lines"));
         }
         Ok(())
     }
@@ -175,20 +164,10 @@ impl Shared {
 
 /// Starts the writer's thread.
 pub(super) fn spawn(shared: Arc<Shared>, sink: Sink) -> io::Result<JoinHandle<()>> {
-    let mut writer = Writer {
-        shared: Arc::clone(&shared),
-        sink,
-        batch: Vec::with_capacity(CAPACITY),
-        written: 0,
-        calm: None,
-    };
-    let handle = thread::Builder::new()
-        .name("access-log".to_owned())
-        .spawn(move || writer.run())?;
-    shared
-        .thread
-        .set(handle.thread().clone())
-        .expect("a log has one writer");
+    let mut writer =
+        Writer { shared: Arc::clone(&shared), sink, batch: Vec::with_capacity(CAPACITY), written: 0, calm: None };
+    let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
+    shared.thread.set(handle.thread().clone()).expect("a log has one writer");
     Ok(handle)
 }
 

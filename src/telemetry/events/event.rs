@@ -178,15 +178,13 @@ impl Event {
             | Self::EmergencyActivated { .. }
             | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
             Self::BreakerChanged { .. } => Some(EventKind::Breaker),
-            Self::HealthChanged { .. }
-            | Self::EndpointEjected { .. }
-            | Self::EndpointRestored { .. } => Some(EventKind::Health),
-            Self::CertificateReloaded { .. }
-            | Self::CertificateRejected { .. }
-            | Self::CertificateExpiring { .. } => Some(EventKind::Certificate),
-            Self::ConfigurationReloaded { .. } | Self::ConfigurationRejected { .. } => {
-                Some(EventKind::Reload)
+            Self::HealthChanged { .. } | Self::EndpointEjected { .. } | Self::EndpointRestored { .. } => {
+                Some(EventKind::Health)
             }
+            Self::CertificateReloaded { .. } | Self::CertificateRejected { .. } | Self::CertificateExpiring { .. } => {
+                Some(EventKind::Certificate)
+            }
+            Self::ConfigurationReloaded { .. } | Self::ConfigurationRejected { .. } => Some(EventKind::Reload),
             Self::OperationBlocked { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
@@ -198,95 +196,47 @@ impl Event {
     pub fn fields(&self) -> Vec<(&'static str, Value)> {
         let mut fields = Fields::default();
         match self {
-            Self::MaintenanceActivated {
-                scope,
-                mode,
-                by,
-                reason,
-                until,
-            } => fields
+            Self::MaintenanceActivated { scope, mode, by, reason, until } => fields
                 .text("scope", scope)
                 .text("mode", mode)
                 .text("by", by)
                 .text("until", until)
                 .text("reason", reason),
-            Self::MaintenanceDeactivated { scope, by } => {
-                fields.text("scope", scope).text("by", by)
+            Self::MaintenanceDeactivated { scope, by } => fields.text("scope", scope).text("by", by),
+            Self::EmergencyActivated { scope, by, reason } => {
+                fields.text("scope", scope).text("by", by).text("reason", reason)
             }
-            Self::EmergencyActivated { scope, by, reason } => fields
-                .text("scope", scope)
-                .text("by", by)
-                .text("reason", reason),
-            Self::OperationBlocked { route, count } => {
-                fields.text("route", route).number("count", *count as i64)
+            Self::OperationBlocked { route, count } => fields.text("route", route).number("count", *count as i64),
+            Self::MaintenanceScheduled { window, start, end, reason } => {
+                fields.text("window", window).text("start", start).text("end", end).text("reason", reason)
             }
-            Self::MaintenanceScheduled {
-                window,
-                start,
-                end,
-                reason,
-            } => fields
-                .text("window", window)
-                .text("start", start)
-                .text("end", end)
-                .text("reason", reason),
-            Self::BreakerChanged {
-                upstream, reason, ..
-            } => fields.text("upstream", upstream).text("reason", reason),
-            Self::EndpointEjected {
-                upstream,
-                endpoint,
-                reason,
-            } => fields
-                .text("upstream", upstream)
-                .text("endpoint", endpoint)
-                .text("reason", reason),
+            Self::BreakerChanged { upstream, reason, .. } => fields.text("upstream", upstream).text("reason", reason),
+            Self::EndpointEjected { upstream, endpoint, reason } => {
+                fields.text("upstream", upstream).text("endpoint", endpoint).text("reason", reason)
+            }
             Self::EndpointRestored { upstream, endpoint } => {
                 fields.text("upstream", upstream).text("endpoint", endpoint)
             }
-            Self::HealthChanged { from, to, check } => fields
-                .text("from", from.as_str())
-                .text("to", to.as_str())
-                .text("check", check),
-            Self::ConfigurationReloaded {
-                generation,
-                changes,
-            } => fields
-                .number("generation", *generation as i64)
-                .text("changes", changes),
-            Self::ConfigurationRejected { generation, error } => fields
-                .number("generation", *generation as i64)
-                .text("error", error),
-            Self::CertificateReloaded { domain, until } => {
-                fields.text("domain", domain).text("until", until)
+            Self::HealthChanged { from, to, check } => {
+                fields.text("from", from.as_str()).text("to", to.as_str()).text("check", check)
             }
-            Self::CertificateRejected { domain, error } => {
-                fields.text("domain", domain).text("error", error)
+            Self::ConfigurationReloaded { generation, changes } => {
+                fields.number("generation", *generation as i64).text("changes", changes)
             }
-            Self::CertificateExpiring {
-                domain,
-                until,
-                days_left,
-            } => fields
-                .text("domain", domain)
-                .text("until", until)
-                .number("days_left", *days_left),
-            Self::RateLimited {
-                route,
-                limit,
-                count,
-            } => fields
-                .text("route", route)
-                .text("limit", limit)
-                .number("count", *count as i64),
-            Self::Blocked {
-                client,
-                route,
-                reason,
-            } => fields
-                .text("client", &client.to_string())
-                .text("route", route)
-                .text("reason", reason),
+            Self::ConfigurationRejected { generation, error } => {
+                fields.number("generation", *generation as i64).text("error", error)
+            }
+            Self::CertificateReloaded { domain, until } => fields.text("domain", domain).text("until", until),
+            Self::CertificateRejected { domain, error } => fields.text("domain", domain).text("error", error),
+            Self::CertificateExpiring { domain, until, days_left } => {
+                fields.text("domain", domain).text("until", until).number("days_left", *days_left)
+            }
+            Self::RateLimited { route, limit, count } => {
+                fields.text("route", route).text("limit", limit).number("count", *count as i64)
+            }
+            Self::Blocked { client, route, reason } => {
+                fields.text("client", &client.to_string()).text("route", route).text("reason", reason)
+            }
             Self::Unauthorized { client, path } => {
                 let client = client.map_or_else(|| "unix:".to_owned(), |ip| ip.to_string());
                 fields.text("client", &client).text("path", path)

@@ -28,12 +28,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut parts = Parts::default();
         event.record(&mut parts);
         let metadata = event.metadata();
@@ -53,19 +48,13 @@ where
 
 pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `2026-11-22T22:02:20.123Z`
 pub(super) fn rfc3339(unix_ms: u64) -> String {
     let mut stamp = Stamp::in_zone(TimeZone::UTC);
-    stamp
-        .rfc3339(unix_ms)
-        .iter()
-        .map(|&byte| byte as char)
-        .collect()
+    stamp.rfc3339(unix_ms).iter().map(|&byte| byte as char).collect()
 }
 
 /// A line taken apart.
@@ -113,11 +102,7 @@ impl Parts {
 
 /// `{"time":…,"level":…,"message":…`, without the closing brace.
 pub(super) fn json_head(unix_ms: u64, level: &str, message: &str) -> String {
-    format!(
-        "{{\"time\":\"{}\",\"level\":\"{level}\",\"message\":\"{}\"",
-        rfc3339(unix_ms),
-        escaped(message)
-    )
+    format!("{{\"time\":\"{}\",\"level\":\"{level}\",\"message\":\"{}\"", rfc3339(unix_ms), escaped(message))
 }
 
 /// `,"name":value` for each.
@@ -211,10 +196,7 @@ mod tests {
     #[test]
     fn colour_is_on_the_level_only() {
         let line = parts().text(AT, &Level::WARN, true);
-        assert!(
-            line.contains("Z \x1b[33mWARN\x1b[0m Maintenance"),
-            "{line:?}"
-        );
+        assert!(line.contains("Z \x1b[33mWARN\x1b[0m Maintenance"), "{line:?}");
     }
 
     #[test]

@@ -57,10 +57,7 @@ impl Default for EventLog {
 
 impl EventLog {
     pub fn new() -> Self {
-        Self {
-            recent: Mutex::default(),
-            listeners: broadcast::Sender::new(BEHIND_MAX),
-        }
+        Self { recent: Mutex::default(), listeners: broadcast::Sender::new(BEHIND_MAX) }
     }
 
     /// Logs `event`, keeps it and tells the listeners.
@@ -68,11 +65,7 @@ impl EventLog {
         event.log();
         let mut recent = self.lock();
         recent.last_id += 1;
-        let record = Arc::new(Record {
-            id: recent.last_id,
-            unix_ms: format::unix_ms(),
-            event,
-        });
+        let record = Arc::new(Record { id: recent.last_id, unix_ms: format::unix_ms(), event });
         if recent.records.len() == RECENT {
             recent.records.pop_front();
         }
@@ -155,10 +148,7 @@ mod tests {
     use super::*;
 
     fn blocked(count: u64) -> Event {
-        Event::OperationBlocked {
-            route: "api".to_owned(),
-            count,
-        }
+        Event::OperationBlocked { route: "api".to_owned(), count }
     }
 
     #[test]
@@ -187,10 +177,7 @@ mod tests {
     #[test]
     fn a_record_is_one_json_object() {
         let log = EventLog::new();
-        log.emit(Event::ConfigurationRejected {
-            generation: 3,
-            error: "line 1\nline 2".to_owned(),
-        });
+        log.emit(Event::ConfigurationRejected { generation: 3, error: "line 1\nline 2".to_owned() });
         let json = log.recent()[0].to_json();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["id"], 1);

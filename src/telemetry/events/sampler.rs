@@ -24,13 +24,8 @@ const NEVER: u64 = u64::MAX;
 
 impl Sampler {
     pub fn new(routes: usize) -> Self {
-        let counter = || Counter {
-            told: AtomicU64::new(NEVER),
-            untold: AtomicU64::new(0),
-        };
-        Self {
-            routes: std::iter::repeat_with(counter).take(routes).collect(),
-        }
+        let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0) };
+        Self { routes: std::iter::repeat_with(counter).take(routes).collect() }
     }
 
     /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
@@ -61,9 +56,7 @@ impl Counter {
         if told == now {
             return None;
         }
-        self.told
-            .compare_exchange(told, now, Relaxed, Relaxed)
-            .ok()?;
+        self.told.compare_exchange(told, now, Relaxed, Relaxed).ok()?;
         // Another thread's line may have taken this hit with its own between the two steps.
         Some(self.untold.swap(0, Relaxed)).filter(|&count| count > 0)
     }

@@ -35,15 +35,8 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogHandle, InitError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = format == LogFormat::Text && !no_color && io::stderr().is_terminal();
-    let lines = fmt::layer()
-        .event_format(Layout(format))
-        .with_ansi(colour)
-        .with_writer(io::stderr);
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .try_init()
-        .map_err(InitError::Twice)?;
+    let lines = fmt::layer().event_format(Layout(format)).with_ansi(colour).with_writer(io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(InitError::Twice)?;
     Ok(LogHandle(handle))
 }
 
@@ -58,8 +51,5 @@ impl LogHandle {
 }
 
 fn parse(level: &str) -> Result<EnvFilter, InitError> {
-    EnvFilter::try_new(level).map_err(|source| InitError::Level {
-        level: level.to_owned(),
-        source,
-    })
+    EnvFilter::try_new(level).map_err(|source| InitError::Level { level: level.to_owned(), source })
 }

@@ -27,10 +27,7 @@ impl Write for Captured {
 fn captured(format: LogFormat, run: impl FnOnce()) -> Vec<String> {
     let captured = Captured::default();
     let writer = captured.clone();
-    let lines = fmt::layer()
-        .event_format(Layout(format))
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
+    let lines = fmt::layer().event_format(Layout(format)).with_ansi(false).with_writer(move || writer.clone());
     tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), run);
     let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     text.lines().map(str::to_owned).collect()
@@ -41,138 +38,36 @@ fn text() -> String {
 }
 
 fn one_of_each() -> Vec<(Event, &'static str)> {
-    let breaker = |to| Event::BreakerChanged {
-        upstream: text(),
-        to,
-        reason: text(),
-    };
+    let breaker = |to| Event::BreakerChanged { upstream: text(), to, reason: text() };
     vec![
         (
-            Event::MaintenanceActivated {
-                scope: text(),
-                mode: text(),
-                by: text(),
-                reason: text(),
-                until: text(),
-            },
+            Event::MaintenanceActivated { scope: text(), mode: text(), by: text(), reason: text(), until: text() },
             "Maintenance mode activated",
         ),
+        (Event::MaintenanceDeactivated { scope: text(), by: text() }, "Maintenance mode deactivated"),
+        (Event::EmergencyActivated { scope: text(), by: text(), reason: text() }, "Emergency maintenance activated"),
+        (Event::OperationBlocked { route: text(), count: 2 }, "Operation blocked"),
         (
-            Event::MaintenanceDeactivated {
-                scope: text(),
-                by: text(),
-            },
-            "Maintenance mode deactivated",
-        ),
-        (
-            Event::EmergencyActivated {
-                scope: text(),
-                by: text(),
-                reason: text(),
-            },
-            "Emergency maintenance activated",
-        ),
-        (
-            Event::OperationBlocked {
-                route: text(),
-                count: 2,
-            },
-            "Operation blocked",
-        ),
-        (
-            Event::MaintenanceScheduled {
-                window: text(),
-                start: text(),
-                end: text(),
-                reason: text(),
-            },
+            Event::MaintenanceScheduled { window: text(), start: text(), end: text(), reason: text() },
             "Maintenance scheduled",
         ),
         (breaker(BreakerState::Open), "Circuit breaker opened"),
         (breaker(BreakerState::HalfOpen), "Circuit breaker half-open"),
         (breaker(BreakerState::Closed), "Circuit breaker closed"),
+        (Event::EndpointEjected { upstream: text(), endpoint: text(), reason: text() }, "Endpoint ejected"),
+        (Event::EndpointRestored { upstream: text(), endpoint: text() }, "Endpoint restored"),
         (
-            Event::EndpointEjected {
-                upstream: text(),
-                endpoint: text(),
-                reason: text(),
-            },
-            "Endpoint ejected",
-        ),
-        (
-            Event::EndpointRestored {
-                upstream: text(),
-                endpoint: text(),
-            },
-            "Endpoint restored",
-        ),
-        (
-            Event::HealthChanged {
-                from: HealthStatus::Healthy,
-                to: HealthStatus::Unhealthy,
-                check: text(),
-            },
+            Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text() },
             "Health changed",
         ),
-        (
-            Event::ConfigurationReloaded {
-                generation: 2,
-                changes: text(),
-            },
-            "Configuration reloaded",
-        ),
-        (
-            Event::ConfigurationRejected {
-                generation: 2,
-                error: text(),
-            },
-            "Configuration rejected",
-        ),
-        (
-            Event::CertificateReloaded {
-                domain: text(),
-                until: text(),
-            },
-            "Certificate reloaded",
-        ),
-        (
-            Event::CertificateRejected {
-                domain: text(),
-                error: text(),
-            },
-            "Certificate rejected",
-        ),
-        (
-            Event::CertificateExpiring {
-                domain: text(),
-                until: text(),
-                days_left: -1,
-            },
-            "Certificate expiring",
-        ),
-        (
-            Event::RateLimited {
-                route: text(),
-                limit: text(),
-                count: 2,
-            },
-            "RATE_LIMITED",
-        ),
-        (
-            Event::Blocked {
-                client: "2001:db8::1".parse().unwrap(),
-                route: text(),
-                reason: text(),
-            },
-            "BLOCKED",
-        ),
-        (
-            Event::Unauthorized {
-                client: None,
-                path: text(),
-            },
-            "UNAUTHORIZED",
-        ),
+        (Event::ConfigurationReloaded { generation: 2, changes: text() }, "Configuration reloaded"),
+        (Event::ConfigurationRejected { generation: 2, error: text() }, "Configuration rejected"),
+        (Event::CertificateReloaded { domain: text(), until: text() }, "Certificate reloaded"),
+        (Event::CertificateRejected { domain: text(), error: text() }, "Certificate rejected"),
+        (Event::CertificateExpiring { domain: text(), until: text(), days_left: -1 }, "Certificate expiring"),
+        (Event::RateLimited { route: text(), limit: text(), count: 2 }, "RATE_LIMITED"),
+        (Event::Blocked { client: "2001:db8::1".parse().unwrap(), route: text(), reason: text() }, "BLOCKED"),
+        (Event::Unauthorized { client: None, path: text() }, "UNAUTHORIZED"),
     ]
 }
 
@@ -186,10 +81,7 @@ fn every_event_is_one_line_with_its_exact_message_and_all_its_fields() {
         let rest = rest.strip_prefix(level).unwrap().strip_prefix(' ').unwrap();
         let rest = rest.strip_prefix(message).expect(message);
         for (name, _) in &fields {
-            assert!(
-                rest.contains(&format!(" {name}=")),
-                "{message}: {name} in {rest}"
-            );
+            assert!(rest.contains(&format!(" {name}=")), "{message}: {name} in {rest}");
         }
         assert_eq!(rest.matches('=').count(), fields.len(), "{rest}");
     }
@@ -234,10 +126,7 @@ fn ordinary_lines_keep_their_errors_causes_and_foreign_modules() {
         tracing::warn!(target: "hyper::proto", error, "odd\nmessage");
     });
     let line = lines[0].split_once(' ').unwrap().1;
-    assert_eq!(
-        line,
-        r#"WARN odd\nmessage error="outer: inner \u001b[2J" module=hyper::proto"#
-    );
+    assert_eq!(line, r#"WARN odd\nmessage error="outer: inner \u001b[2J" module=hyper::proto"#);
 }
 
 #[test]

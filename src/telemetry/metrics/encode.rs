@@ -107,9 +107,7 @@ impl Page<'_> {
             let buckets = bounds.iter().copied().zip(reading.buckets);
             let buckets: Vec<(f64, u64)> = buckets.collect();
             let sum = reading.sum_nanos as f64 / 1e9;
-            family
-                .encode_family(&[label])?
-                .encode_histogram::<NoLabelSet>(sum, reading.count(), &buckets, None)?;
+            family.encode_family(&[label])?.encode_histogram::<NoLabelSet>(sum, reading.count(), &buckets, None)?;
         }
         Ok(())
     }
@@ -122,31 +120,23 @@ fn routes(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     page.counter(
         "flagstone_requests_total",
         "Requests finished, by the status the client got",
-        codes
-            .iter()
-            .map(|(route, code, count)| ([("route", *route), ("code", code.as_str())], *count)),
+        codes.iter().map(|(route, code, count)| ([("route", *route), ("code", code.as_str())], *count)),
     )?;
     page.histogram(
         "flagstone_request_duration_seconds",
         "From the first byte of the request to the last byte of the answer",
-        routes
-            .iter()
-            .map(|(name, r)| (("route", name.as_str()), r.duration())),
+        routes.iter().map(|(name, r)| (("route", name.as_str()), r.duration())),
     )?;
     page.gauge(
         "flagstone_in_flight",
         "Requests being served",
-        routes
-            .iter()
-            .map(|(name, r)| ([("route", name.as_str())], r.in_flight())),
+        routes.iter().map(|(name, r)| ([("route", name.as_str())], r.in_flight())),
     )?;
     let listeners = inner.listeners.all();
     page.gauge(
         "flagstone_connections",
         "Downstream connections open",
-        listeners
-            .iter()
-            .map(|(name, l)| ([("listener", name.as_str())], l.connections())),
+        listeners.iter().map(|(name, l)| ([("listener", name.as_str())], l.connections())),
     )?;
     let limits = inner.limits.all();
     page.counter(
@@ -174,56 +164,37 @@ fn upstreams(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     page.histogram(
         "flagstone_upstream_duration_seconds",
         "From sending the request upstream to its response head",
-        upstreams
-            .iter()
-            .map(|(name, u)| (("upstream", name.as_str()), u.duration())),
+        upstreams.iter().map(|(name, u)| (("upstream", name.as_str()), u.duration())),
     )?;
     page.counter(
         "flagstone_retries_total",
         "Further tries after a failed one",
-        upstreams
-            .iter()
-            .map(|(name, u)| ([("upstream", name.as_str())], u.retry_count())),
+        upstreams.iter().map(|(name, u)| ([("upstream", name.as_str())], u.retry_count())),
     )?;
     page.gauge(
         "flagstone_breaker_state",
         "0 closed, 1 half-open, 2 open",
-        upstreams
-            .iter()
-            .map(|(name, u)| ([("upstream", name.as_str())], u.breaker_number())),
+        upstreams.iter().map(|(name, u)| ([("upstream", name.as_str())], u.breaker_number())),
     )?;
     page.counter(
         "flagstone_breaker_transitions_total",
         "Changes of the circuit breaker, by the state reached",
         upstreams.iter().flat_map(|(name, u)| {
-            BreakerState::ALL.map(|to| {
-                (
-                    [("upstream", name.as_str()), ("to", to.as_str())],
-                    u.transitions(to),
-                )
-            })
+            BreakerState::ALL.map(|to| ([("upstream", name.as_str()), ("to", to.as_str())], u.transitions(to)))
         }),
     )?;
     page.counter(
         "flagstone_breaker_rejected_total",
         "Requests the circuit breaker turned away",
-        upstreams
-            .iter()
-            .map(|(name, u)| ([("upstream", name.as_str())], u.rejected_count())),
+        upstreams.iter().map(|(name, u)| ([("upstream", name.as_str())], u.rejected_count())),
     )?;
-    let endpoints: Vec<_> = upstreams
-        .iter()
-        .map(|(name, u)| (name, u.endpoints()))
-        .collect();
+    let endpoints: Vec<_> = upstreams.iter().map(|(name, u)| (name, u.endpoints())).collect();
     page.gauge(
         "flagstone_endpoint_healthy",
         "1 when the endpoint may get requests",
         endpoints.iter().flat_map(|(upstream, endpoints)| {
             endpoints.iter().map(|(endpoint, healthy)| {
-                let labels = [
-                    ("upstream", upstream.as_str()),
-                    ("endpoint", endpoint.as_str()),
-                ];
+                let labels = [("upstream", upstream.as_str()), ("endpoint", endpoint.as_str())];
                 (labels, u64::from(*healthy))
             })
         }),
@@ -235,33 +206,25 @@ fn maintenance(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     page.gauge(
         "flagstone_maintenance_active",
         "1 while maintenance is on",
-        scopes
-            .iter()
-            .map(|(name, s)| ([("scope", name.as_str())], u64::from(s.is_active()))),
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], u64::from(s.is_active()))),
     )?;
     page.counter(
         "flagstone_maintenance_blocked_total",
         "Requests answered by maintenance",
-        scopes
-            .iter()
-            .map(|(name, s)| ([("scope", name.as_str())], s.blocked_count())),
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.blocked_count())),
     )?;
     let windows = inner.windows.all();
-    let runs = windows
-        .iter()
-        .filter_map(|(name, window)| Some((name.as_str(), window.last()?)));
+    let runs = windows.iter().filter_map(|(name, window)| Some((name.as_str(), window.last()?)));
     let runs: Vec<_> = runs.collect();
     page.gauge(
         "flagstone_maintenance_last_run_timestamp_seconds",
         "When the window last began",
-        runs.iter()
-            .map(|&(name, (began, _))| ([("window", name)], began)),
+        runs.iter().map(|&(name, (began, _))| ([("window", name)], began)),
     )?;
     page.gauge(
         "flagstone_maintenance_duration_seconds",
         "How long the window's last run took",
-        runs.iter()
-            .map(|&(name, (_, took))| ([("window", name)], took.as_secs_f64())),
+        runs.iter().map(|&(name, (_, took))| ([("window", name)], took.as_secs_f64())),
     )
 }
 
@@ -290,15 +253,9 @@ fn single(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     page.gauge(
         "flagstone_certificate_expiry_timestamp_seconds",
         "When the certificate expires",
-        certificates
-            .iter()
-            .map(|(domain, &expiry)| ([("domain", domain.as_str())], expiry)),
+        certificates.iter().map(|(domain, &expiry)| ([("domain", domain.as_str())], expiry)),
     )?;
-    page.gauge(
-        "flagstone_build_info",
-        "Always 1",
-        [([("version", env!("CARGO_PKG_VERSION"))], 1u64)],
-    )
+    page.gauge("flagstone_build_info", "Always 1", [([("version", env!("CARGO_PKG_VERSION"))], 1u64)])
 }
 
 /// The names and units every Prometheus client library uses.
@@ -310,36 +267,16 @@ fn process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
         [([], process.cpu_seconds)],
     )?;
     let gauges = [
-        (
-            "process_resident_memory_bytes",
-            "Memory in use",
-            process.resident_bytes,
-        ),
-        (
-            "process_virtual_memory_bytes",
-            "Address space in use",
-            process.virtual_bytes,
-        ),
-        (
-            "process_open_fds",
-            "File descriptors open",
-            process.open_fds,
-        ),
-        (
-            "process_max_fds",
-            "File descriptors allowed",
-            process.max_fds,
-        ),
+        ("process_resident_memory_bytes", "Memory in use", process.resident_bytes),
+        ("process_virtual_memory_bytes", "Address space in use", process.virtual_bytes),
+        ("process_open_fds", "File descriptors open", process.open_fds),
+        ("process_max_fds", "File descriptors allowed", process.max_fds),
         ("process_threads", "Threads", process.threads),
     ];
     for (name, help, value) in gauges {
         page.gauge(name, help, value.map(|value| ([], value)))?;
     }
-    page.gauge(
-        "process_start_time_seconds",
-        "When the process began",
-        process.start_time.map(|value| ([], value)),
-    )
+    page.gauge("process_start_time_seconds", "When the process began", process.start_time.map(|value| ([], value)))
 }
 
 #[cfg(test)]

@@ -86,10 +86,7 @@ impl UpstreamMetrics {
     /// The handle of an endpoint, healthy when new. `name` must come from the configuration: a name that
     /// resolves to many addresses is one endpoint here.
     pub fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         match endpoints.get(name) {
             Some(endpoint) => Arc::clone(endpoint),
             None => Arc::clone(endpoints.entry(name.to_owned()).or_default()),
@@ -98,21 +95,13 @@ impl UpstreamMetrics {
 
     /// Forgets the endpoints whose name `keep` denies.
     pub fn retain_endpoints(&self, mut keep: impl FnMut(&str) -> bool) {
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|name, _| keep(name));
     }
 
     pub(super) fn endpoints(&self) -> Vec<(String, bool)> {
-        let endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let row = |(name, endpoint): (&String, &Arc<EndpointMetrics>)| {
-            (name.clone(), endpoint.is_healthy())
-        };
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |(name, endpoint): (&String, &Arc<EndpointMetrics>)| (name.clone(), endpoint.is_healthy());
         endpoints.iter().map(row).collect()
     }
 
@@ -204,11 +193,7 @@ impl LimitMetrics {
 
     /// Counts a request over the limit; `enforced` is false where the limit only watches.
     pub fn limited(&self, enforced: bool) {
-        let counter = if enforced {
-            &self.limited
-        } else {
-            &self.shadowed
-        };
+        let counter = if enforced { &self.limited } else { &self.shadowed };
         counter.fetch_add(1, Relaxed);
     }
 
@@ -219,11 +204,7 @@ impl LimitMetrics {
 
     /// Requests over the limit so far, refused (`enforced`) or only counted.
     pub fn limited_count(&self, enforced: bool) -> u64 {
-        let counter = if enforced {
-            &self.limited
-        } else {
-            &self.shadowed
-        };
+        let counter = if enforced { &self.limited } else { &self.shadowed };
         counter.load(Relaxed)
     }
 }

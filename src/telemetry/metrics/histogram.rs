@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// Upper bounds of the scraped buckets in microseconds, inclusive: 0.5 ms to 60 s.
 pub const BOUNDS_MICROS: [u32; 16] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000,
 ];
 
 /// The buckets above, and the one without a bound.
@@ -58,10 +58,7 @@ impl Reading {
 fn bucket(duration: Duration) -> usize {
     // Rounded up, so that a duration above a bound by a nanosecond is above it.
     let micros = u32::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
-    BOUNDS_MICROS
-        .iter()
-        .filter(|&&bound| micros > bound)
-        .count()
+    BOUNDS_MICROS.iter().filter(|&&bound| micros > bound).count()
 }
 
 /// Sub-buckets per power of two: a value is known to one part in eight, read in the middle to one in sixteen.
@@ -167,10 +164,7 @@ mod tests {
             last = index;
             if micros > 0 && micros < 1 << OCTAVES {
                 let error = fine_middle_ms(index) * 1000.0 / micros as f64;
-                assert!(
-                    (0.93..=1.07).contains(&error) || micros < 16,
-                    "{micros}: {error}"
-                );
+                assert!((0.93..=1.07).contains(&error) || micros < 16, "{micros}: {error}");
             }
         }
         assert_eq!(fine_bucket(Duration::MAX), FINE - 1);

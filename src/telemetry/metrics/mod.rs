@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::encode::CONTENT_TYPE;
 pub use self::handles::{
-    BreakerState, EndpointMetrics, LimitMetrics, ListenerMetrics, MaintenanceMetrics,
-    OpenConnection, UpstreamMetrics, WindowMetrics,
+    BreakerState, EndpointMetrics, LimitMetrics, ListenerMetrics, MaintenanceMetrics, OpenConnection, UpstreamMetrics,
+    WindowMetrics,
 };
 pub use self::histogram::BOUNDS_MICROS;
 use self::histogram::FINE;
@@ -99,9 +99,7 @@ impl Metrics {
     /// The counters of a route, made when the name is new. [`NO_ROUTE`] is a route like any other.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let inner = &self.0;
-        inner
-            .routes
-            .handle(name, || RouteMetrics::new(&inner.traffic))
+        inner.routes.handle(name, || RouteMetrics::new(&inner.traffic))
     }
 
     /// The counters of an upstream, made when the name is new.
@@ -159,23 +157,13 @@ impl Metrics {
     pub fn retain(&self, config: &Config) {
         let inner = &self.0;
         let is_route = |name: &str| config.routes.iter().any(|route| route.name == name);
-        inner
-            .routes
-            .retain(|name| name == NO_ROUTE || is_route(name));
-        inner
-            .scopes
-            .retain(|name| name == GLOBAL_SCOPE || is_route(name));
-        inner
-            .upstreams
-            .retain(|name| config.upstreams.contains_key(name));
+        inner.routes.retain(|name| name == NO_ROUTE || is_route(name));
+        inner.scopes.retain(|name| name == GLOBAL_SCOPE || is_route(name));
+        inner.upstreams.retain(|name| config.upstreams.contains_key(name));
         inner.limits.retain(|name| config.limits.contains_key(name));
-        inner
-            .listeners
-            .retain(|name| config.listeners.iter().any(|l| l.name == name));
+        inner.listeners.retain(|name| config.listeners.iter().any(|l| l.name == name));
         let windows = &config.maintenance.windows;
-        inner
-            .windows
-            .retain(|name| windows.iter().any(|w| w.name == name));
+        inner.windows.retain(|name| windows.iter().any(|w| w.name == name));
     }
 
     /// Requests being served now.
@@ -186,10 +174,7 @@ impl Metrics {
     /// Downstream connections open now, over all listeners.
     pub fn active_connections(&self) -> i64 {
         let listeners = self.0.listeners.all();
-        listeners
-            .iter()
-            .map(|(_, listener)| listener.connections())
-            .sum()
+        listeners.iter().map(|(_, listener)| listener.connections()).sum()
     }
 
     /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.
@@ -214,17 +199,9 @@ impl Metrics {
     }
 
     fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            durations: [0; FINE],
-            errors: 0,
-            in_flight: 0,
-        };
+        let mut totals = Totals { durations: [0; FINE], errors: 0, in_flight: 0 };
         for traffic in &self.0.traffic {
-            traffic.add_to(
-                &mut totals.durations,
-                &mut totals.errors,
-                &mut totals.in_flight,
-            );
+            traffic.add_to(&mut totals.durations, &mut totals.errors, &mut totals.in_flight);
         }
         totals
     }
@@ -245,11 +222,7 @@ impl<T> Family<T> {
         let mut handles = lock(&self.0);
         match handles.get(name) {
             Some(handle) => Arc::clone(handle),
-            None => Arc::clone(
-                handles
-                    .entry(name.to_owned())
-                    .or_insert_with(|| Arc::new(new())),
-            ),
+            None => Arc::clone(handles.entry(name.to_owned()).or_insert_with(|| Arc::new(new()))),
         }
     }
 
@@ -260,10 +233,7 @@ impl<T> Family<T> {
     /// All of them, in the order of their names.
     fn all(&self) -> Vec<(String, Arc<T>)> {
         let handles = lock(&self.0);
-        handles
-            .iter()
-            .map(|(name, handle)| (name.clone(), Arc::clone(handle)))
-            .collect()
+        handles.iter().map(|(name, handle)| (name.clone(), Arc::clone(handle))).collect()
     }
 }
 

@@ -12,10 +12,9 @@ use super::histogram::{FINE, Fine, Histogram, Reading};
 
 /// Statuses that have a counter in every shard; the others share one table per route, made when first needed.
 const COMMON: [u16; 62] = [
-    100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304,
-    305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415,
-    416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504,
-    505, 507, 508, 510, 511,
+    100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400,
+    401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,
+    426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 508, 510, 511,
 ];
 
 /// Statuses counted under their own number. Anything else is counted as 599.
@@ -81,9 +80,7 @@ impl RouteMetrics {
                 traffic: Arc::clone(traffic),
             })
         };
-        Self {
-            shards: traffic.iter().map(shard).collect(),
-        }
+        Self { shards: traffic.iter().map(shard).collect() }
     }
 
     /// Counts a request as in flight until the guard is dropped. Workers beyond those announced share shards.
@@ -152,11 +149,7 @@ impl Drop for InFlight {
 
 impl Shard {
     fn count(&self, status: u16) {
-        let status = if (FIRST..=LAST).contains(&status) {
-            status
-        } else {
-            LAST
-        };
+        let status = if (FIRST..=LAST).contains(&status) { status } else { LAST };
         let index = usize::from(status - FIRST);
         match SLOT[index] {
             RARE => {
@@ -171,12 +164,7 @@ impl Shard {
 }
 
 impl Traffic {
-    pub(super) fn add_to(
-        &self,
-        durations: &mut [u64; FINE],
-        errors: &mut u64,
-        in_flight: &mut i64,
-    ) {
+    pub(super) fn add_to(&self, durations: &mut [u64; FINE], errors: &mut u64, in_flight: &mut i64) {
         self.duration.add_to(durations);
         *errors += self.errors.load(Relaxed);
         *in_flight += self.in_flight.load(Relaxed);
@@ -199,10 +187,7 @@ mod tests {
             let request = route.begin(usize::from(status));
             request.finish(status, Duration::ZERO);
         }
-        assert_eq!(
-            route.statuses(),
-            (FIRST..=LAST).map(|s| (s, 1)).collect::<Vec<_>>()
-        );
+        assert_eq!(route.statuses(), (FIRST..=LAST).map(|s| (s, 1)).collect::<Vec<_>>());
         assert_eq!(route.finished(), 500);
     }
 

@@ -60,11 +60,7 @@ pub(super) struct Window {
 impl Window {
     /// Takes the totals at the end of a second.
     pub(super) fn tick(&mut self, unix_seconds: u64, now: Totals) {
-        let zero = || Totals {
-            durations: [0; FINE],
-            errors: 0,
-            in_flight: 0,
-        };
+        let zero = || Totals { durations: [0; FINE], errors: 0, in_flight: 0 };
         let before = self.before.take().unwrap_or_else(|| Box::new(zero()));
         let mut counts = [0; FINE];
         for (index, count) in counts.iter_mut().enumerate() {
@@ -72,10 +68,7 @@ impl Window {
         }
         let errors = now.errors.saturating_sub(before.errors);
         let mut step = if self.minute.len() == MINUTE {
-            self.minute
-                .pop_front()
-                .expect("a full minute has a front")
-                .0
+            self.minute.pop_front().expect("a full minute has a front").0
         } else {
             Box::new([0; FINE])
         };
@@ -130,11 +123,7 @@ mod tests {
     fn totals(requests: u64, errors: u64) -> Totals {
         let mut durations = [0; FINE];
         durations[50] = requests;
-        Totals {
-            durations,
-            errors,
-            in_flight: 3,
-        }
+        Totals { durations, errors, in_flight: 3 }
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SignatureAlgorithm,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -38,9 +37,7 @@ pub struct Leaf {
 impl Ca {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Flagstone test CA");
+        params.distinguished_name.push(DnType::CommonName, "Flagstone test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca = CertifiedIssuer::self_signed(params, key(Algorithm::Ecdsa));
@@ -64,36 +61,23 @@ impl Ca {
     /// One whose key belongs to another certificate.
     pub fn mismatched(&self, names: &[&str]) -> Leaf {
         let key_pem = key(Algorithm::Ecdsa).serialize_pem();
-        Leaf {
-            key_pem,
-            ..self.leaf(names)
-        }
+        Leaf { key_pem, ..self.leaf(names) }
     }
 
     /// One with any key, whose validity ends in so many days (negative: ago). It began 100 days before that end or
     /// yesterday, whichever is earlier.
     pub fn leaf_with(&self, names: &[&str], algorithm: Algorithm, days_left: i32) -> Leaf {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params =
-            CertificateParams::new(names.clone()).expect("names that fit a certificate");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, names.first().map_or("", String::as_str));
+        let mut params = CertificateParams::new(names.clone()).expect("names that fit a certificate");
+        params.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
         let now = SystemTime::now();
         let days = DAY * days_left.unsigned_abs();
-        let end = if days_left < 0 {
-            now - days
-        } else {
-            now + days
-        };
+        let end = if days_left < 0 { now - days } else { now + days };
         params.not_before = (end - DAY * 100).min(now - DAY).into();
         params.not_after = end.into();
         let key = key(algorithm);
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
-        Leaf {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-        }
+        Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
     }
 
     /// A client's configuration that trusts this CA and offers these protocols (`b"http/1.1"`).
@@ -110,15 +94,12 @@ impl Ca {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).expect("a CA certificate");
         let builder = ClientConfig::builder_with_provider(provider());
-        let builder = builder
-            .with_safe_default_protocol_versions()
-            .expect("protocol versions that go with the provider");
+        let builder =
+            builder.with_safe_default_protocol_versions().expect("protocol versions that go with the provider");
         let builder = builder.with_root_certificates(roots);
         let mut config = match own {
             None => builder.with_no_client_auth(),
-            Some(leaf) => builder
-                .with_client_auth_cert(leaf.chain(), leaf.key())
-                .expect("a certificate with its key"),
+            Some(leaf) => builder.with_client_auth_cert(leaf.chain(), leaf.key()).expect("a certificate with its key"),
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
@@ -135,12 +116,9 @@ impl Leaf {
     /// A server's configuration that shows this certificate.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider());
-        let builder = builder
-            .with_safe_default_protocol_versions()
-            .expect("protocol versions that go with the provider");
-        let config = builder
-            .with_no_client_auth()
-            .with_single_cert(self.chain(), self.key());
+        let builder =
+            builder.with_safe_default_protocol_versions().expect("protocol versions that go with the provider");
+        let config = builder.with_no_client_auth().with_single_cert(self.chain(), self.key());
         let mut config = config.expect("a certificate with its key");
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)

@@ -85,11 +85,7 @@ impl Client {
     }
 
     /// Connects over TLS; roots and ALPN are the configuration's (see `certs`), `name` is verified and sent as SNI.
-    pub async fn connect_tls(
-        address: SocketAddr,
-        name: &str,
-        config: Arc<ClientConfig>,
-    ) -> io::Result<Self> {
+    pub async fn connect_tls(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
         let stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
@@ -99,11 +95,7 @@ impl Client {
     }
 
     fn over(socket: Socket) -> Self {
-        Self {
-            socket,
-            buffer: Vec::new(),
-            deadline: DEADLINE,
-        }
+        Self { socket, buffer: Vec::new(), deadline: DEADLINE }
     }
 
     /// Waits this long for anything from now on.
@@ -128,12 +120,7 @@ impl Client {
     }
 
     /// Sends bytes in pieces with a pause after each: a slow client.
-    pub async fn send_slowly(
-        &mut self,
-        bytes: impl AsRef<[u8]>,
-        piece: usize,
-        pause: Duration,
-    ) -> io::Result<()> {
+    pub async fn send_slowly(&mut self, bytes: impl AsRef<[u8]>, piece: usize, pause: Duration) -> io::Result<()> {
         for piece in bytes.as_ref().chunks(piece) {
             self.send(piece).await?;
             tokio::time::sleep(pause).await;
@@ -143,10 +130,7 @@ impl Client {
 
     /// Sends a request without a body: `GET /path`, `Host: test`, and whatever `headers` holds (`"A: b\r\n"`).
     pub async fn request(&mut self, method: &str, path: &str, headers: &str) -> io::Result<()> {
-        self.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n"
-        ))
-        .await
+        self.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await
     }
 
     /// One `GET` and its response; the connection stays open for more.
@@ -158,8 +142,7 @@ impl Client {
     /// One `POST` with a body of known length, and its response.
     pub async fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> io::Result<RawResponse> {
         let body = body.as_ref();
-        self.request("POST", path, &format!("Content-Length: {}\r\n", body.len()))
-            .await?;
+        self.request("POST", path, &format!("Content-Length: {}\r\n", body.len())).await?;
         self.send(body).await?;
         self.read_response().await
     }
@@ -191,11 +174,7 @@ impl Client {
     /// Reads one 1xx response, to see that it came before anything else.
     pub async fn read_interim(&mut self) -> io::Result<u16> {
         let (_, status) = self.read_head().await?;
-        if (100..200).contains(&status) {
-            Ok(status)
-        } else {
-            Err(wire::invalid(format!("{status} instead of 1xx")))
-        }
+        if (100..200).contains(&status) { Ok(status) } else { Err(wire::invalid(format!("{status} instead of 1xx"))) }
     }
 
     /// Reads exactly so many bytes.
@@ -238,11 +217,7 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ending::Reset,
             Err(error) => return Err(error),
         };
-        if self.buffer.is_empty() {
-            Ok(ending)
-        } else {
-            Err(self.explain("an end", wire::invalid("bytes were left")))
-        }
+        if self.buffer.is_empty() { Ok(ending) } else { Err(self.explain("an end", wire::invalid("bytes were left"))) }
     }
 
     /// Succeeds when nothing comes and nothing ends for `quiet`.
@@ -279,13 +254,8 @@ impl Client {
             self.read_more().await?;
         };
         let line = Head::parse(&raw).line;
-        let status = line
-            .strip_prefix("HTTP/1.")
-            .and_then(|rest| rest.get(2..5))
-            .and_then(|code| code.parse().ok());
-        status
-            .map(|status| (raw, status))
-            .ok_or_else(|| wire::invalid(format!("no status line: {line:?}")))
+        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
+        status.map(|status| (raw, status)).ok_or_else(|| wire::invalid(format!("no status line: {line:?}")))
     }
 
     async fn read_body(
@@ -316,15 +286,7 @@ impl Client {
                 body
             }
         };
-        Ok(RawResponse {
-            status,
-            line: head.line,
-            headers: head.headers,
-            body,
-            trailers,
-            interim,
-            raw,
-        })
+        Ok(RawResponse { status, line: head.line, headers: head.headers, body, trailers, interim, raw })
     }
 
     /// Reads chunk by chunk, so that a long stream is looked at once and what follows it is left alone.
@@ -353,12 +315,7 @@ impl Client {
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        let read = within(
-            self.deadline,
-            "bytes",
-            self.socket.read_buf(&mut self.buffer),
-        )
-        .await;
+        let read = within(self.deadline, "bytes", self.socket.read_buf(&mut self.buffer)).await;
         match read {
             Ok(0) => Err(self.explain("bytes", io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
@@ -369,10 +326,7 @@ impl Client {
     fn explain(&self, awaited: &str, error: io::Error) -> io::Error {
         let had = &self.buffer[..self.buffer.len().min(2000)];
         let had = String::from_utf8_lossy(had);
-        io::Error::new(
-            error.kind(),
-            format!("waiting for {awaited}: {error}; not yet taken: {had:?}"),
-        )
+        io::Error::new(error.kind(), format!("waiting for {awaited}: {error}; not yet taken: {had:?}"))
     }
 }
 
@@ -383,16 +337,9 @@ pub async fn get(address: SocketAddr, path: &str) -> io::Result<RawResponse> {
     client.read_response().await
 }
 
-async fn within<T>(
-    deadline: Duration,
-    what: &str,
-    work: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
+async fn within<T>(deadline: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match tokio::time::timeout(deadline, work).await {
         Ok(done) => done,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no {what} within {deadline:?}"),
-        )),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no {what} within {deadline:?}"))),
     }
 }

@@ -15,12 +15,7 @@ pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Self {
-        Self(
-            tempfile::Builder::new()
-                .prefix("flagstone-test-")
-                .tempdir()
-                .expect("a temporary folder"),
-        )
+        Self(tempfile::Builder::new().prefix("flagstone-test-").tempdir().expect("a temporary folder"))
     }
 
     pub fn path(&self) -> &Path {
@@ -52,14 +47,7 @@ impl Folder {
     /// What `touch` does to a file that is not there.
     pub fn touch(&self, name: &str) -> PathBuf {
         let file = self.join(name);
-        done(
-            fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&file)
-                .map(drop),
-            &file,
-        );
+        done(fs::OpenOptions::new().create(true).append(true).open(&file).map(drop), &file);
         file
     }
 
@@ -90,14 +78,8 @@ impl Folder {
     /// Makes a named pipe.
     pub fn fifo(&self, name: &str) -> PathBuf {
         let pipe = self.join(name);
-        let (kind, mode) = (
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-        );
-        done(
-            rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).map_err(Into::into),
-            &pipe,
-        );
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        done(rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).map_err(Into::into), &pipe);
         pipe
     }
 
@@ -105,10 +87,7 @@ impl Folder {
     pub fn names(&self) -> Vec<String> {
         let entries = done(fs::read_dir(self.path()), self.path());
         let name = |name: &OsStr| name.to_string_lossy().into_owned();
-        let mut names: Vec<_> = entries
-            .flatten()
-            .map(|entry| name(&entry.file_name()))
-            .collect();
+        let mut names: Vec<_> = entries.flatten().map(|entry| name(&entry.file_name())).collect();
         names.sort();
         names
     }

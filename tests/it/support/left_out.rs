@@ -33,9 +33,7 @@ pub fn list() -> PathBuf {
 
 /// Cargo's target folder.
 pub fn target_dir() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("cargo's tmp folder is inside target")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's tmp folder is inside target")
 }
 
 /// Says and counts that the running test is left out.
@@ -46,16 +44,12 @@ pub fn note(reason: &dyn Display) {
     // Both runners name the thread of a test after it.
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    assert!(
-        std::env::var_os(STRICT).is_none_or(|value| value != "1"),
-        "{test} may not be left out here: {reason}"
-    );
+    assert!(std::env::var_os(STRICT).is_none_or(|value| value != "1"), "{test} may not be left out here: {reason}");
     eprintln!("SKIPPED (left out): {reason}");
     let reason = reason.to_string().replace('\n', " ");
     let line = format!("{test}: {reason}\n");
     let file = OpenOptions::new().create(true).append(true).open(list());
-    file.and_then(|mut file| file.write_all(line.as_bytes()))
-        .expect("to write the list of left-out tests");
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("to write the list of left-out tests");
 }
 
 /// A program on the `PATH`, or in Debian's folders for administrators.

@@ -106,19 +106,10 @@ impl Load {
 
     /// Sends until stopped.
     pub fn start(self) -> RunningLoad {
-        let (stop, sent, begun) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-            Instant::now(),
-        );
+        let (stop, sent, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Instant::now());
         let mut tasks = JoinSet::new();
         for _ in 0..self.tasks {
-            tasks.spawn(work(
-                self.clone(),
-                Arc::clone(&stop),
-                Arc::clone(&sent),
-                begun,
-            ));
+            tasks.spawn(work(self.clone(), Arc::clone(&stop), Arc::clone(&sent), begun));
         }
         RunningLoad { stop, sent, tasks }
     }
@@ -154,13 +145,7 @@ impl Report {
     #[track_caller]
     pub fn assert_clean(&self) {
         assert!(self.sent > 0, "nothing was sent");
-        assert!(
-            self.failed == 0,
-            "{} of {} requests failed: {:#?}",
-            self.failed,
-            self.sent,
-            self.failures
-        );
+        assert!(self.failed == 0, "{} of {} requests failed: {:#?}", self.failed, self.sent, self.failures);
     }
 
     fn add(&mut self, part: Self) {
@@ -178,11 +163,7 @@ impl Report {
     fn fail(&mut self, number: u64, after: Duration, what: String) {
         self.failed += 1;
         if self.failures.len() < FAILURES_TOLD {
-            self.failures.push(Failure {
-                number,
-                after,
-                what,
-            });
+            self.failures.push(Failure { number, after, what });
         }
     }
 }
@@ -204,11 +185,8 @@ async fn work(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>, begun: In
             Err(error) => report.fail(number, begun.elapsed(), error.to_string()),
         }
         report.slowest = report.slowest.max(asked.elapsed());
-        let pause = if kept.is_none() && !load.fresh_connections {
-            load.pause.max(PAUSE_AFTER_LOSS)
-        } else {
-            load.pause
-        };
+        let pause =
+            if kept.is_none() && !load.fresh_connections { load.pause.max(PAUSE_AFTER_LOSS) } else { load.pause };
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
@@ -216,31 +194,15 @@ async fn work(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>, begun: In
     report
 }
 
-async fn exchange(
-    load: &Load,
-    kept: &mut Option<Client>,
-    number: u64,
-) -> std::io::Result<RawResponse> {
+async fn exchange(load: &Load, kept: &mut Option<Client>, number: u64) -> std::io::Result<RawResponse> {
     let mut client = match kept.take() {
         Some(client) => client,
         None => Client::connect(load.address).await?,
     };
-    let connection = if load.fresh_connections {
-        "Connection: close\r\n"
-    } else {
-        ""
-    };
-    client
-        .request(
-            "GET",
-            &load.path,
-            &format!("X-Number: {number}\r\n{connection}"),
-        )
-        .await?;
+    let connection = if load.fresh_connections { "Connection: close\r\n" } else { "" };
+    client.request("GET", &load.path, &format!("X-Number: {number}\r\n{connection}")).await?;
     let response = client.read_response().await?;
-    let closes = response
-        .header("connection")
-        .is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let closes = response.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     if !load.fresh_connections && !closes {
         *kept = Some(client);
     }

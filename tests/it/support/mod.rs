@@ -11,15 +11,8 @@
 //! | `left_out`, `python` | parts that a machine may lack |
 //! | `wire`, `socket` | HTTP/1.1 as bytes; one type for every connection |
 
-#![allow(
-    dead_code,
-    unused_macros,
-    reason = "a toolbox: not every tool is in use at every time"
-)]
-#![allow(
-    unreachable_pub,
-    reason = "pub says here what a test may use; nothing leaves a test binary"
-)]
+#![allow(dead_code, unused_macros, reason = "a toolbox: not every tool is in use at every time")]
+#![allow(unreachable_pub, reason = "pub says here what a test may use; nothing leaves a test binary")]
 
 pub mod certs;
 pub mod client;

@@ -12,10 +12,7 @@ pub async fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool)
 
 /// The same for a question that takes an `.await`.
 #[must_use = "assert it"]
-pub async fn eventually_async(
-    deadline: Duration,
-    mut condition: impl AsyncFnMut() -> bool,
-) -> bool {
+pub async fn eventually_async(deadline: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
     loop {
         if condition().await {

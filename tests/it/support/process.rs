@@ -47,20 +47,11 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Self {
-        let command = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = captured(child.stdout.take());
         let stderr = captured(child.stderr.take());
-        Self {
-            child,
-            stdout,
-            stderr,
-        }
+        Self { child, stdout, stderr }
     }
 
     /// Runs a program to its end.
@@ -70,11 +61,7 @@ impl Process {
     pub async fn run(command: &mut Command) -> Ended {
         let mut process = Self::start(command);
         let status = process.wait(DEADLINE).await;
-        Ended {
-            status,
-            stdout: process.stdout(),
-            stderr: process.stderr(),
-        }
+        Ended { status, stdout: process.stdout(), stderr: process.stderr() }
     }
 
     pub fn id(&self) -> u32 {
@@ -96,10 +83,7 @@ impl Process {
     /// # Panics
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a process id");
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         // Until it is waited for, the id stays its own, so this cannot hit another process.
         kill_process(pid, signal).expect("a process to signal");
     }
@@ -115,12 +99,7 @@ impl Process {
     /// When it does not end in time.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let ended = eventually(deadline, || self.ended().is_some()).await;
-        assert!(
-            ended,
-            "process {} did not end within {deadline:?}; stderr: {}",
-            self.id(),
-            self.stderr()
-        );
+        assert!(ended, "process {} did not end within {deadline:?}; stderr: {}", self.id(), self.stderr());
         // The readers hold the other references and let go at the end of the output. A grandchild may keep it open.
         let outputs = [Arc::clone(&self.stdout), Arc::clone(&self.stderr)];
         let read = || outputs.iter().all(|output| Arc::strong_count(output) == 2);
@@ -133,8 +112,7 @@ impl Process {
     /// # Panics
     /// When none does in time or the process ends before.
     pub async fn stderr_line(&mut self, part: &str) -> String {
-        self.line(part, |line| line.contains(part), Self::stderr)
-            .await
+        self.line(part, |line| line.contains(part), Self::stderr).await
     }
 
     /// Waits until a line of stdout contains `part`, and returns the line.
@@ -142,37 +120,20 @@ impl Process {
     /// # Panics
     /// When none does in time or the process ends before.
     pub async fn stdout_line(&mut self, part: &str) -> String {
-        self.line(part, |line| line.contains(part), Self::stdout)
-            .await
+        self.line(part, |line| line.contains(part), Self::stdout).await
     }
 
     /// `what` names in the panic what `wanted` looks for.
-    async fn line(
-        &mut self,
-        what: &str,
-        wanted: impl Fn(&str) -> bool,
-        output: fn(&Self) -> String,
-    ) -> String {
+    async fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool, output: fn(&Self) -> String) -> String {
         let mut found = None;
         let done = eventually(DEADLINE, || {
             // Asked before looking, so that the last words of a process that ends are still seen.
             let ended = self.ended().is_some();
-            found = complete_lines(&output(self))
-                .find(|line| wanted(line))
-                .map(str::to_owned);
-            found.is_some()
-                || (ended
-                    && Arc::strong_count(&self.stderr) == 1
-                    && Arc::strong_count(&self.stdout) == 1)
+            found = complete_lines(&output(self)).find(|line| wanted(line)).map(str::to_owned);
+            found.is_some() || (ended && Arc::strong_count(&self.stderr) == 1 && Arc::strong_count(&self.stdout) == 1)
         });
         let _: bool = done.await;
-        found.unwrap_or_else(|| {
-            panic!(
-                "no line with {what:?}; stdout: {}\nstderr: {}",
-                self.stdout(),
-                self.stderr()
-            )
-        })
+        found.unwrap_or_else(|| panic!("no line with {what:?}; stdout: {}\nstderr: {}", self.stdout(), self.stderr()))
     }
 }
 
@@ -196,13 +157,8 @@ impl Flagstone {
     /// The binary with a clean environment, to add arguments to.
     pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flagstone"));
-        for name in [
-            "FLAGSTONE_CONFIG",
-            "FLAGSTONE_LISTEN",
-            "FLAGSTONE_UPSTREAM",
-            "FLAGSTONE_FLAG",
-            "MAINTENANCE_MODE",
-        ] {
+        for name in ["FLAGSTONE_CONFIG", "FLAGSTONE_LISTEN", "FLAGSTONE_UPSTREAM", "FLAGSTONE_FLAG", "MAINTENANCE_MODE"]
+        {
             command.env_remove(name);
         }
         command.args(args);
@@ -239,10 +195,7 @@ impl Flagstone {
     /// # Panics
     /// When the process does not say so in time, or it is a unix socket.
     pub async fn address(&mut self, listener: &str) -> SocketAddr {
-        let line = self
-            .process
-            .stderr_line(&format!("listening name={listener} "))
-            .await;
+        let line = self.process.stderr_line(&format!("listening name={listener} ")).await;
         address_in(&line)
     }
 
@@ -268,32 +221,16 @@ impl Flagstone {
 
 /// Resident memory of a process in bytes, from `/proc`.
 pub fn resident_bytes(id: u32) -> u64 {
-    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"))
-        .expect("a process");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("a living process");
-    let kib = line
-        .trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse::<u64>()
-        .expect("a number of kB");
+    let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a living process");
+    let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number of kB");
     kib * 1024
 }
 
 fn address_in(line: &str) -> SocketAddr {
-    let value = line
-        .split("address=")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next());
-    let value = value
-        .unwrap_or_else(|| panic!("no address in {line:?}"))
-        .trim_matches('"');
-    value
-        .parse()
-        .unwrap_or_else(|error| panic!("{value}: {error}"))
+    let value = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let value = value.unwrap_or_else(|| panic!("no address in {line:?}")).trim_matches('"');
+    value.parse().unwrap_or_else(|error| panic!("{value}: {error}"))
 }
 
 fn captured(pipe: Option<impl Read + Send + 'static>) -> Output {
@@ -318,6 +255,5 @@ fn text(output: &Output) -> String {
 
 /// The lines that have their end already.
 fn complete_lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n'))
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
 }

@@ -52,10 +52,7 @@ impl Reply {
     /// The same with headers of its own: `"A: b\r\nC: d\r\n"`.
     pub fn with_headers(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
-        let mut bytes = head(
-            status,
-            &format!("{headers}Content-Length: {}\r\n", body.len()),
-        );
+        let mut bytes = head(status, &format!("{headers}Content-Length: {}\r\n", body.len()));
         bytes.extend_from_slice(body);
         Self::default().then(Step::ReadBody).then(Step::Send(bytes))
     }
@@ -74,10 +71,7 @@ impl Reply {
     pub fn until_close(body: impl AsRef<[u8]>) -> Self {
         let mut bytes = head(200, "Connection: close\r\n");
         bytes.extend_from_slice(body.as_ref());
-        Self::default()
-            .then(Step::ReadBody)
-            .then(Step::Send(bytes))
-            .then(Step::Close)
+        Self::default().then(Step::ReadBody).then(Step::Send(bytes)).then(Step::Close)
     }
 
     /// 200 with the request's body.
@@ -88,31 +82,19 @@ impl Reply {
     /// 200 with the request's head as text.
     pub fn echo_head() -> Self {
         Self::answer(|request| {
-            let lines = request
-                .head
-                .headers
-                .iter()
-                .map(|(name, value)| format!("{name}: {value}\n"));
-            Self::ok(format!(
-                "{}\n{}",
-                request.head.line,
-                lines.collect::<String>()
-            ))
+            let lines = request.head.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+            Self::ok(format!("{}\n{}", request.head.line, lines.collect::<String>()))
         })
     }
 
     /// Whatever `make` makes of each request, its body read.
     pub fn answer(make: impl Fn(&Message) -> Self + Send + Sync + 'static) -> Self {
-        Self::default()
-            .then(Step::ReadBody)
-            .then(Step::Answer(Arc::new(make)))
+        Self::default().then(Step::ReadBody).then(Step::Answer(Arc::new(make)))
     }
 
     /// Bytes as they are, after reading the request's body.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
-        Self::default()
-            .then(Step::ReadBody)
-            .then(Step::Send(bytes.as_ref().to_vec()))
+        Self::default().then(Step::ReadBody).then(Step::Send(bytes.as_ref().to_vec()))
     }
 
     /// Reads the request and never says a word.
@@ -156,9 +138,7 @@ impl Reply {
 
     /// Answers, promising to keep the connection, and resets it a little later.
     pub fn then_reset(body: &str, later: Duration) -> Self {
-        Self::with_headers(200, "Connection: keep-alive\r\n", body)
-            .then(Step::Wait(later))
-            .then(Step::Reset)
+        Self::with_headers(200, "Connection: keep-alive\r\n", body).then(Step::Wait(later)).then(Step::Reset)
     }
 
     /// Answers, then sends bytes that nobody asked for.
@@ -195,34 +175,22 @@ impl Reply {
     pub fn slow_body(pieces: &[&str], pause: Duration) -> Self {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         let slow = Self::raw(head(200, &format!("Content-Length: {length}\r\n")));
-        pieces.iter().fold(slow, |slow, piece| {
-            slow.then(Step::Wait(pause))
-                .then(Step::Send(piece.as_bytes().to_vec()))
-        })
+        pieces.iter().fold(slow, |slow, piece| slow.then(Step::Wait(pause)).then(Step::Send(piece.as_bytes().to_vec())))
     }
 
     /// A chunked event stream, one event now and after every pause, until the connection ends.
     pub fn event_stream(event: &str, pause: Duration) -> Self {
         let event = format!("data: {event}\n\n");
         let chunk = format!("{:x}\r\n{event}\r\n", event.len()).into_bytes();
-        Self::raw(head(
-            200,
-            "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
-        ))
-        .then(Step::Repeat {
-            bytes: chunk,
-            pause,
-        })
+        Self::raw(head(200, "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"))
+            .then(Step::Repeat { bytes: chunk, pause })
     }
 
     /// Agrees to any upgrade and sends every byte back from then on.
     pub fn upgrade() -> Self {
         Self::answer(|request| {
             let protocol = request.head.header("upgrade").unwrap_or("websocket");
-            let headers = format!(
-                "Connection: upgrade\r\nUpgrade: {protocol}\r\n{}",
-                web_socket_accept(request)
-            );
+            let headers = format!("Connection: upgrade\r\nUpgrade: {protocol}\r\n{}", web_socket_accept(request));
             Self::raw(head(101, &headers)).then(Step::EchoBytes)
         })
     }
@@ -272,22 +240,13 @@ impl std::fmt::Debug for Step {
 }
 
 fn head(status: u16, headers: &str) -> Vec<u8> {
-    let reason = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason());
-    format!(
-        "HTTP/1.1 {status} {}\r\n{headers}\r\n",
-        reason.unwrap_or("Whatever")
-    )
-    .into_bytes()
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    format!("HTTP/1.1 {status} {}\r\n{headers}\r\n", reason.unwrap_or("Whatever")).into_bytes()
 }
 
 fn web_socket_accept(request: &Message) -> String {
     let Some(key) = request.head.header("sec-websocket-key") else {
         return String::new();
     };
-    format!(
-        "Sec-WebSocket-Accept: {}\r\n",
-        super::websocket::accept_key(key)
-    )
+    format!("Sec-WebSocket-Accept: {}\r\n", super::websocket::accept_key(key))
 }

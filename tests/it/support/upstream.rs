@@ -183,16 +183,11 @@ impl Builder {
     pub async fn start(self) -> FakeUpstream {
         let place = match self.unix {
             Some(path) => Place::Unix(path),
-            None => Place::Tcp(
-                self.address
-                    .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            ),
+            None => Place::Tcp(self.address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))),
         };
         let bound = bind(&place);
         let place = match &bound {
-            Bound::Tcp(socket) => {
-                Place::Tcp(socket.local_addr().expect("a bound socket has an address"))
-            }
+            Bound::Tcp(socket) => Place::Tcp(socket.local_addr().expect("a bound socket has an address")),
             Bound::Unix(path) => Place::Unix(path.clone()),
         };
         let shared = Arc::new(Shared {
@@ -201,18 +196,8 @@ impl Builder {
             reset_idle: watch::Sender::new(0),
             open: AtomicU64::new(0),
         });
-        let accepting = begin(
-            self.delay_listen,
-            bound,
-            Arc::clone(&shared),
-            self.tls.clone(),
-        );
-        FakeUpstream {
-            place,
-            shared,
-            tls: self.tls,
-            running: Mutex::new(Running::Accepting(accepting)),
-        }
+        let accepting = begin(self.delay_listen, bound, Arc::clone(&shared), self.tls.clone());
+        FakeUpstream { place, shared, tls: self.tls, running: Mutex::new(Running::Accepting(accepting)) }
     }
 }
 
@@ -243,9 +228,7 @@ impl FakeUpstream {
 
     /// Changes the answer to a path, for requests from now on.
     pub fn set_route(&self, path: &str, reply: impl Into<Reply>) {
-        locked(&self.shared.behaviour)
-            .replies
-            .insert(path.to_owned(), reply.into());
+        locked(&self.shared.behaviour).replies.insert(path.to_owned(), reply.into());
     }
 
     /// Changes what happens to connections from now on.
@@ -260,18 +243,12 @@ impl FakeUpstream {
 
     /// Everything each connection received, in the order they were accepted (8 MiB of each are kept).
     pub fn raw(&self) -> Vec<Vec<u8>> {
-        locked(&self.shared.records)
-            .iter()
-            .map(|record| locked(record).bytes.clone())
-            .collect()
+        locked(&self.shared.records).iter().map(|record| locked(record).bytes.clone()).collect()
     }
 
     /// All requests, read loosely from [`raw`](Self::raw): by connection, then in order.
     pub fn requests(&self) -> Vec<Message> {
-        self.raw()
-            .iter()
-            .flat_map(|bytes| wire::requests(bytes))
-            .collect()
+        self.raw().iter().flat_map(|bytes| wire::requests(bytes)).collect()
     }
 
     /// How many connections were accepted so far.
@@ -286,10 +263,7 @@ impl FakeUpstream {
 
     /// How many bytes were received so far, over all connections.
     pub fn received_bytes(&self) -> u64 {
-        locked(&self.shared.records)
-            .iter()
-            .map(|record| locked(record).total)
-            .sum()
+        locked(&self.shared.records).iter().map(|record| locked(record).total).sum()
     }
 
     /// Closes all connections and refuses new ones, keeping the port for [`restart`](Self::restart).
@@ -311,16 +285,9 @@ impl FakeUpstream {
     pub async fn restart(&self) {
         self.stop().await;
         let mut running = locked(&self.running);
-        let Running::Stopped(Some(bound)) = &mut *running else {
-            unreachable!("it was just stopped")
-        };
+        let Running::Stopped(Some(bound)) = &mut *running else { unreachable!("it was just stopped") };
         let bound = std::mem::replace(bound, Bound::Unix(PathBuf::new()));
-        *running = Running::Accepting(begin(
-            Duration::ZERO,
-            bound,
-            Arc::clone(&self.shared),
-            self.tls.clone(),
-        ));
+        *running = Running::Accepting(begin(Duration::ZERO, bound, Arc::clone(&self.shared), self.tls.clone()));
     }
 }
 
@@ -339,18 +306,10 @@ impl Drop for FakeUpstream {
 fn bind(place: &Place) -> Bound {
     match place {
         Place::Tcp(address) => {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()
-            } else {
-                TcpSocket::new_v6()
-            };
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
             let socket = socket.expect("a socket");
-            socket
-                .set_reuseaddr(true)
-                .expect("a socket to take the option");
-            socket
-                .bind(*address)
-                .unwrap_or_else(|error| panic!("{address}: {error}"));
+            socket.set_reuseaddr(true).expect("a socket to take the option");
+            socket.bind(*address).unwrap_or_else(|error| panic!("{address}: {error}"));
             Bound::Tcp(socket)
         }
         Place::Unix(path) => {
@@ -363,27 +322,14 @@ fn bind(place: &Place) -> Bound {
 
 fn listen(bound: Bound) -> Listener {
     match bound {
-        Bound::Tcp(socket) => {
-            Listener::Tcp(socket.listen(1024).expect("to listen where it is bound"))
-        }
-        Bound::Unix(path) => {
-            Listener::Unix(UnixListener::bind(path).expect("a free path for the socket"))
-        }
+        Bound::Tcp(socket) => Listener::Tcp(socket.listen(1024).expect("to listen where it is bound")),
+        Bound::Unix(path) => Listener::Unix(UnixListener::bind(path).expect("a free path for the socket")),
     }
 }
 
 /// Without a wait it listens before this returns, so that nobody has to wait for it.
-fn begin(
-    wait: Duration,
-    bound: Bound,
-    shared: Arc<Shared>,
-    tls: Option<Arc<ServerConfig>>,
-) -> JoinHandle<()> {
-    let now = if wait.is_zero() {
-        Ok(listen(bound))
-    } else {
-        Err(bound)
-    };
+fn begin(wait: Duration, bound: Bound, shared: Arc<Shared>, tls: Option<Arc<ServerConfig>>) -> JoinHandle<()> {
+    let now = if wait.is_zero() { Ok(listen(bound)) } else { Err(bound) };
     tokio::spawn(async move {
         let listener = match now {
             Ok(listener) => listener,
@@ -401,14 +347,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tls: Option<Arc<ServerC
     let mut connections = JoinSet::new();
     loop {
         let socket = match &listener {
-            Listener::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| Socket::Tcp(stream)),
-            Listener::Unix(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| Socket::Unix(stream)),
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::Tcp(stream)),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
         };
         let Ok(socket) = socket else { continue };
         while connections.try_join_next().is_some() {}

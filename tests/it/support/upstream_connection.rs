@@ -58,10 +58,7 @@ impl Connection {
         locked(&shared.records).push(Arc::clone(&record));
         let (on_accept, reset_after) = {
             let behaviour = locked(&shared.behaviour);
-            (
-                behaviour.on_accept,
-                behaviour.reset_after.unwrap_or(u64::MAX),
-            )
+            (behaviour.on_accept, behaviour.reset_after.unwrap_or(u64::MAX))
         };
         match on_accept {
             OnAccept::Serve => {}
@@ -70,23 +67,14 @@ impl Connection {
             OnAccept::Blackhole => return std::future::pending().await,
         }
         let socket = match (socket, tls) {
-            (Socket::Tcp(stream), Some(config)) => {
-                match TlsAcceptor::from(config).accept(stream).await {
-                    Ok(stream) => Socket::Tls(Box::new(stream.into())),
-                    Err(_) => return,
-                }
-            }
+            (Socket::Tcp(stream), Some(config)) => match TlsAcceptor::from(config).accept(stream).await {
+                Ok(stream) => Socket::Tls(Box::new(stream.into())),
+                Err(_) => return,
+            },
             (socket, _) => socket,
         };
         let reset_idle = shared.reset_idle.subscribe();
-        let mut connection = Self {
-            socket,
-            buffer: Vec::new(),
-            record,
-            reset_after,
-            reset_idle,
-            shared,
-        };
+        let mut connection = Self { socket, buffer: Vec::new(), record, reset_after, reset_idle, shared };
         match connection.requests().await {
             Ok(()) | Err(End::Close) => {
                 // Gone already when the other side closed first.
@@ -103,15 +91,11 @@ impl Connection {
             let path = path.split('?').next().unwrap_or_default().to_owned();
             let (reply, wait) = {
                 let behaviour = locked(&self.shared.behaviour);
-                let reply = behaviour
-                    .replies
-                    .get(&path)
-                    .or_else(|| behaviour.replies.get("*"));
+                let reply = behaviour.replies.get(&path).or_else(|| behaviour.replies.get("*"));
                 (reply.cloned(), behaviour.delays.get(&path).copied())
             };
             let reply = reply.unwrap_or_else(|| Reply::status(404, "no such route in this test\n"));
-            self.play(reply.after(wait.unwrap_or_default()), head)
-                .await?;
+            self.play(reply.after(wait.unwrap_or_default()), head).await?;
             answered += 1;
         }
         Ok(())
@@ -129,10 +113,7 @@ impl Connection {
             }
             self.note(read)?;
         }
-        if locked(&self.shared.behaviour)
-            .requests_max
-            .is_some_and(|max| answered >= max)
-        {
+        if locked(&self.shared.behaviour).requests_max.is_some_and(|max| answered >= max) {
             return Err(End::Reset);
         }
         let end = loop {
@@ -148,13 +129,7 @@ impl Connection {
     }
 
     async fn play(&mut self, reply: Reply, head: Head) -> Result<(), End> {
-        let mut request = Message {
-            head,
-            body: Vec::new(),
-            trailers: Vec::new(),
-            complete: false,
-            len: 0,
-        };
+        let mut request = Message { head, body: Vec::new(), trailers: Vec::new(), complete: false, len: 0 };
         let mut steps = reply.steps;
         steps.reverse();
         while let Some(step) = steps.pop() {
@@ -201,9 +176,7 @@ impl Connection {
             if self.buffer.is_empty() {
                 self.read_more().await?;
             }
-            let piece = usize::try_from(count)
-                .unwrap_or(usize::MAX)
-                .min(self.buffer.len());
+            let piece = usize::try_from(count).unwrap_or(usize::MAX).min(self.buffer.len());
             let kept = piece.min(KEPT_BYTES_MAX - body.len());
             body.extend_from_slice(&self.buffer[..kept]);
             self.buffer.drain(..piece);
@@ -277,10 +250,6 @@ impl Connection {
         let room = KEPT_BYTES_MAX - record.bytes.len();
         record.bytes.extend_from_slice(&fresh[..read.min(room)]);
         record.total += read as u64;
-        if record.total >= self.reset_after {
-            Err(End::Reset)
-        } else {
-            Ok(())
-        }
+        if record.total >= self.reset_after { Err(End::Reset) } else { Ok(()) }
     }
 }

@@ -64,17 +64,9 @@ impl WebSocket {
     pub async fn open(mut client: Client, path: &str, headers: &str) -> io::Result<Self> {
         let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
-        client
-            .request(
-                "GET",
-                path,
-                &format!("{upgrade}Sec-WebSocket-Key: {key}\r\n{headers}"),
-            )
-            .await?;
+        client.request("GET", path, &format!("{upgrade}Sec-WebSocket-Key: {key}\r\n{headers}")).await?;
         let opening = client.read_response().await?;
-        if opening.status != 101
-            || opening.header("sec-websocket-accept") != Some(&accept_key(&key))
-        {
+        if opening.status != 101 || opening.header("sec-websocket-accept") != Some(&accept_key(&key)) {
             return Err(wire::invalid(format!("not a WebSocket: {opening:?}")));
         }
         Ok(Self { client, opening })
@@ -115,12 +107,7 @@ impl WebSocket {
         }
         let mask = fastrand::u32(..).to_be_bytes();
         frame.extend_from_slice(&mask);
-        frame.extend(
-            payload
-                .iter()
-                .zip(mask.iter().cycle())
-                .map(|(byte, mask)| byte ^ mask),
-        );
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         self.client.send(frame).await
     }
 
@@ -140,17 +127,12 @@ impl WebSocket {
             }
             127 => {
                 let len = self.client.read_exactly(8).await?;
-                len.iter()
-                    .fold(0, |len, byte| len << 8 | usize::from(*byte))
+                len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte))
             }
             len => usize::from(len),
         };
         let payload = self.client.read_exactly(len).await?;
-        Ok(Frame {
-            fin: head[0] & 0x80 != 0,
-            opcode: head[0] & 0x0f,
-            payload,
-        })
+        Ok(Frame { fin: head[0] & 0x80 != 0, opcode: head[0] & 0x0f, payload })
     }
 
     /// The connection below, to end it impolitely.

@@ -42,10 +42,7 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let (line, rest) = text.split_once('\n').unwrap_or((&text, ""));
-        Self {
-            line: line.trim_end_matches('\r').to_owned(),
-            headers: fields(rest),
-        }
+        Self { line: line.trim_end_matches('\r').to_owned(), headers: fields(rest) }
     }
 
     /// The first value of a header, its name in any case.
@@ -59,10 +56,7 @@ impl Head {
     }
 
     pub fn framing(&self) -> Framing {
-        if self
-            .header("transfer-encoding")
-            .is_some_and(|value| value.to_ascii_lowercase().contains("chunked"))
-        {
+        if self.header("transfer-encoding").is_some_and(|value| value.to_ascii_lowercase().contains("chunked")) {
             return Framing::Chunked;
         }
         match self.header("content-length").map(str::parse) {
@@ -74,10 +68,7 @@ impl Head {
 
 /// The first value with that name, in any case.
 pub fn find<'a>(fields: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {
-    fields
-        .iter()
-        .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    fields.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// Header lines up to the first empty one.
@@ -166,11 +157,7 @@ pub fn requests(mut bytes: &[u8]) -> Vec<Message> {
             Framing::Length(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let there = length.min(rest.len());
-                (
-                    rest[..there].to_vec(),
-                    Vec::new(),
-                    (there == length).then_some(length),
-                )
+                (rest[..there].to_vec(), Vec::new(), (there == length).then_some(length))
             }
             Framing::Chunked => {
                 let chunks = join_chunks(rest).unwrap_or_default();
@@ -178,13 +165,7 @@ pub fn requests(mut bytes: &[u8]) -> Vec<Message> {
             }
         };
         let len = head_len + body_len.unwrap_or(rest.len());
-        requests.push(Message {
-            head,
-            body,
-            trailers,
-            complete: body_len.is_some(),
-            len,
-        });
+        requests.push(Message { head, body, trailers, complete: body_len.is_some(), len });
         bytes = &bytes[len..];
     }
     requests
@@ -199,30 +180,10 @@ fn requests_are_cut_at_their_framing() {
     let bytes = b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiPOST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
                   2;x=y\r\nab\r\n0\r\nX-End: 1\r\n\r\nGET /c HTTP/1.1\r\n\r\nPUT /d HTTP/1.1\r\nContent-Length: 5\r\n\r\nhal";
     let requests = requests(bytes);
-    let lines: Vec<_> = requests
-        .iter()
-        .map(|request| request.head.line.as_str())
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            "POST /a HTTP/1.1",
-            "POST /b HTTP/1.1",
-            "GET /c HTTP/1.1",
-            "PUT /d HTTP/1.1"
-        ]
-    );
-    let bodies: Vec<_> = requests
-        .iter()
-        .map(|request| request.body.as_slice())
-        .collect();
+    let lines: Vec<_> = requests.iter().map(|request| request.head.line.as_str()).collect();
+    assert_eq!(lines, ["POST /a HTTP/1.1", "POST /b HTTP/1.1", "GET /c HTTP/1.1", "PUT /d HTTP/1.1"]);
+    let bodies: Vec<_> = requests.iter().map(|request| request.body.as_slice()).collect();
     assert_eq!(bodies, [&b"hi"[..], b"ab", b"", b"hal"]);
     assert_eq!(requests[1].trailers, [("X-End".to_owned(), "1".to_owned())]);
-    assert_eq!(
-        requests
-            .iter()
-            .map(|request| request.complete)
-            .collect::<Vec<_>>(),
-        [true, true, true, false]
-    );
+    assert_eq!(requests.iter().map(|request| request.complete).collect::<Vec<_>>(), [true, true, true, false]);
 }

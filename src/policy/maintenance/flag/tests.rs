@@ -41,10 +41,7 @@ fn every_key_is_read() {
     );
     assert_eq!(flag.reason.as_deref(), Some("Moving house"));
     assert_eq!(flag.message.as_deref(), Some("Two\nlines"));
-    assert_eq!(
-        flag.started_at,
-        Some("2030-01-01T00:00:00Z".parse().unwrap())
-    );
+    assert_eq!(flag.started_at, Some("2030-01-01T00:00:00Z".parse().unwrap()));
     assert_eq!(flag.until, Some("2030-01-01T01:00:00Z".parse().unwrap()));
     assert_eq!(flag.mode, Mode::ReadOnly);
     assert_eq!(flag.routes, ["api"]);
@@ -78,8 +75,7 @@ fn toml_without_one_key_of_a_flag_is_the_message() {
 
 #[test]
 fn one_bad_value_keeps_the_good_ones() {
-    let (flag, warning) =
-        warned("reason = \"ok\"\nuntil = \"soon\"\ncolour = 1\nallow = [\"10.0.0.0/8\", \"x\", 7]");
+    let (flag, warning) = warned("reason = \"ok\"\nuntil = \"soon\"\ncolour = 1\nallow = [\"10.0.0.0/8\", \"x\", 7]");
     assert_eq!(flag.reason.as_deref(), Some("ok"));
     assert_eq!(flag.until, None);
     assert_eq!(flag.allow.len(), 1);
@@ -115,10 +111,7 @@ fn texts_are_bounded_and_hold_no_control_characters() {
     let message = flag.message.unwrap();
     assert!(message.len() <= MESSAGE_BYTES_MAX);
     assert!(!message.contains('\u{1b}'));
-    assert_eq!(
-        parsed("reason = \"a\\nb\\tc\"").reason.as_deref(),
-        Some("a b c")
-    );
+    assert_eq!(parsed("reason = \"a\\nb\\tc\"").reason.as_deref(), Some("a b c"));
 }
 
 #[test]
@@ -128,42 +121,26 @@ fn the_default_flag_is_an_empty_file() {
 
 fn any_flag() -> impl Strategy<Value = Flag> {
     let text = || proptest::option::of("[a-z\"'\\\\<é]{1,20}");
-    let time = || {
-        proptest::option::of((0i64..4_000_000_000).prop_map(|s| Timestamp::from_second(s).unwrap()))
-    };
-    let mode = prop_oneof![
-        Just(Mode::Full),
-        Just(Mode::ReadOnly),
-        Just(Mode::Emergency)
-    ];
+    let time = || proptest::option::of((0i64..4_000_000_000).prop_map(|s| Timestamp::from_second(s).unwrap()));
+    let mode = prop_oneof![Just(Mode::Full), Just(Mode::ReadOnly), Just(Mode::Emergency)];
     let paths = proptest::collection::vec("=?/[a-z]{0,5}", 0..3);
-    let grace = proptest::option::of(
-        (0u64..100_000, 0u32..1000).prop_map(|(s, ms)| Duration::new(s, ms * 1_000_000)),
-    );
+    let grace = proptest::option::of((0u64..100_000, 0u32..1000).prop_map(|(s, ms)| Duration::new(s, ms * 1_000_000)));
     let flags = (any::<bool>(), any::<bool>(), any::<[u8; 4]>());
     (text(), text(), time(), time(), mode, paths, grace, flags).prop_map(
-        |(reason, message, started_at, until, mode, paths, grace, (terminate, auto_end, ip))| {
-            Flag {
-                by: reason.clone(),
-                reason,
-                message,
-                started_at,
-                until,
-                mode,
-                routes: paths.iter().map(|path| format!("route{path}")).collect(),
-                hosts: paths
-                    .iter()
-                    .map(|_| HostPattern::parse("*.example.com").unwrap())
-                    .collect(),
-                paths: paths
-                    .iter()
-                    .map(|path| PathPattern::parse(path).unwrap())
-                    .collect(),
-                allow: vec![IpNet::from(std::net::IpAddr::from(ip))],
-                grace,
-                terminate,
-                auto_end: auto_end && until.is_some(),
-            }
+        |(reason, message, started_at, until, mode, paths, grace, (terminate, auto_end, ip))| Flag {
+            by: reason.clone(),
+            reason,
+            message,
+            started_at,
+            until,
+            mode,
+            routes: paths.iter().map(|path| format!("route{path}")).collect(),
+            hosts: paths.iter().map(|_| HostPattern::parse("*.example.com").unwrap()).collect(),
+            paths: paths.iter().map(|path| PathPattern::parse(path).unwrap()).collect(),
+            allow: vec![IpNet::from(std::net::IpAddr::from(ip))],
+            grace,
+            terminate,
+            auto_end: auto_end && until.is_some(),
         },
     )
 }

@@ -35,10 +35,7 @@ fn full() -> Metrics {
     route.begin(0).finish(200, Duration::from_millis(3));
     route.begin(1).finish(200, Duration::from_secs(61));
     route.begin(1).finish(503, Duration::from_micros(100));
-    metrics
-        .route("we\"ird\\na\nme")
-        .begin(0)
-        .finish(299, Duration::ZERO);
+    metrics.route("we\"ird\\na\nme").begin(0).finish(299, Duration::ZERO);
     let upstream = metrics.upstream("app");
     upstream.answered(0, Duration::from_millis(2));
     upstream.retried();
@@ -50,13 +47,8 @@ fn full() -> Metrics {
     metrics.limit("per_ip").limited(false);
     metrics.maintenance(GLOBAL_SCOPE).set_active(true);
     metrics.maintenance(GLOBAL_SCOPE).blocked();
-    metrics
-        .window("weekly")
-        .ran(1_795_000_000, Duration::from_millis(1500));
-    metrics.set_certificates([
-        ("example.com", 1_900_000_000),
-        ("example.com", 1_800_000_000),
-    ]);
+    metrics.window("weekly").ran(1_795_000_000, Duration::from_millis(1500));
+    metrics.set_certificates([("example.com", 1_900_000_000), ("example.com", 1_800_000_000)]);
     metrics.set_health(HealthStatus::Degraded);
     metrics.reloaded(true, 7, 1_795_000_001);
     metrics.reloaded(false, 7, 1_795_000_002);
@@ -85,9 +77,7 @@ fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             let name = series.split('{').next().expect("split yields one");
             let allowed = if types[&family] == "histogram" {
-                ["_bucket", "_sum", "_count"]
-                    .iter()
-                    .any(|s| name == format!("{family}{s}"))
+                ["_bucket", "_sum", "_count"].iter().any(|s| name == format!("{family}{s}"))
             } else {
                 name == family
             };
@@ -107,10 +97,7 @@ fn every_family_has_its_name_and_type() {
         assert_eq!(types.get(name).map(String::as_str), Some(kind), "{name}");
     }
     for name in types.keys().filter(|name| name.starts_with("flagstone_")) {
-        assert!(
-            FAMILIES.iter().any(|(known, _)| known == name),
-            "unknown {name}"
-        );
+        assert!(FAMILIES.iter().any(|(known, _)| known == name), "unknown {name}");
     }
     assert!(types.contains_key("process_resident_memory_bytes"));
     assert!(types.contains_key("process_open_fds"));
@@ -120,45 +107,18 @@ fn every_family_has_its_name_and_type() {
 fn samples_say_what_was_counted() {
     let (samples, _) = parse(&full().encode());
     let value = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("{series}"));
-    assert_eq!(
-        value(r#"flagstone_requests_total{route="api",code="200"}"#),
-        2.0
-    );
-    assert_eq!(
-        value(r#"flagstone_requests_total{route="api",code="503"}"#),
-        1.0
-    );
-    assert_eq!(
-        value(r#"flagstone_requests_total{route="we\"ird\\na\nme",code="299"}"#),
-        1.0
-    );
-    assert_eq!(
-        value(r#"flagstone_rate_limited_total{limit="per_ip",enforced="true"}"#),
-        1.0
-    );
+    assert_eq!(value(r#"flagstone_requests_total{route="api",code="200"}"#), 2.0);
+    assert_eq!(value(r#"flagstone_requests_total{route="api",code="503"}"#), 1.0);
+    assert_eq!(value(r#"flagstone_requests_total{route="we\"ird\\na\nme",code="299"}"#), 1.0);
+    assert_eq!(value(r#"flagstone_rate_limited_total{limit="per_ip",enforced="true"}"#), 1.0);
     assert_eq!(value(r#"flagstone_breaker_state{upstream="app"}"#), 2.0);
-    assert_eq!(
-        value(r#"flagstone_breaker_transitions_total{upstream="app",to="open"}"#),
-        1.0
-    );
-    assert_eq!(
-        value(r#"flagstone_endpoint_healthy{upstream="app",endpoint="app1:3000"}"#),
-        0.0
-    );
-    assert_eq!(
-        value(r#"flagstone_maintenance_duration_seconds{window="weekly"}"#),
-        1.5
-    );
-    assert_eq!(
-        value(r#"flagstone_certificate_expiry_timestamp_seconds{domain="example.com"}"#),
-        1.8e9
-    );
+    assert_eq!(value(r#"flagstone_breaker_transitions_total{upstream="app",to="open"}"#), 1.0);
+    assert_eq!(value(r#"flagstone_endpoint_healthy{upstream="app",endpoint="app1:3000"}"#), 0.0);
+    assert_eq!(value(r#"flagstone_maintenance_duration_seconds{window="weekly"}"#), 1.5);
+    assert_eq!(value(r#"flagstone_certificate_expiry_timestamp_seconds{domain="example.com"}"#), 1.8e9);
     assert_eq!(value("flagstone_health_status"), 1.0);
     assert_eq!(value("flagstone_config_last_reload_success"), 0.0);
-    assert_eq!(
-        value("flagstone_config_last_reload_timestamp_seconds"),
-        1_795_000_001.0
-    );
+    assert_eq!(value("flagstone_config_last_reload_timestamp_seconds"), 1_795_000_001.0);
     assert_eq!(value("flagstone_config_generation"), 7.0);
     assert!(value("process_cpu_seconds_total") > 0.0);
 }

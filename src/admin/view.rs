@@ -1,0 +1,187 @@
+//! What the admin side says, as JSON. Serde's types stay in here.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::app::{Control, Reloaded};
+use crate::config::Problems;
+use crate::snapshot::Snapshot;
+
+/// `application/problem+json` (RFC 9457).
+pub(super) struct Problem(StatusCode, Value);
+
+impl axum::response::IntoResponse for Problem {
+    fn into_response(self) -> axum::response::Response {
+        let headers = [(http::header::CONTENT_TYPE, "application/problem+json")];
+        (self.0, headers, self.1.to_string()).into_response()
+    }
+}
+
+pub(super) fn problem(status: StatusCode, detail: &str) -> Problem {
+    let title = status.canonical_reason().unwrap_or_default();
+    Problem(status, json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }))
+}
+
+/// A refused configuration, with everything that is wrong.
+pub(super) fn problems(problems: &Problems) -> Problem {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem(
+        status,
+        json!({
+            "type": "about:blank",
+            "title": "The configuration was refused",
+            "status": status.as_u16(),
+            "detail": "The old configuration serves on. Mend what is listed under errors and reload again.",
+            "errors": problems.to_json(),
+        }),
+    )
+}
+
+pub(super) fn reloaded(reloaded: &Reloaded) -> Value {
+    json!({ "generation": reloaded.generation, "changes": reloaded.changes })
+}
+
+/// Everything in one object.
+pub(super) fn status(control: &Control) -> Value {
+    let live = control.live.load_full();
+    json!({
+        "maintenance": maintenance(control),
+        "services": services(&live),
+        "circuitBreakers": circuit_breakers(&live),
+        "limits": limits(&live),
+        "featureFlags": features(&live),
+        "certificates": certificates(&live),
+        "config": {
+            "generation": live.generation,
+            "source": match &control.source {
+                crate::app::Source::File(file) => Value::from(file.display().to_string()),
+                crate::app::Source::Fixed => Value::Null,
+            },
+            "loadedAt": live.loaded_at.to_string(),
+        },
+        "process": {
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": control.shared.started.elapsed().as_secs(),
+            "workers": control.shared.workers,
+        },
+    })
+}
+
+/// The keys of SPEC section 5, in snake_case as there.
+pub(super) fn maintenance(control: &Control) -> Value {
+    let state = control.shared.switch.load();
+    let active = state.as_ref().and_then(|state| state.all().next());
+    let routes: Vec<&str> = state
+        .iter()
+        .flat_map(|state| state.all())
+        .flat_map(|active| match &active.scope {
+            crate::policy::maintenance::Scope::Global => active.flag.routes.iter().map(String::as_str).collect(),
+            crate::policy::maintenance::Scope::Route(name) => vec![name.as_str()],
+        })
+        .collect();
+    let live = control.live.load_full();
+    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
+    json!({
+        "is_active": active.is_some(),
+        "mode": active.map(|active| active.flag.mode.name()),
+        "reason": active.and_then(|active| active.flag.reason.as_deref()),
+        "started_at": active.map(|active| active.since.to_string()),
+        "estimated_completion": active.and_then(|active| active.flag.until).map(|until| until.to_string()),
+        "routes": routes,
+        "blocked_requests": state.iter().flat_map(|state| state.all()).map(|active| active.blocked_requests()).sum::<u64>(),
+        "in_flight": in_flight,
+        "by": active.and_then(|active| active.flag.by.as_deref()),
+        "upcoming": [],
+    })
+}
+
+fn services(live: &Snapshot) -> Value {
+    let groups = live.groups.keys();
+    groups
+        .map(|name| (name.clone(), json!({ "registered": true, "initialized": true, "ready": true })))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+pub(super) fn circuit_breakers(live: &Snapshot) -> Value {
+    let now = std::time::Instant::now();
+    let mut breakers = Map::new();
+    for (name, group) in &live.groups {
+        let Some(breaker) = &group.breaker else { continue };
+        let view = breaker.view(now);
+        let mut entry = json!({
+            "state": view.state.name(),
+            "failures": view.failures,
+            "statistics": {
+                "totalCalls": view.statistics.total(),
+                "successfulCalls": view.statistics.successful,
+                "failedCalls": view.statistics.failed,
+                "rejectedCalls": view.statistics.rejected,
+            },
+        });
+        if let Some(wait) = view.next_attempt {
+            let at = jiff::Timestamp::now().checked_add(wait).ok().map(|at| at.to_string());
+            entry["nextAttemptTime"] = json!(at);
+        }
+        breakers.insert(name.clone(), entry);
+    }
+    breakers.into()
+}
+
+fn limits(live: &Snapshot) -> Value {
+    let mut limits = Map::new();
+    for (name, limit) in &live.limits {
+        let settings = &limit.settings;
+        limits.insert(
+            name.clone(),
+            json!({
+                "rate": settings.rate.to_string(),
+                "burst": settings.burst,
+                "override": null,
+                "keys": limit.limiter.len(),
+                "allowed": limit.metrics.allowed_count(),
+                "limited": limit.metrics.limited_count(true),
+                "queued": 0,
+            }),
+        );
+    }
+    limits.into()
+}
+
+fn features(live: &Snapshot) -> Value {
+    let features = live.config.features.iter();
+    features
+        .map(|(key, value)| (key.clone(), json!({ "value": value, "default": value })))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn certificates(live: &Snapshot) -> Value {
+    let now = jiff::Timestamp::now();
+    let facts = live.listeners.values().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+    facts
+        .map(|facts| {
+            let days = (facts.not_after - now.as_second()).div_euclid(86_400);
+            let status = match days {
+                ..0 => "EXPIRED",
+                days if days <= i64::from(live.config.certificates.warn_days) => "EXPIRING",
+                _ => "OK",
+            };
+            json!({
+                "domain": facts.names.first(),
+                "names": facts.names,
+                "issuer": facts.issuer,
+                "notAfter": jiff::Timestamp::from_second(facts.not_after).ok().map(|at| at.to_string()),
+                "daysLeft": days,
+                "status": status,
+            })
+        })
+        .collect::<Vec<_>>()
+        .into()
+}
+
+/// Brings those metrics up to date that are looked up, not counted.
+pub(super) fn gauge(control: &Control) {
+    control.shared.gauge(&control.live.load_full());
+}

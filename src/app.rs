@@ -1,0 +1,410 @@
+//! Composition: builds the first generation, binds, starts the workers, reloads, drains.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::admin;
+use crate::config::model::{AccessLogTarget, Address, Config};
+use crate::config::{self, Loaded, Problem, Problems};
+use crate::error::io_reason;
+use crate::listener::accept::Acceptor;
+use crate::listener::bind::{Bound, bind};
+use crate::live::Live;
+use crate::reload::changes::changes;
+use crate::reload::config_file::ConfigWatcher;
+use crate::reload::flag_file::{self, FlagWatcher};
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::telemetry::events::Event;
+use crate::upstream::Resolver;
+use crate::worker::{Crew, Phases, Workers};
+
+/// Housekeeping: rates, sampled events.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where a configuration comes from, and so how it is read again.
+#[derive(Clone, Debug)]
+pub enum Source {
+    File(PathBuf),
+    /// The command line or the environment: nothing to read again.
+    Fixed,
+}
+
+/// A running Flagstone.
+pub struct App {
+    control: Arc<Control>,
+    crew: Option<Crew>,
+    _config_watcher: Option<ConfigWatcher>,
+    _flag_watcher: FlagWatcher,
+    housekeeping: Option<JoinHandle<()>>,
+    draining: watch::Sender<bool>,
+    cutting: watch::Sender<bool>,
+}
+
+/// What reloading needs, shared with the admin side and the watchers.
+pub struct Control {
+    pub(crate) live: Arc<Live>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) source: Source,
+    is_ready: AtomicBool,
+    listening: Mutex<Listening>,
+    admin: Mutex<Option<Address>>,
+}
+
+/// The sockets, changed by one reload at a time.
+struct Listening {
+    /// `None` once draining: what the workers wait for is that nobody can hand them anything.
+    workers: Option<Workers>,
+    connections: Arc<Semaphore>,
+    open: BTreeMap<String, Open>,
+}
+
+struct Open {
+    configured: Address,
+    socket: Arc<Bound>,
+    stop: watch::Sender<bool>,
+}
+
+/// What a reload came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    pub generation: u64,
+    /// One line per part: `routes: +api ~web -old`. Empty: nothing changed.
+    pub changes: Vec<String>,
+}
+
+impl App {
+    /// Builds everything, binds everything, then serves.
+    ///
+    /// # Errors
+    /// Everything that is wrong, before anything is served: the state folder, certificates, folders, busy addresses.
+    pub fn start(loaded: Loaded, source: Source) -> Result<Self, Problems> {
+        let config = loaded.config.clone();
+        let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
+        prepare_state_dir(&config)?;
+        let ttl_max = config.upstreams.values().map(|upstream| upstream.dns_refresh).min();
+        let shared = Shared::new(workers, Resolver::from_system(ttl_max.unwrap_or(Duration::from_secs(30))));
+        let snapshot =
+            Snapshot::build(config.clone(), None, &shared).map_err(|problems| loaded.locate_all(problems))?;
+        let sockets = bind_all(&config, &BTreeMap::new()).map_err(|problems| loaded.locate_all(problems))?;
+        let admin_socket = admin::bind(&config.admin).map_err(|problems| loaded.locate_all(problems))?;
+        let flag_watcher = watch_flags(&config, &shared)?;
+
+        let live = Arc::new(Live::new(snapshot));
+        let (draining, cutting) = (watch::Sender::new(false), watch::Sender::new(false));
+        let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
+        let (crew, desks) = Crew::start(workers, &live, &phases).map_err(|error| thread_problem(&error))?;
+        let control = Arc::new(Control {
+            live,
+            shared,
+            source: source.clone(),
+            is_ready: AtomicBool::new(true),
+            listening: Mutex::new(Listening {
+                workers: Some(desks),
+                connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
+                open: BTreeMap::new(),
+            }),
+            admin: Mutex::new(None),
+        });
+        control.listening().take_over(sockets);
+        let admin_address = admin_socket.as_ref().and_then(|socket| socket.address().ok());
+        *control.admin.lock().unwrap_or_else(PoisonError::into_inner) = admin_address;
+        let housekeeping = keep_house(&control, admin_socket, phases).map_err(|error| thread_problem(&error))?;
+        let config_watcher = match &source {
+            Source::File(file) => Some(watch_config(file, &control).map_err(|error| thread_problem(&error))?),
+            Source::Fixed => None,
+        };
+        control.shared.metrics.reloaded(true, 1, unix_seconds());
+        Ok(Self {
+            control,
+            crew: Some(crew),
+            _config_watcher: config_watcher,
+            _flag_watcher: flag_watcher,
+            housekeeping: Some(housekeeping),
+            draining,
+            cutting,
+        })
+    }
+
+    /// Builds everything that can be built without binding or writing, and throws it away.
+    ///
+    /// # Errors
+    /// Everything that would keep [`App::start`] from serving.
+    pub fn check(loaded: &Loaded) -> Result<(), Problems> {
+        let shared = Shared::new(1, Resolver::unused());
+        let mut config = loaded.config.clone();
+        // A check writes nothing, not even an empty log.
+        config.log.access = AccessLogTarget::Off;
+        Snapshot::build(config, None, &shared).map_err(|problems| loaded.locate_all(problems)).map(drop)
+    }
+
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// The listeners by name, with their real addresses.
+    pub fn listeners(&self) -> Vec<(String, Address)> {
+        let listening = self.control.listening();
+        let open = listening.open.iter();
+        open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?))).collect()
+    }
+
+    /// Where the admin side listens.
+    pub fn admin_address(&self) -> Option<Address> {
+        self.control.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Drains and stops: not ready for `delay` while still accepting, then nothing new, then up to `grace` for what
+    /// is open. Returns whether everything finished in time.
+    pub fn drain(mut self, delay: Duration, grace: Duration) -> bool {
+        self.control.is_ready.store(false, Relaxed);
+        std::thread::sleep(delay);
+        self.control.listening().close();
+        // Everybody may have left already; then there is nobody to tell.
+        let _ = self.draining.send(true);
+        let finished = self.crew.as_ref().is_some_and(|crew| crew.has_left(grace));
+        self.stop();
+        finished
+    }
+
+    fn stop(&mut self) {
+        self.control.is_ready.store(false, Relaxed);
+        self.control.listening().close();
+        let _ = self.draining.send(true);
+        let _ = self.cutting.send(true);
+        if let Some(crew) = self.crew.take() {
+            crew.join();
+        }
+        if let Some(housekeeping) = self.housekeeping.take() {
+            // Its panic has been printed by the panic hook.
+            let _ = housekeeping.join();
+        }
+        let live = self.control.live.load_full();
+        if let Err(error) = live.access_log.flush() {
+            tracing::warn!(%error, "the last access log lines could not be written");
+        }
+    }
+}
+
+impl Drop for App {
+    /// Stops at once.
+    fn drop(&mut self) {
+        if self.crew.is_some() {
+            self.stop();
+        }
+    }
+}
+
+impl Control {
+    /// Whether requests are welcome: false while draining.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Relaxed)
+    }
+
+    /// Reads the configuration again, builds everything, binds what is new, then swaps.
+    ///
+    /// # Errors
+    /// Anything at all is wrong: the old generation serves on.
+    pub fn reload(&self) -> Result<Reloaded, Problems> {
+        let mut listening = self.listening();
+        let result = self.try_reload(&mut listening);
+        let metrics = &self.shared.metrics;
+        match &result {
+            Ok(reloaded) => {
+                metrics.reloaded(true, reloaded.generation, unix_seconds());
+                self.shared.events.emit(Event::ConfigurationReloaded {
+                    generation: reloaded.generation,
+                    changes: reloaded.changes.join(", "),
+                });
+            }
+            Err(problems) => {
+                let generation = self.live.load_full().generation;
+                metrics.reloaded(false, generation, unix_seconds());
+                let error = match problems.0.as_slice() {
+                    [one] => one.to_string(),
+                    all => format!("{} errors", all.len()),
+                };
+                self.shared.events.emit(Event::ConfigurationRejected { generation, error });
+                for problem in &problems.0 {
+                    tracing::error!("{problem}");
+                }
+            }
+        }
+        result
+    }
+
+    fn try_reload(&self, listening: &mut Listening) -> Result<Reloaded, Problems> {
+        let Source::File(file) = &self.source else {
+            return Err(Problem::new(
+                "",
+                "there is no configuration file to reload: the settings came from the command line",
+            )
+            .into());
+        };
+        let loaded = config::load(file, &|name| std::env::var(name).ok())?;
+        let previous = self.live.load_full();
+        let located = |problems: Problems| loaded.locate_all(problems);
+        let snapshot = Snapshot::build(loaded.config.clone(), Some(&previous), &self.shared).map_err(located)?;
+        let sockets = bind_all(&loaded.config, &listening.open).map_err(located)?;
+        let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
+        self.shared.keep_metrics_of(&loaded.config);
+        self.live.store(snapshot);
+        listening.take_over(sockets);
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(reloaded)
+    }
+
+    /// Opens log files anew, for rotation by rename.
+    pub fn reopen_logs(&self) {
+        if let Err(error) = self.live.load_full().access_log.reopen() {
+            tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
+        }
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A listener's place after a reload: a socket that is kept, or a new one.
+enum Socket {
+    Kept,
+    New(Bound),
+}
+
+type Sockets = BTreeMap<String, (Address, Socket)>;
+
+/// Binds what is not open yet.
+fn bind_all(config: &Config, open: &BTreeMap<String, Open>) -> Result<Sockets, Problems> {
+    let mut sockets = Sockets::new();
+    let mut problems = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let is_open = open.get(&listener.name).is_some_and(|open| open.configured == listener.address);
+        let socket = match is_open {
+            true => Socket::Kept,
+            false => match bind(&listener.address) {
+                Ok(bound) => Socket::New(bound),
+                Err(error) => {
+                    let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
+                    problems.push(Problem::new(format!("listener[{index}].address"), text));
+                    continue;
+                }
+            },
+        };
+        sockets.insert(listener.name.clone(), (listener.address.clone(), socket));
+    }
+    if problems.is_empty() { Ok(sockets) } else { Err(Problems(problems)) }
+}
+
+impl Listening {
+    /// Starts acceptors for new sockets and stops those that are no longer wanted.
+    fn take_over(&mut self, sockets: Sockets) {
+        let Some(workers) = self.workers.clone() else { return };
+        self.open.retain(|name, open| match sockets.get(name) {
+            Some((_, Socket::Kept)) => true,
+            _ => {
+                open.stop.send_replace(true);
+                false
+            }
+        });
+        for (index, (name, (configured, socket))) in sockets.into_iter().enumerate() {
+            let Socket::New(socket) = socket else { continue };
+            let (socket, stop) = (Arc::new(socket), watch::Sender::new(false));
+            let acceptor = Acceptor {
+                listener: name.as_str().into(),
+                socket: Arc::clone(&socket),
+                workers: workers.clone(),
+                connections: Arc::clone(&self.connections),
+                stop: stop.subscribe(),
+            };
+            workers.accept(index, acceptor);
+            self.open.insert(name, Open { configured, socket, stop });
+        }
+    }
+
+    /// Stops accepting for good.
+    fn close(&mut self) {
+        self.workers = None;
+        for (_, open) in std::mem::take(&mut self.open) {
+            open.stop.send_replace(true);
+        }
+    }
+}
+
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// Makes the state folder and makes sure that flag files can be written there.
+fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
+    let folder = &config.server.state_dir;
+    let probe = folder.join(format!(".write-test-{}", std::process::id()));
+    let tried = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, b""))
+        .and_then(|()| std::fs::remove_file(&probe));
+    tried.map_err(|error| {
+        let text = format!("the state folder {} cannot be written: {}", folder.display(), io_reason(&error));
+        Problem::new("server.state_dir", text).with_help("name a folder that this user may write").into()
+    })
+}
+
+fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Problems> {
+    let settings = flag_file::Settings {
+        flag: config.maintenance.flag.clone(),
+        routes_dir: config.server.state_dir.join("maintenance.d"),
+    };
+    let observer = Arc::clone(shared);
+    FlagWatcher::start(settings, Arc::clone(&shared.switch), move |change| observer.flag_changed(&change))
+        .map_err(|error| thread_problem(&error))
+}
+
+fn watch_config(file: &std::path::Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {
+    let control = Arc::downgrade(control);
+    ConfigWatcher::start(file.to_path_buf(), move || {
+        if let Some(control) = control.upgrade() {
+            // The outcome, good or bad, has been logged and counted.
+            let _ = control.reload();
+        }
+    })
+}
+
+/// The thread beside the workers: the admin side and what happens every second.
+fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let control = Arc::clone(control);
+    std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
+        runtime.block_on(async move {
+            let mut cutting = phases.cutting;
+            tokio::select! {
+                _ = cutting.wait_for(|cutting| *cutting) => {}
+                () = tick(&control.shared) => {}
+                () = admin::serve(admin, Arc::clone(&control)) => {}
+            }
+        });
+    })
+}
+
+async fn tick(shared: &Shared) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        shared.tick();
+    }
+}
+
+fn unix_seconds() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
+}
+
+fn thread_problem(error: &io::Error) -> Problems {
+    Problem::new("", format!("the system gives no thread: {}", io_reason(error))).into()
+}

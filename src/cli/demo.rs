@@ -1,0 +1,107 @@
+//! `flagstone demo`: the proxy in front of an embedded sample app, with everything to try.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use super::run::{Signals, announce};
+use super::{environment, refuse};
+use crate::app::{App, Source};
+use crate::config::model::{Address, LogFormat};
+use crate::config::{self, Problem, Problems};
+use crate::demo::{Addresses, SampleApp, things_to_try, write_config};
+use crate::telemetry::events;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where the proxy listens; port 0 = a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where the admin side listens; port 0 = a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
+}
+
+/// Runs until Ctrl-C (or TERM), then removes everything it made.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    if let Err(error) = events::init("info", LogFormat::Text) {
+        eprintln!("flagstone: {error}");
+        return ExitCode::FAILURE;
+    }
+    let folder = std::env::temp_dir().join(format!("flagstone-demo-{}", std::process::id()));
+    let code = match start(arguments, &folder) {
+        Ok((signals, app, _sample)) => {
+            signals.wait(&app);
+            drop(app);
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    };
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        eprintln!("flagstone: {} could not be removed: {error}", folder.display());
+    }
+    code
+}
+
+type Running = (Signals, App, Sample);
+
+fn start(arguments: &Arguments, folder: &std::path::Path) -> Result<Running, Problems> {
+    let failed = |what: &str, error: std::io::Error| -> Problems {
+        Problem::new("", format!("{what}: {}", crate::error::io_reason(&error))).into()
+    };
+    let signals = Signals::register().map_err(|error| failed("signals cannot be received", error))?;
+    let sample = Sample::start().map_err(|error| failed("the sample app cannot listen", error))?;
+    let file = write_config(folder, arguments.listen, arguments.admin, sample.addr)
+        .map_err(|error| failed(&format!("{} cannot be written", folder.display()), error))?;
+    let loaded = config::load(&file, &environment)?;
+    let app = App::start(loaded, Source::File(file))
+        .map_err(|problems| Problems(problems.0.into_iter().map(|problem| problem.with_help(FREE_PORTS)).collect()))?;
+    announce(&app);
+    let web = app.listeners().into_iter().find_map(|(_, address)| socket(address));
+    if let (Some(web), Some(admin)) = (web, app.admin_address().and_then(socket)) {
+        let folder = folder.to_path_buf();
+        println!("{}", things_to_try(&Addresses { web, admin, app: sample.addr, folder }));
+        println!("Ctrl-C ends the demo and removes its folder.");
+    }
+    Ok((signals, app, sample))
+}
+
+const FREE_PORTS: &str = "flagstone demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 takes free ports";
+
+fn socket(address: Address) -> Option<SocketAddr> {
+    match address {
+        Address::Socket(address) => Some(address),
+        Address::Name { .. } | Address::Unix(_) => None,
+    }
+}
+
+/// The sample app on a thread of its own, as an app would be in a process of its own.
+struct Sample {
+    addr: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Sample {
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let app = runtime.block_on(SampleApp::start(([127, 0, 0, 1], 0).into()))?;
+        let addr = app.addr;
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("sample-app".into()).spawn(move || {
+            // Told to stop, or the other end is gone: the same to us.
+            let _ = runtime.block_on(stopped);
+            drop(app);
+        })?;
+        Ok(Self { addr, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic has been printed by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Accepts connections and spreads them over the workers.
+//!
+//! One task per listener accepts and hands each socket to the worker with the fewest connections, so that
+//! few long-lived connections are spread as evenly as many short ones. The socket is registered with the
+//! worker's own event loop only after the hand-over.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::bind::Bound;
+use crate::worker::{Accepted, AcceptedSocket, Workers};
+
+/// After an accept that failed for want of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// One listener's acceptor, to be run on a worker.
+pub(crate) struct Acceptor {
+    pub(crate) listener: Arc<str>,
+    pub(crate) socket: Arc<Bound>,
+    pub(crate) workers: Workers,
+    /// `server.max_connections`.
+    pub(crate) connections: Arc<Semaphore>,
+    /// True: stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    /// Accepts until told to stop, then hands over what the kernel had accepted by then: closing the socket
+    /// would reset it.
+    pub(crate) async fn run(mut self) {
+        let mut stop = self.stop.clone();
+        let readiness = match watch_readiness(&self.socket) {
+            Ok(readiness) => readiness,
+            Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.accept_all(&readiness) => {}
+        }
+        while let Ok(socket) = readiness.get_ref().accept() {
+            if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
+                self.hand_over(socket, permit);
+            }
+        }
+    }
+
+    /// # Cancel safety
+    /// A connection is accepted and handed over without a pause in between.
+    async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>) {
+        loop {
+            // At the bound, connections wait in the kernel's queue.
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            match accept(readiness).await {
+                Ok(socket) => self.hand_over(socket, permit),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(listener = &*self.listener, %error, "cannot accept connections at the moment");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit) {
+        self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit });
+    }
+}
+
+#[allow(unsafe_code, reason = "tokio offers no safe way to watch a socket without wrapping what it accepts")]
+fn watch_readiness(socket: &Arc<Bound>) -> io::Result<AsyncFd<RawSocket>> {
+    let socket = RawSocket(Arc::clone(socket));
+    // SAFETY: the descriptor belongs to `socket`, which the AsyncFd owns and nothing can close or exchange: it is the
+    // same open one for as long as the AsyncFd lives.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
+}
+
+async fn accept(readiness: &AsyncFd<RawSocket>) -> io::Result<AcceptedSocket> {
+    loop {
+        let mut guard = readiness.readable().await?;
+        if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
+            return accepted;
+        }
+    }
+}
+
+/// The client went away before it was accepted; the listener is fine (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+struct RawSocket(Arc<Bound>);
+
+impl AsRawFd for RawSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for RawSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &*self.0 {
+            Bound::Tcp(socket) => socket.as_fd(),
+            Bound::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+}
+
+impl RawSocket {
+    fn accept(&self) -> io::Result<AcceptedSocket> {
+        match &*self.0 {
+            Bound::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok(AcceptedSocket::Tcp(stream, peer))
+            }
+            Bound::Unix(socket, _) => socket.accept().map(|(stream, _)| AcceptedSocket::Unix(stream)),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::model::Address;
+
+/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A bound, listening, non-blocking socket.
+#[derive(Debug)]
+pub enum Bound {
+    Tcp(std::net::TcpListener),
+    /// The socket file is removed on drop.
+    Unix(UnixListener, SocketFile),
+}
+
+/// Removes a socket file when the listener goes.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+/// Binds and listens.
+///
+/// # Errors
+/// The address is in use, not ours, or the socket's folder can't be written.
+pub fn bind(address: &Address) -> io::Result<Bound> {
+    match address {
+        Address::Socket(address) => bind_tcp(*address).map(Bound::Tcp),
+        Address::Unix(path) => bind_unix(path).map(|socket| Bound::Unix(socket, SocketFile(path.clone()))),
+        Address::Name { host, port } => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{host}:{port} is a name, not an address")))
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // A restart need not wait for old connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Removes a socket file that nobody listens on any more; what is no socket stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+impl Bound {
+    /// The address as it is now: the port is the real one.
+    ///
+    /// # Errors
+    /// The system can't tell.
+    pub fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().map(Address::Socket),
+            Self::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A file that is gone already is no loss.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,185 @@
+//! What is known of one downstream connection, shared by its gate, its driver and its requests.
+//!
+//! All of it is touched from one worker's thread; the atomics are for `Send`, not for ordering.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::head::BadHead;
+use super::stream::Stream;
+use crate::proxy::tunnel::Tunnel;
+
+/// One downstream connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Index of the worker that serves it.
+    pub(crate) worker: usize,
+    /// The peer's address; `None` for a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) is_tls: bool,
+    heads_passed: AtomicU64,
+    heads_answered: AtomicU64,
+    has_partial_head: AtomicBool,
+    is_holding: AtomicBool,
+    is_write_blocked: AtomicBool,
+    write_progress: AtomicBool,
+    is_refused: AtomicBool,
+    refusal: Mutex<Option<BadHead>>,
+    tunnel: Mutex<Option<Tunnel>>,
+    returned: Mutex<Option<Returned>>,
+}
+
+/// What is left when HTTP is over.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) stream: Stream,
+    /// Read, but never passed to hyper.
+    pub(crate) held: Vec<u8>,
+    /// A request body was not read to its end.
+    pub(crate) is_mid_body: bool,
+}
+
+/// What a connection is waiting for, and so which timeout applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// For the first request, or for the rest of a head.
+    Head,
+    /// For another request.
+    Idle,
+    /// For us.
+    Busy,
+    /// For the client to read.
+    WriteBlocked,
+}
+
+impl Connection {
+    pub(crate) fn new(worker: usize, peer: Option<SocketAddr>, is_tls: bool) -> Self {
+        Self {
+            worker,
+            peer,
+            is_tls,
+            heads_passed: AtomicU64::new(0),
+            heads_answered: AtomicU64::new(0),
+            has_partial_head: AtomicBool::new(false),
+            is_holding: AtomicBool::new(false),
+            is_write_blocked: AtomicBool::new(false),
+            write_progress: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
+            refusal: Mutex::new(None),
+            tunnel: Mutex::new(None),
+            returned: Mutex::new(None),
+        }
+    }
+
+    /// The peer's address; loopback for a unix socket, whose peer is on this machine.
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        if self.is_write_blocked() {
+            Phase::WriteBlocked
+        } else if !self.is_answered() {
+            Phase::Busy
+        } else if self.has_partial_head.load(Relaxed) || self.heads_passed.load(Relaxed) == 0 {
+            Phase::Head
+        } else {
+            Phase::Idle
+        }
+    }
+
+    pub(crate) fn has_partial_head(&self) -> bool {
+        self.has_partial_head.load(Relaxed)
+    }
+
+    pub(super) fn set_partial_head(&self, partial: bool) {
+        self.has_partial_head.store(partial, Relaxed);
+    }
+
+    pub(super) fn head_passed(&self) {
+        add_one(&self.heads_passed);
+    }
+
+    /// Counts one request as answered, to the last byte of its body.
+    pub(crate) fn head_answered(&self) {
+        add_one(&self.heads_answered);
+    }
+
+    /// Requests seen so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.heads_passed.load(Relaxed)
+    }
+
+    /// Whether every request that hyper has seen has been answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.heads_answered.load(Relaxed) >= self.heads_passed.load(Relaxed)
+    }
+
+    pub(super) fn set_holding(&self, holding: bool) {
+        self.is_holding.store(holding, Relaxed);
+    }
+
+    pub(super) fn set_write_blocked(&self, blocked: bool, progress: bool) {
+        self.is_write_blocked.store(blocked, Relaxed);
+        if blocked && progress {
+            self.write_progress.store(true, Relaxed);
+        }
+    }
+
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.is_write_blocked.load(Relaxed)
+    }
+
+    /// Whether bytes were written since this was last asked.
+    pub(crate) fn take_write_progress(&self) -> bool {
+        self.write_progress.swap(false, Relaxed)
+    }
+
+    /// Refuses what the client sent; the first refusal stands.
+    pub(crate) fn refuse(&self, why: BadHead) {
+        self.is_refused.store(true, Relaxed);
+        lock(&self.refusal).get_or_insert(why);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused.load(Relaxed)
+    }
+
+    pub(crate) fn refusal(&self) -> Option<BadHead> {
+        *lock(&self.refusal)
+    }
+
+    /// Whether hyper should be polled again, because the gate can now go on.
+    pub(crate) fn wants_poll(&self) -> bool {
+        (self.is_holding.load(Relaxed) && self.is_answered())
+            || (self.is_refused() && self.is_answered() && !self.is_write_blocked())
+    }
+
+    /// Leaves the other half of an accepted upgrade for the driver to take over.
+    pub(crate) fn set_tunnel(&self, tunnel: Tunnel) {
+        *lock(&self.tunnel) = Some(tunnel);
+    }
+
+    pub(super) fn give_back(&self, returned: Returned) {
+        *lock(&self.returned) = Some(returned);
+    }
+
+    /// The stream, once hyper has let go of it.
+    pub(super) fn take_back(&self) -> Option<Returned> {
+        lock(&self.returned).take()
+    }
+
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        lock(&self.tunnel).take()
+    }
+}
+
+/// Only one thread writes: a load and a store are enough, and cheaper than a locked add.
+fn add_one(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

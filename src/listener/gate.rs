@@ -1,0 +1,275 @@
+//! The gate between a downstream socket and hyper.
+//!
+//! Every byte that hyper reads passes here first. The gate follows the framing of HTTP/1 just far enough
+//! to know where heads begin, judges each head ([`super::head`]) and lets hyper see only those that have
+//! exactly one reading. What it refuses, hyper never sees: to hyper the stream ends at a message boundary,
+//! earlier pipelined requests are answered, and then [`super::serve`] writes the refusal itself.
+//!
+//! Bytes behind a request for an upgrade are held until it is answered: only a 101 makes them something
+//! other than HTTP.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chunked::ChunkFollower;
+use super::connection::{Connection, Returned};
+use super::head::{self, BadHead, BodyFraming, HeadBounds};
+use super::stream::Stream;
+
+/// Bytes held behind a request for an upgrade; more stay in the socket.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// Where in the stream of messages the next byte stands.
+#[derive(Debug)]
+enum Place {
+    Head,
+    Body {
+        left: u64,
+    },
+    Chunked(ChunkFollower),
+    /// Behind a request for an upgrade that has not been answered.
+    Upgrade,
+}
+
+/// Reads and writes a [`Stream`] on hyper's behalf.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// `None` only while being dropped.
+    stream: Option<Stream>,
+    connection: Arc<Connection>,
+    bounds: HeadBounds,
+    place: Place,
+    /// The beginning of a head whose end has not come; hyper has these bytes already.
+    partial: Vec<u8>,
+    /// Read, but not yet passed on.
+    held: Vec<u8>,
+}
+
+impl Gate {
+    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, bounds: HeadBounds) -> Self {
+        Self { stream: Some(stream), connection, bounds, place: Place::Head, partial: Vec::new(), held: Vec::new() }
+    }
+
+    fn stream(&mut self) -> Pin<&mut Stream> {
+        Pin::new(self.stream.as_mut().expect("only drop takes the stream"))
+    }
+
+    fn is_mid_body(&self) -> bool {
+        matches!(self.place, Place::Body { .. } | Place::Chunked(_))
+    }
+
+    /// Follows the framing through `fresh` and says how many of its bytes hyper may see.
+    fn pass(&mut self, fresh: &[u8]) -> usize {
+        let mut at = 0;
+        while at < fresh.len() {
+            match &mut self.place {
+                Place::Head => match self.pass_head(&fresh[at..]) {
+                    Ok(taken) => at += taken,
+                    Err(refused) => {
+                        self.connection.refuse(refused);
+                        break;
+                    }
+                },
+                Place::Body { left } => {
+                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(fresh.len() - at);
+                    at += taken;
+                    *left -= taken as u64;
+                    if *left == 0 {
+                        self.place = Place::Head;
+                    }
+                }
+                Place::Chunked(follower) => match follower.advance(&fresh[at..]) {
+                    Ok(taken) => {
+                        at += taken;
+                        if follower.is_done() {
+                            self.place = Place::Head;
+                        }
+                    }
+                    Err(_) => {
+                        self.connection.refuse(BadHead::Malformed("the chunked body is malformed"));
+                        break;
+                    }
+                },
+                Place::Upgrade => {
+                    self.held.extend_from_slice(&fresh[at..]);
+                    break;
+                }
+            }
+        }
+        self.connection.set_partial_head(!self.partial.is_empty());
+        at
+    }
+
+    /// Passes one head, or as much of it as there is; says how many bytes of `fresh` belong to it.
+    fn pass_head(&mut self, fresh: &[u8]) -> Result<usize, BadHead> {
+        if self.partial.is_empty() {
+            let blank = leading_blank(fresh);
+            if blank > 0 {
+                return Ok(blank);
+            }
+            if let Some(end) = head::find_end(fresh, 0)? {
+                self.place = Self::place_behind(head::judge(&fresh[..end], &self.bounds)?);
+                self.connection.head_passed();
+                return Ok(end);
+            }
+            self.partial.extend_from_slice(fresh);
+            return self.check_partial(fresh.len());
+        }
+        let scanned = self.partial.len();
+        self.partial.extend_from_slice(fresh);
+        let Some(end) = head::find_end(&self.partial, scanned)? else {
+            return self.check_partial(fresh.len());
+        };
+        self.place = Self::place_behind(head::judge(&self.partial[..end], &self.bounds)?);
+        self.partial.clear();
+        self.connection.head_passed();
+        Ok(end - scanned)
+    }
+
+    fn check_partial(&self, taken: usize) -> Result<usize, BadHead> {
+        let first_line_complete =
+            memchr::memchr(b'\n', &self.partial[..self.partial.len().min(self.bounds.uri_bytes_max + 64)]);
+        if self.partial.len() > self.bounds.head_bytes_max
+            || (first_line_complete.is_none() && self.partial.len() > self.bounds.uri_bytes_max + 64)
+        {
+            return Err(head::too_large(&self.partial, &self.bounds));
+        }
+        Ok(taken)
+    }
+
+    fn place_behind(framing: BodyFraming) -> Place {
+        match framing {
+            BodyFraming::None => Place::Head,
+            BodyFraming::Length(left) => Place::Body { left },
+            BodyFraming::Chunked => Place::Chunked(ChunkFollower::new()),
+            BodyFraming::Upgrade => Place::Upgrade,
+        }
+    }
+
+    /// Passes on what was held, now that the request before it has been answered.
+    fn release_held(&mut self, buf: &mut ReadBuf<'_>) {
+        let held = std::mem::take(&mut self.held);
+        let offered = held.len().min(buf.remaining());
+        let taken = self.pass(&held[..offered]);
+        buf.put_slice(&held[..taken]);
+        // What `pass` held again comes before what did not fit.
+        if self.held.is_empty() {
+            self.held.extend_from_slice(&held[taken..]);
+        } else {
+            self.held.extend_from_slice(&held[offered..]);
+        }
+        self.connection.set_holding(!self.held.is_empty());
+    }
+}
+
+/// Empty lines before a request line are to be ignored (RFC 9112, section 2.2).
+fn leading_blank(bytes: &[u8]) -> usize {
+    bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2
+}
+
+impl AsyncRead for Gate {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.connection.is_refused() {
+                return this.end_of_stream();
+            }
+            if matches!(this.place, Place::Upgrade) && this.connection.is_answered() {
+                this.place = Place::Head;
+            }
+            let is_waiting = matches!(this.place, Place::Upgrade);
+            if !this.held.is_empty() && !is_waiting {
+                this.release_held(buf);
+                if buf.filled().is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.len() >= HELD_BYTES_MAX {
+                return Poll::Pending;
+            }
+            let before = buf.filled().len();
+            ready!(this.stream().poll_read(cx, buf))?;
+            let fresh = &buf.filled()[before..];
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let taken = this.pass(fresh);
+            buf.set_filled(before + taken);
+            this.connection.set_holding(!this.held.is_empty());
+            if taken > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// The stream is over for hyper once what came before the refusal has been answered and written.
+    /// `serve` wakes the connection when that is so.
+    fn end_of_stream(&self) -> Poll<io::Result<()>> {
+        if self.is_mid_body() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if self.connection.is_answered() && !self.connection.is_write_blocked() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    fn wrote(&self, offered: usize, result: &Poll<io::Result<usize>>) {
+        let blocked = match result {
+            Poll::Ready(Ok(written)) => *written < offered,
+            Poll::Ready(Err(_)) => false,
+            Poll::Pending => true,
+        };
+        self.connection.set_write_blocked(blocked, matches!(result, Poll::Ready(Ok(_))));
+    }
+}
+
+impl AsyncWrite for Gate {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream().poll_write(cx, bytes);
+        this.wrote(bytes.len(), &result);
+        result
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream().poll_write_vectored(cx, slices);
+        this.wrote(slices.iter().map(|slice| slice.len()).sum(), &result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream().poll_flush(cx)
+    }
+
+    /// Only flushes: `serve` says goodbye when it has the stream back, and may have more to say before.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+impl Drop for Gate {
+    /// hyper lets go of the gate in its own time; the stream goes back to `serve`.
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            let is_mid_body = self.is_mid_body();
+            self.connection.give_back(Returned { stream, held: std::mem::take(&mut self.held), is_mid_body });
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Judges one request head before hyper sees it.
+//!
+//! hyper forgives things that the next hop may read otherwise: a `Content-Length` beside a
+//! `Transfer-Encoding` vanishes, bare line feeds end lines, two Hosts pass. A head that more than one
+//! reading fits is refused here, byte for byte as it came (RFC 9112, sections 2.2, 3.2, 5, 6 and 11.2).
+
+use std::mem::MaybeUninit;
+
+use memchr::memchr_iter;
+
+/// Header slots on the stack; more than this and one allocation is made per head.
+const INLINE_HEADERS: usize = 100;
+
+/// The bounds of a head, from the configuration's `[bounds]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadBounds {
+    pub(crate) head_bytes_max: usize,
+    pub(crate) headers_max: usize,
+    pub(crate) uri_bytes_max: usize,
+}
+
+/// Why a head was not let through. Each is one answer, see `proxy::refusal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadHead {
+    /// Not HTTP/1, or HTTP/1 that two parsers could read differently.
+    Malformed(&'static str),
+    UriTooLong,
+    HeadersTooLarge,
+}
+
+/// How the message behind a head is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyFraming {
+    None,
+    Length(u64),
+    Chunked,
+    /// No body, and the client asks for another protocol: what follows may not be HTTP.
+    Upgrade,
+}
+
+/// Looks for the empty line that ends a head.
+///
+/// `scanned` bytes at the start were looked at before and hold no end. Leading empty lines are the
+/// caller's to skip. Returns the length of the head with its empty line.
+///
+/// # Errors
+/// A line that ends in a bare LF.
+pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, BadHead> {
+    // Three bytes back: the end may straddle what was seen before.
+    let from = scanned.saturating_sub(3);
+    for lf in memchr_iter(b'\n', &bytes[from..]).map(|at| at + from) {
+        if lf == 0 || bytes[lf - 1] != b'\r' {
+            return Err(BadHead::Malformed("a line ends in a bare line feed"));
+        }
+        if lf >= 3 && bytes[lf - 2] == b'\n' {
+            return Ok(Some(lf + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Judges a complete head, from the request line to the empty line.
+///
+/// # Errors
+/// The head breaks a rule or a bound; nothing of it may be forwarded.
+pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, BadHead> {
+    if head.len() > bounds.head_bytes_max {
+        return Err(too_large(head, bounds));
+    }
+    let mut inline = [const { MaybeUninit::uninit() }; INLINE_HEADERS];
+    let mut heap;
+    let slots = if bounds.headers_max <= INLINE_HEADERS {
+        &mut inline[..bounds.headers_max]
+    } else {
+        heap = vec![MaybeUninit::uninit(); bounds.headers_max];
+        &mut heap[..]
+    };
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, slots) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(BadHead::Malformed("the head does not end where its empty line is")),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadHead::HeadersTooLarge),
+        Err(httparse::Error::Version) => return Err(BadHead::Malformed("not a version of HTTP/1")),
+        Err(httparse::Error::Token) => return Err(BadHead::Malformed("the request line is malformed")),
+        Err(_) => return Err(BadHead::Malformed("a header line is malformed")),
+    }
+    if request.path.is_some_and(|target| target.len() > bounds.uri_bytes_max) {
+        return Err(BadHead::UriTooLong);
+    }
+    if request.method == Some("CONNECT") {
+        return Err(BadHead::Malformed("CONNECT is for forward proxies"));
+    }
+    Fields::gather(&request)?.framing()
+}
+
+/// The verdict on a head that outgrew its bound before it ended.
+pub(crate) fn too_large(head: &[u8], bounds: &HeadBounds) -> BadHead {
+    let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
+    if line > bounds.uri_bytes_max { BadHead::UriTooLong } else { BadHead::HeadersTooLarge }
+}
+
+/// The fields that decide the framing.
+#[derive(Default)]
+struct Fields {
+    is_http11: bool,
+    length: Option<u64>,
+    chunked: bool,
+    hosts: u32,
+    upgrade: bool,
+}
+
+impl Fields {
+    fn gather(request: &httparse::Request<'_, '_>) -> Result<Self, BadHead> {
+        let mut fields = Self { is_http11: request.version == Some(1), ..Self::default() };
+        for header in request.headers.iter() {
+            match header.name.len() {
+                4 if header.name.eq_ignore_ascii_case("host") => fields.hosts += 1,
+                7 if header.name.eq_ignore_ascii_case("upgrade") => fields.upgrade = true,
+                14 if header.name.eq_ignore_ascii_case("content-length") => fields.content_length(header.value)?,
+                17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
+                    fields.transfer_encoding(header.value)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    /// One field, digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).
+    fn content_length(&mut self, value: &[u8]) -> Result<(), BadHead> {
+        if self.length.is_some() {
+            return Err(BadHead::Malformed("more than one Content-Length"));
+        }
+        let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
+        let length = digits.then(|| value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+        self.length = length.filter(|length| *length < 1 << 63);
+        if self.length.is_none() {
+            return Err(BadHead::Malformed("Content-Length is not a number of bytes"));
+        }
+        Ok(())
+    }
+
+    /// `chunked` and nothing else: no client sends another coding, smugglers do (RFC 9112, section 6.1).
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), BadHead> {
+        if self.chunked {
+            return Err(BadHead::Malformed("more than one Transfer-Encoding"));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(BadHead::Malformed("Transfer-Encoding is not \"chunked\""));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn framing(&self) -> Result<BodyFraming, BadHead> {
+        if self.hosts > 1 || (self.is_http11 && self.hosts == 0) {
+            return Err(BadHead::Malformed("HTTP/1.1 wants exactly one Host"));
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(BadHead::Malformed("both Content-Length and Transfer-Encoding")),
+            (true, None) if !self.is_http11 => Err(BadHead::Malformed("HTTP/1.0 has no Transfer-Encoding")),
+            (true, None) => Ok(BodyFraming::Chunked),
+            (false, Some(length)) if length > 0 => Ok(BodyFraming::Length(length)),
+            (false, _) if self.upgrade && self.is_http11 => Ok(BodyFraming::Upgrade),
+            (false, _) => Ok(BodyFraming::None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HeadBounds = HeadBounds { head_bytes_max: 1024, headers_max: 5, uri_bytes_max: 64 };
+
+    fn verdict(head: &str) -> Result<BodyFraming, BadHead> {
+        judge(head.as_bytes(), &BOUNDS)
+    }
+
+    #[test]
+    fn plain_heads_pass_with_their_framing() {
+        assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(BodyFraming::None));
+        assert_eq!(verdict("GET / HTTP/1.0\r\n\r\n"), Ok(BodyFraming::None));
+        assert_eq!(verdict("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n"), Ok(BodyFraming::Length(7)));
+        assert_eq!(verdict("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok(BodyFraming::None));
+        assert_eq!(
+            verdict("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: Chunked\r\n\r\n"),
+            Ok(BodyFraming::Chunked)
+        );
+        assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n"), Ok(BodyFraming::Upgrade));
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused() {
+        let fields = [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "Content-Length: 5\r\nContent-Length: 5",
+            "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: +5",
+            "Content-Length: 5, 5",
+            "Content-Length: 0x5",
+            "Content-Length:",
+            "Content-Length: 9223372036854775808",
+            "Content-Length: 99999999999999999999",
+            "Content-Length : 5",
+            "Transfer-Encoding: ,chunked",
+            "Transfer-Encoding: chunked, identity",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: \x0bchunked",
+            "Transfer-Encoding : chunked",
+            "Transfer-Encoding:\r\n chunked",
+            "Host: b",
+        ];
+        for field in fields {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+            assert!(matches!(verdict(&head), Err(BadHead::Malformed(_))), "{field}");
+        }
+        assert!(matches!(verdict("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(BadHead::Malformed(_))));
+        assert!(matches!(verdict("GET / HTTP/1.1\r\n\r\n"), Err(BadHead::Malformed(_))));
+        assert!(matches!(verdict("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(BadHead::Malformed(_))));
+        assert!(matches!(verdict("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Err(BadHead::Malformed(_))));
+    }
+
+    #[test]
+    fn bounds_have_their_own_verdicts() {
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(64));
+        assert_eq!(verdict(&long), Err(BadHead::UriTooLong));
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(5));
+        assert_eq!(verdict(&many), Err(BadHead::HeadersTooLarge));
+        let large = format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(1024));
+        assert_eq!(verdict(&large), Err(BadHead::HeadersTooLarge));
+    }
+
+    #[test]
+    fn the_end_is_found_across_reads() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET";
+        for scanned in 0..=27 {
+            assert_eq!(find_end(head, scanned), Ok(Some(28)), "{scanned}");
+        }
+        assert_eq!(find_end(&head[..27], 0), Ok(None));
+        assert!(find_end(b"GET / HTTP/1.1\nHost: a\r\n\r\n", 0).is_err());
+        assert!(find_end(b"GET / HTTP/1.1\r\nHost: a\n\r\n", 0).is_err());
+        assert!(find_end(b"GET / HTTP/1.1\r\nHost: a\r\n\n", 0).is_err());
+    }
+}

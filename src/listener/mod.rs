@@ -1,0 +1,12 @@
+//! The downstream side: bind, accept, judge heads, serve.
+//!
+//! May import live, proxy and tls. What a request means is not decided here.
+
+pub mod accept;
+pub mod bind;
+mod chunked;
+pub mod connection;
+mod gate;
+pub(crate) mod head;
+pub(crate) mod serve;
+pub(crate) mod stream;

@@ -1,0 +1,288 @@
+//! Drives one downstream connection: handshake, hyper, timeouts, refusals, upgrades, the last goodbye.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{Connection, Phase, Returned};
+use super::gate::Gate;
+use super::head::{BadHead, HeadBounds};
+use super::stream::{Socket, Stream};
+use crate::config::model::Timeouts;
+use crate::live::Live;
+use crate::proxy::{handle, respond, tunnel};
+use crate::worker::{Accepted, AcceptedSocket};
+
+/// How long the goodbye after a refusal may take, and how much is read meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// hyper is asked again at most this often without having taken a byte.
+const NUDGES_MAX: u32 = 4;
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<bool>) {
+    let snapshot = live.load_full();
+    let Some(listener) = snapshot.listeners.get(&*accepted.listener) else { return };
+    let _open = listener.metrics.open();
+    let (socket, peer) = match register(accepted.socket) {
+        Ok(registered) => registered,
+        Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
+    };
+    let timeouts = snapshot.config.timeouts.clone();
+    let is_tls = listener.tls.is_some();
+    let stream = match &listener.tls {
+        None => Stream::Plain(socket),
+        Some(tls) => {
+            let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
+            match timeout(timeouts.tls_handshake, handshake).await {
+                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                Ok(Err(error)) => return tracing::debug!(%error, ?peer, "TLS handshake failed"),
+                Err(_) => return tracing::debug!(?peer, "TLS handshake took too long"),
+            }
+        }
+    };
+    let connection = Arc::new(Connection::new(worker, peer, is_tls));
+    let bounds = snapshot.head_bounds();
+    // A snapshot kept for the life of a connection would keep a whole generation alive.
+    drop(snapshot);
+    http1(stream, connection, bounds, timeouts, live, draining).await;
+    drop(accepted.permit);
+}
+
+fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<std::net::SocketAddr>)> {
+    match socket {
+        AcceptedSocket::Tcp(stream, peer) => {
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            Ok((Socket::Tcp(TcpStream::from_std(stream)?), Some(peer)))
+        }
+        AcceptedSocket::Unix(stream) => {
+            stream.set_nonblocking(true)?;
+            Ok((Socket::Unix(UnixStream::from_std(stream)?), None))
+        }
+    }
+}
+
+async fn http1(
+    stream: Stream,
+    connection: Arc<Connection>,
+    bounds: HeadBounds,
+    timeouts: Timeouts,
+    live: Arc<Live>,
+    draining: watch::Receiver<bool>,
+) {
+    let mut builder = http1::Builder::new();
+    // The gate times heads from their first moment; hyper's own timer starts too late (hyper #3756).
+    builder.header_read_timeout(None).half_close(false);
+    if bounds.headers_max > 100 {
+        builder.max_headers(bounds.headers_max);
+    }
+    let service = {
+        let (connection, live) = (Arc::clone(&connection), Arc::clone(&live));
+        service_fn(move |request: Request<Incoming>| {
+            handle::handle(request, Arc::clone(&connection), Arc::clone(&live))
+        })
+    };
+    let gate = Gate::new(stream, Arc::clone(&connection), bounds);
+    let end = {
+        let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
+        drive(http, &connection, &timeouts, draining).await
+    };
+    let Returned { stream, held, is_mid_body } = connection.take_back().expect("hyper has dropped the gate");
+    if let Some(tunnel) = connection.take_tunnel() {
+        return tunnel::run(stream, held.into(), tunnel).await;
+    }
+    match end {
+        End::Broken => {}
+        End::HeadTimeout if connection.has_partial_head() => {
+            refuse(stream, BadRequest::HeadTimeout).await;
+        }
+        End::HeadTimeout | End::Idle => goodbye(stream, false).await,
+        End::Finished => match connection.refusal() {
+            Some(why) => refuse(stream, BadRequest::Head(why)).await,
+            None => goodbye(stream, is_mid_body).await,
+        },
+    }
+}
+
+/// How a connection's HTTP came to its end.
+enum End {
+    /// hyper is done, or the gate refused something.
+    Finished,
+    HeadTimeout,
+    Idle,
+    /// The socket failed, or the client stopped reading: nothing more can be said.
+    Broken,
+}
+
+/// What is refused before it is a request.
+pub(crate) enum BadRequest {
+    Head(BadHead),
+    HeadTimeout,
+}
+
+type Http<F> = http1::Connection<TokioIo<Gate>, F>;
+
+/// Polls hyper, and beside it the drain signal and the one timer of this connection.
+async fn drive<F, Fut>(
+    mut http: Pin<&mut Http<F>>,
+    connection: &Connection,
+    timeouts: &Timeouts,
+    mut draining: watch::Receiver<bool>,
+) -> End
+where
+    F: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<crate::proxy::body::Body>,
+            Error = std::convert::Infallible,
+            Future = Fut,
+        >,
+    Fut: Future<Output = Result<Response<crate::proxy::body::Body>, std::convert::Infallible>>,
+{
+    let drain_flag = draining.clone();
+    let mut drained = pin!(async move { draining.wait_for(|draining| *draining).await.map(|_| ()) });
+    // Polled once, so that the signal wakes this task; whether it came is then read from the flag.
+    let mut registered = false;
+    let mut is_draining = false;
+    let mut timer = Timer::new(timeouts);
+    let mut nudges = 0;
+    poll_fn(|cx| {
+        loop {
+            if !registered {
+                let _ = drained.as_mut().poll(cx);
+                registered = true;
+            }
+            if !is_draining && *drain_flag.borrow() {
+                is_draining = true;
+                http.as_mut().graceful_shutdown();
+            }
+            if let Poll::Ready(result) = http.as_mut().poll(cx) {
+                return Poll::Ready(end_of(result, connection));
+            }
+            if nudges < NUDGES_MAX && connection.wants_poll() {
+                nudges += 1;
+                continue;
+            }
+            nudges = 0;
+            if let Poll::Ready(end) = timer.poll_phase(connection, cx) {
+                return Poll::Ready(end);
+            }
+            return Poll::Pending;
+        }
+    })
+    .await
+}
+
+fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
+    match result {
+        Ok(()) => End::Finished,
+        Err(_) if connection.is_refused() => End::Finished,
+        Err(error) => {
+            tracing::debug!(%error, peer = ?connection.peer, "connection ended early");
+            End::Broken
+        }
+    }
+}
+
+/// The one timer of a connection: re-armed when the phase changes, at rest while we are busy.
+struct Timer<'a> {
+    sleep: Pin<Box<Sleep>>,
+    timeouts: &'a Timeouts,
+    phase: Phase,
+    requests: u64,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(timeouts: &'a Timeouts) -> Self {
+        let deadline = Instant::now() + timeouts.request_head;
+        let sleep = Box::pin(tokio::time::sleep_until(deadline));
+        Self { sleep, timeouts, phase: Phase::Busy, requests: 0, deadline: None }
+    }
+
+    /// Ready when the client kept us waiting for too long.
+    fn poll_phase(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<End> {
+        let phase = connection.phase();
+        let requests = connection.requests();
+        let is_same = phase == self.phase && requests == self.requests;
+        let progressed = phase == Phase::WriteBlocked && connection.take_write_progress();
+        if !is_same || progressed {
+            (self.phase, self.requests) = (phase, requests);
+            self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);
+        }
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
+            if deadline <= Instant::now() {
+                return Poll::Ready(self.verdict());
+            }
+            self.sleep.as_mut().reset(deadline);
+        }
+        // An earlier deadline than ours only wakes us to look again.
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if deadline <= Instant::now() {
+                return Poll::Ready(self.verdict());
+            }
+            self.sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn patience(&self, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Head => Some(self.timeouts.request_head),
+            Phase::Idle => Some(self.timeouts.idle),
+            Phase::WriteBlocked => Some(self.timeouts.response_body),
+            Phase::Busy => None,
+        }
+    }
+
+    fn verdict(&self) -> End {
+        match self.phase {
+            Phase::Head => End::HeadTimeout,
+            Phase::Idle | Phase::Busy => End::Idle,
+            Phase::WriteBlocked => End::Broken,
+        }
+    }
+}
+
+/// Answers what never became a request, then closes.
+async fn refuse(mut stream: Stream, why: BadRequest) {
+    let answer = respond::to_bad_request(&why);
+    let written = timeout(LINGER, stream.write_all(&answer)).await;
+    if matches!(written, Ok(Ok(()))) {
+        goodbye(stream, true).await;
+    }
+}
+
+/// Closes so that the client gets all that was written to it: a close with unread bytes would reset the
+/// connection and take the answer along (RFC 9112, section 9.6).
+async fn goodbye(mut stream: Stream, unread: bool) {
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut sink = [0; 4096];
+        let mut left = if unread { LINGER_BYTES_MAX } else { 0 };
+        while left > 0 {
+            match stream.read(&mut sink).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // However it ends, the socket is closed.
+    let _ = timeout(LINGER, farewell).await;
+}

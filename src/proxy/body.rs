@@ -1,0 +1,310 @@
+//! Bodies in both directions, streamed with back-pressure, bounded and timed.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::context::Context;
+use crate::upstream::endpoint::Lease;
+
+/// A body that could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body did not go on in time")]
+    Timeout,
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    #[error("the body broke off")]
+    Broken(#[source] hyper::Error),
+    #[error("the file could not be read")]
+    File(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A timer that runs only while a read is waiting.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_armed: bool,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None, is_armed: false }
+    }
+
+    fn rest(&mut self) {
+        self.is_armed = false;
+    }
+
+    /// Ready when the current wait has lasted too long.
+    fn poll_waiting(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let deadline = || Instant::now() + self.limit;
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if !self.is_armed {
+                    sleep.as_mut().reset(deadline());
+                }
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(tokio::time::sleep_until(deadline()))),
+        };
+        self.is_armed = true;
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// What went wrong with a request body, from the client's side; read after the exchange has failed.
+#[derive(Debug, Default)]
+pub(crate) struct BodyFault(AtomicU8);
+
+const FAULT_TIMEOUT: u8 = 1;
+const FAULT_TOO_LARGE: u8 = 2;
+const FAULT_BROKEN: u8 = 3;
+
+impl BodyFault {
+    /// The fault, if there was one.
+    pub(crate) fn kind(&self) -> Option<Fault> {
+        match self.0.load(Relaxed) {
+            FAULT_TIMEOUT => Some(Fault::Timeout),
+            FAULT_TOO_LARGE => Some(Fault::TooLarge),
+            FAULT_BROKEN => Some(Fault::Broken),
+            _ => None,
+        }
+    }
+}
+
+/// How a client failed to deliver its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Timeout,
+    TooLarge,
+    Broken,
+}
+
+/// A request's body on its way upstream.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Streaming(Box<Streaming>),
+}
+
+/// A body that is read from the client as the upstream takes it.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    incoming: Incoming,
+    left: Option<u64>,
+    patience: Patience,
+    fault: Arc<BodyFault>,
+}
+
+impl RequestBody {
+    /// Wraps a client's body. `bytes_max` bounds it as it flows; the returned fault tells why it stopped.
+    pub(crate) fn new(
+        incoming: Incoming,
+        bytes_max: Option<u64>,
+        read_timeout: Duration,
+    ) -> (Self, Option<Arc<BodyFault>>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let fault = Arc::new(BodyFault::default());
+        let body = Self::Streaming(Box::new(Streaming {
+            incoming,
+            left: bytes_max,
+            patience: Patience::new(read_timeout),
+            fault: Arc::clone(&fault),
+        }));
+        (body, Some(fault))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl Streaming {
+    fn fail(&self, code: u8, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.fault.0.store(code, Relaxed);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Streaming(body) = self.get_mut() else { return Poll::Ready(None) };
+        match Pin::new(&mut body.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                body.patience.rest();
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match body.left.map(|left| left.checked_sub(bytes)) {
+                    Some(None) => body.fail(FAULT_TOO_LARGE, BodyError::TooLarge),
+                    left => {
+                        body.left = left.flatten();
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                }
+            }
+            Poll::Ready(Some(Err(error))) => body.fail(FAULT_BROKEN, BodyError::Broken(error)),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending if body.patience.poll_waiting(cx).is_ready() => body.fail(FAULT_TIMEOUT, BodyError::Timeout),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// An answer's body on its way to the client. Dropping it finishes the request's log line.
+pub(crate) struct Body {
+    inner: Inner,
+    context: Option<Box<Context>>,
+}
+
+enum Inner {
+    Full(Bytes),
+    Upstream(UpstreamBody),
+    File(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+/// An upstream's answer, and the connection it comes on.
+pub(crate) struct UpstreamBody {
+    incoming: Incoming,
+    patience: Patience,
+    /// Given back when the answer is complete; dropped, and the connection with it, when it is not.
+    lease: Option<Lease>,
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(incoming: Incoming, read_timeout: Duration, lease: Lease) -> Self {
+        let mut body = Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease) };
+        if body.incoming.is_end_stream() {
+            body.complete();
+        }
+        body
+    }
+
+    fn complete(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.rest();
+                if self.incoming.is_end_stream() {
+                    self.complete();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyError::Broken(error))))
+            }
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Pending if self.patience.poll_waiting(cx).is_ready() => {
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyError::Timeout)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Body {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { inner: Inner::Full(bytes.into()), context: None }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn upstream(body: UpstreamBody) -> Self {
+        Self { inner: Inner::Upstream(body), context: None }
+    }
+
+    pub(crate) fn file(body: UnsyncBoxBody<Bytes, BodyError>) -> Self {
+        Self { inner: Inner::File(body), context: None }
+    }
+
+    /// From here on the request's context lives and dies with the body.
+    pub(crate) fn attach(&mut self, context: Box<Context>) {
+        self.context = Some(context);
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.inner {
+            Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Inner::Upstream(body) => body.poll_frame(cx),
+            Inner::File(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Some(context) = &mut this.context {
+            match &frame {
+                Poll::Ready(Some(Ok(frame))) => context.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(Some(Err(error))) => context.broke_off(error),
+                _ => {}
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Upstream(body) => body.incoming.is_end_stream(),
+            Inner::File(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Upstream(body) => body.incoming.size_hint(),
+            Inner::File(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}

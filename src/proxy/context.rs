@@ -1,0 +1,198 @@
+//! What is known about one request from its head to the last byte of its answer.
+//!
+//! The context rides in the answer's body (or in its tunnel) and is dropped with it, however that ends: finished,
+//! broken off or abandoned by the client. Dropping it writes the log line and counts the request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{AUTHORIZATION, HOST, REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{Body, BodyError};
+use crate::listener::connection::Connection;
+use crate::message::forwarded;
+use crate::snapshot::{Route, Snapshot};
+use crate::telemetry::access_log::Line;
+use crate::telemetry::metrics::InFlight;
+use crate::upstream::endpoint::Lease;
+
+/// 32 hexadecimal digits, as nginx's `$request_id`.
+fn new_request_id(random: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (at, digit) in text.iter_mut().enumerate() {
+        *digit = DIGITS[(random >> (at * 4)) as usize & 0xf];
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
+}
+
+/// nginx's status for a client that left before it was answered.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// One request.
+pub(crate) struct Context {
+    pub(super) connection: Arc<Connection>,
+    pub(super) snapshot: Arc<Snapshot>,
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host_header: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
+    pub(super) client_ip: IpAddr,
+    peer_is_trusted: bool,
+    /// Lower-case, without port; empty when the request names none.
+    pub(super) host: String,
+    /// Normalised; what is matched and forwarded.
+    pub(super) path: String,
+    pub(super) request_id: HeaderValue,
+    pub(super) route: Option<Arc<Route>>,
+    in_flight: Option<InFlight>,
+    pub(super) upstream: Option<Arc<str>>,
+    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) upstream_duration: Option<Duration>,
+    pub(super) reason: Option<&'static str>,
+    /// `RateLimit` of a limited route.
+    pub(super) rate_limit: Option<HeaderValue>,
+    /// Set between a 101 and its way to the client.
+    pub(super) tunnel: Option<(OnUpgrade, Duration, Lease)>,
+    status: Option<StatusCode>,
+    body_bytes: u64,
+}
+
+impl Context {
+    /// Takes down what is needed later; nothing is decided yet.
+    pub(super) fn begin<B>(request: &Request<B>, connection: Arc<Connection>, snapshot: Arc<Snapshot>) -> Box<Self> {
+        let headers = request.headers();
+        let client = snapshot.trusted.resolve(connection.peer_ip(), headers, snapshot.client_ip_header);
+        let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
+        let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
+        Box::new(Self {
+            connection,
+            snapshot,
+            began: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host_header: headers.get(HOST).cloned(),
+            referer: headers.get(REFERER).cloned(),
+            user_agent: headers.get(USER_AGENT).cloned(),
+            authorization: headers.get(AUTHORIZATION).cloned(),
+            client_ip: client.ip,
+            peer_is_trusted: client.peer_trusted,
+            host: String::new(),
+            path: String::new(),
+            request_id,
+            route: None,
+            in_flight: None,
+            upstream: None,
+            endpoint: None,
+            upstream_duration: None,
+            reason: None,
+            rate_limit: None,
+            tunnel: None,
+            status: None,
+            body_bytes: 0,
+        })
+    }
+
+    pub(crate) fn worker(&self) -> usize {
+        self.connection.worker
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.connection.is_tls
+    }
+
+    /// The route is known: the request counts as in flight there.
+    pub(super) fn enter(&mut self, route: Arc<Route>) {
+        self.in_flight = Some(route.metrics.begin(self.worker()));
+        self.route = Some(route);
+    }
+
+    /// Sets the fields that tell the app about its client (SPEC section 6).
+    pub(super) fn forward_headers(&self, headers: &mut HeaderMap) {
+        forwarded::drop_ambiguous(headers);
+        let facts = forwarded::Facts {
+            peer_trusted: self.peer_is_trusted,
+            client_ip: self.client_ip,
+            peer_ip: self.connection.peer_ip(),
+            proto: if self.is_tls() { "https" } else { "http" },
+            host: self.host_header.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            request_id: self.request_id.clone(),
+        };
+        forwarded::apply(headers, facts);
+    }
+
+    /// Notes the answer's status and lets the context live on in its body.
+    pub(super) fn attach(mut self: Box<Self>, mut response: Response<Body>) -> Response<Body> {
+        self.status = Some(response.status());
+        if self.tunnel.is_some() {
+            self.into_tunnel();
+        } else {
+            response.body_mut().attach(self);
+        }
+        response
+    }
+
+    /// Counts body bytes on their way to the client.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
+    }
+
+    /// The answer ends here, short of its length; the client will see that.
+    pub(crate) fn broke_off(&mut self, error: &BodyError) {
+        tracing::debug!(%error, upstream = self.upstream.as_deref(), "answer broke off");
+        self.reason = Some(match error {
+            BodyError::Timeout => "upstream_timeout",
+            _ => "upstream_error",
+        });
+    }
+
+    fn line(&self, duration: Duration) -> Line<'_> {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let target = if self.uri.authority().is_none() {
+            self.uri.path_and_query().map_or("*", |target| target.as_str())
+        } else {
+            self.uri.path()
+        };
+        Line {
+            unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
+            client: self.connection.peer.map(|_| self.client_ip),
+            authorization: self.authorization.as_ref().map(HeaderValue::as_bytes),
+            method: self.method.as_str(),
+            target: target.as_bytes(),
+            version: self.version,
+            status: self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16()),
+            body_bytes: self.body_bytes,
+            duration,
+            upstream: self.upstream.as_deref(),
+            endpoint: self.endpoint.as_deref(),
+            upstream_duration: self.upstream_duration,
+            route: self.route.as_ref().map(|route| &*route.name),
+            reason: self.reason,
+            request_id: self.request_id.to_str().ok(),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            host: self.host_header.as_ref().map(HeaderValue::as_bytes),
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let duration = self.began.elapsed();
+        let status = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        match &self.in_flight {
+            Some(in_flight) => in_flight.finish(status, duration),
+            None => self.snapshot.no_route.begin(self.worker()).finish(status, duration),
+        }
+        self.snapshot.access_log.write(self.worker(), &self.line(duration));
+        self.connection.head_answered();
+    }
+}

@@ -1,0 +1,106 @@
+//! Static files, through tower-http's `ServeDir`, with a fence around the root.
+//!
+//! `ServeDir` keeps `..` out but follows symlinks. Here every file that is about to be served is resolved first
+//! and must still lie inside the root.
+
+use std::path::{Component, Path, PathBuf};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tower_http::services::ServeFile;
+
+use super::body::{Body, BodyError};
+use super::refusal::Refusal;
+use super::respond;
+use crate::config::model;
+
+/// One route's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    /// Without symlinks.
+    root: PathBuf,
+    index: String,
+    try_paths: Vec<String>,
+}
+
+impl Folder {
+    /// # Errors
+    /// The root does not exist or is no folder.
+    pub(crate) fn open(files: &model::Files) -> std::io::Result<Self> {
+        let root = files.root.canonicalize()?;
+        if !root.is_dir() {
+            return Err(std::io::ErrorKind::NotADirectory.into());
+        }
+        let try_paths = match files.try_paths.is_empty() {
+            true => vec!["$uri".to_owned(), "$uri/".to_owned()],
+            false => files.try_paths.clone(),
+        };
+        Ok(Self { root, index: files.index.clone(), try_paths })
+    }
+
+    /// The first of `try` that is a file inside the root. Blocking: it asks the file system.
+    fn find(&self, path: &str) -> Lookup {
+        let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+        for pattern in &self.try_paths {
+            let candidate = pattern.replace("$uri", &decoded).replace("//", "/");
+            let Some(full) = self.inside(&candidate) else { continue };
+            if candidate.ends_with('/') {
+                if let Some(index) = self.inside(&format!("{candidate}{}", self.index)).filter(|file| file.is_file()) {
+                    // A folder without its slash would break the relative links of its page.
+                    let needs_slash = pattern == "$uri/" && !path.ends_with('/');
+                    return if needs_slash { Lookup::Redirect } else { Lookup::File(index) };
+                }
+            } else if full.is_file() {
+                return Lookup::File(full);
+            }
+        }
+        Lookup::Nothing
+    }
+
+    /// The real path of `candidate`, if it lies inside the root.
+    fn inside(&self, candidate: &str) -> Option<PathBuf> {
+        let relative = Path::new(candidate.trim_start_matches('/'));
+        let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_plain || candidate.contains('\0') {
+            return None;
+        }
+        let real = self.root.join(relative).canonicalize().ok()?;
+        real.starts_with(&self.root).then_some(real)
+    }
+}
+
+enum Lookup {
+    File(PathBuf),
+    Redirect,
+    Nothing,
+}
+
+/// Answers with a file: ranges, conditional requests and types are `ServeFile`'s.
+pub(super) async fn serve(request: Request<Incoming>, folder: &Folder, path: &str) -> Result<Response<Body>, Refusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Refusal::MethodNotAllowed(respond::allow(&[Method::GET, Method::HEAD])));
+    }
+    let (folder, looked_for) = (folder.clone(), path.to_owned());
+    let lookup = tokio::task::spawn_blocking(move || folder.find(&looked_for)).await;
+    match lookup {
+        Ok(Lookup::File(file)) => file_answer(request, &file).await,
+        Ok(Lookup::Redirect) => Ok(respond::to_folder(path, request.uri().query())),
+        Ok(Lookup::Nothing) | Err(_) => Err(Refusal::NoRoute),
+    }
+}
+
+async fn file_answer(request: Request<Incoming>, file: &Path) -> Result<Response<Body>, Refusal> {
+    let request = request.map(|_| http_body_util::Empty::<bytes::Bytes>::new());
+    let response = match ServeFile::new(file).try_call(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "a file cannot be served");
+            return Err(Refusal::NoRoute);
+        }
+    };
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(Refusal::NoRoute);
+    }
+    Ok(response.map(|body| Body::file(body.map_err(|error| BodyError::File(error.into())).boxed_unsync())))
+}

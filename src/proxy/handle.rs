@@ -1,0 +1,109 @@
+//! The way of a request, top to bottom.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::context::Context;
+use super::refusal::{Maintained, Refusal};
+use super::{files, forward, limits, respond};
+use crate::listener::connection::Connection;
+use crate::live::Live;
+use crate::message::host::Host;
+use crate::message::path;
+use crate::policy::maintenance::Facts;
+use crate::route::Found;
+use crate::snapshot::{Action, Route, Snapshot};
+
+/// Answers one request. Never fails: what goes wrong is an answer too.
+pub(crate) async fn handle(
+    request: Request<Incoming>,
+    connection: Arc<Connection>,
+    live: Arc<Live>,
+) -> Result<Response<Body>, Infallible> {
+    let snapshot = live.load_full();
+    let mut context = Context::begin(&request, connection, Arc::clone(&snapshot));
+    let asker = respond::Asker::of(&request);
+    let result = serve(request, &mut context, &snapshot).await;
+    let response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
+    let response = respond::finish(response, &context);
+    Ok(context.attach(response))
+}
+
+async fn serve(
+    request: Request<Incoming>,
+    context: &mut Context,
+    snapshot: &Snapshot,
+) -> Result<Response<Body>, Refusal> {
+    locate(&request, context)?;
+    let found = match snapshot.routes.find(&context.host, &context.path, request.method()) {
+        Found::Route(route) => Ok(enter(route, context)),
+        Found::MethodNotAllowed(methods) => Err(Refusal::MethodNotAllowed(respond::allow(&methods))),
+        Found::NotFound => Err(Refusal::NoRoute),
+    };
+    check_maintenance(found.as_deref().ok(), request.method(), context, snapshot)?;
+    let route = found?;
+    if route.is_feature_off {
+        return Err(Refusal::FeatureOff);
+    }
+    if let Err(denied) = route.access.check(context.client_ip) {
+        snapshot.shared.denied(context.client_ip, &route.name, &denied.to_string());
+        return Err(Refusal::Denied);
+    }
+    limits::admit(&route, context)?;
+    match &route.action {
+        Action::Upstream(target) => forward::send(request, target, &route, context).await,
+        Action::Files(folder) => files::serve(request, folder, &context.path).await,
+        Action::Redirect(redirect) => Ok(respond::redirect(redirect, &request, context)),
+        Action::Respond(answer) => Ok(respond::fixed(answer)),
+    }
+}
+
+/// Finds out what the request names, in the one form that everything after works with.
+fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal> {
+    let host = Host::of_request(request.uri(), request.headers(), request.version())
+        .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
+    context.host.push_str(host.name());
+    let path = path::normalise(request.uri().path())
+        .map_err(|_| Refusal::BadRequest("The path of the request is malformed or ambiguous."))?;
+    context.path.push_str(&path);
+    if let Some(query) = request.uri().query() {
+        path::check_query(query).map_err(|_| Refusal::BadRequest("The query of the request is malformed."))?;
+    }
+    Ok(())
+}
+
+fn enter(route: &Arc<Route>, context: &mut Context) -> Arc<Route> {
+    context.enter(Arc::clone(route));
+    Arc::clone(route)
+}
+
+fn check_maintenance(
+    route: Option<&Route>,
+    method: &Method,
+    context: &Context,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    let Some(state) = snapshot.shared.switch.load() else { return Ok(()) };
+    let maintenance = &snapshot.maintenance;
+    let facts = Facts {
+        route: route.map(|route| &*route.name),
+        host: &context.host,
+        path: &context.path,
+        method_is_safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+        client_ip: context.client_ip,
+        allow: &maintenance.allow,
+        exempt: route.is_some_and(|route| route.maintenance_exempt) || maintenance.exempt_paths.contains(&context.path),
+    };
+    let Some(blocked) = state.check(&facts) else { return Ok(()) };
+    blocked.count();
+    snapshot.shared.blocked(route.map(|route| route.sample_place), facts.route, blocked.active);
+    Err(Refusal::Maintenance(Maintained {
+        scope: Arc::clone(blocked.active),
+        status: maintenance.status,
+        retry_after_secs: blocked.active.retry_after(jiff::Timestamp::now(), maintenance.retry_after),
+    }))
+}

@@ -1,0 +1,146 @@
+//! Every answer that Flagstone gives in place of the app, in one table.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+/// Why a request was not answered by the app.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    /// The switch is on for this request.
+    Maintenance(Maintained),
+    /// The route's feature is switched off.
+    FeatureOff,
+    RateLimited {
+        status: StatusCode,
+        retry_after: Duration,
+    },
+    /// The upstream's breaker is open.
+    CircuitOpen {
+        retry_after: Duration,
+    },
+    /// `allow` or `deny` of the route.
+    Denied,
+    NoRoute,
+    /// A route matches but for the method; the value of `Allow`.
+    MethodNotAllowed(HeaderValue),
+    NoEndpoint,
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamTimeout,
+    UpstreamError,
+    BodyTooLarge,
+    BodyTimeout,
+    BadRequest(&'static str),
+    UriTooLong,
+    HeadersTooLarge,
+    HeadTimeout,
+}
+
+/// What a maintenance answer says.
+#[derive(Clone, Debug)]
+pub(crate) struct Maintained {
+    pub(crate) scope: std::sync::Arc<crate::policy::maintenance::Active>,
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after_secs: u64,
+}
+
+/// One row of the table.
+pub(crate) struct Row {
+    pub(crate) status: StatusCode,
+    /// Value of `Flagstone-Reason`.
+    pub(crate) reason: &'static str,
+    /// For people: one plain sentence.
+    pub(crate) detail: &'static str,
+    /// The connection is no longer in a state to be trusted with another request.
+    pub(crate) closes: bool,
+}
+
+impl Refusal {
+    /// Status, reason and text of this refusal.
+    pub(crate) fn row(&self) -> Row {
+        let (status, reason, detail) = match self {
+            Self::Maintenance(maintained) => {
+                (maintained.status, "maintenance", "This site is down for maintenance and will be back soon.")
+            }
+            Self::FeatureOff => {
+                (StatusCode::SERVICE_UNAVAILABLE, "feature_off", "This part of the site is switched off at the moment.")
+            }
+            Self::RateLimited { status, .. } => {
+                (*status, "rate_limited", "Too many requests came from you in a short time.")
+            }
+            Self::CircuitOpen { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "circuit_open",
+                "The app behind this address is failing and is given time to recover.",
+            ),
+            Self::Denied => (StatusCode::FORBIDDEN, "denied", "Your address may not use this part of the site."),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing at this address."),
+            Self::MethodNotAllowed(_) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "no_route", "This address does not take this method.")
+            }
+            Self::NoEndpoint => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_endpoint",
+                "No instance of the app behind this address can take the request.",
+            ),
+            Self::ConnectFailed => {
+                (StatusCode::BAD_GATEWAY, "connect_failed", "The app behind this address could not be reached.")
+            }
+            Self::ConnectTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "connect_failed",
+                "The app behind this address did not accept a connection in time.",
+            ),
+            Self::UpstreamTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The app behind this address did not answer in time.")
+            }
+            Self::UpstreamError => {
+                (StatusCode::BAD_GATEWAY, "upstream_error", "The app behind this address broke off its answer.")
+            }
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body of the request is larger than this site takes.")
+            }
+            Self::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "bad_request", "The body of the request did not arrive in time.")
+            }
+            Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", *detail),
+            Self::UriTooLong => {
+                (StatusCode::URI_TOO_LONG, "too_large", "The address of the request is longer than this site takes.")
+            }
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "too_large",
+                "The headers of the request are larger than this site takes.",
+            ),
+            Self::HeadTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "bad_request", "The head of the request did not arrive in time.")
+            }
+        };
+        let closes = matches!(
+            self,
+            Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::BadRequest(_)
+                | Self::UriTooLong
+                | Self::HeadersTooLarge
+                | Self::HeadTimeout
+        );
+        Row { status, reason, detail, closes }
+    }
+
+    /// Seconds for `Retry-After`, at least 1.
+    pub(crate) fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::Maintenance(maintained) => Some(maintained.retry_after_secs.max(1)),
+            Self::RateLimited { retry_after, .. } | Self::CircuitOpen { retry_after } => {
+                Some(whole_secs_up(*retry_after).max(1))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn whole_secs_up(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}

@@ -1,0 +1,292 @@
+//! Answers made here: refusals, redirects, fixed texts. And the last touches to every answer.
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    LOCATION, RETRY_AFTER, TRANSFER_ENCODING, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::body::Body;
+use super::context::Context;
+use super::page::{self, Kind};
+use super::refusal::{Maintained, Refusal, Row};
+use crate::config::model::Redirect;
+use crate::listener::head::BadHead;
+use crate::listener::serve::BadRequest;
+use crate::message::negotiate;
+use crate::policy::limit::headers::{RATELIMIT, RATELIMIT_POLICY};
+use crate::snapshot::FixedAnswer;
+
+const FLAGSTONE_REASON: HeaderName = HeaderName::from_static("flagstone-reason");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// A body up to this size that nobody will read is left to hyper to skip; a larger one ends the connection.
+const SKIPPED_BODY_BYTES_MAX: u64 = 16 * 1024;
+
+/// What an answer needs to know of its request, kept aside because the request may be gone by then.
+pub(super) struct Asker {
+    accept: Option<HeaderValue>,
+    accept_language: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
+    is_safe: bool,
+    has_large_body: bool,
+}
+
+impl Asker {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        Self {
+            accept: headers.get(ACCEPT).cloned(),
+            accept_language: headers.get(ACCEPT_LANGUAGE).cloned(),
+            content_type: headers.get(CONTENT_TYPE).cloned(),
+            is_safe: matches!(*request.method(), Method::GET | Method::HEAD),
+            has_large_body: headers.contains_key(TRANSFER_ENCODING)
+                || length.is_some_and(|length| length > SKIPPED_BODY_BYTES_MAX),
+        }
+    }
+
+    /// The fields again, as negotiation reads them.
+    fn headers(&self) -> HeaderMap {
+        let fields =
+            [(ACCEPT, &self.accept), (ACCEPT_LANGUAGE, &self.accept_language), (CONTENT_TYPE, &self.content_type)];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// The one place where a refusal becomes an answer.
+pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) -> Response<Body> {
+    let row = refusal.row();
+    context.reason = Some(row.reason);
+    let asked = asker.headers();
+    let kind = kind_of(negotiate::kind(&asked));
+    let mut response = match refusal {
+        Refusal::Maintenance(maintained) => maintenance(maintained, kind, &asked, asker, context),
+        _ => plain(&row, kind),
+    };
+    let headers = response.headers_mut();
+    headers.insert(FLAGSTONE_REASON, HeaderValue::from_static(row.reason));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-language"));
+    headers.insert(X_REQUEST_ID, context.request_id.clone());
+    if let Some(secs) = refusal.retry_after_secs() {
+        headers.insert(RETRY_AFTER, secs.into());
+    }
+    if let Refusal::MethodNotAllowed(methods) = refusal {
+        headers.insert(ALLOW, methods.clone());
+    }
+    if kind == Kind::Grpc {
+        grpc(&mut response, refusal, &row);
+    }
+    if row.closes || asker.has_large_body {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn plain(row: &Row, kind: Kind) -> Response<Body> {
+    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: row.detail };
+    let (content_type, body) = page::refusal_page(kind, &text);
+    answer(row.status, content_type, body)
+}
+
+fn maintenance(
+    maintained: &Maintained,
+    kind: Kind,
+    asked: &HeaderMap,
+    asker: &Asker,
+    context: &Context,
+) -> Response<Body> {
+    let pages = &context.snapshot.maintenance.pages;
+    if let Some(asset) = pages.asset(&context.path).filter(|_| asker.is_safe) {
+        return answer(StatusCode::OK, asset.content_type.clone(), asset.body.clone());
+    }
+    let languages: smallvec::SmallVec<[&str; 12]> = pages.languages(kind).collect();
+    let lang = negotiate::language(asked, &languages).and_then(|index| languages.get(index)).copied();
+    let facts = page::Facts {
+        active: &maintained.scope,
+        lang: lang.unwrap_or_default(),
+        status: maintained.status,
+        retry_after: maintained.retry_after_secs,
+        request_id: context.request_id.to_str().unwrap_or_default(),
+    };
+    let page = pages.maintenance(kind, &facts);
+    if let Some(warning) = &page.warning {
+        tracing::warn!("{warning}");
+    }
+    let mut response = answer(maintained.status, page.content_type, page.body);
+    if page.built_in && kind == Kind::Html {
+        let policy = HeaderValue::from_static(page::BUILT_IN_POLICY);
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only).
+fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
+    let code = match refusal {
+        Refusal::RateLimited { .. } => "8",
+        Refusal::Denied => "7",
+        Refusal::NoRoute | Refusal::MethodNotAllowed(_) => "12",
+        Refusal::UpstreamTimeout | Refusal::ConnectTimeout => "4",
+        Refusal::BadRequest(_) | Refusal::UriTooLong | Refusal::HeadersTooLarge => "3",
+        _ => "14",
+    };
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    let message = match refusal {
+        Refusal::Maintenance(maintained) => page::grpc_message(&maintained.scope),
+        _ => HeaderValue::from_static(row.detail),
+    };
+    headers.insert(GRPC_MESSAGE, message);
+}
+
+fn kind_of(kind: negotiate::Kind) -> Kind {
+    match kind {
+        negotiate::Kind::Html => Kind::Html,
+        negotiate::Kind::Json => Kind::Json,
+        negotiate::Kind::Text => Kind::Text,
+        negotiate::Kind::Grpc => Kind::Grpc,
+    }
+}
+
+fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// The last touches: what the route and its limits add to every answer.
+pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Response<Body> {
+    let Some(route) = &context.route else { return response };
+    let headers = response.headers_mut();
+    if let (Some(policy), Some(state)) = (&route.limit_policy, &context.rate_limit) {
+        headers.insert(RATELIMIT_POLICY, policy.clone());
+        headers.insert(RATELIMIT, state.clone());
+    }
+    route.response_headers.apply(headers);
+    response
+}
+
+/// The value of `Allow`.
+pub(super) fn allow(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    HeaderValue::from_str(&names.join(", ")).expect("method names are tokens")
+}
+
+/// A route's own fixed answer.
+pub(super) fn fixed(fixed: &FixedAnswer) -> Response<Body> {
+    answer(fixed.status, fixed.content_type.clone(), fixed.body.clone())
+}
+
+/// A route's redirect, with its variables filled in.
+pub(super) fn redirect<B>(redirect: &Redirect, request: &Request<B>, context: &Context) -> Response<Body> {
+    let query = request.uri().query();
+    let uri = match query {
+        Some(query) => format!("{}?{query}", context.path),
+        None => context.path.clone(),
+    };
+    let scheme = if context.is_tls() { "https" } else { "http" };
+    let values = [
+        ("$uri", uri.as_str()),
+        ("$path", context.path.as_str()),
+        ("$query", query.unwrap_or_default()),
+        ("$host", context.host.as_str()),
+        ("$scheme", scheme),
+    ];
+    see(redirect.status, &fill(&redirect.to, &values))
+}
+
+/// Replaces each `$name`, in one pass: what is filled in is not looked through again.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut text = String::with_capacity(template.len() + 64);
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match values.iter().find(|(name, _)| rest.starts_with(name)) {
+            Some((name, value)) => {
+                text.push_str(value);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                text.push('$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+/// From a folder's name to the folder, with the slash that its page's links need.
+pub(super) fn to_folder(path: &str, query: Option<&str>) -> Response<Body> {
+    let location = match query {
+        Some(query) => format!("{path}/?{query}"),
+        None => format!("{path}/"),
+    };
+    see(StatusCode::PERMANENT_REDIRECT, &location)
+}
+
+fn see(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let location = HeaderValue::from_str(location).unwrap_or(HeaderValue::from_static("/"));
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// The answer to what never became a request, as bytes: hyper has left the connection by then.
+pub(crate) fn to_bad_request(why: &BadRequest) -> Vec<u8> {
+    let refusal = match why {
+        BadRequest::Head(BadHead::Malformed(_)) => Refusal::BadRequest("The request is malformed."),
+        BadRequest::Head(BadHead::UriTooLong) => Refusal::UriTooLong,
+        BadRequest::Head(BadHead::HeadersTooLarge) => Refusal::HeadersTooLarge,
+        BadRequest::HeadTimeout => Refusal::HeadTimeout,
+    };
+    let row = refusal.row();
+    let mut detail = row.detail.to_owned();
+    if let BadRequest::Head(BadHead::Malformed(what)) = why {
+        detail = format!("The request is malformed: {what}.");
+    }
+    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: &detail };
+    let (content_type, body) = page::refusal_page(Kind::Text, &text);
+    let mut bytes = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\nflagstone-reason: {reason}\r\n\
+         cache-control: no-store\r\nconnection: close\r\ndate: {date}\r\n\r\n",
+        status = row.status,
+        content_type = content_type.to_str().unwrap_or("text/plain"),
+        length = body.len(),
+        reason = row.reason,
+        date = httpdate::fmt_http_date(std::time::SystemTime::now()),
+    )
+    .into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in_once() {
+        let values = [("$uri", "/a?$host"), ("$host", "example.com")];
+        assert_eq!(fill("https://$host$uri", &values), "https://example.com/a?$host");
+        assert_eq!(fill("$other $", &values), "$other $");
+    }
+
+    #[test]
+    fn a_malformed_request_gets_a_whole_answer() {
+        let bytes = to_bad_request(&BadRequest::Head(BadHead::UriTooLong));
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.starts_with("HTTP/1.1 414 URI Too Long\r\n"), "{text}");
+        assert!(text.contains("\r\nflagstone-reason: too_large\r\n"), "{text}");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{text}");
+    }
+}

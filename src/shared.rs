@@ -1,0 +1,189 @@
+//! What outlives every generation: the maintenance switch, counters, the event log, the clock's origin.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::breaker::{State, Transition};
+use crate::config::model::Config;
+use crate::policy::limit::Nanos;
+use crate::policy::maintenance::{Active, Mode, Switch};
+use crate::reload::flag_file::Change;
+use crate::snapshot::Snapshot;
+use crate::telemetry::events::{Event, EventLog, Sampler};
+use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
+use crate::upstream::Resolver;
+
+/// Routes beyond this share one place in the samplers.
+const SAMPLED_ROUTES: usize = 1024;
+
+/// Shared by all generations and all workers of one process.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) workers: usize,
+    pub(crate) switch: Arc<Switch>,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) resolver: Resolver,
+    pub(crate) started: Instant,
+    /// The last place is for what no route matches.
+    blocked: Sampler,
+    limited: Sampler,
+    /// Names of the places in the samplers: routes keep theirs over reloads.
+    places: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Shared {
+    pub(crate) fn new(workers: usize, resolver: Resolver) -> Arc<Self> {
+        Arc::new(Self {
+            workers,
+            switch: Arc::default(),
+            metrics: Metrics::new(workers),
+            events: Arc::new(EventLog::new()),
+            resolver,
+            started: Instant::now(),
+            blocked: Sampler::new(SAMPLED_ROUTES + 1),
+            limited: Sampler::new(SAMPLED_ROUTES + 1),
+            places: Mutex::default(),
+        })
+    }
+
+    /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.
+    pub(crate) fn nanos(&self) -> Nanos {
+        const HOUR_NS: u64 = 3_600_000_000_000;
+        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Nanos(elapsed.saturating_add(HOUR_NS))
+    }
+
+    /// A route's place in the samplers.
+    pub(crate) fn place(&self, route: &str) -> usize {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = places.len().min(SAMPLED_ROUTES);
+        *places.entry(route.to_owned()).or_insert(next)
+    }
+
+    /// What a breaker of the upstream `name` calls when its state changes.
+    pub(crate) fn breaker_observer(&self, name: &str) -> Box<dyn Fn(Transition) + Send + Sync> {
+        let (events, metrics, upstream) = (Arc::clone(&self.events), self.metrics.upstream(name), name.to_owned());
+        Box::new(move |transition| {
+            let to = breaker_state(transition.to);
+            metrics.transition(to);
+            if transition.message().is_some() {
+                let reason = transition.reason.as_str().to_owned();
+                events.emit(Event::BreakerChanged { upstream: upstream.clone(), to, reason });
+            }
+        })
+    }
+
+    /// A request met maintenance. `place` and `route` are the route's, when there is one.
+    pub(crate) fn blocked(&self, place: Option<usize>, route: Option<&str>, active: &Active) {
+        self.metrics.maintenance(&scope_label(active)).blocked();
+        if let Some(count) = self.blocked.hit(place.unwrap_or(SAMPLED_ROUTES), self.second()) {
+            self.events.emit(Event::OperationBlocked { route: route.unwrap_or(NO_ROUTE).to_owned(), count });
+        }
+    }
+
+    /// A request was over a limit.
+    pub(crate) fn rate_limited(&self, place: usize, route: &str, limit: &str) {
+        if let Some(count) = self.limited.hit(place, self.second()) {
+            self.events.emit(Event::RateLimited { route: route.to_owned(), limit: limit.to_owned(), count });
+        }
+    }
+
+    /// A client was turned away by a route's lists.
+    pub(crate) fn denied(&self, client: IpAddr, route: &str, reason: &str) {
+        self.events.emit(Event::Blocked { client, route: route.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// Makes events and metrics of what the flag files' watcher saw.
+    pub(crate) fn flag_changed(&self, change: &Change) {
+        match change {
+            Change::Activated(active) => {
+                self.metrics.maintenance(&scope_label(active)).set_active(true);
+                self.events.emit(activated(active));
+            }
+            Change::Changed(active) => self.events.emit(activated(active)),
+            Change::Deactivated(active) => {
+                self.metrics.maintenance(&scope_label(active)).set_active(false);
+                let (scope, by) = (scope_label(active), active.flag.by.clone().unwrap_or_default());
+                self.events.emit(Event::MaintenanceDeactivated { scope, by });
+            }
+            Change::Warning { scope, text } => tracing::warn!(%scope, "flag file: {text}"),
+        }
+    }
+
+    /// Once a second: closes a second of the live figures and tells what was sampled.
+    pub(crate) fn tick(&self) {
+        let now = Timestamp::now();
+        self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
+        let second = self.second();
+        let name = |place: usize| {
+            let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = places.iter().find(|(_, other)| **other == place);
+            found.map_or_else(|| NO_ROUTE.to_owned(), |(name, _)| name.clone())
+        };
+        self.blocked.flush(second, |place, count| {
+            self.events.emit(Event::OperationBlocked { route: name(place), count });
+        });
+        self.limited.flush(second, |place, count| {
+            self.events.emit(Event::RateLimited { route: name(place), limit: String::new(), count });
+        });
+    }
+
+    /// Drops the counters of what a configuration no longer has.
+    pub(crate) fn keep_metrics_of(&self, config: &Config) {
+        self.metrics.retain(config);
+    }
+
+    /// Brings those metrics up to date that are looked up when somebody asks.
+    pub(crate) fn gauge(&self, live: &Snapshot) {
+        let now = Instant::now();
+        for (name, group) in &live.groups {
+            if let Some(breaker) = &group.breaker {
+                self.metrics.upstream(name).set_breaker_state(breaker_state(breaker.view(now).state));
+            }
+        }
+        let tls = live.listeners.values().filter_map(|listener| listener.tls.as_ref());
+        let facts = tls.flat_map(|tls| &tls.certificates);
+        self.metrics.set_certificates(facts.filter_map(|facts| Some((facts.names.first()?.as_str(), facts.not_after))));
+    }
+
+    fn second(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
+/// `global`, or the route's name.
+fn scope_label(active: &Active) -> String {
+    match &active.scope {
+        crate::policy::maintenance::Scope::Global => GLOBAL_SCOPE.to_owned(),
+        crate::policy::maintenance::Scope::Route(name) => name.clone(),
+    }
+}
+
+fn activated(active: &Active) -> Event {
+    let flag = &active.flag;
+    let (scope, by) = (scope_label(active), flag.by.clone().unwrap_or_default());
+    let reason = flag.reason.clone().unwrap_or_default();
+    match flag.mode {
+        Mode::Emergency => Event::EmergencyActivated { scope, by, reason },
+        mode => Event::MaintenanceActivated {
+            scope,
+            mode: mode.name().to_owned(),
+            by,
+            reason,
+            until: flag.until.map(|until| until.to_string()).unwrap_or_default(),
+        },
+    }
+}
+
+fn breaker_state(state: State) -> BreakerState {
+    match state {
+        State::Closed | State::Ramp => BreakerState::Closed,
+        State::HalfOpen => BreakerState::HalfOpen,
+        State::Open => BreakerState::Open,
+    }
+}

@@ -1,0 +1,369 @@
+//! One immutable generation: everything a request needs, built from one [`Config`].
+//!
+//! A snapshot is built whole before it serves; what a request holds of it stays valid for as long as the
+//! request lives. What did not change from one generation to the next (upstreams with their pools and
+//! breakers, limits with their keys, counters) is carried over, not rebuilt.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use ipnet::IpNet;
+
+use crate::config::model::{self, Config};
+use crate::config::{Problem, Problems};
+use crate::listener::head::HeadBounds;
+use crate::policy::access::{Access, NetSet};
+use crate::policy::client_ip::{Source, TrustedProxies};
+use crate::policy::limit::{self, Limiter};
+use crate::proxy::files::Folder;
+use crate::proxy::page::Pages;
+use crate::route::{PathSet, Table};
+use crate::shared::Shared;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{LimitMetrics, ListenerMetrics, NO_ROUTE, RouteMetrics};
+use crate::tls::Terminator;
+use crate::upstream::group::{Group, Surroundings};
+
+/// One generation.
+pub struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) config: Arc<Config>,
+    pub(crate) loaded_at: jiff::Timestamp,
+    pub(crate) routes: Table<Arc<Route>>,
+    pub(crate) groups: BTreeMap<String, Arc<Group>>,
+    pub(crate) limits: BTreeMap<String, Arc<Limit>>,
+    pub(crate) listeners: BTreeMap<Arc<str>, Listener>,
+    pub(crate) trusted: TrustedProxies,
+    pub(crate) client_ip_header: Source,
+    pub(crate) maintenance: Maintenance,
+    pub(crate) access_log: Arc<AccessLog>,
+    /// Counts what no route matches.
+    pub(crate) no_route: Arc<RouteMetrics>,
+    /// What outlives generations.
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A `[[listener]]`, but for its socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) tls: Option<Terminator>,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+}
+
+/// A `[[route]]`.
+pub(crate) struct Route {
+    pub(crate) name: Arc<str>,
+    pub(crate) action: Action,
+    pub(crate) strip_prefix: Option<String>,
+    pub(crate) preserve_host: bool,
+    pub(crate) limits: Vec<Arc<Limit>>,
+    /// The prepared `RateLimit-Policy` of all its limits.
+    pub(crate) limit_policy: Option<HeaderValue>,
+    pub(crate) is_feature_off: bool,
+    pub(crate) maintenance_exempt: bool,
+    /// Where its events are sampled.
+    pub(crate) sample_place: usize,
+    pub(crate) access: Access,
+    pub(crate) request_headers: Edits,
+    pub(crate) response_headers: Edits,
+    pub(crate) timeouts: model::Timeouts,
+    pub(crate) body_bytes_max: Option<u64>,
+    pub(crate) metrics: Arc<RouteMetrics>,
+}
+
+/// What a route does.
+pub(crate) enum Action {
+    Upstream(Target),
+    Files(Folder),
+    Redirect(model::Redirect),
+    Respond(FixedAnswer),
+}
+
+/// Where a route forwards to.
+pub(crate) struct Target {
+    pub(crate) group: Arc<Group>,
+}
+
+/// `respond = { … }`, ready to send.
+pub(crate) struct FixedAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: HeaderValue,
+    pub(crate) body: bytes::Bytes,
+}
+
+/// A `[limit.NAME]` with its keys.
+pub(crate) struct Limit {
+    pub(crate) name: String,
+    pub(crate) settings: model::Limit,
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) policy: limit::headers::Policy,
+    pub(crate) exempt: NetSet,
+    pub(crate) metrics: Arc<LimitMetrics>,
+}
+
+/// What the configuration says about maintenance.
+pub(crate) struct Maintenance {
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after: Duration,
+    pub(crate) exempt_paths: PathSet,
+    pub(crate) allow: Vec<IpNet>,
+    pub(crate) pages: Pages,
+}
+
+/// Header edits of a route.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Edits(model::HeaderEdits);
+
+impl Edits {
+    /// Remove, then set, then add.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.0.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.0.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &self.0.add {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+impl Snapshot {
+    /// Builds a generation. `previous` lends what did not change; nothing of it is altered.
+    ///
+    /// # Errors
+    /// Everything that can't be built, all at once: unreadable certificates, folders, pages, log files.
+    pub fn build(config: Config, previous: Option<&Self>, shared: &Arc<Shared>) -> Result<Self, Problems> {
+        let mut builder = Builder { config: &config, previous, shared, problems: Vec::new() };
+        let limits = builder.limits();
+        let groups = builder.groups();
+        let listeners = builder.listeners();
+        let maintenance = builder.maintenance();
+        let access_log = builder.access_log();
+        let routes = builder.routes(&limits, &groups);
+        let problems = builder.problems;
+        let (Some(maintenance), Some(access_log), true) = (maintenance, access_log, problems.is_empty()) else {
+            return Err(Problems(problems));
+        };
+        Ok(Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            loaded_at: jiff::Timestamp::now(),
+            trusted: TrustedProxies::new(config.client_ip.trusted_proxies.clone()),
+            client_ip_header: match config.client_ip.header {
+                model::ClientIpHeader::XForwardedFor => Source::XForwardedFor,
+                model::ClientIpHeader::Forwarded => Source::Forwarded,
+                model::ClientIpHeader::XRealIp => Source::XRealIp,
+            },
+            routes,
+            groups,
+            limits,
+            listeners,
+            maintenance,
+            access_log,
+            no_route: shared.metrics.route(NO_ROUTE),
+            shared: Arc::clone(shared),
+            config: Arc::new(config),
+        })
+    }
+
+    pub(crate) fn head_bounds(&self) -> HeadBounds {
+        let bounds = &self.config.bounds;
+        HeadBounds {
+            head_bytes_max: bounds.header_bytes_max,
+            headers_max: bounds.headers_max,
+            uri_bytes_max: bounds.uri_bytes_max,
+        }
+    }
+
+    /// Closes what one worker has kept open for too long.
+    pub(crate) fn sweep(&self, worker: usize) {
+        self.groups.values().for_each(|group| group.sweep(worker));
+    }
+}
+
+/// Gathers the parts and everything that is wrong with them.
+struct Builder<'a> {
+    config: &'a Config,
+    previous: Option<&'a Snapshot>,
+    shared: &'a Arc<Shared>,
+    problems: Vec<Problem>,
+}
+
+impl Builder<'_> {
+    fn note<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.push(Problem::new(path, error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn limits(&mut self) -> BTreeMap<String, Arc<Limit>> {
+        let build = |(name, settings): (&String, &model::Limit)| {
+            let kept = self.previous.and_then(|previous| previous.limits.get(name));
+            let limit = match kept {
+                Some(kept) if kept.settings == *settings => Arc::clone(kept),
+                kept => {
+                    let limiter = limiter(settings, kept.map(|kept| &*kept.limiter), self.shared);
+                    Arc::new(Limit {
+                        name: name.clone(),
+                        settings: settings.clone(),
+                        policy: limit::headers::Policy::new(name, &limiter.settings()),
+                        limiter,
+                        exempt: settings.exempt.iter().copied().collect(),
+                        metrics: self.shared.metrics.limit(name),
+                    })
+                }
+            };
+            (name.clone(), limit)
+        };
+        self.config.limits.iter().map(build).collect()
+    }
+
+    fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {
+        let mut groups = BTreeMap::new();
+        for (name, settings) in &self.config.upstreams {
+            let kept = self.previous.and_then(|previous| previous.groups.get(name));
+            if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
+                groups.insert(name.clone(), Arc::clone(kept));
+                continue;
+            }
+            let surroundings = Surroundings {
+                workers: self.shared.workers,
+                resolver: &self.shared.resolver,
+                metrics: self.shared.metrics.upstream(name),
+                observer: self.shared.breaker_observer(name),
+            };
+            let built = Group::build(name, settings, surroundings);
+            if let Some(group) = self.note(&format!("upstream.{name}.tls"), built) {
+                groups.insert(name.clone(), Arc::new(group));
+            }
+        }
+        groups
+    }
+
+    fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
+        let mut listeners = BTreeMap::new();
+        for (index, listener) in self.config.listeners.iter().enumerate() {
+            let tls = match &listener.tls {
+                None => None,
+                Some(tls) => self.note(&format!("listener[{index}].tls"), Terminator::build(tls)),
+            };
+            let metrics = self.shared.metrics.listener(&listener.name);
+            listeners.insert(Arc::from(listener.name.as_str()), Listener { tls, metrics });
+        }
+        listeners
+    }
+
+    fn maintenance(&mut self) -> Option<Maintenance> {
+        let settings = &self.config.maintenance;
+        let pages = Pages::load(settings.page.as_deref());
+        let pages = self.note("maintenance.page", pages);
+        let exempt = PathSet::parse(&settings.exempt_paths).map_err(|(text, error)| format!("{text:?}: {error}"));
+        let exempt_paths = self.note("maintenance.exempt_paths", exempt);
+        Some(Maintenance {
+            status: settings.status,
+            retry_after: settings.retry_after,
+            exempt_paths: exempt_paths?,
+            allow: settings.allow.clone(),
+            pages: pages?,
+        })
+    }
+
+    fn access_log(&mut self) -> Option<Arc<AccessLog>> {
+        let log = &self.config.log;
+        let same = |previous: &&Snapshot| {
+            let before = &previous.config.log;
+            before.access == log.access && before.access_format == log.access_format
+        };
+        if let Some(previous) = self.previous.filter(same) {
+            return Some(Arc::clone(&previous.access_log));
+        }
+        let started = AccessLog::start(log.access.clone(), log.access_format, self.shared.workers);
+        self.note("log.access", started.map_err(|error| crate::error::io_reason(&error))).map(Arc::new)
+    }
+
+    fn routes(
+        &mut self,
+        limits: &BTreeMap<String, Arc<Limit>>,
+        groups: &BTreeMap<String, Arc<Group>>,
+    ) -> Table<Arc<Route>> {
+        let mut table = Table::new();
+        for (index, route) in self.config.routes.iter().enumerate() {
+            let Some(action) = self.action(index, route, groups) else { continue };
+            let limits: Vec<_> = route.limits.iter().filter_map(|name| limits.get(name)).cloned().collect();
+            let built = Arc::new(Route {
+                name: route.name.as_str().into(),
+                action,
+                strip_prefix: route.strip_prefix.clone(),
+                preserve_host: route.preserve_host,
+                limit_policy: limit::headers::policies(limits.iter().map(|limit| &limit.policy)),
+                limits,
+                is_feature_off: route.feature.as_ref().is_some_and(|key| self.config.features.get(key) == Some(&false)),
+                maintenance_exempt: route.maintenance_exempt,
+                sample_place: self.shared.place(&route.name),
+                access: Access::new(route.allow.iter().copied(), route.deny.iter().copied()),
+                request_headers: Edits(route.request_headers.clone()),
+                response_headers: Edits(route.response_headers.clone()),
+                timeouts: route.timeouts.clone(),
+                body_bytes_max: route.body_bytes_max,
+                metrics: self.shared.metrics.route(&route.name),
+            });
+            let added = table.add(&route.hosts, &route.paths, &route.methods, built);
+            self.note(&format!("route[{index}]"), added);
+        }
+        table
+    }
+
+    /// `None` when it can't be built; the reason has been noted, here or where its upstream was built.
+    fn action(&mut self, index: usize, route: &model::Route, groups: &BTreeMap<String, Arc<Group>>) -> Option<Action> {
+        match &route.action {
+            model::Action::Upstream(name) => Some(Action::Upstream(Target { group: Arc::clone(groups.get(name)?) })),
+            model::Action::Files(files) => {
+                let opened = Folder::open(files)
+                    .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
+                self.note(&format!("route[{index}].files.root"), opened).map(Action::Files)
+            }
+            model::Action::Redirect(redirect) => Some(Action::Redirect(redirect.clone())),
+            model::Action::Respond(respond) => Some(Action::Respond(FixedAnswer {
+                status: respond.status,
+                content_type: respond.content_type.clone(),
+                body: respond.body.clone().into(),
+            })),
+        }
+    }
+}
+
+/// A limiter with these settings; keys of `kept` keep what they have used.
+fn limiter(settings: &model::Limit, kept: Option<&Limiter>, shared: &Shared) -> Arc<Limiter> {
+    let settings = limit::Settings {
+        rate_count: settings.rate.count,
+        period: settings.rate.period,
+        burst: settings.burst,
+        keys_max: settings.keys_max,
+        ipv6_prefix: settings.ipv6_prefix,
+    };
+    Arc::new(match kept {
+        Some(kept) => kept.rebuild(settings, shared.nanos()),
+        None => Limiter::new(settings),
+    })
+}
+
+/// A hash for consistent hashing: the same for one process's life, and not to be guessed from outside.
+pub(crate) fn hash(value: &impl Hash) -> u64 {
+    static STATE: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(Default::default);
+    STATE.hash_one(value)
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}

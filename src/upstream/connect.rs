@@ -1,0 +1,102 @@
+//! Making a connection to an endpoint.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::resolve::Resolver;
+use super::stream::Stream;
+use crate::config::model::Address;
+use crate::proxy::body::RequestBody;
+
+/// No connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no connection within {limit:?}")]
+    Timeout { limit: Duration },
+    #[error("no connection: {0}")]
+    Failed(#[source] io::Error),
+    #[error("HTTP did not start: {0}")]
+    Http(#[source] hyper::Error),
+}
+
+/// How to reach one endpoint.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) address: Address,
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) resolver: Resolver,
+}
+
+impl Connector {
+    /// Resolves, connects, shakes hands and starts HTTP/1.1 within `limit`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// A connection in the making is closed.
+    pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
+        let stream = tokio::time::timeout(limit, self.stream())
+            .await
+            .map_err(|_| ConnectError::Timeout { limit })?
+            .map_err(ConnectError::Failed)?;
+        let (sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
+        // Owned by its two ends: it stops when the sender is dropped or the endpoint closes.
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::trace!(%error, "upstream connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn stream(&self) -> io::Result<Stream> {
+        match &self.address {
+            Address::Unix(path) => {
+                let socket = UnixStream::connect(path).await?;
+                match &self.tls {
+                    None => Ok(Stream::Unix(socket)),
+                    Some((config, name)) => {
+                        let connector = TlsConnector::from(Arc::clone(config));
+                        Ok(Stream::TlsUnix(Box::new(connector.connect(name.clone(), socket).await?)))
+                    }
+                }
+            }
+            Address::Socket(address) => self.over_tcp(&[*address]).await,
+            Address::Name { host, port } => {
+                let addresses = self.resolver.resolve(host, *port).await?;
+                self.over_tcp(&addresses).await
+            }
+        }
+    }
+
+    async fn over_tcp(&self, addresses: &[SocketAddr]) -> io::Result<Stream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(socket) => {
+                    socket.set_nodelay(true)?;
+                    return match &self.tls {
+                        None => Ok(Stream::Tcp(socket)),
+                        Some((config, name)) => {
+                            let connector = TlsConnector::from(Arc::clone(config));
+                            Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
+                        }
+                    };
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
