@@ -3,4 +3,5 @@
 #[macro_use]
 mod support;
 
+mod first_request;
 mod support_itself;

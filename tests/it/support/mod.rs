@@ -22,6 +22,7 @@ pub mod left_out;
 pub mod load;
 pub mod poll;
 pub mod process;
+pub mod proxy;
 pub mod python;
 pub mod reply;
 pub mod socket;

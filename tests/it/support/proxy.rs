@@ -1,0 +1,115 @@
+//! Flagstone in this very process, on port 0: quick to start, and everything inside can be looked at.
+//!
+//! For signals, standard streams and exit codes use `process::Flagstone` instead.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flagstone::app::{App, Control, Source};
+use flagstone::config;
+use flagstone::config::model::Address;
+
+use super::files::Folder;
+
+/// A running proxy with a folder of its own.
+pub struct TestProxy {
+    app: Option<App>,
+    pub folder: Folder,
+}
+
+/// A proxy about to start.
+pub struct Starting {
+    toml: String,
+    folder: Folder,
+}
+
+/// What a configuration gets when it does not say otherwise: no fixed port, no shared folder.
+const SERVER: &str = "[server]\nstate_dir = \"state\"\nworkers = 2\n";
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+const LOG: &str = "[log]\naccess = \"access.log\"\n";
+const LISTENER: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
+
+impl TestProxy {
+    /// A proxy with this configuration. Tables `[server]`, `[admin]`, `[log]` and `[[listener]]` that are not in it
+    /// get values fit for a test: the listener is called `web`.
+    pub fn toml(toml: impl Into<String>) -> Starting {
+        Starting { toml: toml.into(), folder: Folder::new() }
+    }
+
+    /// The listener `web`.
+    pub fn address(&self) -> SocketAddr {
+        self.listener("web")
+    }
+
+    /// # Panics
+    /// When there is no such listener, or it is a unix socket.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let found = self.app().listeners().into_iter().find(|(other, _)| other == name);
+        match found {
+            Some((_, Address::Socket(address))) => address,
+            other => panic!("no TCP listener {name}: {other:?}"),
+        }
+    }
+
+    /// # Panics
+    /// When there is no admin side on TCP.
+    pub fn admin(&self) -> SocketAddr {
+        match self.app().admin_address() {
+            Some(Address::Socket(address)) => address,
+            other => panic!("no admin side on TCP: {other:?}"),
+        }
+    }
+
+    pub fn control(&self) -> &Arc<Control> {
+        self.app().control()
+    }
+
+    /// Writes another configuration; the watcher finds it.
+    pub fn rewrite(&self, toml: &str) {
+        self.folder.write("flagstone.toml", completed(toml));
+    }
+
+    /// The access log so far.
+    pub fn access_log(&self) -> String {
+        self.folder.read("access.log")
+    }
+
+    /// Drains without delay; whether all finished in time.
+    pub async fn drain(mut self, grace: Duration) -> bool {
+        let app = self.app.take().expect("a proxy drains once");
+        tokio::task::spawn_blocking(move || app.drain(Duration::ZERO, grace)).await.expect("draining does not panic")
+    }
+
+    fn app(&self) -> &App {
+        self.app.as_ref().expect("only draining takes it")
+    }
+}
+
+impl Starting {
+    /// Uses a folder that holds other files already.
+    pub fn in_folder(mut self, folder: Folder) -> Self {
+        self.folder = folder;
+        self
+    }
+
+    /// # Panics
+    /// When the configuration is refused.
+    pub async fn start(self) -> TestProxy {
+        let file = self.folder.write("flagstone.toml", completed(&self.toml));
+        let loaded =
+            config::load(&file, &|name| std::env::var(name).ok()).unwrap_or_else(|problems| panic!("{problems}"));
+        let app = App::start(loaded, Source::File(file)).unwrap_or_else(|problems| panic!("{problems}"));
+        TestProxy { app: Some(app), folder: self.folder }
+    }
+}
+
+fn completed(toml: &str) -> String {
+    let mut text = String::new();
+    for (table, default) in [("[server]", SERVER), ("[admin]", ADMIN), ("[log]", LOG), ("[[listener]]", LISTENER)] {
+        if !toml.lines().any(|line| line.trim() == table) {
+            text.push_str(default);
+        }
+    }
+    text + toml
+}
