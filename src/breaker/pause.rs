@@ -1,0 +1,92 @@
+//! Notices that the process itself stood still: SIGSTOP, a suspended or starved machine. Everything on its way then seems to
+//! have taken too long at once, which says nothing about any upstream.
+//!
+//! It stops nothing and judges nothing: whoever is about to report a time-out or a slow call asks [`Pauses::spoil`], and drops
+//! the permit instead if so.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::nanos_of;
+
+/// One per process. Somebody has to call [`Pauses::beat`] well within the tolerance, all the time.
+#[derive(Debug)]
+pub struct Pauses {
+    epoch: Instant,
+    tolerance_ns: u64,
+    last_beat_ns: AtomicU64,
+    /// The end of the latest pause; 0 = there was none.
+    resumed_ns: AtomicU64,
+}
+
+impl Pauses {
+    /// A gap between beats longer than `tolerance` is a pause.
+    #[must_use]
+    pub fn new(tolerance: Duration, now: Instant) -> Self {
+        Self {
+            epoch: now,
+            tolerance_ns: nanos_of(tolerance),
+            last_beat_ns: AtomicU64::new(0),
+            resumed_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns how long the process stood still if it did since the last beat.
+    pub fn beat(&self, now: Instant) -> Option<Duration> {
+        let now = self.nanos(now);
+        let last = self.last_beat_ns.fetch_max(now, Relaxed);
+        let gap = now.saturating_sub(last);
+        if gap <= self.tolerance_ns {
+            return None;
+        }
+        self.resumed_ns.fetch_max(now, Relaxed);
+        Some(Duration::from_nanos(gap))
+    }
+
+    /// Whether the time from `started` to `now` has a pause in it, so that its length means nothing. Two loads.
+    #[must_use]
+    pub fn spoil(&self, started: Instant, now: Instant) -> bool {
+        let resumed = self.resumed_ns.load(Relaxed);
+        let unnoticed = self.nanos(now).saturating_sub(self.last_beat_ns.load(Relaxed));
+        // After a pause the beat may not be the first to run.
+        (resumed != 0 && self.nanos(started) < resumed) || unnoticed > self.tolerance_ns
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        nanos_of(at.saturating_duration_since(self.epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_pause_spoils_what_began_before_its_end() {
+        let start = Instant::now();
+        let pauses = Pauses::new(1000 * MS, start);
+        assert_eq!(pauses.beat(start + 500 * MS), None);
+        assert!(!pauses.spoil(start, start + 600 * MS));
+
+        let resumed = start + 5500 * MS;
+        // before the beat, and after it
+        assert!(pauses.spoil(start + 400 * MS, resumed));
+        assert_eq!(pauses.beat(resumed), Some(5000 * MS));
+        assert!(pauses.spoil(start + 400 * MS, resumed + MS));
+        assert!(!pauses.spoil(resumed, resumed + 900 * MS));
+    }
+
+    #[test]
+    fn a_beat_in_time_is_no_pause() {
+        let start = Instant::now();
+        let pauses = Pauses::new(1000 * MS, start);
+        for beat in 1..100 {
+            assert_eq!(pauses.beat(start + beat * 1000 * MS), None);
+        }
+        // a worker whose clock lags
+        assert_eq!(pauses.beat(start + 98_500 * MS), None);
+        assert!(!pauses.spoil(start, start + 99_000 * MS));
+    }
+}
