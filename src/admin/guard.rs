@@ -9,6 +9,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, StatusCode};
 
 use super::routes::Panel;
+use super::server::Peer;
 use super::view::problem;
 use crate::telemetry::events::Event;
 
@@ -33,11 +34,9 @@ pub(super) async fn check(State(panel): State<Panel>, request: Request, next: Ne
     if let Some(token) = admin.token.as_ref().filter(|_| !is_probe) {
         let given = text(headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         if !is_same(given.as_bytes(), token.0.as_bytes()) {
-            panel
-                .control
-                .shared
-                .events
-                .emit(Event::Unauthorized { client: None, path: request.uri().path().to_owned() });
+            let client = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+            let path = request.uri().path().to_owned();
+            panel.control.shared.events.emit(Event::Unauthorized { client, path });
             return refuse(StatusCode::UNAUTHORIZED, "send the token of [admin] as Authorization: Bearer");
         }
     }

@@ -4,6 +4,7 @@
 
 mod guard;
 mod routes;
+mod server;
 mod view;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::config::model::Admin;
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::bind::{self, Bound};
+use server::Listener;
 
 /// Binds the admin socket, if there is to be one.
 ///
@@ -29,18 +31,21 @@ pub(crate) fn bind(admin: &Admin) -> Result<Option<Bound>, Problems> {
 /// Serves until dropped; without a socket it waits for ever.
 pub(crate) async fn serve(socket: Option<Bound>, control: Arc<Control>) {
     let router = routes::router(control);
-    let served = match socket {
-        None => std::future::pending().await,
-        Some(Bound::Tcp(socket)) => match tokio::net::TcpListener::from_std(socket) {
-            Ok(listener) => axum::serve(listener, router).await,
-            Err(error) => Err(error),
-        },
-        Some(Bound::Unix(socket, _file)) => match tokio::net::UnixListener::from_std(socket) {
-            Ok(listener) => axum::serve(listener, router).await,
-            Err(error) => Err(error),
-        },
+    let _file;
+    let listener = match socket {
+        None => return std::future::pending().await,
+        Some(Bound::Tcp(socket)) => tokio::net::TcpListener::from_std(socket).map(Listener::Tcp),
+        Some(Bound::Unix(socket, file)) => {
+            // Removed when this is over.
+            _file = file;
+            tokio::net::UnixListener::from_std(socket).map(Listener::Unix)
+        }
     };
-    if let Err(error) = served {
-        tracing::error!(%error, "the admin side has stopped");
+    match listener {
+        Ok(listener) => server::serve(listener, router).await,
+        Err(error) => {
+            tracing::error!(%error, "the admin side has stopped");
+            std::future::pending().await
+        }
     }
 }
