@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin;
-use crate::config::model::{AccessLogTarget, Address, Config};
+use crate::config::model::{AccessLogTarget, Address, Config, Listener};
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::io_reason;
-use crate::listener::accept::Acceptor;
+use crate::listener::accept::{Acceptor, Stop};
 use crate::listener::bind::{Bound, bind};
 use crate::live::Live;
 use crate::reload::changes::changes;
@@ -48,6 +48,17 @@ pub struct App {
     cutting: watch::Sender<bool>,
 }
 
+/// Ends a drain that somebody no longer wants to wait for.
+#[derive(Clone, Debug)]
+pub struct Hurry(watch::Sender<bool>);
+
+impl Hurry {
+    /// Cuts what is still open.
+    pub fn stop_now(&self) {
+        self.0.send_replace(true);
+    }
+}
+
 /// What reloading needs, shared with the admin side and the watchers.
 pub struct Control {
     pub(crate) live: Arc<Live>,
@@ -69,7 +80,7 @@ struct Listening {
 struct Open {
     configured: Address,
     socket: Arc<Bound>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
 }
 
 /// What a reload came to.
@@ -88,13 +99,10 @@ impl App {
     pub fn start(loaded: Loaded, source: Source) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
-        prepare_state_dir(&config)?;
         let ttl_max = config.upstreams.values().map(|upstream| upstream.dns_refresh).min();
         let shared = Shared::new(workers, Resolver::from_system(ttl_max.unwrap_or(Duration::from_secs(30))));
-        let snapshot =
-            Snapshot::build(config.clone(), None, &shared).map_err(|problems| loaded.locate_all(problems))?;
-        let sockets = bind_all(&config, &BTreeMap::new()).map_err(|problems| loaded.locate_all(problems))?;
-        let admin_socket = admin::bind(&config.admin).map_err(|problems| loaded.locate_all(problems))?;
+        let (snapshot, sockets, admin_socket) =
+            prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
         let flag_watcher = watch_flags(&config, &shared)?;
 
         let live = Arc::new(Live::new(snapshot));
@@ -139,10 +147,8 @@ impl App {
     /// Everything that would keep [`App::start`] from serving.
     pub fn check(loaded: &Loaded) -> Result<(), Problems> {
         let shared = Shared::new(1, Resolver::unused());
-        let mut config = loaded.config.clone();
-        // A check writes nothing, not even an empty log.
-        config.log.access = AccessLogTarget::Off;
-        Snapshot::build(config, None, &shared).map_err(|problems| loaded.locate_all(problems)).map(drop)
+        let built = Snapshot::build(without_log(&loaded.config), None, &shared);
+        built.map_err(|problems| loaded.locate_all(problems)).map(drop)
     }
 
     pub fn control(&self) -> &Arc<Control> {
@@ -156,6 +162,11 @@ impl App {
         open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?))).collect()
     }
 
+    /// Open downstream connections, by worker.
+    pub fn connections(&self) -> Vec<usize> {
+        self.control.listening().workers.as_ref().map(Workers::connections).unwrap_or_default()
+    }
+
     /// Where the admin side listens.
     pub fn admin_address(&self) -> Option<Address> {
         self.control.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -165,20 +176,26 @@ impl App {
     /// is open. Returns whether everything finished in time.
     pub fn drain(mut self, delay: Duration, grace: Duration) -> bool {
         self.control.is_ready.store(false, Relaxed);
-        std::thread::sleep(delay);
+        let has_left = |patience| self.crew.as_ref().is_some_and(|crew| crew.has_left(patience));
+        // Nobody leaves while the listeners are open, unless told to by a hurry.
+        has_left(delay);
         self.control.listening().close();
-        // Everybody may have left already; then there is nobody to tell.
-        let _ = self.draining.send(true);
-        let finished = self.crew.as_ref().is_some_and(|crew| crew.has_left(grace));
+        self.draining.send_replace(true);
+        let finished = has_left(grace) && !*self.cutting.borrow();
         self.stop();
         finished
+    }
+
+    /// Cuts a drain short from another thread.
+    pub fn hurry(&self) -> Hurry {
+        Hurry(self.cutting.clone())
     }
 
     fn stop(&mut self) {
         self.control.is_ready.store(false, Relaxed);
         self.control.listening().close();
-        let _ = self.draining.send(true);
-        let _ = self.cutting.send(true);
+        self.draining.send_replace(true);
+        self.cutting.send_replace(true);
         if let Some(crew) = self.crew.take() {
             crew.join();
         }
@@ -206,6 +223,12 @@ impl Control {
     /// Whether requests are welcome: false while draining.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready.load(Relaxed)
+    }
+
+    /// How a drain goes, by the configuration of now: the delay before it, the grace for what is open.
+    pub(crate) fn shutdown_patience(&self) -> (Duration, Duration) {
+        let live = self.live.load_full();
+        (live.config.server.shutdown_delay, live.config.server.shutdown_grace)
     }
 
     /// Reads the configuration again, builds everything, binds what is new, then swaps.
@@ -251,8 +274,11 @@ impl Control {
         let loaded = config::load(file, &|name| std::env::var(name).ok())?;
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
-        let snapshot = Snapshot::build(loaded.config.clone(), Some(&previous), &self.shared).map_err(located)?;
-        let sockets = bind_all(&loaded.config, &listening.open).map_err(located)?;
+        let sockets = bind_all(&loaded.config, &listening.open);
+        // As at the start: all that is wrong is told, and a refused file leaves no log behind.
+        let config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
+        let snapshot = Snapshot::build(config, Some(&previous), &self.shared);
+        let (sockets, snapshot) = both(sockets, snapshot).map_err(located)?;
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.keep_metrics_of(&loaded.config);
         self.live.store(snapshot);
@@ -275,10 +301,34 @@ impl Control {
     }
 }
 
-/// A listener's place after a reload: a socket that is kept, or a new one.
+/// Everything that can refuse at the start, all of it asked. The log comes last: what is not going to serve leaves
+/// no file behind.
+fn prepare(config: &Config, shared: &Arc<Shared>) -> Result<(Snapshot, Sockets, Option<Bound>), Problems> {
+    let state_dir = prepare_state_dir(config);
+    let sockets = bind_all(config, &BTreeMap::new());
+    let admin = admin::bind(&config.admin);
+    if let (Ok(()), Ok(_), Ok(_)) = (&state_dir, &sockets, &admin) {
+        let snapshot = Snapshot::build(config.clone(), None, shared)?;
+        return Ok((snapshot, sockets?, admin?));
+    }
+    let built = Snapshot::build(without_log(config), None, shared);
+    let found = [state_dir.err(), sockets.err(), admin.err(), built.err()];
+    Err(Problems(found.into_iter().flatten().flat_map(|problems| problems.0).collect()))
+}
+
+fn without_log(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.log.access = AccessLogTarget::Off;
+    config
+}
+
+/// A listener's place after a reload.
 enum Socket {
+    /// As it was.
     Kept,
-    New(Bound),
+    /// An open one under another name.
+    Renamed(Arc<Bound>),
+    New(Arc<Bound>),
 }
 
 type Sockets = BTreeMap<String, (Address, Socket)>;
@@ -289,13 +339,15 @@ fn bind_all(config: &Config, open: &BTreeMap<String, Open>) -> Result<Sockets, P
     let mut problems = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         let is_open = open.get(&listener.name).is_some_and(|open| open.configured == listener.address);
-        let socket = match is_open {
-            true => Socket::Kept,
-            false => match bind(&listener.address) {
-                Ok(bound) => Socket::New(bound),
+        let socket = match renamed(listener, config, open) {
+            _ if is_open => Socket::Kept,
+            Some(socket) => Socket::Renamed(socket),
+            None => match bind(&listener.address) {
+                Ok(bound) => Socket::New(Arc::new(bound)),
                 Err(error) => {
                     let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
-                    problems.push(Problem::new(format!("listener[{index}].address"), text));
+                    let problem = Problem::new(format!("listener[{index}].address"), text);
+                    problems.push(problem.with_help("name a free address of this machine"));
                     continue;
                 }
             },
@@ -305,20 +357,41 @@ fn bind_all(config: &Config, open: &BTreeMap<String, Open>) -> Result<Sockets, P
     if problems.is_empty() { Ok(sockets) } else { Err(Problems(problems)) }
 }
 
+/// The open socket with this listener's address, when another name had it and gives it up. Port 0 is no address: any
+/// free port will do.
+fn renamed(listener: &Listener, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
+    if matches!(&listener.address, Address::Socket(address) if address.port() == 0) {
+        return None;
+    }
+    let keeps = |name: &str, open: &Open| {
+        config.listeners.iter().any(|other| other.name == name && other.address == open.configured)
+    };
+    let found = open.iter().find(|(name, open)| open.configured == listener.address && !keeps(name, open));
+    found.map(|(_, open)| Arc::clone(&open.socket))
+}
+
 impl Listening {
     /// Starts acceptors for new sockets and stops those that are no longer wanted.
     fn take_over(&mut self, sockets: Sockets) {
         let Some(workers) = self.workers.clone() else { return };
+        let moved: Vec<_> = sockets
+            .values()
+            .filter_map(|(_, socket)| match socket {
+                Socket::Renamed(socket) => Some(Arc::as_ptr(socket)),
+                Socket::Kept | Socket::New(_) => None,
+            })
+            .collect();
         self.open.retain(|name, open| match sockets.get(name) {
             Some((_, Socket::Kept)) => true,
             _ => {
-                open.stop.send_replace(true);
+                let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
+                open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
                 false
             }
         });
         for (index, (name, (configured, socket))) in sockets.into_iter().enumerate() {
-            let Socket::New(socket) = socket else { continue };
-            let (socket, stop) = (Arc::new(socket), watch::Sender::new(false));
+            let (Socket::New(socket) | Socket::Renamed(socket)) = socket else { continue };
+            let stop = watch::Sender::new(Stop::No);
             let acceptor = Acceptor {
                 listener: name.as_str().into(),
                 socket: Arc::clone(&socket),
@@ -335,7 +408,18 @@ impl Listening {
     fn close(&mut self) {
         self.workers = None;
         for (_, open) in std::mem::take(&mut self.open) {
-            open.stop.send_replace(true);
+            open.stop.send_replace(Stop::HandOver);
+        }
+    }
+}
+
+/// Both, or everything that is wrong with either.
+fn both<A, B>(one: Result<A, Problems>, other: Result<B, Problems>) -> Result<(A, B), Problems> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => {
+            let found = one.err().into_iter().chain(other.err());
+            Err(Problems(found.flat_map(|problems| problems.0).collect()))
         }
     }
 }

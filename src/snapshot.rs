@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub(crate) groups: BTreeMap<String, Arc<Group>>,
     pub(crate) limits: BTreeMap<String, Arc<Limit>>,
     pub(crate) listeners: BTreeMap<Arc<str>, Listener>,
+    /// What only the generation before had: a connection may have been accepted there a moment ago.
+    retired_listeners: BTreeMap<Arc<str>, Listener>,
     pub(crate) trusted: TrustedProxies,
     pub(crate) client_ip_header: Source,
     pub(crate) maintenance: Maintenance,
@@ -48,7 +50,7 @@ pub struct Snapshot {
 }
 
 /// A `[[listener]]`, but for its socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) tls: Option<Terminator>,
     pub(crate) metrics: Arc<ListenerMetrics>,
@@ -144,13 +146,17 @@ impl Snapshot {
         let groups = builder.groups();
         let listeners = builder.listeners();
         let maintenance = builder.maintenance();
-        let access_log = builder.access_log();
         let routes = builder.routes(&limits, &groups);
+        // Last, and only when all the rest is well: it makes a file.
+        let access_log = if builder.problems.is_empty() { builder.access_log() } else { None };
         let problems = builder.problems;
         let (Some(maintenance), Some(access_log), true) = (maintenance, access_log, problems.is_empty()) else {
             return Err(Problems(problems));
         };
+        let retired = previous.into_iter().flat_map(|previous| &previous.listeners);
+        let retired = retired.filter(|(name, _)| !listeners.contains_key(*name));
         Ok(Self {
+            retired_listeners: retired.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect(),
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: jiff::Timestamp::now(),
             trusted: TrustedProxies::new(config.client_ip.trusted_proxies.clone()),
@@ -169,6 +175,11 @@ impl Snapshot {
             shared: Arc::clone(shared),
             config: Arc::new(config),
         })
+    }
+
+    /// The listener with this name, also one that has just been taken away.
+    pub(crate) fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners.get(name).or_else(|| self.retired_listeners.get(name))
     }
 
     pub(crate) fn head_bounds(&self) -> HeadBounds {

@@ -64,6 +64,11 @@ impl Workers {
         }
     }
 
+    /// How many connections each worker has.
+    pub(crate) fn connections(&self) -> Vec<usize> {
+        self.0.iter().map(|desk| desk.connections.load(Relaxed)).collect()
+    }
+
     /// Runs an acceptor on the worker `index`, counted round.
     pub(crate) fn accept(&self, index: usize, acceptor: accept::Acceptor) {
         let desk = &self.0[index % self.0.len()];

@@ -1,6 +1,8 @@
 //! `flagstone demo`: the proxy in front of an embedded sample app, with everything to try.
 
-use std::net::SocketAddr;
+use std::fs::DirBuilder;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use super::run::{Signals, announce};
@@ -9,16 +11,29 @@ use crate::app::{App, Source};
 use crate::config::model::{Address, LogFormat};
 use crate::config::{self, Problem, Problems};
 use crate::demo::{Addresses, SampleApp, things_to_try, write_config};
+use crate::error::io_reason;
 use crate::telemetry::events;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where the proxy listens; port 0 = a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Where the admin side listens; port 0 = a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
-    admin: SocketAddr,
+    /// Where the proxy listens; port 0 = a free one [default: 127.0.0.1:8080, or a free port when that is taken]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where the admin side listens; port 0 = a free one [default: 127.0.0.1:9900, or a free port when that is taken]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+}
+
+const WEB_PORT: u16 = 8080;
+const ADMIN_PORT: u16 = 9900;
+
+/// The address given, else the usual port of the loopback address when it is free, else any.
+fn address(given: Option<SocketAddr>, usual: u16) -> SocketAddr {
+    given.unwrap_or_else(|| {
+        let usual = SocketAddr::from(([127, 0, 0, 1], usual));
+        let is_free = TcpListener::bind(usual).is_ok();
+        if is_free { usual } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
+    })
 }
 
 /// Runs until Ctrl-C (or TERM), then removes everything it made.
@@ -28,8 +43,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let folder = std::env::temp_dir().join(format!("flagstone-demo-{}", std::process::id()));
+    // Of its own, and nobody else's: whoever could write there could have this process read anything.
+    if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
+        eprintln!("flagstone: {} cannot be made: {}", folder.display(), io_reason(&error));
+        return ExitCode::FAILURE;
+    }
     let code = match start(arguments, &folder) {
-        Ok((signals, app, _sample)) => {
+        Ok((mut signals, app, _sample)) => {
             signals.wait(&app);
             drop(app);
             ExitCode::SUCCESS
@@ -37,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(problems) => refuse(&problems),
     };
     if let Err(error) = std::fs::remove_dir_all(&folder) {
-        eprintln!("flagstone: {} could not be removed: {error}", folder.display());
+        eprintln!("flagstone: {} could not be removed: {}", folder.display(), io_reason(&error));
     }
     code
 }
@@ -46,11 +66,12 @@ type Running = (Signals, App, Sample);
 
 fn start(arguments: &Arguments, folder: &std::path::Path) -> Result<Running, Problems> {
     let failed = |what: &str, error: std::io::Error| -> Problems {
-        Problem::new("", format!("{what}: {}", crate::error::io_reason(&error))).into()
+        Problem::new("", format!("{what}: {}", io_reason(&error))).into()
     };
     let signals = Signals::register().map_err(|error| failed("signals cannot be received", error))?;
     let sample = Sample::start().map_err(|error| failed("the sample app cannot listen", error))?;
-    let file = write_config(folder, arguments.listen, arguments.admin, sample.addr)
+    let (web, admin) = (address(arguments.listen, WEB_PORT), address(arguments.admin, ADMIN_PORT));
+    let file = write_config(folder, web, admin, sample.addr)
         .map_err(|error| failed(&format!("{} cannot be written", folder.display()), error))?;
     let loaded = config::load(&file, &environment)?;
     let app = App::start(loaded, Source::File(file))

@@ -10,7 +10,7 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Loaded, Problems};
 
@@ -108,6 +108,14 @@ fn refuse(problems: &Problems) -> ExitCode {
         eprintln!("flagstone: {problem}");
     }
     ExitCode::FAILURE
+}
+
+/// What the parser of arguments cannot see by itself, said as it would.
+fn wrong_use(message: &str) -> ExitCode {
+    let error = Arguments::command().error(clap::error::ErrorKind::MissingRequiredArgument, message);
+    // Without a stderr there is nobody to tell.
+    let _ = error.print();
+    ExitCode::from(2)
 }
 
 fn shown(file: &Path) -> String {

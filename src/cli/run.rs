@@ -3,10 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{FileArgument, environment, refuse};
+use super::{FileArgument, environment, refuse, wrong_use};
 use crate::app::{App, Source};
 use crate::config::model::Config;
 use crate::config::{self, Loaded, Problem, Problems};
@@ -16,20 +17,56 @@ use crate::telemetry::events;
 pub(super) struct Arguments {
     #[command(flatten)]
     file: FileArgument,
-    /// Serve without a file: listen here …
-    #[arg(long, value_name = "ADDR", env = "FLAGSTONE_LISTEN", requires = "upstream", conflicts_with = "config")]
+    /// Serve without a file: listen here … [env: FLAGSTONE_LISTEN]
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
     listen: Option<String>,
-    /// … and forward to this address
-    #[arg(long, value_name = "ADDR", env = "FLAGSTONE_UPSTREAM", requires = "listen", conflicts_with = "config")]
+    /// … and forward to this address [env: FLAGSTONE_UPSTREAM]
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
     upstream: Option<String>,
-    /// The maintenance flag file, for serving without a file
-    #[arg(long, value_name = "FILE", env = "FLAGSTONE_FLAG", requires = "listen")]
+    /// The maintenance flag file, for serving without a file [env: FLAGSTONE_FLAG]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    flag: Option<String>,
+}
+
+impl Arguments {
+    /// What to serve without a file; `None` = a file says it. What was typed goes before the environment, so `-c`
+    /// stands against FLAGSTONE_LISTEN.
+    ///
+    /// # Errors
+    /// Half of it is there.
+    fn quick(&self) -> Result<Option<Quick>, String> {
+        if self.file.config.is_some() {
+            return Ok(None);
+        }
+        let or_set = |typed: &Option<String>, name: &str| {
+            let set = || environment(name).filter(|value| !value.is_empty());
+            typed.clone().or_else(set)
+        };
+        let flag = or_set(&self.flag, "FLAGSTONE_FLAG");
+        match (or_set(&self.listen, "FLAGSTONE_LISTEN"), or_set(&self.upstream, "FLAGSTONE_UPSTREAM")) {
+            (Some(listen), Some(upstream)) => Ok(Some(Quick { listen, upstream, flag })),
+            (Some(_), None) => Err("--listen needs --upstream ADDR (or FLAGSTONE_UPSTREAM) beside it".into()),
+            (None, Some(_)) => Err("--upstream needs --listen ADDR (or FLAGSTONE_LISTEN) beside it".into()),
+            (None, None) if self.flag.is_some() => Err("--flag is for --listen ADDR and --upstream ADDR".into()),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Everything that serving without a file needs.
+struct Quick {
+    listen: String,
+    upstream: String,
     flag: Option<String>,
 }
 
 /// Serves; the exit code is 0 after a drain and 1 when it could not start.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (loaded, source) = match load(arguments) {
+    let quick = match arguments.quick() {
+        Ok(quick) => quick,
+        Err(message) => return wrong_use(&message),
+    };
+    let (loaded, source) = match load(arguments, quick) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
@@ -43,9 +80,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if let Err(error) = flag_from_environment(&loaded) {
         return refuse(&error);
     }
-    let (delay, grace) = (loaded.config.server.shutdown_delay, loaded.config.server.shutdown_grace);
     // Before anything listens: a signal that comes early must not kill.
-    let signals = match Signals::register() {
+    let mut signals = match Signals::register() {
         Ok(signals) => signals,
         Err(error) => return refuse(&Problem::new("", format!("signals cannot be received: {error}")).into()),
     };
@@ -55,21 +91,34 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     announce(&app);
     match signals.wait(&app) {
-        Stop::Drain => {
-            tracing::info!("draining");
-            if !app.drain(delay, grace) {
-                tracing::warn!("some requests were cut: they did not finish within shutdown_grace");
-            }
-            tracing::info!("stopped");
-        }
+        Stop::Drain => drain(app, signals),
         Stop::Now => drop(app),
     }
     ExitCode::SUCCESS
 }
 
-fn load(arguments: &Arguments) -> Result<(Loaded, Source), Problems> {
-    if let (Some(listen), Some(upstream)) = (&arguments.listen, &arguments.upstream) {
-        let mut loaded = config::quick(listen, upstream, arguments.flag.as_deref(), &environment)?;
+fn drain(app: App, signals: Signals) {
+    tracing::info!("draining");
+    let (delay, grace) = app.control().shutdown_patience();
+    let hurry = app.hurry();
+    let began = Instant::now();
+    // Owned by the process, which ends right after the drain.
+    std::thread::spawn(move || {
+        signals.wait_for_interrupt();
+        hurry.stop_now();
+    });
+    if !app.drain(delay, grace) {
+        match began.elapsed() < delay + grace {
+            true => tracing::warn!("some requests were cut: interrupted"),
+            false => tracing::warn!("some requests were cut: they did not finish within shutdown_grace"),
+        }
+    }
+    tracing::info!("stopped");
+}
+
+fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source), Problems> {
+    if let Some(Quick { listen, upstream, flag }) = quick {
+        let mut loaded = config::quick(&listen, &upstream, flag.as_deref(), &environment)?;
         if !can_make(&loaded.config.server.state_dir) {
             move_state_dir(&mut loaded.config, own_state_dir());
         }
@@ -157,8 +206,8 @@ impl Signals {
     }
 
     /// Serves HUP and USR1 until one of TERM, QUIT and INT comes.
-    pub(super) fn wait(self, app: &App) -> Stop {
-        let Self { runtime, mut hangup, mut reopen, mut terminate, mut quit, mut interrupt } = self;
+    pub(super) fn wait(&mut self, app: &App) -> Stop {
+        let Self { runtime, hangup, reopen, terminate, quit, interrupt } = self;
         runtime.block_on(async {
             loop {
                 tokio::select! {
@@ -171,5 +220,10 @@ impl Signals {
                 }
             }
         })
+    }
+
+    /// Waits for INT alone.
+    fn wait_for_interrupt(mut self) {
+        self.runtime.block_on(self.interrupt.recv());
     }
 }

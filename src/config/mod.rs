@@ -84,7 +84,7 @@ impl Loaded {
 /// Everything that is wrong, in the order of the file.
 pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
     let bytes = read(file).map_err(|error| {
-        let message = format!("cannot read the configuration: {error}");
+        let message = format!("cannot read the configuration: {}", crate::error::io_reason(&error));
         Problems::from(Problem::new("", message).in_file(file))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {

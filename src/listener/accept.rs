@@ -5,7 +5,7 @@
 //! worker's own event loop only after the hand-over.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,13 +26,22 @@ pub(crate) struct Acceptor {
     pub(crate) workers: Workers,
     /// `server.max_connections`.
     pub(crate) connections: Arc<Semaphore>,
-    /// True: stop.
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<Stop>,
+}
+
+/// Whether an acceptor is to stop, and what becomes of what the kernel has accepted by then: closing the socket
+/// would reset it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    No,
+    /// It is served.
+    HandOver,
+    /// Another acceptor has the socket.
+    Leave,
 }
 
 impl Acceptor {
-    /// Accepts until told to stop, then hands over what the kernel had accepted by then: closing the socket
-    /// would reset it.
+    /// Accepts until told to stop.
     pub(crate) async fn run(mut self) {
         let mut stop = self.stop.clone();
         let readiness = match watch_readiness(&self.socket) {
@@ -40,7 +49,10 @@ impl Acceptor {
             Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
         };
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
+            stop = stop.wait_for(|stop| *stop != Stop::No) => match stop.as_deref() {
+                Ok(Stop::Leave) => return,
+                _ => {}
+            },
             () = self.accept_all(&readiness) => {}
         }
         while let Ok(socket) = readiness.get_ref().accept() {
@@ -74,7 +86,10 @@ impl Acceptor {
 
 #[allow(unsafe_code, reason = "tokio offers no safe way to watch a socket without wrapping what it accepts")]
 fn watch_readiness(socket: &Arc<Bound>) -> io::Result<AsyncFd<RawSocket>> {
-    let socket = RawSocket(Arc::clone(socket));
+    // A descriptor of its own: an event loop takes each only once, and after a change of name two acceptors may have
+    // the same socket on the same worker for a moment.
+    let watched = socket.as_fd().try_clone_to_owned()?;
+    let socket = RawSocket { bound: Arc::clone(socket), watched };
     // SAFETY: the descriptor belongs to `socket`, which the AsyncFd owns and nothing can close or exchange: it is the
     // same open one for as long as the AsyncFd lives.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
@@ -97,7 +112,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-struct RawSocket(Arc<Bound>);
+struct RawSocket {
+    bound: Arc<Bound>,
+    watched: OwnedFd,
+}
 
 impl AsRawFd for RawSocket {
     fn as_raw_fd(&self) -> RawFd {
@@ -107,16 +125,13 @@ impl AsRawFd for RawSocket {
 
 impl AsFd for RawSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &*self.0 {
-            Bound::Tcp(socket) => socket.as_fd(),
-            Bound::Unix(socket, _) => socket.as_fd(),
-        }
+        self.watched.as_fd()
     }
 }
 
 impl RawSocket {
     fn accept(&self) -> io::Result<AcceptedSocket> {
-        match &*self.0 {
+        match &*self.bound {
             Bound::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
                 Ok(AcceptedSocket::Tcp(stream, peer))

@@ -36,7 +36,7 @@ const NUDGES_MAX: u32 = 4;
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<bool>) {
     let snapshot = live.load_full();
-    let Some(listener) = snapshot.listeners.get(&*accepted.listener) else { return };
+    let Some(listener) = snapshot.listener(&accepted.listener) else { return };
     let _open = listener.metrics.open();
     let (socket, peer) = match register(accepted.socket) {
         Ok(registered) => registered,

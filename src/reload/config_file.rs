@@ -4,17 +4,21 @@
 //! file systems without events. Only a changed content that has come to rest is reported: a file that is being
 //! written is waited for.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::ModifyKind;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
 /// The content must have rested for this long.
 const REST: Duration = Duration::from_millis(60);
+/// A file that is written without a pause is looked at all the same after this long.
+const REST_MAX: Duration = Duration::from_secs(2);
 
 enum Signal {
     Look,
@@ -85,16 +89,19 @@ impl<F: Fn()> Follower<F> {
         }
     }
 
-    /// Waits until the content has not changed for a while; `None` = told to stop.
+    /// Waits until the content has not changed for a while, though not for ever; `None` = told to stop.
     fn at_rest(&self, mut content: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
+        let end = Instant::now() + REST_MAX;
         loop {
             match self.signals.recv_timeout(REST) {
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                // Somebody is still at it.
+                Ok(Signal::Look) if Instant::now() < end => continue,
                 Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
             let again = std::fs::read(&self.file).ok();
-            if again == content {
-                return Some(content);
+            if again == content || Instant::now() >= end {
+                return Some(again);
             }
             content = again;
         }
@@ -109,9 +116,9 @@ struct Notifier {
 
 impl Notifier {
     fn new(file: &Path, signal: Sender<Signal>) -> Self {
+        let name = file.file_name().map(ToOwned::to_owned);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reading is an event too. Beyond that, what happened does not matter: the content is looked at.
-            if event.is_ok_and(|event| event.kind.is_access()) {
+            if event.is_ok_and(|event| !matters(&event, name.as_deref())) {
                 return;
             }
             // The receiver may be gone at the end.
@@ -148,5 +155,18 @@ impl Notifier {
         }
         folders.retain(|folder| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok());
         self.folders = folders;
+    }
+}
+
+/// Whether the file may be another one now. Our own reading is an event too, and a log in the same folder is one with
+/// every line. Beyond that, what happened is of no interest: the content is looked at.
+fn matters(event: &notify::Event, name: Option<&OsStr>) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        // Where a link leads, the file bears another name in the end; the poll sees what is written there in place.
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+            event.paths.iter().any(|path| path.file_name() == name)
+        }
+        _ => true,
     }
 }
