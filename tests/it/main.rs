@@ -4,4 +4,5 @@
 mod support;
 
 mod first_request;
+mod foreign;
 mod support_itself;
