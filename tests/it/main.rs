@@ -3,6 +3,7 @@
 #[macro_use]
 mod support;
 
+mod docs;
 mod first_request;
 mod foreign;
 mod support_itself;

@@ -11,7 +11,7 @@ use crate::support::left_out::program;
 use crate::support::process::{DEADLINE, Flagstone, Process};
 
 /// Targets, referers and agents that log readers have stumbled over. Left out is what GoAccess cannot read from nginx
-/// either: user names with spaces, and lines of more than 4 KiB.
+/// either: user names with a space or a bracket, and lines of more than 4 KiB.
 const NASTY: &[(&str, &str)] = &[
     ("/quote\"in\"path", "User-Agent: say \"hi\"\r\n"),
     ("/back%5Cslash", "User-Agent: back\\slash\\\r\n"),
@@ -26,7 +26,7 @@ const NASTY: &[(&str, &str)] = &[
         "/a",
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36\r\n",
     ),
-    ("/basic", "Authorization: Basic d2VpcmQidXNlcl1bOnBhc3M=\r\n"),
+    ("/basic", "Authorization: Basic d2VpcmQidXNlcjpwYXNz\r\n"),
     ("*", "User-Agent: star\r\n"),
 ];
 
