@@ -4,10 +4,27 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{HEAD, LONG};
+use serde_json::{Value, json};
+
+use super::{HEAD, LONG, curl_text};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
-use crate::support::process::{Ended, Flagstone, Process};
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{DEADLINE, Ended, Flagstone, Process, Signal};
+
+/// No window, no first steps, and no word to anybody but the page.
+const ARGUMENTS: &[&str] = &[
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--lang=en-US",
+];
 
 fn chromium() -> Result<PathBuf, String> {
     program("chromium").or_else(|_| program("chromium-browser")).or_else(|_| program("google-chrome"))
@@ -18,14 +35,7 @@ fn chromium() -> Result<PathBuf, String> {
 async fn dump_dom(chromium: PathBuf, url: &str) -> Ended {
     let profile = Folder::new();
     let mut command = Command::new(chromium);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-    command.args([
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-proxy-server",
-    ]);
-    command.args(["--enable-logging=stderr", "--virtual-time-budget=3000", "--lang=en-US", "--dump-dom"]);
+    command.args(ARGUMENTS).args(["--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"]);
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
     command.env("HOME", profile.path()).env("LANGUAGE", "en").env("TZ", "UTC");
     let mut process = Process::start(&mut command);
@@ -49,4 +59,119 @@ async fn the_maintenance_page_says_why_and_until_when() {
     // What the policy of the page forbids, and what its script does wrong, is told on the console.
     let complaints = ["Content Security Policy", "Uncaught", "Refused to"];
     assert!(!complaints.iter().any(|words| shown.stderr.contains(words)), "{}", shown.stderr);
+}
+
+/// A browser that can be asked things, through chromedriver.
+struct Browser {
+    session: String,
+    // It ends the browser when it ends, since they talk through pipes.
+    _driver: Process,
+    _profile: Folder,
+}
+
+impl Browser {
+    /// # Errors
+    /// That Chromium or its driver is not installed.
+    async fn start() -> Result<Self, String> {
+        let (chromium, driver) = (chromium()?, program("chromedriver")?);
+        let profile = Folder::new();
+        let mut command = Command::new(driver);
+        let mut driver = Process::start(command.arg("--port=0").env("HOME", profile.path()).env("TZ", "UTC"));
+        let line = driver.stdout_line("started successfully on port").await;
+        let port = line.rsplit(' ').next().expect("a line has a last word").trim_end_matches('.');
+        let mut args: Vec<String> = ARGUMENTS.iter().map(|&argument| argument.to_owned()).collect();
+        args.extend(["--remote-debugging-pipe".into(), format!("--user-data-dir={}", profile.path().display())]);
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "goog:chromeOptions": { "binary": chromium, "args": args },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } } });
+        let sessions = format!("http://127.0.0.1:{port}/session");
+        let opened = call(&sessions, &wanted).await;
+        let id = opened["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {opened}"));
+        Ok(Self { session: format!("{sessions}/{id}"), _driver: driver, _profile: profile })
+    }
+
+    /// Goes to a page and waits until it is loaded.
+    async fn visit(&self, url: &str) {
+        call(&format!("{}/url", self.session), &json!({ "url": url })).await;
+    }
+
+    /// The value of a function's body.
+    async fn run(&self, script: &str) -> Value {
+        call(&format!("{}/execute/sync", self.session), &json!({ "script": script, "args": [] })).await
+    }
+
+    /// What a visitor reads.
+    async fn text(&self) -> String {
+        self.run("return document.body.innerText").await.as_str().expect("a text").to_owned()
+    }
+
+    /// Everything on the console since it was last asked.
+    async fn console(&self) -> Vec<String> {
+        let lines = call(&format!("{}/se/log", self.session), &json!({ "type": "browser" })).await;
+        let lines = lines.as_array().unwrap_or_else(|| panic!("no log: {lines}"));
+        lines.iter().filter_map(|line| line["message"].as_str()).map(str::to_owned).collect()
+    }
+}
+
+/// Posts JSON to chromedriver and returns the `value` of what it says.
+async fn call(url: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let text = curl_text(["-H", "Content-Type: application/json", "--data-binary", &body, url]).await;
+    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert!(answer["value"].get("error").is_none(), "{url}: {text}");
+    answer["value"].clone()
+}
+
+#[tokio::test]
+async fn the_maintenance_page_gives_way_to_the_site_by_itself() {
+    or_left_out!(program("curl"));
+    let browser = or_left_out!(Browser::start().await);
+    let respond = "respond = { status = 200, body = \"the site itself\", content_type = \"text/html\" }";
+    let folder = Folder::new();
+    folder.write("state/maintenance.flag", "reason = \"Moving house\"\n");
+    let config = format!("{HEAD}[[route]]\nname = \"all\"\n{respond}\n");
+    let mut flagstone = Flagstone::serve_in(folder, &config).await;
+    let address = flagstone.address("web").await;
+    browser.visit(&format!("http://{address}/some/page?x=1")).await;
+    let text = browser.text().await;
+    assert!(text.contains("Moving house"), "{text}");
+    flagstone.folder.remove("state/maintenance.flag");
+    // The page asks after eight seconds or so, and then ever more rarely.
+    let is_back = eventually_async(LONG, async || browser.text().await == "the site itself").await;
+    assert!(is_back, "{}", browser.text().await);
+    assert_eq!(browser.run("return location.pathname + location.search").await, "/some/page?x=1");
+    let log = flagstone.folder.join("access.log");
+    let asked = eventually(DEADLINE, || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.contains("\"HEAD /some/page?x=1 HTTP/1.1\" 200 ")
+    });
+    assert!(asked.await, "it asks with HEAD: {}", flagstone.folder.read("access.log"));
+}
+
+#[tokio::test]
+async fn every_button_of_the_demo_does_what_it_says() {
+    or_left_out!(program("curl"));
+    let browser = or_left_out!(Browser::start().await);
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut demo = Process::start(&mut Flagstone::command(arguments));
+    let line = demo.stdout_line("The site ").await;
+    let url = line.trim_start_matches("The site ").trim().to_owned();
+    browser.visit(&url).await;
+    let click = "for (const button of document.querySelectorAll('button')) button.click();
+                 document.getElementById('say').requestSubmit();";
+    browser.run(click).await;
+    let wanted = ["429 rate_limited", "that took 2000 ms", "heard: hello", "tick ", "x-request-id"];
+    let mut text = String::new();
+    let all = eventually_async(DEADLINE, async || {
+        text = browser.text().await.to_lowercase();
+        wanted.iter().all(|words| text.contains(words))
+    });
+    assert!(all.await, "{text}");
+    // A status above 399 is what some buttons are for; anything else is the page's own fault.
+    let console = browser.console().await;
+    let complaints: Vec<_> = console.iter().filter(|line| !line.contains("the server responded with")).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    demo.signal(Signal::INT);
+    assert!(demo.wait(DEADLINE).await.success());
 }
