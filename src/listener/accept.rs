@@ -49,9 +49,8 @@ impl Acceptor {
             Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
         };
         tokio::select! {
-            stop = stop.wait_for(|stop| *stop != Stop::No) => match stop.as_deref() {
-                Ok(Stop::Leave) => return,
-                _ => {}
+            stop = stop.wait_for(|stop| *stop != Stop::No) => if let Ok(Stop::Leave) = stop.as_deref() {
+                return;
             },
             () = self.accept_all(&readiness) => {}
         }
