@@ -25,9 +25,17 @@ pub struct Connection {
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
     is_refused: AtomicBool,
-    refusal: Mutex<Option<BadHead>>,
+    refusal: Mutex<Option<RefusedHead>>,
     tunnel: Mutex<Option<Tunnel>>,
     returned: Mutex<Option<Returned>>,
+}
+
+/// A head that was refused.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedHead {
+    pub(crate) why: BadHead,
+    /// Its first line, as far as it came.
+    pub(crate) line: Box<[u8]>,
 }
 
 /// What is left when HTTP is over.
@@ -36,6 +44,8 @@ pub(crate) struct Returned {
     pub(crate) stream: Stream,
     /// Read, but never passed to hyper.
     pub(crate) held: Vec<u8>,
+    /// The first line of a head that has not come to its end.
+    pub(crate) partial_line: Box<[u8]>,
     /// A request body was not read to its end.
     pub(crate) is_mid_body: bool,
 }
@@ -136,18 +146,23 @@ impl Connection {
         self.write_progress.swap(false, Relaxed)
     }
 
-    /// Refuses what the client sent; the first refusal stands.
-    pub(crate) fn refuse(&self, why: BadHead) {
+    /// Refuses a head; the first refusal stands. The answer is for `serve` to write.
+    pub(super) fn refuse(&self, head: RefusedHead) {
         self.is_refused.store(true, Relaxed);
-        lock(&self.refusal).get_or_insert(why);
+        lock(&self.refusal).get_or_insert(head);
+    }
+
+    /// Refuses the rest of a body. Its request is under way already and gets an answer of its own.
+    pub(super) fn refuse_body(&self) {
+        self.is_refused.store(true, Relaxed);
     }
 
     pub(crate) fn is_refused(&self) -> bool {
         self.is_refused.load(Relaxed)
     }
 
-    pub(crate) fn refusal(&self) -> Option<BadHead> {
-        *lock(&self.refusal)
+    pub(super) fn take_refusal(&self) -> Option<RefusedHead> {
+        lock(&self.refusal).take()
     }
 
     /// Whether hyper should be polled again, because the gate can now go on.

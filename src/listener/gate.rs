@@ -2,7 +2,8 @@
 //!
 //! Every byte that hyper reads passes here first. The gate follows the framing of HTTP/1 just far enough
 //! to know where heads begin, judges each head ([`super::head`]) and lets hyper see only those that have
-//! exactly one reading. What it refuses, hyper never sees: to hyper the stream ends at a message boundary,
+//! exactly one reading. A head is passed on whole: hyper never forms an opinion of its own about half of one. What the
+//! gate refuses, hyper never sees: to hyper the stream ends at a message boundary,
 //! earlier pipelined requests are answered, and then [`super::serve`] writes the refusal itself.
 //!
 //! Bytes behind a request for an upgrade are held until it is answered: only a 101 makes them something
@@ -16,12 +17,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunked::ChunkFollower;
-use super::connection::{Connection, Returned};
+use super::connection::{Connection, RefusedHead, Returned};
 use super::head::{self, BadHead, BodyFraming, HeadBounds};
 use super::stream::Stream;
 
 /// Bytes held behind a request for an upgrade; more stay in the socket.
 const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// What is kept of the first line of a refused head, for the log.
+const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// Where in the stream of messages the next byte stands.
 #[derive(Debug)]
@@ -43,15 +47,25 @@ pub(crate) struct Gate {
     connection: Arc<Connection>,
     bounds: HeadBounds,
     place: Place,
-    /// The beginning of a head whose end has not come; hyper has these bytes already.
+    /// The beginning of a head whose end has not come.
     partial: Vec<u8>,
+    /// Judged and on its way to hyper: a head that came in pieces, and what was read behind it.
+    passed: Vec<u8>,
     /// Read, but not yet passed on.
     held: Vec<u8>,
 }
 
 impl Gate {
     pub(crate) fn new(stream: Stream, connection: Arc<Connection>, bounds: HeadBounds) -> Self {
-        Self { stream: Some(stream), connection, bounds, place: Place::Head, partial: Vec::new(), held: Vec::new() }
+        Self {
+            stream: Some(stream),
+            connection,
+            bounds,
+            place: Place::Head,
+            partial: Vec::new(),
+            passed: Vec::new(),
+            held: Vec::new(),
+        }
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
@@ -62,15 +76,18 @@ impl Gate {
         matches!(self.place, Place::Body { .. } | Place::Chunked(_))
     }
 
-    /// Follows the framing through `fresh` and says how many of its bytes hyper may see.
+    /// Follows the framing through `fresh` and says how many of its bytes hyper may see now, behind whatever is in
+    /// `passed`.
     fn pass(&mut self, fresh: &[u8]) -> usize {
         let mut at = 0;
         while at < fresh.len() {
             match &mut self.place {
                 Place::Head => match self.pass_head(&fresh[at..]) {
-                    Ok(taken) => at += taken,
-                    Err(refused) => {
-                        self.connection.refuse(refused);
+                    Ok(Some(taken)) => at += taken,
+                    Ok(None) => break,
+                    Err(why) => {
+                        let head = if self.partial.is_empty() { &fresh[at..] } else { &self.partial };
+                        self.connection.refuse(RefusedHead { why, line: first_line(head) });
                         break;
                     }
                 },
@@ -90,7 +107,7 @@ impl Gate {
                         }
                     }
                     Err(_) => {
-                        self.connection.refuse(BadHead::Malformed("the chunked body is malformed"));
+                        self.connection.refuse_body();
                         break;
                     }
                 },
@@ -104,33 +121,38 @@ impl Gate {
         at
     }
 
-    /// Passes one head, or as much of it as there is; says how many bytes of `fresh` belong to it.
-    fn pass_head(&mut self, fresh: &[u8]) -> Result<usize, BadHead> {
+    /// Passes one head and says how many bytes of `fresh` belong to it; `None` keeps what there is of it until more
+    /// comes.
+    fn pass_head(&mut self, fresh: &[u8]) -> Result<Option<usize>, BadHead> {
         if self.partial.is_empty() {
             let blank = leading_blank(fresh);
             if blank > 0 {
-                return Ok(blank);
+                return Ok(Some(blank));
             }
             if let Some(end) = head::find_end(fresh, 0)? {
                 self.place = Self::place_behind(head::judge(&fresh[..end], &self.bounds)?);
                 self.connection.head_passed();
-                return Ok(end);
+                return Ok(Some(end));
             }
             self.partial.extend_from_slice(fresh);
-            return self.check_partial(fresh.len());
+            return self.check_partial().map(|()| None);
         }
-        let scanned = self.partial.len();
+        let before = self.partial.len();
         self.partial.extend_from_slice(fresh);
+        let blank = leading_blank(&self.partial);
+        self.partial.drain(..blank);
+        let scanned = before.saturating_sub(blank);
         let Some(end) = head::find_end(&self.partial, scanned)? else {
-            return self.check_partial(fresh.len());
+            return self.check_partial().map(|()| None);
         };
         self.place = Self::place_behind(head::judge(&self.partial[..end], &self.bounds)?);
+        self.passed.extend_from_slice(&self.partial[..scanned]);
         self.partial.clear();
         self.connection.head_passed();
-        Ok(end - scanned)
+        Ok(Some(end + blank - before))
     }
 
-    fn check_partial(&self, taken: usize) -> Result<usize, BadHead> {
+    fn check_partial(&self) -> Result<(), BadHead> {
         let first_line_complete =
             memchr::memchr(b'\n', &self.partial[..self.partial.len().min(self.bounds.uri_bytes_max + 64)]);
         if self.partial.len() > self.bounds.head_bytes_max
@@ -138,7 +160,7 @@ impl Gate {
         {
             return Err(head::too_large(&self.partial, &self.bounds));
         }
-        Ok(taken)
+        Ok(())
     }
 
     fn place_behind(framing: BodyFraming) -> Place {
@@ -155,15 +177,32 @@ impl Gate {
         let held = std::mem::take(&mut self.held);
         let offered = held.len().min(buf.remaining());
         let taken = self.pass(&held[..offered]);
-        buf.put_slice(&held[..taken]);
-        // What `pass` held again comes before what did not fit.
-        if self.held.is_empty() {
-            self.held.extend_from_slice(&held[taken..]);
+        if self.passed.is_empty() {
+            buf.put_slice(&held[..taken]);
         } else {
-            self.held.extend_from_slice(&held[offered..]);
+            self.passed.extend_from_slice(&held[..taken]);
         }
+        // What `pass` held again comes before what did not fit.
+        self.held.extend_from_slice(&held[offered..]);
         self.connection.set_holding(!self.held.is_empty());
     }
+
+    /// Hands over as much of `passed` as fits.
+    fn release_passed(&mut self, buf: &mut ReadBuf<'_>) {
+        let fits = self.passed.len().min(buf.remaining());
+        buf.put_slice(&self.passed[..fits]);
+        self.passed.drain(..fits);
+        if self.passed.is_empty() {
+            // Heads that come in pieces are rare: no connection keeps memory for the next one.
+            self.passed = Vec::new();
+        }
+    }
+}
+
+/// The first line of a head without its end, or as much of it as is worth keeping.
+fn first_line(head: &[u8]) -> Box<[u8]> {
+    let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
+    head[..end.min(LINE_BYTES_MAX)].into()
 }
 
 /// Empty lines before a request line are to be ignored (RFC 9112, section 2.2).
@@ -175,6 +214,10 @@ impl AsyncRead for Gate {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
+            if !this.passed.is_empty() {
+                this.release_passed(buf);
+                return Poll::Ready(Ok(()));
+            }
             if this.connection.is_refused() {
                 return this.end_of_stream();
             }
@@ -199,8 +242,13 @@ impl AsyncRead for Gate {
                 return Poll::Ready(Ok(()));
             }
             let taken = this.pass(fresh);
-            buf.set_filled(before + taken);
             this.connection.set_holding(!this.held.is_empty());
+            if !this.passed.is_empty() {
+                this.passed.extend_from_slice(&buf.filled()[before..before + taken]);
+                buf.set_filled(before);
+                continue;
+            }
+            buf.set_filled(before + taken);
             if taken > 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -269,7 +317,9 @@ impl Drop for Gate {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
             let is_mid_body = self.is_mid_body();
-            self.connection.give_back(Returned { stream, held: std::mem::take(&mut self.held), is_mid_body });
+            let held = std::mem::take(&mut self.held);
+            let partial_line = first_line(&self.partial);
+            self.connection.give_back(Returned { stream, held, partial_line, is_mid_body });
         }
     }
 }

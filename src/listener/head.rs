@@ -84,13 +84,39 @@ pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, Bad
         Err(httparse::Error::Token) => return Err(BadHead::Malformed("the request line is malformed")),
         Err(_) => return Err(BadHead::Malformed("a header line is malformed")),
     }
-    if request.path.is_some_and(|target| target.len() > bounds.uri_bytes_max) {
+    let target = request.path.unwrap_or_default();
+    if target.len() > bounds.uri_bytes_max {
         return Err(BadHead::UriTooLong);
+    }
+    if !is_target(target) {
+        return Err(BadHead::Malformed("the target is neither a path nor a URL"));
     }
     if request.method == Some("CONNECT") {
         return Err(BadHead::Malformed("CONNECT is for forward proxies"));
     }
     Fields::gather(&request)?.framing()
+}
+
+/// Whether a target is in origin-form, absolute-form or `*` (RFC 9112, section 3.2), without a fragment, which some
+/// parsers cut off and others forward. What passes here also passes `http::Uri`, so that hyper never has to refuse it.
+fn is_target(target: &str) -> bool {
+    if target == "*" {
+        return true;
+    }
+    if !target.starts_with('/') {
+        let is_url = ["http://", "https://"]
+            .iter()
+            .any(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        return is_url
+            && !target.contains('#')
+            && http::Uri::try_from(target).is_ok_and(|uri| uri.authority().is_some());
+    }
+    let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
+        Some(mark) => target.as_bytes().split_at(mark),
+        None => (target.as_bytes(), [].as_slice()),
+    };
+    !path.iter().any(|byte| matches!(byte, b'#' | b'<' | b'>' | b'`'))
+        && !query.iter().any(|byte| matches!(byte, b'#' | b'<' | b'>' | b'"'))
 }
 
 /// The verdict on a head that outgrew its bound before it ended.
@@ -221,6 +247,21 @@ mod tests {
         assert!(matches!(verdict("GET / HTTP/1.1\r\n\r\n"), Err(BadHead::Malformed(_))));
         assert!(matches!(verdict("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(BadHead::Malformed(_))));
         assert!(matches!(verdict("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Err(BadHead::Malformed(_))));
+    }
+
+    #[test]
+    fn whatever_target_passes_is_one_for_http_uri_too() {
+        let printable = (b'!'..=b'~').map(char::from).chain(['\u{e9}']);
+        for byte in printable {
+            for target in [format!("/a{byte}b"), format!("/a?b{byte}c"), format!("http://a/{byte}"), format!("{byte}")]
+            {
+                let passes = is_target(&target);
+                assert!(!passes || http::Uri::try_from(target.as_str()).is_ok(), "{target}");
+                assert!(!passes || !target.contains('#'), "{target}");
+            }
+        }
+        assert!(["/", "*", "/a?b", "http://a", "HTTP://a/b", "/a|b", "/a?`"].iter().all(|target| is_target(target)));
+        assert!(!["a", "a:1", "?a", "http://", "http:///a", "ftp://a/"].iter().any(|target| is_target(target)));
     }
 
     #[test]

@@ -18,18 +18,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{Connection, Phase, Returned};
+use super::connection::{Connection, Phase, RefusedHead, Returned};
 use super::gate::Gate;
 use super::head::{BadHead, HeadBounds};
 use super::stream::{Socket, Stream};
 use crate::config::model::Timeouts;
 use crate::live::Live;
-use crate::proxy::{handle, respond, tunnel};
+use crate::proxy::{handle, refused, tunnel};
 use crate::worker::{Accepted, AcceptedSocket};
 
-/// How long the goodbye after a refusal may take, and how much is read meanwhile.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
+/// `lingering_timeout`.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+/// How long a refusal may take to be written.
+const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 /// hyper is asked again at most this often without having taken a byte.
 const NUDGES_MAX: u32 = 4;
 
@@ -102,19 +105,27 @@ async fn http1(
         let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
         drive(http, &connection, &timeouts, draining).await
     };
-    let Returned { stream, held, is_mid_body } = connection.take_back().expect("hyper has dropped the gate");
+    let returned = connection.take_back().expect("hyper has dropped the gate");
+    let Returned { stream, held, partial_line, is_mid_body } = returned;
     if let Some(tunnel) = connection.take_tunnel() {
         return tunnel::run(stream, held.into(), tunnel).await;
     }
     match end {
         End::Broken => {}
         End::HeadTimeout if connection.has_partial_head() => {
-            refuse(stream, BadRequest::HeadTimeout).await;
+            refuse(
+                stream,
+                BadRequest::HeadTimeout { waited: timeouts.request_head },
+                &partial_line,
+                &connection,
+                &live,
+            )
+            .await;
         }
         End::HeadTimeout | End::Idle => goodbye(stream, false).await,
-        End::Finished => match connection.refusal() {
-            Some(why) => refuse(stream, BadRequest::Head(why)).await,
-            None => goodbye(stream, is_mid_body).await,
+        End::Finished => match connection.take_refusal() {
+            Some(RefusedHead { why, line }) => refuse(stream, BadRequest::Head(why), &line, &connection, &live).await,
+            None => goodbye(stream, is_mid_body || connection.is_refused()).await,
         },
     }
 }
@@ -132,7 +143,7 @@ enum End {
 /// What is refused before it is a request.
 pub(crate) enum BadRequest {
     Head(BadHead),
-    HeadTimeout,
+    HeadTimeout { waited: Duration },
 }
 
 type Http<F> = http1::Connection<TokioIo<Gate>, F>;
@@ -259,27 +270,26 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// Answers what never became a request, then closes.
-async fn refuse(mut stream: Stream, why: BadRequest) {
-    let answer = respond::to_bad_request(&why);
-    let written = timeout(LINGER, stream.write_all(&answer)).await;
+/// Answers what never became a request, notes it in log and counts, then closes. `line` is the beginning of it.
+async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &Connection, live: &Live) {
+    let refused = refused::Refused::new(why, line);
+    refused.note(connection, &live.load_full());
+    let written = timeout(REFUSAL_WRITE, stream.write_all(&refused.answer())).await;
     if matches!(written, Ok(Ok(()))) {
         goodbye(stream, true).await;
     }
 }
 
 /// Closes so that the client gets all that was written to it: a close with unread bytes would reset the
-/// connection and take the answer along (RFC 9112, section 9.6).
+/// connection and take the answer along (RFC 9112, section 9.6). `unread` says that the client may be sending still;
+/// without it, only what has arrived already makes us wait.
 async fn goodbye(mut stream: Stream, unread: bool) {
     let farewell = async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
-        let mut left = if unread { LINGER_BYTES_MAX } else { 0 };
-        while left > 0 {
-            match stream.read(&mut sink).await? {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
+        let mut patience = if unread { LINGER_SILENCE } else { Duration::ZERO };
+        while timeout(patience, stream.read(&mut sink)).await.map_err(io::Error::from)?? > 0 {
+            patience = LINGER_SILENCE;
         }
         io::Result::Ok(())
     };

@@ -10,5 +10,6 @@ pub(crate) mod handle;
 mod limits;
 pub mod page;
 mod refusal;
+pub(crate) mod refused;
 pub(crate) mod respond;
 pub(crate) mod tunnel;

@@ -12,8 +12,6 @@ use super::context::Context;
 use super::page::{self, Kind};
 use super::refusal::{Maintained, Refusal, Row};
 use crate::config::model::Redirect;
-use crate::listener::head::BadHead;
-use crate::listener::serve::BadRequest;
 use crate::message::negotiate;
 use crate::policy::limit::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::snapshot::FixedAnswer;
@@ -240,35 +238,6 @@ fn see(status: StatusCode, location: &str) -> Response<Body> {
     response
 }
 
-/// The answer to what never became a request, as bytes: hyper has left the connection by then.
-pub(crate) fn to_bad_request(why: &BadRequest) -> Vec<u8> {
-    let refusal = match why {
-        BadRequest::Head(BadHead::Malformed(_)) => Refusal::BadRequest("The request is malformed."),
-        BadRequest::Head(BadHead::UriTooLong) => Refusal::UriTooLong,
-        BadRequest::Head(BadHead::HeadersTooLarge) => Refusal::HeadersTooLarge,
-        BadRequest::HeadTimeout => Refusal::HeadTimeout,
-    };
-    let row = refusal.row();
-    let mut detail = row.detail.to_owned();
-    if let BadRequest::Head(BadHead::Malformed(what)) = why {
-        detail = format!("The request is malformed: {what}.");
-    }
-    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: &detail };
-    let (content_type, body) = page::refusal_page(Kind::Text, &text);
-    let mut bytes = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\nflagstone-reason: {reason}\r\n\
-         cache-control: no-store\r\nconnection: close\r\ndate: {date}\r\n\r\n",
-        status = row.status,
-        content_type = content_type.to_str().unwrap_or("text/plain"),
-        length = body.len(),
-        reason = row.reason,
-        date = httpdate::fmt_http_date(std::time::SystemTime::now()),
-    )
-    .into_bytes();
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,15 +247,5 @@ mod tests {
         let values = [("$uri", "/a?$host"), ("$host", "example.com")];
         assert_eq!(fill("https://$host$uri", &values), "https://example.com/a?$host");
         assert_eq!(fill("$other $", &values), "$other $");
-    }
-
-    #[test]
-    fn a_malformed_request_gets_a_whole_answer() {
-        let bytes = to_bad_request(&BadRequest::Head(BadHead::UriTooLong));
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with("HTTP/1.1 414 URI Too Long\r\n"), "{text}");
-        assert!(text.contains("\r\nflagstone-reason: too_large\r\n"), "{text}");
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{text}");
     }
 }

@@ -7,3 +7,4 @@ mod docs;
 mod first_request;
 mod foreign;
 mod support_itself;
+mod wire;

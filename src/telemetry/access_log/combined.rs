@@ -23,13 +23,7 @@ pub(super) fn write(out: &mut Vec<u8>, line: &Line<'_>, stamp: &mut Stamp) {
     out.extend_from_slice(b" [");
     out.extend_from_slice(stamp.local(line.unix_ms));
     out.extend_from_slice(b"] \"");
-    escape(out, line.method.as_bytes());
-    out.push(b' ');
-    for piece in masked(line.target) {
-        escape(out, piece);
-    }
-    out.push(b' ');
-    out.extend_from_slice(version_text(line.version).as_bytes());
+    request(out, line);
     out.extend_from_slice(b"\" ");
     let mut number = itoa::Buffer::new();
     out.extend_from_slice(number.format(line.status).as_bytes());
@@ -46,6 +40,21 @@ pub(super) fn write(out: &mut Vec<u8>, line: &Line<'_>, stamp: &mut Stamp) {
         None => out.push(b'-'),
     }
     out.extend_from_slice(b"\"\n");
+}
+
+/// `$request`.
+fn request(out: &mut Vec<u8>, line: &Line<'_>) {
+    if !line.method.is_empty() {
+        escape(out, line.method.as_bytes());
+        out.push(b' ');
+    }
+    for piece in masked(line.target) {
+        escape(out, piece);
+    }
+    if !line.method.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(version_text(line.version).as_bytes());
+    }
 }
 
 /// `$remote_addr`.

@@ -17,12 +17,13 @@ pub(super) fn write(out: &mut Vec<u8>, line: &Line<'_>, stamp: &mut Stamp) {
     out.extend_from_slice(b"\",\"client\":\"");
     combined::client(out, line);
     out.extend_from_slice(b"\",\"method\":");
-    string(out, Some(line.method.as_bytes()));
+    let is_read = !line.method.is_empty();
+    string(out, is_read.then_some(line.method.as_bytes()));
     out.extend_from_slice(b",\"target\":");
     url(out, Some(line.target));
-    out.extend_from_slice(b",\"version\":\"");
-    out.extend_from_slice(version_text(line.version).as_bytes());
-    out.extend_from_slice(b"\",\"status\":");
+    out.extend_from_slice(b",\"version\":");
+    string(out, is_read.then(|| version_text(line.version).as_bytes()));
+    out.extend_from_slice(b",\"status\":");
     number(out, u64::from(line.status));
     out.extend_from_slice(b",\"bytes\":");
     number(out, line.body_bytes);

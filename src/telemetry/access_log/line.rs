@@ -15,6 +15,7 @@ pub struct Line<'a> {
     pub client: Option<IpAddr>,
     /// The raw `Authorization` value. Only the user name of `Basic` is ever written.
     pub authorization: Option<&'a [u8]>,
+    /// Empty when the request line could not be read; `target` then holds it as it came.
     pub method: &'a str,
     /// The request target as the client sent it.
     pub target: &'a [u8],

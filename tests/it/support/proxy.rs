@@ -11,6 +11,8 @@ use flagstone::config;
 use flagstone::config::model::Address;
 
 use super::files::Folder;
+use super::poll::eventually;
+use super::upstream::FakeUpstream;
 
 /// A running proxy with a folder of its own.
 pub struct TestProxy {
@@ -35,6 +37,15 @@ impl TestProxy {
     /// get values fit for a test: the listener is called `web`.
     pub fn toml(toml: impl Into<String>) -> Starting {
         Starting { toml: toml.into(), folder: Folder::new() }
+    }
+
+    /// A proxy with one route, `all`, to one upstream, `app`, that is this one. `tables` stands before both and may hold
+    /// any other table; `route` holds further keys of the route.
+    pub fn before(upstream: &FakeUpstream, tables: &str, route: &str) -> Starting {
+        let endpoint = upstream.endpoint();
+        Self::toml(format!(
+            "{tables}\n[upstream.app]\nendpoints = [\"{endpoint}\"]\n[[route]]\nname = \"all\"\nupstream = \"app\"\n{route}\n"
+        ))
     }
 
     /// The listener `web`.
@@ -68,6 +79,20 @@ impl TestProxy {
     /// Writes another configuration; the watcher finds it.
     pub fn rewrite(&self, toml: &str) {
         self.folder.write("flagstone.toml", completed(toml));
+    }
+
+    /// Waits until the access log has a line that contains `part`, and returns it.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub async fn log_line(&self, part: &str) -> String {
+        let mut found = None;
+        let came = eventually(Duration::from_secs(10), || {
+            found = self.access_log().lines().find(|line| line.contains(part)).map(str::to_owned);
+            found.is_some()
+        });
+        assert!(came.await, "no line with {part:?} in {}", self.access_log());
+        found.expect("it was just found")
     }
 
     /// The access log so far.
