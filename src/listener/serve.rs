@@ -31,6 +31,8 @@ use crate::worker::{Accepted, AcceptedSocket};
 /// `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
+/// What hyper may read ahead of us or write ahead of the client; never less than a head that the gate lets through.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a refusal may take to be written.
 const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 /// hyper is asked again at most this often without having taken a byte.
@@ -91,6 +93,7 @@ async fn http1(
     let mut builder = http1::Builder::new();
     // The gate times heads from their first moment; hyper's own timer starts too late (hyper #3756).
     builder.header_read_timeout(None).half_close(false);
+    builder.max_buf_size(BUFFER_BYTES.max(bounds.head_bytes_max + BUFFER_BYTES / 8));
     if bounds.headers_max > 100 {
         builder.max_headers(bounds.headers_max);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -64,23 +64,50 @@ impl Patience {
     }
 }
 
-/// What went wrong with a request body, from the client's side; read after the exchange has failed.
+/// How far a request body has come and what went wrong with it on the client's side, for those who wait for the answer.
 #[derive(Debug, Default)]
-pub(crate) struct BodyFault(AtomicU8);
+pub(crate) struct BodyFault {
+    state: AtomicU8,
+    /// Frames taken by the upstream's connection.
+    frames: AtomicU64,
+}
 
-const FAULT_TIMEOUT: u8 = 1;
-const FAULT_TOO_LARGE: u8 = 2;
-const FAULT_BROKEN: u8 = 3;
+const WAITING: u8 = 1;
+const ENDED: u8 = 2;
+const FAULT_TIMEOUT: u8 = 3;
+const FAULT_TOO_LARGE: u8 = 4;
+const FAULT_BROKEN: u8 = 5;
+const FAULT_LEFT: u8 = 6;
 
 impl BodyFault {
     /// The fault, if there was one.
     pub(crate) fn kind(&self) -> Option<Fault> {
-        match self.0.load(Relaxed) {
+        match self.state.load(Relaxed) {
             FAULT_TIMEOUT => Some(Fault::Timeout),
             FAULT_TOO_LARGE => Some(Fault::TooLarge),
             FAULT_BROKEN => Some(Fault::Broken),
+            FAULT_LEFT => Some(Fault::Left),
             _ => None,
         }
+    }
+
+    /// Whether the body has been taken to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.load(Relaxed) == ENDED
+    }
+
+    /// Whether the next move is the client's.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.state.load(Relaxed) == WAITING
+    }
+
+    /// Grows whenever the upstream's connection takes some of the body.
+    pub(crate) fn progress(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    fn is_now(&self, state: u8) {
+        self.state.store(state, Relaxed);
     }
 }
 
@@ -89,7 +116,10 @@ impl BodyFault {
 pub(crate) enum Fault {
     Timeout,
     TooLarge,
+    /// Its framing is malformed.
     Broken,
+    /// The client went away in the middle of it.
+    Left,
 }
 
 /// A request's body on its way upstream.
@@ -135,7 +165,7 @@ impl RequestBody {
 
 impl Streaming {
     fn fail(&self, code: u8, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.fault.0.store(code, Relaxed);
+        self.fault.is_now(code);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -149,6 +179,9 @@ impl HttpBody for RequestBody {
         match Pin::new(&mut body.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 body.patience.rest();
+                body.fault.frames.fetch_add(1, Relaxed);
+                // The reader of a body with a length may not ask again after its last byte.
+                body.fault.is_now(if body.incoming.is_end_stream() { ENDED } else { 0 });
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match body.left.map(|left| left.checked_sub(bytes)) {
                     Some(None) => body.fail(FAULT_TOO_LARGE, BodyError::TooLarge),
@@ -158,10 +191,19 @@ impl HttpBody for RequestBody {
                     }
                 }
             }
-            Poll::Ready(Some(Err(error))) => body.fail(FAULT_BROKEN, BodyError::Broken(error)),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => {
+                let fault = if is_refused_by_gate(&error) { FAULT_BROKEN } else { FAULT_LEFT };
+                body.fail(fault, BodyError::Broken(error))
+            }
+            Poll::Ready(None) => {
+                body.fault.is_now(ENDED);
+                Poll::Ready(None)
+            }
             Poll::Pending if body.patience.poll_waiting(cx).is_ready() => body.fail(FAULT_TIMEOUT, BodyError::Timeout),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                body.fault.is_now(WAITING);
+                Poll::Pending
+            }
         }
     }
 
@@ -178,6 +220,12 @@ impl HttpBody for RequestBody {
             Self::Streaming(body) => body.incoming.size_hint(),
         }
     }
+}
+
+/// Whether the gate refused the rest of a body; otherwise the client is gone.
+fn is_refused_by_gate(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// An answer's body on its way to the client. Dropping it finishes the request's log line.
@@ -198,11 +246,18 @@ pub(crate) struct UpstreamBody {
     patience: Patience,
     /// Given back when the answer is complete; dropped, and the connection with it, when it is not.
     lease: Option<Lease>,
+    /// The request's body; while it is on its way the connection can serve nobody else.
+    request: Option<Arc<BodyFault>>,
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(incoming: Incoming, read_timeout: Duration, lease: Lease) -> Self {
-        let mut body = Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease) };
+    pub(crate) fn new(
+        incoming: Incoming,
+        read_timeout: Duration,
+        lease: Lease,
+        request: Option<Arc<BodyFault>>,
+    ) -> Self {
+        let mut body = Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease), request };
         if body.incoming.is_end_stream() {
             body.complete();
         }
@@ -210,7 +265,8 @@ impl UpstreamBody {
     }
 
     fn complete(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        let is_sent = self.request.as_ref().is_none_or(|request| request.has_ended());
+        if let Some(lease) = self.lease.take().filter(|_| is_sent) {
             lease.give_back();
         }
     }
@@ -219,7 +275,8 @@ impl UpstreamBody {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
-                if self.incoming.is_end_stream() {
+                // Nothing comes behind trailers, and nobody may ask.
+                if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.complete();
                 }
                 Poll::Ready(Some(Ok(frame)))

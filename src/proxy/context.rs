@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Body, BodyError};
+use super::refusal::CLIENT_CLOSED_REQUEST;
 use crate::listener::connection::Connection;
 use crate::message::forwarded;
 use crate::snapshot::{Route, Snapshot};
@@ -28,9 +29,6 @@ fn new_request_id(random: u128) -> HeaderValue {
     }
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
 }
-
-/// nginx's status for a client that left before it was answered.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// One request.
 pub(crate) struct Context {
@@ -154,13 +152,9 @@ impl Context {
         });
     }
 
-    fn line(&self, duration: Duration) -> Line<'_> {
+    /// `target` is the request's own.
+    fn line<'a>(&'a self, target: &'a str, duration: Duration) -> Line<'a> {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let target = if self.uri.authority().is_none() {
-            self.uri.path_and_query().map_or("*", |target| target.as_str())
-        } else {
-            self.uri.path()
-        };
         Line {
             unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
             client: self.connection.peer.map(|_| self.client_ip),
@@ -192,7 +186,11 @@ impl Drop for Context {
             Some(in_flight) => in_flight.finish(status, duration),
             None => self.snapshot.no_route.begin(self.worker()).finish(status, duration),
         }
-        self.snapshot.access_log.write(self.worker(), &self.line(duration));
+        let line = |target: &str| self.snapshot.access_log.write(self.worker(), &self.line(target, duration));
+        match self.uri.path_and_query() {
+            Some(target) if self.uri.authority().is_none() => line(target.as_str()),
+            _ => line(&self.uri.to_string()),
+        }
         self.connection.head_answered();
     }
 }

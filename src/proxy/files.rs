@@ -7,7 +7,6 @@ use std::path::{Component, Path, PathBuf};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tower_http::services::ServeFile;
 
 use super::body::{Body, BodyError};
@@ -77,7 +76,7 @@ enum Lookup {
 }
 
 /// Answers with a file: ranges, conditional requests and types are `ServeFile`'s.
-pub(super) async fn serve(request: Request<Incoming>, folder: &Folder, path: &str) -> Result<Response<Body>, Refusal> {
+pub(super) async fn serve<B>(request: Request<B>, folder: &Folder, path: &str) -> Result<Response<Body>, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Refusal::MethodNotAllowed(respond::allow(&[Method::GET, Method::HEAD])));
     }
@@ -90,7 +89,7 @@ pub(super) async fn serve(request: Request<Incoming>, folder: &Folder, path: &st
     }
 }
 
-async fn file_answer(request: Request<Incoming>, file: &Path) -> Result<Response<Body>, Refusal> {
+async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Body>, Refusal> {
     let request = request.map(|_| http_body_util::Empty::<bytes::Bytes>::new());
     let response = match ServeFile::new(file).try_call(request).await {
         Ok(response) => response,

@@ -20,7 +20,8 @@ use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Group;
 
-/// Forwards a request and returns the answer's head with its body still flowing.
+/// Forwards a request and returns the answer's head with its body still flowing. The request's body is taken out of it
+/// only once the breaker lets it through.
 ///
 /// # Errors
 /// No endpoint answered; the refusal says why.
@@ -28,7 +29,7 @@ use crate::upstream::group::Group;
 /// # Cancel safety
 /// Dropped when the client leaves: the exchange is cut, the breaker's permit and the in-flight counts go with it.
 pub(super) async fn send(
-    request: Request<Incoming>,
+    request: &mut Request<Option<Incoming>>,
     target: &Target,
     route: &Route,
     context: &mut Context,
@@ -36,6 +37,8 @@ pub(super) async fn send(
     let group = &target.group;
     context.upstream = Some(Arc::clone(&group.name));
     let permit = admit(group)?;
+    let (parts, body) = std::mem::take(request).into_parts();
+    let request = Request::from_parts(parts, body.expect("nobody else takes the body"));
     let (outbound, fault) = outbound(request, route, context)?;
     let mut exchange = Exchange {
         group,
@@ -45,6 +48,7 @@ pub(super) async fn send(
         hash: 0,
         attempts_left: group.settings.retry.attempts,
         wants_upgrade: outbound.headers().contains_key(UPGRADE),
+        body: fault.clone(),
     };
     exchange.hash = exchange.hash_of(&outbound);
     let result = exchange.run(outbound).await;
@@ -58,7 +62,7 @@ pub(super) async fn send(
             });
         }
     };
-    Ok(exchange.downstream(answered))
+    exchange.downstream(answered)
 }
 
 /// Asks the breaker; the error answers at once.
@@ -93,7 +97,8 @@ fn refusal_of_fault(fault: Fault) -> Refusal {
     match fault {
         Fault::Timeout => Refusal::BodyTimeout,
         Fault::TooLarge => Refusal::BodyTooLarge,
-        Fault::Broken => Refusal::BadRequest("The body of the request broke off or was malformed."),
+        Fault::Broken => Refusal::BadRequest("The body of the request is malformed."),
+        Fault::Left => Refusal::ClientLeft,
     }
 }
 
@@ -136,6 +141,9 @@ struct Answered {
     latency: Duration,
 }
 
+/// No response head came in time.
+struct HeadLate;
+
 /// What one try on one connection came to.
 enum Tried {
     Answered(Box<Answered>),
@@ -154,12 +162,15 @@ struct Exchange<'a> {
     hash: u64,
     attempts_left: u32,
     wants_upgrade: bool,
+    /// What becomes of the request's body, when it has one.
+    body: Option<Arc<BodyFault>>,
 }
 
 impl Exchange<'_> {
     async fn run(&mut self, mut request: Request<RequestBody>) -> Result<Answered, Failure> {
+        let mut last = Failure::NoEndpoint;
         loop {
-            let index = self.group.pick(self.hash, &self.tried).ok_or(Failure::NoEndpoint)?;
+            let Some(index) = self.group.pick(self.hash, &self.tried) else { return Err(last) };
             // A copy to send again, where sending again is safe: no body, and a method that may be repeated.
             let copy = self.may_repeat(&request).then(|| copy_of(&request));
             let failure = match self.on_endpoint(index, request).await {
@@ -173,6 +184,7 @@ impl Exchange<'_> {
             };
             self.group.metrics.retried();
             self.tried.push(index);
+            last = failure;
         }
     }
 
@@ -218,7 +230,7 @@ impl Exchange<'_> {
 
     async fn on_connection(&mut self, mut lease: Lease, request: Request<RequestBody>) -> Tried {
         let began = Instant::now();
-        let answer = tokio::time::timeout(self.route.timeouts.response_head, lease.send(request)).await;
+        let answer = self.in_time(lease.send(request)).await;
         let latency = began.elapsed();
         self.context.upstream_duration = Some(latency);
         match answer {
@@ -233,7 +245,28 @@ impl Exchange<'_> {
                     Tried::Failed(Failure::Reset)
                 }
             },
-            Err(_) => Tried::Failed(Failure::HeadTimeout),
+            Err(HeadLate) => Tried::Failed(Failure::HeadTimeout),
+        }
+    }
+
+    /// Waits for the answer's head. The time counts from the last moment that the endpoint took some of the request's
+    /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, HeadLate> {
+        let limit = self.route.timeouts.response_head;
+        let mut answer = std::pin::pin!(answer);
+        let Some(body) = &self.body else {
+            return tokio::time::timeout(limit, answer).await.map_err(|_| HeadLate);
+        };
+        let mut seen = (body.progress(), body.has_ended());
+        loop {
+            if let Ok(answer) = tokio::time::timeout(limit, answer.as_mut()).await {
+                return Ok(answer);
+            }
+            let now = (body.progress(), body.has_ended());
+            if now == seen && !body.waits_for_client() {
+                return Err(HeadLate);
+            }
+            seen = now;
         }
     }
 
@@ -267,16 +300,18 @@ impl Exchange<'_> {
     }
 
     /// Makes the upstream's answer the client's.
-    fn downstream(&mut self, answered: Answered) -> Response<Body> {
+    fn downstream(&mut self, answered: Answered) -> Result<Response<Body>, Refusal> {
         let Answered { mut response, lease, .. } = answered;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(response, lease);
+            // Unasked, it would turn what the client sends next into bytes that nobody has judged.
+            return if self.wants_upgrade { Ok(self.switch(response, lease)) } else { Err(Refusal::UpstreamError) };
         }
         hop_by_hop::strip_response(response.headers_mut());
         response.extensions_mut().clear();
         *response.version_mut() = Version::HTTP_11;
         let timeout = self.route.timeouts.response_body;
-        response.map(|incoming| Body::upstream(UpstreamBody::new(incoming, timeout, lease)))
+        let request = self.body.take();
+        Ok(response.map(|incoming| Body::upstream(UpstreamBody::new(incoming, timeout, lease, request))))
     }
 
     /// Both sides agreed to speak something else: what follows is a tunnel.

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::body::Body;
 use super::context::Context;
 use super::refusal::{Maintained, Refusal};
-use super::{files, forward, limits, respond};
+use super::{files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
 use crate::live::Live;
 use crate::message::host::Host;
@@ -27,18 +28,29 @@ pub(crate) async fn handle(
     let snapshot = live.load_full();
     let mut context = Context::begin(&request, connection, Arc::clone(&snapshot));
     let asker = respond::Asker::of(&request);
-    let result = serve(request, &mut context, &snapshot).await;
-    let response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
+    let mut request = request.map(Some);
+    let result = serve(&mut request, &mut context, &snapshot).await;
+    let is_refusal = result.is_err();
+    let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
+    let is_clean = match request.into_body() {
+        Some(unread) => unread::drain(unread, asker.expects_continue).await,
+        // Whoever took it may have left some of it, unless the app has answered.
+        None => !is_refusal || !asker.has_body,
+    };
+    if !is_clean {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let response = respond::finish(response, &context);
     Ok(context.attach(response))
 }
 
+/// Whoever needs the body takes it out of the request.
 async fn serve(
-    request: Request<Incoming>,
+    request: &mut Request<Option<Incoming>>,
     context: &mut Context,
     snapshot: &Snapshot,
 ) -> Result<Response<Body>, Refusal> {
-    locate(&request, context)?;
+    locate(request, context)?;
     let found = match snapshot.routes.find(&context.host, &context.path, request.method()) {
         Found::Route(route) => Ok(enter(route, context)),
         Found::MethodNotAllowed(methods) => Err(Refusal::MethodNotAllowed(respond::allow(&methods))),
@@ -56,8 +68,8 @@ async fn serve(
     limits::admit(&route, context)?;
     match &route.action {
         Action::Upstream(target) => forward::send(request, target, &route, context).await,
-        Action::Files(folder) => files::serve(request, folder, &context.path).await,
-        Action::Redirect(redirect) => Ok(respond::redirect(redirect, &request, context)),
+        Action::Files(folder) => files::serve(without_body(request), folder, &context.path).await,
+        Action::Redirect(redirect) => Ok(respond::redirect(redirect, request, context)),
         Action::Respond(answer) => Ok(respond::fixed(answer)),
     }
 }
@@ -74,6 +86,14 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
         path::check_query(query).map_err(|_| Refusal::BadRequest("The query of the request is malformed."))?;
     }
     Ok(())
+}
+
+fn without_body<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 fn enter(route: &Arc<Route>, context: &mut Context) -> Arc<Route> {

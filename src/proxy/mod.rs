@@ -13,3 +13,4 @@ mod refusal;
 pub(crate) mod refused;
 pub(crate) mod respond;
 pub(crate) mod tunnel;
+mod unread;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+/// nginx's status for a client that left before it was answered.
+pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// Why a request was not answered by the app.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
@@ -31,6 +34,8 @@ pub(crate) enum Refusal {
     UpstreamError,
     BodyTooLarge,
     BodyTimeout,
+    /// The client went away in the middle of its body; nobody will read the answer.
+    ClientLeft,
     BadRequest(&'static str),
     UriTooLong,
     HeadersTooLarge,
@@ -104,6 +109,10 @@ impl Refusal {
             Self::BodyTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "bad_request", "The body of the request did not arrive in time.")
             }
+            Self::ClientLeft => {
+                let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("three digits");
+                (status, "bad_request", "The request was broken off.")
+            }
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", *detail),
             Self::UriTooLong => {
                 (StatusCode::URI_TOO_LONG, "too_large", "The address of the request is longer than this site takes.")
@@ -121,6 +130,7 @@ impl Refusal {
             self,
             Self::BodyTooLarge
                 | Self::BodyTimeout
+                | Self::ClientLeft
                 | Self::BadRequest(_)
                 | Self::UriTooLong
                 | Self::HeadersTooLarge

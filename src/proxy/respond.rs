@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    LOCATION, RETRY_AFTER, TRANSFER_ENCODING, VARY,
+    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, LOCATION,
+    RETRY_AFTER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
@@ -20,8 +20,6 @@ const FLAGSTONE_REASON: HeaderName = HeaderName::from_static("flagstone-reason")
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// A body up to this size that nobody will read is left to hyper to skip; a larger one ends the connection.
-const SKIPPED_BODY_BYTES_MAX: u64 = 16 * 1024;
 
 /// What an answer needs to know of its request, kept aside because the request may be gone by then.
 pub(super) struct Asker {
@@ -29,20 +27,20 @@ pub(super) struct Asker {
     accept_language: Option<HeaderValue>,
     content_type: Option<HeaderValue>,
     is_safe: bool,
-    has_large_body: bool,
+    pub(super) has_body: bool,
+    pub(super) expects_continue: bool,
 }
 
 impl Asker {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
+    pub(super) fn of<B: http_body::Body>(request: &Request<B>) -> Self {
         let headers = request.headers();
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         Self {
             accept: headers.get(ACCEPT).cloned(),
             accept_language: headers.get(ACCEPT_LANGUAGE).cloned(),
             content_type: headers.get(CONTENT_TYPE).cloned(),
             is_safe: matches!(*request.method(), Method::GET | Method::HEAD),
-            has_large_body: headers.contains_key(TRANSFER_ENCODING)
-                || length.is_some_and(|length| length > SKIPPED_BODY_BYTES_MAX),
+            has_body: !request.body().is_end_stream(),
+            expects_continue: headers.contains_key(EXPECT),
         }
     }
 
@@ -78,7 +76,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     if kind == Kind::Grpc {
         grpc(&mut response, refusal, &row);
     }
-    if row.closes || asker.has_large_body {
+    if row.closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

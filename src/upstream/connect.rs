@@ -17,6 +17,10 @@ use super::stream::Stream;
 use crate::config::model::Address;
 use crate::proxy::body::RequestBody;
 
+/// Read from an endpoint ahead of the client, and the largest response head. hyper's own 400 KiB would be held several
+/// times over for every client that reads slowly.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
 /// No connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -49,8 +53,11 @@ impl Connector {
             .await
             .map_err(|_| ConnectError::Timeout { limit })?
             .map_err(ConnectError::Failed)?;
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http)?;
         // Owned by its two ends: it stops when the sender is dropped or the endpoint closes.
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {

@@ -3,8 +3,12 @@
 #[macro_use]
 mod support;
 
+mod bodies;
 mod docs;
+mod early_answers;
 mod first_request;
 mod foreign;
+mod http1;
 mod support_itself;
+mod upgrades;
 mod wire;

@@ -1,0 +1,131 @@
+//! Bodies in both directions: framing, streaming, back-pressure, trailers.
+
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::poll::eventually;
+use crate::support::process::Flagstone;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::FakeUpstream;
+use crate::support::wire::Framing;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn fixed_and_chunked_bodies_keep_their_framing() {
+    let upstream = FakeUpstream::http1()
+        .route("/fixed", Reply::echo_body())
+        .route("/chunked", Reply::chunked(&["a", "bc"], ""))
+        .start()
+        .await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let answer = client.post("/fixed", "hello").await.unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("content-length")), ("hello", Some("5")));
+    client.request("POST", "/chunked", "Transfer-Encoding: chunked\r\n").await.unwrap();
+    client.send("3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n").await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("abc", Some("chunked")));
+    let seen = upstream.requests();
+    assert_eq!((seen[0].head.framing(), seen[0].body.as_slice()), (Framing::Length(5), &b"hello"[..]));
+    assert_eq!((seen[1].head.framing(), seen[1].body.as_slice()), (Framing::Chunked, &b"abcde"[..]));
+}
+
+#[tokio::test]
+async fn a_request_body_is_passed_on_as_it_comes() {
+    let upstream = FakeUpstream::http1().route("*", Reply::echo_body()).start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/", "Content-Length: 10\r\n").await.unwrap();
+    client.send("first").await.unwrap();
+    let arrived = || upstream.requests().first().is_some_and(|request| request.body == b"first");
+    assert!(eventually(DEADLINE, arrived).await, "{:?}", upstream.requests());
+    client.send("again").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "firstagain");
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways_when_they_are_announced() {
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let upstream = FakeUpstream::http1().route("*", Reply::raw(chunked)).start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let headers = "TE: trailers\r\nConnection: te\r\nTrailer: X-Check\r\nTransfer-Encoding: chunked\r\n";
+    client.request("POST", "/", headers).await.unwrap();
+    client.send("2\r\nab\r\n0\r\nX-Check: 9\r\n\r\n").await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    assert_eq!(answer.text(), "hi");
+    assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    let request = &upstream.requests()[0];
+    assert_eq!(request.trailers, [("x-check".to_owned(), "9".to_owned())]);
+    assert_eq!(request.head.header("te"), None);
+}
+
+#[tokio::test]
+async fn trailers_stop_here_for_a_client_that_did_not_ask() {
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let upstream = FakeUpstream::http1().route("*", Reply::raw(chunked)).start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..2 {
+        let answer = client.get("/").await.unwrap();
+        assert_eq!((answer.text().as_str(), answer.trailers.len()), ("hi", 0));
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_stalled_app_stops_the_client() {
+    let stalled = Reply::default().then(Step::Wait(Duration::from_secs(3600)));
+    let upstream = FakeUpstream::http1().route("*", stalled).start().await;
+    let proxy = TestProxy::before(&upstream, "", "max_body = 0").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap().deadline(Duration::from_secs(1));
+    client.request("POST", "/", "Content-Length: 1000000000\r\n").await.unwrap();
+    let block = vec![b'x'; 1 << 20];
+    let mut sent = 0_usize;
+    while client.send(&block).await.is_ok() {
+        sent += block.len();
+        // Socket buffers on both sides hold a few MiB each; a proxy that buffers would take it all.
+        assert!(sent < 64 << 20, "the client could send {sent} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_client_stops_the_app_and_memory_stays_flat() {
+    let block = vec![b'x'; 1 << 20];
+    let endless = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
+        .then(Step::Repeat { bytes: block, pause: Duration::ZERO });
+    let upstream = FakeUpstream::http1().route("*", endless).start().await;
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    );
+    let mut proxy = Flagstone::serve(&config).await;
+    let address = proxy.address("web").await;
+    let before = proxy.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(address).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        // Some of it is read, the rest is not.
+        client.read_exactly(1 << 20).await.unwrap();
+        clients.push(client);
+    }
+    let grown = proxy.resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn a_large_body_arrives_whole_both_ways() {
+    let echo = Reply::answer(|request| Reply::ok(&request.body));
+    let upstream = FakeUpstream::http1().route("*", echo).start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let body: Vec<u8> = (0..4_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let answer = client.post("/", &body).await.unwrap();
+    assert!(answer.body == body, "{} of {} bytes", answer.body.len(), body.len());
+}

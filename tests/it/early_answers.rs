@@ -1,0 +1,165 @@
+//! Answers that come while the request's body is still on its way: the client gets them, and nothing of the body is
+//! ever taken for a request (HARDENING class 2).
+
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// One route for every kind of answer that is made here.
+async fn answering_here() -> (FakeUpstream, TestProxy) {
+    let upstream = FakeUpstream::http1().route("*", "from the app").start().await;
+    let routes = r#"
+        [maintenance]
+        flag = "on.flag"
+        [[route]]
+        name = "redirect"
+        path = ["/redirect"]
+        maintenance = "exempt"
+        redirect = { to = "https://example.com$uri", status = 308 }
+        [[route]]
+        name = "respond"
+        path = ["/respond"]
+        maintenance = "exempt"
+        respond = { status = 200, body = "fixed" }
+        [[route]]
+        name = "denied"
+        path = ["/denied"]
+        maintenance = "exempt"
+        respond = { status = 200, body = "fixed" }
+        deny = ["127.0.0.1"]
+        [limit.one]
+        key = "global"
+        rate = "1/1h"
+        burst = 1
+        [[route]]
+        name = "limited"
+        path = ["/limited"]
+        maintenance = "exempt"
+        limits = ["one"]
+        respond = { status = 200, body = "fixed" }
+    "#;
+    let proxy =
+        TestProxy::before(&upstream, routes, "max_body = \"100B\"\nmaintenance = \"exempt\"\npath = [\"/app\"]");
+    let proxy = proxy.start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    // Uses up the limit.
+    client.get("/limited").await.unwrap();
+    proxy.folder.touch("state/on.flag");
+    let mut on = false;
+    for _ in 0..500 {
+        on = client.get("/closed").await.unwrap().status == 503;
+        if on {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(on, "maintenance does not begin");
+    (upstream, proxy)
+}
+
+const ANSWERS: [(&str, u16); 6] =
+    [("/redirect", 308), ("/respond", 200), ("/denied", 403), ("/limited", 429), ("/closed", 503), ("/app", 413)];
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_never_a_request() {
+    let (upstream, proxy) = answering_here().await;
+    for (path, status) in ANSWERS {
+        // The body looks like a request, and so does what stands behind it; it comes late, and by the length or chunked.
+        for size in [SMUGGLED.len(), 50_000] {
+            let body = SMUGGLED.repeat(size / SMUGGLED.len());
+            if path == "/app" && body.len() < 100 {
+                continue;
+            }
+            for chunked in [false, true] {
+                if path == "/app" && chunked {
+                    continue;
+                }
+                let mut client = Client::connect(proxy.address()).await.unwrap();
+                let framing = if chunked {
+                    "Transfer-Encoding: chunked".to_owned()
+                } else {
+                    format!("Content-Length: {}", body.len())
+                };
+                client.request("POST", path, &format!("{framing}\r\n")).await.unwrap();
+                let framed = if chunked { format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()) } else { body.clone() };
+                // May fail when the connection is closed already, which is one of the two right things.
+                let _ = client.send(framed).await;
+                let answer = client.read_response().await.unwrap_or_else(|error| panic!("{path} {framing}: {error}"));
+                assert_eq!(answer.status, status, "{path} {framing}");
+                if answer.header("connection") == Some("close") {
+                    client.expect_closed().await.unwrap_or_else(|error| panic!("{path} {framing}: {error}"));
+                } else {
+                    let next = client.get("/respond").await.unwrap_or_else(|error| panic!("{path} {framing}: {error}"));
+                    assert_eq!(next.text(), "fixed", "{path} {framing}");
+                }
+            }
+        }
+    }
+    assert_eq!(upstream.connections(), 0);
+    assert!(!proxy.access_log().contains("/smuggled"));
+}
+
+#[tokio::test]
+async fn a_small_body_in_a_packet_of_its_own_does_not_cost_the_connection() {
+    let (_upstream, proxy) = answering_here().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for (path, status) in ANSWERS.into_iter().filter(|(path, _)| *path != "/app") {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        client.send_slowly(format!("{head}hello"), head.len(), Duration::from_millis(20)).await.unwrap();
+        let answer = client.read_response().await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!((answer.status, answer.header("connection")), (status, None), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_in_the_middle_of_a_large_upload_still_gets_the_answer() {
+    let (_upstream, proxy) = answering_here().await;
+    for (path, status) in ANSWERS {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", path, "Content-Length: 30000000\r\n").await.unwrap();
+        let block = vec![b'x'; 1_000_000];
+        for _ in 0..30 {
+            // Reads nothing before all is sent, as simple clients do.
+            client.send(&block).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+        let answer = client.read_response().await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_of_the_app_reaches_the_client() {
+    let upstream = FakeUpstream::http1().route("/early", Reply::early_then_close(413, "too much")).route("*", "ok");
+    let upstream = upstream.start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/early", "Content-Length: 1000000\r\n").await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (413, "too much"));
+    // The body was never sent: whatever the client says now is body, not a request.
+    let _ = client.send(SMUGGLED).await;
+    let _ = client.read_to_end().await;
+    assert!(upstream.requests().iter().all(|request| !request.head.line.contains("smuggled")));
+}
+
+#[tokio::test]
+async fn a_connection_whose_body_is_unfinished_serves_nobody_else() {
+    let upstream =
+        FakeUpstream::http1().route("/early", Reply::early(200, "early")).route("/other", "other").start().await;
+    let server = "[server]\nstate_dir = \"state\"\nworkers = 1\n";
+    let proxy = TestProxy::before(&upstream, server, "").start().await;
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("POST", "/early", "Content-Length: 10\r\n").await.unwrap();
+    assert_eq!(slow.read_response().await.unwrap().text(), "early");
+    // The upload goes on; the other client must not have to wait for its end.
+    let mut other = Client::connect(proxy.address()).await.unwrap().deadline(Duration::from_secs(5));
+    assert_eq!(other.get("/other").await.unwrap().text(), "other");
+    assert!(eventually(DEADLINE, || upstream.connections() == 2).await);
+}

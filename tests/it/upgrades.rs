@@ -1,0 +1,145 @@
+//! WebSocket and other upgrades (HARDENING class 3).
+
+use std::time::Duration;
+
+use crate::support::client::{Client, Ending};
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::FakeUpstream;
+use crate::support::websocket::{WebSocket, opcode};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";
+
+async fn before(reply: Reply) -> (FakeUpstream, TestProxy) {
+    let upstream = FakeUpstream::http1().route("/up", reply).route("*", "plain").start().await;
+    let proxy = TestProxy::before(&upstream, "[timeouts]\nstream_idle = \"1h\"\n", "").start().await;
+    (upstream, proxy)
+}
+
+fn switching(rest: &str) -> String {
+    format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n{rest}")
+}
+
+#[tokio::test]
+async fn a_websocket_passes_in_both_directions() {
+    let (_upstream, proxy) = before(Reply::upgrade()).await;
+    let mut socket = WebSocket::connect(proxy.address(), "/up").await.unwrap();
+    assert_eq!(socket.opening.header("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
+    // The other end is a mirror: what comes back is our own masked frame.
+    socket.ping(b"are you there").await.unwrap();
+    let mut client = socket.into_client();
+    let head = client.read_exactly(2).await.unwrap();
+    assert_eq!(head, [0x80 | opcode::PING, 0x80 | 13]);
+    client.read_exactly(4 + 13).await.unwrap();
+    let large = vec![b'x'; 300_000];
+    client.send(&large).await.unwrap();
+    assert!(client.read_exactly(large.len()).await.unwrap() == large);
+    drop(client);
+    let line = proxy.log_line("GET /up ").await;
+    assert!(line.contains("\" 101 300019 "), "{line}");
+}
+
+#[tokio::test]
+async fn a_close_code_of_the_app_reaches_the_client() {
+    let accept = Reply::answer(|request| {
+        let key = crate::support::websocket::accept_key(request.head.header("sec-websocket-key").unwrap_or_default());
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {key}\r\n\r\n"
+        );
+        Reply::raw([head.as_bytes(), &[0x88, 2, 0x0f, 0xa1]].concat()).then(Step::Close)
+    });
+    let (_upstream, proxy) = before(accept).await;
+    let mut socket = WebSocket::connect(proxy.address(), "/up").await.unwrap();
+    let frame = socket.read().await.unwrap();
+    assert_eq!((frame.opcode, frame.payload), (opcode::CLOSE, 4001_u16.to_be_bytes().to_vec()));
+    assert_eq!(socket.into_client().expect_closed().await.unwrap(), Ending::Fin);
+}
+
+#[tokio::test]
+async fn a_stream_may_end_in_one_direction_first() {
+    let (_upstream, proxy) = before(
+        Reply::raw(switching(""))
+            .then(Step::Wait(Duration::from_millis(50)))
+            .then(Step::Send(b"late".to_vec()))
+            .then(Step::Close),
+    )
+    .await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/up", UPGRADE).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 101);
+    client.finish_sending().await.unwrap();
+    assert_eq!(client.read_to_end().await.unwrap(), b"late");
+}
+
+#[tokio::test]
+async fn bytes_behind_the_request_wait_for_the_101() {
+    let (upstream, proxy) =
+        before(Reply::raw(switching("")).after(Duration::from_millis(100)).then(Step::EchoBytes)).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.send(format!("GET /up HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\nearly bytes")).await.unwrap();
+    assert!(eventually(DEADLINE, || !upstream.requests().is_empty()).await);
+    assert!(!String::from_utf8_lossy(&upstream.raw()[0]).contains("early bytes"));
+    assert_eq!(client.read_response().await.unwrap().status, 101);
+    assert_eq!(client.read_exactly(11).await.unwrap(), b"early bytes");
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_switch_sees_only_requests_that_were_judged() {
+    let (upstream, proxy) = before(Reply::ok("no upgrade")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+    let bad = "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("GET /up HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n{next}{bad}")).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "no upgrade");
+    assert_eq!(client.read_response().await.unwrap().text(), "plain");
+    assert_eq!(client.read_response().await.unwrap().status, 400);
+    client.expect_closed().await.unwrap();
+    let lines: Vec<_> = upstream.requests().iter().map(|request| request.head.line.clone()).collect();
+    assert_eq!(lines, ["GET /up HTTP/1.1", "GET /next HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_is_not_upgraded() {
+    let (upstream, proxy) = before(Reply::ok("no upgrade")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\n{UPGRADE}Content-Length: 5\r\n\r\nhello")).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "no upgrade");
+    assert_eq!(client.get("/next").await.unwrap().text(), "plain");
+    assert_eq!(upstream.requests()[0].head.header("upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_an_upstream_error() {
+    let (upstream, proxy) = before(Reply::raw(switching("")).then(Step::EchoBytes)).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let answer = client.get("/up").await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("upstream_error")));
+    assert_eq!(client.get("/next").await.unwrap().text(), "plain");
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_keeps_the_connection() {
+    let (_upstream, proxy) = before(Reply::status(403, "not you")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/up", UPGRADE).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 403);
+    assert_eq!(client.get("/next").await.unwrap().text(), "plain");
+}
+
+#[tokio::test]
+async fn when_either_side_leaves_the_other_is_told() {
+    let (upstream, proxy) = before(Reply::upgrade()).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/up", UPGRADE).await.unwrap();
+    client.read_response().await.unwrap();
+    client.reset();
+    assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/up", UPGRADE).await.unwrap();
+    client.read_response().await.unwrap();
+    upstream.stop().await;
+    client.expect_closed().await.unwrap();
+}
