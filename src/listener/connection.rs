@@ -25,6 +25,7 @@ pub struct Connection {
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
     is_refused: AtomicBool,
+    ends_in_reset: AtomicBool,
     refusal: Mutex<Option<RefusedHead>>,
     tunnel: Mutex<Option<Tunnel>>,
     returned: Mutex<Option<Returned>>,
@@ -76,6 +77,7 @@ impl Connection {
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
+            ends_in_reset: AtomicBool::new(false),
             refusal: Mutex::new(None),
             tunnel: Mutex::new(None),
             returned: Mutex::new(None),
@@ -163,6 +165,15 @@ impl Connection {
 
     pub(super) fn take_refusal(&self) -> Option<RefusedHead> {
         lock(&self.refusal).take()
+    }
+
+    /// An answer broke off whose end only the end of the connection would have told.
+    pub(crate) fn end_in_reset(&self) {
+        self.ends_in_reset.store(true, Relaxed);
+    }
+
+    pub(super) fn ends_in_reset(&self) -> bool {
+        self.ends_in_reset.load(Relaxed)
     }
 
     /// Whether hyper should be polled again, because the gate can now go on.

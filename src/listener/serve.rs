@@ -114,6 +114,7 @@ async fn http1(
         return tunnel::run(stream, held.into(), tunnel).await;
     }
     match end {
+        End::Broken if connection.ends_in_reset() => stream.reset(),
         End::Broken => {}
         End::HeadTimeout if connection.has_partial_head() => {
             refuse(

@@ -78,6 +78,18 @@ impl Socket {
 }
 
 impl Stream {
+    /// Ends the connection with RST where there is such a thing, so that it cannot be taken for a regular end.
+    pub(crate) fn reset(self) {
+        let socket = match &self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        if let Socket::Tcp(socket) = socket {
+            // Only fails when the connection is gone already, which is what is wanted.
+            let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
     fn vectored_when_plain(&self) -> bool {
         matches!(self, Self::Plain(_))
     }

@@ -146,6 +146,10 @@ impl Context {
     /// The answer ends here, short of its length; the client will see that.
     pub(crate) fn broke_off(&mut self, error: &BodyError) {
         tracing::debug!(%error, upstream = self.upstream.as_deref(), "answer broke off");
+        if self.version < Version::HTTP_11 {
+            // Without chunks, the end of the connection may be the end of the answer.
+            self.connection.end_in_reset();
+        }
         self.reason = Some(match error {
             BodyError::Timeout => "upstream_timeout",
             _ => "upstream_error",

@@ -3,12 +3,17 @@
 #[macro_use]
 mod support;
 
+mod bad_upstreams;
 mod bodies;
+mod bounds;
+mod departures;
 mod docs;
 mod early_answers;
 mod first_request;
 mod foreign;
+mod forwarding;
 mod http1;
 mod support_itself;
+mod timeouts;
 mod upgrades;
 mod wire;

@@ -1,0 +1,194 @@
+//! Upstreams that misbehave (HARDENING class 9): what the client sees, and what becomes of the connection.
+
+use std::time::Duration;
+
+use crate::support::client::{Client, RawResponse};
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+/// One worker, so that there is one pool to look at.
+const SERVER: &str = "[server]\nstate_dir = \"state\"\nworkers = 1\n";
+
+async fn before(reply: Reply) -> (FakeUpstream, TestProxy) {
+    let upstream = FakeUpstream::http1().route("/bad", reply).route("*", "fine").start().await;
+    let proxy = TestProxy::before(&upstream, SERVER, "").start().await;
+    (upstream, proxy)
+}
+
+fn reason(answer: &RawResponse) -> (u16, &str) {
+    (answer.status, answer.header("flagstone-reason").unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_truncated_body_is_no_clean_end() {
+    let (upstream, proxy) = before(Reply::truncated(100, "half")).await;
+    upstream.set_route("/chunked", Reply::truncated_chunked());
+    for path in ["/bad", "/chunked"] {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", path, "").await.unwrap();
+        assert!(client.read_response().await.is_err(), "{path}: a broken answer looks whole");
+        let line = proxy.log_line(&format!("GET {path} ")).await;
+        assert!(line.contains("\" 200 "), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_body_for_http10_is_no_clean_end() {
+    let (_upstream, proxy) = before(Reply::truncated_chunked()).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.send("GET /bad HTTP/1.0\r\n\r\n").await.unwrap();
+    // Without a length, only a reset tells a broken answer from a whole one.
+    let error = client.read_response().await.expect_err("a broken answer looks whole");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn no_answer_is_a_502() {
+    for reply in [
+        Reply::close(),
+        Reply::reset(),
+        Reply::die_in_head(),
+        Reply::invalid_header(),
+        Reply::raw("nonsense\r\n\r\n").then(Step::Close),
+    ] {
+        let what = format!("{reply:?}");
+        let (_upstream, proxy) = before(reply).await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        assert_eq!(reason(&client.get("/bad").await.unwrap()), (502, "upstream_error"), "{what}");
+        // The client is not to blame.
+        assert_eq!(client.get("/fine").await.unwrap().text(), "fine", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_while_the_body_is_still_coming_is_a_502() {
+    let (_upstream, proxy) = before(Reply::close()).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/bad", "Content-Length: 1000000\r\n").await.unwrap();
+    client.send(vec![b'x'; 1000]).await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    assert_eq!(reason(&answer), (502, "upstream_error"));
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn heads_that_two_parsers_read_differently_are_not_passed_on() {
+    for head in [
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: +5",
+        "Content-Length: 5, 6",
+        "Content-Length: x",
+        "Content-Length : 5",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "X: a\r\n b",
+        "X: a\0b",
+    ] {
+        let (upstream, proxy) = before(Reply::raw(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nhello"))).await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/bad", "").await.unwrap();
+        match client.read_response().await {
+            // Refused, or one reading of it passed on whole.
+            Ok(answer) => {
+                assert!(answer.status == 502 || answer.header("content-length").is_none(), "{head}: {answer:?}")
+            }
+            // Begun and seen to be broken.
+            Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{head}"),
+        }
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        assert_eq!(client.get("/fine").await.unwrap().text(), "fine", "{head}");
+        assert_eq!(upstream.connections(), 2, "{head}: the connection was used again");
+    }
+}
+
+#[tokio::test]
+async fn extra_bytes_cost_the_connection_and_reach_nobody() {
+    let extra = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nextra";
+    let (upstream, proxy) = before(Reply::extra_bytes("good", extra)).await;
+    let glued = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood{extra}");
+    upstream.set_route("/glued", Reply::raw(glued));
+    for number in 1..=10 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        assert_eq!(client.get("/glued").await.unwrap().text(), "good");
+        assert_eq!(client.get("/fine").await.unwrap().text(), "fine");
+        // Bytes that come later are seen when they come: until then the connection is as good as any.
+        assert_eq!(client.get("/bad").await.unwrap().text(), "good");
+        assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+        assert_eq!(upstream.connections(), 2 * number);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_reset_costs_a_get_nothing() {
+    let upstream = FakeUpstream::http1().route("*", "fine").reset_after_requests(1).start().await;
+    let proxy = TestProxy::before(&upstream, SERVER, "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().text(), "fine");
+    }
+}
+
+#[tokio::test]
+async fn a_post_is_not_sent_twice() {
+    let upstream = FakeUpstream::http1().route("*", "fine").reset_after_requests(1).start().await;
+    let proxy = TestProxy::before(&upstream, SERVER, "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for number in 0..20 {
+        let answer = client.post(&format!("/{number}"), "x").await.unwrap();
+        assert!(matches!(reason(&answer), (200, "") | (502, "upstream_error")), "{answer:?}");
+        if answer.header("connection") == Some("close") {
+            client = Client::connect(proxy.address()).await.unwrap();
+        }
+    }
+    let mut lines: Vec<_> = upstream.requests().iter().map(|request| request.head.line.clone()).collect();
+    let sent = lines.len();
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines.len(), sent, "a POST was sent twice");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_is_not_used() {
+    let upstream = FakeUpstream::http1().route("*", Reply::then_close("fine")).start().await;
+    let proxy = TestProxy::before(&upstream, SERVER, "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for number in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().text(), "fine", "{number}");
+        assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+        let answer = client.post("/", "x").await.unwrap();
+        assert_eq!(answer.text(), "fine", "{number}");
+        assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_that_were_reset_are_replaced() {
+    let upstream = FakeUpstream::http1().route("*", "fine").start().await;
+    let proxy = TestProxy::before(&upstream, SERVER, "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.unwrap().text(), "fine");
+        upstream.reset_idle();
+        assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+    }
+}
+
+#[tokio::test]
+async fn a_final_4xx_behind_100_continue_is_the_answer() {
+    let (_upstream, proxy) = before(Reply::continue_then(403, "no")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let answer = client.post("/bad", "hello").await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
+    assert_eq!(client.get("/fine").await.unwrap().text(), "fine");
+}
+
+#[tokio::test]
+async fn an_answer_until_the_end_of_the_connection_arrives_whole() {
+    let (_upstream, proxy) = before(Reply::until_close("all of it")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let answer = client.get("/bad").await.unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("all of it", Some("chunked")));
+    assert_eq!(client.get("/fine").await.unwrap().text(), "fine");
+}

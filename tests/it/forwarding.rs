@@ -1,0 +1,163 @@
+//! What the app is told about its client, and what it is not (SPEC section 6, HARDENING class 4).
+
+use crate::support::client::Client;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+use crate::support::wire::Message;
+
+const TRUSTING: &str = "[client_ip]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
+
+async fn seen(tables: &str, route: &str, path: &str, headers: &str) -> Message {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let proxy = TestProxy::before(&upstream, tables, route).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", path, headers).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+    upstream.requests().remove(0)
+}
+
+fn is_request_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[tokio::test]
+async fn a_plain_request_gets_the_forwarding_headers() {
+    let request = seen("", "", "/", "").await;
+    assert_eq!(request.head.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(request.head.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(request.head.all("x-forwarded-host"), ["test"]);
+    assert_eq!(request.head.all("x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(request.head.all("host"), ["test"]);
+    assert!(is_request_id(request.head.header("x-request-id").unwrap()));
+}
+
+#[tokio::test]
+async fn what_an_untrusted_peer_claims_is_replaced() {
+    let spoofed = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
+                   X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /x\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\n\
+                   X-Request-Id: mine\r\n";
+    let request = seen("", "", "/", spoofed).await;
+    assert_eq!(request.head.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(request.head.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(request.head.all("x-forwarded-host"), ["test"]);
+    assert_eq!(request.head.all("x-real-ip"), ["127.0.0.1"]);
+    for name in ["x-forwarded-port", "x-forwarded-prefix", "forwarded"] {
+        assert_eq!(request.head.header(name), None, "{name}");
+    }
+    assert!(is_request_id(request.head.header("x-request-id").unwrap()));
+}
+
+#[tokio::test]
+async fn what_a_trusted_peer_says_is_kept_and_added_to() {
+    let headers = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: example.com\r\n\
+                   X-Forwarded-Port: 443\r\nX-Request-Id: mine-42\r\n";
+    let request = seen(TRUSTING, "", "/", headers).await;
+    assert_eq!(request.head.all("x-forwarded-for"), ["203.0.113.9, 127.0.0.1"]);
+    assert_eq!(request.head.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(request.head.all("x-forwarded-host"), ["example.com"]);
+    assert_eq!(request.head.all("x-forwarded-port"), ["443"]);
+    assert_eq!(request.head.all("x-real-ip"), ["203.0.113.9"]);
+    assert_eq!(request.head.all("x-request-id"), ["mine-42"]);
+}
+
+#[tokio::test]
+async fn connection_cannot_remove_what_the_app_relies_on() {
+    let headers = "Connection: X-Forwarded-Host, X-Forwarded-For, X-Real-IP, X-Request-Id, Host, Cookie, Authorization\r\n\
+                   Cookie: a=b\r\nAuthorization: Bearer x\r\n";
+    let request = seen("", "", "/", headers).await;
+    for name in ["x-forwarded-host", "x-forwarded-for", "x-real-ip", "x-request-id", "host", "cookie", "authorization"]
+    {
+        assert_eq!(request.head.all(name).len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_concerns_one_connection_ends_here() {
+    let headers = "Connection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nX-Hop: 1\r\n\
+                   TE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nProxy-Authorization: Basic x\r\nProxy: evil\r\n";
+    let request = seen("", "", "/", headers).await;
+    for name in
+        ["keep-alive", "proxy-connection", "x-hop", "te", "upgrade", "http2-settings", "proxy-authorization", "proxy"]
+    {
+        assert_eq!(request.head.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_concerns_one_connection_does_not_come_back_either() {
+    let upstream = FakeUpstream::http1().start().await;
+    let headers =
+        "Connection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nX-Kept: 1\r\n";
+    upstream.set_route("*", Reply::with_headers(200, headers, "ok"));
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let answer = client.get("/").await.unwrap();
+    for name in ["x-hop", "keep-alive", "proxy-authenticate", "connection"] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    assert_eq!(answer.header("x-kept"), Some("1"));
+}
+
+#[tokio::test]
+async fn names_that_pass_for_others_are_dropped() {
+    let headers = "X_Forwarded_For: 1.1.1.1\r\nX_Real_IP: 1.1.1.1\r\nX.Real.IP: 1.1.1.1\r\nX-Plain: 1\r\n";
+    let request = seen("", "", "/", headers).await;
+    for name in ["x_forwarded_for", "x_real_ip", "x.real.ip"] {
+        assert_eq!(request.head.header(name), None, "{name}");
+    }
+    assert_eq!(request.head.header("x-plain"), Some("1"));
+}
+
+#[tokio::test]
+async fn the_rest_passes_as_it_came() {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = format!("traceparent: {traceparent}\r\nX-Twice: a\r\nX-Twice: b\r\nCookie: a=b; c=d\r\nX-Empty:\r\n");
+    let request = seen("", "", "/a?b=c&d=%2F", &headers).await;
+    assert_eq!(request.head.line, "GET /a?b=c&d=%2F HTTP/1.1");
+    assert_eq!(request.head.all("traceparent"), [traceparent]);
+    assert_eq!(request.head.all("x-twice"), ["a", "b"]);
+    assert_eq!(request.head.all("cookie"), ["a=b; c=d"]);
+    assert_eq!(request.head.all("x-empty"), [""]);
+}
+
+#[tokio::test]
+async fn the_host_may_become_the_endpoints() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let proxy = TestProxy::before(&upstream, "", "preserve_host = false").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().status, 200);
+    let request = &upstream.requests()[0];
+    assert_eq!(request.head.all("host"), [upstream.endpoint()]);
+    assert_eq!(request.head.all("x-forwarded-host"), ["test"]);
+}
+
+#[tokio::test]
+async fn a_prefix_is_stripped_at_a_segment() {
+    let route = "path = [\"/api\"]\nstrip_prefix = \"/api\"";
+    for (asked, forwarded) in
+        [("/api/a?b=c", "/a?b=c"), ("/api", "/"), ("/api/", "/"), ("/api?x", "/?x"), ("/x/../api//a", "/a")]
+    {
+        let request = seen("", route, asked, "").await;
+        assert_eq!(request.head.line, format!("GET {forwarded} HTTP/1.1"), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_edits_headers_both_ways() {
+    let upstream = FakeUpstream::http1().start().await;
+    upstream.set_route("*", Reply::with_headers(200, "Server: secret\r\nX-Set: app\r\nX-Add: app\r\n", "ok"));
+    let route = r#"
+        request_headers = { set = { "X-Set" = "ours" }, add = { "X-Add" = "ours" }, remove = ["X-Gone"] }
+        response_headers = { set = { "X-Set" = "ours" }, add = { "X-Add" = "ours" }, remove = ["Server"] }
+    "#;
+    let proxy = TestProxy::before(&upstream, "", route).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/", "X-Set: theirs\r\nX-Add: theirs\r\nX-Gone: 1\r\n").await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    let request = &upstream.requests()[0].head;
+    assert_eq!((request.all("x-set"), request.all("x-add")), (vec!["ours"], vec!["theirs", "ours"]));
+    assert_eq!(request.header("x-gone"), None);
+    assert_eq!((answer.all("x-set"), answer.all("x-add")), (vec!["ours"], vec!["app", "ours"]));
+    assert_eq!(answer.header("server"), None);
+}
