@@ -24,6 +24,8 @@ use super::stream::Stream;
 /// Bytes held behind a request for an upgrade; more stay in the socket.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
+/// Empty lines before a request line, in bytes; more are not from an old client but from a hostile one.
+const BLANK_BYTES_MAX: usize = 16;
 /// What is kept of the first line of a refused head, for the log.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
@@ -47,6 +49,8 @@ pub(crate) struct Gate {
     connection: Arc<Connection>,
     bounds: HeadBounds,
     place: Place,
+    /// Empty lines since the last message, in bytes.
+    blank_bytes: usize,
     /// The beginning of a head whose end has not come.
     partial: Vec<u8>,
     /// Judged and on its way to hyper: a head that came in pieces, and what was read behind it.
@@ -62,6 +66,7 @@ impl Gate {
             connection,
             bounds,
             place: Place::Head,
+            blank_bytes: 0,
             partial: Vec::new(),
             passed: Vec::new(),
             held: Vec::new(),
@@ -127,11 +132,11 @@ impl Gate {
         if self.partial.is_empty() {
             let blank = leading_blank(fresh);
             if blank > 0 {
-                return Ok(Some(blank));
+                return self.count_blank(blank).map(|()| Some(blank));
             }
             if let Some(end) = head::find_end(fresh, 0)? {
                 self.place = Self::place_behind(head::judge(&fresh[..end], &self.bounds)?);
-                self.connection.head_passed();
+                self.head_passed();
                 return Ok(Some(end));
             }
             self.partial.extend_from_slice(fresh);
@@ -140,6 +145,7 @@ impl Gate {
         let before = self.partial.len();
         self.partial.extend_from_slice(fresh);
         let blank = leading_blank(&self.partial);
+        self.count_blank(blank)?;
         self.partial.drain(..blank);
         let scanned = before.saturating_sub(blank);
         let Some(end) = head::find_end(&self.partial, scanned)? else {
@@ -148,8 +154,21 @@ impl Gate {
         self.place = Self::place_behind(head::judge(&self.partial[..end], &self.bounds)?);
         self.passed.extend_from_slice(&self.partial[..scanned]);
         self.partial.clear();
-        self.connection.head_passed();
+        self.head_passed();
         Ok(Some(end + blank - before))
+    }
+
+    fn head_passed(&mut self) {
+        self.blank_bytes = 0;
+        self.connection.head_passed();
+    }
+
+    fn count_blank(&mut self, bytes: usize) -> Result<(), BadHead> {
+        self.blank_bytes += bytes;
+        if self.blank_bytes > BLANK_BYTES_MAX {
+            return Err(BadHead::Malformed("too many empty lines"));
+        }
+        Ok(())
     }
 
     fn check_partial(&self) -> Result<(), BadHead> {

@@ -11,6 +11,9 @@ use memchr::memchr_iter;
 /// Header slots on the stack; more than this and one allocation is made per head.
 const INLINE_HEADERS: usize = 100;
 
+/// `http::Uri` takes no more, whatever the configuration says.
+const URI_BYTES_MAX: usize = u16::MAX as usize - 1;
+
 /// The bounds of a head, from the configuration's `[bounds]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadBounds {
@@ -85,7 +88,7 @@ pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, Bad
         Err(_) => return Err(BadHead::Malformed("a header line is malformed")),
     }
     let target = request.path.unwrap_or_default();
-    if target.len() > bounds.uri_bytes_max {
+    if target.len() > bounds.uri_bytes_max.min(URI_BYTES_MAX) {
         return Err(BadHead::UriTooLong);
     }
     if !is_target(target) {

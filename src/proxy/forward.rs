@@ -198,7 +198,8 @@ impl Exchange<'_> {
         mut request: Request<RequestBody>,
     ) -> Result<Answered, (Failure, Option<Box<Request<RequestBody>>>)> {
         let endpoint = self.group.endpoint(index);
-        if !self.route.preserve_host {
+        // HTTP/1.0 may come without a Host, HTTP/1.1 may not leave without one.
+        if !self.route.preserve_host || !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, endpoint.host.clone());
         }
         self.context.endpoint = Some(Arc::clone(&endpoint.label));

@@ -185,6 +185,18 @@ async fn a_final_4xx_behind_100_continue_is_the_answer() {
 }
 
 #[tokio::test]
+async fn an_app_that_speaks_http10_is_understood() {
+    let (upstream, proxy) = before(Reply::raw("HTTP/1.0 200 OK\r\n\r\nold").then(Step::Close)).await;
+    upstream.set_route("/length", Reply::raw("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold"));
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for path in ["/bad", "/length", "/bad"] {
+        let answer = client.get(path).await.unwrap();
+        assert_eq!((answer.line.as_str(), answer.text().as_str()), ("HTTP/1.1 200 OK", "old"), "{path}");
+    }
+    assert_eq!(upstream.connections(), 3);
+}
+
+#[tokio::test]
 async fn an_answer_until_the_end_of_the_connection_arrives_whole() {
     let (_upstream, proxy) = before(Reply::until_close("all of it")).await;
     let mut client = Client::connect(proxy.address()).await.unwrap();

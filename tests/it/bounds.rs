@@ -77,6 +77,16 @@ async fn the_largest_head_that_is_allowed_passes_whole() {
 }
 
 #[tokio::test]
+async fn no_target_is_longer_than_64_kib_whatever_the_bound() {
+    let (upstream, proxy) = with("max_header_bytes = \"200KiB\"\nmax_uri_bytes = \"100KiB\"", "").await;
+    let head = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(bytes - 1));
+    expect(&proxy, &head(60_000), 200, None).await;
+    let passed = upstream.requests().len();
+    expect(&proxy, &head(70_000), 414, Some("too_large")).await;
+    assert_eq!(upstream.requests().len(), passed);
+}
+
+#[tokio::test]
 async fn a_body_over_its_bound_is_a_413() {
     let (upstream, proxy) = with("max_body = \"1KiB\"", "").await;
     for size in [1023, 1024] {

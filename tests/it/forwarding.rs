@@ -133,6 +133,19 @@ async fn the_host_may_become_the_endpoints() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_host_gets_the_endpoints() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.send("GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+    let request = &upstream.requests()[0];
+    assert_eq!(request.head.line, "GET / HTTP/1.1");
+    assert_eq!(request.head.all("host"), [upstream.endpoint()]);
+    assert_eq!(request.head.header("x-forwarded-host"), None);
+}
+
+#[tokio::test]
 async fn a_prefix_is_stripped_at_a_segment() {
     let route = "path = [\"/api\"]\nstrip_prefix = \"/api\"";
     for (asked, forwarded) in

@@ -3,7 +3,7 @@
 use super::{Bench, Case, Forwarded, Refused, case};
 
 /// Whole heads that are refused.
-const MALFORMED: [(&str, &[u8]); 62] = [
+const MALFORMED: [(&str, &[u8]); 63] = [
     ("bare LF everywhere", b"GET / HTTP/1.1\nHost: a\n\n"),
     ("bare LF behind the request line", b"GET / HTTP/1.1\nHost: a\r\n\r\n"),
     ("bare LF behind a header", b"GET / HTTP/1.1\r\nHost: a\nA: b\r\n\r\n"),
@@ -65,6 +65,7 @@ const MALFORMED: [(&str, &[u8]); 62] = [
     ("a TLS hello", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n"),
     ("a single bare LF", b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("LF and CR the wrong way round", b"GET / HTTP/1.1\n\rHost: a\n\r\n\r"),
+    ("many empty lines", b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("Host in a folded request line", b"GET / HTTP/1.1\r\n\tx\r\nHost: a\r\n\r\n"),
 ];
 
