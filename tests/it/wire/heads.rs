@@ -77,6 +77,16 @@ async fn a_malformed_head_is_refused_and_nothing_of_it_forwarded() {
 }
 
 #[tokio::test]
+async fn a_malformed_head_in_pieces_is_refused_the_same() {
+    let bench = Bench::start().await;
+    for piece in [1, 7] {
+        bench
+            .play_in_pieces(MALFORMED.iter().map(|(name, bytes)| case(*name, bytes, Refused(400))).collect(), piece)
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn unusual_but_clear_heads_pass() {
     let bench = Bench::start().await;
     let line = "GET / HTTP/1.1";

@@ -6,6 +6,7 @@
 
 mod framing;
 mod heads;
+mod mutations;
 mod split;
 mod targets;
 
@@ -56,19 +57,28 @@ impl Bench {
 
     /// Plays all cases; the panic at the end names every one that failed.
     pub(crate) async fn play(&self, cases: Vec<Case>) {
+        self.play_in_pieces(cases, usize::MAX).await;
+    }
+
+    /// The same, every `piece` bytes in a packet of their own.
+    pub(crate) async fn play_in_pieces(&self, cases: Vec<Case>, piece: usize) {
         let mut failures = Vec::new();
         for case in &cases {
-            if let Err(why) = self.play_one(case).await {
+            if let Err(why) = self.play_one(case, piece).await {
                 failures.push(format!("{}: {why}\n    {}", case.name, case.bytes.escape_ascii()));
             }
         }
         assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     }
 
-    async fn play_one(&self, case: &Case) -> Result<(), String> {
+    async fn play_one(&self, case: &Case, piece: usize) -> Result<(), String> {
         let before = (self.upstream.received_bytes(), self.upstream.requests().len());
         let mut client = Client::connect(self.proxy.address()).await.map_err(|error| error.to_string())?;
-        client.send(&case.bytes).await.map_err(|error| error.to_string())?;
+        for piece in case.bytes.chunks(piece) {
+            // The verdict may have been given before the last piece.
+            let _ = client.send(piece).await;
+            tokio::task::yield_now().await;
+        }
         let seen = match case.verdict {
             Forwarded(..) => {
                 let answer = client.read_response().await.map_err(|error| error.to_string())?;
