@@ -5,8 +5,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
 use tower_http::services::ServeFile;
 
 use super::body::{Body, BodyError};
@@ -75,12 +76,23 @@ enum Lookup {
     Nothing,
 }
 
-/// Answers with a file: ranges, conditional requests and types are `ServeFile`'s.
-pub(super) async fn serve<B>(request: Request<B>, folder: &Folder, path: &str) -> Result<Response<Body>, Refusal> {
+/// Answers with a file: ranges, conditional requests and types are `ServeFile`'s. `prefix` is no part of file names.
+pub(super) async fn serve<B>(
+    request: Request<B>,
+    folder: &Folder,
+    path: &str,
+    prefix: Option<&str>,
+) -> Result<Response<Body>, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Refusal::MethodNotAllowed(respond::allow(&[Method::GET, Method::HEAD])));
     }
-    let (folder, looked_for) = (folder.clone(), path.to_owned());
+    let looked_for = match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+        // What is left of the folder's own name: it lacks the slash like any other folder's.
+        Some("") => return Ok(respond::to_folder(path, request.uri().query())),
+        Some(rest) if rest.starts_with('/') => rest.to_owned(),
+        _ => path.to_owned(),
+    };
+    let folder = folder.clone();
     let lookup = tokio::task::spawn_blocking(move || folder.find(&looked_for)).await;
     match lookup {
         Ok(Lookup::File(file)) => file_answer(request, &file).await,
@@ -90,8 +102,20 @@ pub(super) async fn serve<B>(request: Request<B>, folder: &Folder, path: &str) -
 }
 
 async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Body>, Refusal> {
-    let request = request.map(|_| http_body_util::Empty::<bytes::Bytes>::new());
-    let response = match ServeFile::new(file).try_call(request).await {
+    let request = request.map(|_| Empty::<bytes::Bytes>::new());
+    let mut response = ask(&request, file).await?;
+    let is_part = matches!(response.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
+    // `ServeFile` does not know If-Range: a part is only of use to who has the rest of the very same file.
+    if is_part && request.headers().get(IF_RANGE).is_some_and(|known| !is_current(known, response.headers())) {
+        let mut request = request;
+        request.headers_mut().remove(RANGE);
+        response = ask(&request, file).await?;
+    }
+    Ok(response)
+}
+
+async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Response<Body>, Refusal> {
+    let response = match ServeFile::new(file).try_call(request.clone()).await {
         Ok(response) => response,
         Err(error) => {
             tracing::warn!(file = %file.display(), %error, "a file cannot be served");
@@ -102,4 +126,10 @@ async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Bod
         return Err(Refusal::NoRoute);
     }
     Ok(response.map(|body| Body::file(body.map_err(|error| BodyError::File(error.into())).boxed_unsync())))
+}
+
+/// Whether `If-Range` names the file as it is: its strong tag, or its date to the second (RFC 9110, section 13.1.5).
+fn is_current(known: &HeaderValue, headers: &HeaderMap) -> bool {
+    let is_same = |name| headers.get(name).is_some_and(|value| value == known);
+    !known.as_bytes().starts_with(b"W/") && (is_same(ETAG) || is_same(LAST_MODIFIED))
 }

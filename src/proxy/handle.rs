@@ -59,7 +59,7 @@ async fn serve(
     check_maintenance(found.as_deref().ok(), request.method(), context, snapshot)?;
     let route = found?;
     if route.is_feature_off {
-        return Err(Refusal::FeatureOff);
+        return Err(Refusal::FeatureOff { retry_after: snapshot.maintenance.retry_after });
     }
     if let Err(denied) = route.access.check(context.client_ip) {
         snapshot.shared.denied(context.client_ip, &route.name, &denied.to_string());
@@ -68,7 +68,9 @@ async fn serve(
     limits::admit(&route, context)?;
     match &route.action {
         Action::Upstream(target) => forward::send(request, target, &route, context).await,
-        Action::Files(folder) => files::serve(without_body(request), folder, &context.path).await,
+        Action::Files(folder) => {
+            files::serve(without_body(request), folder, &context.path, route.strip_prefix.as_deref()).await
+        }
         Action::Redirect(redirect) => Ok(respond::redirect(redirect, request, context)),
         Action::Respond(answer) => Ok(respond::fixed(answer)),
     }

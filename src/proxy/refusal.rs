@@ -13,7 +13,9 @@ pub(crate) enum Refusal {
     /// The switch is on for this request.
     Maintenance(Maintained),
     /// The route's feature is switched off.
-    FeatureOff,
+    FeatureOff {
+        retry_after: Duration,
+    },
     RateLimited {
         status: StatusCode,
         retry_after: Duration,
@@ -68,7 +70,7 @@ impl Refusal {
             Self::Maintenance(maintained) => {
                 (maintained.status, "maintenance", "This site is down for maintenance and will be back soon.")
             }
-            Self::FeatureOff => {
+            Self::FeatureOff { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "feature_off", "This part of the site is switched off at the moment.")
             }
             Self::RateLimited { status, .. } => {
@@ -143,9 +145,9 @@ impl Refusal {
     pub(crate) fn retry_after_secs(&self) -> Option<u64> {
         match self {
             Self::Maintenance(maintained) => Some(maintained.retry_after_secs.max(1)),
-            Self::RateLimited { retry_after, .. } | Self::CircuitOpen { retry_after } => {
-                Some(whole_secs_up(*retry_after).max(1))
-            }
+            Self::FeatureOff { retry_after }
+            | Self::RateLimited { retry_after, .. }
+            | Self::CircuitOpen { retry_after } => Some(whole_secs_up(*retry_after).max(1)),
             _ => None,
         }
     }
