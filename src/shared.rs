@@ -38,10 +38,13 @@ pub struct Shared {
 
 impl Shared {
     pub(crate) fn new(workers: usize, resolver: Resolver) -> Arc<Self> {
+        let metrics = Metrics::new(workers);
+        // There from the first scrape on: an alert on a series that does not exist never fires.
+        metrics.maintenance(GLOBAL_SCOPE).set_active(false);
         Arc::new(Self {
             workers,
             switch: Arc::default(),
-            metrics: Metrics::new(workers),
+            metrics,
             events: Arc::new(EventLog::new()),
             resolver,
             started: Instant::now(),

@@ -87,7 +87,8 @@ impl Group {
 
     /// The endpoint for the next request; `tried` is passed over as long as there is another.
     pub(crate) fn pick(&self, hash: u64, tried: &[usize]) -> Option<usize> {
-        self.strategy.pick(&self.endpoints, fastrand::u64(..), hash, tried)
+        let pick = |tried| self.strategy.pick(&self.endpoints, fastrand::u64(..), hash, tried);
+        pick(tried).or_else(|| if tried.is_empty() { None } else { pick(&[]) })
     }
 
     pub(crate) fn endpoint(&self, index: usize) -> &Arc<Endpoint> {
