@@ -35,6 +35,8 @@ const LINGER_SILENCE: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a refusal may take to be written.
 const REFUSAL_WRITE: Duration = Duration::from_secs(2);
+/// For the first request of a connection that is open when a drain begins.
+const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// hyper is asked again at most this often without having taken a byte.
 const NUDGES_MAX: u32 = 4;
 
@@ -173,6 +175,7 @@ where
     // Polled once, so that the signal wakes this task; whether it came is then read from the flag.
     let mut registered = false;
     let mut is_draining = false;
+    let mut first_request = None;
     let mut timer = Timer::new(timeouts);
     let mut nudges = 0;
     poll_fn(|cx| {
@@ -181,12 +184,14 @@ where
                 let _ = drained.as_mut().poll(cx);
                 registered = true;
             }
-            if !is_draining && *drain_flag.borrow() {
-                is_draining = true;
-                http.as_mut().graceful_shutdown();
-            }
             if let Poll::Ready(result) = http.as_mut().poll(cx) {
                 return Poll::Ready(end_of(result, connection));
+            }
+            // Only after hyper has been polled: it closes a connection on which it has not seen a byte.
+            if !is_draining && *drain_flag.borrow() && (connection.requests() > 0 || waited(&mut first_request, cx)) {
+                is_draining = true;
+                http.as_mut().graceful_shutdown();
+                continue;
             }
             if nudges < NUDGES_MAX && connection.wants_poll() {
                 nudges += 1;
@@ -200,6 +205,12 @@ where
         }
     })
     .await
+}
+
+/// Whether a connection that began just before the drain has had its time to say something: its client could not know.
+fn waited(sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(DRAIN_FIRST_REQUEST)));
+    sleep.as_mut().poll(cx).is_ready()
 }
 
 fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
