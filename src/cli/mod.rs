@@ -93,7 +93,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
         }
         Err(error) => {
             eprintln!("flagstone: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -3,17 +3,28 @@
 #[macro_use]
 mod support;
 
+mod access_log;
+mod admin;
 mod bad_upstreams;
 mod bodies;
 mod bounds;
+mod command_line;
 mod departures;
 mod docs;
 mod early_answers;
+mod files;
 mod first_request;
 mod foreign;
 mod forwarding;
 mod http1;
+mod limits_and_breaker;
+mod listeners;
+mod maintenance_flag;
+mod reload;
+mod routes;
+mod signals;
 mod support_itself;
 mod timeouts;
+mod tls;
 mod upgrades;
 mod wire;

@@ -80,7 +80,8 @@ impl Parts {
             (true, ansi) => write!(line, " \x1b[{ansi}m{level}\x1b[0m "),
             (false, _) => write!(line, " {level} "),
         };
-        line.push_str(&escaped(&self.message));
+        // Quotes are for telling a field's end; a message reads better with its own as they are.
+        line.push_str(&escaped(&self.message).replace("\\\"", "\""));
         for (name, value) in &self.fields {
             let _ = match value {
                 Value::Number(number) => write!(line, " {name}={number}"),

@@ -1,0 +1,457 @@
+//! The binary as people and scripts meet it: arguments, environment, streams, exit codes.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+
+use crate::support::certs::Ca;
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::left_out::{program, target_dir};
+use crate::support::load::Load;
+use crate::support::poll::eventually_async;
+use crate::support::process::{DEADLINE, Ended, Flagstone, Process, Signal};
+use crate::support::python::python_venv;
+use crate::support::upstream::FakeUpstream;
+
+const MINIMAL: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"access.log\"\n\
+                       [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+                       [[route]]\nname = \"hello\"\nrespond = { body = \"hello\" }\n";
+
+fn code(ended: &Ended) -> i32 {
+    ended.status.code().expect("it was not killed")
+}
+
+async fn check(folder: &Folder, toml: &str) -> Ended {
+    let file = folder.write("flagstone.toml", toml);
+    Flagstone::run(["check".as_ref(), "-c".as_ref(), file.as_os_str()]).await
+}
+
+/// A configuration that cannot be served: what `run` says, with `check` saying the same.
+async fn refused(folder: &Folder, toml: &str) -> String {
+    let file = folder.write("flagstone.toml", toml);
+    let ended = Flagstone::run(["run".as_ref(), "-c".as_ref(), file.as_os_str()]).await;
+    assert_eq!(code(&ended), 1, "{ended:?}");
+    assert_eq!(ended.stdout, "");
+    assert!(!ended.stderr.contains("listening"), "{}", ended.stderr);
+    assert!(!folder.join("access.log").exists(), "a log was left behind");
+    ended.stderr
+}
+
+#[tokio::test]
+async fn every_command_has_help_on_stdout() {
+    let commands: [&[&str]; 7] =
+        [&[], &["run"], &["demo"], &["check"], &["schema"], &["maintenance"], &["maintenance", "on"]];
+    for command in commands {
+        let ended = Flagstone::run(command.iter().chain(&["--help"])).await;
+        assert_eq!(code(&ended), 0, "{command:?}");
+        assert!(ended.stdout.contains("Usage: flagstone"), "{command:?}: {}", ended.stdout);
+        assert_eq!(ended.stderr, "");
+    }
+}
+
+#[tokio::test]
+async fn wrong_use_is_2_and_on_stderr() {
+    let wrong: [&[&str]; 7] = [
+        &[],
+        &["frobnicate"],
+        &["run", "--listen", "127.0.0.1:0"],
+        &["run", "--upstream", "127.0.0.1:1"],
+        &["run", "--flag", "x"],
+        &["run", "-c", "x.toml", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1"],
+        &["demo", "--listen", "nowhere"],
+    ];
+    for arguments in wrong {
+        let ended = Flagstone::run(arguments).await;
+        assert_eq!(code(&ended), 2, "{arguments:?}");
+        assert_eq!(ended.stdout, "", "{arguments:?}");
+        let shows_the_way = ["Usage: flagstone", "try '--help'"].iter().any(|part| ended.stderr.contains(part));
+        assert!(shows_the_way, "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_valid_file_is_checked_without_a_trace() {
+    let folder = Folder::new();
+    let ended = check(&folder, MINIMAL).await;
+    assert_eq!(code(&ended), 0, "{ended:?}");
+    assert!(ended.stdout.contains("is valid: 1 listener, 1 route, 0 upstreams, 0 limits"), "{}", ended.stdout);
+    assert_eq!(ended.stderr, "");
+    assert_eq!(folder.names(), ["flagstone.toml"]);
+}
+
+#[tokio::test]
+async fn check_tells_every_error_with_place_value_and_remedy() {
+    let folder = Folder::new();
+    let toml = "[server]\nworkrs = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"a\"\nupstream = \"ap\"\n\
+                timeouts = { response_head = \"5\" }\n[[route]]\nname = \"a\"\npath = [\"/x\"]\nrespond = {}\n\
+                [upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n";
+    let ended = check(&folder, toml).await;
+    assert_eq!((code(&ended), ended.stdout.as_str()), (1, ""));
+    let file = folder.join("flagstone.toml");
+    let expected = [
+        "2:1: server.workrs: unknown key: did you mean \"workers\"?",
+        "7:1: route[0].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
+        "8:14: route[0].timeouts.response_head = \"5\": a duration needs a unit: write \"5s\" for seconds",
+        "10:1: route[1].name = \"a\": route[0] has this name already: give each its own",
+    ];
+    let lines: Vec<String> = expected.map(|line| format!("flagstone: {}:{line}", file.display())).into();
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), lines);
+}
+
+#[tokio::test]
+async fn check_builds_certificates_folders_and_pages() {
+    let folder = Folder::new();
+    let toml = format!(
+        "{MINIMAL}[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\n\
+         certificates = [{{ cert = \"no.pem\", key = \"no.key\" }}]\n\
+         [[route]]\nname = \"site\"\npath = [\"/site\"]\nfiles = {{ root = \"nowhere\" }}\n\
+         [maintenance]\npage = \"nopage\"\n"
+    );
+    let ended = check(&folder, &toml).await;
+    assert_eq!(code(&ended), 1);
+    for part in ["no.pem: no such file", "files.root: ", "nowhere: no such file or folder", "maintenance.page: "] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+    assert_eq!(ended.stderr.lines().count(), 3, "{}", ended.stderr);
+    let said = refused(&folder, &toml).await;
+    let errors = said.lines().filter(|line| line.starts_with("flagstone: ")).count();
+    assert_eq!(errors, 3, "{said}");
+}
+
+#[tokio::test]
+async fn the_files_in_the_repository_are_valid() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    for name in ["config/flagstone.toml", "config/minimal.toml"] {
+        let ended = Flagstone::run(["check", "-c", &format!("{root}/{name}")]).await;
+        assert_eq!(code(&ended), 0, "{name}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_one_sentence_and_1() {
+    let ca = Ca::new();
+    let folder = Folder::new();
+    ca.leaf(&["a.example"]).write(&folder, "good");
+    ca.mismatched(&["a.example"]).write(&folder, "bad");
+    folder.write("empty.pem", "");
+    folder.write("file", "");
+    let tls = |pair: &str, more: &str| {
+        format!(
+            "{MINIMAL}[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\ncertificates = [{pair}]\n{more}"
+        )
+    };
+    let cases = [
+        (MINIMAL.replace("respond = { body = \"hello\" }", "upstream = \"app\""), "no upstream has this name"),
+        (MINIMAL.replace("respond", "upstrem = \"x\"\nrespond"), "unknown key: did you mean \"upstream\"?"),
+        (tls("{ cert = \"gone.pem\", key = \"good.key\" }", ""), "gone.pem: no such file or folder"),
+        (tls("{ cert = \"empty.pem\", key = \"good.key\" }", ""), "empty.pem: holds no certificate in PEM form"),
+        (tls("{ cert = \"good.pem\", key = \"good.pem\" }", ""), "good.pem: holds no private key in PEM form"),
+        (tls("{ cert = \"bad.pem\", key = \"bad.key\" }", ""), "bad.pem: does not match the key in "),
+        (tls("{ cert = \"good.pem\", key = \"good.key\" }", "min_version = \"1.1\"\n"), "must be \"1.2\" or \"1.3\""),
+        (MINIMAL.replace("\"state\"", "\"file/state\""), "file/state cannot be written: "),
+        (MINIMAL.replace("access.log", "file/access.log"), "log.access: "),
+        (format!("{MINIMAL}[maintenance]\npage = \"nopage\"\n"), "nopage"),
+        (
+            MINIMAL.replace("respond = { body = \"hello\" }", "files = { root = \"gone\" }"),
+            "gone: no such file or folder",
+        ),
+        (MINIMAL.replace("respond = { body = \"hello\" }", "files = { root = \"file\" }"), "file: not a directory"),
+    ];
+    for (toml, expected) in cases {
+        let said = refused(&folder, &toml).await;
+        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("flagstone: ")).collect();
+        assert_eq!(errors.len(), 1, "{expected}: {said}");
+        assert!(errors[0].contains(expected) && errors[0].contains("flagstone.toml:"), "{expected}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn busy_ports_are_all_told_and_nothing_is_left() {
+    let folder = Folder::new();
+    let busy = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let [web, admin] = busy.each_ref().map(|socket| socket.local_addr().unwrap());
+    let toml = MINIMAL.replacen("\"127.0.0.1:0\"", &format!("\"{admin}\""), 1);
+    let toml = toml.replacen("\"127.0.0.1:0\"", &format!("\"{web}\""), 1);
+    let said = refused(&folder, &toml).await;
+    for address in [web, admin] {
+        assert!(said.contains(&format!("cannot listen on {address}: address already in use")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_is_searched_in_order() {
+    let folder = Folder::new();
+    let run = async |set: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Flagstone::command(["check"]);
+        command.args(arguments).current_dir(folder.path()).envs(set.iter().copied());
+        Process::run(&mut command).await
+    };
+    let none = run(&[], &[]).await;
+    assert_eq!(code(&none), 1);
+    assert!(none.stderr.contains("./flagstone.toml and /etc/flagstone/flagstone.toml"), "{}", none.stderr);
+    folder.write("flagstone.toml", MINIMAL);
+    assert_eq!(run(&[], &[]).await.stdout.split(' ').next(), Some("flagstone.toml"));
+    folder.write("named.toml", MINIMAL);
+    let named = [("FLAGSTONE_CONFIG", "named.toml")];
+    assert_eq!(run(&named, &[]).await.stdout.split(' ').next(), Some("named.toml"));
+    assert_eq!(run(&named, &["-c", "flagstone.toml"]).await.stdout.split(' ').next(), Some("flagstone.toml"));
+    let gone = run(&[("FLAGSTONE_CONFIG", "gone.toml")], &[]).await;
+    assert_eq!(gone.stderr, "flagstone: gone.toml: cannot read the configuration: no such file or folder\n");
+}
+
+/// Serves without a file: arguments, environment. The state folder is the test's own.
+async fn quick(folder: &Folder, arguments: &[&str], set: &[(&str, &str)]) -> (Process, std::net::SocketAddr) {
+    let mut command = Flagstone::command(["run"]);
+    command.args(arguments).current_dir(folder.path()).env("XDG_RUNTIME_DIR", folder.path());
+    command.envs(set.iter().copied());
+    let mut process = Process::start(&mut command);
+    let line = process.stderr_line("listening name=").await;
+    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
+    (process, address)
+}
+
+/// Without a file the admin side has one fixed port: tests that need it take turns, over all test processes. It may be
+/// somebody else's on a machine that runs tests; then they cannot be held.
+fn usual_ports() -> Result<File, String> {
+    let file = File::create(target_dir().join("usual-ports.lock")).map_err(|error| error.to_string())?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| error.to_string())?;
+    let free = TcpListener::bind("127.0.0.1:9900").map(drop);
+    free.map(|()| file).map_err(|_| "port 9900, the admin side's usual one, is taken".into())
+}
+
+#[tokio::test]
+async fn run_without_a_file_takes_arguments_and_environment() {
+    let _turn = or_left_out!(usual_ports());
+    let upstream = FakeUpstream::http1().route("*", "from the app").start().await;
+    let endpoint = upstream.endpoint();
+    let folder = Folder::new();
+    let flag = folder.join("off.flag").display().to_string();
+
+    let typed = ["--listen", "127.0.0.1:0", "--upstream", &endpoint, "--flag", &flag];
+    let (mut process, address) = quick(&folder, &typed, &[]).await;
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
+    folder.touch("off.flag");
+    let is_off = async || client::get(address, "/").await.unwrap().status == 503;
+    assert!(eventually_async(Duration::from_secs(10), is_off).await);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+
+    folder.remove("off.flag");
+    // Half of it typed, half of it set; an empty variable is none.
+    let set = [("FLAGSTONE_LISTEN", "nonsense"), ("FLAGSTONE_UPSTREAM", &endpoint), ("FLAGSTONE_FLAG", "")];
+    let (mut process, address) = quick(&folder, &["--listen", "127.0.0.1:0"], &set).await;
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+
+    let set = [("FLAGSTONE_LISTEN", "127.0.0.1:0"), ("FLAGSTONE_UPSTREAM", &endpoint), ("FLAGSTONE_FLAG", &flag)];
+    let (mut process, address) = quick(&folder, &[], &set).await;
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_file_that_is_typed_stands_against_the_environment() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", MINIMAL);
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    command.env("FLAGSTONE_LISTEN", "127.0.0.1:0").env("FLAGSTONE_UPSTREAM", "127.0.0.1:1");
+    let mut process = Process::start(&mut command);
+    process.stderr_line("listening name=web").await;
+}
+
+#[tokio::test]
+async fn addresses_that_are_typed_wrong_are_called_by_their_option() {
+    let ended = Flagstone::run(["run", "--listen", "8080", "--upstream", "app"]).await;
+    assert_eq!(code(&ended), 1);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert!(lines[0].starts_with("flagstone: --listen = \"8080\": not an address to listen on"), "{lines:?}");
+    assert!(lines[1].starts_with("flagstone: --upstream = \"app\": not an endpoint's address"), "{lines:?}");
+}
+
+/// A user who may not write to /run gets a state folder of their own.
+#[tokio::test]
+async fn run_without_a_file_works_for_anybody() {
+    let _turn = or_left_out!(usual_ports());
+    let setpriv = or_left_out!(program("setpriv"));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("only root can become another user");
+    }
+    let upstream = FakeUpstream::http1().route("*", "from the app").start().await;
+    let folder = Folder::new();
+    // Where the tests are built, others may have no way in.
+    let binary = folder.join("flagstone");
+    std::fs::copy(env!("CARGO_BIN_EXE_flagstone"), &binary).unwrap();
+    for path in [folder.path(), &binary] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let temp = folder.create_folder("tmp");
+    std::fs::set_permissions(&temp, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut command = Command::new(setpriv);
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
+    command.args(["run", "--listen", "127.0.0.1:0", "--upstream", &upstream.endpoint()]).current_dir("/");
+    command.env("TMPDIR", &temp).env_remove("XDG_RUNTIME_DIR");
+    let mut process = Process::start(&mut command);
+    let line = process.stderr_line("listening name=").await;
+    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
+    folder.touch("tmp/flagstone-65534/maintenance.flag");
+    let is_off = async || client::get(address, "/").await.unwrap().status == 503;
+    assert!(eventually_async(Duration::from_secs(10), is_off).await, "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn the_schema_is_a_schema_that_the_files_meet() {
+    let ended = Flagstone::run(["schema"]).await;
+    assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
+    let schema: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(schema["$schema"].as_str().is_some_and(|url| url.contains("2020-12")), "{}", schema["$schema"]);
+    let python = or_left_out!(python_venv(&["jsonschema"]));
+    let folder = Folder::new();
+    folder.write("schema.json", &ended.stdout);
+    let script = "import json, sys, tomllib, jsonschema\n\
+                  schema = json.load(open(sys.argv[1]))\n\
+                  jsonschema.Draft202012Validator.check_schema(schema)\n\
+                  validator = jsonschema.Draft202012Validator(schema)\n\
+                  for name in sys.argv[2:-1]:\n    validator.validate(tomllib.load(open(name, 'rb')))\n\
+                  assert not validator.is_valid(tomllib.load(open(sys.argv[-1], 'rb'))), 'an unknown key passes'\n";
+    let script = folder.write("validate.py", script);
+    let bad = folder.write("bad.toml", format!("{MINIMAL}nonsense = 1\n"));
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut command = Command::new(python);
+    command.arg(script).arg(folder.join("schema.json"));
+    command.args([format!("{root}/config/flagstone.toml"), format!("{root}/config/minimal.toml")]).arg(bad);
+    let ended = Process::run(&mut command).await;
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
+
+/// The lines of the printed text that a shell can run, by the number of the thing to try.
+fn things(text: &str) -> Vec<Vec<&str>> {
+    let mut things: Vec<Vec<&str>> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with(|c: char| c.is_ascii_digit()) {
+            things.push(Vec::new());
+        } else if let (Some(last), Some(command)) = (things.last_mut(), line.strip_prefix("   ")) {
+            last.push(command);
+        }
+    }
+    things
+}
+
+async fn shell(lines: &[&str]) -> String {
+    let mut process = Process::start(Command::new("bash").args(["-ec", &lines.join("\n")]));
+    let status = process.wait(Duration::from_secs(60)).await;
+    assert!(status.success(), "{lines:?}: {}", process.stderr());
+    process.stdout()
+}
+
+#[tokio::test]
+async fn what_the_demo_prints_works_when_pasted() {
+    let temp = Folder::new();
+    or_left_out!(program("curl"));
+    let mut command = Flagstone::command(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut demo = Process::start(command.env("TMPDIR", temp.path()));
+    demo.stdout_line("Ctrl-C").await;
+    let text = demo.stdout();
+    let things = things(&text);
+    assert_eq!(things.len(), 5, "{text}");
+
+    let maintained = shell(&things[0]).await;
+    assert!(maintained.starts_with("HTTP/1.1 503 "), "{maintained}");
+    assert!(maintained.to_ascii_lowercase().contains("retry-after: 60"), "{maintained}");
+    let site = text.lines().find_map(|line| line.strip_prefix("The site ")).unwrap().trim();
+    let address = site.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    let is_back = async || client::get(address, "/").await.unwrap().status == 200;
+    assert!(eventually_async(Duration::from_secs(10), is_back).await);
+
+    let hammered = shell(&things[1]).await;
+    let statuses: Vec<_> = hammered.split_whitespace().collect();
+    assert!(statuses.starts_with(&["200"; 10]) && statuses.contains(&"429"), "{statuses:?}");
+
+    let tripped = shell(&things[2]).await;
+    assert!(tripped.contains("500 500 500 503 503 503"), "{tripped}");
+    assert!(tripped.contains("HTTP/1.1 200 "), "{tripped}");
+
+    let edited = shell(&things[3]).await;
+    assert!(edited.starts_with("Edit me") && edited.contains("I was edited"), "{edited}");
+
+    let admin = shell(&things[4]).await;
+    assert!(admin.contains("\"circuitBreakers\"") && admin.contains("flagstone_requests_total"), "{admin}");
+
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
+    assert_eq!(temp.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_demo_cleans_up_on_term_and_says_when_a_given_port_is_busy() {
+    let temp = Folder::new();
+    let start = |arguments: &[&str]| {
+        let mut command = Flagstone::command(["demo"]);
+        Process::start(command.args(arguments).env("TMPDIR", temp.path()))
+    };
+    // The usual ports, or free ones when those are taken.
+    let _turn = usual_ports();
+    let mut demo = start(&[]);
+    demo.stdout_line("Ctrl-C").await;
+    let text = demo.stdout();
+    let taken = text.lines().find_map(|line| line.strip_prefix("The site ")).unwrap().trim();
+    let taken = taken.trim_start_matches("http://").trim_end_matches('/');
+
+    let mut second = start(&["--listen", taken, "--admin", "127.0.0.1:0"]);
+    assert_eq!(second.wait(DEADLINE).await.code(), Some(1));
+    let said = second.stderr();
+    assert!(said.contains(&format!("cannot listen on {taken}: address already in use")), "{said}");
+    assert!(said.contains("--listen 127.0.0.1:0"), "{said}");
+    assert_eq!(second.stdout(), "");
+
+    // And beside a demo that has the usual ports, another one finds its own.
+    let mut third = start(&[]);
+    third.stdout_line("Ctrl-C").await;
+    for mut demo in [demo, third] {
+        demo.signal(Signal::TERM);
+        assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
+    }
+    assert_eq!(temp.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_closed_stdout_stops_nothing() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", MINIMAL.replace("\"access.log\"", "\"stdout\""));
+    let mut shell = Command::new("sh");
+    let script = "exec \"$0\" run -c \"$1\" >&-";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_flagstone")]).arg(file).current_dir(folder.path());
+    let mut process = Process::start(&mut shell);
+    let line = process.stderr_line("listening name=web").await;
+    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
+    let mut client = Client::connect(address).await.unwrap();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}
+
+/// As with `flagstone run | head -1`.
+#[tokio::test]
+async fn a_stdout_that_nobody_reads_any_more_stops_nothing() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", MINIMAL.replace("\"access.log\"", "\"stdout\""));
+    let mut shell = Command::new("bash");
+    let script = "exec \"$0\" run -c \"$1\" > >(exit 0)";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_flagstone")]).arg(file).current_dir(folder.path());
+    let mut process = Process::start(&mut shell);
+    let line = process.stderr_line("listening name=web").await;
+    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
+    let load = Load::get(address, "/").tasks(2).start();
+    assert!(load.reaches(500, DEADLINE).await);
+    load.stop().await.assert_clean();
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}

@@ -1,0 +1,160 @@
+//! Signals to the real binary.
+
+use std::time::Duration;
+
+use crate::admin;
+use crate::support::client::{self, Client};
+use crate::support::load::Load;
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{DEADLINE, Flagstone, Signal};
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const SLOW: Duration = Duration::from_secs(3);
+
+fn config(upstream: &FakeUpstream, server: &str) -> String {
+    format!(
+        "[server]\nstate_dir = \"state\"\n{server}[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"access.log\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    )
+}
+
+async fn slow_upstream() -> FakeUpstream {
+    FakeUpstream::http1()
+        .route("/slow", Reply::ok("at last").after(SLOW))
+        .route("/hang", Reply::hang())
+        .route("*", "ok")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn term_and_quit_let_requests_finish_and_take_no_new_ones() {
+    for signal in [Signal::TERM, Signal::QUIT] {
+        let upstream = slow_upstream().await;
+        let mut flagstone = Flagstone::serve(&config(&upstream, "")).await;
+        let address = flagstone.address("web").await;
+        let mut idle = Client::connect(address).await.unwrap();
+        idle.get("/").await.unwrap();
+        let mut busy = Client::connect(address).await.unwrap();
+        busy.request("GET", "/slow", "").await.unwrap();
+        assert!(eventually(DEADLINE, || upstream.requests().len() == 2).await);
+        flagstone.process.signal(signal);
+        idle.expect_closed().await.unwrap();
+        let refused = async || Client::connect(address).await.is_err();
+        assert!(eventually_async(DEADLINE, refused).await);
+        assert!(flagstone.process.ended().is_none());
+        let answer = busy.read_response().await.unwrap();
+        assert_eq!((answer.text(), answer.header("connection")), ("at last".into(), Some("close")));
+        busy.expect_closed().await.unwrap();
+        assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+        assert!(flagstone.folder.read("access.log").contains("\"GET /slow HTTP/1.1\" 200 7 "));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_finish_within_the_grace_is_cut() {
+    let upstream = slow_upstream().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "shutdown_grace = \"200ms\"\n")).await;
+    let mut stuck = Client::connect(flagstone.address("web").await).await.unwrap();
+    stuck.request("GET", "/hang", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    assert!(
+        flagstone.process.stderr().contains("did not finish within shutdown_grace"),
+        "{}",
+        flagstone.process.stderr()
+    );
+    stuck.expect_closed().await.unwrap();
+}
+
+#[tokio::test]
+async fn during_the_delay_it_accepts_and_is_not_ready() {
+    let upstream = slow_upstream().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "shutdown_delay = \"4s\"\n")).await;
+    let (address, admin) = (flagstone.address("web").await, flagstone.admin().await);
+    flagstone.process.signal(Signal::TERM);
+    let unready = async || admin::get(admin, "/readyz").await.status == 503;
+    assert!(eventually_async(DEADLINE, unready).await);
+    assert_eq!(admin::get(admin, "/healthz").await.status, 200);
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn int_stops_at_once_also_in_the_middle_of_a_drain() {
+    for drain_first in [false, true] {
+        let upstream = slow_upstream().await;
+        let server = "shutdown_delay = \"5m\"\nshutdown_grace = \"5m\"\n";
+        let mut flagstone = Flagstone::serve(&config(&upstream, server)).await;
+        let mut stuck = Client::connect(flagstone.address("web").await).await.unwrap();
+        stuck.request("GET", "/hang", "").await.unwrap();
+        assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+        if drain_first {
+            flagstone.process.signal(Signal::TERM);
+            flagstone.process.stderr_line("draining").await;
+        }
+        flagstone.process.signal(Signal::INT);
+        assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+        stuck.expect_closed().await.unwrap();
+    }
+}
+
+/// Connections that the system has accepted when the signal comes are served, those after it are refused: no request
+/// is lost in between.
+#[tokio::test]
+async fn no_accepted_request_is_lost_when_term_comes_under_load() {
+    let upstream = slow_upstream().await;
+    for _ in 0..3 {
+        let mut flagstone = Flagstone::serve(&config(&upstream, "")).await;
+        let address = flagstone.address("web").await;
+        let load = Load::get(address, "/").tasks(8).on_fresh_connections().start();
+        assert!(load.reaches(100, DEADLINE).await);
+        flagstone.process.signal(Signal::TERM);
+        assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+        let report = load.stop().await;
+        let lost: Vec<_> = report.failures.iter().filter(|failure| !failure.what.contains("refused")).collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+    }
+}
+
+#[tokio::test]
+async fn usr1_opens_the_access_log_anew_and_loses_no_line() {
+    let upstream = slow_upstream().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "")).await;
+    let address = flagstone.address("web").await;
+    let load = Load::get(address, "/").tasks(4).start();
+    for round in 0..5 {
+        assert!(load.reaches(50, DEADLINE).await);
+        let (from, to) = (flagstone.folder.join("access.log"), flagstone.folder.join(format!("access.{round}")));
+        std::fs::rename(&from, to).unwrap();
+        flagstone.process.signal(Signal::USR1);
+        assert!(eventually(DEADLINE, || from.exists()).await);
+    }
+    let report = load.stop().await;
+    report.assert_clean();
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    let names = flagstone.folder.names();
+    let logs = names.iter().filter(|name| name.starts_with("access."));
+    let lines: u64 = logs.map(|name| flagstone.folder.read(name).lines().count() as u64).sum();
+    assert_eq!(lines, report.sent);
+}
+
+#[tokio::test]
+async fn two_hundred_hups_under_load_cost_no_request() {
+    let upstream = slow_upstream().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "")).await;
+    let load = Load::get(flagstone.address("web").await, "/").tasks(4).start();
+    for _ in 0..200 {
+        flagstone.process.signal(Signal::HUP);
+        assert!(load.reaches(1, DEADLINE).await);
+    }
+    load.stop().await.assert_clean();
+    flagstone.process.stderr_line("Configuration reloaded").await;
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+}

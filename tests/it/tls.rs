@@ -1,0 +1,339 @@
+//! TLS on both sides: certificates by name, versions, protocols, and everything that goes wrong in a handshake.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::admin;
+use crate::support::certs::{Algorithm, Ca, Leaf};
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::poll::eventually_async;
+use crate::support::process::DEADLINE;
+use crate::support::proxy::{Starting, TestProxy};
+use crate::support::upstream::FakeUpstream;
+
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+
+fn toml(pairs: &[&str], more: &str) -> String {
+    let pairs: Vec<_> = pairs.iter().map(|name| format!("{{ cert = \"{name}.pem\", key = \"{name}.key\" }}")).collect();
+    format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\ncertificates = [{}]\n{more}\
+         [[route]]\nname = \"hello\"\nrespond = {{ body = \"hello\" }}\n",
+        pairs.join(", ")
+    )
+}
+
+/// A proxy that shows these certificates, first come first.
+fn with(leaves: &[(&str, &Leaf)], more: &str) -> Starting {
+    let folder = Folder::new();
+    for (name, leaf) in leaves {
+        leaf.write(&folder, name);
+    }
+    let names: Vec<_> = leaves.iter().map(|(name, _)| *name).collect();
+    TestProxy::toml(toml(&names, more)).in_folder(folder)
+}
+
+fn roots(ca: &Ca) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
+    roots
+}
+
+fn version(ca: &Ca, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots(ca));
+    Arc::new(builder.with_no_client_auth())
+}
+
+#[tokio::test]
+async fn the_certificate_is_chosen_by_name() {
+    let ca = Ca::new();
+    let (first, site, wild) = (
+        ca.leaf(&["first.example", "127.0.0.1"]),
+        ca.leaf(&["Site.example", "www.site.example"]),
+        ca.leaf(&["*.wild.example"]),
+    );
+    let proxy = with(&[("first", &first), ("site", &site), ("wild", &wild)], "").start().await;
+    let shown = async |name: &str| {
+        let client = Client::connect_tls(proxy.address(), name, ca.client_config(HTTP1)).await?;
+        std::io::Result::Ok(client.socket().peer_certificates()[0].clone())
+    };
+    for (name, leaf) in [
+        ("first.example", &first),
+        ("site.example", &site),
+        ("WWW.Site.Example", &site),
+        ("a.wild.example", &wild),
+        // Without SNI, as for an address, it is the first of the file.
+        ("127.0.0.1", &first),
+    ] {
+        assert_eq!(shown(name).await.unwrap(), leaf.der().as_ref(), "{name}");
+    }
+    // One label only, and nobody's name: the first is shown, and the client refuses it.
+    for name in ["a.b.wild.example", "wild.example", "other.example"] {
+        assert!(shown(name).await.unwrap_err().to_string().contains("certificate"), "{name}");
+    }
+    let mut client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn every_kind_of_key_is_served() {
+    let ca = Ca::new();
+    for algorithm in [Algorithm::Ecdsa, Algorithm::Ed25519, Algorithm::Rsa] {
+        let leaf = ca.leaf_with(&["site.example"], algorithm, 30);
+        let proxy = with(&[("site", &leaf)], "").start().await;
+        let mut client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+        assert_eq!(client.get("/").await.unwrap().text(), "hello", "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_http1_is_agreed_on() {
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let proxy = with(&[("site", &leaf)], "").start().await;
+    let connect =
+        |alpn: &'static [&'static [u8]]| Client::connect_tls(proxy.address(), "site.example", ca.client_config(alpn));
+    assert_eq!(connect(&[b"h2", b"http/1.1"]).await.unwrap().socket().alpn(), Some(&b"http/1.1"[..]));
+    let mut without = connect(&[]).await.unwrap();
+    assert_eq!(without.socket().alpn(), None);
+    assert_eq!(without.get("/").await.unwrap().text(), "hello");
+    let refused = connect(&[b"spdy/3"]).await.unwrap_err().to_string();
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+}
+
+#[tokio::test]
+async fn versions_are_12_and_13_or_13_alone() {
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let both = with(&[("site", &leaf)], "").start().await;
+    let alone = with(&[("site", &leaf)], "min_version = \"1.3\"\n").start().await;
+    let (old, new) = (version(&ca, &rustls::version::TLS12), version(&ca, &rustls::version::TLS13));
+    for config in [&old, &new] {
+        let mut client = Client::connect_tls(both.address(), "site.example", Arc::clone(config)).await.unwrap();
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    assert!(Client::connect_tls(alone.address(), "site.example", new).await.is_ok());
+    let refused = Client::connect_tls(alone.address(), "site.example", old).await.unwrap_err().to_string();
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let folder = Folder::new();
+    leaf.write(&folder, "site");
+    let toml = format!("[timeouts]\ntls_handshake = \"300ms\"\n{}", toml(&["site"], ""));
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let mut silent = Client::connect(proxy.address()).await.unwrap();
+    silent.expect_closed().await.unwrap();
+    let mut half = Client::connect(proxy.address()).await.unwrap();
+    half.send([0x16, 3, 1, 2, 0, 1, 0]).await.unwrap();
+    half.expect_closed().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_closed_and_harms_nobody() {
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let proxy = with(&[("site", &leaf)], "").start().await;
+    for bytes in [&b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n"[..], &[0xff; 4096], &[0x16, 3, 1, 0xff, 0xff], b"\0"]
+    {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.send(bytes).await.unwrap();
+        client.finish_sending().await.unwrap();
+        // A TLS alert may come first.
+        let _ = client.read_to_end().await;
+    }
+    let mut client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "hello");
+}
+
+/// Forwards bytes; what goes to the server is cut into single ones at first, each in a packet and a record of its own
+/// where `records` says so.
+async fn fragmenter(to: SocketAddr, records: bool) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = tokio::net::TcpStream::connect(to).await.unwrap();
+        server.set_nodelay(true).unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        let mut header = [0; 5];
+        from_client.read_exact(&mut header).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+        from_client.read_exact(&mut hello).await.unwrap();
+        let pieces: Vec<Vec<u8>> = match records {
+            true => hello
+                .chunks(7)
+                .map(|piece| [&[header[0], header[1], header[2], 0, piece.len() as u8], piece].concat())
+                .collect(),
+            false => [&header[..], &hello].concat().chunks(1).map(<[u8]>::to_vec).collect(),
+        };
+        for piece in pieces {
+            to_server.write_all(&piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_client_hello_in_many_pieces_is_put_together() {
+    let ca = Ca::new();
+    let (first, site) = (ca.leaf(&["first.example"]), ca.leaf(&["site.example"]));
+    let proxy = with(&[("first", &first), ("site", &site)], "").start().await;
+    for records in [false, true] {
+        let address = fragmenter(proxy.address(), records).await;
+        let mut client = Client::connect_tls(address, "site.example", ca.client_config(HTTP1)).await.unwrap();
+        assert_eq!(client.get("/").await.unwrap().text(), "hello", "{records}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_required_where_the_file_says_so() {
+    let (ca, clients) = (Ca::new(), Ca::new());
+    let folder = Folder::new();
+    folder.write("clients.pem", clients.pem());
+    ca.leaf(&["site.example"]).write(&folder, "site");
+    let more = "client_auth = { ca = \"clients.pem\", mode = \"require\" }\n";
+    let proxy = TestProxy::toml(toml(&["site"], more)).in_folder(folder).start().await;
+    let ask = async |config: Arc<ClientConfig>| {
+        let mut client = Client::connect_tls(proxy.address(), "site.example", config).await?;
+        client.get("/").await
+    };
+    let own = clients.leaf(&["me"]);
+    assert_eq!(ask(ca.client_config_with(HTTP1, &own)).await.unwrap().text(), "hello");
+    assert!(ask(ca.client_config(HTTP1)).await.is_err());
+    assert!(ask(ca.client_config_with(HTTP1, &ca.leaf(&["me"]))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_reload_takes_new_certificates_and_keeps_the_old_pair_when_they_are_broken() {
+    let ca = Ca::new();
+    let (old, new) = (ca.leaf(&["site.example"]), ca.leaf(&["site.example"]));
+    let proxy = with(&[("site", &old)], "").start().await;
+    let shown = async || {
+        let client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+        client.socket().peer_certificates()[0].clone()
+    };
+    let reload = async || {
+        let control = Arc::clone(proxy.control());
+        tokio::task::spawn_blocking(move || control.reload()).await.unwrap()
+    };
+    let mut kept = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+    ca.mismatched(&["site.example"]).write(&proxy.folder, "site");
+    let problems = reload().await.unwrap_err().to_string();
+    assert!(problems.contains("site.pem: does not match the key in "), "{problems}");
+    assert_eq!(shown().await, old.der().as_ref());
+    proxy.folder.write("site.pem", "half of a certifi");
+    assert!(reload().await.is_err());
+    assert_eq!(shown().await, old.der().as_ref());
+    new.write(&proxy.folder, "site");
+    reload().await.unwrap();
+    assert_eq!(shown().await, new.der().as_ref());
+    assert_eq!(kept.get("/").await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn certificates_are_in_the_status_and_the_metrics() {
+    let ca = Ca::new();
+    let proxy =
+        with(&[("site", &ca.leaf(&["site.example"])), ("old", &ca.expired(&["old.example"]))], "").start().await;
+    let status = admin::json(proxy.admin(), "/api/status").await;
+    let certificates = status["certificates"].as_array().unwrap();
+    let entries: Vec<_> = certificates
+        .iter()
+        .map(|entry| (entry["domain"].as_str().unwrap(), entry["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(entries, [("site.example", "OK"), ("old.example", "EXPIRED")]);
+    let metrics = admin::get(proxy.admin(), "/metrics").await.text();
+    assert!(metrics.contains("flagstone_certificate_expiry_timestamp_seconds{domain=\"site.example\"} "), "{metrics}");
+}
+
+/// What a client gets from a proxy before this upstream.
+async fn through(upstream: &FakeUpstream, tls: &str, ca: &Ca) -> (u16, Option<String>) {
+    let folder = Folder::new();
+    folder.write("ca.pem", ca.pem());
+    let toml = format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\ntls = {{ {tls} }}\n",
+        upstream.endpoint()
+    );
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    (response.status, response.header("flagstone-reason").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn an_upstream_is_verified_by_its_ca_and_name() {
+    let ca = Ca::new();
+    let upstream = |leaf: &Leaf| FakeUpstream::http1().route("*", "ok").tls(leaf.server_config(HTTP1)).start();
+    let app = upstream(&ca.leaf(&["app.internal"])).await;
+    let failed = (502, Some("connect_failed".to_owned()));
+    assert_eq!(
+        through(&app, "enabled = true, ca = \"ca.pem\", server_name = \"app.internal\"", &ca).await,
+        (200, None)
+    );
+    // Without a name it is the address that must be in the certificate.
+    assert_eq!(through(&app, "enabled = true, ca = \"ca.pem\"", &ca).await, failed);
+    assert_eq!(through(&app, "enabled = true, ca = \"ca.pem\", server_name = \"other\"", &ca).await, failed);
+    // Another CA, and the public ones.
+    assert_eq!(
+        through(&app, "enabled = true, ca = \"ca.pem\", server_name = \"app.internal\"", &Ca::new()).await,
+        failed
+    );
+    assert_eq!(through(&app, "enabled = true, server_name = \"app.internal\"", &ca).await, failed);
+    assert_eq!(through(&app, "enabled = true, insecure = true", &ca).await, (200, None));
+    let by_address = upstream(&ca.leaf(&["127.0.0.1"])).await;
+    assert_eq!(through(&by_address, "enabled = true, ca = \"ca.pem\"", &ca).await, (200, None));
+    let old = upstream(&ca.expired(&["127.0.0.1"])).await;
+    assert_eq!(through(&old, "enabled = true, ca = \"ca.pem\"", &ca).await, failed);
+}
+
+#[tokio::test]
+async fn an_upstream_without_tls_gets_nothing_readable() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let (status, reason) = through(&upstream, "enabled = true, insecure = true", &Ca::new()).await;
+    // Its handshake is waited for in vain, or broken off.
+    assert!(matches!(status, 502 | 504) && reason.as_deref() == Some("connect_failed"), "{status} {reason:?}");
+    assert!(upstream.raw().iter().all(|bytes| memchr::memmem::find(bytes, b"GET").is_none()));
+}
+
+#[tokio::test]
+async fn the_app_hears_that_its_client_came_over_tls() {
+    let ca = Ca::new();
+    let folder = Folder::new();
+    ca.leaf(&["site.example"]).write(&folder, "site");
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let toml = toml(&["site"], "").replace("respond = { body = \"hello\" }", "upstream = \"app\"");
+    let toml = format!("{toml}[upstream.app]\nendpoints = [\"{}\"]\n", upstream.endpoint());
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let mut client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "ok");
+    assert_eq!(upstream.requests()[0].head.header("x-forwarded-proto"), Some("https"));
+}
+
+#[tokio::test]
+async fn a_drain_ends_tls_connections_properly() {
+    let ca = Ca::new();
+    let proxy = with(&[("site", &ca.leaf(&["site.example"]))], "").start().await;
+    let mut client = Client::connect_tls(proxy.address(), "site.example", ca.client_config(HTTP1)).await.unwrap();
+    client.get("/").await.unwrap();
+    let address = proxy.address();
+    assert!(proxy.drain(Duration::from_secs(10)).await);
+    // rustls reports an end without close_notify as an error of its own.
+    client.expect_closed().await.unwrap();
+    let refused = async || Client::connect(address).await.is_err();
+    assert!(eventually_async(DEADLINE, refused).await);
+}
