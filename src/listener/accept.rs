@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,6 +18,10 @@ use crate::worker::{Accepted, AcceptedSocket, Workers};
 
 /// After an accept that failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Between two warnings about that.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
+/// How long the last answer of a handshake may be under way when a listener closes.
+const HALF_OPEN: Duration = Duration::from_millis(100);
 
 /// One listener's acceptor, to be run on a worker.
 pub(crate) struct Acceptor {
@@ -54,6 +58,16 @@ impl Acceptor {
             },
             () = self.accept_all(&readiness) => {}
         }
+        if let Err(error) = self.socket.shut_the_door() {
+            tracing::debug!(listener = &*self.listener, %error, "connections may be reset as the listener closes");
+        }
+        self.take_what_is_there(&readiness);
+        // Handshakes that had begun.
+        tokio::time::sleep(HALF_OPEN).await;
+        self.take_what_is_there(&readiness);
+    }
+
+    fn take_what_is_there(&self, readiness: &AsyncFd<RawSocket>) {
         while let Ok(socket) = readiness.get_ref().accept() {
             if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
                 self.hand_over(socket, permit);
@@ -64,6 +78,7 @@ impl Acceptor {
     /// # Cancel safety
     /// A connection is accepted and handed over without a pause in between.
     async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>) {
+        let mut warned: Option<Instant> = None;
         loop {
             // At the bound, connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
@@ -71,7 +86,10 @@ impl Acceptor {
                 Ok(socket) => self.hand_over(socket, permit),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(listener = &*self.listener, %error, "cannot accept connections at the moment");
+                    if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(listener = &*self.listener, %error, "cannot accept connections at the moment");
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }

@@ -7,12 +7,22 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::config::model::Address;
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// A classic BPF program over TCP headers (RFC 9293, section 3.1): whatever has SYN set is dropped.
+const DROP_SYN: [SockFilter; 4] = [
+    // The byte of the flags …
+    SockFilter::new(0x30, 0, 0, 13),
+    // … with SYN: the next; without: the one after.
+    SockFilter::new(0x45, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// A bound, listening, non-blocking socket.
 #[derive(Debug)]
@@ -81,6 +91,19 @@ impl AsFd for Bound {
 }
 
 impl Bound {
+    /// Begins no more handshakes, so that the queue of accepted connections comes to an end before the socket is closed:
+    /// closing would reset what is in it. Clients that knock are not answered, and refused once it is closed. To be
+    /// called only when nobody else goes on with the socket. A unix socket has no handshake.
+    ///
+    /// # Errors
+    /// The system takes no filter.
+    pub(crate) fn shut_the_door(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => SockRef::from(socket).attach_filter(&DROP_SYN),
+            Self::Unix(..) => Ok(()),
+        }
+    }
+
     /// The address as it is now: the port is the real one.
     ///
     /// # Errors
