@@ -1,1 +1,178 @@
-//!
+//! Sockets: addresses of every kind, connections spread over workers, bounds on connections and descriptors.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::load::Load;
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{DEADLINE, Flagstone, Process};
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const HELLO: &str = "[[route]]\nname = \"hello\"\nrespond = { body = \"hello\" }\n";
+const SHORT: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn few_long_lived_connections_are_spread_evenly() {
+    let proxy = TestProxy::toml(HELLO).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(Client::connect(proxy.address()).await.unwrap());
+    }
+    assert!(eventually(DEADLINE, || proxy.connections() == [4, 4]).await, "{:?}", proxy.connections());
+    for client in &mut clients {
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    // Whoever has fewer gets the next: two of one worker's leave, and the balance is found again.
+    clients.truncate(4);
+    assert!(eventually(DEADLINE, || proxy.connections().iter().sum::<usize>() == 4).await);
+    for _ in 0..4 {
+        clients.push(Client::connect(proxy.address()).await.unwrap());
+    }
+    assert!(eventually(DEADLINE, || proxy.connections() == [4, 4]).await, "{:?}", proxy.connections());
+}
+
+/// Whoever has connected before a listener goes is served; the queue is not thrown away with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_accepted_connection_is_lost_when_a_listener_goes() {
+    let two = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[listener]]\nname = \"more\"\naddress = \"127.0.0.1:0\"\n{HELLO}"
+    );
+    let proxy = TestProxy::toml(&two).start().await;
+    for _ in 0..3 {
+        let more = proxy.listener("more");
+        let load = Load::get(more, "/").tasks(8).on_fresh_connections().start();
+        assert!(load.reaches(100, DEADLINE).await);
+        proxy.rewrite(HELLO);
+        assert!(eventually(DEADLINE, || !proxy.has_listener("more")).await);
+        let refused = async || Client::connect(more).await.is_err();
+        assert!(eventually_async(DEADLINE, refused).await);
+        let report = load.stop().await;
+        let lost: Vec<_> = report.failures.iter().filter(|failure| !failure.what.contains("refused")).collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+        proxy.rewrite(&two);
+        assert!(eventually(DEADLINE, || proxy.has_listener("more")).await);
+    }
+}
+
+#[tokio::test]
+async fn ipv4_ipv6_and_unix_listeners_serve_side_by_side() {
+    let folder = Folder::new();
+    let socket = folder.join("web.sock");
+    let toml = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[listener]]\nname = \"six\"\naddress = \"[::1]:0\"\n\
+         [[listener]]\nname = \"unix\"\naddress = \"unix:{}\"\n{HELLO}",
+        socket.display()
+    );
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        left_out!("this machine has no IPv6");
+    }
+    let proxy = TestProxy::toml(toml).start().await;
+    for address in [proxy.address(), proxy.listener("six")] {
+        assert_eq!(client::get(address, "/").await.unwrap().text(), "hello");
+    }
+    let mut client = Client::connect_unix(&socket).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    assert!(proxy.drain(DEADLINE).await);
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn a_socket_file_that_nobody_listens_on_is_taken_over_and_other_files_are_not() {
+    let folder = Folder::new();
+    let socket = folder.join("web.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let toml = format!("[[listener]]\nname = \"web\"\naddress = \"unix:{}\"\n{HELLO}", socket.display());
+    let proxy = TestProxy::toml(&toml).start().await;
+    let mut client = Client::connect_unix(&socket).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    // One that is listened on is busy.
+    let file =
+        folder.write("flagstone.toml", format!("[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n{toml}"));
+    let ended = Flagstone::run(["run".as_ref(), "-c".as_ref(), file.as_os_str()]).await;
+    assert!(ended.stderr.contains("web.sock: address already in use"), "{}", ended.stderr);
+    drop(proxy);
+    folder.write("web.sock", "precious");
+    let ended = Flagstone::run(["run".as_ref(), "-c".as_ref(), file.as_os_str()]).await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("a file that is no socket is in the way"), "{}", ended.stderr);
+    assert_eq!(folder.read("web.sock"), "precious");
+}
+
+#[tokio::test]
+async fn connections_above_the_bound_wait_and_are_served_later() {
+    let toml = format!("[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 2\n{HELLO}");
+    let proxy = TestProxy::toml(toml).start().await;
+    let mut first = Client::connect(proxy.address()).await.unwrap();
+    let mut second = Client::connect(proxy.address()).await.unwrap();
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    let mut third = Client::connect(proxy.address()).await.unwrap();
+    third.request("GET", "/", "").await.unwrap();
+    third.expect_silence(SHORT).await.unwrap();
+    drop(first);
+    assert_eq!(third.read_response().await.unwrap().text(), "hello");
+    assert_eq!(second.get("/").await.unwrap().text(), "hello");
+}
+
+/// Processor time of a process so far, in clock ticks.
+fn ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let after = stat.rsplit_once(')').unwrap().1;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn out_of_descriptors_it_waits_without_spinning_and_recovers() {
+    let folder = Folder::new();
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\nworkers = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{HELLO}"
+    );
+    let file = folder.write("flagstone.toml", config);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" run -c \"$1\"", env!("CARGO_BIN_EXE_flagstone")]).arg(file);
+    let mut process = Process::start(command.current_dir(folder.path()));
+    let line = process.stderr_line("listening name=web").await;
+    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
+    let mut kept = Client::connect(address).await.unwrap();
+    assert_eq!(kept.get("/").await.unwrap().text(), "hello");
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(Client::connect(address).await.unwrap());
+    }
+    process.stderr_line("cannot accept connections at the moment").await;
+    // Who is in is served, who is not costs next to nothing.
+    let before = ticks(process.id());
+    let waited = std::time::Instant::now();
+    while waited.elapsed() < Duration::from_secs(2) {
+        assert_eq!(kept.get("/").await.unwrap().text(), "hello");
+        kept.expect_silence(Duration::from_millis(100)).await.unwrap();
+    }
+    let spent = ticks(process.id()) - before;
+    assert!(spent < 100, "{spent} ticks in {:?}: a busy loop", waited.elapsed());
+    drop(crowd);
+    let recovered = async || client::get(address, "/").await.is_ok_and(|answer| answer.text() == "hello");
+    assert!(eventually_async(DEADLINE, recovered).await);
+    let told = process.stderr().matches("cannot accept connections at the moment").count();
+    assert!(told < 20, "told {told} times");
+}
+
+#[tokio::test]
+async fn a_crowd_of_short_connections_leaves_nothing_behind() {
+    let upstream = FakeUpstream::http1().route("*", Reply::ok("ok")).start().await;
+    let toml = format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    let load = Load::get(proxy.address(), "/").tasks(8).on_fresh_connections().start();
+    assert!(load.reaches(500, DEADLINE).await);
+    load.stop().await.assert_clean();
+    assert!(eventually(DEADLINE, || proxy.connections() == [0, 0]).await, "{:?}", proxy.connections());
+}

@@ -63,6 +63,10 @@ impl TestProxy {
         }
     }
 
+    pub fn has_listener(&self, name: &str) -> bool {
+        self.app().listeners().iter().any(|(other, _)| other == name)
+    }
+
     /// # Panics
     /// When there is no admin side on TCP.
     pub fn admin(&self) -> SocketAddr {
@@ -70,6 +74,11 @@ impl TestProxy {
             Some(Address::Socket(address)) => address,
             other => panic!("no admin side on TCP: {other:?}"),
         }
+    }
+
+    /// Open downstream connections, by worker.
+    pub fn connections(&self) -> Vec<usize> {
+        self.app().connections()
     }
 
     pub fn control(&self) -> &Arc<Control> {
