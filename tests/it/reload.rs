@@ -241,7 +241,7 @@ async fn fifty_reloads_under_load_cost_no_request() {
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
     let toml = |round: usize| {
         // The upstream is rebuilt on every other round, the listener `other` comes and goes.
-        let other = if round % 3 == 0 { "[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\n" } else { "" };
+        let other = if round.is_multiple_of(3) { "[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\n" } else { "" };
         format!(
             "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{other}[[route]]\nname = \"all\"\nupstream = \"app\"\n\
              [upstream.app]\nendpoints = [\"{}\"]\nmax_idle = {}\n",
