@@ -276,7 +276,11 @@ impl Control {
         let located = |problems: Problems| loaded.locate_all(problems);
         let sockets = bind_all(&loaded.config, &listening.open);
         // As at the start: all that is wrong is told, and a refused file leaves no log behind.
-        let config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
+        let mut config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
+        if config.admin.listen != previous.config.admin.listen {
+            // It stays where it is until a restart, and so does its token: one address may need it, the other not.
+            config.admin = previous.config.admin.clone();
+        }
         let snapshot = Snapshot::build(config, Some(&previous), &self.shared);
         let (sockets, snapshot) = both(sockets, snapshot).map_err(located)?;
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };

@@ -53,9 +53,11 @@ impl Acceptor {
             Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
         };
         tokio::select! {
-            stop = stop.wait_for(|stop| *stop != Stop::No) => if let Ok(Stop::Leave) = stop.as_deref() {
-                return;
-            },
+            stop = stop.wait_for(|stop| *stop != Stop::No) => {
+                if let Ok(Stop::Leave) = stop.as_deref() {
+                    return;
+                }
+            }
             () = self.accept_all(&readiness) => {}
         }
         if let Err(error) = self.socket.shut_the_door() {

@@ -1,6 +1,10 @@
 //! What differs between two configurations, in the words of the file.
 
-use crate::config::model::Config;
+use std::time::Duration;
+
+use crate::config::model::{Config, Server};
+
+const ZERO: Duration = Duration::ZERO;
 
 /// One line per part that changed: `routes: +api ~web -old`.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
@@ -33,8 +37,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
         }
     };
     let needs_restart = " (takes effect with a restart)";
-    plain("server", old.server != new.server, needs_restart);
-    plain("admin", old.admin != new.admin, needs_restart);
+    let shutdown_aside = |server: &Server| Server { shutdown_delay: ZERO, shutdown_grace: ZERO, ..server.clone() };
+    let restarts = shutdown_aside(&old.server) != shutdown_aside(&new.server);
+    plain("server", old.server != new.server, if restarts { needs_restart } else { "" });
+    plain("admin", old.admin != new.admin, if old.admin.listen == new.admin.listen { "" } else { needs_restart });
     plain("log", old.log != new.log, if old.log.level != new.log.level { needs_restart } else { "" });
     plain("client_ip", old.client_ip != new.client_ip, "");
     plain("timeouts", old.timeouts != new.timeouts, "");

@@ -241,7 +241,8 @@ async fn fifty_reloads_under_load_cost_no_request() {
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
     let toml = |round: usize| {
         // The upstream is rebuilt on every other round, the listener `other` comes and goes.
-        let other = if round.is_multiple_of(3) { "[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\n" } else { "" };
+        let other =
+            if round.is_multiple_of(3) { "[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\n" } else { "" };
         format!(
             "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{other}[[route]]\nname = \"all\"\nupstream = \"app\"\n\
              [upstream.app]\nendpoints = [\"{}\"]\nmax_idle = {}\n",
@@ -281,4 +282,24 @@ async fn a_file_that_is_being_written_is_waited_for() {
     assert!(comes_to_say(&proxy, "two").await);
     assert_eq!(metric(&proxy, "flagstone_config_last_reload_success").await, 1.0);
     assert_eq!(metric(&proxy, "flagstone_config_generation").await, 2.0);
+}
+
+/// Valid and invalid in quick turn: whatever is read on the way, the last word counts.
+#[tokio::test]
+async fn a_file_in_turmoil_ends_as_its_last_word() {
+    let proxy = TestProxy::toml(says("one")).start().await;
+    let text = proxy.folder.read("flagstone.toml");
+    for round in 0..300_u32 {
+        match round % 3 {
+            0 => proxy.folder.write("flagstone.toml", "[[[ no TOML"),
+            1 => proxy.folder.replace("flagstone.toml", text.replace("one", &format!("round {round}"))),
+            _ => proxy.folder.write("flagstone.toml", text.replace("one", "almost")),
+        };
+        if round.is_multiple_of(10) {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+        }
+    }
+    proxy.folder.replace("flagstone.toml", text.replace("one", "last"));
+    assert!(comes_to_say(&proxy, "last").await);
+    assert_eq!(metric(&proxy, "flagstone_config_last_reload_success").await, 1.0);
 }

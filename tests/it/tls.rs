@@ -105,8 +105,12 @@ async fn only_http1_is_agreed_on() {
     let mut without = connect(&[]).await.unwrap();
     assert_eq!(without.socket().alpn(), None);
     assert_eq!(without.get("/").await.unwrap().text(), "hello");
-    let refused = connect(&[b"spdy/3"]).await.unwrap_err().to_string();
-    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    const H2: &[&[u8]] = &[b"h2"];
+    const SPDY: &[&[u8]] = &[b"spdy/3"];
+    for only in [H2, SPDY] {
+        let refused = connect(only).await.unwrap_err().to_string();
+        assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    }
 }
 
 #[tokio::test]
