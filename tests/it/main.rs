@@ -23,6 +23,7 @@ mod maintenance_flag;
 mod reload;
 mod routes;
 mod signals;
+mod refused_requests;
 mod support_itself;
 mod timeouts;
 mod tls;
