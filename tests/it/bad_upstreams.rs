@@ -97,9 +97,11 @@ async fn heads_that_two_parsers_read_differently_are_not_passed_on() {
             // Begun and seen to be broken.
             Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{head}"),
         }
+        // One, or two where the request was tried again.
+        let spoilt = upstream.connections();
         let mut client = Client::connect(proxy.address()).await.unwrap();
         assert_eq!(client.get("/fine").await.unwrap().text(), "fine", "{head}");
-        assert_eq!(upstream.connections(), 2, "{head}: the connection was used again");
+        assert_eq!(upstream.connections(), spoilt + 1, "{head}: the connection was used again");
     }
 }
 
