@@ -10,11 +10,6 @@ type Row<T> = (&'static str, fn(&T) -> bool, &'static str);
 const LISTENER: &[Row<Listener>] = &[
     ("proxy_protocol", |listener| listener.proxy_protocol, "PROXY headers are not read"),
     ("redirect_https", |listener| listener.redirect_https, "plain requests are not redirected"),
-    (
-        "tls.client_auth",
-        |listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()),
-        "clients are not asked for a certificate",
-    ),
     ("tls.hsts", |listener| listener.tls.as_ref().is_some_and(|tls| !tls.hsts.is_zero()), "the header is not sent"),
 ];
 

@@ -341,3 +341,27 @@ async fn a_drain_ends_tls_connections_properly() {
     let refused = async || Client::connect(address).await.is_err();
     assert!(eventually_async(DEADLINE, refused).await);
 }
+
+#[tokio::test]
+async fn client_certificates_are_required_optional_and_never_foreign() {
+    let (ca, foreign) = (Ca::new(), Ca::new());
+    let site = ca.leaf(&["site.example"]);
+    let (known, stranger) = (ca.leaf(&["client.example"]), foreign.leaf(&["client.example"]));
+    for (mode, without) in [("require", false), ("optional", true)] {
+        let folder = Folder::new();
+        site.write(&folder, "site");
+        folder.write("clients.pem", ca.pem());
+        let auth = format!("client_auth = {{ ca = \"clients.pem\", mode = \"{mode}\" }}\n");
+        let proxy = TestProxy::toml(toml(&["site"], &auth)).in_folder(folder).start().await;
+        // With TLS 1.3 the server's refusal arrives with the first read.
+        let is_served = async |config: Arc<ClientConfig>| {
+            let Ok(mut client) = Client::connect_tls(proxy.address(), "site.example", config).await else {
+                return false;
+            };
+            client.get("/").await.is_ok_and(|response| response.status == 200)
+        };
+        assert!(is_served(ca.client_config_with(HTTP1, &known)).await, "{mode}");
+        assert!(!is_served(ca.client_config_with(HTTP1, &stranger)).await, "{mode}");
+        assert_eq!(is_served(ca.client_config(HTTP1)).await, without, "{mode}");
+    }
+}
