@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Key;
@@ -14,8 +14,8 @@ use super::Key;
 const SHARDS: usize = 16;
 
 /// How many requests of each key are in flight.
+#[derive(Default)]
 pub struct Slots {
-    per_key_max: AtomicU32,
     in_flight: AtomicUsize,
     shards: [Mutex<Counts>; SHARDS],
 }
@@ -28,34 +28,20 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// `per_key_max` requests at a time for each key.
-    pub fn new(per_key_max: NonZeroU32) -> Self {
-        Self {
-            per_key_max: AtomicU32::new(per_key_max.get()),
-            in_flight: AtomicUsize::new(0),
-            shards: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
-
-    /// A place for one request of `key`, or `None` when all of that key's are taken.
+    /// A place for one request of `key`, or `None` when `per_key_max` of that key's are in flight.
     ///
-    /// The key comes from the limiter (or [`super::KeyHasher`]) that makes all keys for this.
-    pub fn acquire(self: &Arc<Self>, key: Key) -> Option<Slot> {
-        let per_key_max = self.per_key_max.load(Ordering::Relaxed);
+    /// The bound is the caller's, so that generations of the configuration with different bounds share what is in
+    /// flight. The key comes from the limiter (or [`super::KeyHasher`]) that makes all keys for this.
+    pub fn acquire(self: &Arc<Self>, key: Key, per_key_max: NonZeroU32) -> Option<Slot> {
         let mut counts = self.counts(key);
         let count = counts.entry(key).or_insert(0);
-        if *count >= per_key_max {
+        if *count >= per_key_max.get() {
             return None;
         }
         *count += 1;
         drop(counts);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Slot { slots: Arc::clone(self), key })
-    }
-
-    /// Another bound from now on. Those in flight stay, also when they are more than that.
-    pub fn bound(&self, per_key_max: NonZeroU32) {
-        self.per_key_max.store(per_key_max.get(), Ordering::Relaxed);
     }
 
     /// Requests of `key` in flight.
@@ -142,8 +128,8 @@ mod tests {
     use super::*;
     use crate::policy::limit::KeyHasher;
 
-    fn slots(per_key_max: u32) -> Arc<Slots> {
-        Arc::new(Slots::new(NonZeroU32::new(per_key_max).unwrap()))
+    fn bound(per_key_max: u32) -> NonZeroU32 {
+        NonZeroU32::new(per_key_max).unwrap()
     }
 
     fn key(keys: &KeyHasher, number: u32) -> Key {
@@ -152,33 +138,33 @@ mod tests {
 
     #[test]
     fn a_key_has_its_bound_and_others_have_theirs() {
-        let (slots, keys) = (slots(2), KeyHasher::new(64));
-        let held = [slots.acquire(key(&keys, 1)).unwrap(), slots.acquire(key(&keys, 1)).unwrap()];
-        assert!(slots.acquire(key(&keys, 1)).is_none());
-        assert!(slots.acquire(key(&keys, 2)).is_some());
+        let (slots, keys, bound) = (Arc::<Slots>::default(), KeyHasher::new(64), bound(2));
+        let held = [slots.acquire(key(&keys, 1), bound).unwrap(), slots.acquire(key(&keys, 1), bound).unwrap()];
+        assert!(slots.acquire(key(&keys, 1), bound).is_none());
+        assert!(slots.acquire(key(&keys, 2), bound).is_some());
         assert_eq!((slots.in_flight(), slots.in_flight_of(key(&keys, 1))), (2, 2));
         drop(held);
         assert_eq!((slots.in_flight(), slots.keys()), (0, 0));
-        assert!(slots.acquire(key(&keys, 1)).is_some());
+        assert!(slots.acquire(key(&keys, 1), bound).is_some());
     }
 
     #[test]
     fn a_lower_bound_keeps_those_in_flight() {
-        let (slots, keys) = (slots(3), KeyHasher::new(64));
+        let (slots, keys, bound) = (Arc::<Slots>::default(), KeyHasher::new(64), bound(3));
         let key = key(&keys, 1);
-        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(key).unwrap()).collect();
-        slots.bound(NonZeroU32::MIN);
+        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(key, bound).unwrap()).collect();
+        let bound = NonZeroU32::MIN;
         held.truncate(1);
-        assert!(slots.acquire(key).is_none());
+        assert!(slots.acquire(key, bound).is_none());
         held.clear();
-        assert!(slots.acquire(key).is_some());
+        assert!(slots.acquire(key, bound).is_some());
     }
 
     #[test]
     fn memory_comes_back_after_a_surge() {
-        let (slots, keys) = (slots(1), KeyHasher::new(64));
+        let (slots, keys, bound) = (Arc::<Slots>::default(), KeyHasher::new(64), bound(1));
         let capacity = |slots: &Slots| slots.shards.iter().map(|shard| lock(shard).capacity()).sum::<usize>();
-        let held: Vec<_> = (0..100_000).map(|number| slots.acquire(key(&keys, number)).unwrap()).collect();
+        let held: Vec<_> = (0..100_000).map(|number| slots.acquire(key(&keys, number), bound).unwrap()).collect();
         assert!(capacity(&slots) >= 100_000);
         drop(held);
         assert!(capacity(&slots) <= SHARDS * 512, "{}", capacity(&slots));
@@ -186,7 +172,7 @@ mod tests {
 
     #[test]
     fn threads_never_hold_more_than_the_bound() {
-        let (slots, keys) = (slots(5), KeyHasher::new(64));
+        let (slots, keys, bound) = (Arc::<Slots>::default(), KeyHasher::new(64), bound(5));
         let key = key(&keys, 1);
         let start = Barrier::new(8);
         thread::scope(|scope| {
@@ -194,7 +180,7 @@ mod tests {
                 scope.spawn(|| {
                     start.wait();
                     for _ in 0..2_000 {
-                        let slot = slots.acquire(key);
+                        let slot = slots.acquire(key, bound);
                         assert!(slots.in_flight_of(key) <= 5);
                         drop(slot);
                     }

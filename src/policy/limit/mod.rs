@@ -20,6 +20,8 @@ pub mod headers;
 mod key;
 mod rates;
 mod several;
+pub mod shared;
+mod source;
 mod table;
 
 use std::net::IpAddr;
@@ -31,6 +33,8 @@ use std::time::Duration;
 pub use concurrency::{Slot, Slots};
 pub use key::{Key, KeyBuilder, KeyHasher};
 pub use several::{Verdict, check_all};
+pub use shared::{Owes, Shape};
+pub use source::{Facts, Part, Source, Value};
 
 use gcra::Gcra;
 use rates::Rates;
@@ -128,10 +132,16 @@ impl Limiter {
 
     /// What [`Self::check`] would say, charging nothing: `remaining` is what there is before the request.
     pub fn peek(&self, key: Key, now: Nanos) -> Decision {
+        self.foresee(key, now, 0)
+    }
+
+    /// Whether [`Self::reserve`] would take a request, charging nothing. `allowed` also when it would have to wait.
+    pub fn foresee(&self, key: Key, now: Nanos, queue_max: u32) -> Decision {
         let (gcra, used) = self.owed(key, now);
-        match gcra.charge(used, gcra.tolerance) {
+        let ceiling = gcra.ceiling(queue_max);
+        match gcra.charge(used, ceiling) {
             Some(_) => gcra.allowed(used),
-            None => gcra.refused(used, gcra.tolerance),
+            None => gcra.refused(used, ceiling),
         }
     }
 
@@ -181,6 +191,37 @@ impl Limiter {
                 return;
             }
         }
+    }
+
+    /// Sets what `key` owes, as somebody else who keeps the count says; see [`shared`].
+    pub fn note(&self, key: Key, owes: Owes, now: Nanos) {
+        let hash = key.hash();
+        loop {
+            let rates = self.rates.load();
+            let used = owes.in_ticks_of(&rates.gcra);
+            let Some(slot) = self.table.find(hash) else {
+                let shard = self.table.lock(hash);
+                let rates = self.rates.load();
+                let word = rates.word(owes.in_ticks_of(&rates.gcra), now);
+                if used == 0 || shard.add(hash, word, |word| rates.used(word, now)) {
+                    return;
+                }
+                continue;
+            };
+            let word = slot.word.load(Ordering::Acquire);
+            if !slot.holds(hash) || !self.rates.stands(&rates) {
+                continue;
+            }
+            let noted = rates.word(used, now);
+            if slot.word.compare_exchange_weak(word, noted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// The rate in force, for a count that is kept elsewhere.
+    pub fn shape(&self) -> Shape {
+        Shape(self.rates.load().gcra)
     }
 
     /// Puts another rate and burst in force; every key keeps the number of requests it has used, up to the new burst.
