@@ -20,6 +20,7 @@ use crate::live::Live;
 use crate::reload::changes::changes;
 use crate::reload::config_file::ConfigWatcher;
 use crate::reload::flag_file::{self, FlagWatcher};
+use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
@@ -100,7 +101,8 @@ impl App {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
         let ttl_max = config.upstreams.values().map(|upstream| upstream.dns_refresh).min();
-        let shared = Shared::new(workers, Resolver::from_system(ttl_max.unwrap_or(Duration::from_secs(30))));
+        let runtime = Runtime::open(&config.server.state_dir);
+        let shared = Shared::new(workers, Resolver::from_system(ttl_max.unwrap_or(Duration::from_secs(30))), runtime);
         let (snapshot, sockets, admin_socket) =
             prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
         let flag_watcher = watch_flags(&config, &shared)?;
@@ -146,7 +148,7 @@ impl App {
     /// # Errors
     /// Everything that would keep [`App::start`] from serving.
     pub fn check(loaded: &Loaded) -> Result<(), Problems> {
-        let shared = Shared::new(1, Resolver::unused());
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
         let built = Snapshot::build(without_log(&loaded.config), None, &shared);
         built.map_err(|problems| loaded.locate_all(problems)).map(drop)
     }
@@ -286,11 +288,18 @@ impl Control {
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.keep_metrics_of(&loaded.config);
         self.live.store(snapshot);
+        // One may have been set or cleared while the new generation was built.
+        self.follow_overrides();
         listening.take_over(sockets);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
         Ok(reloaded)
+    }
+
+    /// Puts the rates in force that operators have set or cleared.
+    pub(crate) fn follow_overrides(&self) {
+        self.live.load_full().limits.values().for_each(|limit| limit.follow_override(&self.shared));
     }
 
     /// Opens log files anew, for rotation by rename.
@@ -474,18 +483,20 @@ fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> i
             let mut cutting = phases.cutting;
             tokio::select! {
                 _ = cutting.wait_for(|cutting| *cutting) => {}
-                () = tick(&control.shared) => {}
+                () = tick(&control) => {}
                 () = admin::serve(admin, Arc::clone(&control)) => {}
             }
         });
     })
 }
 
-async fn tick(shared: &Shared) {
+async fn tick(control: &Control) {
     let mut interval = tokio::time::interval(TICK);
     loop {
         interval.tick().await;
-        shared.tick();
+        control.shared.tick();
+        // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
+        control.follow_overrides();
     }
 }
 

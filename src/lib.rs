@@ -17,6 +17,7 @@
 //! snapshot       one immutable generation
 //! live           the pointer to the one that serves
 //! shared         what outlives generations
+//! runtime        what operators change while it runs: overrides, the block list
 //!  -- I/O rooms --
 //! worker         one thread and event loop per core
 //! listener       bind, accept, judge heads, serve
@@ -58,6 +59,7 @@ pub mod policy;
 pub mod proxy;
 pub mod reload;
 pub mod route;
+mod runtime;
 pub mod shared;
 pub mod snapshot;
 pub mod telemetry;

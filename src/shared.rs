@@ -12,6 +12,7 @@ use crate::config::model::Config;
 use crate::policy::limit::Nanos;
 use crate::policy::maintenance::{Active, Mode, Switch};
 use crate::reload::flag_file::Change;
+use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
@@ -29,15 +30,19 @@ pub struct Shared {
     pub(crate) events: Arc<EventLog>,
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
+    pub(crate) runtime: Runtime,
     /// The last place is for what no route matches.
     blocked: Sampler,
     limited: Sampler,
+    /// Over a limit that only watches.
+    shadowed: Sampler,
+    turned_away: Sampler,
     /// Names of the places in the samplers: routes keep theirs over reloads.
     places: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Shared {
-    pub(crate) fn new(workers: usize, resolver: Resolver) -> Arc<Self> {
+    pub(crate) fn new(workers: usize, resolver: Resolver, runtime: Runtime) -> Arc<Self> {
         let metrics = Metrics::new(workers);
         // There from the first scrape on: an alert on a series that does not exist never fires.
         metrics.maintenance(GLOBAL_SCOPE).set_active(false);
@@ -48,8 +53,11 @@ impl Shared {
             events: Arc::new(EventLog::new()),
             resolver,
             started: Instant::now(),
+            runtime,
             blocked: Sampler::new(SAMPLED_ROUTES + 1),
             limited: Sampler::new(SAMPLED_ROUTES + 1),
+            shadowed: Sampler::new(SAMPLED_ROUTES + 1),
+            turned_away: Sampler::new(SAMPLED_ROUTES + 1),
             places: Mutex::default(),
         })
     }
@@ -89,16 +97,21 @@ impl Shared {
         }
     }
 
-    /// A request was over a limit.
-    pub(crate) fn rate_limited(&self, place: usize, route: &str, limit: &str) {
-        if let Some(count) = self.limited.hit(place, self.second()) {
-            self.events.emit(Event::RateLimited { route: route.to_owned(), limit: limit.to_owned(), count });
+    /// A request was over a limit; `enforced` is false where the limit only watches.
+    pub(crate) fn rate_limited(&self, place: usize, route: &str, limit: &str, enforced: bool) {
+        let sampler = if enforced { &self.limited } else { &self.shadowed };
+        if let Some(count) = sampler.hit(place, self.second()) {
+            self.events.emit(Event::RateLimited { route: route.to_owned(), limit: limit.to_owned(), enforced, count });
         }
     }
 
-    /// A client was turned away by a route's lists.
-    pub(crate) fn denied(&self, client: IpAddr, route: &str, reason: &str) {
-        self.events.emit(Event::Blocked { client, route: route.to_owned(), reason: reason.to_owned() });
+    /// A client was turned away by a route's lists or the block list. `place` and `route` are the route's, when there
+    /// is one. The line names the client that it is written for; those counted since the line before may be others.
+    pub(crate) fn turned_away(&self, client: IpAddr, place: Option<usize>, route: Option<&str>, reason: &str) {
+        if let Some(count) = self.turned_away.hit(place.unwrap_or(SAMPLED_ROUTES), self.second()) {
+            let route = route.unwrap_or(NO_ROUTE).to_owned();
+            self.events.emit(Event::Blocked { client: Some(client), route, reason: reason.to_owned(), count });
+        }
     }
 
     /// Makes events and metrics of what the flag files' watcher saw.
@@ -122,6 +135,8 @@ impl Shared {
     pub(crate) fn tick(&self) {
         let now = Timestamp::now();
         self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
+        self.runtime.overrides.expire(now);
+        self.runtime.blocked.expire(now);
         let second = self.second();
         let name = |place: usize| {
             let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,8 +146,14 @@ impl Shared {
         self.blocked.flush(second, |place, count| {
             self.events.emit(Event::OperationBlocked { route: name(place), count });
         });
-        self.limited.flush(second, |place, count| {
-            self.events.emit(Event::RateLimited { route: name(place), limit: String::new(), count });
+        for (sampler, enforced) in [(&self.limited, true), (&self.shadowed, false)] {
+            sampler.flush(second, |place, count| {
+                self.events.emit(Event::RateLimited { route: name(place), limit: String::new(), enforced, count });
+            });
+        }
+        self.turned_away.flush(second, |place, count| {
+            let (route, reason) = (name(place), String::new());
+            self.events.emit(Event::Blocked { client: None, route, reason, count });
         });
     }
 

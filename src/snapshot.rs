@@ -16,17 +16,20 @@ use ipnet::IpNet;
 use crate::config::model::{self, Config};
 use crate::config::{Problem, Problems};
 use crate::listener::head::HeadBounds;
-use crate::policy::access::{Access, NetSet};
+use crate::policy::access::Access;
 use crate::policy::client_ip::{Source, TrustedProxies};
-use crate::policy::limit::{self, Limiter};
 use crate::proxy::files::Folder;
 use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
 use crate::shared::Shared;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{LimitMetrics, ListenerMetrics, NO_ROUTE, RouteMetrics};
+use crate::telemetry::metrics::{ListenerMetrics, NO_ROUTE, RouteMetrics};
 use crate::tls::Terminator;
 use crate::upstream::group::{Group, Surroundings};
+
+mod limit;
+
+pub(crate) use limit::{Limit, Limits};
 
 /// One generation.
 pub struct Snapshot {
@@ -62,9 +65,7 @@ pub(crate) struct Route {
     pub(crate) action: Action,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) preserve_host: bool,
-    pub(crate) limits: Vec<Arc<Limit>>,
-    /// The prepared `RateLimit-Policy` of all its limits.
-    pub(crate) limit_policy: Option<HeaderValue>,
+    pub(crate) limits: Limits,
     pub(crate) is_feature_off: bool,
     pub(crate) maintenance_exempt: bool,
     /// Where its events are sampled.
@@ -95,16 +96,6 @@ pub(crate) struct FixedAnswer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: HeaderValue,
     pub(crate) body: bytes::Bytes,
-}
-
-/// A `[limit.NAME]` with its keys.
-pub(crate) struct Limit {
-    pub(crate) name: String,
-    pub(crate) settings: model::Limit,
-    pub(crate) limiter: Arc<Limiter>,
-    pub(crate) policy: limit::headers::Policy,
-    pub(crate) exempt: NetSet,
-    pub(crate) metrics: Arc<LimitMetrics>,
 }
 
 /// What the configuration says about maintenance.
@@ -221,17 +212,7 @@ impl Builder<'_> {
             let kept = self.previous.and_then(|previous| previous.limits.get(name));
             let limit = match kept {
                 Some(kept) if kept.settings == *settings => Arc::clone(kept),
-                kept => {
-                    let limiter = limiter(settings, kept.map(|kept| &*kept.limiter), self.shared);
-                    Arc::new(Limit {
-                        name: name.clone(),
-                        settings: settings.clone(),
-                        policy: limit::headers::Policy::new(name, &limiter.settings()),
-                        limiter,
-                        exempt: settings.exempt.iter().copied().collect(),
-                        metrics: self.shared.metrics.limit(name),
-                    })
-                }
+                kept => Arc::new(Limit::build(name, settings, kept.map(|kept| &**kept), self.shared)),
             };
             (name.clone(), limit)
         };
@@ -315,8 +296,7 @@ impl Builder<'_> {
                 action,
                 strip_prefix: route.strip_prefix.clone(),
                 preserve_host: route.preserve_host,
-                limit_policy: limit::headers::policies(limits.iter().map(|limit| &limit.policy)),
-                limits,
+                limits: Limits::new(limits),
                 is_feature_off: route.feature.as_ref().is_some_and(|key| self.config.features.get(key) == Some(&false)),
                 maintenance_exempt: route.maintenance_exempt,
                 sample_place: self.shared.place(&route.name),
@@ -350,21 +330,6 @@ impl Builder<'_> {
             })),
         }
     }
-}
-
-/// A limiter with these settings; keys of `kept` keep what they have used.
-fn limiter(settings: &model::Limit, kept: Option<&Limiter>, shared: &Shared) -> Arc<Limiter> {
-    let settings = limit::Settings {
-        rate_count: settings.rate.count,
-        period: settings.rate.period,
-        burst: settings.burst,
-        keys_max: settings.keys_max,
-        ipv6_prefix: settings.ipv6_prefix,
-    };
-    Arc::new(match kept {
-        Some(kept) => kept.rebuild(settings, shared.nanos()),
-        None => Limiter::new(settings),
-    })
 }
 
 /// A hash for consistent hashing: the same for one process's life, and not to be guessed from outside.

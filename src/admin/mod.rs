@@ -2,7 +2,9 @@
 //!
 //! Not reachable through a listener: it has its own socket and its own thread.
 
+mod block_list;
 mod guard;
+mod limits;
 mod routes;
 mod server;
 mod view;

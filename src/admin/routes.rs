@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::{guard, view};
+use super::{block_list, guard, limits, view};
 use crate::app::Control;
 
 /// What every call can reach.
@@ -29,6 +29,8 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/api/status/circuit-breakers", get(circuit_breakers))
         .route("/api/maintenance/status", get(maintenance_status))
         .route("/api/admin/reload", post(reload))
+        .merge(limits::router())
+        .merge(block_list::router())
         .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
         .method_not_allowed_fallback(|| async {
             view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")

@@ -48,7 +48,7 @@ pub(super) fn status(control: &Control) -> Value {
         "maintenance": maintenance(control),
         "services": services(&live),
         "circuitBreakers": circuit_breakers(&live),
-        "limits": limits(&live),
+        "limits": super::limits::all(control),
         "featureFlags": features(&live),
         "certificates": certificates(&live),
         "config": {
@@ -127,26 +127,6 @@ pub(super) fn circuit_breakers(live: &Snapshot) -> Value {
         breakers.insert(name.clone(), entry);
     }
     breakers.into()
-}
-
-fn limits(live: &Snapshot) -> Value {
-    let mut limits = Map::new();
-    for (name, limit) in &live.limits {
-        let settings = &limit.settings;
-        limits.insert(
-            name.clone(),
-            json!({
-                "rate": settings.rate.to_string(),
-                "burst": settings.burst,
-                "override": null,
-                "keys": limit.limiter.len(),
-                "allowed": limit.metrics.allowed_count(),
-                "limited": limit.metrics.limited_count(true),
-                "queued": 0,
-            }),
-        );
-    }
-    limits.into()
 }
 
 fn features(live: &Snapshot) -> Value {

@@ -2,10 +2,14 @@
 //!
 //! Results go to stdout, problems to stderr; exit codes are 0 (done), 1 (it said no) and 2 (wrong use).
 
+mod block;
 mod check;
+mod client;
 mod demo;
+mod limit;
 pub mod maintenance;
 mod run;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +36,14 @@ enum Command {
     Check(check::Arguments),
     /// Switch maintenance on or off, or look at it; works with the process down too
     Maintenance(MaintenanceArguments),
+    /// Look at limits, or override one for a while
+    Limit(limit::Arguments),
+    /// Turn an address or a network away, at once and on every route
+    Block(block::Block),
+    /// Let a blocked network in again
+    Unblock(block::Unblock),
+    /// Show who is blocked
+    Blocked(block::Blocked),
     /// Print the JSON Schema of the configuration
     Schema,
 }
@@ -71,6 +83,10 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Maintenance(arguments) => run_maintenance(arguments),
+        Command::Limit(arguments) => limit::run(&arguments),
+        Command::Block(arguments) => block::block(&arguments),
+        Command::Unblock(arguments) => block::unblock(&arguments),
+        Command::Blocked(arguments) => block::blocked(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
             println!("{schema}");

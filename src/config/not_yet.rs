@@ -1,7 +1,7 @@
 //! Keys that are read and proven but do nothing so far. A row goes when its behaviour comes.
 
 use super::document::Path;
-use super::model::{Config, Limit, LimitKey, LimitStore, Listener, Upstream};
+use super::model::{Config, Limit, LimitStore, Listener, Upstream};
 use super::problem::Problem;
 
 /// Key below its table, whether it is away from its default, and what happens instead.
@@ -23,12 +23,7 @@ const UPSTREAM: &[Row<Upstream>] = &[
     ("breaker.fallback", |upstream| upstream.breaker.fallback.is_some(), "an open breaker answers 503"),
 ];
 
-const LIMIT: &[Row<Limit>] = &[
-    ("key", |limit| limit.key != [LimitKey::ClientIp], "only client_ip is counted by"),
-    ("queue", |limit| limit.queue > 0, "requests do not wait, they get 429"),
-    ("concurrency", |limit| limit.concurrency.is_some(), "requests in flight are not bounded"),
-    ("store", |limit| limit.store == LimitStore::Redis, "counts stay in this process"),
-];
+const LIMIT: &[Row<Limit>] = &[("store", |limit| limit.store == LimitStore::Redis, "counts stay in this process")];
 
 const WHOLE: &[Row<Config>] = &[
     ("redis", |config| config.redis.url.is_some(), "the shared store is not used"),

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::header::{AUTHORIZATION, HOST, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
+use smallvec::SmallVec;
 
 use super::body::{Body, BodyError};
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use crate::listener::connection::Connection;
 use crate::message::forwarded;
+use crate::policy::limit::Slot;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::InFlight;
@@ -55,6 +57,8 @@ pub(crate) struct Context {
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) upstream_duration: Option<Duration>,
     pub(super) reason: Option<&'static str>,
+    /// Its places among the requests in flight, until the answer's last byte.
+    pub(super) slots: SmallVec<[Slot; 1]>,
     /// `RateLimit` of a limited route.
     pub(super) rate_limit: Option<HeaderValue>,
     /// Set between a 101 and its way to the client.
@@ -92,6 +96,7 @@ impl Context {
             endpoint: None,
             upstream_duration: None,
             reason: None,
+            slots: SmallVec::new(),
             rate_limit: None,
             tunnel: None,
             status: None,

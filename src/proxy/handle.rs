@@ -57,15 +57,12 @@ async fn serve(
         Found::NotFound => Err(Refusal::NoRoute),
     };
     check_maintenance(found.as_deref().ok(), request.method(), context, snapshot)?;
-    let route = found?;
-    if route.is_feature_off {
+    if found.as_ref().is_ok_and(|route| route.is_feature_off) {
         return Err(Refusal::FeatureOff { retry_after: snapshot.maintenance.retry_after });
     }
-    if let Err(denied) = route.access.check(context.client_ip) {
-        snapshot.shared.denied(context.client_ip, &route.name, &denied.to_string());
-        return Err(Refusal::Denied);
-    }
-    limits::admit(&route, context)?;
+    check_lists(found.as_deref().ok(), context, snapshot)?;
+    let route = found?;
+    limits::admit(&route, request.headers(), context).await?;
     match &route.action {
         Action::Upstream(target) => forward::send(request, target, &route, context).await,
         Action::Files(folder) => {
@@ -101,6 +98,21 @@ fn without_body<B>(request: &Request<B>) -> Request<()> {
 fn enter(route: &Arc<Route>, context: &mut Context) -> Arc<Route> {
     context.enter(Arc::clone(route));
     Arc::clone(route)
+}
+
+/// The block list first, which also covers what no route matches, then the route's own lists.
+fn check_lists(route: Option<&Route>, context: &Context, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let (shared, ip) = (&snapshot.shared, context.client_ip);
+    let (place, name) = (route.map(|route| route.sample_place), route.map(|route| &*route.name));
+    if shared.runtime.blocked.contains(ip) {
+        shared.turned_away(ip, place, name, "the address is on the block list");
+        return Err(Refusal::Blocked);
+    }
+    if let Some(Err(denied)) = route.map(|route| route.access.check(ip)) {
+        shared.turned_away(ip, place, name, &denied.to_string());
+        return Err(Refusal::Denied);
+    }
+    Ok(())
 }
 
 fn check_maintenance(

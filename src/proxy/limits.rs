@@ -1,47 +1,191 @@
 //! Asking a route's limits, and telling the client what they said.
+//!
+//! Most limits need no more than one look at a table; those that queue, bound what is in flight, watch only, or count in
+//! a shared store take the longer way below: charge every limit or none, wait for the turn, take the places.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderMap;
 use smallvec::SmallVec;
 
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::policy::limit::{Decision, check_all, headers};
+use crate::policy::limit::{Decision, Facts, Key, Nanos, Reservation, Slot, check_all, headers};
+use crate::shared::Shared;
 use crate::snapshot::{Limit, Route};
 
-/// The limits that a request is charged with.
-type Asked<'a> = SmallVec<[&'a Arc<Limit>; 4]>;
+/// A limit and the request's key there.
+#[derive(Clone)]
+struct Asked<'a> {
+    limit: &'a Arc<Limit>,
+    key: Key,
+}
 
-/// Charges every limit of the route, or none when one refuses.
+type AskedLimits<'a> = SmallVec<[Asked<'a>; 4]>;
+type Decisions = SmallVec<[Decision; 4]>;
+
+/// Charges every limit of the route, or none when one refuses; waits where requests queue.
 ///
 /// # Errors
 /// The client is over a limit that is not in shadow.
-pub(super) fn admit(route: &Route, context: &mut Context) -> Result<(), Refusal> {
-    if route.limits.is_empty() {
+///
+/// # Cancel safety
+/// Dropped while it waits, it gives back what it has charged.
+pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Context) -> Result<(), Refusal> {
+    if route.limits.each.is_empty() {
         return Ok(());
     }
-    let now = context.snapshot.shared.nanos();
+    let asked = asked(route, headers, context);
+    match route.limits.are_plain {
+        true => at_once(&asked, route, context),
+        // In a box of its own, so as not to make the future of every request larger.
+        false => Box::pin(in_turn(&asked, route, context)).await,
+    }
+}
+
+fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
     let ip = context.client_ip;
-    let applies = |limit: &&Arc<Limit>| !limit.exempt.contains(ip);
-    let (shadow, enforced): (Asked<'_>, Asked<'_>) =
-        route.limits.iter().filter(applies).partition(|limit| limit.settings.shadow);
-    for limit in shadow {
-        // Decided and counted on its own: it must not keep the others from being charged.
-        match limit.limiter.check(limit.limiter.key_ip(ip), now).allowed {
-            true => limit.metrics.allowed(),
-            false => limit.metrics.limited(false),
+    let facts = Facts { client_ip: ip, route: &route.name, path: &context.path, headers };
+    let limits = route.limits.each.iter().filter(|limit| !limit.exempt.contains(ip));
+    limits.map(|limit| Asked { limit, key: limit.source.key(&limit.limiter, &facts) }).collect()
+}
+
+/// The short way: nothing waits, nothing but rates is asked.
+fn at_once(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
+    let now = context.snapshot.shared.nanos();
+    let verdict = check_all(asked.iter().map(|asked| (&*asked.limit.limiter, asked.key)), now);
+    tell(asked, &verdict.decisions, context);
+    if verdict.allowed {
+        asked.iter().for_each(|asked| asked.limit.metrics.allowed());
+        return Ok(());
+    }
+    Err(refuse(asked, &verdict.decisions, route, context))
+}
+
+/// The long way.
+async fn in_turn(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
+    let shared = Arc::clone(&context.snapshot.shared);
+    let (watched, enforced): (AskedLimits<'_>, AskedLimits<'_>) =
+        asked.iter().cloned().partition(|asked| asked.limit.settings.shadow);
+    for asked in &watched {
+        watch(asked, route, &shared, &mut context.slots);
+    }
+    let mut charges = Charges { shared: &shared, charged: SmallVec::new() };
+    let now = shared.nanos();
+    for asked in &enforced {
+        let reservation = asked.limit.limiter.reserve(asked.key, now, asked.limit.settings.queue);
+        if let Reservation::Refused(_) = reservation {
+            drop(charges);
+            let decisions: Decisions = enforced.iter().map(|asked| foresee(asked, now)).collect();
+            tell(&enforced, &decisions, context);
+            return Err(refuse(&enforced, &decisions, route, context));
+        }
+        charges.charged.push((asked, reservation));
+    }
+    charges.wait().await;
+    // Only now: whoever waits for a turn is not in flight yet.
+    let slots = match charges.slots() {
+        Ok(slots) => slots,
+        Err(limit) => {
+            drop(charges);
+            limit.metrics.limited(true);
+            shared.rate_limited(route.sample_place, &route.name, &limit.name, true);
+            return Err(Refusal::Concurrency { status: limit.settings.status });
+        }
+    };
+    context.slots.extend(slots);
+    let decisions = charges.keep();
+    tell(&enforced, &decisions, context);
+    enforced.iter().for_each(|asked| asked.limit.metrics.allowed());
+    Ok(())
+}
+
+/// Decides and counts without consequence, and on its own: it must not keep the others from being charged.
+fn watch(asked: &Asked<'_>, route: &Route, shared: &Shared, slots: &mut SmallVec<[Slot; 1]>) {
+    let Asked { limit, key } = asked;
+    let settings = &limit.settings;
+    let reservation = limit.limiter.reserve(*key, shared.nanos(), settings.queue);
+    let slot = settings.concurrency.map(|bound| limit.slots.acquire(*key, bound));
+    if matches!(reservation, Reservation::Refused(_)) || matches!(slot, Some(None)) {
+        limit.metrics.limited(false);
+        shared.rate_limited(route.sample_place, &route.name, &limit.name, false);
+    } else {
+        limit.metrics.allowed();
+    }
+    slots.extend(slot.flatten());
+}
+
+/// What a request has been charged with so far; dropped, it is given back.
+struct Charges<'a> {
+    shared: &'a Shared,
+    charged: SmallVec<[(&'a Asked<'a>, Reservation); 4]>,
+}
+
+impl<'a> Charges<'a> {
+    /// Waits until the request's turn has come everywhere.
+    async fn wait(&self) {
+        let mut longest = Duration::ZERO;
+        for (asked, reservation) in &self.charged {
+            if let Reservation::Wait(turn) = reservation {
+                asked.limit.metrics.queued();
+                longest = longest.max(*turn);
+            }
+        }
+        if !longest.is_zero() {
+            tokio::time::sleep(longest).await;
         }
     }
-    let verdict = check_all(enforced.iter().map(|limit| (&*limit.limiter, limit.limiter.key_ip(ip))), now);
-    let decisions = || enforced.iter().zip(&verdict.decisions);
-    context.rate_limit = headers::rate_limit(decisions().map(|(limit, decision)| (&limit.policy, decision)));
-    if verdict.allowed {
-        enforced.iter().for_each(|limit| limit.metrics.allowed());
-        return Ok(());
+
+    /// A place everywhere, or the limit that has none.
+    fn slots(&self) -> Result<SmallVec<[Slot; 1]>, &'a Limit> {
+        let mut slots = SmallVec::new();
+        for (asked, _) in &self.charged {
+            let Some(bound) = asked.limit.settings.concurrency else { continue };
+            slots.push(asked.limit.slots.acquire(asked.key, bound).ok_or(&**asked.limit)?);
+        }
+        Ok(slots)
     }
-    let longest = decisions().filter(|(_, decision)| !decision.allowed).max_by_key(|(_, decision)| decision.wait);
-    let (limit, decision): (_, &Decision) = longest.expect("a verdict that refuses has a decision that does");
-    limit.metrics.limited(true);
-    context.snapshot.shared.rate_limited(route.sample_place, &route.name, &limit.name);
-    Err(Refusal::RateLimited { status: limit.settings.status, retry_after: decision.wait })
+
+    /// The request passes: what was charged stays so. Where each limit stands, in order.
+    fn keep(mut self) -> Decisions {
+        let now = self.shared.nanos();
+        let charged = std::mem::take(&mut self.charged);
+        let stands = |(asked, reservation)| match reservation {
+            Reservation::Now(decision) => decision,
+            _ => Decision { allowed: true, ..foresee(asked, now) },
+        };
+        charged.into_iter().map(stands).collect()
+    }
+}
+
+impl Drop for Charges<'_> {
+    fn drop(&mut self) {
+        let now = self.shared.nanos();
+        for (asked, reservation) in self.charged.drain(..) {
+            asked.limit.limiter.cancel(asked.key, reservation, now);
+        }
+    }
+}
+
+/// What the limit would say to one more request.
+fn foresee(asked: &Asked<'_>, now: Nanos) -> Decision {
+    asked.limit.limiter.foresee(asked.key, now, asked.limit.settings.queue)
+}
+
+fn tell(asked: &[Asked<'_>], decisions: &[Decision], context: &mut Context) {
+    let stands = asked.iter().zip(decisions).map(|(asked, decision)| (&asked.limit.policy, decision));
+    context.rate_limit = headers::rate_limit(stands);
+}
+
+/// Counts the refusal for the limit that keeps the client away the longest.
+#[cold]
+fn refuse(asked: &[Asked<'_>], decisions: &[Decision], route: &Route, context: &Context) -> Refusal {
+    let refusals = asked.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
+    // A place that became free between the refusal and the second look leaves none: then it is the last one asked.
+    let longest = refusals.max_by_key(|(_, decision)| decision.wait).or(asked.iter().zip(decisions).last());
+    let (asked, decision) = longest.expect("whoever was refused was asked");
+    asked.limit.metrics.limited(true);
+    context.snapshot.shared.rate_limited(route.sample_place, &route.name, &asked.limit.name, true);
+    Refusal::RateLimited { status: asked.limit.settings.status, retry_after: decision.wait }
 }

@@ -20,12 +20,18 @@ pub(crate) enum Refusal {
         status: StatusCode,
         retry_after: Duration,
     },
+    /// Too many of the client's requests are in flight.
+    Concurrency {
+        status: StatusCode,
+    },
     /// The upstream's breaker is open.
     CircuitOpen {
         retry_after: Duration,
     },
     /// `allow` or `deny` of the route.
     Denied,
+    /// The runtime block list.
+    Blocked,
     NoRoute,
     /// A route matches but for the method; the value of `Allow`.
     MethodNotAllowed(HeaderValue),
@@ -76,12 +82,16 @@ impl Refusal {
             Self::RateLimited { status, .. } => {
                 (*status, "rate_limited", "Too many requests came from you in a short time.")
             }
+            Self::Concurrency { status } => {
+                (*status, "concurrency", "Too many of your requests are being answered at the same time.")
+            }
             Self::CircuitOpen { .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "circuit_open",
                 "The app behind this address is failing and is given time to recover.",
             ),
             Self::Denied => (StatusCode::FORBIDDEN, "denied", "Your address may not use this part of the site."),
+            Self::Blocked => (StatusCode::FORBIDDEN, "blocked", "Your address has been blocked."),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route", "There is nothing at this address."),
             Self::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "no_route", "This address does not take this method.")
@@ -148,6 +158,8 @@ impl Refusal {
             Self::FeatureOff { retry_after }
             | Self::RateLimited { retry_after, .. }
             | Self::CircuitOpen { retry_after } => Some(whole_secs_up(*retry_after).max(1)),
+            // When a place will be free nobody knows.
+            Self::Concurrency { .. } => Some(1),
             _ => None,
         }
     }

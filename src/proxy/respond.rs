@@ -123,8 +123,8 @@ fn maintenance(
 /// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only).
 fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
     let code = match refusal {
-        Refusal::RateLimited { .. } => "8",
-        Refusal::Denied => "7",
+        Refusal::RateLimited { .. } | Refusal::Concurrency { .. } => "8",
+        Refusal::Denied | Refusal::Blocked => "7",
         Refusal::NoRoute | Refusal::MethodNotAllowed(_) => "12",
         Refusal::UpstreamTimeout | Refusal::ConnectTimeout => "4",
         Refusal::BadRequest(_) | Refusal::UriTooLong | Refusal::HeadersTooLarge => "3",
@@ -160,8 +160,10 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Response<Body> {
     let Some(route) = &context.route else { return response };
     let headers = response.headers_mut();
-    if let (Some(policy), Some(state)) = (&route.limit_policy, &context.rate_limit) {
-        headers.insert(RATELIMIT_POLICY, policy.clone());
+    if let Some(state) = &context.rate_limit {
+        if let Some(policy) = route.limits.policy() {
+            headers.insert(RATELIMIT_POLICY, policy);
+        }
         headers.insert(RATELIMIT, state.clone());
     }
     route.response_headers.apply(headers);

@@ -78,17 +78,19 @@ pub enum Event {
         /// Negative when it has expired.
         days_left: i64,
     },
-    /// `count` requests were over a limit. Sampled.
+    /// `count` requests were over a limit; `enforced` is false where the limit only watches. Sampled.
     RateLimited {
         route: String,
         limit: String,
+        enforced: bool,
         count: u64,
     },
-    /// A client on a deny or block list was turned away.
+    /// `count` requests were turned away by a deny or block list, the last of them `client`'s. Sampled.
     Blocked {
-        client: IpAddr,
+        client: Option<IpAddr>,
         route: String,
         reason: String,
+        count: u64,
     },
     /// A call of the admin side without a valid token.
     Unauthorized {
@@ -231,11 +233,21 @@ impl Event {
             Self::CertificateExpiring { domain, until, days_left } => {
                 fields.text("domain", domain).text("until", until).number("days_left", *days_left)
             }
-            Self::RateLimited { route, limit, count } => {
-                fields.text("route", route).text("limit", limit).number("count", *count as i64)
+            Self::RateLimited { route, limit, enforced, count } => {
+                let enforced = if *enforced { "" } else { "false" };
+                fields
+                    .text("route", route)
+                    .text("limit", limit)
+                    .text("enforced", enforced)
+                    .number("count", *count as i64)
             }
-            Self::Blocked { client, route, reason } => {
-                fields.text("client", &client.to_string()).text("route", route).text("reason", reason)
+            Self::Blocked { client, route, reason, count } => {
+                let client = client.map(|client| client.to_string()).unwrap_or_default();
+                fields
+                    .text("client", &client)
+                    .text("route", route)
+                    .text("reason", reason)
+                    .number("count", *count as i64)
             }
             Self::Unauthorized { client, path } => {
                 let client = client.map_or_else(|| "unix:".to_owned(), |ip| ip.to_string());

@@ -182,6 +182,7 @@ impl Drop for OpenConnection {
 pub struct LimitMetrics {
     allowed: AtomicU64,
     limited: AtomicU64,
+    queued: AtomicU64,
     /// Over the limit, let through because of `shadow`.
     shadowed: AtomicU64,
 }
@@ -195,6 +196,16 @@ impl LimitMetrics {
     pub fn limited(&self, enforced: bool) {
         let counter = if enforced { &self.limited } else { &self.shadowed };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that waits for its turn.
+    pub fn queued(&self) {
+        self.queued.fetch_add(1, Relaxed);
+    }
+
+    /// Requests that have waited or are waiting for their turn.
+    pub fn queued_count(&self) -> u64 {
+        self.queued.load(Relaxed)
     }
 
     /// Requests within the limit so far.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `upstream`, `reply` | an upstream that can misbehave in every way, and what it answers |
 //! | `client`, `websocket` | clients that speak bytes |
+//! | `admin` | calls of the admin side |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
@@ -14,6 +15,7 @@
 #![allow(dead_code, unused_macros, reason = "a toolbox: not every tool is in use at every time")]
 #![allow(unreachable_pub, reason = "pub says here what a test may use; nothing leaves a test binary")]
 
+pub mod admin;
 pub mod certs;
 pub mod client;
 pub mod files;

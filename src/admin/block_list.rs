@@ -1,0 +1,84 @@
+//! The block list: who is on it, putting on and taking off.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use http::StatusCode;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::limits::{end, object};
+use super::routes::Panel;
+use super::view::{Problem, problem};
+use crate::policy::maintenance::network;
+use crate::runtime::ChangeError;
+use crate::runtime::block_list::{Blocked, entry_json};
+
+const NO_NETWORK: &str = "cidr is an address or a network such as 192.0.2.0/24";
+
+pub(super) fn router() -> Router<Panel> {
+    Router::new()
+        .route("/api/admin/blocklist", get(list).post(block))
+        .route("/api/admin/blocklist/{*cidr}", delete(unblock))
+}
+
+async fn list(State(panel): State<Panel>) -> Response {
+    let entries = panel.control.shared.runtime.blocked.entries();
+    Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() })).into_response()
+}
+
+async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
+    let (net, until) = match parse(&body) {
+        Ok(wanted) => wanted,
+        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+    };
+    change(panel, move |blocked| {
+        blocked.block(net, until).map_err(refused)?;
+        tracing::info!(%net, until = until.map(tracing::field::display), "a network was blocked");
+        Ok(entry_json((net, until)))
+    })
+    .await
+}
+
+async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
+    let Some(net) = network(&cidr).map(|net| net.trunc()) else {
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();
+    };
+    change(panel, move |blocked| match blocked.unblock(net).map_err(refused)? {
+        true => {
+            tracing::info!(%net, "a network was taken off the block list");
+            Ok(json!({ "cidr": net.to_string() }))
+        }
+        false => Err(problem(StatusCode::NOT_FOUND, &format!("{net} is not on the block list"))),
+    })
+    .await
+}
+
+/// Makes a change that waits for the disk, beside the admin side's other work.
+async fn change(panel: Panel, change: impl FnOnce(&Blocked) -> Result<Value, Problem> + Send + 'static) -> Response {
+    let control = Arc::clone(&panel.control);
+    match tokio::task::spawn_blocking(move || change(&control.shared.runtime.blocked)).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
+    }
+}
+
+fn refused(error: ChangeError) -> Problem {
+    let status = match error {
+        ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    problem(status, &format!("nothing was changed: {error}"))
+}
+
+fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), String> {
+    let body = object(body, &["cidr", "ttlSeconds"])?;
+    let net = body.get("cidr").and_then(Value::as_str).and_then(network).ok_or(NO_NETWORK)?;
+    Ok((net.trunc(), end(&body, Timestamp::now())?))
+}

@@ -1,0 +1,161 @@
+//! Limits: how they stand, and overriding them.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+use super::routes::Panel;
+use super::view::{Problem, problem};
+use crate::app::Control;
+use crate::config::{duration, rate};
+use crate::runtime::overrides::Override;
+use crate::snapshot::Limit;
+
+pub(super) fn router() -> Router<Panel> {
+    Router::new()
+        .route(
+            "/api/status/limits",
+            get(async |State(panel): State<Panel>| Json(json!({ "limits": all(&panel.control) }))),
+        )
+        .route("/api/admin/limits/{name}", post(set).delete(clear))
+}
+
+/// Every limit by name.
+pub(super) fn all(control: &Control) -> Value {
+    let live = control.live.load_full();
+    let views = live.limits.iter().map(|(name, limit)| (name.clone(), view(limit, control)));
+    Value::Object(views.collect())
+}
+
+fn view(limit: &Limit, control: &Control) -> Value {
+    let in_force = limit.limiter.settings();
+    let settings = &limit.settings;
+    let rate = crate::config::model::Rate { count: in_force.rate_count, period: in_force.period };
+    json!({
+        "rate": rate.to_string(),
+        "burst": in_force.burst,
+        "configured": { "rate": settings.rate.to_string(), "burst": settings.burst },
+        "override": limit.overridden(&control.shared).map(Override::to_json),
+        "shadow": settings.shadow,
+        "keys": limit.limiter.keys_active(control.shared.nanos()),
+        "allowed": limit.metrics.allowed_count(),
+        "limited": limit.metrics.limited_count(true),
+        "shadowed": limit.metrics.limited_count(false),
+        "queued": limit.metrics.queued_count(),
+        "inFlight": limit.slots.in_flight(),
+    })
+}
+
+async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
+    let wanted = match parse(&body, Timestamp::now()) {
+        Ok(wanted) => wanted,
+        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+    };
+    change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
+}
+
+async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+    change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
+}
+
+/// Makes a change that waits for the disk, beside the admin side's other work, and shows the limit as it is then.
+async fn change<E: std::fmt::Display + Send + 'static>(
+    panel: Panel,
+    name: String,
+    change: impl FnOnce(&Control, &str) -> Result<(), E> + Send + 'static,
+) -> Response {
+    let control = Arc::clone(&panel.control);
+    let changed = tokio::task::spawn_blocking(move || -> Result<Value, Problem> {
+        let limit = control.live.load_full().limits.get(&name).cloned();
+        let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, "there is no such limit"))?;
+        change(&control, &name)
+            .map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("nothing was changed: {error}")))?;
+        control.follow_overrides();
+        let in_force = limit.limiter.settings();
+        tracing::info!(limit = %name, count = in_force.rate_count, period = ?in_force.period, burst = in_force.burst,
+                       "the rate of a limit was set");
+        Ok(view(&limit, &control))
+    });
+    match changed.await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
+    }
+}
+
+fn parse(body: &[u8], now: Timestamp) -> Result<Override, String> {
+    let body = object(body, &["rate", "burst", "ttlSeconds"])?;
+    let text = body.get("rate").and_then(Value::as_str).ok_or("rate is missing: such as \"10/1m\"")?;
+    let rate = rate::parse(text).map_err(|error| format!("rate: {error}"))?;
+    let burst = match body.get("burst") {
+        None | Some(Value::Null) => rate.count,
+        Some(burst) => {
+            let burst = burst.as_u64().and_then(|burst| NonZeroU32::new(burst.try_into().ok()?));
+            burst.ok_or("burst is a whole number from 1")?
+        }
+    };
+    if rate.period.checked_mul(burst.get()).is_none_or(|whole| whole / rate.count.get() > duration::MAX) {
+        return Err("such a burst takes more than ten years to refill: lower the burst or raise the rate".to_owned());
+    }
+    Ok(Override { rate, burst, until: end(&body, now)? })
+}
+
+/// The moment that `ttlSeconds` means; `None` without it.
+pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Timestamp>, String> {
+    let wrong = "ttlSeconds is a whole number from 1 to 315360000";
+    match body.get("ttlSeconds") {
+        None | Some(Value::Null) => Ok(None),
+        Some(seconds) => {
+            let seconds =
+                seconds.as_u64().filter(|seconds| (1..=duration::MAX.as_secs()).contains(seconds)).ok_or(wrong)?;
+            let end = now.checked_add(SignedDuration::from_secs(seconds as i64)).map_err(|_| wrong)?;
+            Ok(Some(end))
+        }
+    }
+}
+
+/// A body that is a JSON object with none but these keys.
+pub(super) fn object(body: &[u8], keys: &[&str]) -> Result<Map<String, Value>, String> {
+    let Ok(Value::Object(object)) = serde_json::from_slice(body) else {
+        return Err("the body is a JSON object".to_owned());
+    };
+    match object.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(unknown) => Err(format!("{unknown:?} is no key of this call: it takes {}", keys.join(", "))),
+        None => Ok(object),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let now = Timestamp::UNIX_EPOCH;
+        for (body, part) in [
+            ("", "a JSON object"),
+            ("[]", "a JSON object"),
+            ("{}", "rate is missing"),
+            (r#"{"rate":"0/1m"}"#, "a rate of 0"),
+            (r#"{"rate":"1/1m","burst":0}"#, "burst"),
+            (r#"{"rate":"1/1m","burst":4294967296}"#, "burst"),
+            (r#"{"rate":"1/365d","burst":11}"#, "ten years"),
+            (r#"{"rate":"1/1m","ttlSeconds":0}"#, "ttlSeconds"),
+            (r#"{"rate":"1/1m","ttlSeconds":1.5}"#, "ttlSeconds"),
+            (r#"{"rate":"1/1m","ttl":1}"#, "\"ttl\" is no key"),
+        ] {
+            let error = parse(body.as_bytes(), now).unwrap_err();
+            assert!(error.contains(part), "{body}: {error}");
+        }
+        let parsed = parse(br#"{"rate":"10/1m","ttlSeconds":900}"#, now).unwrap();
+        assert_eq!((parsed.burst.get(), parsed.until), (10, Timestamp::from_second(900).ok()));
+    }
+}

@@ -1,0 +1,89 @@
+//! `flagstone block | unblock | blocked`: the running process's block list.
+
+use std::process::ExitCode;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::client::{AdminArgument, CallError};
+use super::limit::while_seconds;
+use super::table::Table;
+use crate::policy::maintenance::network;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Block {
+    #[command(flatten)]
+    admin: AdminArgument,
+    /// An address or a network: 192.0.2.7, 2001:db8::/32
+    #[arg(value_parser = client_network)]
+    cidr: IpNet,
+    /// For how long: 15m, 1h30m [default: for good]
+    #[arg(long = "for", value_name = "DURATION", value_parser = while_seconds)]
+    seconds: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Unblock {
+    #[command(flatten)]
+    admin: AdminArgument,
+    /// As it is listed: a part of a blocked network cannot be let in alone
+    #[arg(value_parser = client_network)]
+    cidr: IpNet,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Blocked {
+    #[command(flatten)]
+    admin: AdminArgument,
+}
+
+/// Blocks a network.
+pub(super) fn block(arguments: &Block) -> ExitCode {
+    finish((|| {
+        let mut body = json!({ "cidr": arguments.cidr.to_string() });
+        if let Some(seconds) = arguments.seconds {
+            body["ttlSeconds"] = json!(seconds);
+        }
+        let entry = arguments.admin.client()?.call("POST", "/api/admin/blocklist", Some(&body))?;
+        Ok(format!("{} is blocked {}\n", entry["cidr"].as_str().unwrap_or_default(), end(&entry)))
+    })())
+}
+
+/// Takes a network off the list; exit code 1 when it was not on it.
+pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
+    finish((|| {
+        let cidr = arguments.cidr.trunc();
+        arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None)?;
+        Ok(format!("{cidr} is not blocked any more\n"))
+    })())
+}
+
+/// Shows the list.
+pub(super) fn blocked(arguments: &Blocked) -> ExitCode {
+    finish((|| {
+        let answer = arguments.admin.client()?.call("GET", "/api/admin/blocklist", None)?;
+        let mut table = Table::new(&["CIDR", "BLOCKED"]);
+        for entry in answer["entries"].as_array().into_iter().flatten() {
+            table.row(vec![entry["cidr"].as_str().unwrap_or_default().to_owned(), end(entry)]);
+        }
+        Ok(table.print("nobody is blocked\n"))
+    })())
+}
+
+fn finish(result: Result<String, CallError>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+fn end(entry: &Value) -> String {
+    entry["until"].as_str().map_or_else(|| "for good".to_owned(), |until| format!("until {until}"))
+}
+
+fn client_network(text: &str) -> Result<IpNet, String> {
+    network(text).ok_or_else(|| "is neither an address nor a CIDR such as 10.0.0.0/8".to_owned())
+}

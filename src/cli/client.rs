@@ -1,0 +1,214 @@
+//! The admin side's client: one call over TCP or a unix socket, for the commands that talk to a running process.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::{FileArgument, refuse};
+use crate::config::Problems;
+use crate::config::model::{Address, Secret};
+use crate::error::io_reason;
+
+/// How long the process may take for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where the running process is: for every command that talks to it.
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminArgument {
+    #[command(flatten)]
+    file: FileArgument,
+    /// The admin side: IP:PORT, localhost:PORT or unix:/PATH [default: listen of the configuration's [admin]]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    admin: Option<Address>,
+}
+
+/// A way to the admin side. Each call is a connection of its own.
+pub(super) struct Client {
+    address: Address,
+    token: Option<Secret>,
+}
+
+/// Why a call brought no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("{0}")]
+    Configuration(Problems),
+    #[error("the configuration has no admin side: set admin.listen, or name it with --admin")]
+    NoAdmin,
+    #[error("no running process answers at {address}: {reason}")]
+    Unreachable { address: Address, reason: String },
+    /// It said no, in its own words.
+    #[error("{detail}")]
+    Refused { status: u16, detail: String },
+    #[error("what answers at {address} is no flagstone: {what}")]
+    Foreign { address: Address, what: &'static str },
+}
+
+impl AdminArgument {
+    /// # Errors
+    /// The configuration does not load, or names no admin side.
+    pub(super) fn client(&self) -> Result<Client, CallError> {
+        let admin = match (self.file.load(), &self.admin) {
+            (Ok((loaded, _)), _) => Some(loaded.config.admin),
+            // Told where to go, it needs the file for nothing but the token.
+            (Err(_), Some(_)) => None,
+            (Err(problems), None) => return Err(CallError::Configuration(problems)),
+        };
+        let configured = admin.as_ref().and_then(|admin| admin.listen.clone());
+        let address = self.admin.clone().or(configured).ok_or(CallError::NoAdmin)?;
+        Ok(Client { address, token: admin.and_then(|admin| admin.token) })
+    }
+}
+
+impl Client {
+    /// Calls `path` and returns the JSON of a 2xx answer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        if let Some(token) = &self.token {
+            request += &format!("Authorization: Bearer {}\r\n", token.0);
+        }
+        request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answer = self
+            .exchange(request.as_bytes())
+            .map_err(|error| CallError::Unreachable { address: self.address.clone(), reason: io_reason(&error) })?;
+        self.parse(&answer)
+    }
+
+    fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        match &self.address {
+            Address::Socket(address) => talk(tcp(*address)?, request),
+            Address::Name { host, port } => {
+                // Only `localhost` is a name here.
+                debug_assert_eq!(host, "localhost");
+                let v6 = || tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, *port)));
+                talk(tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).or_else(|_| v6())?, request)
+            }
+            Address::Unix(path) => {
+                let socket = UnixStream::connect(path)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
+                talk(socket, request)
+            }
+        }
+    }
+
+    fn parse(&self, answer: &[u8]) -> Result<Value, CallError> {
+        let foreign = |what| CallError::Foreign { address: self.address.clone(), what };
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut head = httparse::Response::new(&mut fields);
+        let Ok(httparse::Status::Complete(length)) = head.parse(answer) else {
+            return Err(foreign("the answer is no HTTP"));
+        };
+        let status = head.code.unwrap_or_default();
+        let body = serde_json::from_slice::<Value>(&answer[length..]);
+        if (200..300).contains(&status) {
+            return body.map_err(|_| foreign("the answer is no JSON"));
+        }
+        let body = body.unwrap_or_default();
+        let mut detail = body["detail"].as_str().unwrap_or("it said no without a reason").to_owned();
+        for error in body["errors"].as_array().into_iter().flatten() {
+            detail += &format!("\n{}", error.as_str().map_or_else(|| error.to_string(), str::to_owned));
+        }
+        Err(CallError::Refused { status, detail })
+    }
+}
+
+impl CallError {
+    /// Prints it as every command does, and says no.
+    pub(super) fn report(&self) -> ExitCode {
+        match self {
+            Self::Configuration(problems) => refuse(problems),
+            Self::Refused { status: 401, .. } => {
+                eprintln!("flagstone: the admin side wants its token: set admin.token in the configuration used here");
+                ExitCode::FAILURE
+            }
+            error => {
+                eprintln!("flagstone: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// One part of a path.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn tcp(mut address: SocketAddr) -> io::Result<TcpStream> {
+    // Where it listens on every address, this machine's own is meant.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn talk(mut socket: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> {
+    socket.write_all(request)?;
+    let mut answer = Vec::new();
+    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(Address::Unix(path.into()));
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(Address::Name { host: "localhost".into(), port });
+    }
+    text.parse().map(Address::Socket).map_err(|_| "write 127.0.0.1:9900, localhost:9900 or unix:/path".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Client {
+        Client { address: Address::Unix("/none".into()), token: None }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_its_own_words() {
+        let refused = client().parse(b"HTTP/1.1 404 Not Found\r\n\r\n{\"detail\":\"there is no such limit\"}");
+        assert_eq!(refused.unwrap_err().to_string(), "there is no such limit");
+        let value = client().parse(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\":[1]}").unwrap();
+        assert_eq!(value["a"][0], 1);
+    }
+
+    #[test]
+    fn who_speaks_something_else_is_told_apart() {
+        for answer in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello"] {
+            assert!(matches!(client().parse(answer), Err(CallError::Foreign { .. })));
+        }
+        assert!(matches!(client().call("GET", "/", None), Err(CallError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn addresses_are_written_as_in_the_configuration() {
+        assert_eq!(address("unix:/run/a.sock"), Ok(Address::Unix("/run/a.sock".into())));
+        assert_eq!(address("127.0.0.1:9900"), Ok(Address::Socket(([127, 0, 0, 1], 9900).into())));
+        assert!(address("localhost:9900").is_ok());
+        assert!(address("9900").is_err() && address("unix:").is_err());
+    }
+
+    #[test]
+    fn names_are_one_segment() {
+        assert_eq!(segment("per_ip/../x"), "per%5Fip%2F%2E%2E%2Fx");
+    }
+}

@@ -1,0 +1,146 @@
+//! `flagstone limit list | set | clear`: looks at the limits of the running process and overrides their rates.
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::client::{AdminArgument, CallError, segment};
+use super::table::Table;
+use crate::config::{duration, rate};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    admin: AdminArgument,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show every limit: what is in force, and what it has let through
+    List,
+    /// Put another rate in force, at once; what each key has used stays used
+    Set {
+        /// A limit of the configuration
+        name: String,
+        /// Such as 10/1m
+        #[arg(value_parser = rate_text)]
+        rate: String,
+        /// How many may come at once [default: the rate's count]
+        #[arg(long, value_name = "N")]
+        burst: Option<NonZeroU32>,
+        /// Until when: 15m, 1h30m [default: until cleared]
+        #[arg(long = "for", value_name = "DURATION", value_parser = while_seconds)]
+        seconds: Option<u64>,
+    },
+    /// Put the configured rate back in force
+    Clear {
+        /// A limit of the configuration
+        name: String,
+    },
+}
+
+/// 0 when it is done, 1 when the process said no or is not there.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match act(arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+fn act(arguments: &Arguments) -> Result<String, CallError> {
+    let client = arguments.admin.client()?;
+    match &arguments.action {
+        Action::List => Ok(list(&client.call("GET", "/api/status/limits", None)?)),
+        Action::Set { name, rate, burst, seconds } => {
+            let mut body = json!({ "rate": rate });
+            if let Some(burst) = burst {
+                body["burst"] = json!(burst);
+            }
+            if let Some(seconds) = seconds {
+                body["ttlSeconds"] = json!(seconds);
+            }
+            let limit = client.call("POST", &format!("/api/admin/limits/{}", segment(name)), Some(&body))?;
+            Ok(format!("{name}: {}\n", in_force(&limit)))
+        }
+        Action::Clear { name } => {
+            let limit = client.call("DELETE", &format!("/api/admin/limits/{}", segment(name)), None)?;
+            Ok(format!("{name}: {}\n", in_force(&limit)))
+        }
+    }
+}
+
+fn in_force(limit: &Value) -> String {
+    let until = match (&limit["override"], limit["override"]["until"].as_str()) {
+        (Value::Null, _) => String::new(),
+        (_, Some(until)) => format!(", until {until}"),
+        (_, None) => ", until cleared".to_owned(),
+    };
+    format!("{}, burst {}{until}", text(&limit["rate"]), text(&limit["burst"]))
+}
+
+fn list(answer: &Value) -> String {
+    let mut table = Table::new(&["NAME", "RATE", "BURST", "OVERRIDE", "KEYS", "ALLOWED", "LIMITED", "QUEUED"]);
+    for (name, limit) in answer["limits"].as_object().into_iter().flatten() {
+        let overridden = match (&limit["override"], limit["override"]["until"].as_str()) {
+            (Value::Null, _) => "-".to_owned(),
+            (_, Some(until)) => format!("until {until}"),
+            (_, None) => "until cleared".to_owned(),
+        };
+        let counts = ["keys", "allowed", "limited", "queued"].map(|count| text(&limit[count]));
+        let mut row = vec![name.clone(), text(&limit["rate"]), text(&limit["burst"]), overridden];
+        row.extend(counts);
+        table.row(row);
+    }
+    table.print("there are no limits\n")
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn rate_text(text: &str) -> Result<String, String> {
+    rate::parse(text).map(rate::format)
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn while_seconds(text: &str) -> Result<u64, String> {
+    let duration: Duration = duration::parse(text)?;
+    match duration.is_zero() {
+        true => Err("is no time at all".to_owned()),
+        false => Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_shows_what_is_in_force() {
+        let answer = json!({ "limits": {
+            "login": { "rate": "5/1m", "burst": 5, "override": null, "keys": 0, "allowed": 0, "limited": 0, "queued": 0 },
+            "per_ip": { "rate": "10/1m", "burst": 3, "override": { "rate": "10/1m", "burst": 3, "until": "2030-01-01T00:00:00Z" },
+                        "keys": 12, "allowed": 1000, "limited": 7, "queued": 0 },
+        }});
+        let text = list(&answer);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["login", "5/1m", "5", "-", "0", "0", "0", "0"]);
+        assert!(lines[2].contains("until 2030-01-01T00:00:00Z"), "{text}");
+        assert_eq!(list(&json!({ "limits": {} })), "there are no limits\n");
+    }
+
+    #[test]
+    fn part_seconds_count_whole() {
+        assert_eq!(while_seconds("1500ms"), Ok(2));
+        assert_eq!(while_seconds("15m"), Ok(900));
+        assert!(while_seconds("0s").is_err() && while_seconds("soon").is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! The block list that requests ask, and its file.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::ChangeError;
+use super::state_file::StateFile;
+use crate::policy::access::NetSet;
+use crate::policy::block_list::BlockList;
+
+/// Entries kept at most: about 6 MB on disk, 3 MB in memory.
+pub(crate) const ENTRIES_MAX: usize = 100_000;
+
+/// Who may not come in, whatever the route.
+#[derive(Debug, Default)]
+pub(crate) struct Blocked {
+    file: StateFile,
+    list: Mutex<BlockList>,
+    /// What requests look at; `None` = nobody is blocked.
+    nets: ArcSwapOption<NetSet>,
+}
+
+impl Blocked {
+    pub(super) fn open(path: std::path::PathBuf) -> Self {
+        let file = StateFile::at(path);
+        let read = file.read().unwrap_or_default();
+        let mut list = BlockList::default();
+        let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
+        for (net, until) in entries.filter_map(parse).take(ENTRIES_MAX) {
+            list.block(net, until);
+        }
+        list.expire(Timestamp::now());
+        let opened = Self { file, ..Self::default() };
+        opened.show(&list);
+        *opened.list() = list;
+        opened
+    }
+
+    /// Whether `ip` is on the list. No lock: one atomic load while the list is empty, a binary search otherwise.
+    #[inline]
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+        self.nets.load().as_ref().is_some_and(|nets| nets.contains(ip))
+    }
+
+    /// Blocks a network until `until`, or for good.
+    ///
+    /// # Errors
+    /// The list is full or cannot be kept on disk; nothing has changed.
+    pub(crate) fn block(&self, net: IpNet, until: Option<Timestamp>) -> Result<(), ChangeError> {
+        self.change(|list| {
+            list.block(net, until);
+            true
+        })
+        .map(drop)
+    }
+
+    /// Takes a network off the list; false when it is not on it.
+    ///
+    /// # Errors
+    /// The change cannot be kept on disk; nothing has changed.
+    pub(crate) fn unblock(&self, net: IpNet) -> Result<bool, ChangeError> {
+        self.change(|list| list.unblock(net))
+    }
+
+    /// Lets those in again whose time is over. To be called once a second.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        let mut list = self.list();
+        if !list.has_expired(now) {
+            return;
+        }
+        // In force whether or not the disk takes it: at the next start it is expired again.
+        list.expire(now);
+        self.show(&list);
+        if let Err(error) = self.file.write(to_json(&list)) {
+            tracing::debug!(%error, "entries that are over stay in the file");
+        }
+    }
+
+    /// Every entry and its end.
+    pub(crate) fn entries(&self) -> Vec<(IpNet, Option<Timestamp>)> {
+        self.list().entries().collect()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
+        let mut list = self.list();
+        let mut changed = list.clone();
+        if !change(&mut changed) {
+            return Ok(false);
+        }
+        if changed.len() > ENTRIES_MAX {
+            return Err(ChangeError::Full { max: ENTRIES_MAX });
+        }
+        self.file.write(to_json(&changed))?;
+        self.show(&changed);
+        *list = changed;
+        Ok(true)
+    }
+
+    fn show(&self, list: &BlockList) {
+        self.nets.store((!list.is_empty()).then(|| list.nets().into()));
+    }
+
+    fn list(&self) -> MutexGuard<'_, BlockList> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As files and the admin side show an entry.
+pub(crate) fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
+    json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
+}
+
+fn to_json(list: &BlockList) -> Map<String, Value> {
+    let entries: Vec<_> = list.entries().map(entry_json).collect();
+    Map::from_iter([("entries".into(), entries.into())])
+}
+
+fn parse(value: &Value) -> Option<(IpNet, Option<Timestamp>)> {
+    let until = match value.get("until").and_then(Value::as_str) {
+        None => None,
+        Some(text) => Some(text.parse().ok()?),
+    };
+    Some((value.get("cidr")?.as_str()?.parse().ok()?, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn entries_survive_and_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Blocked::open(folder.path().join("blocklist.json"));
+        let first = open();
+        assert!(!first.contains(ip("192.0.2.1")));
+        let soon = Timestamp::now() + jiff::SignedDuration::from_secs(60);
+        first.block("192.0.2.0/24".parse().unwrap(), Some(soon)).unwrap();
+        first.block("2001:db8::/32".parse().unwrap(), None).unwrap();
+
+        let second = open();
+        assert!(second.contains(ip("192.0.2.1")) && second.contains(ip("2001:db8::1")));
+        assert_eq!(second.entries().len(), 2);
+        second.expire(soon);
+        assert!(!second.contains(ip("192.0.2.1")) && second.contains(ip("2001:db8::1")));
+        assert_eq!(open().entries().len(), 1, "the file knows as well");
+        assert!(second.unblock("2001:db8::/32".parse().unwrap()).unwrap());
+        assert!(!second.unblock("2001:db8::/32".parse().unwrap()).unwrap());
+        assert!(!open().contains(ip("2001:db8::1")));
+    }
+
+    #[test]
+    fn past_its_bound_it_says_no() {
+        let blocked = Blocked::default();
+        for number in 0..ENTRIES_MAX as u32 {
+            blocked.list().block(IpNet::from(IpAddr::from(number.to_be_bytes())), None);
+        }
+        let error = blocked.block("2001:db8::/32".parse().unwrap(), None).unwrap_err();
+        assert!(matches!(error, ChangeError::Full { .. }), "{error}");
+        assert_eq!(blocked.entries().len(), ENTRIES_MAX);
+        blocked.block("0.0.0.0/32".parse().unwrap(), None).expect("known already");
+    }
+}

@@ -1,0 +1,37 @@
+//! What an operator changes while the process runs, and what therefore must survive it: overridden limits and the
+//! block list. Each lives in one file in the state folder.
+
+pub(crate) mod block_list;
+pub(crate) mod overrides;
+mod state_file;
+
+use std::path::Path;
+
+use block_list::Blocked;
+use overrides::Overrides;
+
+/// Runtime state, over all generations.
+#[derive(Debug, Default)]
+pub(crate) struct Runtime {
+    pub(crate) overrides: Overrides,
+    pub(crate) blocked: Blocked,
+}
+
+/// A change that could not be kept, and so was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error("{file} cannot be written: {reason}")]
+    Write { file: String, reason: String },
+    #[error("there are {max} already, which is the most that are kept")]
+    Full { max: usize },
+}
+
+impl Runtime {
+    /// Reads what an earlier process left in the state folder. What cannot be read is set aside with a warning.
+    pub(crate) fn open(state_dir: &Path) -> Self {
+        Self {
+            overrides: Overrides::open(state_dir.join("limits.json")),
+            blocked: Blocked::open(state_dir.join("blocklist.json")),
+        }
+    }
+}

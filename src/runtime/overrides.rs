@@ -1,0 +1,156 @@
+//! Rates that stand in for the configured ones, for a while or until cleared.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::ChangeError;
+use super::state_file::StateFile;
+use crate::config::model::Rate;
+use crate::config::rate;
+
+/// Limits that may be overridden at a time; each is named by the configuration when it is set.
+const OVERRIDES_MAX: usize = 1_000;
+
+/// What is in force instead of a limit's own rate and burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Override {
+    pub(crate) rate: Rate,
+    pub(crate) burst: NonZeroU32,
+    /// When the configured rate comes back; `None` = when it is cleared.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// The overrides by limit.
+#[derive(Debug, Default)]
+pub(crate) struct Overrides {
+    file: StateFile,
+    held: Mutex<BTreeMap<String, Override>>,
+}
+
+impl Overrides {
+    pub(super) fn open(path: std::path::PathBuf) -> Self {
+        let file = StateFile::at(path);
+        let read = file.read().unwrap_or_default();
+        let limits = read.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
+        let known = limits.iter().filter_map(|(name, value)| Some((name.clone(), parse(value)?)));
+        Self { held: Mutex::new(known.take(OVERRIDES_MAX).collect()), file }
+    }
+
+    /// The override of a limit that is in force at `now`.
+    pub(crate) fn of(&self, limit: &str, now: Timestamp) -> Option<Override> {
+        self.held().get(limit).copied().filter(|held| held.is_in_force(now))
+    }
+
+    /// Sets or replaces one.
+    ///
+    /// # Errors
+    /// It cannot be kept on disk; nothing has changed.
+    pub(crate) fn set(&self, limit: &str, new: Override) -> Result<(), ChangeError> {
+        self.change(|held| {
+            held.insert(limit.to_owned(), new);
+            true
+        })
+        .map(drop)
+    }
+
+    /// Takes one away; false when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub(crate) fn clear(&self, limit: &str) -> Result<bool, ChangeError> {
+        self.change(|held| held.remove(limit).is_some())
+    }
+
+    /// Forgets those whose time is over. They are out of force since then anyway.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        if self.held().values().all(|held| held.is_in_force(now)) {
+            return;
+        }
+        let forgotten = self.change(|held| {
+            held.retain(|_, held| held.is_in_force(now));
+            true
+        });
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "an override that is over stays in the file");
+        }
+    }
+
+    /// Changes a copy, keeps it on disk, then puts it in force.
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Override>) -> bool) -> Result<bool, ChangeError> {
+        let mut held = self.held();
+        let mut changed = held.clone();
+        if !change(&mut changed) {
+            return Ok(false);
+        }
+        if changed.len() > OVERRIDES_MAX {
+            return Err(ChangeError::Full { max: OVERRIDES_MAX });
+        }
+        let limits: Map<_, _> = changed.iter().map(|(name, held)| (name.clone(), held.to_json())).collect();
+        self.file.write(Map::from_iter([("limits".into(), limits.into())]))?;
+        *held = changed;
+        Ok(true)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Override {
+    fn is_in_force(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
+    /// As files and the admin side show it.
+    pub(crate) fn to_json(self) -> Value {
+        let until = self.until.map(|until| until.to_string());
+        json!({ "rate": self.rate.to_string(), "burst": self.burst, "until": until })
+    }
+}
+
+fn parse(value: &Value) -> Option<Override> {
+    let until = match value.get("until").and_then(Value::as_str) {
+        None => None,
+        Some(text) => Some(text.parse().ok()?),
+    };
+    Some(Override {
+        rate: rate::parse(value.get("rate")?.as_str()?).ok()?,
+        burst: NonZeroU32::new(value.get("burst")?.as_u64()?.try_into().ok()?)?,
+        until,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_override_survives_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Overrides::open(folder.path().join("limits.json"));
+        let rate = rate::parse("10/1m").unwrap();
+        let lasting = Override { rate, burst: NonZeroU32::new(3).unwrap(), until: None };
+        let passing = Override { until: Some(at("2030-01-01T00:15:00Z")), ..lasting };
+        let first = open();
+        first.set("a", lasting).unwrap();
+        first.set("b", passing).unwrap();
+        let (early, late) = (at("2030-01-01T00:14:59Z"), at("2030-01-01T00:15:00Z"));
+
+        let second = open();
+        assert_eq!((second.of("a", late), second.of("b", early)), (Some(lasting), Some(passing)));
+        assert_eq!(second.of("b", late), None, "over, whether anybody looked or not");
+        second.expire(late);
+        assert_eq!(open().of("b", early), None);
+        assert!(second.clear("a").unwrap());
+        assert!(!second.clear("a").unwrap());
+        assert_eq!(open().of("a", early), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! One JSON file in the state folder: versioned, replaced whole, on disk before a change is said to be made.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::ChangeError;
+use crate::error::io_reason;
+
+/// What this build writes. A file of a later version is set aside, not overwritten.
+const VERSION: u64 = 1;
+/// Far above what the bounds of its users allow.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where something is kept; nowhere by default, as for a mere check of a configuration.
+#[derive(Debug, Default)]
+pub(super) struct StateFile(Option<PathBuf>);
+
+impl StateFile {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    /// The object in the file; `None` when there is no file or none that can be used.
+    pub(super) fn read(&self) -> Option<Map<String, Value>> {
+        let path = self.0.as_deref()?;
+        match parse(path) {
+            Ok(object) => object,
+            Err(reason) => {
+                let aside = path.with_extension("unusable");
+                tracing::warn!(file = %path.display(), aside = %aside.display(), "runtime state is lost: {reason}");
+                // Where it cannot be moved it will be replaced by the next change, as it would have been anyway.
+                let _ = fs::rename(path, aside);
+                None
+            }
+        }
+    }
+
+    /// Replaces the file. A reader sees the old content or the new one.
+    pub(super) fn write(&self, mut object: Map<String, Value>) -> Result<(), ChangeError> {
+        let Some(path) = self.0.as_deref() else { return Ok(()) };
+        object.insert("version".into(), VERSION.into());
+        replace(path, Value::Object(object).to_string().as_bytes())
+            .map_err(|error| ChangeError::Write { file: path.display().to_string(), reason: io_reason(&error) })
+    }
+}
+
+fn parse(path: &Path) -> Result<Option<Map<String, Value>>, String> {
+    let length = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_reason(&error)),
+    };
+    if length > BYTES_MAX {
+        return Err("it is too large".to_owned());
+    }
+    let text = fs::read(path).map_err(|error| io_reason(&error))?;
+    let value: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let Value::Object(object) = value else { return Err("it holds no object".to_owned()) };
+    match object.get("version").and_then(Value::as_u64) {
+        Some(VERSION) => Ok(Some(object)),
+        Some(version) => Err(format!("it is of version {version}, this build knows {VERSION}")),
+        None => Err("it has no version".to_owned()),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Best effort: the error that counts is the one above.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    // Makes the rename last. Some file systems cannot sync a folder.
+    if let Some(folder) = path.parent().and_then(|folder| File::open(folder).ok()) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_versioned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let file = StateFile::at(path.clone());
+        assert_eq!(file.read(), None);
+        file.write(Map::from_iter([("a".into(), 1.into())])).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"a":1,"version":1}"#);
+        assert_eq!(file.read().unwrap()["a"], 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["", "{", "[]", "{}", r#"{"version":2}"#] {
+            let path = folder.path().join("a.json");
+            fs::write(&path, text).unwrap();
+            assert_eq!(StateFile::at(path.clone()).read(), None, "{text}");
+            assert!(!path.exists());
+            assert_eq!(fs::read_to_string(folder.path().join("a.unusable")).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_kept_is_an_error() {
+        let file = StateFile::at("/proc/flagstone/a.json".into());
+        let error = file.write(Map::new()).unwrap_err();
+        assert!(error.to_string().starts_with("/proc/flagstone/a.json cannot be written: "), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! A `[limit.NAME]` with its keys, and what an operator put in its place for a while.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use crate::config::model;
+use crate::policy::access::NetSet;
+use crate::policy::limit::headers::{self, Policy};
+use crate::policy::limit::{self, Limiter, Part, Slots, Source};
+use crate::runtime::overrides::Override;
+use crate::shared::Shared;
+use crate::telemetry::metrics::LimitMetrics;
+
+/// One limit, as requests meet it.
+pub(crate) struct Limit {
+    pub(crate) name: String,
+    pub(crate) settings: model::Limit,
+    pub(crate) source: Source,
+    pub(crate) limiter: Arc<Limiter>,
+    /// Requests in flight, while `settings.concurrency` bounds them.
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) exempt: NetSet,
+    pub(crate) metrics: Arc<LimitMetrics>,
+    pub(crate) policy: Policy,
+    concurrency_policy: Option<Policy>,
+    is_overridden: AtomicBool,
+    /// Shown instead of `policy` while the rate is overridden.
+    override_policy: ArcSwapOption<Policy>,
+}
+
+impl Limit {
+    /// Keys of `kept`, the limit of that name before, keep what they have used and have in flight.
+    pub(super) fn build(name: &str, settings: &model::Limit, kept: Option<&Self>, shared: &Shared) -> Self {
+        let configured = limiter_settings(settings, None);
+        let in_force = limiter_settings(settings, overridden(name, shared));
+        let limiter = match kept {
+            Some(kept) if kept.limiter.settings() == in_force => Arc::clone(&kept.limiter),
+            Some(kept) => Arc::new(kept.limiter.rebuild(in_force, shared.nanos())),
+            None => Arc::new(Limiter::new(in_force)),
+        };
+        let concurrency_policy = |slots| Policy::concurrency(&format!("{name}.concurrency"), slots);
+        let limit = Self {
+            name: name.to_owned(),
+            source: Source::new(settings.key.iter().map(part).collect()),
+            slots: kept.map(|kept| Arc::clone(&kept.slots)).unwrap_or_default(),
+            exempt: settings.exempt.iter().copied().collect(),
+            metrics: shared.metrics.limit(name),
+            policy: Policy::new(name, &configured),
+            concurrency_policy: settings.concurrency.map(concurrency_policy),
+            is_overridden: AtomicBool::new(false),
+            override_policy: ArcSwapOption::empty(),
+            settings: settings.clone(),
+            limiter,
+        };
+        limit.follow_override(shared);
+        limit
+    }
+
+    /// Puts the rate in force that should be: the override's while there is one. Does nothing when it is already.
+    pub(crate) fn follow_override(&self, shared: &Shared) {
+        let overridden = self.overridden(shared);
+        let settings = limiter_settings(&self.settings, overridden);
+        if self.limiter.settings() != settings {
+            let _changed = self.limiter.update(settings, shared.nanos());
+        }
+        if overridden.is_some() || self.is_overridden.load(Relaxed) {
+            self.is_overridden.store(overridden.is_some(), Relaxed);
+            self.override_policy.store(overridden.map(|_| Arc::new(Policy::new(&self.name, &settings))));
+        }
+    }
+
+    pub(crate) fn overridden(&self, shared: &Shared) -> Option<Override> {
+        overridden(&self.name, shared)
+    }
+
+    /// Whether a request needs no more than [`limit::check_all`]: no waiting, no slot, no other store, no shadow.
+    pub(super) fn is_plain(&self) -> bool {
+        let settings = &self.settings;
+        settings.queue == 0
+            && settings.concurrency.is_none()
+            && settings.store == model::LimitStore::Local
+            && !settings.shadow
+    }
+}
+
+/// The limits of a route.
+pub(crate) struct Limits {
+    pub(crate) each: Vec<Arc<Limit>>,
+    pub(crate) are_plain: bool,
+    /// The prepared `RateLimit-Policy`, as configured.
+    policy: Option<HeaderValue>,
+}
+
+impl Limits {
+    pub(super) fn new(each: Vec<Arc<Limit>>) -> Self {
+        let policies = each.iter().flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
+        Self {
+            policy: headers::policies(policies.flatten()),
+            are_plain: each.iter().all(|limit| limit.is_plain()),
+            each,
+        }
+    }
+
+    /// `RateLimit-Policy`: what is in force now.
+    pub(crate) fn policy(&self) -> Option<HeaderValue> {
+        if !self.each.iter().any(|limit| limit.is_overridden.load(Relaxed)) {
+            return self.policy.clone();
+        }
+        let overrides: SmallVec<[_; 4]> = self.each.iter().map(|limit| limit.override_policy.load()).collect();
+        let policies = self.each.iter().zip(&overrides).flat_map(|(limit, overridden)| {
+            let rate = overridden.as_deref().unwrap_or(&limit.policy);
+            [Some(rate), limit.concurrency_policy.as_ref()]
+        });
+        headers::policies(policies.flatten())
+    }
+}
+
+fn overridden(name: &str, shared: &Shared) -> Option<Override> {
+    shared.runtime.overrides.of(name, jiff::Timestamp::now())
+}
+
+fn limiter_settings(settings: &model::Limit, overridden: Option<Override>) -> limit::Settings {
+    let (rate, burst): (model::Rate, NonZeroU32) =
+        overridden.map_or((settings.rate, settings.burst), |overridden| (overridden.rate, overridden.burst));
+    limit::Settings {
+        rate_count: rate.count,
+        period: rate.period,
+        burst,
+        keys_max: settings.keys_max,
+        ipv6_prefix: settings.ipv6_prefix,
+    }
+}
+
+fn part(key: &model::LimitKey) -> Part {
+    match key {
+        model::LimitKey::ClientIp => Part::ClientIp,
+        model::LimitKey::Global => Part::Global,
+        model::LimitKey::Route => Part::Route,
+        model::LimitKey::Header(name) => Part::Header(name.clone()),
+        model::LimitKey::Cookie(name) => Part::Cookie(name.clone()),
+        model::LimitKey::Path => Part::Path,
+    }
+}

@@ -1,0 +1,131 @@
+//! Requests over the rate that wait for their turn.
+
+use std::time::{Duration, Instant};
+
+use crate::support::admin;
+use crate::support::client::{self, Client};
+use crate::support::poll::eventually_async;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+async fn proxy(route: &str, limits: &str) -> TestProxy {
+    TestProxy::toml(format!(
+        "[[route]]\nname = \"all\"\n{route}\nrespond = {{ status = 200, body = \"in\" }}\n{limits}\n"
+    ))
+    .start()
+    .await
+}
+
+async fn queued(proxy: &TestProxy, limit: &str) -> u64 {
+    let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+    limits["limits"][limit]["queued"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn those_over_the_rate_pass_at_its_pace_and_in_order() {
+    let proxy = proxy("limits = [\"l\"]", "[limit.l]\nrate = \"10/1s\"\nburst = 1\nqueue = 5").await;
+    let begun = Instant::now();
+    let mut waiting = Vec::new();
+    for number in 0..6u64 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        if number > 0 {
+            // The order of arrival is certain: the one before has joined.
+            let joined = eventually_async(DEADLINE, async || queued(&proxy, "l").await == number);
+            assert!(joined.await, "{number}");
+        }
+        waiting.push(tokio::spawn(async move { (client.read_response().await.unwrap().status, Instant::now()) }));
+    }
+    let mut ends = Vec::new();
+    for client in waiting {
+        let (status, end) = client.await.unwrap();
+        assert_eq!(status, 200);
+        ends.push(end);
+    }
+    assert!(ends.is_sorted(), "in order of arrival");
+    // The sixth has five turns of 100 ms before it.
+    assert!(ends[5] - begun >= Duration::from_millis(490), "{:?}", ends[5] - begun);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_names_the_time_until_a_place() {
+    let proxy = proxy("limits = [\"l\"]", "[limit.l]\nrate = \"1/3s\"\nburst = 1\nqueue = 1").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let mut waiting = Client::connect(proxy.address()).await.unwrap();
+    waiting.request("GET", "/", "").await.unwrap();
+    assert!(eventually_async(DEADLINE, async || queued(&proxy, "l").await == 1).await);
+    let refused = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!(refused.status, 429);
+    let retry: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&retry), "until the queue has a place, not until the bucket has room: {retry}");
+    assert_eq!(waiting.read_response().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_the_queue_gives_its_place_back() {
+    let proxy = proxy("limits = [\"l\"]", "[limit.l]\nrate = \"1/1h\"\nburst = 1\nqueue = 1").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    for round in 1..=3 {
+        let mut waiting = Client::connect(proxy.address()).await.unwrap();
+        waiting.request("GET", "/", "").await.unwrap();
+        let joined = eventually_async(DEADLINE, async || queued(&proxy, "l").await == round);
+        assert!(joined.await, "the place is free again for client {round}");
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 429, "and taken meanwhile");
+        drop(waiting);
+        // Seen by the proxy when its log line, a 499, is there.
+        let lines = || proxy.access_log().lines().filter(|line| line.contains("\" 499 ")).count() as u64;
+        let left = eventually_async(DEADLINE, async || lines() == round);
+        assert!(left.await, "{}", proxy.access_log());
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_one_limit_charges_no_other_that_refuses() {
+    let limits = "[limit.q]\nrate = \"1/1h\"\nburst = 1\nqueue = 5\nkey = \"global\"\n\
+                  [limit.hard]\nrate = \"1/1h\"\nkey = \"header:K\"";
+    let proxy = proxy("limits = [\"q\", \"hard\"]", limits).await;
+    let ask = async |key: &str| {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", &format!("K: {key}\r\n")).await.unwrap();
+        client
+    };
+    assert_eq!(ask("a").await.read_response().await.unwrap().status, 200);
+    for _ in 0..20 {
+        assert_eq!(ask("a").await.read_response().await.unwrap().status, 429, "refused by the hard one");
+    }
+    let mut kept = Vec::new();
+    for number in 1..=5 {
+        kept.push(ask(&format!("other-{number}")).await);
+        let joined = eventually_async(DEADLINE, async || queued(&proxy, "q").await == number);
+        assert!(joined.await, "the queue's places were not taken by the refused");
+    }
+    assert_eq!(ask("another").await.read_response().await.unwrap().status, 429, "now it is full");
+}
+
+#[tokio::test]
+async fn who_waits_is_not_in_flight_yet() {
+    let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let toml = format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\nlimits = [\"l\"]\n[upstream.app]\nendpoints = [\"{}\"]\n\
+         [limit.l]\nrate = \"1/1h\"\nburst = 2\nqueue = 3\nconcurrency = 2\n",
+        upstream.endpoint()
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        clients.push(client);
+    }
+    let counts = async || {
+        let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+        let limit = &limits["limits"]["l"];
+        (limit["queued"].as_u64(), limit["inFlight"].as_u64())
+    };
+    let settled = eventually_async(DEADLINE, async || counts().await == (Some(3), Some(2)));
+    assert!(settled.await, "{:?}", counts().await);
+    assert_eq!(upstream.requests().len(), 2);
+}

@@ -1,0 +1,20 @@
+//! Calls of the admin side, as a script makes them.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::client::Client;
+
+/// One call on a connection of its own: status and JSON (`Null` when the answer is none).
+///
+/// # Panics
+/// When no answer comes.
+pub async fn call(admin: SocketAddr, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let mut client = Client::connect(admin).await.expect("the admin side accepts");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.send(head + &body).await.expect("the admin side reads");
+    let response = client.read_response().await.expect("the admin side answers");
+    (response.status, serde_json::from_slice(&response.body).unwrap_or_default())
+}
