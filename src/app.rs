@@ -107,6 +107,7 @@ impl App {
             prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
         let flag_watcher = watch_flags(&config, &shared)?;
 
+        snapshot.start();
         let live = Arc::new(Live::new(snapshot));
         let (draining, cutting) = (watch::Sender::new(false), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
@@ -287,6 +288,7 @@ impl Control {
         let (sockets, snapshot) = both(sockets, snapshot).map_err(located)?;
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.keep_metrics_of(&loaded.config);
+        snapshot.start();
         self.live.store(snapshot);
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();

@@ -26,6 +26,7 @@
 //! tls            PEM -> rustls
 //! reload         the configuration file and the flag files, followed
 //! admin          probes, metrics, status
+//! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics
 //! demo           the sample app of `flagstone demo`
 //! ```
@@ -61,6 +62,7 @@ pub mod reload;
 pub mod route;
 mod runtime;
 pub mod shared;
+mod shared_limit;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;

@@ -22,6 +22,7 @@ use crate::proxy::files::Folder;
 use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
 use crate::shared::Shared;
+use crate::shared_limit::Store;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, NO_ROUTE, RouteMetrics};
 use crate::tls::Terminator;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub(crate) routes: Table<Arc<Route>>,
     pub(crate) groups: BTreeMap<String, Arc<Group>>,
     pub(crate) limits: BTreeMap<String, Arc<Limit>>,
+    /// Where limits count that are shared with other instances.
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) listeners: BTreeMap<Arc<str>, Listener>,
     /// What only the generation before had: a connection may have been accepted there a moment ago.
     retired_listeners: BTreeMap<Arc<str>, Listener>,
@@ -133,7 +136,8 @@ impl Snapshot {
     /// Everything that can't be built, all at once: unreadable certificates, folders, pages, log files.
     pub fn build(config: Config, previous: Option<&Self>, shared: &Arc<Shared>) -> Result<Self, Problems> {
         let mut builder = Builder { config: &config, previous, shared, problems: Vec::new() };
-        let limits = builder.limits();
+        let store = builder.store();
+        let limits = builder.limits(store.as_ref());
         let groups = builder.groups();
         let listeners = builder.listeners();
         let maintenance = builder.maintenance();
@@ -159,6 +163,7 @@ impl Snapshot {
             routes,
             groups,
             limits,
+            store,
             listeners,
             maintenance,
             access_log,
@@ -179,6 +184,13 @@ impl Snapshot {
             head_bytes_max: bounds.header_bytes_max,
             headers_max: bounds.headers_max,
             uri_bytes_max: bounds.uri_bytes_max,
+        }
+    }
+
+    /// Starts what works beside the requests: the shared store connects.
+    pub(crate) fn start(&self) {
+        if let Some(Err(error)) = self.store.as_ref().map(|store| store.start()) {
+            tracing::error!(%error, "the shared store of limits does not start: redis.on_error holds");
         }
     }
 
@@ -207,16 +219,35 @@ impl Builder<'_> {
         }
     }
 
-    fn limits(&mut self) -> BTreeMap<String, Arc<Limit>> {
+    fn limits(&mut self, store: Option<&Arc<Store>>) -> BTreeMap<String, Arc<Limit>> {
         let build = |(name, settings): (&String, &model::Limit)| {
+            let store = store.filter(|_| settings.store == model::LimitStore::Redis);
             let kept = self.previous.and_then(|previous| previous.limits.get(name));
             let limit = match kept {
-                Some(kept) if kept.settings == *settings => Arc::clone(kept),
-                kept => Arc::new(Limit::build(name, settings, kept.map(|kept| &**kept), self.shared)),
+                Some(kept) if kept.is_current(settings, store) => Arc::clone(kept),
+                kept => {
+                    let kept = kept.map(|kept| &**kept);
+                    Arc::new(Limit::build(name, settings, store.cloned(), kept, self.shared))
+                }
             };
             (name.clone(), limit)
         };
         self.config.limits.iter().map(build).collect()
+    }
+
+    /// The shared store, when a limit uses it.
+    fn store(&mut self) -> Option<Arc<Store>> {
+        let settings = &self.config.redis;
+        settings.url.as_ref()?;
+        if !self.config.limits.values().any(|limit| limit.store == model::LimitStore::Redis) {
+            return None;
+        }
+        let kept = self.previous.and_then(|previous| previous.store.as_ref());
+        if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
+            return Some(Arc::clone(kept));
+        }
+        let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
+        self.note("redis.url", built).map(Arc::new)
     }
 
     fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {

@@ -45,6 +45,8 @@ fn view(limit: &Limit, control: &Control) -> Value {
         "configured": { "rate": settings.rate.to_string(), "burst": settings.burst },
         "override": limit.overridden(&control.shared).map(Override::to_json),
         "shadow": settings.shadow,
+        "store": if limit.store.is_some() { "redis" } else { "local" },
+        "storeReachable": limit.store.as_ref().map(|store| store.is_up()),
         "keys": limit.limiter.keys_active(control.shared.nanos()),
         "allowed": limit.metrics.allowed_count(),
         "limited": limit.metrics.limited_count(true),

@@ -1,7 +1,7 @@
 //! Keys that are read and proven but do nothing so far. A row goes when its behaviour comes.
 
 use super::document::Path;
-use super::model::{Config, Limit, LimitStore, Listener, Upstream};
+use super::model::{Config, Listener, Upstream};
 use super::problem::Problem;
 
 /// Key below its table, whether it is away from its default, and what happens instead.
@@ -23,10 +23,7 @@ const UPSTREAM: &[Row<Upstream>] = &[
     ("breaker.fallback", |upstream| upstream.breaker.fallback.is_some(), "an open breaker answers 503"),
 ];
 
-const LIMIT: &[Row<Limit>] = &[("store", |limit| limit.store == LimitStore::Redis, "counts stay in this process")];
-
 const WHOLE: &[Row<Config>] = &[
-    ("redis", |config| config.redis.url.is_some(), "the shared store is not used"),
     ("maintenance.page", |config| config.maintenance.page.is_some(), "the built-in page is shown"),
     (
         "maintenance.bypass_token",
@@ -51,9 +48,6 @@ pub fn not_yet(config: &Config) -> Vec<Problem> {
     for (name, upstream) in &config.upstreams {
         rows(UPSTREAM, upstream, root.key("upstream").key(name).as_str(), &mut problems);
     }
-    for (name, limit) in &config.limits {
-        rows(LIMIT, limit, root.key("limit").key(name).as_str(), &mut problems);
-    }
     rows(WHOLE, config, "", &mut problems);
     problems
 }
@@ -74,7 +68,6 @@ pub(super) fn keys() -> Vec<String> {
     let below = |prefix: &str, key: &str| format!("{prefix}{key}");
     let mut keys: Vec<String> = LISTENER.iter().map(|row| below("listener[*].", row.0)).collect();
     keys.extend(UPSTREAM.iter().map(|row| below("upstream.*.", row.0)));
-    keys.extend(LIMIT.iter().map(|row| below("limit.*.", row.0)));
     keys.extend(WHOLE.iter().map(|row| row.0.to_owned()));
     keys
 }

@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::policy::limit::{Decision, Facts, Key, Nanos, Reservation, Slot, check_all, headers};
+use crate::config::model::RedisOnError;
+use crate::policy::limit::{Decision, Facts, Key, Nanos, Reservation, Shape, Slot, check_all, headers};
 use crate::shared::Shared;
+use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
 
 /// A limit and the request's key there.
@@ -20,6 +22,8 @@ use crate::snapshot::{Limit, Route};
 struct Asked<'a> {
     limit: &'a Arc<Limit>,
     key: Key,
+    /// Its name in the shared store, for a limit that counts there.
+    remote: Option<RemoteKey>,
 }
 
 type AskedLimits<'a> = SmallVec<[Asked<'a>; 4]>;
@@ -48,7 +52,15 @@ fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedL
     let ip = context.client_ip;
     let facts = Facts { client_ip: ip, route: &route.name, path: &context.path, headers };
     let limits = route.limits.each.iter().filter(|limit| !limit.exempt.contains(ip));
-    limits.map(|limit| Asked { limit, key: limit.source.key(&limit.limiter, &facts) }).collect()
+    let asked = |limit: &'a Arc<Limit>| Asked {
+        limit,
+        key: limit.source.key(&limit.limiter, &facts),
+        remote: limit
+            .store
+            .as_ref()
+            .map(|_| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix)),
+    };
+    limits.map(asked).collect()
 }
 
 /// The short way: nothing waits, nothing but rates is asked.
@@ -68,20 +80,22 @@ async fn in_turn(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> R
     let shared = Arc::clone(&context.snapshot.shared);
     let (watched, enforced): (AskedLimits<'_>, AskedLimits<'_>) =
         asked.iter().cloned().partition(|asked| asked.limit.settings.shadow);
+    let worker = context.worker();
     for asked in &watched {
-        watch(asked, route, &shared, &mut context.slots);
+        watch(asked, route, worker, &shared, &mut context.slots).await;
     }
     let mut charges = Charges { shared: &shared, charged: SmallVec::new() };
-    let now = shared.nanos();
-    for asked in &enforced {
-        let reservation = asked.limit.limiter.reserve(asked.key, now, asked.limit.settings.queue);
-        if let Reservation::Refused(_) = reservation {
+    for (index, asked) in enforced.iter().enumerate() {
+        let charged = reserve(asked, worker, &shared).await;
+        if let Reservation::Refused(refusal) = charged.reservation {
             drop(charges);
-            let decisions: Decisions = enforced.iter().map(|asked| foresee(asked, now)).collect();
+            let now = shared.nanos();
+            let mut decisions: Decisions = enforced.iter().map(|asked| foresee(asked, now)).collect();
+            decisions[index] = refusal;
             tell(&enforced, &decisions, context);
             return Err(refuse(&enforced, &decisions, route, context));
         }
-        charges.charged.push((asked, reservation));
+        charges.charged.push(charged);
     }
     charges.wait().await;
     // Only now: whoever waits for a turn is not in flight yet.
@@ -102,10 +116,10 @@ async fn in_turn(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> R
 }
 
 /// Decides and counts without consequence, and on its own: it must not keep the others from being charged.
-fn watch(asked: &Asked<'_>, route: &Route, shared: &Shared, slots: &mut SmallVec<[Slot; 1]>) {
-    let Asked { limit, key } = asked;
+async fn watch(asked: &Asked<'_>, route: &Route, worker: usize, shared: &Shared, slots: &mut SmallVec<[Slot; 1]>) {
+    let Asked { limit, key, .. } = asked;
     let settings = &limit.settings;
-    let reservation = limit.limiter.reserve(*key, shared.nanos(), settings.queue);
+    let reservation = reserve(asked, worker, shared).await.reservation;
     let slot = settings.concurrency.map(|bound| limit.slots.acquire(*key, bound));
     if matches!(reservation, Reservation::Refused(_)) || matches!(slot, Some(None)) {
         limit.metrics.limited(false);
@@ -116,17 +130,66 @@ fn watch(asked: &Asked<'_>, route: &Route, shared: &Shared, slots: &mut SmallVec
     slots.extend(slot.flatten());
 }
 
+/// Asks one limit, where it counts.
+async fn reserve<'a>(asked: &'a Asked<'a>, worker: usize, shared: &Shared) -> Charged<'a> {
+    let Asked { limit, key, remote } = asked;
+    let queue = limit.settings.queue;
+    let here = || limit.limiter.reserve(*key, shared.nanos(), queue);
+    let (Some(store), Some(remote)) = (&limit.store, remote) else {
+        return Charged { asked, reservation: here(), at: CountedAt::Here };
+    };
+    // What was heard last about the key. It can only owe more by now: whoever is over the limit need not be asked for.
+    let before = shared.nanos();
+    let heard = limit.limiter.foresee(*key, before, queue);
+    if !heard.allowed {
+        return Charged { asked, reservation: Reservation::Refused(heard), at: CountedAt::Nowhere };
+    }
+    let shape = limit.limiter.shape();
+    if let Ok(answer) = store.charge(worker, remote, shape, queue).await {
+        // As of before the question, so that a slow answer keeps nobody out for longer than the store would.
+        limit.limiter.note(*key, shape.owes(answer.owed), before);
+        let reservation = shape.reservation(answer.is_charged, answer.owed, queue);
+        return Charged { asked, reservation, at: CountedAt::Store(shape) };
+    }
+    match store.on_error() {
+        RedisOnError::Local => Charged { asked, reservation: here(), at: CountedAt::Here },
+        RedisOnError::Allow => {
+            Charged { asked, reservation: Reservation::Now(shape.standing(0)), at: CountedAt::Nowhere }
+        }
+        RedisOnError::Deny => {
+            let second = Duration::from_secs(1);
+            let denied = Decision { allowed: false, remaining: 0, reset: second, next: second, wait: second };
+            Charged { asked, reservation: Reservation::Refused(denied), at: CountedAt::Nowhere }
+        }
+    }
+}
+
+/// What one limit said.
+struct Charged<'a> {
+    asked: &'a Asked<'a>,
+    reservation: Reservation,
+    at: CountedAt,
+}
+
+/// Where a request was charged.
+#[derive(Clone, Copy)]
+enum CountedAt {
+    Here,
+    Store(Shape),
+    Nowhere,
+}
+
 /// What a request has been charged with so far; dropped, it is given back.
 struct Charges<'a> {
     shared: &'a Shared,
-    charged: SmallVec<[(&'a Asked<'a>, Reservation); 4]>,
+    charged: SmallVec<[Charged<'a>; 4]>,
 }
 
 impl<'a> Charges<'a> {
     /// Waits until the request's turn has come everywhere.
     async fn wait(&self) {
         let mut longest = Duration::ZERO;
-        for (asked, reservation) in &self.charged {
+        for Charged { asked, reservation, .. } in &self.charged {
             if let Reservation::Wait(turn) = reservation {
                 asked.limit.metrics.queued();
                 longest = longest.max(*turn);
@@ -140,7 +203,7 @@ impl<'a> Charges<'a> {
     /// A place everywhere, or the limit that has none.
     fn slots(&self) -> Result<SmallVec<[Slot; 1]>, &'a Limit> {
         let mut slots = SmallVec::new();
-        for (asked, _) in &self.charged {
+        for Charged { asked, .. } in &self.charged {
             let Some(bound) = asked.limit.settings.concurrency else { continue };
             slots.push(asked.limit.slots.acquire(asked.key, bound).ok_or(&**asked.limit)?);
         }
@@ -151,9 +214,9 @@ impl<'a> Charges<'a> {
     fn keep(mut self) -> Decisions {
         let now = self.shared.nanos();
         let charged = std::mem::take(&mut self.charged);
-        let stands = |(asked, reservation)| match reservation {
+        let stands = |charged: Charged<'_>| match charged.reservation {
             Reservation::Now(decision) => decision,
-            _ => Decision { allowed: true, ..foresee(asked, now) },
+            _ => Decision { allowed: true, ..foresee(charged.asked, now) },
         };
         charged.into_iter().map(stands).collect()
     }
@@ -162,8 +225,14 @@ impl<'a> Charges<'a> {
 impl Drop for Charges<'_> {
     fn drop(&mut self) {
         let now = self.shared.nanos();
-        for (asked, reservation) in self.charged.drain(..) {
-            asked.limit.limiter.cancel(asked.key, reservation, now);
+        for Charged { asked, reservation, at } in self.charged.drain(..) {
+            let limit = asked.limit;
+            if let (CountedAt::Store(shape), Some(store), Some(remote)) = (at, &limit.store, &asked.remote) {
+                store.refund(remote.clone(), shape);
+            }
+            if !matches!(at, CountedAt::Nowhere) {
+                limit.limiter.cancel(asked.key, reservation, now);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::policy::limit::headers::{self, Policy};
 use crate::policy::limit::{self, Limiter, Part, Slots, Source};
 use crate::runtime::overrides::Override;
 use crate::shared::Shared;
+use crate::shared_limit::Store;
 use crate::telemetry::metrics::LimitMetrics;
 
 /// One limit, as requests meet it.
@@ -24,6 +25,8 @@ pub(crate) struct Limit {
     pub(crate) limiter: Arc<Limiter>,
     /// Requests in flight, while `settings.concurrency` bounds them.
     pub(crate) slots: Arc<Slots>,
+    /// Who counts in place of `limiter`, which then remembers what it was told.
+    pub(crate) store: Option<Arc<Store>>,
     pub(crate) exempt: NetSet,
     pub(crate) metrics: Arc<LimitMetrics>,
     pub(crate) policy: Policy,
@@ -35,7 +38,13 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// Keys of `kept`, the limit of that name before, keep what they have used and have in flight.
-    pub(super) fn build(name: &str, settings: &model::Limit, kept: Option<&Self>, shared: &Shared) -> Self {
+    pub(super) fn build(
+        name: &str,
+        settings: &model::Limit,
+        store: Option<Arc<Store>>,
+        kept: Option<&Self>,
+        shared: &Shared,
+    ) -> Self {
         let configured = limiter_settings(settings, None);
         let in_force = limiter_settings(settings, overridden(name, shared));
         let limiter = match kept {
@@ -48,6 +57,7 @@ impl Limit {
             name: name.to_owned(),
             source: Source::new(settings.key.iter().map(part).collect()),
             slots: kept.map(|kept| Arc::clone(&kept.slots)).unwrap_or_default(),
+            store,
             exempt: settings.exempt.iter().copied().collect(),
             metrics: shared.metrics.limit(name),
             policy: Policy::new(name, &configured),
@@ -78,13 +88,15 @@ impl Limit {
         overridden(&self.name, shared)
     }
 
+    /// Whether this is what the configuration says, asked of that store.
+    pub(super) fn is_current(&self, settings: &model::Limit, store: Option<&Arc<Store>>) -> bool {
+        self.settings == *settings && self.store.as_ref().map(Arc::as_ptr) == store.map(Arc::as_ptr)
+    }
+
     /// Whether a request needs no more than [`limit::check_all`]: no waiting, no slot, no other store, no shadow.
     pub(super) fn is_plain(&self) -> bool {
         let settings = &self.settings;
-        settings.queue == 0
-            && settings.concurrency.is_none()
-            && settings.store == model::LimitStore::Local
-            && !settings.shadow
+        settings.queue == 0 && settings.concurrency.is_none() && self.store.is_none() && !settings.shadow
     }
 }
 
@@ -97,7 +109,9 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(each: Vec<Arc<Limit>>) -> Self {
+    pub(super) fn new(mut each: Vec<Arc<Limit>>) -> Self {
+        // What is cheap to ask, and to give back, is asked first.
+        each.sort_by_key(|limit| limit.store.is_some());
         let policies = each.iter().flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
         Self {
             policy: headers::policies(policies.flatten()),

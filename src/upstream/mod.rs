@@ -7,7 +7,7 @@ pub mod endpoint;
 pub mod group;
 mod resolve;
 pub mod stream;
-mod tls;
+pub(crate) mod tls;
 
 pub use resolve::Resolver;
 pub use tls::UpstreamTlsError;

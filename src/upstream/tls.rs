@@ -20,7 +20,7 @@ pub enum UpstreamTlsError {
 }
 
 /// Builds the client side: the built-in roots or a private CA, our own certificate where one is given.
-pub(super) fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
+pub(crate) fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if tls.insecure {

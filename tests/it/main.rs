@@ -24,6 +24,7 @@ mod limits_and_breaker;
 mod listeners;
 mod maintenance_flag;
 mod queue;
+mod redis;
 mod refused_requests;
 mod reload;
 mod routes;

@@ -1,0 +1,108 @@
+//! Making a connection to a Redis node: resolve, connect, TLS, authenticate.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::model::UpstreamTls;
+use crate::upstream::Resolver;
+use crate::upstream::tls::client_config;
+
+/// Everything but the address, which in a cluster is each node's own.
+pub(super) struct Connector {
+    /// Host and port of the URL.
+    pub(super) seed: (String, u16),
+    login: RedisConnectionInfo,
+    tls: Option<Arc<ClientConfig>>,
+    resolver: Resolver,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error(transparent)]
+    Network(#[from] io::Error),
+    #[error(transparent)]
+    Redis(#[from] redis::RedisError),
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl Connector {
+    /// # Errors
+    /// What is wrong with the URL, without its password.
+    pub(super) fn new(url: &str, resolver: Resolver) -> Result<Self, String> {
+        // TLS is ours, as everywhere: the library is shown a plain URL.
+        let (is_tls, plain) = match url.strip_prefix("rediss://") {
+            Some(rest) => (true, format!("redis://{rest}")),
+            None => (false, url.to_owned()),
+        };
+        let (plain, is_insecure) = match plain.strip_suffix("#insecure") {
+            Some(rest) if is_tls => (rest.to_owned(), true),
+            _ => (plain, false),
+        };
+        let info = plain.into_connection_info().map_err(|_| "the URL is not understood".to_owned())?;
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err("only redis:// and rediss:// are understood".to_owned());
+        };
+        let seed = (host.clone(), *port);
+        let tls = if is_tls { Some(tls(is_insecure)?) } else { None };
+        // Naming the library is one more command that an ACL may forbid.
+        let login = info.redis_settings().clone().set_skip_set_lib_name();
+        Ok(Self { seed, login, tls, resolver })
+    }
+
+    /// Opens one pipelined connection and drives it on the present runtime.
+    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<MultiplexedConnection, ConnectError> {
+        let addresses = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            Ok(ip) => vec![(ip, port).into()],
+            Err(_) => self.resolver.resolve(host, port).await?,
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(socket) => {
+                    socket.set_nodelay(true)?;
+                    return match &self.tls {
+                        None => self.start(socket).await,
+                        Some(config) => {
+                            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                            self.start(TlsConnector::from(Arc::clone(config)).connect(name, socket).await?).await
+                        }
+                    };
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last.into())
+    }
+
+    async fn start(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<MultiplexedConnection, ConnectError> {
+        // Whoever asks brings a timeout of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (connection, driver) = MultiplexedConnection::new_with_config(&self.login, stream, config).await?;
+        // Owned by the connection's handles: it ends with the last of them, or with the socket.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
+
+/// The built-in roots, or those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it.
+fn tls(insecure: bool) -> Result<Arc<ClientConfig>, String> {
+    let ca = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
+    let settings = UpstreamTls { server_name: None, ca, insecure, client: None };
+    let mut config = (*client_config(&settings).map_err(|error| error.to_string())?).clone();
+    config.alpn_protocols.clear();
+    Ok(Arc::new(config))
+}

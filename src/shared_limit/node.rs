@@ -1,0 +1,184 @@
+//! One Redis server: its connections, and whether it can be asked.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Script};
+use tokio::sync::Notify;
+
+use super::connect::{ConnectError, Connector};
+use super::{Answer, Charge, RemoteKey, opening_limit};
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("script.lua")));
+
+/// From a failure, or a failed try, to the next try.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Up for this long, it has recovered: the next failure is tried again soon.
+const RECOVERED: Duration = Duration::from_secs(10);
+
+/// One server. A task on the store's thread keeps its connections; requests only look.
+pub(super) struct Node {
+    pub(super) host: String,
+    pub(super) port: u16,
+    timeout: Duration,
+    connections: usize,
+    /// `None` while it is down.
+    open: ArcSwapOption<Open>,
+    is_up: AtomicBool,
+    trouble: Notify,
+    /// Told each time it comes up.
+    pub(super) came_up: Notify,
+}
+
+/// The connections of one time of being up.
+struct Open {
+    each: Vec<MultiplexedConnection>,
+}
+
+/// Why a node did not do what it was asked.
+pub(super) enum Failure {
+    Down,
+    /// The slot lives elsewhere, at this address; for good, or for this one request.
+    Elsewhere {
+        address: String,
+    },
+}
+
+impl Node {
+    pub(super) fn new(host: String, port: u16, timeout: Duration, connections: usize) -> Self {
+        Self {
+            host,
+            port,
+            timeout,
+            connections,
+            open: ArcSwapOption::empty(),
+            is_up: AtomicBool::new(false),
+            trouble: Notify::new(),
+            came_up: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up.load(Relaxed)
+    }
+
+    /// Runs the script once, within `timeout`.
+    pub(super) async fn run(&self, worker: usize, key: &RemoteKey, charge: Charge) -> Result<Answer, Failure> {
+        if !self.is_up() {
+            return Err(Failure::Down);
+        }
+        let Some(open) = self.open.load_full() else { return Err(Failure::Down) };
+        let mut connection = open.each[worker % open.each.len()].clone();
+        let error = match tokio::time::timeout(self.timeout, ask(&mut connection, key, charge)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.fail(&open, &"no answer in time");
+                return Err(Failure::Down);
+            }
+        };
+        if let Some((address, _slot)) = error.redirect_node() {
+            return Err(Failure::Elsewhere { address: address.to_owned() });
+        }
+        self.fail(&open, &error);
+        Err(Failure::Down)
+    }
+
+    /// A connection for other questions; `None` while the node is down.
+    pub(super) fn connection(&self, worker: usize) -> Option<MultiplexedConnection> {
+        let open = self.open.load();
+        open.as_ref().map(|open| open.each[worker % open.each.len()].clone())
+    }
+
+    /// From now on nobody asks until it has answered again. What failed on earlier connections says nothing of these.
+    fn fail(&self, on: &Arc<Open>, why: &dyn std::fmt::Display) {
+        let is_current = self.open.load().as_ref().is_some_and(|open| Arc::ptr_eq(open, on));
+        if is_current && self.is_up.swap(false, Relaxed) {
+            tracing::warn!(host = %self.host, port = self.port, "the shared store of limits is down: {why}");
+            self.trouble.notify_one();
+        }
+    }
+
+    /// Connects, and connects again whenever something failed, until dropped.
+    pub(super) async fn keep(self: Arc<Self>, connector: Arc<Connector>) {
+        let mut wait = RETRY_FIRST;
+        let mut is_told = false;
+        loop {
+            match self.open(&connector).await {
+                Ok(connections) => {
+                    self.open.store(Some(Arc::new(Open { each: connections })));
+                    self.is_up.store(true, Relaxed);
+                    self.came_up.notify_one();
+                    tracing::info!(host = %self.host, port = self.port, "the shared store of limits is up");
+                    let since = Instant::now();
+                    self.trouble.notified().await;
+                    // What still waits on them is cut loose by its own timeout.
+                    self.open.store(None);
+                    is_told = true;
+                    if since.elapsed() >= RECOVERED {
+                        wait = RETRY_FIRST;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(host = %self.host, port = self.port, %error, "the shared store of limits is down");
+                    }
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Fresh connections, each of which has run the script.
+    async fn open(&self, connector: &Connector) -> Result<Vec<MultiplexedConnection>, ConnectError> {
+        let opening = async {
+            let mut connections = Vec::with_capacity(self.connections);
+            for _ in 0..self.connections {
+                let mut connection = connector.connect(&self.host, self.port).await?;
+                match ask(&mut connection, &RemoteKey::probe(), Charge::probe()).await {
+                    // In a cluster the probe's slot may be another node's: this one has answered all the same.
+                    Err(error) if error.redirect_node().is_none() => return Err(error.into()),
+                    _ => connections.push(connection),
+                }
+            }
+            Ok(connections)
+        };
+        tokio::time::timeout(opening_limit(self.timeout), opening).await.unwrap_or(Err(ConnectError::Timeout))
+    }
+}
+
+impl Charge {
+    /// Takes nothing from anybody.
+    fn probe() -> Self {
+        use std::num::{NonZeroU32, NonZeroUsize};
+        let one = NonZeroU32::MIN;
+        let settings = crate::policy::limit::Settings {
+            rate_count: one,
+            period: Duration::from_millis(1),
+            burst: one,
+            keys_max: NonZeroUsize::MIN,
+            ipv6_prefix: 64,
+        };
+        let shape = crate::policy::limit::Limiter::new(settings).shape();
+        Self { shape, ceiling_ticks: shape.tolerance_ticks(), cost: 1 }
+    }
+}
+
+async fn ask(connection: &mut MultiplexedConnection, key: &RemoteKey, charge: Charge) -> Result<Answer, RedisError> {
+    let Charge { shape, ceiling_ticks, cost } = charge;
+    let (charged, owed): (i64, i64) = SCRIPT
+        .key(key.name())
+        .arg(shape.interval_ticks())
+        .arg(shape.tolerance_ticks())
+        .arg(ceiling_ticks)
+        .arg(shape.ticks_per_nano())
+        .arg(cost)
+        .invoke_async(connection)
+        .await?;
+    Ok(Answer { is_charged: charged == 1, owed: u64::try_from(owed).unwrap_or(0) })
+}

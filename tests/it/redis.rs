@@ -1,0 +1,454 @@
+//! Limits that several instances count together, against a real Redis: agreeing, away, hung, back, guarded, in a cluster.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::admin;
+use crate::support::certs::Ca;
+use crate::support::client::{self, Client, RawResponse};
+use crate::support::files::Folder;
+use crate::support::left_out::program;
+use crate::support::load::Load;
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{Flagstone, Process, Signal};
+use crate::support::proxy::TestProxy;
+
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A Redis of the test's own.
+struct Redis {
+    process: Process,
+    port: u16,
+    _folder: Folder,
+}
+
+impl Redis {
+    /// On a port that was free a moment ago.
+    async fn start() -> Result<Self, String> {
+        let mut last = String::new();
+        for _ in 0..5 {
+            match Self::start_on(free_port(), &[]).await {
+                Ok(redis) => return Ok(redis),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn start_on(port: u16, further: &[&str]) -> Result<Self, String> {
+        let folder = Folder::new();
+        let mut command = Command::new(program("redis-server")?);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(further).current_dir(folder.path());
+        let mut process = Process::start(&mut command);
+        let mut is_up = false;
+        let settled = eventually(DEADLINE, || {
+            is_up = process.stdout().contains("Ready to accept connections");
+            is_up || process.ended().is_some()
+        });
+        let _: bool = settled.await;
+        match is_up {
+            true => Ok(Self { process, port, _folder: folder }),
+            false => Err(format!("redis-server did not start: {}", process.stdout())),
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// One inline command and its answer up to `end`.
+    async fn ask(&self, command: &str, end: &str) -> String {
+        let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.unwrap();
+        client.send(format!("{command}\r\n")).await.unwrap();
+        String::from_utf8(client.read_until(end).await.unwrap()).unwrap()
+    }
+
+    /// How often the script was run.
+    async fn runs(&self) -> u64 {
+        let stats = self.ask("INFO commandstats", "\r\n\r\n").await;
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn toml(url: &str, redis: &str, limit: &str) -> String {
+    format!(
+        "[redis]\nurl = \"{url}\"\n{redis}\n[[route]]\nname = \"all\"\nlimits = [\"l\"]\n\
+         respond = {{ status = 200, body = \"in\" }}\n[limit.l]\nstore = \"redis\"\n{limit}\n"
+    )
+}
+
+async fn proxy(url: &str, redis: &str, limit: &str) -> TestProxy {
+    let proxy = TestProxy::toml(toml(url, redis, limit)).start().await;
+    assert!(reachable(&proxy, true).await);
+    proxy
+}
+
+/// Whether the store comes to be reachable, or not.
+async fn reachable(proxy: &TestProxy, wanted: bool) -> bool {
+    eventually_async(DEADLINE, async || {
+        let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+        limits["limits"]["l"]["storeReachable"] == wanted
+    })
+    .await
+}
+
+async fn get(proxy: &TestProxy, path: &str) -> RawResponse {
+    client::get(proxy.address(), path).await.unwrap()
+}
+
+async fn status(proxy: &TestProxy) -> u16 {
+    get(proxy, "/").await.status
+}
+
+#[tokio::test]
+async fn instances_share_what_a_client_has_used() {
+    let redis = or_left_out!(Redis::start().await);
+    let limit = "rate = \"3/1h\"";
+    let first = proxy(&redis.url(), "timeout = \"5s\"", limit).await;
+    let second = proxy(&redis.url(), "timeout = \"5s\"", limit).await;
+    assert_eq!(get(&first, "/").await.header("ratelimit"), Some("\"l\";r=2;t=1200"));
+    assert_eq!(get(&second, "/").await.header("ratelimit"), Some("\"l\";r=1;t=1200"));
+    assert_eq!(status(&first).await, 200);
+    for proxy in [&second, &first, &second] {
+        let refused = get(proxy, "/").await;
+        assert_eq!((refused.status, refused.header("flagstone-reason")), (429, Some("rate_limited")));
+        let retry: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((1190..=1200).contains(&retry), "{retry}");
+    }
+    let keys = redis.ask("KEYS *", "\r\n").await;
+    assert_eq!(keys, "*1\r\n", "one key a client, and what the probe left is gone");
+}
+
+#[tokio::test]
+async fn a_known_offender_costs_redis_nothing() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"2/1h\"").await;
+    for expected in [200, 200, 429] {
+        assert_eq!(status(&proxy).await, expected);
+    }
+    let before = redis.runs().await;
+    assert!(before >= 2);
+    for _ in 0..200 {
+        assert_eq!(status(&proxy).await, 429);
+    }
+    assert_eq!(redis.runs().await, before);
+}
+
+#[tokio::test]
+async fn the_shared_count_agrees_with_the_local_one() {
+    let redis = or_left_out!(Redis::start().await);
+    let toml = format!(
+        "[redis]\nurl = \"{}\"\ntimeout = \"5s\"\n\
+         [[route]]\nname = \"shared\"\npath = [\"/shared\"]\nlimits = [\"l\"]\nrespond = {{ status = 200 }}\n\
+         [[route]]\nname = \"local\"\npath = [\"/local\"]\nlimits = [\"here\"]\nrespond = {{ status = 200 }}\n\
+         [limit.l]\nstore = \"redis\"\nrate = \"37/1s\"\nburst = 9\n[limit.here]\nrate = \"37/1s\"\nburst = 9\n",
+        redis.url()
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    assert!(reachable(&proxy, true).await);
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let (mut shared, mut local, mut sent) = (0u32, 0u32, 0u32);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        for _ in 0..fastrand::u32(1..20) {
+            sent += 1;
+            shared += u32::from(client.get("/shared").await.unwrap().status == 200);
+            local += u32::from(client.get("/local").await.unwrap().status == 200);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..300))).await;
+    }
+    assert!(local < sent, "some must have been refused");
+    assert!(shared.abs_diff(local) <= 2, "{shared} shared, {local} local, of {sent}");
+}
+
+#[tokio::test]
+async fn three_processes_let_through_what_one_would() {
+    let redis = or_left_out!(Redis::start().await);
+    let (rate, burst) = (300.0, 300.0);
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\nworkers = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+        toml(&redis.url(), "timeout = \"10s\"", "rate = \"300/1s\"\nkey = \"global\"")
+    );
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        let mut flagstone = Flagstone::serve(&config).await;
+        flagstone.process.stderr_line("the shared store of limits is up").await;
+        let address = flagstone.address("web").await;
+        processes.push((flagstone, address));
+    }
+    let begun = Instant::now();
+    let load = |address| Load::get(address, "/").tasks(2).accept(&[200, 429]).start();
+    let loads: Vec<_> = processes.iter().map(|(_, address)| load(*address)).collect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let stopped = begun.elapsed().as_secs_f64();
+    let mut passed = 0;
+    for load in loads {
+        let report = load.stop().await;
+        report.assert_clean();
+        passed += report.statuses.get(&200).copied().unwrap_or(0);
+    }
+    let ended = begun.elapsed().as_secs_f64();
+    let (least, most) = (burst + rate * stopped, burst + rate * ended);
+    let passed = passed as f64;
+    assert!(passed >= least * 0.99 && passed <= most * 1.01, "{passed}, not from {least} to {most}");
+}
+
+#[tokio::test]
+async fn while_redis_is_gone_each_instance_counts_for_itself() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"2s\"", "rate = \"4/1h\"").await;
+    assert_eq!(status(&proxy).await, 200);
+    let port = redis.port;
+    drop(redis);
+    for expected in [200, 200, 200, 429, 429] {
+        assert_eq!(status(&proxy).await, expected, "what was used before counts here too");
+    }
+    assert!(reachable(&proxy, false).await);
+    let redis = Redis::start_on(port, &[]).await.unwrap();
+    assert!(reachable(&proxy, true).await, "back by itself");
+    let other = TestProxy::toml(toml(&redis.url(), "timeout = \"5s\"", "rate = \"4/1h\"")).start().await;
+    assert!(reachable(&other, true).await);
+    for expected in [200, 200, 200, 200, 429] {
+        assert_eq!(status(&other).await, expected, "the new Redis knows of nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_redis_costs_its_timeout_once_and_is_back_by_itself() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"1s\"\non_error = \"allow\"", "rate = \"1/1h\"").await;
+    assert_eq!(status(&proxy).await, 200);
+    assert_eq!(status(&proxy).await, 429);
+    // Another key, which nothing is known about, so that Redis is asked.
+    let change = json!({ "rate": "100000/1s" });
+    assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/limits/l", Some(change)).await.0, 200);
+    redis.process.signal(Signal::STOP);
+    let begun = Instant::now();
+    for _ in 0..40 {
+        assert_eq!(status(&proxy).await, 200);
+    }
+    // Had each waited for its timeout it would have been forty seconds.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(reachable(&proxy, false).await);
+    redis.process.signal(Signal::CONT);
+    assert!(reachable(&proxy, true).await);
+    let before = redis.runs().await;
+    assert_eq!(status(&proxy).await, 200);
+    assert!(redis.runs().await > before, "it is asked again");
+}
+
+#[tokio::test]
+async fn what_on_error_says_holds_where_redis_never_was() {
+    let port = free_port();
+    for (url, on_error, expected) in [
+        (format!("redis://127.0.0.1:{port}"), "local", [200, 429]),
+        (format!("redis://127.0.0.1:{port}"), "allow", [200, 200]),
+        (format!("redis://127.0.0.1:{port}"), "deny", [429, 429]),
+        ("redis://nowhere.invalid:6379".to_owned(), "local", [200, 429]),
+    ] {
+        let toml = toml(&url, &format!("on_error = \"{on_error}\""), "rate = \"1/1h\"");
+        let proxy = TestProxy::toml(toml).start().await;
+        for expected in expected {
+            let response = get(&proxy, "/").await;
+            assert_eq!(response.status, expected, "{url} {on_error}");
+            assert_eq!(response.header("retry-after").is_some(), expected == 429);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_that_forgets_the_script_is_not_noticed() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"3/1h\"").await;
+    assert_eq!(status(&proxy).await, 200);
+    assert!(redis.ask("SCRIPT FLUSH", "\r\n").await.starts_with("+OK"));
+    for expected in [200, 200, 429] {
+        assert_eq!(status(&proxy).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_rate_keeps_what_was_used_in_redis() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"10/1h\"").await;
+    for _ in 0..4 {
+        assert_eq!(status(&proxy).await, 200);
+    }
+    let change = json!({ "rate": "6/1m" });
+    assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/limits/l", Some(change)).await.0, 200);
+    let told = get(&proxy, "/").await;
+    assert_eq!(told.header("ratelimit"), Some("\"l\";r=1;t=10"), "four of six were used, this is the fifth");
+}
+
+#[tokio::test]
+async fn those_who_wait_take_turns_over_all_instances_and_give_them_back() {
+    let redis = or_left_out!(Redis::start().await);
+    let limit = "rate = \"1/1h\"\nburst = 1\nqueue = 1";
+    let first = proxy(&redis.url(), "timeout = \"5s\"", limit).await;
+    let second = proxy(&redis.url(), "timeout = \"5s\"", limit).await;
+    let queued = async |proxy: &TestProxy| {
+        let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+        limits["limits"]["l"]["queued"].as_u64().unwrap()
+    };
+    assert_eq!(status(&first).await, 200);
+    let mut waiting = Client::connect(first.address()).await.unwrap();
+    waiting.request("GET", "/", "").await.unwrap();
+    assert!(eventually_async(DEADLINE, async || queued(&first).await == 1).await);
+    // A separate instance has heard nothing of it but what Redis says.
+    assert_eq!(status(&second).await, 429, "the one place in the queue is taken");
+    drop(waiting);
+    assert!(eventually(DEADLINE, || first.access_log().contains("\" 499 ")).await);
+    // The place is free again in Redis; `second` still remembers what it was told, so the first one asks.
+    let mut again = Client::connect(first.address()).await.unwrap();
+    let joins = eventually_async(DEADLINE, async || {
+        again = Client::connect(first.address()).await.unwrap();
+        again.request("GET", "/", "").await.unwrap();
+        eventually_async(Duration::from_millis(500), async || queued(&first).await == 2).await
+    });
+    assert!(joins.await);
+}
+
+#[tokio::test]
+async fn an_acl_user_may_do_all_that_is_needed() {
+    let further = [
+        "--user",
+        "default off",
+        "--user",
+        "flag on >s3cret ~flagstone:* +evalsha +script|load +time +get +set +del +cluster|slots",
+    ];
+    let mut started = Err(String::new());
+    for _ in 0..5 {
+        started = Redis::start_on(free_port(), &further).await;
+        if started.is_ok() {
+            break;
+        }
+    }
+    let redis = or_left_out!(started);
+    let url = format!("redis://flag:s3cret@127.0.0.1:{}", redis.port);
+    let proxy = proxy(&url, "timeout = \"5s\"", "rate = \"1/1h\"").await;
+    for expected in [200, 429] {
+        assert_eq!(status(&proxy).await, expected);
+    }
+    let wrong = format!("redis://flag:wrong@127.0.0.1:{}", redis.port);
+    let wrong = TestProxy::toml(toml(&wrong, "on_error = \"deny\"", "rate = \"9/1h\"")).start().await;
+    assert_eq!(status(&wrong).await, 429);
+}
+
+#[tokio::test]
+async fn tls_is_verified_against_the_given_roots() {
+    let (folder, ca) = (Folder::new(), Ca::new());
+    let (cert, key) = ca.leaf(&["localhost"]).write(&folder, "redis");
+    let roots = folder.write("ca.pem", ca.pem());
+    let [cert, key, roots] = [&cert, &key, &roots].map(|path| path.to_str().unwrap().to_owned());
+    let mut started = Err(String::new());
+    let mut port = 0;
+    for _ in 0..5 {
+        port = free_port();
+        let port = port.to_string();
+        let further = [
+            "--tls-port",
+            &port,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+            "--tls-ca-cert-file",
+            &roots,
+        ];
+        started = Redis::start_on(0, &further).await;
+        if started.is_ok() {
+            break;
+        }
+    }
+    let _redis = or_left_out!(started);
+    let config = |further: &str| {
+        format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+            toml(
+                &format!("rediss://localhost:{port}{further}"),
+                "timeout = \"5s\"\non_error = \"deny\"",
+                "rate = \"1/1h\""
+            )
+        )
+    };
+    for (further, roots, line) in [
+        ("", Some(&roots), "the shared store of limits is up"),
+        ("#insecure", None, "the shared store of limits is up"),
+        ("", None, "the shared store of limits is down"),
+    ] {
+        let folder = Folder::new();
+        let file = folder.write("flagstone.toml", config(further));
+        let mut command = Flagstone::command(["run", "-c", file.to_str().unwrap()]);
+        command.env_remove("SSL_CERT_FILE");
+        if let Some(roots) = roots {
+            command.env("SSL_CERT_FILE", roots);
+        }
+        let mut process = Process::start(&mut command);
+        process.stderr_line(line).await;
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_each_key_goes_to_the_node_that_has_it() {
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let mut started = Err(String::new());
+        for _ in 0..5 {
+            let bus = free_port().to_string();
+            let further = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            started = Redis::start_on(free_port(), &further).await.map(|redis| (redis, bus));
+            if started.is_ok() {
+                break;
+            }
+        }
+        nodes.push(or_left_out!(started));
+    }
+    for ((node, _), range) in nodes.iter().zip(["0 8191", "8192 16383"]) {
+        assert_eq!(node.ask(&format!("CLUSTER ADDSLOTSRANGE {range}"), "\r\n").await, "+OK\r\n");
+    }
+    assert_eq!(nodes[1].0.ask("CLUSTER SET-CONFIG-EPOCH 2", "\r\n").await, "+OK\r\n");
+    let (other, bus) = &nodes[1];
+    let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port);
+    assert_eq!(nodes[0].0.ask(&meet, "\r\n").await, "+OK\r\n");
+    for (node, _) in &nodes {
+        let whole = async || {
+            let info = node.ask("CLUSTER INFO", "\r\n\r\n").await;
+            info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384")
+        };
+        assert!(eventually_async(Duration::from_secs(30), whole).await);
+    }
+
+    let proxy =
+        proxy(&nodes[0].0.url(), "timeout = \"5s\"\non_error = \"deny\"", "rate = \"2/1h\"\nkey = \"path\"").await;
+    // Once the map is known every key is counted, wherever it lives.
+    let known = async || {
+        let mut all = true;
+        for number in 0..8 {
+            all &= get(&proxy, &format!("/warm-{}-{number}", fastrand::u32(..))).await.status == 200;
+        }
+        all
+    };
+    assert!(eventually_async(DEADLINE, known).await);
+    for number in 0..40 {
+        for expected in [200, 200, 429] {
+            assert_eq!(get(&proxy, &format!("/key-{number}")).await.status, expected);
+        }
+    }
+    for (node, _) in &nodes {
+        let keys: usize = node.ask("DBSIZE", "\r\n").await.trim_start_matches(':').trim().parse().unwrap();
+        assert!(keys > 5, "{keys} keys on one of two nodes");
+    }
+}
