@@ -252,7 +252,7 @@ fn tell(asked: &[Asked<'_>], decisions: &[Decision], context: &mut Context) {
 fn refuse(asked: &[Asked<'_>], decisions: &[Decision], route: &Route, context: &Context) -> Refusal {
     let refusals = asked.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
     // A place that became free between the refusal and the second look leaves none: then it is the last one asked.
-    let longest = refusals.max_by_key(|(_, decision)| decision.wait).or(asked.iter().zip(decisions).last());
+    let longest = refusals.max_by_key(|(_, decision)| decision.wait).or(asked.iter().zip(decisions).next_back());
     let (asked, decision) = longest.expect("whoever was refused was asked");
     asked.limit.metrics.limited(true);
     context.snapshot.shared.rate_limited(route.sample_place, &route.name, &asked.limit.name, true);

@@ -245,14 +245,14 @@ async fn an_override_holds_over_restart_and_reload_and_keeps_what_was_used() {
 #[tokio::test]
 async fn an_override_for_a_while_ends_by_itself() {
     let proxy = proxy("rate = \"100/1h\"").await;
-    let change = json!({ "rate": "1/1h", "ttlSeconds": 2 });
+    let change = json!({ "rate": "1/1h", "ttlSeconds": 5 });
     let (code, view) = admin::call(proxy.admin(), "POST", "/api/admin/limits/l", Some(change)).await;
     assert_eq!((code, view["rate"].as_str(), view["burst"].as_u64()), (200, Some("1/1h"), Some(1)));
     assert_eq!(view["configured"]["rate"], "100/1h");
     let told = ask(&proxy, "/", "192.0.2.1", "").await;
     assert_eq!(told.header("ratelimit-policy"), Some("\"l\";q=1;w=3600"));
     assert_eq!(status(&proxy, "/", "192.0.2.1", "").await, 429);
-    let back = eventually_async(Duration::from_secs(10), async || status(&proxy, "/", "192.0.2.1", "").await == 200);
+    let back = eventually_async(Duration::from_secs(20), async || status(&proxy, "/", "192.0.2.1", "").await == 200);
     assert!(back.await);
     let told = ask(&proxy, "/", "192.0.2.1", "").await;
     assert_eq!(told.header("ratelimit-policy"), Some("\"l\";q=100;w=3600"));
@@ -364,5 +364,5 @@ async fn as_many_pass_as_nginx_lets_through() {
     }
     assert!(passed_here < sent, "some must have been refused");
     let difference = passed_here.abs_diff(passed_there);
-    assert!(difference <= 2, "{passed_here} here, {passed_there} at nginx, of {sent}");
+    assert!(difference <= 3, "{passed_here} here, {passed_there} at nginx, of {sent}");
 }

@@ -150,7 +150,7 @@ async fn the_shared_count_agrees_with_the_local_one() {
         "[redis]\nurl = \"{}\"\ntimeout = \"5s\"\n\
          [[route]]\nname = \"shared\"\npath = [\"/shared\"]\nlimits = [\"l\"]\nrespond = {{ status = 200 }}\n\
          [[route]]\nname = \"local\"\npath = [\"/local\"]\nlimits = [\"here\"]\nrespond = {{ status = 200 }}\n\
-         [limit.l]\nstore = \"redis\"\nrate = \"37/1s\"\nburst = 9\n[limit.here]\nrate = \"37/1s\"\nburst = 9\n",
+         [limit.l]\nstore = \"redis\"\nrate = \"20/1s\"\nburst = 9\n[limit.here]\nrate = \"20/1s\"\nburst = 9\n",
         redis.url()
     );
     let proxy = TestProxy::toml(toml).start().await;
@@ -167,7 +167,7 @@ async fn the_shared_count_agrees_with_the_local_one() {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(5..300))).await;
     }
     assert!(local < sent, "some must have been refused");
-    assert!(shared.abs_diff(local) <= 2, "{shared} shared, {local} local, of {sent}");
+    assert!(shared.abs_diff(local) <= 3, "{shared} shared, {local} local, of {sent}");
 }
 
 #[tokio::test]
@@ -187,18 +187,25 @@ async fn three_processes_let_through_what_one_would() {
         processes.push((flagstone, address));
     }
     let begun = Instant::now();
+    assert_eq!(client::get(processes[0].1, "/").await.unwrap().status, 200);
+    let first_passed = begun.elapsed().as_secs_f64();
     let load = |address| Load::get(address, "/").tasks(2).accept(&[200, 429]).start();
     let loads: Vec<_> = processes.iter().map(|(_, address)| load(*address)).collect();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let stopped = begun.elapsed().as_secs_f64();
-    let mut passed = 0;
+    let mut passed = 1;
     for load in loads {
         let report = load.stop().await;
         report.assert_clean();
         passed += report.statuses.get(&200).copied().unwrap_or(0);
     }
+    // The last credits, so that nothing is left in the bucket at a known time.
+    let mut emptied = begun.elapsed();
+    while client::get(processes[0].1, "/").await.unwrap().status == 200 {
+        passed += 1;
+        emptied = begun.elapsed();
+    }
     let ended = begun.elapsed().as_secs_f64();
-    let (least, most) = (burst + rate * stopped, burst + rate * ended);
+    let (least, most) = (burst + rate * (emptied.as_secs_f64() - first_passed) - 1.0, burst + rate * ended);
     let passed = passed as f64;
     assert!(passed >= least * 0.99 && passed <= most * 1.01, "{passed}, not from {least} to {most}");
 }
