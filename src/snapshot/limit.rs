@@ -93,6 +93,11 @@ impl Limit {
         self.settings == *settings && self.store.as_ref().map(Arc::as_ptr) == store.map(Arc::as_ptr)
     }
 
+    /// Clients are not told of what only watches.
+    fn is_announced(&self) -> bool {
+        !self.settings.shadow
+    }
+
     /// Whether a request needs no more than [`limit::check_all`]: no waiting, no slot, no other store, no shadow.
     pub(super) fn is_plain(&self) -> bool {
         let settings = &self.settings;
@@ -112,7 +117,8 @@ impl Limits {
     pub(super) fn new(mut each: Vec<Arc<Limit>>) -> Self {
         // What is cheap to ask, and to give back, is asked first.
         each.sort_by_key(|limit| limit.store.is_some());
-        let policies = each.iter().flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
+        let announced = each.iter().filter(|limit| limit.is_announced());
+        let policies = announced.flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
         Self {
             policy: headers::policies(policies.flatten()),
             are_plain: each.iter().all(|limit| limit.is_plain()),
@@ -126,7 +132,8 @@ impl Limits {
             return self.policy.clone();
         }
         let overrides: SmallVec<[_; 4]> = self.each.iter().map(|limit| limit.override_policy.load()).collect();
-        let policies = self.each.iter().zip(&overrides).flat_map(|(limit, overridden)| {
+        let announced = self.each.iter().zip(&overrides).filter(|(limit, _)| limit.is_announced());
+        let policies = announced.flat_map(|(limit, overridden)| {
             let rate = overridden.as_deref().unwrap_or(&limit.policy);
             [Some(rate), limit.concurrency_policy.as_ref()]
         });

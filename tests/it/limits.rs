@@ -172,7 +172,9 @@ async fn a_limit_in_shadow_counts_and_lets_through() {
     );
     let proxy = TestProxy::toml(toml).start().await;
     for expected in [200, 200, 200, 420] {
-        assert_eq!(status(&proxy, "/", "192.0.2.1", "").await, expected);
+        let response = ask(&proxy, "/", "192.0.2.1", "").await;
+        assert_eq!(response.status, expected);
+        assert_eq!(response.header("ratelimit-policy"), Some("\"real\";q=3;w=3600"), "of the other nobody hears");
     }
     let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
     assert_eq!(limits["limits"]["watched"]["shadowed"], 3);
