@@ -459,3 +459,26 @@ async fn in_a_cluster_each_key_goes_to_the_node_that_has_it() {
         assert!(keys > 5, "{keys} keys on one of two nodes");
     }
 }
+
+#[tokio::test]
+async fn under_load_it_may_die_hang_and_come_back() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"1s\"", "rate = \"1000000/1s\"").await;
+    let load = Load::get(proxy.address(), "/").tasks(4).pause(Duration::from_millis(1)).start();
+    assert!(load.reaches(100, DEADLINE).await);
+    let port = redis.port;
+    drop(redis);
+    assert!(reachable(&proxy, false).await);
+    assert!(load.reaches(100, DEADLINE).await, "requests go on");
+    let redis = Redis::start_on(port, &[]).await.unwrap();
+    assert!(reachable(&proxy, true).await);
+    for _ in 0..2 {
+        redis.process.signal(Signal::STOP);
+        assert!(reachable(&proxy, false).await);
+        assert!(load.reaches(100, DEADLINE).await, "requests go on");
+        redis.process.signal(Signal::CONT);
+        assert!(reachable(&proxy, true).await);
+    }
+    assert!(load.reaches(100, DEADLINE).await);
+    load.stop().await.assert_clean();
+}
