@@ -5,3 +5,4 @@ pub mod block_list;
 pub mod client_ip;
 pub mod limit;
 pub mod maintenance;
+pub mod window;
