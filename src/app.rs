@@ -20,10 +20,12 @@ use crate::live::Live;
 use crate::reload::changes::changes;
 use crate::reload::config_file::ConfigWatcher;
 use crate::reload::flag_file::{self, FlagWatcher};
+use crate::reload::windows;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
+use crate::telemetry::notify;
 use crate::upstream::Resolver;
 use crate::worker::{Crew, Phases, Workers};
 
@@ -108,6 +110,7 @@ impl App {
         let flag_watcher = watch_flags(&config, &shared)?;
 
         snapshot.start();
+        warn_of_pages(&snapshot, &loaded);
         let live = Arc::new(Live::new(snapshot));
         let (draining, cutting) = (watch::Sender::new(false), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
@@ -144,14 +147,16 @@ impl App {
         })
     }
 
-    /// Builds everything that can be built without binding or writing, and throws it away.
+    /// Builds everything that can be built without binding or writing, and throws it away. Returns what is worth
+    /// knowing of it.
     ///
     /// # Errors
     /// Everything that would keep [`App::start`] from serving.
-    pub fn check(loaded: &Loaded) -> Result<(), Problems> {
+    pub fn check(loaded: &Loaded) -> Result<Problems, Problems> {
         let shared = Shared::new(1, Resolver::unused(), Runtime::default());
         let built = Snapshot::build(without_log(&loaded.config), None, &shared);
-        built.map_err(|problems| loaded.locate_all(problems)).map(drop)
+        let snapshot = built.map_err(|problems| loaded.locate_all(problems))?;
+        Ok(page_warnings(&snapshot, loaded))
     }
 
     pub fn control(&self) -> &Arc<Control> {
@@ -289,6 +294,7 @@ impl Control {
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
+        warn_of_pages(&snapshot, &loaded);
         self.live.store(snapshot);
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
@@ -323,6 +329,7 @@ fn prepare(config: &Config, shared: &Arc<Shared>) -> Result<(Snapshot, Sockets, 
     let sockets = bind_all(config, &BTreeMap::new());
     let admin = admin::bind(&config.admin);
     if let (Ok(()), Ok(_), Ok(_)) = (&state_dir, &sockets, &admin) {
+        shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error))?;
         let snapshot = Snapshot::build(config.clone(), None, shared)?;
         return Ok((snapshot, sockets?, admin?));
     }
@@ -439,6 +446,21 @@ fn both<A, B>(one: Result<A, Problems>, other: Result<B, Problems>) -> Result<(A
     }
 }
 
+/// A broken template is no reason not to serve: the built-in page takes its place.
+fn page_warnings(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
+    let warnings = snapshot.maintenance.pages.warnings().iter();
+    let problem = |warning: &String| {
+        Problem::new("maintenance.page", warning.as_str()).with_help("the built-in page is shown in its place")
+    };
+    loaded.locate_all(Problems(warnings.map(problem).collect()))
+}
+
+fn warn_of_pages(snapshot: &Snapshot, loaded: &Loaded) {
+    for warning in page_warnings(snapshot, loaded).0 {
+        tracing::warn!("{warning}");
+    }
+}
+
 fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
@@ -450,10 +472,13 @@ fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
     let tried = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b""))
         .and_then(|()| std::fs::remove_file(&probe));
-    tried.map_err(|error| {
-        let text = format!("the state folder {} cannot be written: {}", folder.display(), io_reason(&error));
-        Problem::new("server.state_dir", text).with_help("name a folder that this user may write").into()
-    })
+    tried.map_err(|error| state_problem(config, &error))
+}
+
+fn state_problem(config: &Config, error: &io::Error) -> Problems {
+    let folder = config.server.state_dir.display();
+    let text = format!("the state folder {folder} cannot be written: {}", io_reason(error));
+    Problem::new("server.state_dir", text).with_help("name a folder that this user may write").into()
 }
 
 fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Problems> {
@@ -486,19 +511,31 @@ fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> i
             tokio::select! {
                 _ = cutting.wait_for(|cutting| *cutting) => {}
                 () = tick(&control) => {}
+                () = control.shared.cuts.run() => {}
+                () = tell_webhooks(&control) => {}
                 () = admin::serve(admin, Arc::clone(&control)) => {}
             }
         });
     })
 }
 
+async fn tell_webhooks(control: &Control) {
+    let current = || {
+        let live = control.live.load_full();
+        (live.generation, live.config.notify.clone())
+    };
+    notify::run(&control.shared.events, control.shared.resolver.clone(), current).await;
+}
+
 async fn tick(control: &Control) {
     let mut interval = tokio::time::interval(TICK);
+    let mut windows = windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
     loop {
         interval.tick().await;
         control.shared.tick();
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
+        windows.tick(jiff::Timestamp::now());
     }
 }
 

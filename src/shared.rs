@@ -1,8 +1,10 @@
 //! What outlives every generation: the maintenance switch, counters, the event log, the clock's origin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -10,7 +12,9 @@ use jiff::Timestamp;
 use crate::breaker::{State, Transition};
 use crate::config::model::Config;
 use crate::policy::limit::Nanos;
-use crate::policy::maintenance::{Active, Mode, Switch};
+use crate::policy::maintenance::{Active, Mode, Scope, Switch};
+use crate::proxy::bypass;
+use crate::proxy::cut::Cuts;
 use crate::reload::flag_file::Change;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
@@ -28,6 +32,7 @@ pub struct Shared {
     pub(crate) switch: Arc<Switch>,
     pub(crate) metrics: Metrics,
     pub(crate) events: Arc<EventLog>,
+    pub(crate) cuts: Cuts,
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
     pub(crate) runtime: Runtime,
@@ -39,18 +44,22 @@ pub struct Shared {
     turned_away: Sampler,
     /// Names of the places in the samplers: routes keep theirs over reloads.
     places: Mutex<BTreeMap<String, usize>>,
+    bypass_secret: OnceLock<bypass::Secret>,
+    /// Ids of the maintenances that are known to be late.
+    overdue_told: Mutex<BTreeSet<u64>>,
 }
 
 impl Shared {
     pub(crate) fn new(workers: usize, resolver: Resolver, runtime: Runtime) -> Arc<Self> {
         let metrics = Metrics::new(workers);
         // There from the first scrape on: an alert on a series that does not exist never fires.
-        metrics.maintenance(GLOBAL_SCOPE).set_active(false);
+        metrics.maintenance(GLOBAL_SCOPE);
         Arc::new(Self {
             workers,
             switch: Arc::default(),
             metrics,
             events: Arc::new(EventLog::new()),
+            cuts: Cuts::default(),
             resolver,
             started: Instant::now(),
             runtime,
@@ -59,7 +68,24 @@ impl Shared {
             shadowed: Sampler::new(SAMPLED_ROUTES + 1),
             turned_away: Sampler::new(SAMPLED_ROUTES + 1),
             places: Mutex::default(),
+            bypass_secret: OnceLock::new(),
+            overdue_told: Mutex::default(),
         })
+    }
+
+    /// Takes the key of a state folder for bypass cookies, or makes it. To be called before anything is built.
+    ///
+    /// # Errors
+    /// The file can neither be read nor written.
+    pub(crate) fn open_state(&self, folder: &Path) -> io::Result<()> {
+        // A second state folder, after a reload, does not make the first one's cookies worthless.
+        let _ = self.bypass_secret.set(bypass::Secret::of_folder(folder)?);
+        Ok(())
+    }
+
+    /// What signs bypass cookies.
+    pub(crate) fn bypass_secret(&self) -> &bypass::Secret {
+        self.bypass_secret.get_or_init(bypass::Secret::random)
     }
 
     /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.
@@ -90,8 +116,7 @@ impl Shared {
     }
 
     /// A request met maintenance. `place` and `route` are the route's, when there is one.
-    pub(crate) fn blocked(&self, place: Option<usize>, route: Option<&str>, active: &Active) {
-        self.metrics.maintenance(&scope_label(active)).blocked();
+    pub(crate) fn blocked(&self, place: Option<usize>, route: Option<&str>) {
         if let Some(count) = self.blocked.hit(place.unwrap_or(SAMPLED_ROUTES), self.second()) {
             self.events.emit(Event::OperationBlocked { route: route.unwrap_or(NO_ROUTE).to_owned(), count });
         }
@@ -118,16 +143,35 @@ impl Shared {
     pub(crate) fn flag_changed(&self, change: &Change) {
         match change {
             Change::Activated(active) => {
-                self.metrics.maintenance(&scope_label(active)).set_active(true);
+                self.cuts.flag_is_on(active, Instant::now().into());
                 self.events.emit(activated(active));
             }
-            Change::Changed(active) => self.events.emit(activated(active)),
+            Change::Changed(active) => {
+                self.cuts.flag_is_on(active, Instant::now().into());
+                self.events.emit(activated(active));
+            }
             Change::Deactivated(active) => {
-                self.metrics.maintenance(&scope_label(active)).set_active(false);
+                self.cuts.flag_is_off(active);
                 let (scope, by) = (scope_label(active), active.flag.by.clone().unwrap_or_default());
                 self.events.emit(Event::MaintenanceDeactivated { scope, by });
             }
             Change::Warning { scope, text } => tracing::warn!(%scope, "flag file: {text}"),
+        }
+    }
+
+    /// Tells once of each maintenance that should have ended.
+    fn tell_overdue(&self, now: Timestamp) {
+        let mut told = self.overdue_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = self.switch.load() else { return told.clear() };
+        let late: Vec<_> = state.all().filter(|active| active.overdue(now).is_some()).map(Arc::clone).collect();
+        drop(state);
+        told.retain(|id| late.iter().any(|active| active.id == *id));
+        for active in late {
+            if told.insert(active.id) {
+                let until = active.flag.until.map(|until| until.to_string()).unwrap_or_default();
+                let by = active.flag.by.clone().unwrap_or_default();
+                self.events.emit(Event::MaintenanceOverdue { scope: scope_label(&active), by, until });
+            }
         }
     }
 
@@ -137,6 +181,7 @@ impl Shared {
         self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
         self.runtime.overrides.expire(now);
         self.runtime.blocked.expire(now);
+        self.tell_overdue(now);
         let second = self.second();
         let name = |place: usize| {
             let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +209,7 @@ impl Shared {
 
     /// Brings those metrics up to date that are looked up when somebody asks.
     pub(crate) fn gauge(&self, live: &Snapshot) {
+        self.gauge_maintenance(&live.config);
         let now = Instant::now();
         for (name, group) in &live.groups {
             if let Some(breaker) = &group.breaker {
@@ -175,6 +221,21 @@ impl Shared {
         self.metrics.set_certificates(facts.filter_map(|facts| Some((facts.names.first()?.as_str(), facts.not_after))));
     }
 
+    /// Only scopes that the configuration knows: whoever may write flags may make up names.
+    fn gauge_maintenance(&self, config: &Config) {
+        let (state, now) = (self.switch.load(), Timestamp::now());
+        for (scope, blocked) in self.switch.blocked_totals() {
+            let label = match &scope {
+                Scope::Global => GLOBAL_SCOPE,
+                Scope::Route(name) if config.routes.iter().any(|route| route.name == *name) => name,
+                Scope::Route(_) => continue,
+            };
+            let active = state.as_ref().and_then(|state| state.all().find(|active| active.scope == scope));
+            let metrics = self.metrics.maintenance(label);
+            metrics.show(active.is_some(), active.and_then(|active| active.overdue(now)), blocked);
+        }
+    }
+
     fn second(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
@@ -183,8 +244,8 @@ impl Shared {
 /// `global`, or the route's name.
 fn scope_label(active: &Active) -> String {
     match &active.scope {
-        crate::policy::maintenance::Scope::Global => GLOBAL_SCOPE.to_owned(),
-        crate::policy::maintenance::Scope::Route(name) => name.clone(),
+        Scope::Global => GLOBAL_SCOPE.to_owned(),
+        Scope::Route(name) => name.clone(),
     }
 }
 

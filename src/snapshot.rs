@@ -18,6 +18,7 @@ use crate::config::{Problem, Problems};
 use crate::listener::head::HeadBounds;
 use crate::policy::access::Access;
 use crate::policy::client_ip::{Source, TrustedProxies};
+use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
@@ -108,6 +109,8 @@ pub(crate) struct Maintenance {
     pub(crate) exempt_paths: PathSet,
     pub(crate) allow: Vec<IpNet>,
     pub(crate) pages: Pages,
+    /// `None` = nobody gets past it by a token.
+    pub(crate) bypass: Option<Bypass>,
 }
 
 /// Header edits of a route.
@@ -297,6 +300,7 @@ impl Builder<'_> {
             exempt_paths: exempt_paths?,
             allow: settings.allow.clone(),
             pages: pages?,
+            bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.bypass_secret())),
         })
     }
 

@@ -5,6 +5,7 @@
 mod block_list;
 mod guard;
 mod limits;
+pub(crate) mod maintenance;
 mod routes;
 mod server;
 mod view;

@@ -45,7 +45,7 @@ pub(super) fn reloaded(reloaded: &Reloaded) -> Value {
 pub(super) fn status(control: &Control) -> Value {
     let live = control.live.load_full();
     json!({
-        "maintenance": maintenance(control),
+        "maintenance": super::maintenance::view(control),
         "services": services(&live),
         "circuitBreakers": circuit_breakers(&live),
         "limits": super::limits::all(control),
@@ -65,34 +65,6 @@ pub(super) fn status(control: &Control) -> Value {
             "uptimeSeconds": control.shared.started.elapsed().as_secs(),
             "workers": control.shared.workers,
         },
-    })
-}
-
-/// The keys of SPEC section 5, in snake_case as there.
-pub(super) fn maintenance(control: &Control) -> Value {
-    let state = control.shared.switch.load();
-    let active = state.as_ref().and_then(|state| state.all().next());
-    let routes: Vec<&str> = state
-        .iter()
-        .flat_map(|state| state.all())
-        .flat_map(|active| match &active.scope {
-            crate::policy::maintenance::Scope::Global => active.flag.routes.iter().map(String::as_str).collect(),
-            crate::policy::maintenance::Scope::Route(name) => vec![name.as_str()],
-        })
-        .collect();
-    let live = control.live.load_full();
-    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
-    json!({
-        "is_active": active.is_some(),
-        "mode": active.map(|active| active.flag.mode.name()),
-        "reason": active.and_then(|active| active.flag.reason.as_deref()),
-        "started_at": active.map(|active| active.since.to_string()),
-        "estimated_completion": active.and_then(|active| active.flag.until).map(|until| until.to_string()),
-        "routes": routes,
-        "blocked_requests": state.iter().flat_map(|state| state.all()).map(|active| active.blocked_requests()).sum::<u64>(),
-        "in_flight": in_flight,
-        "by": active.and_then(|active| active.flag.by.as_deref()),
-        "upcoming": [],
     })
 }
 

@@ -17,10 +17,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    if let Err(problems) = App::check(&loaded) {
-        return refuse(&problems);
-    }
-    for warning in &loaded.warnings {
+    let found = match App::check(&loaded) {
+        Ok(found) => found,
+        Err(problems) => return refuse(&problems),
+    };
+    for warning in loaded.warnings.iter().chain(&found.0) {
         eprintln!("flagstone: warning: {warning}");
     }
     let config = &loaded.config;

@@ -12,6 +12,7 @@ use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;
 use jiff::Zoned;
 
+use crate::config::model::Window;
 use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
 
@@ -103,12 +104,18 @@ impl CliError {
 /// Does it, and returns what to print.
 ///
 /// `flag` is the global flag file, `routes_dir` the folder of the routes' own, and `retry_after` what clients
-/// are told while a flag names no end.
+/// are told while a flag names no end, `windows` the planned maintenance.
 ///
 /// # Errors
 /// A time that is none or has passed, or a file that cannot be written, removed or looked at.
-pub fn run(args: &Args, flag: &Path, routes_dir: &Path, retry_after: Duration) -> Result<String, CliError> {
-    let place = Place { flag, routes_dir, retry_after, now: Zoned::now(), by: by() };
+pub fn run(
+    args: &Args,
+    flag: &Path,
+    routes_dir: &Path,
+    retry_after: Duration,
+    windows: &[Window],
+) -> Result<String, CliError> {
+    let place = Place { flag, routes_dir, retry_after, windows, now: Zoned::now(), by: by() };
     place.run(args)
 }
 
@@ -117,6 +124,7 @@ struct Place<'a> {
     flag: &'a Path,
     routes_dir: &'a Path,
     retry_after: Duration,
+    windows: &'a [Window],
     now: Zoned,
     by: String,
 }

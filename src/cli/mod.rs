@@ -102,7 +102,9 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     };
     let settings = &loaded.config.maintenance;
     let routes_dir = loaded.config.server.state_dir.join("maintenance.d");
-    match maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after) {
+    let done =
+        maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
+    match done {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS

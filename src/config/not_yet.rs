@@ -24,16 +24,8 @@ const UPSTREAM: &[Row<Upstream>] = &[
 ];
 
 const WHOLE: &[Row<Config>] = &[
-    ("maintenance.page", |config| config.maintenance.page.is_some(), "the built-in page is shown"),
-    (
-        "maintenance.bypass_token",
-        |config| config.maintenance.bypass_token.is_some(),
-        "nobody gets past maintenance with it",
-    ),
-    ("maintenance.window", |config| !config.maintenance.windows.is_empty(), "no maintenance starts by itself"),
     ("probe", |config| !config.probes.is_empty(), "nothing is probed"),
     ("host", |config| config.host != super::check::default_host(), "the machine is not looked at"),
-    ("notify", |config| !config.notify.is_empty(), "nobody is notified"),
     ("test", |config| !config.tests.is_empty(), "tests are not run"),
 ];
 

@@ -24,6 +24,7 @@ use super::head::{BadHead, HeadBounds};
 use super::stream::{Socket, Stream};
 use crate::config::model::Timeouts;
 use crate::live::Live;
+use crate::proxy::cut::Cuts;
 use crate::proxy::{handle, refused, tunnel};
 use crate::worker::{Accepted, AcceptedSocket};
 
@@ -106,9 +107,10 @@ async fn http1(
         })
     };
     let gate = Gate::new(stream, Arc::clone(&connection), bounds);
+    let shared = Arc::clone(&live.load_full().shared);
     let end = {
         let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
-        drive(http, &connection, &timeouts, draining).await
+        drive(http, &connection, &timeouts, draining, &shared.cuts).await
     };
     let returned = connection.take_back().expect("hyper has dropped the gate");
     let Returned { stream, held, partial_line, is_mid_body } = returned;
@@ -160,6 +162,7 @@ async fn drive<F, Fut>(
     connection: &Connection,
     timeouts: &Timeouts,
     mut draining: watch::Receiver<bool>,
+    cuts: &Cuts,
 ) -> End
 where
     F: hyper::service::Service<
@@ -177,12 +180,20 @@ where
     let mut is_draining = false;
     let mut first_request = None;
     let mut timer = Timer::new(timeouts);
+    let mut cut = pin!(cuts.signal());
+    let mut cut_round = None;
     let mut nudges = 0;
     poll_fn(|cx| {
         loop {
             if !registered {
                 let _ = drained.as_mut().poll(cx);
                 registered = true;
+            }
+            // Asked again only after a round: it stays registered until then. The requests look for themselves.
+            let round = Some(cuts.round());
+            if cut_round != round {
+                cut_round = round;
+                let _ = cut.as_mut().poll(cx);
             }
             if let Poll::Ready(result) = http.as_mut().poll(cx) {
                 return Poll::Ready(end_of(result, connection));

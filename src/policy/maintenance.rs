@@ -47,6 +47,8 @@ pub struct Active {
     /// Blocked requests of this scope since the process started; goes on when maintenance ends and begins.
     total: Arc<AtomicU64>,
     total_at_start: u64,
+    /// The grace is over, and what is in flight is cut.
+    is_cutting: AtomicBool,
 }
 
 /// All flags that are there. Never changed, only replaced.
@@ -108,12 +110,18 @@ impl State {
 
     /// Whether a request is blocked, and by what. Decides only; [`Blocked::count`] counts.
     pub fn check(&self, facts: &Facts<'_>) -> Option<Blocked<'_>> {
-        if facts.exempt || self.is_empty() || contains(facts.allow, facts.client_ip) {
-            return None;
-        }
+        self.blocking(facts).next().map(|active| Blocked { active })
+    }
+
+    /// The maintenance that cuts a request in flight, if there is one.
+    pub fn cutting(&self, facts: &Facts<'_>) -> Option<&Arc<Active>> {
+        self.blocking(facts).find(|active| active.is_cutting())
+    }
+
+    fn blocking(&self, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Active>> {
+        let passes = facts.exempt || self.is_empty() || contains(facts.allow, facts.client_ip);
         let route = facts.route.and_then(|name| self.routes.get(name));
-        let active = self.global.iter().chain(route).find(|active| active.flag.blocks(facts))?;
-        Some(Blocked { active })
+        self.global.iter().chain(route).filter(move |active| !passes && active.flag.blocks(facts))
     }
 }
 
@@ -146,6 +154,15 @@ impl Active {
     /// How long after its beginning what is still in flight is cut; `None` = it may finish.
     pub fn cut_after(&self) -> Option<Duration> {
         self.flag.terminate.then(|| self.flag.grace.unwrap_or_default())
+    }
+
+    /// From here on what it covers is cut, until it is over or says something else.
+    pub fn begin_cutting(&self) {
+        self.is_cutting.store(true, Ordering::Release);
+    }
+
+    pub fn is_cutting(&self) -> bool {
+        self.is_cutting.load(Ordering::Acquire)
     }
 
     /// How long ago it should have ended; `None` when it is in time or no end is known.
@@ -192,14 +209,30 @@ impl Switch {
     pub fn activate(&self, scope: Scope, flag: Flag, since: Timestamp) -> Arc<Active> {
         let total = self.total(&scope);
         let total_at_start = total.load(Ordering::Relaxed);
-        Arc::new(Active { id: next_id(), scope, flag, since, total, total_at_start })
+        Arc::new(Active {
+            id: next_id(),
+            scope,
+            flag,
+            since,
+            total,
+            total_at_start,
+            is_cutting: AtomicBool::new(false),
+        })
     }
 
     /// The same maintenance under a changed flag: the count goes on.
     pub fn amend(&self, active: &Active, flag: Flag, since: Timestamp) -> Arc<Active> {
         let Active { scope, total, total_at_start, .. } = active;
         let (scope, total) = (scope.clone(), Arc::clone(total));
-        Arc::new(Active { id: next_id(), scope, flag, since, total, total_at_start: *total_at_start })
+        Arc::new(Active {
+            id: next_id(),
+            scope,
+            flag,
+            since,
+            total,
+            total_at_start: *total_at_start,
+            is_cutting: AtomicBool::new(false),
+        })
     }
 
     /// Blocked requests since the process started, per scope that was ever on.

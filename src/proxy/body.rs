@@ -26,6 +26,8 @@ pub(crate) enum BodyError {
     TooLarge,
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
+    #[error("maintenance cut what was in flight")]
+    Cut,
     #[error("the file could not be read")]
     File(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -315,6 +317,15 @@ impl Body {
         Self { inner: Inner::File(body), context: None }
     }
 
+    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // What still comes from upstream is not wanted: its connection goes too.
+        self.inner = Inner::Full(Bytes::new());
+        if let Some(context) = &mut self.context {
+            context.broke_off(&BodyError::Cut);
+        }
+        Poll::Ready(Some(Err(BodyError::Cut)))
+    }
+
     /// From here on the request's context lives and dies with the body.
     pub(crate) fn attach(&mut self, context: Box<Context>) {
         self.context = Some(context);
@@ -327,6 +338,13 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        let streams = !matches!(this.inner, Inner::Full(_));
+        if streams
+            && let Some(context) = &mut this.context
+            && context.is_cut()
+        {
+            return this.cut();
+        }
         let frame = match &mut this.inner {
             Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -337,6 +355,7 @@ impl HttpBody for Body {
             match &frame {
                 Poll::Ready(Some(Ok(frame))) => context.sent(frame.data_ref().map_or(0, Bytes::len)),
                 Poll::Ready(Some(Err(error))) => context.broke_off(error),
+                Poll::Pending if context.poll_is_cut(cx) => return this.cut(),
                 _ => {}
             }
         }

@@ -3,8 +3,10 @@
 //! The context rides in the answer's body (or in its tunnel) and is dropped with it, however that ends: finished,
 //! broken off or abandoned by the client. Dropping it writes the log line and counts the request.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HOST, REFERER, USER_AGENT};
@@ -13,6 +15,8 @@ use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
 
 use super::body::{Body, BodyError};
+use super::cut;
+use super::handle::facts_of;
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use crate::listener::connection::Connection;
 use crate::message::forwarded;
@@ -65,6 +69,9 @@ pub(crate) struct Context {
     pub(super) tunnel: Option<(OnUpgrade, Duration, Lease)>,
     status: Option<StatusCode>,
     body_bytes: u64,
+    /// The client may see the app in maintenance.
+    pub(super) is_bypassed: bool,
+    cut: cut::Watch,
 }
 
 impl Context {
@@ -74,9 +81,9 @@ impl Context {
         let client = snapshot.trusted.resolve(connection.peer_ip(), headers, snapshot.client_ip_header);
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
+        let bypass = snapshot.maintenance.bypass.as_ref();
         Box::new(Self {
             connection,
-            snapshot,
             began: Instant::now(),
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -101,6 +108,9 @@ impl Context {
             tunnel: None,
             status: None,
             body_bytes: 0,
+            is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
+            cut: cut::Watch::new(&snapshot, request.version()),
+            snapshot,
         })
     }
 
@@ -156,9 +166,41 @@ impl Context {
             self.connection.end_in_reset();
         }
         self.reason = Some(match error {
+            BodyError::Cut => "maintenance",
             BodyError::Timeout => "upstream_timeout",
             _ => "upstream_error",
         });
+    }
+
+    /// Whether maintenance cuts this request, which is being answered.
+    pub(crate) fn is_cut(&mut self) -> bool {
+        if !self.cut.is_new_round(&self.snapshot) {
+            return false;
+        }
+        let place = (self.host.as_str(), self.path.as_str());
+        let client = (self.client_ip, self.is_bypassed);
+        let facts = facts_of(self.route.as_deref(), place, &self.method, client, &self.snapshot);
+        self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
+    }
+
+    /// The same for who waits: the task is woken when that may have changed.
+    pub(crate) fn poll_is_cut(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        self.cut.listen(cx);
+        self.is_cut()
+    }
+
+    /// Waits until maintenance cuts this stream.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn cut(&mut self) {
+        let mut signal = std::pin::pin!(self.snapshot.shared.cuts.signal());
+        std::future::poll_fn(|cx| {
+            let _ = signal.as_mut().poll(cx);
+            if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.reason = Some("maintenance");
     }
 
     /// `target` is the request's own.

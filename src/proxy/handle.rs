@@ -1,6 +1,7 @@
 //! The way of a request, top to bottom.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONNECTION;
@@ -9,13 +10,14 @@ use hyper::body::Incoming;
 
 use super::body::Body;
 use super::context::Context;
+use super::cut::Known;
 use super::refusal::{Maintained, Refusal};
-use super::{files, forward, limits, respond, unread};
+use super::{bypass, files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
 use crate::live::Live;
 use crate::message::host::Host;
 use crate::message::path;
-use crate::policy::maintenance::Facts;
+use crate::policy::maintenance::{Active, Facts};
 use crate::route::Found;
 use crate::snapshot::{Action, Route, Snapshot};
 
@@ -29,7 +31,11 @@ pub(crate) async fn handle(
     let mut context = Context::begin(&request, connection, Arc::clone(&snapshot));
     let asker = respond::Asker::of(&request);
     let mut request = request.map(Some);
-    let result = serve(&mut request, &mut context, &snapshot).await;
+    let known = Known::of(&request, context.client_ip, context.is_bypassed, Arc::clone(&snapshot));
+    let result = match known.unless_cut(serve(&mut request, &mut context, &snapshot)).await {
+        Ok(result) => result,
+        Err(active) => Err(maintained(&active, &snapshot)),
+    };
     let is_refusal = result.is_err();
     let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
     let is_clean = match request.into_body() {
@@ -56,7 +62,9 @@ async fn serve(
         Found::MethodNotAllowed(methods) => Err(Refusal::MethodNotAllowed(respond::allow(&methods))),
         Found::NotFound => Err(Refusal::NoRoute),
     };
-    check_maintenance(found.as_deref().ok(), request.method(), context, snapshot)?;
+    if let Some(answer) = check_maintenance(request, found.as_deref().ok(), context, snapshot)? {
+        return Ok(answer);
+    }
     if found.as_ref().is_ok_and(|route| route.is_feature_off) {
         return Err(Refusal::FeatureOff { retry_after: snapshot.maintenance.retry_after });
     }
@@ -115,29 +123,64 @@ fn check_lists(route: Option<&Route>, context: &Context, snapshot: &Snapshot) ->
     Ok(())
 }
 
-fn check_maintenance(
+/// Lets a request pass, or answers it in place of the app: by a refusal, or by what maintenance itself serves.
+fn check_maintenance<B>(
+    request: &mut Request<B>,
     route: Option<&Route>,
-    method: &Method,
     context: &Context,
     snapshot: &Snapshot,
-) -> Result<(), Refusal> {
-    let Some(state) = snapshot.shared.switch.load() else { return Ok(()) };
+) -> Result<Option<Response<Body>>, Refusal> {
+    let Some(state) = snapshot.shared.switch.load() else { return Ok(None) };
     let maintenance = &snapshot.maintenance;
-    let facts = Facts {
-        route: route.map(|route| &*route.name),
-        host: &context.host,
-        path: &context.path,
-        method_is_safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
-        client_ip: context.client_ip,
-        allow: &maintenance.allow,
-        exempt: route.is_some_and(|route| route.maintenance_exempt) || maintenance.exempt_paths.contains(&context.path),
-    };
-    let Some(blocked) = state.check(&facts) else { return Ok(()) };
+    if let Some(bypass) = &maintenance.bypass {
+        if let Some(entrance) = bypass.entrance(request, &context.path) {
+            return Ok(Some(entrance.answer(context.is_tls())));
+        }
+        // What lets a client in here is not for the app to know.
+        request.headers_mut().remove(bypass::HEADER);
+    }
+    if let Some(asset) = maintenance.pages.page_asset(&context.path).filter(|_| is_read(request.method())) {
+        return Ok(Some(respond::asset(asset, context)));
+    }
+    let client = (context.client_ip, context.is_bypassed);
+    let facts = facts_of(route, (&context.host, &context.path), request.method(), client, snapshot);
+    let Some(blocked) = state.check(&facts) else { return Ok(None) };
     blocked.count();
-    snapshot.shared.blocked(route.map(|route| route.sample_place), facts.route, blocked.active);
-    Err(Refusal::Maintenance(Maintained {
-        scope: Arc::clone(blocked.active),
+    snapshot.shared.blocked(route.map(|route| route.sample_place), facts.route);
+    Err(maintained(blocked.active, snapshot))
+}
+
+/// What decides about a request in maintenance. `place` is its host and path, `client` the address and whether
+/// it has a bypass.
+pub(super) fn facts_of<'a>(
+    route: Option<&'a Route>,
+    place: (&'a str, &'a str),
+    method: &Method,
+    client: (IpAddr, bool),
+    snapshot: &'a Snapshot,
+) -> Facts<'a> {
+    let maintenance = &snapshot.maintenance;
+    let is_exempt = route.is_some_and(|route| route.maintenance_exempt) || maintenance.exempt_paths.contains(place.1);
+    Facts {
+        route: route.map(|route| &*route.name),
+        host: place.0,
+        path: place.1,
+        method_is_safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+        client_ip: client.0,
+        allow: &maintenance.allow,
+        exempt: is_exempt || client.1,
+    }
+}
+
+fn maintained(active: &Arc<Active>, snapshot: &Snapshot) -> Refusal {
+    let maintenance = &snapshot.maintenance;
+    Refusal::Maintenance(Maintained {
+        scope: Arc::clone(active),
         status: maintenance.status,
-        retry_after_secs: blocked.active.retry_after(jiff::Timestamp::now(), maintenance.retry_after),
-    }))
+        retry_after_secs: active.retry_after(jiff::Timestamp::now(), maintenance.retry_after),
+    })
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }

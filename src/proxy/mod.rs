@@ -3,7 +3,9 @@
 //! May import live, snapshot, the pure rooms, upstream and telemetry.
 
 pub(crate) mod body;
+pub(crate) mod bypass;
 pub(crate) mod context;
+pub(crate) mod cut;
 pub(crate) mod files;
 mod forward;
 pub(crate) mod handle;

@@ -189,6 +189,11 @@ impl Pages {
         folder.assets.assets.get(&*name)
     }
 
+    /// The same, but only below [`ASSETS_PATH`]: what a page may ask for also where nothing is blocked.
+    pub fn page_asset(&self, path: &str) -> Option<&Asset> {
+        path.starts_with(ASSETS_PATH).then(|| self.asset(path)).flatten()
+    }
+
     fn templates(&self, kind: Kind) -> &[Template] {
         let Some(folder) = &self.folder else {
             return &[];

@@ -120,6 +120,16 @@ fn maintenance(
     response
 }
 
+/// A file of the page folder, for a request that nothing blocks.
+pub(super) fn asset(asset: &page::Asset, context: &Context) -> Response<Body> {
+    let mut response = answer(StatusCode::OK, asset.content_type.clone(), asset.body.clone());
+    let headers = response.headers_mut();
+    headers.insert(FLAGSTONE_REASON, HeaderValue::from_static("maintenance"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, context.request_id.clone());
+    response
+}
+
 /// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only).
 fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
     let code = match refusal {

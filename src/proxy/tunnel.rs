@@ -50,6 +50,7 @@ pub(crate) async fn run(mut downstream: Stream, early: Bytes, tunnel: Tunnel) {
     tokio::select! {
         // How a stream ends is between its two ends; both halves are closed below.
         _ = copying => {}
+        () = context.cut() => tracing::debug!("an upgraded connection was cut by maintenance"),
         () = activity.idle(idle) => tracing::debug!("an upgraded connection was silent for too long"),
     }
     context.sent(usize::try_from(sent.load(Relaxed)).unwrap_or(usize::MAX));

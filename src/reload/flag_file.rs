@@ -35,6 +35,7 @@ use read::{Folder, Found, Look};
 use watch::{Bell, Folders};
 
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
+pub(crate) use write::write_atomically;
 pub use write::{remove_flag, write_flag};
 
 /// Between two looks without an event. Half of the second that a change may take.

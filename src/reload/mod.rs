@@ -3,3 +3,4 @@
 pub mod changes;
 pub mod config_file;
 pub mod flag_file;
+pub mod windows;

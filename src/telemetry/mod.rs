@@ -8,3 +8,4 @@ pub mod access_log;
 pub mod clock;
 pub mod events;
 pub mod metrics;
+pub(crate) mod notify;

@@ -8,8 +8,10 @@ use jiff::{SignedDurationRound, Timestamp, Unit};
 use serde_json::json;
 
 use super::{CliError, Place, time};
+use crate::admin;
 use crate::policy::maintenance::{Active, Scope, State};
 use crate::reload::flag_file::{Settings, snapshot};
+use crate::reload::windows::upcoming;
 
 impl Place<'_> {
     pub(super) fn status(&self, as_json: bool) -> Result<String, CliError> {
@@ -18,10 +20,16 @@ impl Place<'_> {
             let text = serde_json::to_string_pretty(&self.json(&state)).expect("a JSON value is written as it is");
             return Ok(text + "\n");
         }
+        let mut text: String = state.all().map(|active| self.describe(active)).collect();
         if state.is_empty() {
-            return Ok("maintenance is off\n".to_owned());
+            text.push_str("maintenance is off\n");
         }
-        Ok(state.all().map(|active| self.describe(active)).collect())
+        for next in upcoming(self.windows, self.now.timestamp()) {
+            let start = time::show(next.at.start, &self.now);
+            let reason = if next.reason.is_empty() { "" } else { ", " };
+            let _ = writeln!(text, "planned: {}, {start}{reason}{}", next.name, next.reason);
+        }
+        Ok(text)
     }
 
     /// What a running process would see in the same files.
@@ -43,11 +51,12 @@ impl Place<'_> {
             "reason": first.and_then(|active| active.flag.reason.as_deref()),
             "started_at": first.map(|active| time(active.since)),
             "estimated_completion": first.and_then(|active| active.flag.until).map(time),
+            "overdue": state.all().any(|active| active.overdue(self.now.timestamp()).is_some()),
             "routes": routes,
             "blocked_requests": null,
             "in_flight": null,
             "by": first.and_then(|active| active.flag.by.as_deref()),
-            "upcoming": [],
+            "upcoming": admin::maintenance::upcoming(&upcoming(self.windows, self.now.timestamp())),
         })
     }
 

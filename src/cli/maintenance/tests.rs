@@ -12,12 +12,13 @@ struct Cli {
 struct Fixture {
     folder: TempDir,
     now: Zoned,
+    windows: Vec<Window>,
 }
 
 impl Fixture {
     fn new() -> Self {
         let now = "2030-01-31T21:30:00+01:00[Europe/Berlin]".parse().unwrap();
-        Self { folder: tempfile::tempdir().unwrap(), now }
+        Self { folder: tempfile::tempdir().unwrap(), now, windows: Vec::new() }
     }
 
     fn flag(&self) -> PathBuf {
@@ -33,7 +34,7 @@ impl Fixture {
         let (flag, routes_dir) = (self.flag(), self.routes_dir());
         let (now, by) = (self.now.clone(), "cli (ops)".to_owned());
         let retry_after = Duration::from_secs(300);
-        Place { flag: &flag, routes_dir: &routes_dir, retry_after, now, by }.run(&args)
+        Place { flag: &flag, routes_dir: &routes_dir, retry_after, windows: &self.windows, now, by }.run(&args)
     }
 
     fn read(&self) -> Flag {
@@ -169,4 +170,26 @@ fn json_has_the_shape_of_the_admin_sides_status() {
     assert_eq!(status["routes"], serde_json::json!(["api"]));
     assert!(status["blocked_requests"].is_null());
     assert_eq!(status["upcoming"], serde_json::json!([]));
+}
+
+#[test]
+fn status_lists_what_is_planned() {
+    let window = Window {
+        name: "nightly".to_owned(),
+        schedule: "0 3 * * *".to_owned(),
+        duration: Duration::from_secs(3600),
+        timezone: "Europe/Berlin".to_owned(),
+        reason: "Backup".to_owned(),
+    };
+    let fixture = Fixture { windows: vec![window], ..Fixture::new() };
+    let json: serde_json::Value = serde_json::from_str(&fixture.run(&["status", "--json"]).unwrap()).unwrap();
+    let planned = serde_json::json!([{
+        "name": "nightly",
+        "start": "2030-02-01T02:00:00Z",
+        "end": "2030-02-01T03:00:00Z",
+        "reason": "Backup",
+    }]);
+    assert_eq!(json["upcoming"], planned);
+    let text = fixture.run(&["status"]).unwrap();
+    assert_eq!(text, "maintenance is off\nplanned: nightly, 2030-02-01 03:00 CET, Backup\n");
 }

@@ -15,12 +15,17 @@ use crate::policy::maintenance::Flag;
 /// # Errors
 /// What creating, writing, syncing or renaming ran into; the path is then as it was.
 pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
+    write_atomically(path, flag.to_toml().as_bytes())
+}
+
+/// The same for any file.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}.{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
-    let written = write_synced(&temporary, flag.to_toml().as_bytes()).and_then(|()| fs::rename(&temporary, path));
+    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Best effort: the error that counts is the one above.
         let _ = fs::remove_file(&temporary);

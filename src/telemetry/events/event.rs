@@ -25,6 +25,12 @@ pub enum Event {
         by: String,
         reason: String,
     },
+    /// On past its `until`. Told once.
+    MaintenanceOverdue {
+        scope: String,
+        by: String,
+        until: String,
+    },
     /// `count` requests were answered by maintenance. Sampled.
     OperationBlocked {
         route: String,
@@ -131,6 +137,7 @@ impl Event {
             Self::MaintenanceActivated { .. } => "Maintenance mode activated",
             Self::MaintenanceDeactivated { .. } => "Maintenance mode deactivated",
             Self::EmergencyActivated { .. } => "Emergency maintenance activated",
+            Self::MaintenanceOverdue { .. } => "Maintenance overdue",
             Self::OperationBlocked { .. } => "Operation blocked",
             Self::MaintenanceScheduled { .. } => "Maintenance scheduled",
             Self::BreakerChanged { to, .. } => match to {
@@ -162,6 +169,7 @@ impl Event {
             },
             Self::BreakerChanged { to, .. } if *to != BreakerState::Open => Level::Info,
             Self::EmergencyActivated { .. }
+            | Self::MaintenanceOverdue { .. }
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
             | Self::CertificateExpiring { .. }
@@ -178,6 +186,7 @@ impl Event {
             Self::MaintenanceActivated { .. }
             | Self::MaintenanceDeactivated { .. }
             | Self::EmergencyActivated { .. }
+            | Self::MaintenanceOverdue { .. }
             | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
             Self::BreakerChanged { .. } => Some(EventKind::Breaker),
             Self::HealthChanged { .. } | Self::EndpointEjected { .. } | Self::EndpointRestored { .. } => {
@@ -207,6 +216,9 @@ impl Event {
             Self::MaintenanceDeactivated { scope, by } => fields.text("scope", scope).text("by", by),
             Self::EmergencyActivated { scope, by, reason } => {
                 fields.text("scope", scope).text("by", by).text("reason", reason)
+            }
+            Self::MaintenanceOverdue { scope, by, until } => {
+                fields.text("scope", scope).text("by", by).text("until", until)
             }
             Self::OperationBlocked { route, count } => fields.text("route", route).number("count", *count as i64),
             Self::MaintenanceScheduled { window, start, end, reason } => {

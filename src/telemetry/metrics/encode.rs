@@ -208,6 +208,11 @@ fn maintenance(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         "1 while maintenance is on",
         scopes.iter().map(|(name, s)| ([("scope", name.as_str())], u64::from(s.is_active()))),
     )?;
+    page.gauge(
+        "flagstone_maintenance_overdue_seconds",
+        "How long ago maintenance that is still on should have ended",
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.overdue_seconds())),
+    )?;
     page.counter(
         "flagstone_maintenance_blocked_total",
         "Requests answered by maintenance",

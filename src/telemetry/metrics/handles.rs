@@ -220,25 +220,29 @@ impl LimitMetrics {
     }
 }
 
-/// One maintenance scope: `global`, or a route's name.
+/// One maintenance scope: `global`, or a route's name. Looked up at each scrape, not counted here.
 #[derive(Debug, Default)]
 pub struct MaintenanceMetrics {
     active: AtomicBool,
+    overdue_seconds: AtomicU64,
     blocked: AtomicU64,
 }
 
 impl MaintenanceMetrics {
-    pub fn set_active(&self, active: bool) {
+    /// `overdue` is how long ago it should have ended, `blocked` all requests it ever answered.
+    pub fn show(&self, active: bool, overdue: Option<Duration>, blocked: u64) {
         self.active.store(active, Relaxed);
-    }
-
-    /// Counts a request that maintenance answered.
-    pub fn blocked(&self) {
-        self.blocked.fetch_add(1, Relaxed);
+        self.overdue_seconds.store(overdue.unwrap_or_default().as_secs(), Relaxed);
+        self.blocked.store(blocked, Relaxed);
     }
 
     pub fn is_active(&self) -> bool {
         self.active.load(Relaxed)
+    }
+
+    /// Seconds since it should have ended; 0 = in time, or off.
+    pub fn overdue_seconds(&self) -> u64 {
+        self.overdue_seconds.load(Relaxed)
     }
 
     /// Requests answered by maintenance so far.

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics};
 
 /// Every family of SPEC section 5 with its type, `process_*` aside.
-const FAMILIES: [(&str, &str); 22] = [
+const FAMILIES: [(&str, &str); 23] = [
     ("flagstone_requests_total", "counter"),
     ("flagstone_request_duration_seconds", "histogram"),
     ("flagstone_upstream_duration_seconds", "histogram"),
     ("flagstone_in_flight", "gauge"),
     ("flagstone_connections", "gauge"),
     ("flagstone_maintenance_active", "gauge"),
+    ("flagstone_maintenance_overdue_seconds", "gauge"),
     ("flagstone_maintenance_blocked_total", "counter"),
     ("flagstone_maintenance_last_run_timestamp_seconds", "gauge"),
     ("flagstone_maintenance_duration_seconds", "gauge"),
@@ -45,8 +46,7 @@ fn full() -> Metrics {
     let _connection = metrics.listener("web").open();
     metrics.limit("per_ip").limited(true);
     metrics.limit("per_ip").limited(false);
-    metrics.maintenance(GLOBAL_SCOPE).set_active(true);
-    metrics.maintenance(GLOBAL_SCOPE).blocked();
+    metrics.maintenance(GLOBAL_SCOPE).show(true, Some(Duration::from_secs(5)), 1);
     metrics.window("weekly").ran(1_795_000_000, Duration::from_millis(1500));
     metrics.set_certificates([("example.com", 1_900_000_000), ("example.com", 1_800_000_000)]);
     metrics.set_health(HealthStatus::Degraded);

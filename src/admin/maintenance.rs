@@ -1,0 +1,256 @@
+//! Maintenance by API: its status, and switching it on and off. As everybody else it writes or removes the flag
+//! file; it answers when the switch shows what the file says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use toml::Table;
+
+use super::routes::Panel;
+use super::view;
+use crate::app::Control;
+use crate::error::io_reason;
+use crate::policy::maintenance::{Active, Flag, Mode, Scope};
+use crate::reload::flag_file::{look_at, remove_flag, write_flag};
+use crate::reload::windows::{self, Upcoming};
+
+/// What `by` says in a flag that was written here.
+const BY: &str = "api";
+/// A change takes effect within a second; a little more for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at the switch.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub(super) async fn status(State(panel): State<Panel>) -> Response {
+    Json(view(&panel.control)).into_response()
+}
+
+/// The keys of SPEC section 5, in snake_case as there, and `overdue`: whether it should have ended.
+pub(super) fn view(control: &Control) -> Value {
+    let (state, now) = (control.shared.switch.load(), Timestamp::now());
+    let all = || state.iter().flat_map(|state| state.all());
+    // With no global flag the first route's own speaks.
+    let first = all().next();
+    let routes: Vec<&str> = all().flat_map(|active| routes_of(active)).collect();
+    let live = control.live.load_full();
+    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
+    json!({
+        "is_active": first.is_some(),
+        "mode": first.map(|active| active.flag.mode.name()),
+        "reason": first.and_then(|active| active.flag.reason.as_deref()),
+        "started_at": first.map(|active| active.since.to_string()),
+        "estimated_completion": first.and_then(|active| active.flag.until).map(|until| until.to_string()),
+        "overdue": all().any(|active| active.overdue(now).is_some()),
+        "routes": routes,
+        "blocked_requests": all().map(|active| active.blocked_requests()).sum::<u64>(),
+        "in_flight": in_flight,
+        "by": first.and_then(|active| active.flag.by.as_deref()),
+        "upcoming": upcoming(&windows::upcoming(&live.config.maintenance.windows, now)),
+    })
+}
+
+/// Planned maintenance as the status lists it.
+pub(crate) fn upcoming(upcoming: &[Upcoming]) -> Value {
+    let one = |one: &Upcoming| {
+        json!({
+            "name": one.name,
+            "start": one.at.start.to_string(),
+            "end": one.at.end.to_string(),
+            "reason": one.reason,
+        })
+    };
+    upcoming.iter().map(one).collect()
+}
+
+fn routes_of(active: &Active) -> Vec<&str> {
+    match &active.scope {
+        Scope::Global => active.flag.routes.iter().map(String::as_str).collect(),
+        Scope::Route(name) => vec![name],
+    }
+}
+
+/// The body's keys are a flag file's; without a body it is an empty file but for who wrote it.
+pub(super) async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
+    match flag_from(&body) {
+        Ok(flag) => switch_on(&panel.control, flag).await,
+        Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
+    }
+}
+
+/// `{reason, terminate_jobs, grace_period}`, the last in seconds.
+pub(super) async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
+    match emergency_from(&body) {
+        Ok(flag) => switch_on(&panel.control, flag).await,
+        Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
+    }
+}
+
+pub(super) async fn disable(State(panel): State<Panel>) -> Response {
+    let control = panel.control;
+    let path = flag_path(&control);
+    let removed = tokio::task::spawn_blocking(move || remove_flag(&path)).await;
+    if let Some(problem) = failure(removed, "removed", &control) {
+        return problem;
+    }
+    answer(&control, |active| active.is_none()).await
+}
+
+fn flag_path(control: &Control) -> std::path::PathBuf {
+    control.live.load_full().config.maintenance.flag.clone()
+}
+
+async fn switch_on(control: &Arc<Control>, flag: Flag) -> Response {
+    let (path, now) = (flag_path(control), Timestamp::now());
+    let written = tokio::task::spawn_blocking(move || {
+        // Changing what a flag says does not begin a new maintenance.
+        let begun = look_at(&path).ok().flatten().map(|active| active.since);
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let flag = Flag { started_at: flag.started_at.or(begun).or(Some(now)), ..flag };
+        write_flag(&path, &flag).map(|()| flag)
+    });
+    let written = written.await;
+    let flag = match written {
+        Ok(Ok(flag)) => flag,
+        failed => {
+            let failed = failed.map(|result| result.map(drop));
+            return failure(failed, "written", control).unwrap_or_else(broke_off);
+        }
+    };
+    if flag.auto_end && flag.until.is_some_and(|until| until <= now) {
+        return answer(control, |active| active.is_none()).await;
+    }
+    answer(control, |active| active.is_some_and(|active| active.flag == flag)).await
+}
+
+/// The status, once the switch is as it was asked to be. It answers 200 also when that takes too long: the file
+/// says what was asked for, and the status says what holds.
+async fn answer(control: &Control, is_done: impl Fn(Option<&Active>) -> bool) -> Response {
+    let shows_it = || {
+        let state = control.shared.switch.load();
+        is_done(state.as_ref().and_then(|state| state.global.as_deref()))
+    };
+    let waiting = async {
+        while !shows_it() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        tracing::warn!("the flag file was changed by the admin side, but the change has not been seen yet");
+    }
+    Json(view(control)).into_response()
+}
+
+fn failure<T>(
+    result: Result<std::io::Result<T>, tokio::task::JoinError>,
+    what: &str,
+    control: &Control,
+) -> Option<Response> {
+    match result {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => {
+            let text = format!("{} cannot be {what}: {}", flag_path(control).display(), io_reason(&error));
+            Some(view::problem(StatusCode::INTERNAL_SERVER_ERROR, &text).into_response())
+        }
+        Err(_) => Some(broke_off()),
+    }
+}
+
+fn broke_off() -> Response {
+    view::problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response()
+}
+
+fn flag_from(body: &[u8]) -> Result<Flag, String> {
+    let mut table = Table::new();
+    for (key, value) in object(body)? {
+        if value.is_null() {
+            continue;
+        }
+        let value = toml::Value::try_from(&value).map_err(|_| format!("{key}: cannot be the value of a flag's key"))?;
+        table.insert(key, value);
+    }
+    let (flag, warning) = Flag::from_table(&table);
+    match warning {
+        // A file with a mistake still means on; who calls can be told to mend it.
+        Some(warning) => Err(warning.to_string()),
+        None => Ok(Flag { by: Some(BY.to_owned()), ..flag }),
+    }
+}
+
+fn emergency_from(body: &[u8]) -> Result<Flag, String> {
+    let mut flag = Flag { mode: Mode::Emergency, by: Some(BY.to_owned()), ..Flag::default() };
+    for (key, value) in object(body)? {
+        match (key.as_str(), &value) {
+            (_, Value::Null) => {}
+            ("reason", Value::String(reason)) => {
+                let table = Table::from_iter([("reason".to_owned(), toml::Value::String(reason.clone()))]);
+                flag.reason = Flag::from_table(&table).0.reason;
+            }
+            ("terminate_jobs", Value::Bool(terminate)) => flag.terminate = *terminate,
+            ("grace_period", seconds) => {
+                let seconds = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                flag.grace = Some(seconds.ok_or("grace_period: is no number of seconds")?);
+            }
+            ("reason", _) => return Err("reason: is not text".to_owned()),
+            ("terminate_jobs", _) => return Err("terminate_jobs: is neither true nor false".to_owned()),
+            _ => return Err(format!("{key}: is none of reason, terminate_jobs, grace_period")),
+        }
+    }
+    Ok(flag)
+}
+
+/// The object of a body; none is an empty one.
+fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the body is no JSON object: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_says_what_a_file_would() {
+        let flag = flag_from(
+            br#"{"reason":"Upgrade","until":"2130-01-31T22:00:00Z","mode":"read_only","grace":"30s",
+            "routes":["api"],"terminate":true,"message":null,"by":"somebody else"}"#,
+        );
+        let flag = flag.unwrap();
+        assert_eq!(flag.reason.as_deref(), Some("Upgrade"));
+        assert_eq!(flag.until, Some("2130-01-31T22:00:00Z".parse().unwrap()));
+        assert_eq!((flag.mode, flag.grace, flag.terminate), (Mode::ReadOnly, Some(Duration::from_secs(30)), true));
+        assert_eq!(flag.routes, ["api"]);
+        assert_eq!(flag.by.as_deref(), Some("api"), "who wrote it is not for the body to say");
+    }
+
+    #[test]
+    fn no_body_is_an_empty_file() {
+        assert_eq!(flag_from(b"").unwrap(), Flag { by: Some("api".to_owned()), ..Flag::default() });
+    }
+
+    #[test]
+    fn a_mistake_is_refused() {
+        for body in [&b"[]"[..], b"{", br#"{"until":"soon"}"#, br#"{"reasons":"x"}"#, br#"{"mode":1}"#] {
+            assert!(flag_from(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+        for body in [&b"1"[..], br#"{"grace_period":-1}"#, br#"{"grace":1}"#, br#"{"terminate_jobs":"yes"}"#] {
+            assert!(emergency_from(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn an_emergency_names_its_grace_in_seconds() {
+        let flag = emergency_from(br#"{"reason":"Breach","terminate_jobs":true,"grace_period":1.5}"#).unwrap();
+        assert_eq!(flag.mode, Mode::Emergency);
+        assert_eq!((flag.grace, flag.terminate), (Some(Duration::from_millis(1500)), true));
+        assert_eq!(flag.reason.as_deref(), Some("Breach"));
+    }
+}

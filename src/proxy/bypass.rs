@@ -1,0 +1,268 @@
+//! The bypass: who knows the token sees the app while everybody else sees maintenance.
+//!
+//! The token comes in the header `X-Maintenance-Bypass`, or once as `?maintenance_bypass=TOKEN`, which is answered
+//! by a redirect to the same URL without it and a cookie. The cookie is `EXPIRES.MAC`: Unix seconds, and an
+//! HMAC-SHA256 over them and the token, so that it ends with its time, with another token and with another key. The
+//! key is in the state folder, for its owner only, and made at the first start.
+//!
+//! The token never reaches the app while maintenance is on. The access log masks it, on or off.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{hmac, rand};
+use http::header::{CACHE_CONTROL, COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::body::Body;
+
+/// The header that carries the token.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-maintenance-bypass");
+const PARAMETER: &str = "maintenance_bypass";
+const COOKIE_NAME: &str = "flagstone_bypass";
+/// A working day: who still works on it then enters the token once more.
+const COOKIE_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// In the state folder.
+const KEY_FILE: &str = "bypass.key";
+const KEY_BYTES: usize = 32;
+
+/// What signs the cookies. The same for the life of a state folder.
+#[derive(Clone)]
+pub(crate) struct Secret([u8; KEY_BYTES]);
+
+impl Secret {
+    /// One that nobody else has, for building without serving.
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        rand::fill(&mut bytes).expect("the system gives random bytes");
+        Self(bytes)
+    }
+
+    /// Reads the key of a state folder, or makes it.
+    ///
+    /// # Errors
+    /// What reading or writing the file ran into.
+    pub(crate) fn of_folder(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(KEY_FILE);
+        let secret = Self::random();
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        match created {
+            Ok(mut file) => {
+                file.write_all(&secret.0)?;
+                file.sync_all()?;
+                return Ok(secret);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if let Ok(bytes) = bytes.try_into() {
+            return Ok(Self(bytes));
+        }
+        // Cut short by a crash; nobody can have a cookie of it.
+        std::fs::remove_file(&path)?;
+        Self::of_folder(folder)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The token of one configuration.
+pub(crate) struct Bypass {
+    token: String,
+    key: hmac::Key,
+}
+
+/// A client that came in by the URL.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entrance {
+    /// Path and query without the token.
+    target: String,
+    cookie: String,
+    keeps_method: bool,
+}
+
+impl Bypass {
+    pub(crate) fn new(token: &str, secret: &Secret) -> Self {
+        Self { token: token.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &secret.0) }
+    }
+
+    /// Whether header or cookie let a client see the app.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        headers.get(HEADER).is_some_and(|given| self.is_token(given.as_bytes()))
+            || cookies(headers).any(|value| self.is_cookie(value, unix_seconds()))
+    }
+
+    /// For a request whose query holds the token: the way in. A wrong token is none.
+    pub(super) fn entrance<B>(&self, request: &Request<B>, path: &str) -> Option<Entrance> {
+        let query = request.uri().query().filter(|query| query.contains(PARAMETER))?;
+        let given = query.split('&').find_map(value_of)?;
+        let given = given.replace('+', " ");
+        let given: Vec<u8> = percent_encoding::percent_decode_str(&given).collect();
+        if !self.is_token(&given) {
+            return None;
+        }
+        let rest: Vec<&str> = query.split('&').filter(|pair| value_of(pair).is_none()).collect();
+        let target = match rest.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}?{}", rest.join("&")),
+        };
+        let keeps_method = !matches!(*request.method(), Method::GET | Method::HEAD);
+        Some(Entrance { target, cookie: self.cookie(unix_seconds()), keeps_method })
+    }
+
+    /// Takes as long for a wrong first byte as for a wrong last one: what is compared are two MACs.
+    fn is_token(&self, given: &[u8]) -> bool {
+        let wanted = hmac::sign(&self.key, self.token.as_bytes());
+        hmac::verify(&self.key, given, wanted.as_ref()).is_ok()
+    }
+
+    fn is_cookie(&self, value: &str, now: u64) -> bool {
+        let Some((expires, mac)) = value.split_once('.') else { return false };
+        let in_time = expires.parse::<u64>().is_ok_and(|expires| now < expires);
+        let mac = unhex(mac);
+        in_time && mac.is_some_and(|mac| hmac::verify(&self.key, &self.signed(expires), &mac).is_ok())
+    }
+
+    fn cookie(&self, now: u64) -> String {
+        let expires = (now + COOKIE_LIFE.as_secs()).to_string();
+        let mac = hmac::sign(&self.key, &self.signed(&expires));
+        let mac: String = mac.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{expires}.{mac}")
+    }
+
+    fn signed(&self, expires: &str) -> Vec<u8> {
+        format!("bypass cookie\n{expires}\n{}", self.token).into_bytes()
+    }
+}
+
+impl Entrance {
+    /// The redirect to the clean URL. A request with a body is asked for again as it was.
+    pub(super) fn answer(&self, is_tls: bool) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = if self.keeps_method { StatusCode::TEMPORARY_REDIRECT } else { StatusCode::SEE_OTHER };
+        let (life, secure) = (COOKIE_LIFE.as_secs(), if is_tls { "; Secure" } else { "" });
+        let cookie = format!("{COOKIE_NAME}={}; Max-Age={life}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie);
+        let headers = response.headers_mut();
+        for (name, value) in [(LOCATION, self.target.as_str()), (SET_COOKIE, &cookie)] {
+            headers.insert(name, HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("/")));
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        response
+    }
+}
+
+/// The value of a `maintenance_bypass=…`.
+fn value_of(pair: &str) -> Option<&str> {
+    pair.split_once('=').filter(|(name, _)| *name == PARAMETER).map(|(_, value)| value)
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
+        return None;
+    }
+    (0..KEY_BYTES).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn bypass() -> Bypass {
+        Bypass::new("open sesame", &Secret([7; KEY_BYTES]))
+    }
+
+    fn with(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    fn enter(target: &str) -> Option<Entrance> {
+        let request = Request::builder().uri(target).body(()).unwrap();
+        bypass().entrance(&request, request.uri().path())
+    }
+
+    #[test]
+    fn the_header_admits_with_the_whole_token_only() {
+        assert!(bypass().admits(&with(HEADER, "open sesame")));
+        for wrong in ["", "open", "open sesame ", "open sesamE"] {
+            assert!(!bypass().admits(&with(HEADER, wrong)), "{wrong:?}");
+        }
+        assert!(!bypass().admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_cookie_admits_until_it_expires() {
+        let cookie = bypass().cookie(1000);
+        let last = 1000 + COOKIE_LIFE.as_secs() - 1;
+        assert!(bypass().is_cookie(&cookie, last));
+        assert!(!bypass().is_cookie(&cookie, last + 1));
+        let later = cookie.replacen("44200", "99999", 1);
+        assert_ne!(later, cookie);
+        assert!(!bypass().is_cookie(&later, 1000), "signed for another time");
+        for broken in ["", ".", "99999999999.", "99999999999.zz", &cookie[..cookie.len() - 1]] {
+            assert!(!bypass().is_cookie(broken, 0), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_of_another_token_or_key_is_worth_nothing() {
+        let cookie = bypass().cookie(1000);
+        assert!(!Bypass::new("other", &Secret([7; KEY_BYTES])).is_cookie(&cookie, 1000));
+        assert!(!Bypass::new("open sesame", &Secret([8; KEY_BYTES])).is_cookie(&cookie, 1000));
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let cookie = format!("a=b; {COOKIE_NAME}={}; c=d", bypass().cookie(unix_seconds()));
+        assert!(bypass().admits(&with(COOKIE, &cookie)));
+    }
+
+    #[test]
+    fn the_way_in_leads_to_the_url_without_the_token() {
+        for (asked, clean) in [
+            ("/shop?maintenance_bypass=open%20sesame", "/shop"),
+            ("/shop?a=1&maintenance_bypass=open+sesame&b=2", "/shop?a=1&b=2"),
+        ] {
+            assert_eq!(enter(asked).unwrap().target, clean);
+        }
+        for closed in
+            ["/shop", "/shop?maintenance_bypass=wrong", "/?xmaintenance_bypass=open+sesame", "/?maintenance_bypass"]
+        {
+            assert_eq!(enter(closed), None, "{closed}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Secret::of_folder(folder.path()).unwrap();
+        assert_eq!(Secret::of_folder(folder.path()).unwrap().0, first.0);
+        let file = folder.path().join(KEY_FILE);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&file, b"short").unwrap();
+        let anew = Secret::of_folder(folder.path()).unwrap();
+        assert_ne!(anew.0, first.0);
+        assert_eq!(std::fs::read(&file).unwrap(), anew.0);
+    }
+}

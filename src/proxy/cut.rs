@@ -1,0 +1,218 @@
+//! Cutting what is in flight when the grace of a terminating maintenance is over.
+//!
+//! [`Cuts`] waits for the end of each grace and then starts a *round*: a number goes up and every connection is
+//! woken. A request notes the number when it begins and compares it whenever it has to wait; only when the number
+//! has changed does it look at the switch. So a request pays one read of shared memory where nothing is cut.
+//!
+//! HTTP/1 requests live on their connection's task, which is woken. The streams of HTTP/2 have tasks of their own
+//! and so listen by themselves.
+//!
+//! A client that takes nothing of its answer any more is not found here but by `response_body`.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::handle::facts_of;
+use crate::message::host::Host;
+use crate::message::path;
+use crate::policy::maintenance::{Active, Scope};
+use crate::route::Found;
+use crate::snapshot::Snapshot;
+
+/// The plans to cut, and the rounds so far. One per process.
+#[derive(Debug, Default)]
+pub(crate) struct Cuts {
+    round: AtomicU64,
+    rounds: watch::Sender<u64>,
+    /// One per scope that is on and terminates: as many as there are flags.
+    plans: Mutex<BTreeMap<Scope, Plan>>,
+    replanned: Notify,
+}
+
+#[derive(Debug)]
+struct Plan {
+    active: Arc<Active>,
+    grace: Duration,
+    /// `None` = done.
+    deadline: Option<Instant>,
+}
+
+/// A future that never ends; who polls it is woken at every round from then on.
+type Signal = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+impl Cuts {
+    /// A flag is there, or says something else now. Its grace begins, unless it is running or over already.
+    pub(crate) fn flag_is_on(&self, active: &Arc<Active>, now: Instant) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(grace) = active.cut_after() else {
+            plans.remove(&active.scope);
+            return;
+        };
+        let before = plans.get(&active.scope).filter(|plan| plan.grace == grace);
+        let deadline = before.map_or_else(|| now.checked_add(grace), |plan| plan.deadline);
+        plans.insert(active.scope.clone(), Plan { active: Arc::clone(active), grace, deadline });
+        drop(plans);
+        if deadline.is_none() {
+            // Over before the flag changed: what it covers now is cut too.
+            self.start_round(&[Arc::clone(active)]);
+        }
+        self.replanned.notify_one();
+    }
+
+    /// A flag is gone.
+    pub(crate) fn flag_is_off(&self, active: &Active) {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(&active.scope);
+    }
+
+    /// Waits for the end of each grace. To be run once, for as long as the process serves.
+    pub(crate) async fn run(&self) {
+        loop {
+            let replanned = self.replanned.notified();
+            match self.next() {
+                Some(deadline) => tokio::select! {
+                    () = replanned => {}
+                    () = tokio::time::sleep_until(deadline) => self.start_round(&self.take_due(Instant::now())),
+                },
+                None => replanned.await,
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.values().filter_map(|plan| plan.deadline).min()
+    }
+
+    fn take_due(&self, now: Instant) -> Vec<Arc<Active>> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = plans.values_mut().filter(|plan| plan.deadline.is_some_and(|deadline| deadline <= now));
+        due.map(|plan| {
+            plan.deadline = None;
+            Arc::clone(&plan.active)
+        })
+        .collect()
+    }
+
+    fn start_round(&self, due: &[Arc<Active>]) {
+        for active in due {
+            tracing::warn!(scope = %active.scope, "the grace is over: what is still in flight is cut");
+            active.begin_cutting();
+        }
+        // First the number, then the waking: who wakes sees it.
+        let round = self.round.fetch_add(1, Ordering::AcqRel) + 1;
+        self.rounds.send_replace(round);
+    }
+
+    pub(crate) fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
+    }
+
+    /// See [`Signal`].
+    pub(crate) fn signal(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let mut rounds = self.rounds.subscribe();
+        async move {
+            while rounds.changed().await.is_ok() {}
+            std::future::pending().await
+        }
+    }
+}
+
+/// What a request in flight keeps to notice a round.
+pub(crate) struct Watch {
+    round: u64,
+    /// Only where nobody else wakes the request's task.
+    signal: Option<Signal>,
+}
+
+impl Watch {
+    pub(super) fn new(snapshot: &Snapshot, version: Version) -> Self {
+        let cuts = &snapshot.shared.cuts;
+        let round = cuts.round();
+        Self { round, signal: (version == Version::HTTP_2).then(|| Box::pin(cuts.signal()) as Signal) }
+    }
+
+    /// Whether a round began since this was last asked.
+    pub(super) fn is_new_round(&mut self, snapshot: &Snapshot) -> bool {
+        let round = snapshot.shared.cuts.round();
+        std::mem::replace(&mut self.round, round) != round
+    }
+
+    /// Makes sure that the next round wakes this task. To be followed by a look.
+    pub(super) fn listen(&mut self, cx: &mut std::task::Context<'_>) {
+        if let Some(signal) = &mut self.signal {
+            let _ = signal.as_mut().poll(cx);
+        }
+    }
+}
+
+/// What decides whether a request is cut before it has an answer, as far as that is known at its beginning.
+pub(super) struct Known {
+    uri: Uri,
+    host: Option<HeaderValue>,
+    method: Method,
+    version: Version,
+    client_ip: IpAddr,
+    is_bypassed: bool,
+    snapshot: Arc<Snapshot>,
+    watch: Watch,
+}
+
+impl Known {
+    pub(super) fn of<B>(request: &Request<B>, client_ip: IpAddr, is_bypassed: bool, snapshot: Arc<Snapshot>) -> Self {
+        let version = request.version();
+        Self {
+            uri: request.uri().clone(),
+            host: request.headers().get(HOST).cloned(),
+            method: request.method().clone(),
+            version,
+            client_ip,
+            is_bypassed,
+            watch: Watch::new(&snapshot, version),
+            snapshot,
+        }
+    }
+
+    /// Runs `serving` to its end, or drops it when the request is cut; the error is the maintenance that cut it.
+    pub(super) async fn unless_cut<T>(mut self, serving: impl Future<Output = T>) -> Result<T, Arc<Active>> {
+        let mut serving = pin!(serving);
+        poll_fn(|cx| {
+            if let Poll::Ready(served) = serving.as_mut().poll(cx) {
+                return Poll::Ready(Ok(served));
+            }
+            self.watch.listen(cx);
+            if self.watch.is_new_round(&self.snapshot)
+                && let Some(active) = self.cut_by()
+            {
+                return Poll::Ready(Err(active));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Finds the request's place once more; that is cheaper than for every request to keep it.
+    fn cut_by(&self) -> Option<Arc<Active>> {
+        let mut headers = HeaderMap::new();
+        headers.extend(self.host.clone().map(|host| (HOST, host)));
+        let host = Host::of_request(&self.uri, &headers, self.version).ok()?;
+        let path = path::normalise(self.uri.path()).ok()?;
+        let route = match self.snapshot.routes.find(host.name(), &path, &self.method) {
+            Found::Route(route) => Some(&**route),
+            _ => None,
+        };
+        let client = (self.client_ip, self.is_bypassed);
+        let facts = facts_of(route, (host.name(), &path), &self.method, client, &self.snapshot);
+        Some(Arc::clone(self.snapshot.shared.switch.load()?.cutting(&facts)?))
+    }
+}

@@ -1,0 +1,247 @@
+//! Begins planned maintenance: writes the flag file when a window is due, and tells of it before.
+//!
+//! A window writes its flag once, at its start, or as soon as Flagstone runs in its middle, and never again: who
+//! removes the flag has ended the window. The flag says itself when it ends (`until` and `auto_end`), so it goes
+//! on time after a restart and after a reload too, and one that an operator has written meanwhile stays.
+//!
+//! What was begun and announced is kept in `windows.toml` of the state folder, so that a restart repeats nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use toml::{Table, Value};
+
+use super::flag_file::{look_at, write_atomically, write_flag};
+use crate::config::model::{Maintenance, Window};
+use crate::live::Live;
+use crate::policy::maintenance::{Active, Flag};
+use crate::policy::window::{Occurrence, Schedule};
+use crate::shared::Shared;
+use crate::telemetry::events::Event;
+
+/// In the state folder.
+const FILE: &str = "windows.toml";
+/// What `by` says in a window's flag, before its name.
+const BY: &str = "window:";
+
+/// An occurrence to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upcoming {
+    pub name: String,
+    pub at: Occurrence,
+    pub reason: String,
+}
+
+/// The next occurrence of each window, the soonest first.
+pub fn upcoming(windows: &[Window], now: Timestamp) -> Vec<Upcoming> {
+    let next = |window: &Window| {
+        let at = schedule(window)?.next(now)?;
+        Some(Upcoming { name: window.name.clone(), at, reason: window.reason.clone() })
+    };
+    let mut upcoming: Vec<_> = windows.iter().filter_map(next).collect();
+    upcoming.sort_by_key(|upcoming| upcoming.at.start);
+    upcoming
+}
+
+fn schedule(window: &Window) -> Option<Schedule> {
+    Schedule::parse(&window.schedule, &window.timezone, window.duration)
+}
+
+/// What looks after the windows, once a second.
+pub(crate) struct Keeper {
+    live: Arc<Live>,
+    shared: Arc<Shared>,
+    generation: u64,
+    windows: Vec<Planned>,
+    memory: Memory,
+    /// The window whose flag is on, to tell how long it took.
+    running: Option<(String, Timestamp)>,
+    /// A failure was told, and is not told again every second.
+    told: Option<String>,
+}
+
+/// A configured window, with what was worked out for it.
+struct Planned {
+    window: Window,
+    schedule: Schedule,
+    /// Holds until its start has passed.
+    next: Option<Occurrence>,
+}
+
+/// By window: the starts of the last occurrences that were begun and announced.
+#[derive(Debug, Default)]
+struct Memory {
+    file: PathBuf,
+    begun: BTreeMap<String, Timestamp>,
+    announced: BTreeMap<String, Timestamp>,
+}
+
+impl Keeper {
+    pub(crate) fn new(live: Arc<Live>, shared: Arc<Shared>) -> Self {
+        let memory = Memory::read(&live.load_full().config.server.state_dir);
+        Self { live, shared, generation: 0, windows: Vec::new(), memory, running: None, told: None }
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        let snapshot = self.live.load_full();
+        let settings = &snapshot.config.maintenance;
+        if self.generation != snapshot.generation {
+            self.generation = snapshot.generation;
+            self.plan(settings, now);
+        }
+        self.note_run(now);
+        for index in 0..self.windows.len() {
+            self.begin(index, settings, now);
+            self.announce(index, settings, now);
+        }
+    }
+
+    fn plan(&mut self, settings: &Maintenance, now: Timestamp) {
+        let plan = |window: &Window| {
+            let schedule = schedule(window)?;
+            Some(Planned { next: schedule.next(now), schedule, window: window.clone() })
+        };
+        self.windows = settings.windows.iter().filter_map(plan).collect();
+        self.memory.forget_but(&settings.windows);
+    }
+
+    /// Writes the flag of a window that is due and was not begun.
+    fn begin(&mut self, index: usize, settings: &Maintenance, now: Timestamp) {
+        let Planned { window, schedule, .. } = &self.windows[index];
+        let Some(due) = schedule.current(now) else { return };
+        if self.memory.begun.get(&window.name) == Some(&due.start) {
+            return;
+        }
+        let done = look_at(&settings.flag).and_then(|present| match wanted(window, due, present.as_ref(), now) {
+            Some(flag) => write_flag(&settings.flag, &flag).map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+        if let Err(problem) = done {
+            return self.complain(format!("window {} cannot begin: {problem}", window.name));
+        }
+        let name = window.name.clone();
+        self.memory.begun.insert(name, due.start);
+        self.save();
+    }
+
+    fn announce(&mut self, index: usize, settings: &Maintenance, now: Timestamp) {
+        let planned = &mut self.windows[index];
+        if planned.next.is_some_and(|next| next.start <= now) {
+            planned.next = planned.schedule.next(now);
+        }
+        let Some(next) = planned.next else { return };
+        let is_near = now.checked_add(settings.announce).is_ok_and(|horizon| next.start <= horizon);
+        let window = &planned.window;
+        if !is_near || self.memory.announced.get(&window.name) == Some(&next.start) {
+            return;
+        }
+        self.shared.events.emit(Event::MaintenanceScheduled {
+            window: window.name.clone(),
+            start: next.start.to_string(),
+            end: next.end.to_string(),
+            reason: window.reason.clone(),
+        });
+        self.memory.announced.insert(window.name.clone(), next.start);
+        self.save();
+    }
+
+    /// Shows the figures of a run that has ended.
+    fn note_run(&mut self, now: Timestamp) {
+        let state = self.shared.switch.load();
+        let active = state.as_ref().and_then(|state| state.global.as_ref());
+        let running = active.and_then(|active| {
+            let name = window_of(active).filter(|name| self.windows.iter().any(|one| one.window.name == **name))?;
+            Some((name.to_owned(), active.since))
+        });
+        drop(state);
+        if running == self.running {
+            return;
+        }
+        if let Some((name, since)) = std::mem::replace(&mut self.running, running) {
+            let took = now.duration_since(since).try_into().unwrap_or_default();
+            self.shared.metrics.window(&name).ran(u64::try_from(since.as_second()).unwrap_or(0), took);
+        }
+    }
+
+    fn save(&mut self) {
+        if let Err(error) = write_atomically(&self.memory.file, self.memory.to_toml().as_bytes()) {
+            self.complain(format!("{} cannot be written: {error}", self.memory.file.display()));
+        }
+    }
+
+    fn complain(&mut self, problem: String) {
+        if self.told.as_ref() != Some(&problem) {
+            tracing::error!("{problem}");
+            self.told = Some(problem);
+        }
+    }
+}
+
+/// The flag to write, unless one is there that is not to be touched.
+fn wanted(window: &Window, due: Occurrence, present: Option<&Arc<Active>>, now: Timestamp) -> Option<Flag> {
+    let begun = match present {
+        None => now,
+        // Another window's, and it would end too early.
+        Some(active) if window_of(active).is_some() && active.flag.until.is_some_and(|until| until < due.end) => {
+            active.since
+        }
+        Some(active) => {
+            if window_of(active) != Some(&window.name) {
+                tracing::info!(window = window.name, "maintenance is on already when the window begins");
+            }
+            return None;
+        }
+    };
+    Some(Flag {
+        reason: Some(window.reason.clone()).filter(|reason| !reason.is_empty()),
+        started_at: Some(Timestamp::from_second(begun.as_second()).unwrap_or(begun)),
+        until: Some(due.end),
+        auto_end: true,
+        by: Some(format!("{BY}{}", window.name)),
+        ..Flag::default()
+    })
+}
+
+/// The name of the window that wrote a flag.
+fn window_of(active: &Active) -> Option<&str> {
+    active.flag.by.as_deref()?.strip_prefix(BY)
+}
+
+impl Memory {
+    /// What cannot be read is forgotten: at worst something is announced twice.
+    fn read(state_dir: &Path) -> Self {
+        let file = state_dir.join(FILE);
+        let table = fs::read_to_string(&file).ok().and_then(|text| text.parse::<Table>().ok()).unwrap_or_default();
+        let times = |key: &str| {
+            let of = |(name, entry): (&String, &Value)| Some((name.clone(), entry.get(key)?.as_str()?.parse().ok()?));
+            table.iter().filter_map(of).collect()
+        };
+        Self { begun: times("begun"), announced: times("announced"), file }
+    }
+
+    fn to_toml(&self) -> String {
+        let mut table = Table::new();
+        for (key, times) in [("begun", &self.begun), ("announced", &self.announced)] {
+            for (name, time) in times {
+                let entry = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
+                if let Value::Table(entry) = entry {
+                    entry.insert(key.to_owned(), Value::String(time.to_string()));
+                }
+            }
+        }
+        table.to_string()
+    }
+
+    fn forget_but(&mut self, windows: &[Window]) {
+        let is_known = |name: &String| windows.iter().any(|window| window.name == *name);
+        self.begun.retain(|name, _| is_known(name));
+        self.announced.retain(|name, _| is_known(name));
+    }
+}
+
+#[cfg(test)]
+mod tests;

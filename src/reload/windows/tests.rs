@@ -1,0 +1,172 @@
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::reload::flag_file::remove_flag;
+use crate::snapshot::Snapshot;
+use crate::upstream::Resolver;
+
+/// A Keeper whose clock the test turns; only files remember anything.
+struct Fixture {
+    folder: TempDir,
+    extra: &'static str,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), extra: "" }
+    }
+
+    fn start(&self) -> Keeper {
+        let toml = format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n\
+             [maintenance]\nannounce = \"1h\"\n\
+             [[maintenance.window]]\nname = \"nightly\"\nschedule = \"0 3 * * *\"\nduration = \"1h\"\nreason = \"Backup\"\n{}",
+            self.extra
+        );
+        let file = self.folder.path().join("flagstone.toml");
+        fs::write(&file, toml).unwrap();
+        fs::create_dir_all(self.folder.path().join("state")).unwrap();
+        let loaded = crate::config::load(&file, &|_| None).unwrap();
+        let shared = Shared::new(1, Resolver::unused());
+        let snapshot = Snapshot::build(loaded.config, None, &shared).unwrap();
+        Keeper::new(Arc::new(Live::new(snapshot)), shared)
+    }
+
+    fn flag(&self) -> PathBuf {
+        self.folder.path().join("state/maintenance.flag")
+    }
+
+    fn read(&self) -> Option<Flag> {
+        Some(Flag::parse(&fs::read(self.flag()).ok()?).0)
+    }
+
+    fn by(&self) -> Option<String> {
+        self.read()?.by
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn scheduled(keeper: &Keeper) -> usize {
+    let is_one = |record: &&Arc<crate::telemetry::events::Record>| record.event.message() == "Maintenance scheduled";
+    keeper.shared.events.recent().iter().filter(is_one).count()
+}
+
+#[test]
+fn a_window_writes_a_flag_that_ends_by_itself() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T02:59:59Z"));
+    assert_eq!(fixture.read(), None);
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    let flag = fixture.read().unwrap();
+    assert_eq!(flag.by.as_deref(), Some("window:nightly"));
+    assert_eq!(flag.reason.as_deref(), Some("Backup"));
+    assert_eq!((flag.started_at, flag.until), (Some(at("2130-01-31T03:00:00Z")), Some(at("2130-01-31T04:00:00Z"))));
+    assert!(flag.auto_end);
+}
+
+#[test]
+fn who_removes_the_flag_has_ended_the_window_also_over_a_restart() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    keeper.tick(at("2130-01-31T03:10:00Z"));
+    assert_eq!(fixture.read(), None);
+    fixture.start().tick(at("2130-01-31T03:20:00Z"));
+    assert_eq!(fixture.read(), None);
+    fixture.start().tick(at("2130-02-01T03:00:00Z"));
+    assert_eq!(fixture.by().as_deref(), Some("window:nightly"), "the next night is another window");
+}
+
+#[test]
+fn a_start_in_the_middle_of_a_window_begins_it() {
+    let fixture = Fixture::new();
+    fixture.start().tick(at("2130-01-31T03:30:00Z"));
+    let flag = fixture.read().unwrap();
+    assert_eq!((flag.started_at, flag.until), (Some(at("2130-01-31T03:30:00Z")), Some(at("2130-01-31T04:00:00Z"))));
+}
+
+#[test]
+fn an_operators_flag_is_left_alone() {
+    let fixture = Fixture::new();
+    let own = Flag { by: Some("cli (ops)".to_owned()), ..Flag::default() };
+    write_flag(&fixture.flag(), &own).unwrap();
+    let mut keeper = fixture.start();
+    for time in ["2130-01-31T03:00:00Z", "2130-01-31T03:59:59Z", "2130-01-31T04:00:01Z"] {
+        keeper.tick(at(time));
+        assert_eq!(fixture.read().as_ref(), Some(&own), "{time}");
+    }
+}
+
+#[test]
+fn a_longer_window_takes_over_from_a_shorter_one() {
+    let second = "[[maintenance.window]]\nname = \"long\"\nschedule = \"30 3 * * *\"\nduration = \"2h\"\n";
+    let fixture = Fixture { extra: second, ..Fixture::new() };
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    keeper.tick(at("2130-01-31T03:30:00Z"));
+    let flag = fixture.read().unwrap();
+    assert_eq!(flag.by.as_deref(), Some("window:long"));
+    assert_eq!(flag.until, Some(at("2130-01-31T05:30:00Z")));
+    assert_eq!(flag.started_at, Some(at("2130-01-31T03:00:00Z")), "maintenance went on");
+}
+
+#[test]
+fn a_window_is_announced_once_also_over_a_restart() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T01:59:59Z"));
+    assert_eq!(scheduled(&keeper), 0);
+    keeper.tick(at("2130-01-31T02:00:00Z"));
+    keeper.tick(at("2130-01-31T02:00:01Z"));
+    assert_eq!(scheduled(&keeper), 1);
+    let mut again = fixture.start();
+    again.tick(at("2130-01-31T02:30:00Z"));
+    assert_eq!(scheduled(&again), 0);
+    again.tick(at("2130-02-01T02:00:00Z"));
+    assert_eq!(scheduled(&again), 1, "the next one is another");
+}
+
+#[test]
+fn a_run_shows_when_it_began_and_how_long_it_took() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    let settings = &keeper.live.load_full().config.maintenance;
+    let active = look_at(&settings.flag).unwrap().unwrap();
+    let state = crate::policy::maintenance::State { global: Some(active), ..Default::default() };
+    keeper.shared.switch.store(state);
+    keeper.tick(at("2130-01-31T03:00:01Z"));
+    assert!(!keeper.shared.metrics.encode().contains("flagstone_maintenance_duration_seconds{"));
+    keeper.shared.switch.store(Default::default());
+    keeper.tick(at("2130-01-31T03:40:00Z"));
+    let scrape = keeper.shared.metrics.encode();
+    assert!(scrape.contains("flagstone_maintenance_duration_seconds{window=\"nightly\"} 2400"), "{scrape}");
+    let began = at("2130-01-31T03:00:00Z").as_second();
+    let line = format!("flagstone_maintenance_last_run_timestamp_seconds{{window=\"nightly\"}} {began}");
+    assert!(scrape.contains(&line), "{scrape}");
+}
+
+#[test]
+fn upcoming_windows_come_in_order() {
+    let window = |name: &str, schedule: &str| Window {
+        name: name.to_owned(),
+        schedule: schedule.to_owned(),
+        duration: Duration::from_secs(3600),
+        timezone: "UTC".to_owned(),
+        reason: String::new(),
+    };
+    let windows = [window("late", "0 5 * * *"), window("never", "0 0 30 2 *"), window("early", "0 3 * * *")];
+    let upcoming = upcoming(&windows, at("2130-01-31T00:00:00Z"));
+    let names: Vec<_> = upcoming.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["early", "late"]);
+    assert_eq!(upcoming[0].at.end, at("2130-01-31T04:00:00Z"));
+}
