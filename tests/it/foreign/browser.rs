@@ -62,7 +62,7 @@ async fn the_maintenance_page_says_why_and_until_when() {
 }
 
 /// A browser that can be asked things, through chromedriver.
-struct Browser {
+pub(crate) struct Browser {
     session: String,
     // It ends the browser when it ends, since they talk through pipes.
     _driver: Process,
@@ -72,7 +72,7 @@ struct Browser {
 impl Browser {
     /// # Errors
     /// That Chromium or its driver is not installed.
-    async fn start() -> Result<Self, String> {
+    pub(crate) async fn start() -> Result<Self, String> {
         let (chromium, driver) = (chromium()?, program("chromedriver")?);
         let profile = Folder::new();
         let mut command = Command::new(driver);
@@ -92,22 +92,27 @@ impl Browser {
     }
 
     /// Goes to a page and waits until it is loaded.
-    async fn visit(&self, url: &str) {
+    pub(crate) async fn visit(&self, url: &str) {
         call(&format!("{}/url", self.session), &json!({ "url": url })).await;
     }
 
     /// The value of a function's body.
-    async fn run(&self, script: &str) -> Value {
+    pub(crate) async fn run(&self, script: &str) -> Value {
         call(&format!("{}/execute/sync", self.session), &json!({ "script": script, "args": [] })).await
     }
 
     /// What a visitor reads.
-    async fn text(&self) -> String {
+    pub(crate) async fn text(&self) -> String {
         self.run("return document.body.innerText").await.as_str().expect("a text").to_owned()
     }
 
+    /// One command of the DevTools protocol.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) {
+        call(&format!("{}/goog/cdp/execute", self.session), &json!({ "cmd": command, "params": parameters })).await;
+    }
+
     /// Everything on the console since it was last asked.
-    async fn console(&self) -> Vec<String> {
+    pub(crate) async fn console(&self) -> Vec<String> {
         let lines = call(&format!("{}/se/log", self.session), &json!({ "type": "browser" })).await;
         let lines = lines.as_array().unwrap_or_else(|| panic!("no log: {lines}"));
         lines.iter().filter_map(|line| line["message"].as_str()).map(str::to_owned).collect()

@@ -1,7 +1,7 @@
 //! Flagstone between programs that nobody wrote for it: nginx and Python behind it, curl, wrk, a browser before it,
 //! goaccess beside it. Each is the real binary; a test whose program is missing is left out.
 
-mod browser;
+pub(crate) mod browser;
 mod curl;
 mod goaccess;
 mod http_server;

@@ -1,0 +1,112 @@
+//! Maintenance by API, and what the status tells.
+
+use super::{FLAG, PATIENCE, ask, json, status, switch_on, toml, visit};
+use crate::support::poll::eventually_async;
+use crate::support::proxy::TestProxy;
+use crate::support::upstream::FakeUpstream;
+
+async fn site(maintenance: &str) -> (TestProxy, FakeUpstream) {
+    let upstream = FakeUpstream::http1().route("*", "the app").start().await;
+    (TestProxy::toml(toml(&upstream, maintenance)).start().await, upstream)
+}
+
+#[tokio::test]
+async fn enable_and_disable_hold_when_they_answer() {
+    let (proxy, _upstream) = site("").await;
+    for _ in 0..5 {
+        let on = ask(&proxy, "POST", "/api/admin/maintenance/enable", "").await;
+        assert_eq!((on.status, &json(&on)["is_active"]), (200, &true.into()));
+        assert_eq!(visit(&proxy, "GET", "/", "").await.status, 503);
+        let off = ask(&proxy, "POST", "/api/admin/maintenance/disable", "").await;
+        assert_eq!((off.status, &json(&off)["is_active"]), (200, &false.into()));
+        assert_eq!(visit(&proxy, "GET", "/", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn enable_writes_what_it_was_told() {
+    let (proxy, _upstream) = site("").await;
+    let body = r#"{"reason":"Upgrade","until":"2130-01-31T22:00:00Z","mode":"read_only","routes":["all"]}"#;
+    let status = json(&ask(&proxy, "POST", "/api/admin/maintenance/enable", body).await);
+    assert_eq!(status["mode"], "read_only");
+    assert_eq!(status["reason"], "Upgrade");
+    assert_eq!(status["estimated_completion"], "2130-01-31T22:00:00Z");
+    assert_eq!(status["routes"], serde_json::json!(["all"]));
+    assert_eq!(status["by"], "api");
+    assert!(proxy.folder.read(FLAG).contains("by = \"api\""));
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 200);
+    assert_eq!(visit(&proxy, "POST", "/", "Content-Length: 0\r\n").await.status, 503);
+    let status = super::status(&proxy).await;
+    assert_eq!(status["blocked_requests"], 1);
+    // Saying more does not begin anew.
+    let again = json(&ask(&proxy, "POST", "/api/admin/maintenance/enable", r#"{"reason":"Still"}"#).await);
+    assert_eq!((&again["started_at"], &again["blocked_requests"]), (&status["started_at"], &1.into()));
+}
+
+#[tokio::test]
+async fn a_mistake_changes_nothing() {
+    let (proxy, _upstream) = site("").await;
+    for (path, body) in [
+        ("/api/admin/maintenance/enable", r#"{"until":"soon"}"#),
+        ("/api/admin/maintenance/enable", "nonsense"),
+        ("/api/maintenance/emergency", r#"{"grace_period":"long"}"#),
+    ] {
+        let answer = ask(&proxy, "POST", path, body).await;
+        assert_eq!(answer.status, 400, "{path} {body}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
+    assert_eq!(status(&proxy).await["is_active"], false);
+    assert_eq!(ask(&proxy, "POST", "/api/admin/maintenance/disable", "").await.status, 200, "off stays off");
+}
+
+#[tokio::test]
+async fn the_status_lists_windows_and_their_metrics_wait_for_a_run() {
+    let window = "announce = \"30d\"\n[[maintenance.window]]\nname = \"yearly\"\nschedule = \"0 3 1 1 *\"\n\
+                  duration = \"2h\"\ntimezone = \"Asia/Tokyo\"\nreason = \"Inventory\"\n";
+    let (proxy, _upstream) = site(window).await;
+    let upcoming = &status(&proxy).await["upcoming"][0];
+    assert_eq!((&upcoming["name"], &upcoming["reason"]), (&"yearly".into(), &"Inventory".into()));
+    assert!(upcoming["start"].as_str().unwrap().ends_with("-12-31T18:00:00Z"), "{upcoming}");
+    assert!(upcoming["end"].as_str().unwrap().ends_with("-12-31T20:00:00Z"), "{upcoming}");
+}
+
+#[tokio::test]
+async fn a_window_that_is_due_begins_by_itself_and_is_by_the_window() {
+    let window = "[[maintenance.window]]\nname = \"always\"\nschedule = \"* * * * *\"\nduration = \"1h\"\n";
+    let (proxy, _upstream) = site(window).await;
+    assert!(eventually_async(PATIENCE, async || status(&proxy).await["by"] == "window:always").await);
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 503);
+}
+
+#[tokio::test]
+async fn overdue_maintenance_is_told() {
+    let (proxy, _upstream) = site("").await;
+    switch_on(&proxy, "until = \"2020-01-01T00:00:00Z\"\n").await;
+    assert_eq!(status(&proxy).await["overdue"], true);
+    let scrape = ask(&proxy, "GET", "/metrics", "").await.text();
+    let line = scrape.lines().find(|line| line.starts_with("flagstone_maintenance_overdue_seconds{scope=\"global\"}"));
+    let seconds = line.and_then(|line| line.rsplit_once(' ')).map(|(_, seconds)| seconds.parse::<u64>().unwrap());
+    assert!(seconds.unwrap() > 1_000_000, "{scrape}");
+    assert!(scrape.contains("flagstone_maintenance_active{scope=\"global\"} 1"), "{scrape}");
+    assert_eq!(visit(&proxy, "GET", "/", "").await.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn auto_end_ends_at_until() {
+    let (proxy, _upstream) = site("").await;
+    let soon = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 2).unwrap();
+    switch_on(&proxy, &format!("until = \"{soon}\"\nauto_end = true\n")).await;
+    assert!(eventually_async(PATIENCE, async || status(&proxy).await["is_active"] == false).await);
+    assert!(!proxy.folder.join(FLAG).exists());
+    assert!(jiff::Timestamp::now() >= soon);
+}
+
+#[tokio::test]
+async fn a_flag_for_a_route_that_is_not_configured_makes_no_series() {
+    let (proxy, _upstream) = site("").await;
+    proxy.folder.write("state/maintenance.d/ghost.flag", "");
+    assert!(eventually_async(PATIENCE, async || status(&proxy).await["is_active"] == true).await);
+    let scrape = ask(&proxy, "GET", "/metrics", "").await.text();
+    assert!(!scrape.contains("ghost"), "{scrape}");
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 200);
+}

@@ -1,0 +1,135 @@
+//! Who sees the app in maintenance.
+
+use super::{switch_off, switch_on, toml, visit};
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::upstream::FakeUpstream;
+
+const TOKEN: &str = "open-sesame-4711";
+
+async fn site() -> (TestProxy, FakeUpstream) {
+    let upstream = FakeUpstream::http1().route("*", "the app").start().await;
+    let settings = format!("bypass_token = \"{TOKEN}\"");
+    (TestProxy::toml(toml(&upstream, &settings)).start().await, upstream)
+}
+
+/// Everything that the app ever received.
+fn seen(upstream: &FakeUpstream) -> String {
+    upstream.raw().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_header_lets_in_and_stays_outside() {
+    let (proxy, upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let header = format!("X-Maintenance-Bypass: {TOKEN}\r\n");
+    assert_eq!(visit(&proxy, "GET", "/", &header).await.text(), "the app");
+    assert_eq!(visit(&proxy, "GET", "/", "X-Maintenance-Bypass: wrong\r\n").await.status, 503);
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 503);
+    let seen = seen(&upstream);
+    assert!(seen.contains("GET / ") && !seen.contains(TOKEN) && !seen.to_lowercase().contains("bypass"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_url_sets_a_cookie_that_lets_in() {
+    let (proxy, upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", &format!("/shop/?a=1&maintenance_bypass={TOKEN}"), "").await;
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/shop/?a=1")));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let cookie = answer.header("set-cookie").unwrap();
+    for attribute in ["; HttpOnly", "; SameSite=Lax", "; Path=/", "; Max-Age=43200"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("Secure") && !cookie.contains(TOKEN), "{cookie}");
+    let pair = cookie.split(';').next().unwrap();
+    assert_eq!(visit(&proxy, "GET", "/shop/?a=1", &format!("Cookie: x=y; {pair}\r\n")).await.text(), "the app");
+    let forged = pair.replace('.', ".0");
+    assert_eq!(visit(&proxy, "GET", "/shop/", &format!("Cookie: {forged}\r\n")).await.status, 503);
+    assert!(!seen(&upstream).contains(TOKEN));
+    assert!(eventually(super::PATIENCE, || proxy.access_log().contains("a=1&maintenance_bypass=***")).await);
+    assert!(!proxy.access_log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn a_wrong_token_in_the_url_gets_the_page() {
+    let (proxy, upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", "/?maintenance_bypass=guess", "Accept: text/html\r\n").await;
+    assert_eq!((answer.status, answer.header("set-cookie")), (503, None));
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_form_with_the_token_is_asked_for_again_as_it_was() {
+    let (proxy, _upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let target = format!("/form?maintenance_bypass={TOKEN}");
+    let answer = visit(&proxy, "POST", &target, "Content-Length: 0\r\n").await;
+    assert_eq!((answer.status, answer.header("location")), (307, Some("/form")));
+}
+
+#[tokio::test]
+async fn no_location_leads_to_another_site() {
+    let (proxy, _upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", &format!("//evil.example/?maintenance_bypass={TOKEN}"), "").await;
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/evil.example/")));
+}
+
+#[tokio::test]
+async fn while_off_the_token_changes_nothing() {
+    let (proxy, upstream) = site().await;
+    let target = format!("/?maintenance_bypass={TOKEN}");
+    let header = format!("X-Maintenance-Bypass: {TOKEN}\r\n");
+    let answer = visit(&proxy, "GET", &target, &header).await;
+    assert_eq!((answer.status, answer.header("set-cookie")), (200, None));
+    let request = &upstream.requests()[0].head;
+    assert_eq!(request.line, format!("GET {target} HTTP/1.1"));
+    assert_eq!(request.header("x-maintenance-bypass"), Some(TOKEN));
+    assert!(eventually(super::PATIENCE, || proxy.access_log().contains("maintenance_bypass=***")).await);
+}
+
+#[tokio::test]
+async fn a_cookie_outlives_the_process_that_made_it() {
+    let (proxy, upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", &format!("/?maintenance_bypass={TOKEN}"), "").await;
+    let pair = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let settings = format!("bypass_token = \"{TOKEN}\"");
+    let key = std::fs::read(proxy.folder.join("state/bypass.key")).unwrap();
+    let folder = crate::support::files::Folder::new();
+    folder.write("state/bypass.key", key);
+    let again = TestProxy::toml(toml(&upstream, &settings)).in_folder(folder).start().await;
+    switch_on(&again, "").await;
+    assert_eq!(visit(&again, "GET", "/", &format!("Cookie: {pair}\r\n")).await.status, 200);
+    switch_off(&again).await;
+    assert_eq!(visit(&again, "GET", "/", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn allowed_addresses_and_exempt_routes_see_the_app() {
+    let upstream = FakeUpstream::http1().route("*", "the app").start().await;
+    let toml = format!(
+        "[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [maintenance]\nallow = [\"192.0.2.0/24\"]\nexempt_paths = [\"/health\", \"=/ping\"]\n\
+         [[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [[route]]\nname = \"open\"\npath = [\"/open\"]\nmaintenance = \"exempt\"\nupstream = \"app\"\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    switch_on(&proxy, "allow = [\"198.51.100.7\"]\n").await;
+    for (path, client, status) in [
+        ("/", "192.0.2.9", 200),
+        ("/", "198.51.100.7", 200),
+        ("/", "198.51.100.8", 503),
+        ("/health/live", "203.0.113.1", 200),
+        ("/ping", "203.0.113.1", 200),
+        ("/ping/x", "203.0.113.1", 503),
+        ("/open/x", "203.0.113.1", 200),
+    ] {
+        let headers = format!("X-Forwarded-For: {client}\r\n");
+        assert_eq!(visit(&proxy, "GET", path, &headers).await.status, status, "{path} from {client}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The command line and the environment, with the real binary.
+
+use std::ffi::OsStr;
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::support::files::Folder;
+use crate::support::poll::eventually_async;
+use crate::support::process::{Ended, Flagstone, Process};
+
+const CONFIG: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+                      [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+                      [[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n";
+
+async fn maintenance(folder: &Folder, words: &[&str]) -> Ended {
+    let file = folder.join("flagstone.toml");
+    let all = ["maintenance", "-c"].map(OsStr::new).into_iter().chain([file.as_os_str()]);
+    Flagstone::run(all.chain(words.iter().map(OsStr::new))).await
+}
+
+#[tokio::test]
+async fn the_command_line_switches_a_running_process_and_works_without_one() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let address = flagstone.address("web").await;
+    let answers = async |status: u16| {
+        eventually_async(PATIENCE, async || crate::support::client::get(address, "/").await.unwrap().status == status)
+            .await
+    };
+    assert!(answers(200).await);
+    let on = maintenance(&flagstone.folder, &["on", "--reason", "Upgrade", "--for", "1h"]).await;
+    assert!(on.status.success(), "{}", on.stderr);
+    assert!(answers(503).await);
+    let line = flagstone.process.stderr_line("Maintenance mode activated").await;
+    assert!(
+        line.contains("scope=global") && line.replace('"', "").contains("by=cli") && line.contains("reason=Upgrade"),
+        "{line}"
+    );
+    let off = maintenance(&flagstone.folder, &["off"]).await;
+    assert!(off.status.success(), "{}", off.stderr);
+    assert!(answers(200).await);
+    flagstone.process.stderr_line("Maintenance mode deactivated").await;
+
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    assert!(maintenance(&folder, &["on", "--reason", "Down"]).await.status.success());
+    let status = maintenance(&folder, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!((&status["is_active"], &status["reason"]), (&true.into(), &"Down".into()));
+    assert_eq!(status["in_flight"], Value::Null, "only a process knows");
+}
+
+#[tokio::test]
+async fn wrong_use_exits_2() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    for words in [&["on", "--until", "soon"][..], &["on", "--until", "2020-01-01T00:00:00Z"], &["on", "--for", "long"]]
+    {
+        assert_eq!(maintenance(&folder, words).await.status.code(), Some(2), "{words:?}");
+    }
+    assert!(!folder.join("state/maintenance.flag").exists());
+}
+
+#[tokio::test]
+async fn the_environment_starts_in_maintenance() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", CONFIG);
+    let mut command = Flagstone::command([OsStr::new("run"), OsStr::new("-c"), file.as_os_str()]);
+    let mut process = Process::start(command.env("MAINTENANCE_MODE", "true").current_dir(folder.path()));
+    let line = process.stderr_line("Maintenance mode activated").await;
+    assert!(line.contains("by=environment"), "{line}");
+    assert!(folder.read("state/maintenance.flag").contains("by = \"environment\""));
+}
+
+#[tokio::test]
+async fn check_tells_of_a_broken_template_and_writes_nothing() {
+    let folder = Folder::new();
+    folder.write("page/index.html", "{% if %}");
+    let file =
+        folder.write("flagstone.toml", format!("[maintenance]\npage = \"page\"\nbypass_token = \"t\"\n{CONFIG}"));
+    let ended = Flagstone::run([OsStr::new("check"), OsStr::new("-c"), file.as_os_str()]).await;
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("maintenance.page") && ended.stderr.contains("index.html line 1"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(folder.names(), ["flagstone.toml", "page"]);
+}
