@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::reload::flag_file::remove_flag;
+use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 use crate::upstream::Resolver;
 
@@ -31,7 +32,7 @@ impl Fixture {
         fs::write(&file, toml).unwrap();
         fs::create_dir_all(self.folder.path().join("state")).unwrap();
         let loaded = crate::config::load(&file, &|_| None).unwrap();
-        let shared = Shared::new(1, Resolver::unused());
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
         let snapshot = Snapshot::build(loaded.config, None, &shared).unwrap();
         Keeper::new(Arc::new(Live::new(snapshot)), shared)
     }
