@@ -116,7 +116,8 @@ async fn waiting_for_one_limit_charges_no_other_that_refuses() {
 async fn who_waits_is_not_in_flight_yet() {
     let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
     let toml = format!(
-        "[[route]]\nname = \"all\"\nupstream = \"app\"\nlimits = [\"l\"]\n[upstream.app]\nendpoints = [\"{}\"]\n\
+        // One worker: two may read the clock in one order and charge in the other, and who is a nanosecond early waits.
+        "[server]\nstate_dir = \"state\"\nworkers = 1\n[[route]]\nname = \"all\"\nupstream = \"app\"\nlimits = [\"l\"]\n[upstream.app]\nendpoints = [\"{}\"]\n\
          [limit.l]\nrate = \"1/1h\"\nburst = 2\nqueue = 3\nconcurrency = 2\n",
         upstream.endpoint()
     );
