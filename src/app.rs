@@ -31,6 +31,8 @@ use crate::worker::{Crew, Phases, Workers};
 
 /// Housekeeping: rates, sampled events.
 const TICK: Duration = Duration::from_secs(1);
+/// Watching over upstreams.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// Where a configuration comes from, and so how it is read again.
 #[derive(Clone, Debug)]
@@ -100,11 +102,18 @@ impl App {
     /// # Errors
     /// Everything that is wrong, before anything is served: the state folder, certificates, folders, busy addresses.
     pub fn start(loaded: Loaded, source: Source) -> Result<Self, Problems> {
+        Self::start_with(loaded, source, Resolver::from_system())
+    }
+
+    /// [`App::start`] with name servers of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub fn start_with(loaded: Loaded, source: Source, resolver: Resolver) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
-        let ttl_max = config.upstreams.values().map(|upstream| upstream.dns_refresh).min();
         let runtime = Runtime::open(&config.server.state_dir);
-        let shared = Shared::new(workers, Resolver::from_system(ttl_max.unwrap_or(Duration::from_secs(30))), runtime);
+        let shared = Shared::new(workers, resolver, runtime);
         let (snapshot, sockets, admin_socket) =
             prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
         let flag_watcher = watch_flags(&config, &shared)?;
@@ -513,6 +522,7 @@ fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> i
                 () = tick(&control) => {}
                 () = control.shared.cuts.run() => {}
                 () = tell_webhooks(&control) => {}
+                () = beat(&control) => {}
                 () = admin::serve(admin, Arc::clone(&control)) => {}
             }
         });
@@ -525,6 +535,18 @@ async fn tell_webhooks(control: &Control) {
         (live.generation, live.config.notify.clone())
     };
     notify::run(&control.shared.events, control.shared.resolver.clone(), current).await;
+}
+
+/// Watches over upstreams, and begins what a new generation wants begun.
+async fn beat(control: &Control) {
+    let mut interval = tokio::time::interval(BEAT);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let live = control.live.load_full();
+        live.watch(&tokio::runtime::Handle::current());
+        control.shared.beat(&live);
+    }
 }
 
 async fn tick(control: &Control) {

@@ -5,11 +5,11 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::breaker::{State, Transition};
+use crate::breaker::{Pauses, State, Transition};
 use crate::config::model::Config;
 use crate::policy::limit::Nanos;
 use crate::policy::maintenance::{Active, Mode, Scope, Switch};
@@ -21,9 +21,13 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
 use crate::upstream::Resolver;
+use crate::upstream::endpoint::{Change as EndpointChange, Observer};
+use crate::upstream::verdict::{LastTold, Verdict, overall};
 
 /// Routes beyond this share one place in the samplers.
 const SAMPLED_ROUTES: usize = 1024;
+/// A gap between two beats longer than this means that the process stood still.
+const PAUSE_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Shared by all generations and all workers of one process.
 #[derive(Debug)]
@@ -36,6 +40,9 @@ pub struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
     pub(crate) runtime: Runtime,
+    /// Told every [`Shared::beat`].
+    pub(crate) pauses: Arc<Pauses>,
+    told: Mutex<LastTold>,
     /// The last place is for what no route matches.
     blocked: Sampler,
     limited: Sampler,
@@ -63,6 +70,8 @@ impl Shared {
             resolver,
             started: Instant::now(),
             runtime,
+            pauses: Arc::new(Pauses::new(PAUSE_TOLERANCE, Instant::now())),
+            told: Mutex::default(),
             blocked: Sampler::new(SAMPLED_ROUTES + 1),
             limited: Sampler::new(SAMPLED_ROUTES + 1),
             shadowed: Sampler::new(SAMPLED_ROUTES + 1),
@@ -113,6 +122,35 @@ impl Shared {
                 events.emit(Event::BreakerChanged { upstream: upstream.clone(), to, reason });
             }
         })
+    }
+
+    /// What the endpoints of the upstream `name` call when they are ejected or come back.
+    pub(crate) fn endpoint_observer(&self, name: &str) -> Observer {
+        let (events, upstream) = (Arc::clone(&self.events), name.to_owned());
+        Arc::new(move |endpoint, change| {
+            let (upstream, endpoint) = (upstream.clone(), endpoint.to_owned());
+            events.emit(match change {
+                EndpointChange::Ejected { reason } => {
+                    Event::EndpointEjected { upstream, endpoint, reason: reason.to_owned() }
+                }
+                EndpointChange::Restored => Event::EndpointRestored { upstream, endpoint },
+            });
+        })
+    }
+
+    /// Several times a second: notices pauses of the process, ends of ejections and changes of health.
+    pub(crate) fn beat(&self, live: &Snapshot) {
+        let now = Instant::now();
+        if let Some(pause) = self.pauses.beat(now) {
+            tracing::warn!(?pause, "the process stood still; time-outs of that time are not held against upstreams");
+        }
+        live.groups.values().for_each(|group| group.tick(now));
+        let verdicts = verdicts(live);
+        self.metrics.set_health(overall(&verdicts));
+        let news = self.told.lock().unwrap_or_else(PoisonError::into_inner).news(&verdicts);
+        if let Some((from, to, check)) = news {
+            self.events.emit(Event::HealthChanged { from, to, check });
+        }
     }
 
     /// A request met maintenance. `place` and `route` are the route's, when there is one.
@@ -215,6 +253,14 @@ impl Shared {
             if let Some(breaker) = &group.breaker {
                 self.metrics.upstream(name).set_breaker_state(breaker_state(breaker.view(now).state));
             }
+            let endpoints = group.iter();
+            for configured in &group.settings.endpoints {
+                let label = configured.address.to_string();
+                let mut own = endpoints.iter().filter(|endpoint| *endpoint.configured == label);
+                group.metrics.endpoint(&label).set_healthy(own.any(|endpoint| endpoint.standing.takes(now)));
+            }
+            let is_configured = |label: &str| group.settings.endpoints.iter().any(|e| e.address.to_string() == label);
+            group.metrics.retain_endpoints(is_configured);
         }
         let tls = live.listeners.values().filter_map(|listener| listener.tls.as_ref());
         let facts = tls.flat_map(|tls| &tls.certificates);
@@ -239,6 +285,14 @@ impl Shared {
     fn second(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
+}
+
+/// What there is to say of every upstream and probe, in the order of their names.
+pub(crate) fn verdicts(live: &Snapshot) -> Vec<Verdict> {
+    let now = Instant::now();
+    let groups = live.groups.values().map(|group| Verdict::of_group(group, now));
+    let probes = live.probes.iter().map(|(name, probe)| Verdict::of_probe(name, probe));
+    groups.chain(probes).collect()
 }
 
 /// `global`, or the route's name.

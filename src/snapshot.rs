@@ -28,6 +28,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, NO_ROUTE, RouteMetrics};
 use crate::tls::Terminator;
 use crate::upstream::group::{Group, Surroundings};
+use crate::upstream::probe::Probe;
 
 mod limit;
 
@@ -40,6 +41,7 @@ pub struct Snapshot {
     pub(crate) loaded_at: jiff::Timestamp,
     pub(crate) routes: Table<Arc<Route>>,
     pub(crate) groups: BTreeMap<String, Arc<Group>>,
+    pub(crate) probes: BTreeMap<String, Arc<Probe>>,
     pub(crate) limits: BTreeMap<String, Arc<Limit>>,
     /// Where limits count that are shared with other instances.
     pub(crate) store: Option<Arc<Store>>,
@@ -93,6 +95,8 @@ pub(crate) enum Action {
 /// Where a route forwards to.
 pub(crate) struct Target {
     pub(crate) group: Arc<Group>,
+    /// Used while the breaker of `group` is open.
+    pub(crate) fallback: Option<Arc<Group>>,
 }
 
 /// `respond = { … }`, ready to send.
@@ -142,6 +146,7 @@ impl Snapshot {
         let store = builder.store();
         let limits = builder.limits(store.as_ref());
         let groups = builder.groups();
+        let probes = builder.probes();
         let listeners = builder.listeners();
         let maintenance = builder.maintenance();
         let routes = builder.routes(&limits, &groups);
@@ -165,6 +170,7 @@ impl Snapshot {
             },
             routes,
             groups,
+            probes,
             limits,
             store,
             listeners,
@@ -195,6 +201,12 @@ impl Snapshot {
         if let Some(Err(error)) = self.store.as_ref().map(|store| store.start()) {
             tracing::error!(%error, "the shared store of limits does not start: redis.on_error holds");
         }
+    }
+
+    /// Begins what goes on beside requests: checks, probes, following names. What was begun already goes on.
+    pub(crate) fn watch(&self, runtime: &tokio::runtime::Handle) {
+        self.groups.values().for_each(|group| group.start(runtime));
+        self.probes.values().for_each(|probe| probe.start(runtime));
     }
 
     /// Closes what one worker has kept open for too long.
@@ -265,7 +277,10 @@ impl Builder<'_> {
                 workers: self.shared.workers,
                 resolver: &self.shared.resolver,
                 metrics: self.shared.metrics.upstream(name),
-                observer: self.shared.breaker_observer(name),
+                pauses: Arc::clone(&self.shared.pauses),
+                breaker_observer: self.shared.breaker_observer(name),
+                endpoint_observer: self.shared.endpoint_observer(name),
+                previous: kept.map(|kept| &**kept),
             };
             let built = Group::build(name, settings, surroundings);
             if let Some(group) = self.note(&format!("upstream.{name}.tls"), built) {
@@ -273,6 +288,18 @@ impl Builder<'_> {
             }
         }
         groups
+    }
+
+    fn probes(&self) -> BTreeMap<String, Arc<Probe>> {
+        let build = |(name, settings): (&String, &model::Probe)| {
+            let kept = self.previous.and_then(|previous| previous.probes.get(name));
+            let probe = match kept.filter(|kept| kept.settings == *settings) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Probe::new(settings, &self.shared.resolver, Arc::clone(&self.shared.pauses))),
+            };
+            (name.clone(), probe)
+        };
+        self.config.probes.iter().map(build).collect()
     }
 
     fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
@@ -351,7 +378,12 @@ impl Builder<'_> {
     /// `None` when it can't be built; the reason has been noted, here or where its upstream was built.
     fn action(&mut self, index: usize, route: &model::Route, groups: &BTreeMap<String, Arc<Group>>) -> Option<Action> {
         match &route.action {
-            model::Action::Upstream(name) => Some(Action::Upstream(Target { group: Arc::clone(groups.get(name)?) })),
+            model::Action::Upstream(name) => {
+                let group = Arc::clone(groups.get(name)?);
+                let fallback = group.settings.breaker.fallback.as_ref();
+                let fallback = fallback.and_then(|name| groups.get(name)).cloned();
+                Some(Action::Upstream(Target { group, fallback }))
+            }
             model::Action::Files(files) => {
                 let opened = Folder::open(files)
                     .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));

@@ -3,7 +3,9 @@
 //! Not reachable through a listener: it has its own socket and its own thread.
 
 mod block_list;
+mod breakers;
 mod guard;
+mod health;
 mod limits;
 pub(crate) mod maintenance;
 mod routes;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::{block_list, guard, limits, maintenance, view};
+use super::{block_list, breakers, guard, health, limits, maintenance, view};
 use crate::app::Control;
 
 /// What every call can reach.
@@ -26,11 +26,16 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
-        .route("/api/status/circuit-breakers", get(circuit_breakers))
         .route("/api/maintenance/status", get(maintenance::status))
         .route("/api/maintenance/emergency", post(maintenance::emergency))
         .route("/api/admin/maintenance/enable", post(maintenance::enable))
         .route("/api/admin/maintenance/disable", post(maintenance::disable))
+        .route("/api/health", get(health::health))
+        .route("/api/health/summary", get(health::summary))
+        .route("/api/status/services", get(health::services))
+        .route("/api/status/circuit-breakers", get(breakers::list))
+        .route("/api/admin/circuit-breakers/{name}/reset", post(breakers::reset))
+        .route("/api/admin/circuit-breakers/{name}/open", post(breakers::open))
         .route("/api/admin/reload", post(reload))
         .merge(limits::router())
         .merge(block_list::router())
@@ -57,11 +62,6 @@ async fn metrics(State(panel): State<Panel>) -> Response {
 
 async fn status(State(panel): State<Panel>) -> Response {
     axum::Json(view::status(&panel.control)).into_response()
-}
-
-async fn circuit_breakers(State(panel): State<Panel>) -> Response {
-    let live = panel.control.live.load_full();
-    axum::Json(serde_json::json!({ "circuitBreakers": view::circuit_breakers(&live) })).into_response()
 }
 
 async fn reload(State(panel): State<Panel>) -> Response {

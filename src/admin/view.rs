@@ -46,7 +46,7 @@ pub(super) fn status(control: &Control) -> Value {
     let live = control.live.load_full();
     json!({
         "maintenance": super::maintenance::view(control),
-        "services": services(&live),
+        "services": super::health::services_of(&live),
         "circuitBreakers": circuit_breakers(&live),
         "limits": super::limits::all(control),
         "featureFlags": features(&live),
@@ -66,14 +66,6 @@ pub(super) fn status(control: &Control) -> Value {
             "workers": control.shared.workers,
         },
     })
-}
-
-fn services(live: &Snapshot) -> Value {
-    let groups = live.groups.keys();
-    groups
-        .map(|name| (name.clone(), json!({ "registered": true, "initialized": true, "ready": true })))
-        .collect::<Map<_, _>>()
-        .into()
 }
 
 pub(super) fn circuit_breakers(live: &Snapshot) -> Value {

@@ -7,22 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// However little is going on, so many retries are allowed.
 const RETRIES_MIN: usize = 3;
 
-/// One per upstream, shared by all workers.
+/// One per upstream, shared by all workers. It costs nothing until a request asks for a further try.
 #[derive(Debug)]
 pub struct RetryBudget {
     /// Of 1.
     share: f64,
-    live: AtomicUsize,
     retries: AtomicUsize,
 }
 
-/// A live request, from before its first try until its answer is through. `B` is `&RetryBudget` or
-/// `Arc<RetryBudget>`.
-#[must_use = "a request is live for as long as this is held"]
-#[derive(Debug)]
-pub struct Live<B: Deref<Target = RetryBudget>>(B);
-
-/// A further try on its way; it ends when this is dropped.
+/// A further try on its way; it ends when this is dropped. `B` is `&RetryBudget` or `Arc<RetryBudget>`.
 #[must_use = "a try is on its way for as long as this is held"]
 #[derive(Debug)]
 pub struct Retry<B: Deref<Target = RetryBudget>>(B);
@@ -31,42 +24,28 @@ impl RetryBudget {
     /// `share`: 0 to 1, of live requests.
     #[must_use]
     pub fn new(share: f64) -> Self {
-        Self { share, live: AtomicUsize::new(0), retries: AtomicUsize::new(0) }
+        Self { share, retries: AtomicUsize::new(0) }
     }
 
-    /// Retries that may be on their way now.
+    /// Retries that may be on their way while `live` requests are.
     #[must_use]
-    pub fn limit(&self) -> usize {
-        let live = self.live.load(Relaxed) as f64;
-        ((live * self.share) as usize).max(RETRIES_MIN)
+    pub fn limit(&self, live: usize) -> usize {
+        ((live as f64 * self.share) as usize).max(RETRIES_MIN)
     }
 
-    /// Requests and retries in flight.
+    /// Retries on their way now.
     #[must_use]
-    pub fn in_flight(&self) -> (usize, usize) {
-        (self.live.load(Relaxed), self.retries.load(Relaxed))
+    pub fn in_flight(&self) -> usize {
+        self.retries.load(Relaxed)
     }
 }
 
-impl<B: Deref<Target = RetryBudget>> Live<B> {
-    pub fn new(budget: B) -> Self {
-        budget.live.fetch_add(1, Relaxed);
-        Self(budget)
-    }
-}
-
-impl<B: Deref<Target = RetryBudget> + Clone> Live<B> {
-    /// Asks for one further try of this request; `None` when the budget is used up.
-    pub fn retry(&self) -> Option<Retry<B>> {
-        let limit = self.0.limit();
-        let taken = self.0.retries.fetch_update(Relaxed, Relaxed, |retries| (retries < limit).then_some(retries + 1));
-        taken.is_ok().then(|| Retry(self.0.clone()))
-    }
-}
-
-impl<B: Deref<Target = RetryBudget>> Drop for Live<B> {
-    fn drop(&mut self) {
-        self.0.live.fetch_sub(1, Relaxed);
+impl<B: Deref<Target = RetryBudget>> Retry<B> {
+    /// Asks for one further try while `live` requests are on their way; `None` when the budget is used up.
+    pub fn take(budget: B, live: usize) -> Option<Self> {
+        let limit = budget.limit(live);
+        let taken = budget.retries.fetch_update(Relaxed, Relaxed, |retries| (retries < limit).then_some(retries + 1));
+        taken.is_ok().then(|| Self(budget))
     }
 }
 
@@ -85,28 +64,25 @@ mod tests {
     #[test]
     fn three_retries_are_always_allowed() {
         let budget = RetryBudget::new(0.0);
-        let live = Live::new(&budget);
-        let retries: Vec<_> = std::iter::from_fn(|| live.retry()).collect();
+        let retries: Vec<_> = std::iter::from_fn(|| Retry::take(&budget, 1)).collect();
         assert_eq!(retries.len(), 3);
     }
 
     #[test]
     fn retries_are_a_share_of_live_requests() {
         let budget = RetryBudget::new(0.2);
-        let live: Vec<_> = (0..104).map(|_| Live::new(&budget)).collect();
-        let retries: Vec<_> = std::iter::from_fn(|| live[0].retry()).collect();
-        assert_eq!((retries.len(), budget.in_flight()), (20, (104, 20)));
+        let retries: Vec<_> = std::iter::from_fn(|| Retry::take(&budget, 104)).collect();
+        assert_eq!((retries.len(), budget.in_flight()), (20, 20));
     }
 
     #[test]
     fn a_finished_try_returns_to_the_budget() {
         let budget = Arc::new(RetryBudget::new(0.0));
-        let live = Live::new(Arc::clone(&budget));
-        let mut retries: Vec<_> = std::iter::from_fn(|| live.retry()).collect();
-        assert!(live.retry().is_none());
+        let mut retries: Vec<_> = std::iter::from_fn(|| Retry::take(Arc::clone(&budget), 1)).collect();
+        assert!(Retry::take(Arc::clone(&budget), 1).is_none());
         retries.pop();
-        assert!(live.retry().is_some());
-        drop((live, retries));
-        assert_eq!(budget.in_flight(), (0, 0));
+        assert!(Retry::take(Arc::clone(&budget), 1).is_some());
+        drop(retries);
+        assert_eq!(budget.in_flight(), 0);
     }
 }

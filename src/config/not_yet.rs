@@ -16,15 +16,9 @@ const LISTENER: &[Row<Listener>] = &[
 const UPSTREAM: &[Row<Upstream>] = &[
     ("http2", |upstream| upstream.http2, "endpoints are spoken to in HTTP/1.1"),
     ("affinity", |upstream| upstream.affinity_cookie.is_some(), "sessions do not stick"),
-    ("max_in_flight", |upstream| upstream.max_in_flight.is_some(), "requests are not bounded"),
-    ("hold", |upstream| !upstream.hold.is_zero(), "requests are not held"),
-    ("slow_start", |upstream| !upstream.slow_start.is_zero(), "endpoints get their whole share at once"),
-    ("health", |upstream| upstream.health.is_some(), "endpoints are not checked, only ejected by what they do"),
-    ("breaker.fallback", |upstream| upstream.breaker.fallback.is_some(), "an open breaker answers 503"),
 ];
 
 const WHOLE: &[Row<Config>] = &[
-    ("probe", |config| !config.probes.is_empty(), "nothing is probed"),
     ("host", |config| config.host != super::check::default_host(), "the machine is not looked at"),
     ("test", |config| !config.tests.is_empty(), "tests are not run"),
 ];

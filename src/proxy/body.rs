@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::context::Context;
+use super::replay::Tap;
 use crate::upstream::endpoint::Lease;
 
 /// A body that could not be read to its end.
@@ -30,6 +31,8 @@ pub(crate) enum BodyError {
     Cut,
     #[error("the file could not be read")]
     File(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the request was sent again elsewhere")]
+    Superseded,
 }
 
 /// A timer that runs only while a read is waiting.
@@ -129,6 +132,8 @@ pub(crate) enum Fault {
 pub(crate) enum RequestBody {
     Empty,
     Streaming(Box<Streaming>),
+    /// Kept as it flows, for a further try.
+    Kept(Tap),
 }
 
 /// A body that is read from the client as the upstream takes it.
@@ -177,7 +182,11 @@ impl HttpBody for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Streaming(body) = self.get_mut() else { return Poll::Ready(None) };
+        let body = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Streaming(body) => body,
+            Self::Kept(tap) => return tap.poll_frame(cx),
+        };
         match Pin::new(&mut body.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 body.patience.rest();
@@ -213,6 +222,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => true,
             Self::Streaming(body) => body.incoming.is_end_stream(),
+            Self::Kept(tap) => tap.is_end_stream(),
         }
     }
 
@@ -220,6 +230,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming(body) => body.incoming.size_hint(),
+            Self::Kept(tap) => tap.size_hint(),
         }
     }
 }

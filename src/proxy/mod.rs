@@ -13,6 +13,7 @@ mod limits;
 pub mod page;
 mod refusal;
 pub(crate) mod refused;
+pub(crate) mod replay;
 pub(crate) mod respond;
 pub(crate) mod tunnel;
 mod unread;

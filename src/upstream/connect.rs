@@ -1,7 +1,7 @@
 //! Making a connection to an endpoint.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::config::model::Address;
 use crate::proxy::body::RequestBody;
@@ -33,15 +32,15 @@ pub enum ConnectError {
 }
 
 /// How to reach one endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Connector {
+    /// Not a name, but for `localhost`: names are resolved where endpoints are made of their addresses.
     pub(super) address: Address,
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    pub(super) resolver: Resolver,
 }
 
 impl Connector {
-    /// Resolves, connects, shakes hands and starts HTTP/1.1 within `limit`.
+    /// Connects, shakes hands and starts HTTP/1.1 within `limit`.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -49,10 +48,7 @@ impl Connector {
     /// # Cancel safety
     /// A connection in the making is closed.
     pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
-        let stream = tokio::time::timeout(limit, self.stream())
-            .await
-            .map_err(|_| ConnectError::Timeout { limit })?
-            .map_err(ConnectError::Failed)?;
+        let stream = self.reach(limit).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BYTES_MAX)
             .handshake(TokioIo::new(stream))
@@ -65,6 +61,15 @@ impl Connector {
             }
         });
         Ok(sender)
+    }
+
+    /// Connects, and shakes hands where there is TLS, within `limit`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub(super) async fn reach(&self, limit: Duration) -> Result<Stream, ConnectError> {
+        let connected = tokio::time::timeout(limit, self.stream()).await;
+        connected.map_err(|_| ConnectError::Timeout { limit })?.map_err(ConnectError::Failed)
     }
 
     async fn stream(&self) -> io::Result<Stream> {
@@ -80,10 +85,7 @@ impl Connector {
                 }
             }
             Address::Socket(address) => self.over_tcp(&[*address]).await,
-            Address::Name { host, port } => {
-                let addresses = self.resolver.resolve(host, *port).await?;
-                self.over_tcp(&addresses).await
-            }
+            Address::Name { port, .. } => self.over_tcp(&loopback(*port)).await,
         }
     }
 
@@ -106,4 +108,9 @@ impl Connector {
         }
         Err(last)
     }
+}
+
+/// The addresses of `localhost` (RFC 6761, section 6.3), the one in use first.
+fn loopback(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }

@@ -1,69 +1,103 @@
-//! One endpoint: its address, what is in flight to it, and the connections kept to it.
+//! One endpoint: its address, how it stands, what is in flight to it, and the connections kept to it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use tokio::task::AbortHandle;
 
 use super::connect::{ConnectError, Connector};
-use crate::config::model::Address;
+use super::hold::Hold;
+use super::pool::Pool;
+use super::standing::{Health, Standing};
+use crate::balance::{Candidate, EjectionEvent, Ewma};
+use crate::config::model::{self, Address};
 use crate::proxy::body::RequestBody;
+
+/// Longest pause between two tries to reach an endpoint that refuses connections.
+const SCOUT_PAUSE_MAX: Duration = Duration::from_millis(500);
+const SCOUT_PAUSE_MIN: Duration = Duration::from_millis(25);
+/// How long such a try may take.
+const SCOUT_LIMIT: Duration = Duration::from_secs(2);
+
+/// What happened to an endpoint, for whoever keeps the event log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is left alone for a while.
+    Ejected {
+        reason: &'static str,
+    },
+    Restored,
+}
+
+/// Told of every change: the endpoint's label, and what it was.
+pub(crate) type Observer = Arc<dyn Fn(&str, Change) + Send + Sync>;
 
 /// One address of an upstream.
 pub struct Endpoint {
-    /// As written in the file.
+    /// Its address: as written in the file, or one of the addresses of the name that is.
     pub(crate) label: Arc<str>,
+    /// As written in the file.
+    pub(crate) configured: Arc<str>,
     /// The `Host` for `preserve_host = false`.
     pub(crate) host: HeaderValue,
-    pub(crate) weight: u32,
-    pub(crate) is_backup: bool,
     /// Hash of the address, stable over restarts, for consistent hashing.
     pub(crate) key: u64,
+    weight: u32,
+    is_backup: bool,
+    pub(crate) standing: Standing,
     in_flight: AtomicU32,
-    connector: Connector,
-    idle_timeout: Duration,
-    /// Per worker, so that no worker waits for another. Newest last.
-    pools: Box<[Mutex<Vec<Idle>>]>,
-    /// Each worker's share of `max_idle`.
-    idle_max: usize,
-}
-
-/// A kept connection.
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
+    in_flight_max: u32,
+    /// For `peak_ewma` only.
+    ewma: Option<Ewma>,
+    pub(super) connector: Connector,
+    pool: Pool,
+    /// Its name has it no more: what comes back from it is not kept.
+    retired: AtomicBool,
+    hold: Arc<Hold>,
+    observer: Observer,
+    /// What checks it, for as long as it lives.
+    checker: OnceLock<Aborting>,
 }
 
 /// What an [`Endpoint`] is made from.
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     pub(super) connector: Connector,
-    pub(super) weight: u32,
-    pub(super) is_backup: bool,
-    pub(super) idle_timeout: Duration,
-    /// Over all workers.
-    pub(super) idle_max: usize,
+    /// As written in the file.
+    pub(super) configured: &'a model::Endpoint,
+    pub(super) settings: &'a model::Upstream,
     pub(super) workers: usize,
+    pub(super) hold: Arc<Hold>,
+    pub(super) observer: Observer,
 }
 
 impl Endpoint {
-    pub(super) fn new(plan: Plan) -> Self {
-        let label: Arc<str> = plan.connector.address.to_string().into();
+    pub(super) fn new(plan: Plan<'_>) -> Self {
+        let Plan { connector, configured, settings, workers, hold, observer } = plan;
+        let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
+        let observes = settings.balance == model::Balance::PeakEwma;
         Self {
             key: stable_hash(label.as_bytes()),
-            host: host_of(&plan.connector.address),
+            host: host_of(&configured.address),
+            configured: configured.address.to_string().into(),
             label,
-            weight: plan.weight,
-            is_backup: plan.is_backup,
+            weight: configured.weight.get(),
+            is_backup: configured.backup,
+            standing: Standing::new(settings, now),
             in_flight: AtomicU32::new(0),
-            connector: plan.connector,
-            idle_timeout: plan.idle_timeout,
-            pools: (0..plan.workers).map(|_| Mutex::new(Vec::new())).collect(),
-            idle_max: plan.idle_max.div_ceil(plan.workers),
+            in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
+            ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
+            connector,
+            pool: Pool::new(workers, settings.max_idle, settings.idle_timeout),
+            retired: AtomicBool::new(false),
+            hold,
+            observer,
+            checker: OnceLock::new(),
         }
     }
 
@@ -72,28 +106,40 @@ impl Endpoint {
         self.in_flight.load(Relaxed)
     }
 
-    /// Counts a request in for as long as the guard lives.
-    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
+    /// Counts a request in for as long as the guard lives; `None` when it would be one too many.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        if before >= self.in_flight_max {
+            self.in_flight.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(InFlight(Arc::clone(self)))
     }
 
-    /// A kept connection that is ready to take a request, the most recently used first: the others may
-    /// then grow old and be closed.
-    pub(crate) async fn kept(&self, worker: usize) -> Option<SendRequest<RequestBody>> {
-        loop {
-            let idle = self.pool(worker).pop()?;
-            if idle.since.elapsed() >= self.idle_timeout {
-                // All below it are older still.
-                self.pool(worker).clear();
-                return None;
-            }
-            let mut sender = idle.sender;
-            // The last answer may have been read a moment before hyper's own task has put itself in order.
-            if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                return Some(sender);
-            }
+    /// As a balancer sees it at `now`.
+    pub(super) fn candidate(&self, now: Instant) -> Candidate {
+        let in_flight = self.in_flight();
+        Candidate {
+            weight: self.weight,
+            in_flight,
+            ewma_ns: self.ewma.as_ref().map_or(0, |ewma| ewma.value(now)),
+            backup: self.is_backup,
+            available: in_flight < self.in_flight_max && self.standing.takes(now),
+            key: self.key,
+            ramp_permille: self.standing.ramp_permille(now),
         }
+    }
+
+    /// How long it took to answer.
+    pub(crate) fn answered(&self, latency: Duration, now: Instant) {
+        if let Some(ewma) = &self.ewma {
+            ewma.observe(latency, now);
+        }
+    }
+
+    /// A kept connection that is ready to take a request.
+    pub(crate) async fn kept(&self, worker: usize, now: Instant) -> Option<SendRequest<RequestBody>> {
+        self.pool.take(worker, now).await
     }
 
     /// A new connection.
@@ -104,36 +150,108 @@ impl Endpoint {
         self.connector.connect(limit).await
     }
 
-    fn keep(&self, worker: usize, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
-            return;
-        }
-        let mut pool = self.pool(worker);
-        if pool.len() < self.idle_max {
-            pool.push(Idle { sender, since: Instant::now() });
-        }
-    }
-
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self, worker: usize) {
-        let mut pool = self.pool(worker);
-        let old = pool.iter().take_while(|idle| idle.since.elapsed() >= self.idle_timeout).count();
-        pool.drain(..old);
-        pool.retain(|idle| !idle.sender.is_closed());
+        self.pool.sweep(worker);
     }
 
-    fn pool(&self, worker: usize) -> std::sync::MutexGuard<'_, Vec<Idle>> {
-        let pool = &self.pools[worker % self.pools.len()];
-        pool.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It took no connection, and its upstream holds requests: it is left alone until one succeeds, which is tried
+    /// from here on again and again. Must be called on a runtime.
+    pub(crate) fn refuse(self: &Arc<Self>) {
+        if self.standing.set_refusing(true) {
+            (self.observer)(&self.label, Change::Ejected { reason: "connect_failed" });
+            // Ends with the first success, or with the endpoint.
+            tokio::spawn(scout(Arc::downgrade(self)));
+        }
+    }
+
+    /// Tells of an ejection or its end, and lets those go on that waited for it.
+    pub(super) fn ejection_changed(&self, event: Option<EjectionEvent>) {
+        match event {
+            Some(EjectionEvent::Ejected { .. }) => {
+                (self.observer)(&self.label, Change::Ejected { reason: "consecutive_failures" });
+            }
+            Some(EjectionEvent::Restored) => {
+                (self.observer)(&self.label, Change::Restored);
+                self.hold.release();
+            }
+            None => {}
+        }
+    }
+
+    /// Active checks have changed their mind.
+    pub(super) fn health_changed(&self, before: Health, after: Health, error: Option<String>) {
+        match after {
+            Health::Unhealthy => {
+                tracing::debug!(endpoint = &*self.label, error, "health check failed");
+                (self.observer)(&self.label, Change::Ejected { reason: "health_check" });
+            }
+            Health::Healthy if before == Health::Unhealthy => (self.observer)(&self.label, Change::Restored),
+            Health::Healthy | Health::Unchecked | Health::Unknown => {}
+        }
+        // Also when it is away: who waits for the first check has nothing to wait for any more.
+        self.hold.release();
+    }
+
+    /// Its name has this address no more: kept connections close, open requests finish.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.pool.clear();
+    }
+
+    /// Stops this task when the endpoint goes. The first one counts.
+    pub(super) fn set_checker(&self, checker: AbortHandle) {
+        // A second one would be aborted at once, by its own drop.
+        drop(self.checker.set(Aborting(checker)));
+    }
+
+    pub(super) fn has_checker(&self) -> bool {
+        self.checker.get().is_some()
+    }
+
+    pub(super) fn hold(&self) -> &Arc<Hold> {
+        &self.hold
+    }
+}
+
+/// Tries to connect until it succeeds, more and more rarely.
+async fn scout(endpoint: std::sync::Weak<Endpoint>) {
+    let mut pause = SCOUT_PAUSE_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(endpoint) = endpoint.upgrade() else { return };
+        if endpoint.connector.reach(SCOUT_LIMIT).await.is_ok() {
+            endpoint.standing.set_refusing(false);
+            (endpoint.observer)(&endpoint.label, Change::Restored);
+            return endpoint.hold.release();
+        }
+        pause = (pause * 2).min(SCOUT_PAUSE_MAX);
+    }
+}
+
+/// Ends a task when dropped.
+#[derive(Debug)]
+pub(super) struct Aborting(pub(super) AbortHandle);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 /// Counts a request out when dropped.
 pub(crate) struct InFlight(Arc<Endpoint>);
 
+impl InFlight {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.hold.release_one();
     }
 }
 
@@ -160,9 +278,21 @@ impl Lease {
         self.sender.try_send_request(request).await
     }
 
+    /// Closes the connection and keeps the place at the endpoint.
+    pub(crate) fn close(self) -> InFlight {
+        self.in_flight
+    }
+
     /// The answer has been read to its end.
     pub(crate) fn give_back(self) {
-        self.in_flight.0.keep(self.worker, self.sender);
+        let endpoint = &self.in_flight.0;
+        if !endpoint.retired.load(Relaxed) {
+            endpoint.pool.keep(self.worker, self.sender);
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.in_flight.0
     }
 }
 

@@ -1,46 +1,81 @@
 //! A named upstream: its endpoints, how one is picked, and its breaker.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::runtime::Handle;
 
 use super::connect::Connector;
-use super::endpoint::{Endpoint, Plan};
+use super::endpoint::{Aborting, Endpoint, InFlight, Observer, Plan};
+use super::hold::Hold;
+use super::members::Members;
 use super::resolve::Resolver;
+use super::standing::{Health, Standing};
 use super::tls::{UpstreamTlsError, client_config};
-use crate::balance::{Candidate, Candidates, Kind, RAMP_FULL, Strategy};
-use crate::breaker::{Breaker, Transition};
-use crate::config::model::{self, Address, Balance};
+use super::{check, names};
+use crate::balance::{Retry, RetryBudget};
+use crate::breaker::{Breaker, Pauses, Transition};
+use crate::config::model::{self, Address};
 use crate::telemetry::metrics::UpstreamMetrics;
 
+/// How long requests wait for the first answer about a name.
+const FIRST_NAMES_LIMIT: Duration = Duration::from_secs(5);
+
 /// One `[upstream.NAME]`, alive.
-#[derive(Debug)]
 pub struct Group {
     pub(crate) name: Arc<str>,
     pub(crate) settings: model::Upstream,
-    pub(crate) endpoints: Endpoints,
-    strategy: Strategy,
+    members: ArcSwap<Members>,
+    /// Who lays out the members: one at a time.
+    arranging: Mutex<Arrangement>,
+    /// Names nobody has heard of yet.
+    names_unknown: AtomicUsize,
+    pub(crate) hold: Arc<Hold>,
+    budget: Arc<RetryBudget>,
+    /// So that two endpoints are not each ejected because the other one still stands.
+    ejecting: Mutex<()>,
     /// `None` when it is not enabled.
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) metrics: Arc<UpstreamMetrics>,
+    tls: Option<Arc<ClientConfig>>,
+    workers: usize,
+    observer: Observer,
+    pauses: Arc<Pauses>,
+    resolver: Resolver,
+    started: Once,
+    /// What follows its names, for as long as it lives.
+    followers: Mutex<Vec<Aborting>>,
 }
 
-/// The endpoints as the balancer sees them.
-#[derive(Debug)]
-pub(crate) struct Endpoints(Box<[Arc<Endpoint>]>);
+/// The endpoints by what is configured: one for an address, any number for a name.
+#[derive(Debug, Default)]
+struct Arrangement {
+    slots: Vec<Vec<Arc<Endpoint>>>,
+    runtime: Option<Handle>,
+}
 
 /// What a [`Group`] is built with, beside its settings.
 pub(crate) struct Surroundings<'a> {
     pub(crate) workers: usize,
     pub(crate) resolver: &'a Resolver,
     pub(crate) metrics: Arc<UpstreamMetrics>,
+    pub(crate) pauses: Arc<Pauses>,
     /// Told of every change of the breaker's state.
-    pub(crate) observer: Box<dyn Fn(Transition) + Send + Sync>,
+    pub(crate) breaker_observer: Box<dyn Fn(Transition) + Send + Sync>,
+    /// Told of every change of an endpoint.
+    pub(crate) endpoint_observer: Observer,
+    /// The same upstream before its settings changed: what is known of its endpoints stays known.
+    pub(crate) previous: Option<&'a Group>,
 }
 
 impl Group {
-    /// Builds the group; nothing is connected.
+    /// Builds the group; nothing is connected, checked or resolved before [`Group::start`].
     ///
     /// # Errors
     /// A CA, certificate or key of its `tls` can't be used.
@@ -49,78 +84,260 @@ impl Group {
         settings: &model::Upstream,
         surroundings: Surroundings<'_>,
     ) -> Result<Self, UpstreamTlsError> {
-        let tls = settings.tls.as_ref().map(client_config).transpose()?;
-        let mut endpoints = Vec::with_capacity(settings.endpoints.len());
-        for endpoint in &settings.endpoints {
-            let tls = match (&tls, &settings.tls) {
-                (Some(config), Some(tls)) => Some((Arc::clone(config), server_name(tls, &endpoint.address)?)),
-                _ => None,
-            };
-            endpoints.push(Arc::new(Endpoint::new(Plan {
-                connector: Connector {
-                    address: endpoint.address.clone(),
-                    tls,
-                    resolver: surroundings.resolver.clone(),
-                },
-                weight: endpoint.weight.get(),
-                is_backup: endpoint.backup,
-                idle_timeout: settings.idle_timeout,
-                idle_max: settings.max_idle,
-                workers: surroundings.workers,
-            })));
-        }
-        let endpoints = Endpoints(endpoints.into());
-        let strategy = strategy(&settings.balance, &endpoints);
         let breaker = settings.breaker.enabled.then(|| {
-            let settings = breaker_settings(&settings.breaker);
-            Arc::new(Breaker::with_observer(settings, fastrand::u64(..), Instant::now(), surroundings.observer))
+            let (rules, observer) = (breaker_settings(&settings.breaker), surroundings.breaker_observer);
+            Arc::new(Breaker::with_observer(rules, fastrand::u64(..), Instant::now(), observer))
         });
-        Ok(Self {
+        let group = Self {
             name: name.into(),
-            settings: settings.clone(),
-            endpoints,
-            strategy,
+            members: ArcSwap::from_pointee(Members::new(Vec::new(), &settings.balance)),
+            arranging: Mutex::default(),
+            names_unknown: AtomicUsize::new(0),
+            hold: Arc::default(),
+            budget: Arc::new(RetryBudget::new(settings.retry.budget)),
+            ejecting: Mutex::default(),
             breaker,
             metrics: surroundings.metrics,
-        })
+            tls: settings.tls.as_ref().map(client_config).transpose()?,
+            workers: surroundings.workers,
+            observer: surroundings.endpoint_observer,
+            pauses: surroundings.pauses,
+            resolver: surroundings.resolver.clone(),
+            started: Once::new(),
+            followers: Mutex::default(),
+            settings: settings.clone(),
+        };
+        let mut slots = Vec::with_capacity(settings.endpoints.len());
+        for configured in &settings.endpoints {
+            slots.push(match names::name_of(&configured.address) {
+                Some(_) => group.inherited_addresses(configured, surroundings.previous)?,
+                None => vec![Arc::new(group.endpoint(configured, configured.address.clone())?)],
+            });
+        }
+        if let Some(previous) = surroundings.previous.filter(|previous| previous.settings.health == settings.health) {
+            slots.iter().flatten().for_each(|endpoint| inherit(endpoint, previous));
+        }
+        let named = settings.endpoints.iter().zip(&slots);
+        let unknown =
+            named.filter(|(configured, slot)| slot.is_empty() && names::name_of(&configured.address).is_some());
+        group.names_unknown.store(unknown.count(), Relaxed);
+        let mut arrangement = group.arrangement();
+        arrangement.slots = slots;
+        group.rearrange(&arrangement);
+        drop(arrangement);
+        Ok(group)
     }
 
-    /// The endpoint for the next request; `tried` is passed over as long as there is another.
-    pub(crate) fn pick(&self, hash: u64, tried: &[usize]) -> Option<usize> {
-        let pick = |tried| self.strategy.pick(&self.endpoints, fastrand::u64(..), hash, tried);
-        pick(tried).or_else(|| if tried.is_empty() { None } else { pick(&[]) })
+    /// Begins to check its endpoints and to follow its names, on `runtime`. Once; later calls do nothing.
+    pub(crate) fn start(self: &Arc<Self>, runtime: &Handle) {
+        self.started.call_once(|| {
+            let mut arrangement = self.arrangement();
+            arrangement.runtime = Some(runtime.clone());
+            arrangement.slots.iter().flatten().for_each(|endpoint| self.check(endpoint, runtime));
+            let slots = arrangement.slots.iter().enumerate();
+            let unknown: Vec<usize> = slots.filter(|(_, slot)| slot.is_empty()).map(|(index, _)| index).collect();
+            drop(arrangement);
+            let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            for (slot, configured) in self.settings.endpoints.iter().enumerate() {
+                if let Some((host, port)) = names::name_of(&configured.address) {
+                    let is_unknown = unknown.contains(&slot);
+                    let following = names::follow(Arc::downgrade(self), slot, host.to_owned(), port, is_unknown);
+                    followers.push(Aborting(runtime.spawn(following).abort_handle()));
+                }
+            }
+        });
     }
 
-    pub(crate) fn endpoint(&self, index: usize) -> &Arc<Endpoint> {
-        &self.endpoints.0[index]
+    /// A place at an endpoint that can take a request now; those with a key in `tried` only when there is no other.
+    pub(crate) fn claim(&self, hash: u64, tried: &[u64], now: Instant) -> Option<InFlight> {
+        self.members.load().claim(hash, tried, now)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.0.iter()
+    /// Takes ejected endpoints back when there is none left that stands; whether that helped.
+    pub(crate) fn rally(&self, now: Instant) -> bool {
+        let members = self.members.load();
+        if members.endpoints.iter().any(|endpoint| endpoint.standing.takes(now)) {
+            return false;
+        }
+        let mut helped = false;
+        for endpoint in members.endpoints.iter().filter(|endpoint| endpoint.standing.is_only_ejected(now)) {
+            endpoint.ejection_changed(endpoint.standing.ejection.restore(now));
+            helped = true;
+        }
+        helped
+    }
+
+    /// Whether some endpoint could take a request right now.
+    pub(crate) fn has_room(&self) -> bool {
+        let now = Instant::now();
+        self.members.load().endpoints.iter().any(|endpoint| endpoint.candidate(now).available)
+    }
+
+    /// Whether an endpoint can take a request whose key is not in `tried`.
+    pub(crate) fn has_other(&self, tried: &[u64], now: Instant) -> bool {
+        let members = self.members.load();
+        members.endpoints.iter().any(|other| !tried.contains(&other.key) && other.candidate(now).available)
+    }
+
+    /// How long a request waits that finds no endpoint able to take it: `hold`, and at the start until the first checks
+    /// are through and the first names known.
+    pub(crate) fn patience(&self) -> Duration {
+        let mut patience = self.settings.hold;
+        if self.names_unknown.load(Relaxed) > 0 {
+            patience = patience.max(FIRST_NAMES_LIMIT);
+        }
+        if let Some(health) = &self.settings.health {
+            let members = self.members.load();
+            if members.endpoints.iter().any(|endpoint| endpoint.standing.health() == Health::Unknown) {
+                // The check, and its way to here.
+                patience = patience.max(health.timeout + Duration::from_millis(500));
+            }
+        }
+        patience
+    }
+
+    /// Counts what an endpoint did with a request.
+    pub(crate) fn record(&self, endpoint: &Endpoint, success: bool, now: Instant) {
+        let ejection = &endpoint.standing.ejection;
+        let event = if success {
+            ejection.record(true, now, || false)
+        } else {
+            let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+            ejection.record(false, now, || self.can_spare(endpoint, now))
+        };
+        endpoint.ejection_changed(event);
+    }
+
+    /// Whether another endpoint is left standing, be it a backup.
+    fn can_spare(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        let members = self.members.load();
+        let mut others = members.endpoints.iter().filter(|other| !std::ptr::eq(&raw const ***other, endpoint));
+        others.any(|other| other.standing.takes(now))
+    }
+
+    /// Asks for a further try; `None` when the budget is used up.
+    pub(crate) fn retry(&self) -> Option<Retry<Arc<RetryBudget>>> {
+        let live = self.iter().iter().map(|endpoint| endpoint.in_flight() as usize).sum();
+        Retry::take(Arc::clone(&self.budget), live)
+    }
+
+    /// Whether the process stood still between `began` and `now`, so that time-outs mean nothing.
+    pub(crate) fn was_paused(&self, began: Instant, now: Instant) -> bool {
+        self.pauses.spoil(began, now)
+    }
+
+    /// All endpoints there are now.
+    pub(crate) fn iter(&self) -> Box<[Arc<Endpoint>]> {
+        self.members.load().endpoints.clone()
+    }
+
+    /// Names whose addresses nobody knows yet.
+    pub(crate) fn has_unknown_names(&self) -> bool {
+        self.names_unknown.load(Relaxed) > 0
     }
 
     /// Closes connections that one worker has kept for too long.
     pub(crate) fn sweep(&self, worker: usize) {
-        self.iter().for_each(|endpoint| endpoint.sweep(worker));
+        self.members.load().endpoints.iter().for_each(|endpoint| endpoint.sweep(worker));
+    }
+
+    /// Says of endpoints whose ejection is over that they are back. For whoever looks now and then.
+    pub(crate) fn tick(&self, now: Instant) {
+        for endpoint in &self.members.load().endpoints {
+            endpoint.ejection_changed(endpoint.standing.ejection.poll(now));
+        }
+    }
+
+    pub(super) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// The name in `slot` has been asked for once, whatever came of it.
+    pub(super) fn name_asked(&self) {
+        // Never below zero: each follower says it once, and was counted.
+        self.names_unknown.fetch_sub(1, Relaxed);
+        self.hold.release();
+    }
+
+    /// The name in `slot` has these addresses now. Endpoints of others are drained.
+    pub(super) fn set_addresses(self: &Arc<Self>, slot: usize, addresses: &[SocketAddr]) {
+        let configured = &self.settings.endpoints[slot];
+        let mut arrangement = self.arrangement();
+        let before = std::mem::take(&mut arrangement.slots[slot]);
+        let mut after = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let address = Address::Socket(*address);
+            match before.iter().find(|endpoint| endpoint.connector.address == address) {
+                Some(kept) => after.push(Arc::clone(kept)),
+                None => match self.endpoint(configured, address) {
+                    Ok(endpoint) => {
+                        if !before.is_empty() {
+                            endpoint.standing.join(Instant::now());
+                        }
+                        after.push(Arc::new(endpoint));
+                    }
+                    Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
+                },
+            }
+        }
+        if let Some(runtime) = arrangement.runtime.clone() {
+            after.iter().for_each(|endpoint| self.check(endpoint, &runtime));
+        }
+        arrangement.slots[slot] = after.clone();
+        self.rearrange(&arrangement);
+        drop(arrangement);
+        for gone in before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new))) {
+            gone.retire();
+        }
+        self.hold.release();
+    }
+
+    fn rearrange(&self, arrangement: &Arrangement) {
+        let all = arrangement.slots.iter().flatten().cloned().collect();
+        self.members.store(Arc::new(Members::new(all, &self.settings.balance)));
+    }
+
+    fn check(self: &Arc<Self>, endpoint: &Arc<Endpoint>, runtime: &Handle) {
+        let Some(health) = self.settings.health.clone().filter(|_| !endpoint.has_checker()) else { return };
+        let checking = check::endpoint(Arc::downgrade(endpoint), health, Arc::clone(&self.pauses));
+        endpoint.set_checker(runtime.spawn(checking).abort_handle());
+    }
+
+    fn endpoint(&self, configured: &model::Endpoint, address: Address) -> Result<Endpoint, UpstreamTlsError> {
+        let tls = match (&self.tls, &self.settings.tls) {
+            (Some(config), Some(tls)) => Some((Arc::clone(config), server_name(tls, &configured.address)?)),
+            _ => None,
+        };
+        Ok(Endpoint::new(Plan {
+            connector: Connector { address, tls },
+            configured,
+            settings: &self.settings,
+            workers: self.workers,
+            hold: Arc::clone(&self.hold),
+            observer: Arc::clone(&self.observer),
+        }))
+    }
+
+    /// What a name resolved to before a reload changed other settings.
+    fn inherited_addresses(
+        &self,
+        configured: &model::Endpoint,
+        previous: Option<&Self>,
+    ) -> Result<Vec<Arc<Endpoint>>, UpstreamTlsError> {
+        let text = configured.address.to_string();
+        let known = previous.map(Self::iter).unwrap_or_default();
+        let known = known.iter().filter(|endpoint| *endpoint.configured == text);
+        known.map(|known| self.endpoint(configured, known.connector.address.clone()).map(Arc::new)).collect()
+    }
+
+    fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {
+        self.arranging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Candidates for Endpoints {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn at(&self, index: usize) -> Candidate {
-        let endpoint = &self.0[index];
-        Candidate {
-            weight: endpoint.weight,
-            in_flight: endpoint.in_flight(),
-            ewma_ns: 0,
-            backup: endpoint.is_backup,
-            available: true,
-            key: endpoint.key,
-            ramp_permille: RAMP_FULL,
-        }
+fn inherit(endpoint: &Endpoint, previous: &Group) {
+    if let Some(known) = previous.iter().iter().find(|known| known.label == endpoint.label) {
+        Standing::inherit(&endpoint.standing, &known.standing);
     }
 }
 
@@ -136,16 +353,6 @@ fn server_name(tls: &model::UpstreamTls, address: &Address) -> Result<ServerName
     })
 }
 
-fn strategy(balance: &Balance, endpoints: &Endpoints) -> Strategy {
-    let kind = match balance {
-        Balance::LeastRequests => Kind::LeastRequests,
-        Balance::RoundRobin => Kind::RoundRobin,
-        Balance::PeakEwma => Kind::PeakEwma,
-        Balance::Hash(_) => Kind::Hash,
-    };
-    Strategy::new(kind, endpoints)
-}
-
 fn breaker_settings(breaker: &model::Breaker) -> crate::breaker::Settings {
     crate::breaker::Settings {
         failures: breaker.failures,
@@ -158,5 +365,11 @@ fn breaker_settings(breaker: &model::Breaker) -> crate::breaker::Settings {
         probes: breaker.probes,
         ramp: breaker.ramp,
         shadow: breaker.shadow,
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("name", &self.name).field("members", &self.members).finish_non_exhaustive()
     }
 }

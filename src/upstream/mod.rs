@@ -1,13 +1,30 @@
 //! The upstream side: groups of endpoints, the connections kept to them, and how they are made.
 //!
 //! May import balance, breaker, config::model, hyper, tokio and rustls. Knows nothing of downstream.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `group`, `members` | a named upstream; its endpoints at one time |
+//! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
+//! | `connect`, `stream`, `tls` | making a connection |
+//! | `hold` | requests that wait for an endpoint |
+//! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
+//! | `resolve`, `names` | name servers; following a name |
 
+mod check;
 pub mod connect;
 pub mod endpoint;
 pub mod group;
+pub(crate) mod hold;
+mod members;
+mod names;
+mod pool;
+pub(crate) mod probe;
 mod resolve;
+pub(crate) mod standing;
 pub mod stream;
 pub(crate) mod tls;
+pub(crate) mod verdict;
 
 pub use resolve::Resolver;
 pub use tls::UpstreamTlsError;

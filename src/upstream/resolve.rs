@@ -1,22 +1,31 @@
 //! Names to addresses, through hickory: a static binary has no NSS, and TTLs are honoured.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
-/// The system's resolver configuration, with answers cached for at most `dns_refresh`.
+/// Asks the system's name servers, or those it is given. It keeps no answers: who asks knows how long they last.
 #[derive(Clone, Debug)]
 pub struct Resolver(Option<TokioResolver>);
 
+/// What a name resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// At least one, in no order.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The end of the shortest TTL.
+    pub(crate) valid_until: Instant,
+}
+
 impl Resolver {
     /// Reads `/etc/resolv.conf` and `/etc/hosts`. Without them only `localhost` resolves.
-    ///
-    /// `ttl_max` bounds how long an answer is kept.
-    pub fn from_system(ttl_max: Duration) -> Self {
+    pub fn from_system() -> Self {
         let built = TokioResolver::builder_tokio().and_then(|mut builder| {
-            builder.options_mut().positive_max_ttl = Some(ttl_max);
+            builder.options_mut().cache_size = 0;
             builder.build()
         });
         if let Err(error) = &built {
@@ -25,12 +34,25 @@ impl Resolver {
         Self(built.ok())
     }
 
+    /// Asks these servers over UDP, and TCP where an answer is too long, instead of the system's.
+    pub fn from_servers(servers: &[SocketAddr]) -> Self {
+        let server = |address: &SocketAddr| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+            server
+        };
+        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().cache_size = 0;
+        Self(builder.build().ok())
+    }
+
     /// One that resolves nothing, for building without serving.
     pub(crate) fn unused() -> Self {
         Self(None)
     }
 
-    /// Every address of `host`, with `port`.
+    /// Every address of `host`, with `port`; `localhost` is this machine.
     ///
     /// # Errors
     /// The name does not exist, has no address, or no resolver answers.
@@ -38,12 +60,21 @@ impl Resolver {
         if host == "localhost" {
             return Ok(vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()]);
         }
+        let answer = self.lookup(host).await?;
+        Ok(answer.addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// Every address of `host`: the A records, or the AAAA records where there are no others.
+    ///
+    /// # Errors
+    /// The name does not exist, has no address, or no resolver answers.
+    pub(crate) async fn lookup(&self, host: &str) -> io::Result<Answer> {
         let resolver = self.0.as_ref().ok_or_else(|| io::Error::other("no resolver is configured"))?;
         let found = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
-        let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        let addresses: Vec<_> = found.iter().collect();
         if addresses.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
-        Ok(addresses)
+        Ok(Answer { addresses, valid_until: found.valid_until() })
     }
 }

@@ -42,6 +42,11 @@ pub(crate) fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, Upst
     Ok(Arc::new(config))
 }
 
+/// The built-in roots and nothing special.
+pub(super) fn default_client_config() -> Result<Arc<ClientConfig>, UpstreamTlsError> {
+    client_config(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false })
+}
+
 fn built_in_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }

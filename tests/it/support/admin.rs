@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, RawResponse};
 
 /// One call on a connection of its own: status and JSON (`Null` when the answer is none).
 ///
@@ -17,4 +17,31 @@ pub async fn call(admin: SocketAddr, method: &str, path: &str, body: Option<Valu
     client.send(head + &body).await.expect("the admin side reads");
     let response = client.read_response().await.expect("the admin side answers");
     (response.status, serde_json::from_slice(&response.body).unwrap_or_default())
+}
+
+/// One request without a body, and its whole response.
+///
+/// # Panics
+/// When no answer comes.
+pub async fn ask(admin: SocketAddr, method: &str, path: &str) -> RawResponse {
+    let mut client = Client::connect(admin).await.expect("the admin side accepts");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\n\r\n");
+    client.send(request).await.expect("the admin side reads");
+    client.read_response().await.expect("the admin side answers")
+}
+
+/// The metrics as text.
+///
+/// # Panics
+/// When no answer comes.
+pub async fn metrics(admin: SocketAddr) -> String {
+    ask(admin, "GET", "/metrics").await.text()
+}
+
+/// A JSON answer to a GET.
+///
+/// # Panics
+/// When no answer comes.
+pub async fn json(admin: SocketAddr, path: &str) -> Value {
+    call(admin, "GET", path, None).await.1
 }

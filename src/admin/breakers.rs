@@ -1,0 +1,41 @@
+//! `/api/status/circuit-breakers`, and closing or opening one by hand.
+
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+
+use super::routes::Panel;
+use super::view;
+use crate::breaker::Breaker;
+
+pub(super) async fn list(State(panel): State<Panel>) -> Response {
+    let live = panel.control.live.load_full();
+    axum::Json(json!({ "circuitBreakers": view::circuit_breakers(&live) })).into_response()
+}
+
+/// Closes it and forgets what led to its opening; the statistics stay.
+pub(super) async fn reset(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+    change(&panel, &name, |breaker| breaker.reset(Instant::now()))
+}
+
+/// Opens it until it is reset.
+pub(super) async fn open(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+    change(&panel, &name, |breaker| breaker.force_open(Instant::now(), None))
+}
+
+fn change(panel: &Panel, name: &str, how: impl FnOnce(&Breaker)) -> Response {
+    let live = panel.control.live.load_full();
+    let Some(group) = live.groups.get(name) else {
+        return view::problem(StatusCode::NOT_FOUND, &format!("there is no upstream {name}")).into_response();
+    };
+    let Some(breaker) = &group.breaker else {
+        let text = format!("the breaker of upstream {name} is not enabled");
+        return view::problem(StatusCode::NOT_FOUND, &text).into_response();
+    };
+    how(breaker);
+    let mut breakers = view::circuit_breakers(&live);
+    axum::Json(json!({ "circuitBreakers": { name: breakers[name].take() } })).into_response()
+}

@@ -1,0 +1,366 @@
+//! One request on its way: which endpoint, which connection, whether it goes on after a failure, and the wait for an
+//! endpoint when none can take it.
+//!
+//! | what happened | it goes on | costs an attempt |
+//! |---|---|---|
+//! | a kept connection closed as it was used | on the next connection, if nothing was sent or it may be repeated | no |
+//! | no connection, `hold` is set | at another endpoint, or when one returns, until `hold` is over | no |
+//! | no connection | at another endpoint, if `retry.on` has `connect`; any method | yes |
+//! | the connection broke before a head | if `retry.on` has `reset_before_response` and it may be repeated | yes |
+//! | an answer with a status of `retry.on` | if it may be repeated; the last answer stands | yes |
+//! | no head in time | never: the app may be at work on it | |
+//!
+//! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand. A try
+//! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http::header::HOST;
+use smallvec::SmallVec;
+
+use super::super::body::{BodyFault, Fault};
+use super::super::context::Context;
+use super::Answered;
+use super::failure::{Failure, Kind};
+use super::outbound::Outbound;
+use crate::balance::{Retry, RetryBudget, full_jitter};
+use crate::config::model::{Balance, HashKey};
+use crate::snapshot::Route;
+use crate::upstream::endpoint::{InFlight, Lease};
+use crate::upstream::group::Group;
+use crate::upstream::hold::{Ticket, Turn};
+
+/// With `hold` set, how long at least a request waits that was reset: until an app that is being killed is wholly gone.
+const RESET_PAUSE: Duration = Duration::from_millis(50);
+
+/// One request on its way, over as many endpoints and connections as it takes.
+pub(super) struct Exchange<'a> {
+    group: &'a Arc<Group>,
+    route: &'a Route,
+    context: &'a mut Context,
+    outbound: Outbound,
+    /// Keys of endpoints that failed this request.
+    tried: SmallVec<[u64; 4]>,
+    hash: u64,
+    attempts_left: u32,
+    attempts_made: u32,
+    /// The least to wait before the next try.
+    pause: Duration,
+    /// Its share of the budget while a further try is on its way.
+    retry: Option<Retry<Arc<RetryBudget>>>,
+    /// Its place in the queue and since when it has it.
+    queued: Option<(Ticket, Instant)>,
+    /// Held from leaving the queue to the answer's head.
+    turn: Option<Turn>,
+    /// Why it is in the queue.
+    last: Option<Failure>,
+}
+
+/// No response head came in time.
+struct HeadLate;
+
+/// What one try on one connection came to, other than an answer.
+enum Missed {
+    /// Nothing of it was sent, the request is back.
+    Unsent,
+    Failed(Kind),
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(group: &'a Arc<Group>, route: &'a Route, context: &'a mut Context, outbound: Outbound) -> Self {
+        let attempts_left = group.settings.retry.attempts;
+        let mut exchange = Self {
+            group,
+            route,
+            context,
+            outbound,
+            tried: SmallVec::new(),
+            hash: 0,
+            attempts_left,
+            attempts_made: 0,
+            pause: Duration::ZERO,
+            retry: None,
+            queued: None,
+            turn: None,
+            last: None,
+        };
+        exchange.hash = exchange.hash();
+        exchange
+    }
+
+    /// Sends it until there is an answer or nothing more to try. `now` is when it came.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub(super) async fn run(&mut self, mut now: Instant) -> Result<Answered, Failure> {
+        loop {
+            let free = !self.group.hold.is_anyone_waiting() || self.turn.is_some();
+            let claimed = if free { self.group.claim(self.hash, &self.tried, now) } else { None };
+            let place = match claimed {
+                Some(place) => place,
+                None => Box::pin(self.wait()).await?,
+            };
+            let key = place.endpoint().key;
+            let result = self.on_endpoint(place, now).await;
+            self.turn = None;
+            self.retry = None;
+            match result {
+                Ok(answered) => {
+                    if !self.wants_another(&answered) || !self.another(key, false) {
+                        return Ok(answered);
+                    }
+                }
+                Err(failure) => {
+                    if !self.goes_on(&failure, key) {
+                        return Err(failure);
+                    }
+                    self.last = Some(failure);
+                }
+            }
+            self.back_off().await;
+            now = Instant::now();
+        }
+    }
+
+    /// How the client failed to deliver its body, if it did.
+    pub(super) fn client_fault(&self) -> Option<Fault> {
+        self.outbound.fault.as_ref().and_then(|fault| fault.kind())
+    }
+
+    /// What becomes of the request's body, and whether the request asked for an upgrade.
+    pub(super) fn finish(self) -> (Option<Arc<BodyFault>>, bool) {
+        (self.outbound.fault, self.outbound.wants_upgrade)
+    }
+
+    /// One endpoint: kept connections first, then a fresh one.
+    ///
+    /// A kept connection may be closed by the endpoint at the very moment it is used. That costs no attempt: the
+    /// request goes on to another connection, when nothing of it was sent or nothing can have been done twice.
+    async fn on_endpoint(&mut self, mut place: InFlight, now: Instant) -> Result<Answered, Failure> {
+        // HTTP/1.0 may come without a Host, HTTP/1.1 may not leave without one.
+        if let Some(headers) = self.outbound.headers_mut()
+            && (!self.route.preserve_host || !headers.contains_key(HOST))
+        {
+            headers.insert(HOST, place.endpoint().host.clone());
+        }
+        self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
+        let worker = self.context.worker();
+        while let Some(sender) = place.endpoint().kept(worker, now).await {
+            match self.on_connection(Lease::new(place, sender, worker)).await {
+                Ok(answered) => return Ok(answered),
+                Err((lease, missed, began)) => {
+                    place = lease.close();
+                    match missed {
+                        Missed::Unsent => {}
+                        Missed::Failed(Kind::Reset) if self.group.settings.retry.on.reset && self.outbound.repeat() => {
+                        }
+                        Missed::Failed(kind) => return Err(self.failed(&place, kind, began)),
+                    }
+                }
+            }
+        }
+        let began = Instant::now();
+        let sender = match place.endpoint().connect(self.route.timeouts.connect).await {
+            Ok(sender) => sender,
+            Err(error) => {
+                tracing::debug!(endpoint = &*place.endpoint().label, %error, "cannot connect");
+                return Err(self.failed(&place, Kind::Connect(error), began));
+            }
+        };
+        match self.on_connection(Lease::new(place, sender, worker)).await {
+            Ok(answered) => Ok(answered),
+            Err((lease, missed, began)) => {
+                let kind = match missed {
+                    Missed::Unsent => Kind::Reset,
+                    Missed::Failed(kind) => kind,
+                };
+                Err(self.failed(&lease.close(), kind, began))
+            }
+        }
+    }
+
+    async fn on_connection(&mut self, mut lease: Lease) -> Result<Answered, (Lease, Missed, Instant)> {
+        let began = Instant::now();
+        let Some(request) = self.outbound.depart() else {
+            unreachable!("a request is sent only after it was made ready");
+        };
+        let answer = self.in_time(lease.send(request)).await;
+        let latency = began.elapsed();
+        self.context.upstream_duration = Some(latency);
+        match answer {
+            Ok(Ok(response)) => {
+                self.group.metrics.answered(self.context.worker(), latency);
+                let answered = Answered { response, lease, began, latency };
+                self.answered(&answered);
+                Ok(answered)
+            }
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => {
+                    self.outbound.returned(request);
+                    Err((lease, Missed::Unsent, began))
+                }
+                None => {
+                    tracing::debug!(error = %error.error(), "no answer from the upstream");
+                    Err((lease, Missed::Failed(Kind::Reset), began))
+                }
+            },
+            Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout), began)),
+        }
+    }
+
+    /// Waits for the answer's head. The time counts from the last moment that the endpoint took some of the request's
+    /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, HeadLate> {
+        let limit = self.route.timeouts.response_head;
+        let mut answer = std::pin::pin!(answer);
+        let Some(body) = &self.outbound.fault else {
+            return tokio::time::timeout(limit, answer).await.map_err(|_| HeadLate);
+        };
+        let mut seen = (body.progress(), body.has_ended());
+        loop {
+            if let Ok(answer) = tokio::time::timeout(limit, answer.as_mut()).await {
+                return Ok(answer);
+            }
+            let now = (body.progress(), body.has_ended());
+            if now == seen && !body.waits_for_client() {
+                return Err(HeadLate);
+            }
+            seen = now;
+        }
+    }
+
+    /// Tells the endpoint's keepers of an answer.
+    fn answered(&self, answered: &Answered) {
+        let (endpoint, now) = (answered.lease.endpoint(), answered.at());
+        let is_failure = self.group.settings.breaker.count.statuses.contains(answered.response.status());
+        self.group.record(endpoint, !is_failure, now);
+        endpoint.answered(answered.latency, now);
+    }
+
+    /// Tells the endpoint's keepers of a failure, unless it was the client's, or the process's own.
+    fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
+        let (failure, now) = (Failure::new(kind, began), Instant::now());
+        let is_spoilt = failure.is_timeout() && self.group.was_paused(began, now);
+        if is_spoilt || self.client_fault().is_some() {
+            return failure;
+        }
+        if self.holds() && matches!(failure.kind, Kind::Connect(_)) {
+            place.endpoint().refuse();
+        } else if failure.counts(&self.group.settings.breaker.count) {
+            self.group.record(place.endpoint(), false, now);
+        }
+        failure
+    }
+
+    fn holds(&self) -> bool {
+        !self.group.settings.hold.is_zero()
+    }
+
+    /// Whether the request goes on after this failure; it is ready to be sent then.
+    fn goes_on(&mut self, failure: &Failure, key: u64) -> bool {
+        let on = &self.group.settings.retry.on;
+        let is_unsent = self.outbound.is_here();
+        if self.holds() && is_unsent && matches!(failure.kind, Kind::Connect(_)) {
+            // Not an attempt: nothing was sent, and waiting for the endpoint is what `hold` asks for.
+            return self.queued.is_none_or(|(_, since)| since.elapsed() < self.group.settings.hold);
+        }
+        let is_listed = match failure.kind {
+            Kind::Connect(_) => on.connect,
+            Kind::Reset if is_unsent => on.connect || on.reset,
+            Kind::Reset => on.reset,
+            Kind::HeadTimeout | Kind::NoEndpoint => false,
+        };
+        is_listed && self.another(key, matches!(failure.kind, Kind::Reset))
+    }
+
+    fn wants_another(&self, answered: &Answered) -> bool {
+        self.group.settings.retry.on.statuses.contains(answered.response.status())
+    }
+
+    /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent again.
+    ///
+    /// Where requests are held, one that was reset (`was_reset`) needs no budget, for an app that restarts resets everything
+    /// it has at once; instead it waits long enough to find out whether the app is gone.
+    fn another(&mut self, key: u64, was_reset: bool) -> bool {
+        if self.attempts_left == 0 || self.client_fault().is_some() {
+            return false;
+        }
+        let is_calm = was_reset && self.holds();
+        let retry = if is_calm { None } else { self.group.retry() };
+        if (retry.is_none() && !is_calm) || (!self.outbound.is_here() && !self.outbound.repeat()) {
+            return false;
+        }
+        self.pause = if is_calm { RESET_PAUSE } else { Duration::ZERO };
+        self.retry = retry;
+        self.attempts_left -= 1;
+        self.attempts_made += 1;
+        self.tried.push(key);
+        self.group.metrics.retried();
+        true
+    }
+
+    /// Waits a little before an endpoint is tried that was tried before.
+    async fn back_off(&self) {
+        let Some(retries) = self.attempts_made.checked_sub(1) else { return };
+        if !self.group.has_other(&self.tried, Instant::now()) {
+            tokio::time::sleep(self.pause + full_jitter(retries, fastrand::u64(..))).await;
+        }
+    }
+
+    /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
+    async fn wait(&mut self) -> Result<InFlight, Failure> {
+        self.turn = None;
+        let began = Instant::now();
+        let hold = &self.group.hold;
+        if self.group.rally(began)
+            && !hold.is_anyone_waiting()
+            && let Some(place) = self.group.claim(self.hash, &self.tried, began)
+        {
+            return Ok(place);
+        }
+        let (ticket, since) = *self.queued.get_or_insert_with(|| (hold.ticket(), began));
+        loop {
+            let (patience, now) = (self.group.patience(), Instant::now());
+            let deadline = since + patience;
+            if now >= deadline {
+                let place = self.group.claim(self.hash, &self.tried, now);
+                return place.ok_or_else(|| self.gives_up(began));
+            }
+            let bytes = self.outbound.weight();
+            match hold.wait(ticket, bytes, deadline, || self.group.has_room()).await {
+                Ok(turn) => match self.group.claim(self.hash, &self.tried, Instant::now()) {
+                    Some(place) => {
+                        self.turn = Some(turn);
+                        return Ok(place);
+                    }
+                    None => turn.in_vain(),
+                },
+                Err(_) => return Err(self.gives_up(began)),
+            }
+        }
+    }
+
+    fn gives_up(&mut self, began: Instant) -> Failure {
+        self.last.take().unwrap_or_else(|| Failure::new(Kind::NoEndpoint, began))
+    }
+
+    fn hash(&self) -> u64 {
+        let Balance::Hash(key) = &self.group.settings.balance else { return 0 };
+        let Some(request) = self.outbound.request() else { return 0 };
+        match key {
+            HashKey::ClientIp => crate::snapshot::hash(&self.context.client_ip),
+            HashKey::Header(name) => crate::snapshot::hash(&request.headers().get(name).map(HeaderValue::as_bytes)),
+            HashKey::Cookie(name) => crate::snapshot::hash(&cookie(request.headers(), name)),
+            HashKey::Uri => crate::snapshot::hash(&request.uri().path()),
+        }
+    }
+}
+
+fn cookie<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(';'))
+        .find_map(|pair| pair.trim().split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
+}

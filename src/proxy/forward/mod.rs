@@ -1,0 +1,182 @@
+//! Sending a request upstream: breaker, exchange, and what the client gets of it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `outbound` | the request as its endpoint gets it, and what is kept of it |
+//! | `exchange` | one request on its way, over as many endpoints and connections as it takes |
+//! | `failure` | what can go wrong |
+
+mod exchange;
+mod failure;
+mod outbound;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::UPGRADE;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use self::exchange::Exchange;
+use self::failure::{Failure, refusal_of_fault};
+use self::outbound::Outbound;
+use super::body::{Body, BodyFault, UpstreamBody};
+use super::context::Context;
+use super::refusal::Refusal;
+use super::tunnel::Tunnel;
+use crate::breaker::{Outcome, OwnedPermit};
+use crate::message::hop_by_hop;
+use crate::snapshot::{Route, Target};
+use crate::upstream::endpoint::Lease;
+use crate::upstream::group::Group;
+
+/// Forwards a request and returns the answer's head with its body still flowing. The request's body is taken out of it
+/// only once the breaker lets it through.
+///
+/// # Errors
+/// No endpoint answered; the refusal says why.
+///
+/// # Cancel safety
+/// Dropped when the client leaves: the exchange is cut or taken out of its queue, the breaker's permit and the in-flight
+/// counts go with it.
+pub(super) async fn send(
+    request: &mut Request<Option<Incoming>>,
+    target: &Target,
+    route: &Route,
+    context: &mut Context,
+) -> Result<Response<Body>, Refusal> {
+    let now = Instant::now();
+    let (group, permit) = admit(target, now)?;
+    context.upstream = Some(Arc::clone(&group.name));
+    let (parts, body) = std::mem::take(request).into_parts();
+    let request = Request::from_parts(parts, body.expect("nobody else takes the body"));
+    let outbound = Outbound::new(request, route, &group.settings.retry, context)?;
+    let mut exchange = Exchange::new(group, route, context, outbound);
+    let result = exchange.run(now).await;
+    let fault = exchange.client_fault();
+    // What the client did is no verdict: the permit is dropped.
+    if let Some(permit) = permit.filter(|_| result.is_ok() || fault.is_none()) {
+        settle(permit, &result, group);
+    }
+    match result {
+        Ok(answered) => {
+            let (body, wants_upgrade) = exchange.finish();
+            downstream(answered, body, wants_upgrade, route, context)
+        }
+        Err(failure) => Err(fault.map_or_else(|| failure.refusal(), refusal_of_fault)),
+    }
+}
+
+/// Asks the breaker; while it is open, the one of the fallback.
+fn admit(target: &Target, now: Instant) -> Result<(&Arc<Group>, Option<OwnedPermit>), Refusal> {
+    let refused = match ask(&target.group, now) {
+        Ok(permit) => return Ok((&target.group, permit)),
+        Err(refused) => refused,
+    };
+    let Some(fallback) = &target.fallback else { return Err(refused) };
+    ask(fallback, now).map(|permit| (fallback, permit)).map_err(|_| refused)
+}
+
+fn ask(group: &Group, now: Instant) -> Result<Option<OwnedPermit>, Refusal> {
+    let Some(breaker) = &group.breaker else { return Ok(None) };
+    match breaker.try_acquire_owned(now) {
+        Ok(permit) => {
+            if permit.would_reject().is_some() {
+                group.metrics.rejected();
+            }
+            Ok(Some(permit))
+        }
+        Err(rejected) => {
+            group.metrics.rejected();
+            Err(Refusal::CircuitOpen { retry_after: rejected.retry_after })
+        }
+    }
+}
+
+/// Tells the breaker what the upstream did.
+fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group) {
+    let breaker = &group.settings.breaker;
+    match result {
+        Ok(answered) => {
+            let outcome = match answered.response.status() {
+                status if breaker.count.statuses.contains(status) => Outcome::Failure,
+                StatusCode::TOO_MANY_REQUESTS => Outcome::TooManyRequests,
+                _ => Outcome::Success { latency: answered.latency },
+            };
+            let is_slow = breaker.slow_call.is_some_and(|limit| answered.latency > limit);
+            if !(is_slow && group.was_paused(answered.began, answered.at())) {
+                permit.record(outcome, answered.at());
+            }
+        }
+        Err(failure) => {
+            let now = Instant::now();
+            let is_spoilt = failure.is_timeout() && group.was_paused(failure.began, now);
+            if failure.counts(&breaker.count) && !is_spoilt {
+                permit.record(Outcome::Failure, now);
+            }
+        }
+    }
+}
+
+/// A response head, and the connection its body comes on.
+struct Answered {
+    response: Response<Incoming>,
+    lease: Lease,
+    /// When the request was sent.
+    began: Instant,
+    /// From there to the head.
+    latency: Duration,
+}
+
+impl Answered {
+    /// When the head was there.
+    fn at(&self) -> Instant {
+        self.began + self.latency
+    }
+}
+
+/// Makes the upstream's answer the client's.
+fn downstream(
+    answered: Answered,
+    request: Option<Arc<BodyFault>>,
+    wants_upgrade: bool,
+    route: &Route,
+    context: &mut Context,
+) -> Result<Response<Body>, Refusal> {
+    let Answered { mut response, lease, .. } = answered;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Unasked, it would turn what the client sends next into bytes that nobody has judged.
+        return if wants_upgrade { Ok(switch(response, lease, route, context)) } else { Err(Refusal::UpstreamError) };
+    }
+    hop_by_hop::strip_response(response.headers_mut());
+    response.extensions_mut().clear();
+    *response.version_mut() = Version::HTTP_11;
+    let timeout = route.timeouts.response_body;
+    Ok(response.map(|incoming| Body::upstream(UpstreamBody::new(incoming, timeout, lease, request))))
+}
+
+/// Both sides agreed to speak something else: what follows is a tunnel.
+fn switch(mut response: Response<Incoming>, lease: Lease, route: &Route, context: &mut Context) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut response);
+    let (parts, _) = response.into_parts();
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = parts.headers;
+    let protocol = answer.headers().get(UPGRADE).cloned();
+    hop_by_hop::strip_response(answer.headers_mut());
+    if let Some(protocol) = protocol {
+        hop_by_hop::set_upgrade(answer.headers_mut(), protocol);
+    }
+    context.tunnel = Some((upgrade, route.timeouts.stream_idle, lease));
+    answer
+}
+
+impl Context {
+    /// Hands the tunnel of an accepted upgrade to the connection's driver, and itself along with it.
+    pub(super) fn into_tunnel(mut self: Box<Self>) {
+        if let Some((upgrade, idle, lease)) = self.tunnel.take() {
+            let connection = Arc::clone(&self.connection);
+            connection.set_tunnel(Tunnel { upgrade, idle, lease, context: self });
+        }
+    }
+}

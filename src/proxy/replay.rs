@@ -1,0 +1,140 @@
+//! A request body that can be sent twice: what has flowed is kept, up to a bound, while the first try streams it.
+//!
+//! Beyond the bound everything kept is let go and the body flows on: it can then be sent once only. A further try begins
+//! with what is kept and goes on with what still comes; the try before it gets an error if it still reads, so two never
+//! share what the client sends.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::body::{BodyError, RequestBody};
+
+/// The client's side of a body that is kept.
+#[derive(Debug)]
+pub(crate) struct Replay(Arc<Mutex<Source>>);
+
+#[derive(Debug)]
+struct Source {
+    body: RequestBody,
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    bytes_max: usize,
+    /// More flowed than may be kept.
+    is_over: bool,
+    /// The body, or its end, has failed: it never comes again.
+    has_failed: bool,
+    /// The try that may read.
+    current: u32,
+}
+
+/// One try's view of the body.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    source: Arc<Mutex<Source>>,
+    number: u32,
+    /// Pieces of `kept` it has had.
+    had: usize,
+}
+
+impl Replay {
+    /// Keeps up to `bytes_max` of `body`.
+    pub(super) fn new(body: RequestBody, bytes_max: usize) -> Self {
+        Self(Arc::new(Mutex::new(Source {
+            body,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            bytes_max,
+            is_over: false,
+            has_failed: false,
+            current: 0,
+        })))
+    }
+
+    /// The body for the first try.
+    pub(super) fn first(&self) -> RequestBody {
+        RequestBody::Kept(Tap { source: Arc::clone(&self.0), number: 0, had: 0 })
+    }
+
+    /// The body for a further try, from its beginning; `None` when it cannot be had again.
+    pub(super) fn again(&self) -> Option<RequestBody> {
+        let mut source = lock(&self.0);
+        if source.is_over || source.has_failed {
+            return None;
+        }
+        source.current += 1;
+        Some(RequestBody::Kept(Tap { source: Arc::clone(&self.0), number: source.current, had: 0 }))
+    }
+}
+
+impl Tap {
+    pub(super) fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut source = lock(&self.source);
+        if source.current != self.number {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if let Some(piece) = source.kept.get(self.had) {
+            let piece = piece.clone();
+            self.had += 1;
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let frame = Pin::new(&mut source.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
+                Some(data) => {
+                    source.keep(data);
+                    self.had = source.kept.len();
+                }
+                // Trailers are not kept: a body with trailers goes out once.
+                None => source.let_go(),
+            },
+            Poll::Ready(Some(Err(_))) => source.has_failed = true,
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        frame
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let source = lock(&self.source);
+        self.had >= source.kept.len() && source.body.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let source = lock(&self.source);
+        let kept: u64 = source.kept.iter().skip(self.had).map(|piece| piece.len() as u64).sum();
+        let rest = source.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + kept);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + kept);
+        }
+        hint
+    }
+}
+
+impl Source {
+    fn keep(&mut self, data: &Bytes) {
+        if self.is_over {
+            return;
+        }
+        self.kept_bytes += data.len();
+        if self.kept_bytes > self.bytes_max {
+            return self.let_go();
+        }
+        self.kept.push_back(data.clone());
+    }
+
+    fn let_go(&mut self) {
+        self.is_over = true;
+        self.kept = VecDeque::new();
+    }
+}
+
+/// Every statement under this lock leaves it whole.
+fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    source.lock().unwrap_or_else(PoisonError::into_inner)
+}

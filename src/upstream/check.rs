@@ -1,0 +1,144 @@
+//! Active checks: of endpoints (`[upstream.NAME.health]`), and what the checks of `[probe.NAME]` share with them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::connect::Connector;
+use super::endpoint::Endpoint;
+use super::standing::{Health, Thresholds};
+use crate::breaker::Pauses;
+use crate::config::model::{self, HealthKind};
+use crate::proxy::body::RequestBody;
+
+/// Checks come this much (of 1) earlier or later, so that those of many endpoints and proxies do not come at once.
+const JITTER: f64 = 0.1;
+/// While requests wait for an endpoint, it is checked at least this often.
+const IMPATIENT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often an endpoint that is checked rarely is looked at, whether somebody waits for it.
+const NAP: Duration = Duration::from_millis(100);
+/// A longer line is no answer to PING.
+const REDIS_LINE_MAX: usize = 512;
+
+/// Checks one endpoint for as long as it lives.
+pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pauses: Arc<Pauses>) {
+    let rules = Thresholds { healthy_after: health.healthy_after, unhealthy_after: health.unhealthy_after };
+    loop {
+        let Some(checked) = endpoint.upgrade() else { return };
+        let began = Instant::now();
+        let limited = tokio::time::timeout(health.timeout, once(&checked.connector, &checked.host, &health)).await;
+        let result = limited.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout)));
+        let now = Instant::now();
+        // That the process stood still is no fault of the endpoint.
+        if result.is_ok() || !pauses.spoil(began, now) {
+            let reason = result.as_ref().err().cloned();
+            if let Some((before, after)) = checked.standing.checked(result.map(|()| now - began), rules, now) {
+                checked.health_changed(before, after, reason);
+            }
+        }
+        drop(checked);
+        rest(&endpoint, jittered(health.interval)).await;
+    }
+}
+
+/// Waits until the next check: less long when requests wait for an endpoint that is away.
+async fn rest(endpoint: &Weak<Endpoint>, interval: Duration) {
+    let began = Instant::now();
+    while let Some(left) = interval.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        let Some(resting) = endpoint.upgrade() else { return };
+        if resting.standing.health() == Health::Healthy {
+            drop(resting);
+            return tokio::time::sleep(left).await;
+        }
+        if resting.hold().is_anyone_waiting() && began.elapsed() >= IMPATIENT_INTERVAL {
+            return;
+        }
+        drop(resting);
+        tokio::time::sleep(left.min(NAP)).await;
+    }
+}
+
+/// `interval`, a little shorter or longer.
+pub(super) fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
+}
+
+async fn once(connector: &Connector, host: &HeaderValue, health: &model::Health) -> Result<(), String> {
+    match &health.kind {
+        HealthKind::Tcp => connector.reach(health.timeout).await.map(drop).map_err(|error| error.to_string()),
+        HealthKind::Http { path, expect } => {
+            let status = http(connector, host, path, health.timeout).await?;
+            if expect.contains(status) { Ok(()) } else { Err(format!("answered {}", status.as_u16())) }
+        }
+    }
+}
+
+/// The status of one GET on a connection of its own.
+pub(super) async fn http(
+    connector: &Connector,
+    host: &HeaderValue,
+    target: &str,
+    limit: Duration,
+) -> Result<StatusCode, String> {
+    let mut sender = connector.connect(limit).await.map_err(|error| error.to_string())?;
+    let request = Request::get(target)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("flagstone-health/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(RequestBody::Empty)
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    Ok(response.status())
+}
+
+/// Connects to the first of `addresses` that lets it.
+pub(super) async fn first_of(addresses: &[SocketAddr], limit: Duration) -> Result<tokio::net::TcpStream, String> {
+    let connected = tokio::time::timeout(limit, tokio::net::TcpStream::connect(addresses)).await;
+    connected.map_err(|_| format!("no connection within {limit:?}"))?.map_err(|error| format!("no connection: {error}"))
+}
+
+/// Says PING, after AUTH where there is a password, and expects PONG (Redis serialization protocol, version 2).
+pub(super) async fn redis_ping<S>(mut stream: S, user: &str, password: &str) -> Result<(), String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut line = String::new();
+    if !password.is_empty() {
+        let mut auth = vec!["AUTH"];
+        if !user.is_empty() {
+            auth.push(user);
+        }
+        auth.push(password);
+        line = redis_call(&mut stream, &auth).await?;
+        if line != "+OK" {
+            return Err(format!("AUTH was answered {line:?}"));
+        }
+    }
+    line.clear();
+    line.push_str(&redis_call(&mut stream, &["PING"]).await?);
+    if line == "+PONG" { Ok(()) } else { Err(format!("PING was answered {line:?}")) }
+}
+
+async fn redis_call<S>(stream: &mut S, words: &[&str]) -> Result<String, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut call = format!("*{}\r\n", words.len());
+    for word in words {
+        call.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(call.as_bytes()).await.map_err(|error| error.to_string())?;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        if line.len() >= REDIS_LINE_MAX {
+            return Err("what answers is no redis".to_owned());
+        }
+        line.push(stream.read_u8().await.map_err(|error| format!("no answer: {error}"))?);
+    }
+    line.truncate(line.len() - 2);
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}

@@ -1,0 +1,266 @@
+//! Requests that wait because no endpoint can take them.
+//!
+//! They wait in the order they came, bounded in number and in the memory of their heads, and go on when an endpoint returns
+//! or has room again: at most [`RELEASED_MAX`] of them at a time, so that an app that has just started is not run over. A
+//! request that leaves the queue in any way, its client's departure included, does so in `Drop`, and hands its turn on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+/// Requests that may wait at an upstream.
+const WAITING_MAX: usize = 10_000;
+/// Bytes of heads that may wait at an upstream.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Requests that were let go and have no answer yet.
+const RELEASED_MAX: usize = 32;
+
+/// The queue of one upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    /// The length of the queue, to be read without the lock.
+    waiting: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By ticket, so that who has to wait again keeps its place.
+    queue: BTreeMap<u64, Waiter>,
+    bytes: usize,
+    next: u64,
+    released: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    call: oneshot::Sender<Turn>,
+    bytes: usize,
+}
+
+/// A place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// The right to try now. Dropped, it calls the next.
+#[derive(Debug)]
+pub(crate) struct Turn(Option<Arc<Hold>>);
+
+/// Why the wait ended without a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    /// Too many wait already.
+    Full,
+    Late,
+}
+
+impl Hold {
+    /// Whether a newcomer has to stand in line.
+    pub(crate) fn is_anyone_waiting(&self) -> bool {
+        self.waiting() > 0
+    }
+
+    /// Requests that wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    /// A place behind everybody who has one.
+    pub(crate) fn ticket(&self) -> Ticket {
+        let mut inner = self.lock();
+        inner.next += 1;
+        Ticket(inner.next)
+    }
+
+    /// Waits for a turn until `deadline`. `bytes` is the size of what waits. `has_room` is asked once, after getting in line: whether
+    /// somebody can go on right away.
+    ///
+    /// # Errors
+    /// The queue is full, or the time is over.
+    ///
+    /// # Cancel safety
+    /// Leaves the queue; a turn that was given already goes to the next.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        bytes: usize,
+        deadline: Instant,
+        has_room: impl FnOnce() -> bool,
+    ) -> Result<Turn, GaveUp> {
+        let (call, mut turn) = oneshot::channel();
+        self.enter(ticket, Waiter { call, bytes })?;
+        let _seat = Seat { hold: self, ticket };
+        if has_room() {
+            self.release_one();
+        }
+        match tokio::time::timeout_at(deadline.into(), &mut turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // The sender only goes with the queue.
+            Ok(Err(_)) | Err(_) => Err(GaveUp::Late),
+        }
+    }
+
+    /// All may go on, one after another: an endpoint returned.
+    pub(crate) fn release(self: &Arc<Self>) {
+        self.call(RELEASED_MAX);
+    }
+
+    /// The next may go on: there is room for one.
+    pub(crate) fn release_one(self: &Arc<Self>) {
+        self.call(1);
+    }
+
+    fn call(self: &Arc<Self>, count_max: usize) {
+        if !self.is_anyone_waiting() {
+            return;
+        }
+        let mut called = Vec::new();
+        let mut inner = self.lock();
+        while inner.released < RELEASED_MAX && called.len() < count_max {
+            let Some((_, waiter)) = inner.queue.pop_first() else { break };
+            inner.bytes -= waiter.bytes;
+            inner.released += 1;
+            called.push(waiter.call);
+        }
+        self.waiting.store(inner.queue.len(), SeqCst);
+        drop(inner);
+        for call in called {
+            // Who has left meanwhile drops the turn, and so calls the next.
+            drop(call.send(Turn(Some(Arc::clone(self)))));
+        }
+    }
+
+    fn enter(&self, ticket: Ticket, waiter: Waiter) -> Result<(), GaveUp> {
+        let mut inner = self.lock();
+        if inner.queue.len() >= WAITING_MAX || inner.bytes + waiter.bytes > WAITING_BYTES_MAX {
+            return Err(GaveUp::Full);
+        }
+        inner.bytes += waiter.bytes;
+        inner.queue.insert(ticket.0, waiter);
+        self.waiting.store(inner.queue.len(), SeqCst);
+        Ok(())
+    }
+
+    fn leave(&self, ticket: Ticket) {
+        let mut inner = self.lock();
+        if let Some(waiter) = inner.queue.remove(&ticket.0) {
+            inner.bytes -= waiter.bytes;
+        }
+        self.waiting.store(inner.queue.len(), SeqCst);
+    }
+
+    /// Every statement under this lock leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// It was of no use, there is no room: nobody else is called for it.
+    pub(crate) fn in_vain(mut self) {
+        if let Some(hold) = self.0.take() {
+            hold.lock().released -= 1;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0.take() {
+            hold.lock().released -= 1;
+            hold.release_one();
+        }
+    }
+}
+
+/// Takes the request out of the queue, however its wait ends.
+struct Seat<'a> {
+    hold: &'a Hold,
+    ticket: Ticket,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.hold.leave(self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn in_a_minute() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    async fn queue_of(hold: &Arc<Hold>, count: usize) -> (tokio::task::JoinSet<()>, Arc<Mutex<Vec<usize>>>) {
+        let (mut tasks, order) = (tokio::task::JoinSet::new(), Arc::new(Mutex::new(Vec::new())));
+        for number in 0..count {
+            let (hold, order) = (Arc::clone(hold), Arc::clone(&order));
+            let ticket = hold.ticket();
+            tasks.spawn(async move {
+                let turn = hold.wait(ticket, 10, in_a_minute(), || false).await.unwrap();
+                order.lock().unwrap().push(number);
+                tokio::task::yield_now().await;
+                drop(turn);
+            });
+        }
+        while hold.waiting() < count {
+            tokio::task::yield_now().await;
+        }
+        (tasks, order)
+    }
+
+    #[tokio::test]
+    async fn they_go_on_in_the_order_they_came() {
+        let hold = Arc::new(Hold::default());
+        let (tasks, order) = queue_of(&hold, 200).await;
+        hold.release();
+        tasks.join_all().await;
+        assert_eq!(*order.lock().unwrap(), (0..200).collect::<Vec<_>>());
+        assert_eq!((hold.waiting(), hold.lock().bytes, hold.lock().released), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_forgotten_and_hands_the_turn_on() {
+        let hold = Arc::new(Hold::default());
+        let (mut tasks, order) = queue_of(&hold, 40).await;
+        // The turns are given, and their owners are gone before they see them.
+        hold.release();
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        assert_eq!((hold.waiting(), hold.lock().released), (0, 0));
+        assert!(order.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_in_vain_calls_nobody_and_keeps_the_place() {
+        let hold = Arc::new(Hold::default());
+        let first = hold.ticket();
+        let (tasks, order) = {
+            let waiting = hold.wait(first, 0, in_a_minute(), || true);
+            waiting.await.unwrap().in_vain();
+            queue_of(&hold, 3).await
+        };
+        assert_eq!(hold.waiting(), 3);
+        let again = hold.wait(first, 0, in_a_minute(), || true).await.unwrap();
+        assert!(order.lock().unwrap().is_empty(), "the first in line was not the first to go");
+        drop(again);
+        tasks.join_all().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_longer_than_the_deadline_or_in_a_full_queue() {
+        let hold = Arc::new(Hold::default());
+        let late = hold.wait(hold.ticket(), 0, Instant::now(), || false).await;
+        assert_eq!(late.unwrap_err(), GaveUp::Late);
+        let full = hold.wait(hold.ticket(), WAITING_BYTES_MAX + 1, in_a_minute(), || false).await;
+        assert_eq!(full.unwrap_err(), GaveUp::Full);
+        assert_eq!(hold.waiting(), 0);
+    }
+}

@@ -1,0 +1,71 @@
+//! Following a name: its addresses become endpoints, and cease to be.
+//!
+//! It is asked again when the TTL is over, at the latest after `dns_refresh`. As long as no server has an answer, the last
+//! one stays in force: an app whose name is gone may still be there, and one that is gone refuses connections anyway.
+
+use std::net::SocketAddr;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use super::group::Group;
+use crate::config::model::Address;
+
+/// However short the TTL.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// After the first failure; doubled by each further one, up to `dns_refresh`.
+const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// Addresses of one name.
+const ADDRESSES_MAX: usize = 256;
+
+/// The name and port to follow. `localhost` is no such name: it is this machine (RFC 6761, section 6.3).
+pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
+    match address {
+        Address::Name { host, port } if host != "localhost" => Some((host, *port)),
+        _ => None,
+    }
+}
+
+/// Keeps the endpoints of `slot` what `host` resolves to, for as long as the group lives. `is_unknown`: requests wait
+/// for the first answer.
+pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: u16, mut is_unknown: bool) {
+    let mut known = Vec::new();
+    let mut failures = 0_u32;
+    loop {
+        let Some((resolver, refresh)) =
+            group.upgrade().map(|group| (group.resolver().clone(), group.settings.dns_refresh))
+        else {
+            return;
+        };
+        let answer = resolver.lookup(&host).await;
+        let Some(group) = group.upgrade() else { return };
+        let pause = match answer {
+            Ok(answer) => {
+                failures = 0;
+                let mut addresses: Vec<_> = answer.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+                // Servers rotate their answers.
+                addresses.sort_unstable();
+                addresses.dedup();
+                addresses.truncate(ADDRESSES_MAX);
+                if addresses != known {
+                    tracing::info!(upstream = &*group.name, name = %host, count = addresses.len(), "name resolved");
+                    group.set_addresses(slot, &addresses);
+                    known = addresses;
+                }
+                answer.valid_until.saturating_duration_since(Instant::now()).max(PAUSE_MIN)
+            }
+            Err(error) => {
+                if failures == 0 {
+                    let kept = known.len();
+                    tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
+                }
+                failures = failures.saturating_add(1);
+                FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX))
+            }
+        };
+        if std::mem::take(&mut is_unknown) {
+            group.name_asked();
+        }
+        drop(group);
+        tokio::time::sleep(pause.min(refresh)).await;
+    }
+}

@@ -1,0 +1,151 @@
+//! `[probe.NAME]`: further things that `/api/health` reports on. They carry no requests.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Uri};
+use rustls_pki_types::ServerName;
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
+
+use super::check;
+use super::connect::Connector;
+use super::endpoint::Aborting;
+use super::resolve::Resolver;
+use super::tls::{UpstreamTlsError, default_client_config};
+use crate::breaker::Pauses;
+use crate::config::model::{self, Address, ProbeKind};
+
+/// One `[probe.NAME]`, alive. Each check decides at once.
+pub(crate) struct Probe {
+    pub(crate) settings: model::Probe,
+    resolver: Resolver,
+    pauses: Arc<Pauses>,
+    last: Mutex<Option<Result<Duration, String>>>,
+    started: Once,
+    task: Mutex<Option<Aborting>>,
+}
+
+impl Probe {
+    /// Nothing is checked before [`Probe::start`].
+    pub(crate) fn new(settings: &model::Probe, resolver: &Resolver, pauses: Arc<Pauses>) -> Self {
+        Self {
+            settings: settings.clone(),
+            resolver: resolver.clone(),
+            pauses,
+            last: Mutex::default(),
+            started: Once::new(),
+            task: Mutex::default(),
+        }
+    }
+
+    /// Begins to check, on `runtime`. Once; later calls do nothing.
+    pub(crate) fn start(self: &Arc<Self>, runtime: &Handle) {
+        self.started.call_once(|| {
+            let task = runtime.spawn(run(Arc::downgrade(self))).abort_handle();
+            *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(Aborting(task));
+        });
+    }
+
+    /// How long the last check took, or why it failed; `None` before the first is through.
+    pub(crate) fn last(&self) -> Option<Result<Duration, String>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        match &self.settings.kind {
+            ProbeKind::Tcp(Address::Unix(path)) => {
+                UnixStream::connect(path).await.map(drop).map_err(|error| format!("no connection: {error}"))
+            }
+            ProbeKind::Tcp(Address::Socket(address)) => self.tcp(&[*address]).await,
+            ProbeKind::Tcp(Address::Name { host, port }) => self.tcp(&self.addresses(host, *port).await?).await,
+            ProbeKind::Http(url) => self.http(url).await,
+            ProbeKind::Redis(url) => self.redis(&url.0).await,
+        }
+    }
+
+    async fn tcp(&self, addresses: &[SocketAddr]) -> Result<(), String> {
+        check::first_of(addresses, self.settings.timeout).await.map(drop)
+    }
+
+    /// 2xx and 3xx pass.
+    async fn http(&self, url: &str) -> Result<(), String> {
+        let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
+        let is_tls = uri.scheme_str() == Some("https");
+        let host = uri.host().ok_or("the URL has no host")?;
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let addresses = self.addresses(host.trim_matches(['[', ']']), port).await?;
+        let tls = if is_tls { Some(client_tls(host)?) } else { None };
+        let host = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+        let host = HeaderValue::from_str(host.unwrap_or_default()).map_err(|error| error.to_string())?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut last = "the name has no address".to_owned();
+        for address in addresses {
+            let connector = Connector { address: Address::Socket(address), tls: tls.clone() };
+            match check::http(&connector, &host, target, self.settings.timeout).await {
+                Ok(status) if status.is_success() || status.is_redirection() => return Ok(()),
+                Ok(status) => return Err(format!("answered {}", status.as_u16())),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn redis(&self, url: &str) -> Result<(), String> {
+        let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
+        let host = uri.host().ok_or("the URL has no host")?;
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let user_info = authority.rsplit_once('@').map_or("", |(user_info, _)| user_info);
+        let (user, password) = user_info.split_once(':').unwrap_or(("", user_info));
+        let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (user, password) = (decoded(user), decoded(password));
+        let addresses = self.addresses(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(6379)).await?;
+        let stream = check::first_of(&addresses, self.settings.timeout).await?;
+        if uri.scheme_str() == Some("rediss") {
+            let (config, name) = client_tls(host)?;
+            let stream = TlsConnector::from(config).connect(name, stream).await;
+            return check::redis_ping(stream.map_err(|error| format!("no TLS: {error}"))?, &user, &password).await;
+        }
+        check::redis_ping(stream, &user, &password).await
+    }
+
+    async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        self.resolver.resolve(host, port).await.map_err(|error| format!("{host}: {error}"))
+    }
+}
+
+type ClientTls = (Arc<rustls::ClientConfig>, ServerName<'static>);
+
+fn client_tls(host: &str) -> Result<ClientTls, String> {
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
+    Ok((default_client_config().map_err(|error: UpstreamTlsError| error.to_string())?, name))
+}
+
+async fn run(probe: Weak<Probe>) {
+    loop {
+        let Some(checked) = probe.upgrade() else { return };
+        let (began, limit) = (Instant::now(), checked.settings.timeout);
+        let result = tokio::time::timeout(limit, checked.check()).await;
+        let result = result.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        // That the process stood still is no fault of what is probed.
+        if result.is_ok() || !checked.pauses.spoil(began, Instant::now()) {
+            let result = result.map(|()| began.elapsed());
+            *checked.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
+        let interval = check::jittered(checked.settings.interval);
+        drop(checked);
+        tokio::time::sleep(interval).await;
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! Whether one endpoint can take requests: what active checks say, what its own failures say, and whether it accepts
+//! connections at all.
+//!
+//! | part | away when | back when |
+//! |---|---|---|
+//! | health | an active check has not passed yet, or `unhealthy_after` of them failed in a row | the first one passes; later, `healthy_after` in a row |
+//! | ejection | `ejection.failures` requests in a row failed | its time is over |
+//! | refusing | it took no connection while `hold` is set | a connection succeeds |
+//!
+//! In the plain case a look costs two loads and no clock.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::balance::{Ejection, EjectionSettings, RAMP_FULL, slow_start_permille};
+use crate::config::model;
+
+/// What active checks say of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Nobody checks it.
+    Unchecked,
+    /// The first check is not through.
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+impl Health {
+    fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Unchecked,
+            1 => Self::Unknown,
+            2 => Self::Healthy,
+            _ => Self::Unhealthy,
+        }
+    }
+
+    fn takes(self) -> bool {
+        matches!(self, Self::Unchecked | Self::Healthy)
+    }
+}
+
+/// How an endpoint stands; shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    health: AtomicU8,
+    refusing: AtomicBool,
+    pub(super) ejection: Ejection,
+    slow_start: Duration,
+    epoch: Instant,
+    /// When it began to take requests anew, other than by the end of an ejection; 0 = as long as anybody can tell.
+    joined_ns: AtomicU64,
+    tally: Mutex<Tally>,
+}
+
+/// What the checks have come to.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    passed_in_a_row: u32,
+    failed_in_a_row: u32,
+    latency: Option<Duration>,
+    error: Option<String>,
+}
+
+/// How many checks in a row it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Thresholds {
+    pub(crate) healthy_after: NonZeroU32,
+    pub(crate) unhealthy_after: NonZeroU32,
+}
+
+impl Standing {
+    pub(super) fn new(settings: &model::Upstream, now: Instant) -> Self {
+        let ejection = &settings.ejection;
+        let rules = EjectionSettings { failures: ejection.failures, base: ejection.base, max: ejection.max };
+        let health = if settings.health.is_some() { Health::Unknown } else { Health::Unchecked };
+        Self {
+            health: AtomicU8::new(health as u8),
+            refusing: AtomicBool::new(false),
+            ejection: Ejection::new(rules, now),
+            slow_start: settings.slow_start,
+            epoch: now,
+            joined_ns: AtomicU64::new(0),
+            tally: Mutex::default(),
+        }
+    }
+
+    /// Whether it can take requests at `now`, its `max_in_flight` aside.
+    pub(crate) fn takes(&self, now: Instant) -> bool {
+        self.health().takes() && !self.is_refusing() && !self.ejection.is_ejected(now)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        Health::of(self.health.load(Relaxed))
+    }
+
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing.load(Relaxed)
+    }
+
+    /// Only an ejection keeps it away.
+    pub(super) fn is_only_ejected(&self, now: Instant) -> bool {
+        self.health().takes() && !self.is_refusing() && self.ejection.is_ejected(now)
+    }
+
+    /// Notes that it refuses connections, or does so no more; whether that is news.
+    pub(super) fn set_refusing(&self, refusing: bool) -> bool {
+        let news = self.refusing.swap(refusing, Relaxed) != refusing;
+        if news && !refusing {
+            self.join(Instant::now());
+        }
+        news
+    }
+
+    /// It takes requests from now on, a growing share if `slow_start` says so.
+    pub(super) fn join(&self, now: Instant) {
+        if !self.slow_start.is_zero() {
+            self.joined_ns.store(self.nanos(now), Relaxed);
+        }
+    }
+
+    /// Counts one active check; the new health when it changed.
+    pub(super) fn checked(
+        &self,
+        result: Result<Duration, String>,
+        rules: Thresholds,
+        now: Instant,
+    ) -> Option<(Health, Health)> {
+        let before = self.health();
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = match result {
+            Ok(latency) => {
+                tally.latency = Some(latency);
+                tally.error = None;
+                tally.failed_in_a_row = 0;
+                tally.passed_in_a_row = tally.passed_in_a_row.saturating_add(1);
+                let enough = before != Health::Unhealthy || tally.passed_in_a_row >= rules.healthy_after.get();
+                if enough { Health::Healthy } else { before }
+            }
+            Err(error) => {
+                tally.error = Some(error);
+                tally.passed_in_a_row = 0;
+                tally.failed_in_a_row = tally.failed_in_a_row.saturating_add(1);
+                let enough = before != Health::Healthy || tally.failed_in_a_row >= rules.unhealthy_after.get();
+                if enough { Health::Unhealthy } else { before }
+            }
+        };
+        drop(tally);
+        if after == before {
+            return None;
+        }
+        if after == Health::Healthy && before == Health::Unhealthy {
+            self.join(now);
+        }
+        self.health.store(after as u8, Relaxed);
+        Some((before, after))
+    }
+
+    /// The latency of the last check that passed, and why the last one failed if it did.
+    pub(crate) fn last_check(&self) -> (Option<Duration>, Option<String>) {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        (tally.latency, tally.error.clone())
+    }
+
+    /// Takes over what was known of the same address.
+    pub(super) fn inherit(&self, other: &Self) {
+        let tally = other.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
+        self.health.store(other.health.load(Relaxed), Relaxed);
+    }
+
+    /// Of its share, for `slow_start`.
+    pub(super) fn ramp_permille(&self, now: Instant) -> u16 {
+        if self.slow_start.is_zero() {
+            return RAMP_FULL;
+        }
+        let joined = match self.joined_ns.load(Relaxed) {
+            0 => None,
+            joined => Some(Duration::from_nanos(self.nanos(now).saturating_sub(joined))),
+        };
+        match joined.into_iter().chain(self.ejection.back_since(now)).min() {
+            Some(since) => slow_start_permille(since, self.slow_start),
+            None => RAMP_FULL,
+        }
+    }
+
+    /// Begins with 1, since 0 means never.
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).map_or(u64::MAX, |nanos| nanos.saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(extra: &str) -> Standing {
+        let text = format!(
+            "[[route]]\nname = \"a\"\nupstream = \"app\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n{extra}"
+        );
+        let loaded = crate::config::parse(&text, std::path::Path::new("flagstone.toml"), &|_| None).unwrap();
+        Standing::new(&loaded.config.upstreams["app"], Instant::now())
+    }
+
+    fn rules(healthy_after: u32, unhealthy_after: u32) -> Thresholds {
+        let count = |count| NonZeroU32::new(count).unwrap();
+        Thresholds { healthy_after: count(healthy_after), unhealthy_after: count(unhealthy_after) }
+    }
+
+    #[test]
+    fn the_first_check_decides() {
+        let now = Instant::now();
+        let healthy = standing("[upstream.app.health]\n");
+        assert!(!healthy.takes(now));
+        healthy.checked(Ok(Duration::ZERO), rules(2, 3), now);
+        assert!(healthy.takes(now));
+        let unhealthy = standing("[upstream.app.health]\n");
+        unhealthy.checked(Err("refused".into()), rules(2, 3), now);
+        assert_eq!(unhealthy.health(), Health::Unhealthy);
+    }
+
+    #[test]
+    fn later_it_takes_as_many_in_a_row_as_configured() {
+        let now = Instant::now();
+        let standing = standing("[upstream.app.health]\n");
+        let check = |passes: bool| {
+            let result = if passes { Ok(Duration::ZERO) } else { Err("bad".to_owned()) };
+            standing.checked(result, rules(2, 3), now);
+            standing.takes(now)
+        };
+        let seen = [true, false, false, true, false, false, false, true, false, true, true].map(check);
+        assert_eq!(seen, [true, true, true, true, true, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn what_returns_starts_slowly_and_what_was_always_there_does_not() {
+        let now = Instant::now();
+        let standing = standing("slow_start = \"10s\"\n");
+        assert_eq!(standing.ramp_permille(now), 1000);
+        standing.join(now);
+        assert_eq!(standing.ramp_permille(now), 100);
+        assert_eq!(standing.ramp_permille(now + Duration::from_secs(10)), 1000);
+    }
+
+    #[test]
+    fn refusing_is_news_once() {
+        let standing = standing("");
+        assert!(standing.set_refusing(true));
+        assert!(!standing.set_refusing(true));
+        assert!(!standing.takes(Instant::now()));
+        assert!(standing.set_refusing(false));
+    }
+}

@@ -1,0 +1,169 @@
+//! What `/api/health` says of one check and of the whole.
+
+use std::time::{Duration, Instant};
+
+use super::group::Group;
+use super::probe::Probe;
+use super::standing::Health;
+use crate::breaker::State;
+use crate::telemetry::metrics::HealthStatus;
+
+/// One upstream or probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) name: String,
+    pub(crate) critical: bool,
+    /// `None` while nobody can tell yet.
+    pub(crate) is_healthy: Option<bool>,
+    pub(crate) latency: Option<Duration>,
+    pub(crate) error: Option<String>,
+    /// Of an upstream.
+    pub(crate) endpoints: Vec<EndpointVerdict>,
+}
+
+/// One endpoint of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndpointVerdict {
+    pub(crate) label: String,
+    pub(crate) is_healthy: Option<bool>,
+    pub(crate) latency: Option<Duration>,
+    pub(crate) error: Option<String>,
+}
+
+impl Verdict {
+    /// An upstream is down when no endpoint can take a request, or its breaker keeps everybody out.
+    pub(crate) fn of_group(group: &Group, now: Instant) -> Self {
+        let endpoints: Vec<_> = group.iter().iter().map(|endpoint| EndpointVerdict::of(endpoint, now)).collect();
+        let is_open = group
+            .breaker
+            .as_ref()
+            .is_some_and(|breaker| !breaker.settings().shadow && breaker.view(now).state == State::Open);
+        let any = |wanted: Option<bool>| endpoints.iter().any(|endpoint| endpoint.is_healthy == wanted);
+        let is_healthy = match () {
+            () if is_open => Some(false),
+            () if any(Some(true)) => Some(true),
+            () if any(None) || group.has_unknown_names() => None,
+            () => Some(false),
+        };
+        let error = match is_healthy {
+            Some(false) if is_open => Some("the circuit breaker is open".to_owned()),
+            Some(false) if endpoints.is_empty() => Some("no name has an address".to_owned()),
+            Some(false) => endpoints.iter().find_map(|endpoint| endpoint.error.clone()),
+            _ => None,
+        };
+        let latency = endpoints.iter().filter_map(|endpoint| endpoint.latency).min();
+        Self { name: group.name.to_string(), critical: group.settings.critical, is_healthy, latency, error, endpoints }
+    }
+
+    pub(crate) fn of_probe(name: &str, probe: &Probe) -> Self {
+        let last = probe.last();
+        Self {
+            name: name.to_owned(),
+            critical: probe.settings.critical,
+            is_healthy: last.as_ref().map(Result::is_ok),
+            latency: last.as_ref().and_then(|last| last.as_ref().ok().copied()),
+            error: last.and_then(Result::err),
+            endpoints: Vec::new(),
+        }
+    }
+
+    fn is_down(&self) -> bool {
+        self.is_healthy == Some(false)
+    }
+}
+
+impl EndpointVerdict {
+    fn of(endpoint: &super::endpoint::Endpoint, now: Instant) -> Self {
+        let standing = &endpoint.standing;
+        let (latency, error) = standing.last_check();
+        let error = match () {
+            () if standing.is_refusing() => Some("refuses connections".to_owned()),
+            () if standing.health() == Health::Unhealthy => error,
+            () if !standing.takes(now) && standing.health() != Health::Unknown => {
+                Some("ejected after failures in a row".to_owned())
+            }
+            () => None,
+        };
+        let is_healthy = match standing.health() {
+            Health::Unknown => None,
+            _ => Some(standing.takes(now)),
+        };
+        Self { label: endpoint.label.to_string(), is_healthy, latency, error }
+    }
+}
+
+/// The whole: unhealthy when a critical check is down, degraded when another is. What is not known yet does not count.
+pub(crate) fn overall(verdicts: &[Verdict]) -> HealthStatus {
+    let down = || verdicts.iter().filter(|verdict| verdict.is_down());
+    match () {
+        () if down().any(|verdict| verdict.critical) => HealthStatus::Unhealthy,
+        () if down().next().is_some() => HealthStatus::Degraded,
+        () => HealthStatus::Healthy,
+    }
+}
+
+/// The overall status as it was last told, and what was down then.
+#[derive(Debug)]
+pub(crate) struct LastTold {
+    status: HealthStatus,
+    down: Vec<String>,
+}
+
+impl Default for LastTold {
+    fn default() -> Self {
+        Self { status: HealthStatus::Healthy, down: Vec::new() }
+    }
+}
+
+impl LastTold {
+    /// What is to be told now: from, to and the check whose change it was.
+    pub(crate) fn news(&mut self, verdicts: &[Verdict]) -> Option<(HealthStatus, HealthStatus, String)> {
+        let status = overall(verdicts);
+        let down: Vec<String> =
+            verdicts.iter().filter(|verdict| verdict.is_down()).map(|verdict| verdict.name.clone()).collect();
+        let went = down.iter().find(|name| !self.down.contains(name));
+        let came = self.down.iter().find(|name| !down.contains(name));
+        let check = if status as u8 > self.status as u8 { went.or(came) } else { came.or(went) };
+        let check = check.cloned().unwrap_or_default();
+        self.down = down;
+        let before = std::mem::replace(&mut self.status, status);
+        (before != status).then_some((before, status, check))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, critical: bool, is_healthy: Option<bool>) -> Verdict {
+        let name = name.to_owned();
+        Verdict { name, critical, is_healthy, latency: None, error: None, endpoints: Vec::new() }
+    }
+
+    #[test]
+    fn a_critical_check_makes_it_unhealthy_and_another_degraded() {
+        let cases = [
+            (vec![], HealthStatus::Healthy),
+            (vec![check("a", true, Some(true)), check("b", true, None)], HealthStatus::Healthy),
+            (vec![check("a", true, Some(true)), check("b", false, Some(false))], HealthStatus::Degraded),
+            (vec![check("a", false, Some(false)), check("b", true, Some(false))], HealthStatus::Unhealthy),
+        ];
+        for (verdicts, expected) in cases {
+            assert_eq!(overall(&verdicts), expected, "{verdicts:?}");
+        }
+    }
+
+    #[test]
+    fn news_names_the_check_that_changed() {
+        let mut told = LastTold::default();
+        let both = |a, b| [check("a", true, Some(a)), check("b", false, Some(b))];
+        assert_eq!(told.news(&both(true, true)), None);
+        let degraded = Some((HealthStatus::Healthy, HealthStatus::Degraded, "b".to_owned()));
+        assert_eq!(told.news(&both(true, false)), degraded);
+        let unhealthy = Some((HealthStatus::Degraded, HealthStatus::Unhealthy, "a".to_owned()));
+        assert_eq!(told.news(&both(false, false)), unhealthy);
+        assert_eq!(told.news(&both(false, true)), None);
+        let healthy = Some((HealthStatus::Unhealthy, HealthStatus::Healthy, "a".to_owned()));
+        assert_eq!(told.news(&both(true, true)), healthy);
+    }
+}

@@ -1,0 +1,130 @@
+//! One bad replica: it is left alone for a while, and comes back; the last one standing stays.
+
+use std::time::Duration;
+
+use crate::support::admin;
+use crate::support::client::{self, Client};
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::{FakeUpstream, OnAccept};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn to(upstreams: &[&FakeUpstream], extra: &str) -> String {
+    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
+    format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
+         balance = \"round_robin\"\n{extra}",
+        endpoints.join(", ")
+    )
+}
+
+async fn metrics(proxy: &TestProxy) -> String {
+    admin::metrics(proxy.admin()).await
+}
+
+fn healthy(upstream: &FakeUpstream, value: u8) -> String {
+    format!("flagstone_endpoint_healthy{{upstream=\"app\",endpoint=\"{}\"}} {value}", upstream.endpoint())
+}
+
+#[tokio::test]
+async fn a_replica_that_fails_again_and_again_is_left_alone() {
+    let good = FakeUpstream::http1().route("/", "good").start().await;
+    let bad = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let rules = "[upstream.app.ejection]\nfailures = 3\n[upstream.app.breaker]\nenabled = false\n";
+    let proxy = TestProxy::toml(to(&[&good, &bad], rules)).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..30 {
+        statuses.push(client.get("/").await.unwrap().status);
+    }
+    assert_eq!(bad.requests().len(), 3, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 500).count(), 3);
+    let text = metrics(&proxy).await;
+    assert!(text.contains(&healthy(&bad, 0)), "{text}");
+    assert!(text.contains(&healthy(&good, 1)), "{text}");
+}
+
+#[tokio::test]
+async fn the_last_one_standing_is_never_ejected() {
+    let bad = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let worse = FakeUpstream::http1().route("/", Reply::status(500, "worse")).start().await;
+    let rules = "[upstream.app.ejection]\nfailures = 1\n[upstream.app.breaker]\nenabled = false\n";
+    let proxy = TestProxy::toml(to(&[&bad, &worse], rules)).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().status, 500);
+    }
+    assert_eq!(bad.requests().len() + worse.requests().len(), 20);
+    assert_eq!(bad.requests().len().min(worse.requests().len()), 1);
+}
+
+#[tokio::test]
+async fn it_comes_back_when_its_time_is_over() {
+    let good = FakeUpstream::http1().route("/", "good").start().await;
+    let flaky = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let rules = "[upstream.app.ejection]\nfailures = 1\nbase = \"300ms\"\n[upstream.app.breaker]\nenabled = false\n";
+    let proxy = TestProxy::toml(to(&[&good, &flaky], rules)).start().await;
+    for _ in 0..4 {
+        client::get(proxy.address(), "/").await.unwrap();
+    }
+    assert_eq!(flaky.requests().len(), 1);
+    flaky.set_route("/", "well again");
+    let back = async {
+        loop {
+            if client::get(proxy.address(), "/").await.unwrap().text() == "well again" {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, back).await.expect("it never came back");
+    assert!(metrics(&proxy).await.contains(&healthy(&flaky, 1)));
+}
+
+#[tokio::test]
+async fn refusals_cost_the_visitor_nothing_and_eject() {
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let gone = FakeUpstream::http1().start().await;
+    gone.stop().await;
+    let rules = "[upstream.app.ejection]\nfailures = 2\n";
+    let proxy = TestProxy::toml(to(&[&good, &gone], rules)).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..10 {
+        // POST too: nothing was sent.
+        assert_eq!(client.post("/x", "body").await.unwrap().text(), "good");
+    }
+    assert_eq!(good.requests().len(), 10);
+    let text = metrics(&proxy).await;
+    assert!(text.contains("flagstone_retries_total{upstream=\"app\"} 2"), "{text}");
+    assert!(text.contains(&healthy(&gone, 0)), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_held_against_nobody() {
+    let slow = FakeUpstream::http1().route("/", Reply::hang()).start().await;
+    let other = FakeUpstream::http1().route("/", Reply::hang()).start().await;
+    let rules = "[upstream.app.ejection]\nfailures = 1\n";
+    let proxy = TestProxy::toml(to(&[&slow, &other], rules)).start().await;
+    for number in 1..=4 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        let arrived = || slow.requests().len() + other.requests().len() == number;
+        assert!(eventually(DEADLINE, arrived).await);
+        client.reset();
+    }
+    let text = metrics(&proxy).await;
+    assert!(text.contains(&healthy(&slow, 1)) && text.contains(&healthy(&other, 1)), "{text}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_resets_on_accept_is_ejected() {
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let bad = FakeUpstream::http1().on_accept(OnAccept::Reset).start().await;
+    let proxy = TestProxy::toml(to(&[&good, &bad], "[upstream.app.ejection]\nfailures = 2\n")).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().text(), "good");
+    }
+    assert!(metrics(&proxy).await.contains(&healthy(&bad, 0)));
+}

@@ -1,0 +1,163 @@
+//! An app that is away for a while: requests wait for it, in order and bounded, and go on when it is back.
+
+use std::time::{Duration, Instant};
+
+use crate::support::admin;
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::load::Load;
+use crate::support::poll::eventually;
+use crate::support::process::{Process, Signal};
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn to(endpoint: &str, extra: &str) -> String {
+    format!("[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{endpoint}\"]\n{extra}")
+}
+
+#[tokio::test]
+async fn an_app_that_starts_late_costs_no_error() {
+    let app = FakeUpstream::http1().route("*", "up").delay_listen(Duration::from_millis(800)).start().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"15s\"\n")).start().await;
+    let mut clients = tokio::task::JoinSet::new();
+    let address = proxy.address();
+    for number in 0..50 {
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await.unwrap().deadline(DEADLINE);
+            // POST as well: nothing was sent while it waited.
+            match number % 2 {
+                0 => client.get("/").await.unwrap().text(),
+                _ => client.post("/", "order").await.unwrap().text(),
+            }
+        });
+    }
+    let answers = clients.join_all().await;
+    assert!(answers.iter().all(|answer| answer == "up"), "{answers:?}");
+    assert_eq!(app.requests().len(), 50);
+    let breakers = admin::json(proxy.admin(), "/api/status/circuit-breakers").await;
+    assert_eq!(breakers["circuitBreakers"]["app"]["statistics"]["failedCalls"], 0);
+    assert_eq!(breakers["circuitBreakers"]["app"]["state"], "CLOSED");
+}
+
+#[tokio::test]
+async fn an_app_that_stays_away_is_given_up() {
+    let app = FakeUpstream::http1().start().await;
+    app.stop().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"300ms\"\n")).start().await;
+    let asked = Instant::now();
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (502, Some("connect_failed")));
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn without_hold_a_refusal_is_answered_at_once() {
+    let app = FakeUpstream::http1().start().await;
+    app.stop().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "")).start().await;
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (502, Some("connect_failed")));
+}
+
+#[tokio::test]
+async fn a_held_client_that_leaves_is_forgotten() {
+    let app = FakeUpstream::http1().route("*", "up").start().await;
+    app.stop().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"30s\"\n")).start().await;
+    let mut leaving = Client::connect(proxy.address()).await.unwrap();
+    leaving.request("GET", "/left", "").await.unwrap();
+    let mut staying = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+    staying.request("GET", "/stayed", "").await.unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while !admin::metrics(proxy.admin()).await.contains("flagstone_in_flight{route=\"all\"} 2") {
+        assert!(Instant::now() < deadline, "the requests never arrived");
+    }
+    leaving.reset();
+    let is_logged = || proxy.access_log().contains("\"GET /left HTTP/1.1\" 499");
+    assert!(eventually(DEADLINE, is_logged).await, "{}", proxy.access_log());
+    app.restart().await;
+    assert_eq!(staying.read_response().await.unwrap().text(), "up");
+    let lines: Vec<_> = app.requests().iter().map(|request| request.head.line.clone()).collect();
+    assert_eq!(lines, ["GET /stayed HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn a_full_endpoint_takes_the_next_when_one_is_done() {
+    let app = FakeUpstream::http1().route("*", Reply::ok("done").after(Duration::from_millis(20))).start().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"20s\"\nmax_in_flight = 2\n")).start().await;
+    let mut clients = tokio::task::JoinSet::new();
+    let address = proxy.address();
+    for _ in 0..40 {
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await.unwrap().deadline(DEADLINE);
+            client.get("/").await.unwrap().text()
+        });
+    }
+    assert!(clients.join_all().await.iter().all(|answer| answer == "done"));
+    assert!(app.connections() <= 4, "{} connections for 2 in flight", app.connections());
+}
+
+#[tokio::test]
+async fn a_full_endpoint_without_hold_refuses() {
+    let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "max_in_flight = 1\n")).start().await;
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (503, Some("no_endpoint")));
+    slow.reset();
+    let mut freed = false;
+    let deadline = Instant::now() + DEADLINE;
+    while !freed && Instant::now() < deadline {
+        freed = client::get(proxy.address(), "/").await.unwrap().text() == "free";
+    }
+    assert!(freed);
+}
+
+/// Answers each request in one piece, until it is killed.
+const APP: &str = r#"
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=1024)
+    print("port", server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"#;
+
+async fn start_app(folder: &Folder, port: u16) -> (Process, u16) {
+    let script = folder.write("app.py", APP);
+    let mut command = std::process::Command::new("python3");
+    let mut process = Process::start(command.arg(script).arg(port.to_string()));
+    let line = process.stdout_line("port ").await;
+    let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+    (process, port)
+}
+
+#[tokio::test]
+async fn a_real_app_restarted_ten_times_under_load_fails_no_request() {
+    let _python = or_left_out!(crate::support::left_out::program("python3"));
+    let folder = Folder::new();
+    let (mut app, port) = start_app(&folder, 0).await;
+    let proxy = TestProxy::toml(to(&format!("127.0.0.1:{port}"), "hold = \"15s\"\n")).start().await;
+    let load = Load::get(proxy.address(), "/").tasks(16).pause(Duration::from_millis(2)).start();
+    for _ in 0..10 {
+        assert!(load.reaches(50, DEADLINE).await);
+        app.signal(Signal::KILL);
+        app.wait(DEADLINE).await;
+        let (next, _) = start_app(&folder, port).await;
+        app = next;
+    }
+    assert!(load.reaches(50, DEADLINE).await);
+    load.stop().await.assert_clean();
+}

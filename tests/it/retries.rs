@@ -1,0 +1,236 @@
+//! What is sent again, what is not, and to whom.
+
+use std::time::Duration;
+
+use crate::support::client;
+use crate::support::client::Client;
+use crate::support::proxy::TestProxy;
+use crate::support::reply::{Reply, Step};
+use crate::support::upstream::{FakeUpstream, OnAccept};
+
+fn to(upstreams: &[&FakeUpstream], extra: &str) -> String {
+    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
+    format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
+         balance = \"round_robin\"\n{extra}",
+        endpoints.join(", ")
+    )
+}
+
+const QUIET: &str = "[upstream.app.ejection]\nfailures = 0\n[upstream.app.breaker]\nenabled = false\n";
+
+fn with_retry(retry: &str) -> String {
+    format!("{QUIET}[upstream.app.retry]\n{retry}")
+}
+
+/// Dies before an answer on the first `count` requests, then answers.
+fn dies_first(count: usize, death: Step, body: &'static str) -> Reply {
+    let left = std::sync::atomic::AtomicUsize::new(count);
+    Reply::answer(move |_| {
+        use std::sync::atomic::Ordering::SeqCst;
+        let dies = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if dies { Reply::default().then(death.clone()) } else { Reply::ok(body) }
+    })
+}
+
+#[tokio::test]
+async fn every_fault_of_one_replica_is_hidden_by_the_other() {
+    let faults: Vec<(&str, Reply)> = vec![
+        ("closes", Reply::close()),
+        ("resets", Reply::reset()),
+        ("dies in head", Reply::die_in_head()),
+        ("answers no HTTP", Reply::invalid_header()),
+    ];
+    for (name, fault) in faults {
+        let bad = FakeUpstream::http1().route("/", fault).start().await;
+        let good = FakeUpstream::http1().route("/", "good").start().await;
+        let proxy = TestProxy::toml(to(&[&bad, &good], QUIET)).start().await;
+        for _ in 0..4 {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "good", "{name}");
+        }
+        assert_eq!(good.requests().len(), 4, "{name}");
+        assert!((1..=4).contains(&bad.requests().len()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_on_accept_and_a_refusal_are_hidden_by_the_other() {
+    let good = FakeUpstream::http1().route("/", "good").start().await;
+    let resets = FakeUpstream::http1().on_accept(OnAccept::Reset).start().await;
+    let refuses = FakeUpstream::http1().start().await;
+    refuses.stop().await;
+    for bad in [&resets, &refuses] {
+        let proxy = TestProxy::toml(to(&[bad, &good], QUIET)).start().await;
+        for _ in 0..4 {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "good");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lone_endpoint_gets_the_second_try_itself() {
+    let app = FakeUpstream::http1().route("/", dies_first(1, Step::Reset, "at last")).start().await;
+    let proxy = TestProxy::toml(to(&[&app], QUIET)).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "at last");
+    assert_eq!(app.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn no_more_attempts_than_configured() {
+    for attempts in [0, 1, 3] {
+        let app = FakeUpstream::http1().route("/", Reply::reset()).start().await;
+        let proxy = TestProxy::toml(to(&[&app], &with_retry(&format!("attempts = {attempts}\n")))).start().await;
+        let response = client::get(proxy.address(), "/").await.unwrap();
+        assert_eq!((response.status, response.header("flagstone-reason")), (502, Some("upstream_error")));
+        assert_eq!(app.requests().len(), attempts + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_read_is_not_sent_again() {
+    let bad = FakeUpstream::http1().route("/", Reply::reset()).start().await;
+    let good = FakeUpstream::http1().route("/", "good").start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], &with_retry("attempts = 3\n"))).start().await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        statuses.push(client.post("/", "order").await.unwrap().status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 502, 502]);
+    assert_eq!((bad.requests().len(), good.requests().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_late_head_is_not_asked_for_twice() {
+    let app = FakeUpstream::http1().route("/", Reply::hang()).start().await;
+    let toml =
+        to(&[&app], QUIET).replace("[upstream.app]\n", "timeouts = { response_head = \"200ms\" }\n[upstream.app]\n");
+    let proxy = TestProxy::toml(toml).start().await;
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (504, Some("upstream_timeout")));
+    assert_eq!(app.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn listed_statuses_are_tried_elsewhere_and_the_last_answer_stands() {
+    let bad = FakeUpstream::http1().route("*", Reply::status(503, "bad")).start().await;
+    let good = FakeUpstream::http1().route("/", "good").route("/b", Reply::status(504, "b")).start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], &with_retry("on = [\"502-504\"]\n"))).start().await;
+    for _ in 0..4 {
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "good");
+    }
+    assert!((1..=4).contains(&bad.requests().len()));
+    let last = client::get(proxy.address(), "/b").await.unwrap();
+    assert!([503, 504].contains(&last.status));
+    assert_eq!(last.header("flagstone-reason"), None);
+    // POST may have been carried out.
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let (first, second) = (client.post("/", "x").await.unwrap(), client.post("/", "x").await.unwrap());
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503]);
+}
+
+#[tokio::test]
+async fn a_body_within_max_replay_is_sent_again_whole() {
+    let body = "0123456789".repeat(2000);
+    let bad = FakeUpstream::http1().route("/", Reply::answer(|_| Reply::reset())).start().await;
+    let good = FakeUpstream::http1().route("/", Reply::echo_body()).start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], &with_retry("max_replay = \"20000\"\n"))).start().await;
+    for _ in 0..2 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("PUT", "/", &format!("Content-Length: {}\r\n", body.len())).await.unwrap();
+        client.send(&body).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().text(), body);
+    }
+    assert_eq!(bad.requests()[0].body, body.as_bytes());
+    assert!(good.requests().iter().all(|request| request.body == body.as_bytes()));
+    assert_eq!(good.requests()[0].head.header("content-length"), Some("20000"));
+}
+
+#[tokio::test]
+async fn a_body_that_still_comes_goes_on_at_the_other_endpoint() {
+    // Dies as soon as it has the head and the first piece.
+    let bad = FakeUpstream::http1().route("/", Reply::reset()).start().await;
+    let good = FakeUpstream::http1().route("/", Reply::echo_body()).start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], QUIET)).start().await;
+    for _ in 0..2 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("PUT", "/", "Transfer-Encoding: chunked\r\n").await.unwrap();
+        client.send("5\r\nfirst\r\n").await.unwrap();
+        let seen = good.connections() + bad.connections();
+        let moved = || good.connections() + bad.connections() > seen || good.connections() > 0;
+        let _: bool = crate::support::poll::eventually(Duration::from_secs(5), moved).await;
+        client.send("6\r\nsecond\r\n0\r\n\r\n").await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().text(), "firstsecond");
+    }
+    assert_eq!(good.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_body_beyond_max_replay_is_sent_once() {
+    let bad = FakeUpstream::http1().route("/", Reply::answer(|_| Reply::reset())).start().await;
+    let good = FakeUpstream::http1().route("/", Reply::echo_body()).start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], &with_retry("max_replay = \"10\"\n"))).start().await;
+    for (length, chunked) in [(11, false), (11, true)] {
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            let body = "x".repeat(length);
+            if chunked {
+                client.request("PUT", "/", "Transfer-Encoding: chunked\r\n").await.unwrap();
+                client.send(format!("{length:x}\r\n{body}\r\n0\r\n\r\n")).await.unwrap();
+            } else {
+                client.request("PUT", "/", &format!("Content-Length: {length}\r\n")).await.unwrap();
+                client.send(&body).await.unwrap();
+            }
+            statuses.push(client.read_response().await.unwrap().status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 502], "chunked: {chunked}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_tried_again_once_the_head_went_downstream() {
+    let bad = FakeUpstream::http1().route("/", Reply::truncated(100, "half")).start().await;
+    let good = FakeUpstream::http1().route("/", "good").start().await;
+    let proxy = TestProxy::toml(to(&[&bad, &good], &with_retry("attempts = 3\n"))).start().await;
+    let (mut broken, mut whole) = (0, 0);
+    for _ in 0..4 {
+        match client::get(proxy.address(), "/").await {
+            Ok(response) if response.text() == "good" => whole += 1,
+            _ => broken += 1,
+        }
+    }
+    assert_eq!((broken, whole), (2, 2));
+    assert_eq!((bad.requests().len(), good.requests().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_reset_costs_no_attempt() {
+    let app = FakeUpstream::http1().route("/", "hello").reset_after_requests(1).start().await;
+    let proxy = TestProxy::toml(to(&[&app], &with_retry("attempts = 0\n"))).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    assert_eq!(app.connections(), 5);
+}
+
+#[tokio::test]
+async fn the_budget_bounds_retries_under_load() {
+    let app = FakeUpstream::http1().route("/", Reply::reset().after(Duration::from_millis(100))).start().await;
+    let proxy = TestProxy::toml(to(&[&app], &with_retry("attempts = 10\nbudget = 0.0\n"))).start().await;
+    let mut clients = tokio::task::JoinSet::new();
+    let address = proxy.address();
+    for _ in 0..40 {
+        clients.spawn(async move { client::get(address, "/").await.unwrap().status });
+    }
+    let statuses = clients.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 502), "{statuses:?}");
+    // 3 at a time, and all but 3 give up at their first failure.
+    let retries = app.requests().len() - 40;
+    assert!((1..=60).contains(&retries), "{retries} retries");
+}
