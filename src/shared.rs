@@ -249,6 +249,7 @@ impl Shared {
     pub(crate) fn gauge(&self, live: &Snapshot) {
         self.gauge_maintenance(&live.config);
         let now = Instant::now();
+        self.metrics.set_health(overall(&verdicts(live)));
         for (name, group) in &live.groups {
             if let Some(breaker) = &group.breaker {
                 self.metrics.upstream(name).set_breaker_state(breaker_state(breaker.view(now).state));

@@ -41,7 +41,7 @@ pub(super) enum CallError {
     Configuration(Problems),
     #[error("the configuration has no admin side: set admin.listen, or name it with --admin")]
     NoAdmin,
-    #[error("no running process answers at {address}: {reason}")]
+    #[error("no process answers on {address} ({reason}): is it running? try flagstone run -c FILE")]
     Unreachable { address: Address, reason: String },
     /// It said no, in its own words.
     #[error("{detail}")]

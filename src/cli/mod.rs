@@ -3,6 +3,7 @@
 //! Results go to stdout, problems to stderr; exit codes are 0 (done), 1 (it said no) and 2 (wrong use).
 
 mod block;
+mod breaker;
 mod check;
 mod client;
 mod demo;
@@ -44,6 +45,8 @@ enum Command {
     Unblock(block::Unblock),
     /// Show who is blocked
     Blocked(block::Blocked),
+    /// Look at the circuit breakers of the running process, close or force one
+    Breaker(breaker::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
 }
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Block(arguments) => block::block(&arguments),
         Command::Unblock(arguments) => block::unblock(&arguments),
         Command::Blocked(arguments) => block::blocked(&arguments),
+        Command::Breaker(arguments) => breaker::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
             println!("{schema}");

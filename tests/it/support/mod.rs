@@ -5,6 +5,8 @@
 //! | `upstream`, `reply` | an upstream that can misbehave in every way, and what it answers |
 //! | `client`, `websocket` | clients that speak bytes |
 //! | `admin` | calls of the admin side |
+//! | `admin` | asking the admin side |
+//! | `dns` | a name server that says what a test wants |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
@@ -18,6 +20,7 @@
 pub mod admin;
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod files;
 #[macro_use]
 pub mod left_out;

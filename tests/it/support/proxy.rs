@@ -9,6 +9,7 @@ use std::time::Duration;
 use flagstone::app::{App, Control, Source};
 use flagstone::config;
 use flagstone::config::model::Address;
+use flagstone::upstream::Resolver;
 
 use super::files::Folder;
 use super::poll::eventually;
@@ -24,6 +25,7 @@ pub struct TestProxy {
 pub struct Starting {
     toml: String,
     folder: Folder,
+    resolver: Resolver,
 }
 
 /// What a configuration gets when it does not say otherwise: no fixed port, no shared folder.
@@ -36,7 +38,7 @@ impl TestProxy {
     /// A proxy with this configuration. Tables `[server]`, `[admin]`, `[log]` and `[[listener]]` that are not in it
     /// get values fit for a test: the listener is called `web`.
     pub fn toml(toml: impl Into<String>) -> Starting {
-        Starting { toml: toml.into(), folder: Folder::new() }
+        Starting { toml: toml.into(), folder: Folder::new(), resolver: Resolver::from_servers(&[]) }
     }
 
     /// A proxy with one route, `all`, to one upstream, `app`, that is this one. `tables` stands before both and may hold
@@ -127,13 +129,20 @@ impl Starting {
         self
     }
 
+    /// Asks these name servers; without this call only `localhost` resolves.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// # Panics
     /// When the configuration is refused.
     pub async fn start(self) -> TestProxy {
         let file = self.folder.write("flagstone.toml", completed(&self.toml));
         let loaded =
             config::load(&file, &|name| std::env::var(name).ok()).unwrap_or_else(|problems| panic!("{problems}"));
-        let app = App::start(loaded, Source::File(file)).unwrap_or_else(|problems| panic!("{problems}"));
+        let app =
+            App::start_with(loaded, Source::File(file), self.resolver).unwrap_or_else(|problems| panic!("{problems}"));
         TestProxy { app: Some(app), folder: self.folder }
     }
 }

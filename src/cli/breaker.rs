@@ -1,0 +1,98 @@
+//! `flagstone breaker`: look at the breakers of the running process, close or force one.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::{AdminArgument, CallError, segment};
+use super::table::Table;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One line per breaker: upstream, state, failures in a row, calls, when it tries again
+    List {
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+    /// Close a breaker
+    Reset {
+        /// The upstream
+        name: String,
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+    /// Force a breaker open, until it is reset
+    Open {
+        /// The upstream
+        name: String,
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+}
+
+/// Asks the running process; exit 1 when it said no or is not there.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let answer = match &arguments.command {
+        Command::List { admin } => admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None)),
+        Command::Reset { name, admin } => change(admin, name, "reset"),
+        Command::Open { name, admin } => change(admin, name, "open"),
+    };
+    match answer {
+        Ok(answer) => {
+            print!("{}", table(&answer));
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+fn change(admin: &AdminArgument, name: &str, what: &str) -> Result<Value, CallError> {
+    admin.client()?.call("POST", &format!("/api/admin/circuit-breakers/{}/{what}", segment(name)), None)
+}
+
+/// The breakers of an answer, one line each below a line of headings.
+fn table(answer: &Value) -> String {
+    let mut table = Table::new(&["UPSTREAM", "STATE", "FAILURES", "CALLS", "FAILED", "REJECTED", "NEXT ATTEMPT"]);
+    for (name, breaker) in answer["circuitBreakers"].as_object().into_iter().flatten() {
+        let count = |key: &str| breaker["statistics"][key].as_u64().unwrap_or(0).to_string();
+        table.row(vec![
+            name.clone(),
+            breaker["state"].as_str().unwrap_or("?").to_owned(),
+            breaker["failures"].as_u64().unwrap_or(0).to_string(),
+            count("totalCalls"),
+            count("failedCalls"),
+            count("rejectedCalls"),
+            breaker["nextAttemptTime"].as_str().unwrap_or("-").to_owned(),
+        ]);
+    }
+    table.print("no upstream has a breaker\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn breakers_stand_in_columns() {
+        let statistics = json!({ "totalCalls": 12, "failedCalls": 5, "rejectedCalls": 3 });
+        let answer = json!({ "circuitBreakers": {
+            "app": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "statistics": statistics },
+            "search": { "state": "CLOSED", "failures": 0, "statistics": {} },
+        } });
+        assert_eq!(
+            table(&answer),
+            "UPSTREAM  STATE   FAILURES  CALLS  FAILED  REJECTED  NEXT ATTEMPT\n\
+             app       OPEN    5         12     5       3         2026-01-01T00:00:00Z\n\
+             search    CLOSED  0         0      0       0         -\n"
+        );
+        assert_eq!(table(&json!({ "circuitBreakers": {} })), "no upstream has a breaker\n");
+    }
+}

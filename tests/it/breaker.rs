@@ -1,0 +1,183 @@
+//! The breaker as visitors and operators meet it.
+
+use std::time::Duration;
+
+use crate::support::admin;
+use crate::support::client::{self, Client};
+use crate::support::poll::eventually;
+use crate::support::process::{Flagstone, Signal};
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn to(upstream: &FakeUpstream, extra: &str) -> String {
+    format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n{extra}",
+        upstream.endpoint()
+    )
+}
+
+async fn breaker(proxy: &TestProxy) -> serde_json::Value {
+    admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"].clone()
+}
+
+#[tokio::test]
+async fn an_open_breaker_answers_at_once_and_asks_nobody() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 3\n")).start().await;
+    for _ in 0..3 {
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    }
+    let refused = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=33).contains(&wait), "{wait}");
+    assert_eq!(app.requests().len(), 3);
+    let seen = breaker(&proxy).await;
+    assert_eq!((&seen["state"], &seen["statistics"]["rejectedCalls"]), (&"OPEN".into(), &1.into()));
+    let metrics = admin::metrics(proxy.admin()).await;
+    assert!(metrics.contains("flagstone_breaker_state{upstream=\"app\"} 2"), "{metrics}");
+    let health = admin::ask(proxy.admin(), "GET", "/api/health/summary").await;
+    assert_eq!(health.status, 503);
+}
+
+#[tokio::test]
+async fn what_the_client_does_and_4xx_never_count() {
+    let app = FakeUpstream::http1().route("/hang", Reply::hang()).route("/", "well").start().await;
+    let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 1\n")).start().await;
+    for number in 1..=3 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/hang", "").await.unwrap();
+        assert!(eventually(DEADLINE, || app.requests().len() == number).await);
+        client.reset();
+    }
+    for _ in 0..3 {
+        assert_eq!(client::get(proxy.address(), "/nowhere").await.unwrap().status, 404);
+    }
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "well");
+    assert_eq!(breaker(&proxy).await["state"], "CLOSED");
+}
+
+#[tokio::test]
+async fn while_open_the_fallback_answers() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let spare = FakeUpstream::http1().route("/", "spare").start().await;
+    let extra = format!(
+        "[upstream.app.breaker]\nfailures = 1\nfallback = \"spare\"\n[upstream.spare]\nendpoints = [\"{}\"]\n",
+        spare.endpoint()
+    );
+    let proxy = TestProxy::toml(to(&app, &extra)).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    for _ in 0..3 {
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "spare");
+    }
+    assert_eq!((app.requests().len(), spare.requests().len()), (1, 3));
+    // With the fallback open too, the answer is the refusal.
+    admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/spare/open").await;
+    let refused = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
+}
+
+#[tokio::test]
+async fn in_shadow_it_counts_and_rejects_nothing() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 2\nshadow = true\n")).start().await;
+    for _ in 0..6 {
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    }
+    assert_eq!(app.requests().len(), 6);
+    let metrics = admin::metrics(proxy.admin()).await;
+    assert!(metrics.contains("flagstone_breaker_rejected_total{upstream=\"app\"} 4"), "{metrics}");
+    assert!(metrics.contains("flagstone_breaker_transitions_total{upstream=\"app\",to=\"open\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_api_forces_it_open_and_closes_it() {
+    let app = FakeUpstream::http1().route("/", "well").start().await;
+    let proxy = TestProxy::toml(to(&app, "")).start().await;
+    let opened = admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/open").await;
+    assert_eq!(opened.status, 200);
+    assert!(opened.text().contains("\"state\":\"OPEN\""), "{}", opened.text());
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 503);
+    let closed = admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/reset").await;
+    assert_eq!(closed.status, 200);
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let unknown = admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/nobody/reset").await;
+    assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/problem+json")));
+}
+
+#[tokio::test]
+async fn the_command_line_lists_opens_and_resets_over_tcp_and_unix() {
+    let app = FakeUpstream::http1().route("/", "well").start().await;
+    for listen in ["127.0.0.1:0", "unix:admin.sock"] {
+        let config = format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"{listen}\"\n[[listener]]\nname = \"web\"\n\
+             address = \"127.0.0.1:0\"\n{}",
+            to(&app, "")
+        );
+        let mut flagstone = Flagstone::serve(&config).await;
+        let address = flagstone.address("web").await;
+        let file = flagstone.config().display().to_string();
+        let mut place = vec!["-c".to_owned(), file];
+        if listen.ends_with(":0") {
+            place.extend(["--admin".to_owned(), flagstone.admin().await.to_string()]);
+        } else {
+            flagstone.process.stderr_line("admin listening").await;
+        }
+        let run = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).chain(place.clone()).collect();
+            async move { Flagstone::run(words).await }
+        };
+        let opened = run(&["breaker", "open", "app"]).await;
+        assert!(opened.status.success(), "{}", opened.stderr);
+        assert_eq!(client::get(address, "/").await.unwrap().status, 503);
+        let listed = run(&["breaker", "list"]).await;
+        assert!(
+            listed.stdout.lines().any(|line| line.starts_with("app") && line.contains("OPEN")),
+            "{}",
+            listed.stdout
+        );
+        assert!(run(&["breaker", "reset", "app"]).await.status.success());
+        assert_eq!(client::get(address, "/").await.unwrap().status, 200);
+        let unknown = run(&["breaker", "reset", "nobody"]).await;
+        assert_eq!(unknown.status.code(), Some(1));
+        assert_eq!(unknown.stderr, "flagstone: there is no upstream nobody\n");
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_says_when_nobody_is_there() {
+    let folder = crate::support::files::Folder::new();
+    let socket = folder.join("nobody.sock");
+    let ended = Flagstone::run(["breaker", "list", "--admin", &format!("unix:{}", socket.display())]).await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("no process answers on unix:"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("is it running? try flagstone run"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_process_that_stood_still_trips_no_breaker() {
+    let app = FakeUpstream::http1().route("/", Reply::ok("well").after(Duration::from_millis(200))).start().await;
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[timeouts]\nresponse_head = \"1s\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+        to(&app, "[upstream.app.breaker]\nfailures = 1\nslow_call = \"900ms\"\n")
+    );
+    let mut flagstone = Flagstone::serve(&config).await;
+    let (address, admin_address) = (flagstone.address("web").await, flagstone.admin().await);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(async move { client::get(address, "/").await.unwrap().status });
+    }
+    assert!(eventually(DEADLINE, || app.requests().len() == 8).await);
+    flagstone.process.signal(Signal::STOP);
+    // The pause itself, not a wait for something.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    flagstone.process.signal(Signal::CONT);
+    let statuses = clients.join_all().await;
+    let seen = admin::json(admin_address, "/api/status/circuit-breakers").await;
+    assert_eq!(seen["circuitBreakers"]["app"]["state"], "CLOSED", "{statuses:?} {seen}");
+    assert_eq!(client::get(address, "/").await.unwrap().status, 200);
+}

@@ -1,0 +1,143 @@
+//! Names whose addresses come and go.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use flagstone::upstream::Resolver;
+
+use crate::support::admin;
+use crate::support::client;
+use crate::support::dns::DnsServer;
+use crate::support::load::Load;
+use crate::support::poll::eventually;
+use crate::support::proxy::TestProxy;
+use crate::support::upstream::FakeUpstream;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Several on one port, each at an address of its own.
+async fn replicas(count: u8) -> Vec<FakeUpstream> {
+    let first = FakeUpstream::http1().route("/", "replica 1").start().await;
+    let port = first.address().port();
+    let mut all = vec![first];
+    for number in 2..=count {
+        let address = SocketAddr::from((ip(number), port));
+        let body = format!("replica {number}");
+        all.push(FakeUpstream::http1().route("/", body).address(address).start().await);
+    }
+    all
+}
+
+fn ip(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, number)
+}
+
+async fn proxy(dns: &DnsServer, port: u16, extra: &str) -> TestProxy {
+    let toml = format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"app.test:{port}\"]\n\
+         dns_refresh = \"100ms\"\nbalance = \"round_robin\"\n{extra}"
+    );
+    TestProxy::toml(toml).resolver(Resolver::from_servers(&[dns.address()])).start().await
+}
+
+/// Whoever answers in some rounds.
+async fn answering(proxy: &TestProxy) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..8 {
+        seen.insert(client::get(proxy.address(), "/").await.unwrap().text());
+    }
+    seen
+}
+
+async fn becomes(proxy: &TestProxy, numbers: &[u8]) {
+    let wanted: BTreeSet<_> = numbers.iter().map(|number| format!("replica {number}")).collect();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let seen = answering(proxy).await;
+        if seen == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{seen:?} instead of {wanted:?}");
+    }
+}
+
+#[tokio::test]
+async fn scaling_up_and_down_is_followed_without_an_error() {
+    let (replicas, dns) = (replicas(3).await, DnsServer::start(0).await);
+    dns.set("app.test", &[ip(1)]);
+    let proxy = proxy(&dns, replicas[0].address().port(), "").await;
+    becomes(&proxy, &[1]).await;
+    let load = Load::get(proxy.address(), "/").tasks(4).pause(Duration::from_millis(1)).start();
+    dns.set("app.test", &[ip(1), ip(2), ip(3)]);
+    becomes(&proxy, &[1, 2, 3]).await;
+    dns.set("app.test", &[ip(2)]);
+    becomes(&proxy, &[2]).await;
+    load.stop().await.assert_clean();
+    // What was kept to the others is closed, and nothing new is kept.
+    let drained = || replicas[0].open_connections() + replicas[2].open_connections() == 0;
+    assert!(eventually(DEADLINE, drained).await);
+    let metrics = admin::metrics(proxy.admin()).await;
+    let label = format!("app.test:{}", replicas[0].address().port());
+    assert!(metrics.contains(&format!("flagstone_endpoint_healthy{{upstream=\"app\",endpoint=\"{label}\"}} 1")));
+}
+
+#[tokio::test]
+async fn a_resolver_that_fails_leaves_the_last_good_answer() {
+    let (replicas, dns) = (replicas(2).await, DnsServer::start(0).await);
+    dns.set("app.test", &[ip(1)]);
+    let proxy = proxy(&dns, replicas[0].address().port(), "").await;
+    becomes(&proxy, &[1]).await;
+    for fails in [true, false] {
+        dns.set_fails(fails);
+        dns.set("app.test", &[]);
+        let asked = dns.asked();
+        assert!(eventually(DEADLINE, || dns.asked() >= asked + 4).await);
+        becomes(&proxy, &[1]).await;
+    }
+    dns.set("app.test", &[ip(2)]);
+    becomes(&proxy, &[2]).await;
+}
+
+#[tokio::test]
+async fn a_name_unknown_at_the_start_does_not_stop_it() {
+    let (replicas, dns) = (replicas(1).await, DnsServer::start(0).await);
+    let proxy = proxy(&dns, replicas[0].address().port(), "").await;
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (503, Some("no_endpoint")));
+    let health = admin::json(proxy.admin(), "/api/health").await;
+    assert_eq!(health["checks"]["app"]["error"], "no name has an address", "{health}");
+    dns.set("app.test", &[ip(1)]);
+    let deadline = Instant::now() + DEADLINE;
+    while client::get(proxy.address(), "/").await.unwrap().status != 200 {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[tokio::test]
+async fn requests_held_for_a_name_go_on_when_it_appears() {
+    let (replicas, dns) = (replicas(1).await, DnsServer::start(0).await);
+    let proxy = proxy(&dns, replicas[0].address().port(), "hold = \"20s\"\n").await;
+    let address = proxy.address();
+    let held = tokio::spawn(async move { client::get(address, "/").await.unwrap().text() });
+    assert!(eventually(DEADLINE, || dns.asked() >= 2).await);
+    dns.set("app.test", &[ip(1)]);
+    assert_eq!(held.await.unwrap(), "replica 1");
+}
+
+#[tokio::test]
+async fn a_name_with_a_hundred_addresses_serves() {
+    let (replicas, dns) = (replicas(1).await, DnsServer::start(0).await);
+    let all: Vec<_> = (1..=60).map(ip).collect();
+    dns.set("app.test", &all);
+    // All but one refuse.
+    let retry = "[upstream.app.retry]\nattempts = 10\n[upstream.app.ejection]\nfailures = 1\n[upstream.app.breaker]\nenabled = false\n";
+    let proxy = proxy(&dns, replicas[0].address().port(), retry).await;
+    let deadline = Instant::now() + DEADLINE;
+    let mut in_a_row = 0;
+    while in_a_row < 20 {
+        let is_ok = client::get(proxy.address(), "/").await.unwrap().status == 200;
+        in_a_row = if is_ok { in_a_row + 1 } else { 0 };
+        assert!(Instant::now() < deadline);
+    }
+}
