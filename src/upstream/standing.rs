@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(standing.ramp_permille(now), 1000);
         standing.join(now);
         assert_eq!(standing.ramp_permille(now), 100);
-        assert_eq!(standing.ramp_permille(now + Duration::from_secs(10)), 1000);
+        assert_eq!(standing.ramp_permille(now + Duration::from_secs(11)), 1000);
     }
 
     #[test]

@@ -118,8 +118,12 @@ async fn tcp_checks_and_checks_over_tls() {
     becomes(&proxy, "unhealthy").await;
 
     let leaf = ca.leaf(&["app.test"]);
-    let secure =
-        FakeUpstream::http1().route("/", "secure").route("/health", "ok").tls(leaf.server_config(&[b"http/1.1"])).start().await;
+    let secure = FakeUpstream::http1()
+        .route("/", "secure")
+        .route("/health", "ok")
+        .tls(leaf.server_config(&[b"http/1.1"]))
+        .start()
+        .await;
     let roots = folder.write("ca.pem", ca.pem());
     let tls = format!("tls = {{ server_name = \"app.test\", ca = \"{}\" }}\n{FAST}", roots.display());
     let proxy = TestProxy::toml(to(&[&secure], &tls)).start().await;
