@@ -94,5 +94,5 @@ async fn a_flood_from_a_blocked_client_is_one_line_a_second() {
     drop(flagstone.process);
     let gone = Flagstone::run(["blocked", "-c", file]).await;
     assert_eq!(gone.status.code(), Some(1));
-    assert!(gone.stderr.contains("no running process answers at unix:"), "{}", gone.stderr);
+    assert!(gone.stderr.contains("no process answers on unix:"), "{}", gone.stderr);
 }
