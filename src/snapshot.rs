@@ -62,6 +62,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) tls: Option<Terminator>,
+    /// Trusted peers begin with a PROXY header.
+    pub(crate) proxy_protocol: bool,
     pub(crate) metrics: Arc<ListenerMetrics>,
 }
 
@@ -310,7 +312,10 @@ impl Builder<'_> {
                 Some(tls) => self.note(&format!("listener[{index}].tls"), Terminator::build(tls)),
             };
             let metrics = self.shared.metrics.listener(&listener.name);
-            listeners.insert(Arc::from(listener.name.as_str()), Listener { tls, metrics });
+            listeners.insert(
+                Arc::from(listener.name.as_str()),
+                Listener { tls, proxy_protocol: listener.proxy_protocol, metrics },
+            );
         }
         listeners
     }

@@ -8,7 +8,6 @@ use super::problem::Problem;
 type Row<T> = (&'static str, fn(&T) -> bool, &'static str);
 
 const LISTENER: &[Row<Listener>] = &[
-    ("proxy_protocol", |listener| listener.proxy_protocol, "PROXY headers are not read"),
     ("redirect_https", |listener| listener.redirect_https, "plain requests are not redirected"),
     ("tls.hsts", |listener| listener.tls.as_ref().is_some_and(|tls| !tls.hsts.is_zero()), "the header is not sent"),
 ];

@@ -8,5 +8,6 @@ mod chunked;
 pub mod connection;
 mod gate;
 pub(crate) mod head;
+mod proxy_header;
 pub(crate) mod serve;
 pub(crate) mod stream;

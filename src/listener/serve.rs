@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,11 +22,13 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::{Connection, Phase, RefusedHead, Returned};
 use super::gate::Gate;
 use super::head::{BadHead, HeadBounds};
+use super::proxy_header;
 use super::stream::{Socket, Stream};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
 use crate::proxy::{handle, refused, tunnel};
+use crate::snapshot::Snapshot;
 use crate::worker::{Accepted, AcceptedSocket};
 
 /// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
@@ -51,6 +54,10 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
     };
     let timeouts = snapshot.config.timeouts.clone();
+    let (socket, peer) = match behind_proxy(socket, peer, listener.proxy_protocol, &snapshot).await {
+        Ok(client) => client,
+        Err(error) => return tracing::debug!(%error, ?peer, "no PROXY header from a trusted proxy"),
+    };
     let is_tls = listener.tls.is_some();
     let stream = match &listener.tls {
         None => Stream::Plain(socket),
@@ -71,7 +78,23 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
     drop(accepted.permit);
 }
 
-fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<std::net::SocketAddr>)> {
+/// The client that a trusted proxy speaks for. A peer that is not trusted is a client itself, whatever it sends; one on a
+/// unix socket is trusted, for it is on this machine.
+async fn behind_proxy(
+    mut socket: Socket,
+    peer: Option<SocketAddr>,
+    proxy_protocol: bool,
+    snapshot: &Snapshot,
+) -> io::Result<(Socket, Option<SocketAddr>)> {
+    if !proxy_protocol || !peer.is_none_or(|peer| snapshot.trusted.contains(peer.ip())) {
+        return Ok((socket, peer));
+    }
+    let header = timeout(snapshot.config.timeouts.request_head, proxy_header::read(&mut socket)).await;
+    let client = header.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok((socket, client.or(peer)))
+}
+
+fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
     match socket {
         AcceptedSocket::Tcp(stream, peer) => {
             stream.set_nonblocking(true)?;

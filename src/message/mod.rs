@@ -20,3 +20,4 @@ pub mod hop_by_hop;
 pub mod host;
 pub mod negotiate;
 pub mod path;
+pub mod proxy_protocol;

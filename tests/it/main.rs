@@ -30,6 +30,7 @@ mod listeners;
 mod maintenance;
 mod maintenance_flag;
 mod names;
+mod proxy_protocol;
 mod queue;
 mod redis;
 mod refused_requests;

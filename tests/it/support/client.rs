@@ -86,8 +86,22 @@ impl Client {
 
     /// Connects over TLS; roots and ALPN are the configuration's (see `certs`), `name` is verified and sent as SNI.
     pub async fn connect_tls(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
-        let stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
+        Self::connect_tls_behind(address, b"", name, config).await
+    }
+
+    /// The same with some bytes before the handshake, such as a PROXY header.
+    ///
+    /// # Errors
+    /// As for [`Client::connect_tls`].
+    pub async fn connect_tls_behind(
+        address: SocketAddr,
+        before: &[u8],
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let mut stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
+        within(DEADLINE, "a write", tokio::io::AsyncWriteExt::write_all(&mut stream, before)).await?;
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let handshake = TlsConnector::from(config).connect(name, stream);
         let stream = within(DEADLINE, "a TLS handshake", handshake).await?;
