@@ -79,6 +79,16 @@ pub fn slow_start_permille(since: Duration, slow_start: Duration) -> u16 {
     RAMP_START + (f64::from(RAMP_FULL - RAMP_START) * done) as u16
 }
 
+/// The members that are no backups, with their indices.
+pub(super) fn primaries<C: Candidates + ?Sized>(members: &C) -> impl Iterator<Item = (u32, Candidate)> {
+    (0..members.len()).map(|index| (index as u32, members.at(index))).filter(|(_, member)| !member.backup)
+}
+
+/// The primaries' indices and weights.
+pub(super) fn weights<C: Candidates + ?Sized>(members: &C) -> Vec<(u32, u64)> {
+    primaries(members).map(|(index, member)| (index, u64::from(member.weight.max(1)))).collect()
+}
+
 /// The candidate at `index` if it can be picked. An index beyond the members is none.
 pub(super) fn pickable<C: Candidates + ?Sized>(candidates: &C, index: usize, exclude: &[usize]) -> Option<Candidate> {
     if index >= candidates.len() || exclude.contains(&index) {

@@ -9,7 +9,7 @@
 //! unavailable sends its keys where its removal would. The price: an endpoint's share is off by about
 //! √(endpoints ÷ 16,384), 3.5 % at 20 endpoints.
 
-use super::candidate::{Candidates, pickable, pickables};
+use super::candidate::{Candidates, pickable, pickables, primaries};
 use super::random::{GOLDEN, mix};
 
 const SLOT_BITS: u32 = 14;
@@ -23,10 +23,7 @@ pub struct Hash {
 
 impl Hash {
     pub(super) fn new<C: Candidates + ?Sized>(members: &C) -> Self {
-        let primaries: Vec<_> = (0..members.len())
-            .map(|index| (index as u32, members.at(index)))
-            .filter(|(_, member)| !member.backup)
-            .collect();
+        let primaries: Vec<_> = primaries(members).collect();
         let winner_of = |slot| {
             let drawing = primaries.iter().map(|(index, member)| (*index, member.key, u64::from(member.weight.max(1))));
             winner(slot, drawing).unwrap_or(NOBODY)

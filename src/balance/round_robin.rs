@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::candidate::{Candidates, by_share, pickable};
+use super::candidate::{Candidates, by_share, pickable, weights};
 use super::random::{GOLDEN, chance};
 
 /// Longest sequence. Weights whose sum is higher are scaled down to it, none below one place.
@@ -22,12 +22,7 @@ pub struct RoundRobin {
 
 impl RoundRobin {
     pub(super) fn new<C: Candidates + ?Sized>(members: &C) -> Self {
-        let primaries: Vec<_> = (0..members.len())
-            .map(|index| (index as u32, members.at(index)))
-            .filter(|(_, member)| !member.backup)
-            .map(|(index, member)| (index, u64::from(member.weight.max(1))))
-            .collect();
-        Self { sequence: smooth(&places(&primaries)), place: AtomicU64::new(0), detours: AtomicU64::new(0) }
+        Self { sequence: smooth(&places(&weights(members))), place: AtomicU64::new(0), detours: AtomicU64::new(0) }
     }
 
     pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, seed: u64, exclude: &[usize]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! Draws an index by weight in constant time: the alias method of Walker, laid out as Vose does (1991).
 
-use super::candidate::Candidates;
+use super::candidate::{Candidates, weights};
 
 /// The primaries of a membership, to be drawn by weight. Availability is not its matter.
 #[derive(Debug)]
@@ -18,12 +18,7 @@ struct Slot {
 
 impl Sampler {
     pub(super) fn new<C: Candidates + ?Sized>(members: &C) -> Self {
-        let primaries: Vec<_> = (0..members.len())
-            .map(|index| (index as u32, members.at(index)))
-            .filter(|(_, member)| !member.backup)
-            .map(|(index, member)| (index, u64::from(member.weight.max(1))))
-            .collect();
-        Self { slots: slots(&primaries) }
+        Self { slots: slots(&weights(members)) }
     }
 
     /// `None` when there is no primary.

@@ -142,6 +142,11 @@ impl Flag {
 }
 
 impl Active {
+    fn begin(scope: Scope, flag: Flag, since: Timestamp, total: Arc<AtomicU64>, total_at_start: u64) -> Arc<Self> {
+        let is_cutting = AtomicBool::new(false);
+        Arc::new(Self { id: next_id(), scope, flag, since, total, total_at_start, is_cutting })
+    }
+
     /// For `Retry-After`: whole seconds to `until`, rounded up, else `default`; at least 1, also when overdue.
     pub fn retry_after(&self, now: Timestamp, default: Duration) -> u64 {
         let seconds = match self.flag.until {
@@ -209,30 +214,12 @@ impl Switch {
     pub fn activate(&self, scope: Scope, flag: Flag, since: Timestamp) -> Arc<Active> {
         let total = self.total(&scope);
         let total_at_start = total.load(Ordering::Relaxed);
-        Arc::new(Active {
-            id: next_id(),
-            scope,
-            flag,
-            since,
-            total,
-            total_at_start,
-            is_cutting: AtomicBool::new(false),
-        })
+        Active::begin(scope, flag, since, total, total_at_start)
     }
 
     /// The same maintenance under a changed flag: the count goes on.
     pub fn amend(&self, active: &Active, flag: Flag, since: Timestamp) -> Arc<Active> {
-        let Active { scope, total, total_at_start, .. } = active;
-        let (scope, total) = (scope.clone(), Arc::clone(total));
-        Arc::new(Active {
-            id: next_id(),
-            scope,
-            flag,
-            since,
-            total,
-            total_at_start: *total_at_start,
-            is_cutting: AtomicBool::new(false),
-        })
+        Active::begin(active.scope.clone(), flag, since, Arc::clone(&active.total), active.total_at_start)
     }
 
     /// Blocked requests since the process started, per scope that was ever on.

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::context::Context;
 use super::cut::Known;
+use super::head_of;
 use super::refusal::{Maintained, Refusal};
 use super::{bypass, files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
@@ -74,7 +75,7 @@ async fn serve(
     match &route.action {
         Action::Upstream(target) => forward::send(request, target, &route, context).await,
         Action::Files(folder) => {
-            files::serve(without_body(request), folder, &context.path, route.strip_prefix.as_deref()).await
+            files::serve(head_of(request), folder, &context.path, route.strip_prefix.as_deref()).await
         }
         Action::Redirect(redirect) => Ok(respond::redirect(redirect, request, context)),
         Action::Respond(answer) => Ok(respond::fixed(answer)),
@@ -93,14 +94,6 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
         path::check_query(query).map_err(|_| Refusal::BadRequest("The query of the request is malformed."))?;
     }
     Ok(())
-}
-
-fn without_body<B>(request: &Request<B>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.headers_mut() = request.headers().clone();
-    head
 }
 
 fn enter(route: &Arc<Route>, context: &mut Context) -> Arc<Route> {

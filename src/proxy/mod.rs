@@ -17,3 +17,12 @@ pub(crate) mod replay;
 pub(crate) mod respond;
 pub(crate) mod tunnel;
 mod unread;
+
+/// A request's head without its body and extensions.
+fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
+}

@@ -30,16 +30,7 @@ use text::{TEXTS, texts};
 pub use folder::{Asset, FOLDER_BYTES_MAX, PageError};
 pub use refusal::{Refusal, refusal_page};
 
-/// What the client reads best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Html,
-    /// `application/problem+json`, RFC 9457.
-    Json,
-    Text,
-    /// No body: the answer is in the headers `grpc-status` and `grpc-message`.
-    Grpc,
-}
+pub use crate::message::negotiate::Kind;
 
 /// Under this path a page folder's files are found whatever the route: a custom page links to them there.
 pub const ASSETS_PATH: &str = "/.flagstone/maintenance/";

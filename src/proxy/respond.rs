@@ -57,7 +57,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     let row = refusal.row();
     context.reason = Some(row.reason);
     let asked = asker.headers();
-    let kind = kind_of(negotiate::kind(&asked));
+    let kind = negotiate::kind(&asked);
     let mut response = match refusal {
         Refusal::Maintenance(maintained) => maintenance(maintained, kind, &asked, asker, context),
         _ => plain(&row, kind),
@@ -148,15 +148,6 @@ fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
         _ => HeaderValue::from_static(row.detail),
     };
     headers.insert(GRPC_MESSAGE, message);
-}
-
-fn kind_of(kind: negotiate::Kind) -> Kind {
-    match kind {
-        negotiate::Kind::Html => Kind::Html,
-        negotiate::Kind::Json => Kind::Json,
-        negotiate::Kind::Text => Kind::Text,
-        negotiate::Kind::Grpc => Kind::Grpc,
-    }
 }
 
 fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {

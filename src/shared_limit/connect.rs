@@ -1,7 +1,6 @@
 //! Making a connection to a Redis node: resolve, connect, TLS, authenticate.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
@@ -62,27 +61,17 @@ impl Connector {
 
     /// Opens one pipelined connection and drives it on the present runtime.
     pub(super) async fn connect(&self, host: &str, port: u16) -> Result<MultiplexedConnection, ConnectError> {
-        let addresses = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            Ok(ip) => vec![(ip, port).into()],
-            Err(_) => self.resolver.resolve(host, port).await?,
-        };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(socket) => {
-                    socket.set_nodelay(true)?;
-                    return match &self.tls {
-                        None => self.start(socket).await,
-                        Some(config) => {
-                            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                            self.start(TlsConnector::from(Arc::clone(config)).connect(name, socket).await?).await
-                        }
-                    };
-                }
-                Err(error) => last = error,
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let addresses = self.resolver.resolve(name, port).await?;
+        let socket = TcpStream::connect(&*addresses).await?;
+        socket.set_nodelay(true)?;
+        match &self.tls {
+            None => self.start(socket).await,
+            Some(config) => {
+                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                self.start(TlsConnector::from(Arc::clone(config)).connect(name, socket).await?).await
             }
         }
-        Err(last.into())
     }
 
     async fn start(

@@ -1,7 +1,7 @@
 //! Making a connection to an endpoint.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::resolve::loopback;
 use super::stream::Stream;
 use crate::config::model::Address;
 use crate::proxy::body::RequestBody;
@@ -90,27 +91,14 @@ impl Connector {
     }
 
     async fn over_tcp(&self, addresses: &[SocketAddr]) -> io::Result<Stream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(socket) => {
-                    socket.set_nodelay(true)?;
-                    return match &self.tls {
-                        None => Ok(Stream::Tcp(socket)),
-                        Some((config, name)) => {
-                            let connector = TlsConnector::from(Arc::clone(config));
-                            Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
-                        }
-                    };
-                }
-                Err(error) => last = error,
+        let socket = TcpStream::connect(addresses).await?;
+        socket.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Stream::Tcp(socket)),
+            Some((config, name)) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
             }
         }
-        Err(last)
     }
-}
-
-/// The addresses of `localhost` (RFC 6761, section 6.3), the one in use first.
-fn loopback(port: u16) -> [SocketAddr; 2] {
-    [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }

@@ -1,7 +1,7 @@
 //! Names to addresses, through hickory: a static binary has no NSS, and TTLs are honoured.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use hickory_resolver::TokioResolver;
@@ -52,13 +52,16 @@ impl Resolver {
         Self(None)
     }
 
-    /// Every address of `host`, with `port`; `localhost` is this machine.
+    /// Every address of `host`, with `port`; an address is its own, `localhost` is this machine.
     ///
     /// # Errors
     /// The name does not exist, has no address, or no resolver answers.
     pub(crate) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if host == "localhost" {
-            return Ok(vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()]);
+            return Ok(loopback(port).to_vec());
+        }
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
         }
         let answer = self.lookup(host).await?;
         Ok(answer.addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
@@ -77,4 +80,9 @@ impl Resolver {
         }
         Ok(Answer { addresses, valid_until: found.valid_until() })
     }
+}
+
+/// The addresses of `localhost` (RFC 6761, section 6.3), the one in use first.
+pub(super) fn loopback(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }

@@ -5,20 +5,11 @@ use std::time::Duration;
 use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::poll::eventually;
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
 use crate::support::upstream::{FakeUpstream, OnAccept};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-
-fn to(upstreams: &[&FakeUpstream], extra: &str) -> String {
-    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
-    format!(
-        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
-         balance = \"round_robin\"\n{extra}",
-        endpoints.join(", ")
-    )
-}
 
 async fn metrics(proxy: &TestProxy) -> String {
     admin::metrics(proxy.admin()).await

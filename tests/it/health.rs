@@ -9,21 +9,12 @@ use crate::support::certs::Ca;
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 const FAST: &str = "[upstream.app.health]\npath = \"/health\"\ninterval = \"50ms\"\ntimeout = \"2s\"\n";
-
-fn to(upstreams: &[&FakeUpstream], extra: &str) -> String {
-    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
-    format!(
-        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
-         balance = \"round_robin\"\n{extra}",
-        endpoints.join(", ")
-    )
-}
 
 async fn checks(proxy: &TestProxy) -> serde_json::Value {
     admin::json(proxy.admin(), "/api/health").await

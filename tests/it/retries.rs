@@ -4,18 +4,9 @@ use std::time::Duration;
 
 use crate::support::client;
 use crate::support::client::Client;
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{FakeUpstream, OnAccept};
-
-fn to(upstreams: &[&FakeUpstream], extra: &str) -> String {
-    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
-    format!(
-        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
-         balance = \"round_robin\"\n{extra}",
-        endpoints.join(", ")
-    )
-}
 
 const QUIET: &str = "[upstream.app.ejection]\nfailures = 0\n[upstream.app.breaker]\nenabled = false\n";
 

@@ -102,13 +102,7 @@ impl Outbound {
     pub(super) fn depart(&mut self) -> Option<Request<RequestBody>> {
         let request = self.request.take()?;
         let may_return = self.is_repeatable && !matches!(self.body, Kept::Gone);
-        self.spare = may_return.then(|| {
-            let mut head = Request::new(());
-            *head.method_mut() = request.method().clone();
-            *head.uri_mut() = request.uri().clone();
-            *head.headers_mut() = request.headers().clone();
-            head
-        });
+        self.spare = may_return.then(|| crate::proxy::head_of(&request));
         Some(request)
     }
 

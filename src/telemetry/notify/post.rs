@@ -76,18 +76,8 @@ impl Poster {
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = match host.parse() {
-            Ok(ip) => vec![std::net::SocketAddr::new(ip, port)],
-            Err(_) => self.resolver.resolve(host, port).await?,
-        };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(socket) => return Ok(socket),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let addresses = self.resolver.resolve(host, port).await?;
+        TcpStream::connect(&*addresses).await
     }
 }
 

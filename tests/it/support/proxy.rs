@@ -156,3 +156,13 @@ fn completed(toml: &str) -> String {
     }
     text + toml
 }
+
+/// One route to these upstreams as endpoints of `app`, in turn; `extra` goes on in the table `[upstream.app]`.
+pub fn in_turn(upstreams: &[&FakeUpstream], extra: &str) -> String {
+    let endpoints: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.endpoint())).collect();
+    format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n\
+         balance = \"round_robin\"\n{extra}",
+        endpoints.join(", ")
+    )
+}
