@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::connect::Connector;
-use super::node::{Failure, Node};
+use super::node::{Failure, Node, Route};
 use super::{Answer, Charge, Down, RemoteKey};
 
 /// How often the map of a cluster is looked at without a reason.
@@ -71,16 +71,25 @@ impl Cluster {
         }
     }
 
-    /// Runs the script on the node that has the key; follows one move.
+    /// Runs the script on the node that has the key; follows one redirection.
     pub(super) async fn run(&self, worker: usize, key: &RemoteKey, charge: Charge) -> Result<Answer, Down> {
         let map = self.map.load_full();
-        match map.node(key).run(worker, key, charge).await {
+        match map.node(key).run(worker, key, charge, Route::Slot).await {
             Ok(answer) => Ok(answer),
-            Err(Failure::Down) => Err(Down),
-            Err(Failure::Elsewhere { address }) => {
-                self.moved.notify_one();
+            Err(Failure::Down) => {
+                // A replica may have taken the slots over; the ones still up know of it.
+                if !map.slots.is_empty() {
+                    self.moved.notify_one();
+                }
+                Err(Down)
+            }
+            Err(Failure::Elsewhere { address, route }) => {
+                // One slot that is on its way is no reason to look: the map is true until it has arrived.
+                if route == Route::Slot {
+                    self.moved.notify_one();
+                }
                 let node = map.nodes.get(&address).ok_or(Down)?;
-                node.run(worker, key, charge).await.map_err(|_| Down)
+                node.run(worker, key, charge, route).await.map_err(|_| Down)
             }
         }
     }
@@ -117,7 +126,7 @@ impl Cluster {
 
     /// Asks whichever node is up for the map; `None` when none can tell.
     async fn look(&self, map: &Map) -> Option<Map> {
-        let mut connection = map.nodes.values().find_map(|node| node.connection(0))?;
+        let mut connection = map.nodes.values().filter(|node| node.is_up()).find_map(|node| node.connection(0))?;
         let mut question = redis::cmd("CLUSTER");
         let asked = question.arg("SLOTS").query_async::<Value>(&mut connection);
         // An error says that there is no cluster, or that we may not ask: then one node is all there is.

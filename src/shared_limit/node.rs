@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script};
+use redis::{ErrorKind, RedisError, Script, ServerErrorKind};
 use tokio::sync::Notify;
 
 use super::connect::{ConnectError, Connector};
 use super::{Answer, Charge, RemoteKey, opening_limit};
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("script.lua")));
+const SCRIPT_TEXT: &str = include_str!("script.lua");
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT_TEXT));
 
 /// From a failure, or a failed try, to the next try.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -39,12 +40,23 @@ struct Open {
     each: Vec<MultiplexedConnection>,
 }
 
+/// How a node of a cluster is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// By the map, or after `MOVED`: the slot is there for good.
+    Slot,
+    /// After `ASK`: the slot is on its way there, and only this one question may follow it, behind `ASKING`
+    /// (Redis Cluster specification, "ASK redirection").
+    Ask,
+}
+
 /// Why a node did not do what it was asked.
 pub(super) enum Failure {
     Down,
-    /// The slot lives elsewhere, at this address; for good, or for this one request.
+    /// The slot lives elsewhere, at this address.
     Elsewhere {
         address: String,
+        route: Route,
     },
 }
 
@@ -67,13 +79,19 @@ impl Node {
     }
 
     /// Runs the script once, within `timeout`.
-    pub(super) async fn run(&self, worker: usize, key: &RemoteKey, charge: Charge) -> Result<Answer, Failure> {
+    pub(super) async fn run(
+        &self,
+        worker: usize,
+        key: &RemoteKey,
+        charge: Charge,
+        route: Route,
+    ) -> Result<Answer, Failure> {
         if !self.is_up() {
             return Err(Failure::Down);
         }
         let Some(open) = self.open.load_full() else { return Err(Failure::Down) };
         let mut connection = open.each[worker % open.each.len()].clone();
-        let error = match tokio::time::timeout(self.timeout, ask(&mut connection, key, charge)).await {
+        let error = match tokio::time::timeout(self.timeout, ask(&mut connection, key, charge, route)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
             Err(_) => {
@@ -82,7 +100,9 @@ impl Node {
             }
         };
         if let Some((address, _slot)) = error.redirect_node() {
-            return Err(Failure::Elsewhere { address: address.to_owned() });
+            let is_ask = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+            let route = if is_ask { Route::Ask } else { Route::Slot };
+            return Err(Failure::Elsewhere { address: address.to_owned(), route });
         }
         self.fail(&open, &error);
         Err(Failure::Down)
@@ -140,7 +160,7 @@ impl Node {
             let mut connections = Vec::with_capacity(self.connections);
             for _ in 0..self.connections {
                 let mut connection = connector.connect(&self.host, self.port).await?;
-                match ask(&mut connection, &RemoteKey::probe(), Charge::probe()).await {
+                match ask(&mut connection, &RemoteKey::probe(), Charge::probe(), Route::Slot).await {
                     // In a cluster the probe's slot may be another node's: this one has answered all the same.
                     Err(error) if error.redirect_node().is_none() => return Err(error.into()),
                     _ => connections.push(connection),
@@ -169,16 +189,24 @@ impl Charge {
     }
 }
 
-async fn ask(connection: &mut MultiplexedConnection, key: &RemoteKey, charge: Charge) -> Result<Answer, RedisError> {
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    key: &RemoteKey,
+    charge: Charge,
+    route: Route,
+) -> Result<Answer, RedisError> {
     let Charge { shape, ceiling_ticks, cost } = charge;
-    let (charged, owed): (i64, i64) = SCRIPT
-        .key(key.name())
-        .arg(shape.interval_ticks())
-        .arg(shape.tolerance_ticks())
-        .arg(ceiling_ticks)
-        .arg(shape.ticks_per_nano())
-        .arg(cost)
-        .invoke_async(connection)
-        .await?;
+    let (interval, tolerance) = (shape.interval_ticks(), shape.tolerance_ticks());
+    let rest = (ceiling_ticks, shape.ticks_per_nano(), cost);
+    let (charged, owed): (i64, i64) = match route {
+        Route::Slot => SCRIPT.key(key.name()).arg(interval).arg(tolerance).arg(rest).invoke_async(connection).await?,
+        // The whole script and not its hash: were it unknown there, loading it would use the permission up.
+        Route::Ask => {
+            let mut both = redis::pipe();
+            both.cmd("ASKING").ignore().cmd("EVAL").arg(SCRIPT_TEXT).arg(1).arg(key.name());
+            let answers: ((i64, i64),) = both.arg(interval).arg(tolerance).arg(rest).query_async(connection).await?;
+            answers.0
+        }
+    };
     Ok(Answer { is_charged: charged == 1, owed: u64::try_from(owed).unwrap_or(0) })
 }

@@ -33,6 +33,7 @@ mod names;
 mod proxy_protocol;
 mod queue;
 mod redis;
+mod redis_cluster;
 mod refused_requests;
 mod reload;
 mod retries;

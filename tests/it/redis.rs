@@ -1,4 +1,4 @@
-//! Limits that several instances count together, against a real Redis: agreeing, away, hung, back, guarded, in a cluster.
+//! Limits that several instances count together, against a real Redis: agreeing, away, hung, back, guarded.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -16,18 +16,18 @@ use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
 
-const DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A Redis of the test's own.
-struct Redis {
+pub(super) struct Redis {
     process: Process,
-    port: u16,
+    pub(super) port: u16,
     _folder: Folder,
 }
 
 impl Redis {
     /// On a port that was free a moment ago.
-    async fn start() -> Result<Self, String> {
+    pub(super) async fn start() -> Result<Self, String> {
         let mut last = String::new();
         for _ in 0..5 {
             match Self::start_on(free_port(), &[]).await {
@@ -38,7 +38,7 @@ impl Redis {
         Err(last)
     }
 
-    async fn start_on(port: u16, further: &[&str]) -> Result<Self, String> {
+    pub(super) async fn start_on(port: u16, further: &[&str]) -> Result<Self, String> {
         let folder = Folder::new();
         let mut command = Command::new(program("redis-server")?);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -56,12 +56,12 @@ impl Redis {
         }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// One inline command and its answer up to `end`.
-    async fn ask(&self, command: &str, end: &str) -> String {
+    pub(super) async fn ask(&self, command: &str, end: &str) -> String {
         let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).await.unwrap();
         client.send(format!("{command}\r\n")).await.unwrap();
         String::from_utf8(client.read_until(end).await.unwrap()).unwrap()
@@ -75,7 +75,7 @@ impl Redis {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -86,14 +86,14 @@ fn toml(url: &str, redis: &str, limit: &str) -> String {
     )
 }
 
-async fn proxy(url: &str, redis: &str, limit: &str) -> TestProxy {
+pub(super) async fn proxy(url: &str, redis: &str, limit: &str) -> TestProxy {
     let proxy = TestProxy::toml(toml(url, redis, limit)).start().await;
     assert!(reachable(&proxy, true).await);
     proxy
 }
 
 /// Whether the store comes to be reachable, or not.
-async fn reachable(proxy: &TestProxy, wanted: bool) -> bool {
+pub(super) async fn reachable(proxy: &TestProxy, wanted: bool) -> bool {
     eventually_async(DEADLINE, async || {
         let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
         limits["limits"]["l"]["storeReachable"] == wanted
@@ -101,7 +101,7 @@ async fn reachable(proxy: &TestProxy, wanted: bool) -> bool {
     .await
 }
 
-async fn get(proxy: &TestProxy, path: &str) -> RawResponse {
+pub(super) async fn get(proxy: &TestProxy, path: &str) -> RawResponse {
     client::get(proxy.address(), path).await.unwrap()
 }
 
@@ -406,58 +406,6 @@ async fn tls_is_verified_against_the_given_roots() {
         }
         let mut process = Process::start(&mut command);
         process.stderr_line(line).await;
-    }
-}
-
-#[tokio::test]
-async fn in_a_cluster_each_key_goes_to_the_node_that_has_it() {
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let mut started = Err(String::new());
-        for _ in 0..5 {
-            let bus = free_port().to_string();
-            let further = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-            started = Redis::start_on(free_port(), &further).await.map(|redis| (redis, bus));
-            if started.is_ok() {
-                break;
-            }
-        }
-        nodes.push(or_left_out!(started));
-    }
-    for ((node, _), range) in nodes.iter().zip(["0 8191", "8192 16383"]) {
-        assert_eq!(node.ask(&format!("CLUSTER ADDSLOTSRANGE {range}"), "\r\n").await, "+OK\r\n");
-    }
-    assert_eq!(nodes[1].0.ask("CLUSTER SET-CONFIG-EPOCH 2", "\r\n").await, "+OK\r\n");
-    let (other, bus) = &nodes[1];
-    let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port);
-    assert_eq!(nodes[0].0.ask(&meet, "\r\n").await, "+OK\r\n");
-    for (node, _) in &nodes {
-        let whole = async || {
-            let info = node.ask("CLUSTER INFO", "\r\n\r\n").await;
-            info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384")
-        };
-        assert!(eventually_async(Duration::from_secs(30), whole).await);
-    }
-
-    let proxy =
-        proxy(&nodes[0].0.url(), "timeout = \"5s\"\non_error = \"deny\"", "rate = \"2/1h\"\nkey = \"path\"").await;
-    // Once the map is known every key is counted, wherever it lives.
-    let known = async || {
-        let mut all = true;
-        for number in 0..8 {
-            all &= get(&proxy, &format!("/warm-{}-{number}", fastrand::u32(..))).await.status == 200;
-        }
-        all
-    };
-    assert!(eventually_async(DEADLINE, known).await);
-    for number in 0..40 {
-        for expected in [200, 200, 429] {
-            assert_eq!(get(&proxy, &format!("/key-{number}")).await.status, expected);
-        }
-    }
-    for (node, _) in &nodes {
-        let keys: usize = node.ask("DBSIZE", "\r\n").await.trim_start_matches(':').trim().parse().unwrap();
-        assert!(keys > 5, "{keys} keys on one of two nodes");
     }
 }
 
