@@ -1,6 +1,6 @@
 //! `RateLimit-Policy`, `RateLimit` and `Retry-After`, as text.
 //!
-//! After draft-ietf-httpapi-ratelimit-headers-10 (September 2025): both fields are lists of strings with parameters (RFC
+//! After draft-ietf-httpapi-ratelimit-headers-11 (May 2026): both fields are lists of strings with parameters (RFC
 //! 9651), one item per limit. `q` requests in `w` seconds is the rate; a burst that differs from the rate's count goes
 //! into `flagstone-burst`, a vendor parameter as section 3.1 wants them. `t` counts to the moment at which `r`
 //! grows, which for a refusal is the moment that `Retry-After` names; seconds are rounded up, so that a client that
