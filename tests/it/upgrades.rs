@@ -1,9 +1,12 @@
 //! WebSocket and other upgrades (HARDENING class 3).
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::support::client::{Client, Ending};
 use crate::support::poll::eventually;
+use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
@@ -142,4 +145,74 @@ async fn when_either_side_leaves_the_other_is_told() {
     client.read_response().await.unwrap();
     upstream.stop().await;
     client.expect_closed().await.unwrap();
+}
+
+/// Says every byte of the one stream it accepts back.
+fn echo_server() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        socket.write_all(switching("").as_bytes()).unwrap();
+        let mut sending = socket.try_clone().unwrap();
+        std::io::copy(&mut socket, &mut sending).unwrap();
+        sending.shutdown(Shutdown::Write).unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_gibibyte_each_way_needs_no_more_memory_than_a_word() {
+    const PIECE: usize = 256 * 1024;
+    const PIECES: usize = 4096;
+    let endpoint = echo_server();
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[log]\naccess = \"off\"\n[admin]\nlisten = \"\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{endpoint}\"]\n"
+    ))
+    .await;
+    let address = flagstone.address("web").await;
+    let streaming = tokio::task::spawn_blocking(move || {
+        let mut socket = TcpStream::connect(address).unwrap();
+        write!(socket, "GET /up HTTP/1.1\r\nHost: app\r\n{UPGRADE}\r\n").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        let pattern: Vec<u8> = (0..PIECE).map(|index| (index % 251) as u8).collect();
+        let mut sending = socket.try_clone().unwrap();
+        let sent = pattern.clone();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..PIECES {
+                sending.write_all(&sent).unwrap();
+            }
+            sending.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut piece = vec![0; PIECE];
+        for _ in 0..PIECES {
+            socket.read_exact(&mut piece).unwrap();
+            assert!(piece == pattern);
+        }
+        sender.join().unwrap();
+        // Our end was passed on, and so is the other's.
+        assert_eq!(socket.read(&mut piece).unwrap(), 0);
+    });
+    let before = flagstone.resident_bytes();
+    let mut most = before;
+    while !streaming.is_finished() {
+        most = most.max(flagstone.resident_bytes());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    streaming.await.unwrap();
+    assert!(most - before < 8 << 20, "{} KiB", (most - before) / 1024);
 }
