@@ -17,6 +17,11 @@ use crate::shared::Shared;
 use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
 
+/// A request that is early by less than this is asked again by a fresh clock. Another worker that read the clock after us
+/// may have charged before us, and then the last request of a full burst is early by what lies between the two
+/// readings; by a reading that follows the other's charge it is not.
+const OVERTAKEN: Duration = Duration::from_millis(10);
+
 /// A limit and the request's key there.
 #[derive(Clone)]
 struct Asked<'a> {
@@ -65,8 +70,11 @@ fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedL
 
 /// The short way: nothing waits, nothing but rates is asked.
 fn at_once(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
-    let now = context.snapshot.shared.nanos();
-    let verdict = check_all(asked.iter().map(|asked| (&*asked.limit.limiter, asked.key)), now);
+    let check = |now| check_all(asked.iter().map(|asked| (&*asked.limit.limiter, asked.key)), now);
+    let mut verdict = check(context.snapshot.shared.nanos());
+    if !verdict.allowed && verdict.wait() < OVERTAKEN {
+        verdict = check(context.snapshot.shared.nanos());
+    }
     tell(asked, &verdict.decisions, context);
     if verdict.allowed {
         asked.iter().for_each(|asked| asked.limit.metrics.allowed());
@@ -134,7 +142,10 @@ async fn watch(asked: &Asked<'_>, route: &Route, worker: usize, shared: &Shared,
 async fn reserve<'a>(asked: &'a Asked<'a>, worker: usize, shared: &Shared) -> Charged<'a> {
     let Asked { limit, key, remote } = asked;
     let queue = limit.settings.queue;
-    let here = || limit.limiter.reserve(*key, shared.nanos(), queue);
+    let here = || match limit.limiter.reserve(*key, shared.nanos(), queue) {
+        Reservation::Refused(refusal) if refusal.wait < OVERTAKEN => limit.limiter.reserve(*key, shared.nanos(), queue),
+        reservation => reservation,
+    };
     let (Some(store), Some(remote)) = (&limit.store, remote) else {
         return Charged { asked, reservation: here(), at: CountedAt::Here };
     };

@@ -54,6 +54,37 @@ async fn a_global_limit_counts_everyone_together() {
     assert_eq!(status(&proxy, "/", "192.0.2.3", "").await, 429);
 }
 
+/// Two workers may read the clock in one order and charge in the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_burst_is_let_through_whole_whoever_counts_it() {
+    const BURST: usize = 8;
+    let proxy = proxy("rate = \"8/1h\"\nkey = \"path\"").await;
+    let mut clients = Vec::new();
+    for _ in 0..BURST + 2 {
+        clients.push(Client::connect(proxy.address()).await.unwrap());
+    }
+    for round in 0..1_000 {
+        let path = format!("/{round}");
+        let asking: Vec<_> = clients
+            .drain(..)
+            .map(|mut client| {
+                let path = path.clone();
+                tokio::spawn(async move {
+                    let status = client.get(&path).await.unwrap().status;
+                    (client, status)
+                })
+            })
+            .collect();
+        let mut passed = 0;
+        for asked in asking {
+            let (client, status) = asked.await.unwrap();
+            clients.push(client);
+            passed += usize::from(status == 200);
+        }
+        assert_eq!(passed, BURST, "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_header_counts_and_without_it_the_address_does() {
     let proxy = proxy("rate = \"1/1h\"\nkey = \"header:X-Api-Key\"").await;
