@@ -39,6 +39,8 @@ pub struct Shared {
     pub(crate) cuts: Cuts,
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
+    /// Tells this process from those before and after it.
+    pub(crate) instance: String,
     pub(crate) runtime: Runtime,
     /// Told every [`Shared::beat`].
     pub(crate) pauses: Arc<Pauses>,
@@ -69,6 +71,7 @@ impl Shared {
             cuts: Cuts::default(),
             resolver,
             started: Instant::now(),
+            instance: format!("{:08x}", fastrand::u32(..)),
             runtime,
             pauses: Arc::new(Pauses::new(PAUSE_TOLERANCE, Instant::now())),
             told: Mutex::default(),

@@ -4,10 +4,13 @@
 
 mod block_list;
 mod breakers;
+mod events;
 mod guard;
 mod health;
+mod history;
 mod limits;
 pub(crate) mod maintenance;
+mod query;
 mod routes;
 mod server;
 mod view;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::{block_list, breakers, guard, health, limits, maintenance, view};
+use super::{block_list, breakers, events, guard, health, history, limits, maintenance, view};
 use crate::app::Control;
 
 /// What every call can reach.
@@ -39,6 +39,8 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/api/admin/reload", post(reload))
         .merge(limits::router())
         .merge(block_list::router())
+        .merge(events::router())
+        .merge(history::router())
         .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
         .method_not_allowed_fallback(|| async {
             view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")

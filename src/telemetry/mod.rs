@@ -7,5 +7,6 @@
 pub mod access_log;
 pub mod clock;
 pub mod events;
+pub mod machine;
 pub mod metrics;
 pub(crate) mod notify;

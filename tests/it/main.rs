@@ -27,6 +27,7 @@ mod http1;
 mod limits;
 mod limits_and_breaker;
 mod listeners;
+mod live;
 mod maintenance;
 mod maintenance_flag;
 mod names;

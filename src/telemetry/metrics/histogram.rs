@@ -61,6 +61,21 @@ fn bucket(duration: Duration) -> usize {
     BOUNDS_MICROS.iter().filter(|&&bound| micros > bound).count()
 }
 
+/// As [`quantile_ms`], read straight between the bounds of the scraped buckets; what is above them counts as 60 s.
+pub(super) fn coarse_quantile_ms(counts: &[u64; BUCKETS], q: f64) -> f64 {
+    let total: u64 = counts.iter().sum();
+    let rank = total as f64 * q;
+    let (mut below, mut low) = (0.0, 0.0);
+    for (&count, &bound) in counts.iter().zip(&BOUNDS_MICROS) {
+        let (count, high) = (count as f64, f64::from(bound) / 1000.0);
+        if count > 0.0 && below + count >= rank {
+            return low + (high - low) * ((rank - below) / count).clamp(0.0, 1.0);
+        }
+        (below, low) = (below + count, high);
+    }
+    if total == 0 { 0.0 } else { low }
+}
+
 /// Sub-buckets per power of two: a value is known to one part in eight, read in the middle to one in sixteen.
 const SUB_BITS: u32 = 3;
 
@@ -168,6 +183,17 @@ mod tests {
             }
         }
         assert_eq!(fine_bucket(Duration::MAX), FINE - 1);
+    }
+
+    #[test]
+    fn coarse_quantiles_lie_between_the_bounds_of_their_bucket() {
+        let mut counts = [0; BUCKETS];
+        assert_eq!(coarse_quantile_ms(&counts, 0.5), 0.0);
+        counts[4] = 10;
+        assert_eq!(coarse_quantile_ms(&counts, 0.5), 7.5);
+        counts[BUCKETS - 1] = 10;
+        assert_eq!(coarse_quantile_ms(&counts, 0.5), 10.0);
+        assert_eq!(coarse_quantile_ms(&counts, 0.99), 60_000.0);
     }
 
     #[test]

@@ -9,11 +9,14 @@ mod handles;
 mod histogram;
 mod process;
 mod route;
+mod series;
 mod window;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 pub use self::encode::CONTENT_TYPE;
 pub use self::handles::{
@@ -25,6 +28,8 @@ use self::histogram::FINE;
 pub use self::process::Process;
 use self::route::Traffic;
 pub use self::route::{InFlight, RouteMetrics};
+use self::series::Series;
+pub use self::series::{RouteSecond, SERIES_MAX};
 pub use self::window::{HISTORY, LastMinute, Second};
 use self::window::{Totals, Window};
 use crate::config::model::Config;
@@ -74,6 +79,9 @@ struct Inner {
     reload_success: AtomicBool,
     reload_unix_seconds: AtomicU64,
     window: Mutex<Window>,
+    series: Mutex<Series>,
+    /// Unix seconds of the last step of the live view.
+    ticks: watch::Sender<u64>,
 }
 
 impl Metrics {
@@ -93,6 +101,8 @@ impl Metrics {
             reload_success: AtomicBool::new(true),
             reload_unix_seconds: AtomicU64::new(0),
             window: Mutex::default(),
+            series: Mutex::default(),
+            ticks: watch::Sender::new(0),
         }))
     }
 
@@ -181,6 +191,36 @@ impl Metrics {
     pub fn tick(&self, unix_seconds: u64) {
         let totals = self.totals();
         lock(&self.0.window).tick(unix_seconds, totals);
+        let mut series = lock(&self.0.series);
+        series.begin(unix_seconds);
+        for (name, route) in lock(&self.0.routes.0).iter() {
+            series.note(name, route.duration().buckets, || route.errors());
+        }
+        series.end();
+        drop(series);
+        self.0.ticks.send_replace(unix_seconds);
+    }
+
+    /// Tells of every step of the live view, once it can be read.
+    pub fn ticks(&self) -> watch::Receiver<u64> {
+        self.0.ticks.subscribe()
+    }
+
+    /// The last second, once there was one.
+    pub fn last_second(&self) -> Option<Second> {
+        lock(&self.0.window).last_second()
+    }
+
+    /// The last [`HISTORY`] seconds of a route in which requests finished, oldest first. Of [`SERIES_MAX`] routes at
+    /// most there is such a series.
+    pub fn route_history(&self, name: &str) -> Vec<RouteSecond> {
+        lock(&self.0.series).history(name)
+    }
+
+    /// The last minute of every route that has a series, in the order of the names.
+    pub fn routes_last_minute(&self) -> Vec<(String, LastMinute)> {
+        let lived = lock(&self.0.window).lived_seconds();
+        lock(&self.0.series).last_minutes(lived)
     }
 
     /// The rolling figures of `GET /api/metrics`.

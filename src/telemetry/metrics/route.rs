@@ -110,6 +110,12 @@ impl RouteMetrics {
         reading
     }
 
+    /// Answers of 500 and above so far.
+    pub(super) fn errors(&self) -> u64 {
+        let failed = self.statuses().into_iter().filter(|&(status, _)| status >= 500);
+        failed.map(|(_, count)| count).sum()
+    }
+
     /// Every status that was answered at least once, ascending, with how often.
     pub(super) fn statuses(&self) -> Vec<(u16, u64)> {
         let mut counts: Vec<(u16, u64)> = Vec::new();

@@ -110,6 +110,15 @@ impl Window {
         }
     }
 
+    pub(super) fn last_second(&self) -> Option<Second> {
+        self.history.back().copied()
+    }
+
+    /// How many seconds the history covers.
+    pub(super) fn lived_seconds(&self) -> u64 {
+        self.history.len() as u64
+    }
+
     /// Oldest first; at most [`HISTORY`].
     pub(super) fn history(&self) -> Vec<Second> {
         self.history.iter().copied().collect()
