@@ -17,6 +17,7 @@ use crate::error::io_reason;
 use crate::listener::accept::{Acceptor, Stop};
 use crate::listener::bind::{Bound, bind};
 use crate::live::Live;
+use crate::reload::certificates::{self, CertificateWatcher};
 use crate::reload::changes::changes;
 use crate::reload::config_file::ConfigWatcher;
 use crate::reload::flag_file::{self, FlagWatcher};
@@ -47,6 +48,7 @@ pub struct App {
     control: Arc<Control>,
     crew: Option<Crew>,
     _config_watcher: Option<ConfigWatcher>,
+    _certificate_watcher: CertificateWatcher,
     _flag_watcher: FlagWatcher,
     housekeeping: Option<JoinHandle<()>>,
     draining: watch::Sender<bool>,
@@ -144,11 +146,14 @@ impl App {
             Source::File(file) => Some(watch_config(file, &control).map_err(|error| thread_problem(&error))?),
             Source::Fixed => None,
         };
+        let certificate_watcher = CertificateWatcher::start(Arc::clone(&control.live), Arc::clone(&control.shared))
+            .map_err(|error| thread_problem(&error))?;
         control.shared.metrics.reloaded(true, 1, unix_seconds());
         Ok(Self {
             control,
             crew: Some(crew),
             _config_watcher: config_watcher,
+            _certificate_watcher: certificate_watcher,
             _flag_watcher: flag_watcher,
             housekeeping: Some(housekeeping),
             draining,
@@ -305,6 +310,7 @@ impl Control {
         snapshot.start();
         warn_of_pages(&snapshot, &loaded);
         self.live.store(snapshot);
+        certificates::tell_reloaded(&previous, &self.live.load_full());
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
         listening.take_over(sockets);

@@ -267,8 +267,9 @@ impl Shared {
             group.metrics.retain_endpoints(is_configured);
         }
         let tls = live.listeners.values().filter_map(|listener| listener.tls.as_ref());
-        let facts = tls.flat_map(|tls| &tls.certificates);
-        self.metrics.set_certificates(facts.filter_map(|facts| Some((facts.names.first()?.as_str(), facts.not_after))));
+        let facts: Vec<_> = tls.flat_map(|tls| tls.certificates()).collect();
+        let named: Vec<_> = facts.iter().map(|facts| (facts.domain(), facts.not_after)).collect();
+        self.metrics.set_certificates(named.iter().map(|(domain, end)| (domain.as_str(), *end)));
     }
 
     /// Only scopes that the configuration knows: whoever may write flags may make up names.

@@ -20,6 +20,7 @@ use crate::policy::access::Access;
 use crate::policy::client_ip::{Source, TrustedProxies};
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
+use crate::proxy::https;
 use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
 use crate::shared::Shared;
@@ -48,6 +49,9 @@ pub struct Snapshot {
     pub(crate) listeners: BTreeMap<Arc<str>, Listener>,
     /// What only the generation before had: a connection may have been accepted there a moment ago.
     retired_listeners: BTreeMap<Arc<str>, Listener>,
+    /// Where plain requests are sent on to, when a listener does so.
+    pub(crate) https: Option<https::Entrance>,
+    pub(crate) has_hsts: bool,
     pub(crate) trusted: TrustedProxies,
     pub(crate) client_ip_header: Source,
     pub(crate) maintenance: Maintenance,
@@ -61,7 +65,11 @@ pub struct Snapshot {
 /// A `[[listener]]`, but for its socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
-    pub(crate) tls: Option<Terminator>,
+    pub(crate) tls: Option<Arc<Terminator>>,
+    /// Plain requests are sent on to https.
+    pub(crate) redirects_https: bool,
+    /// `Strict-Transport-Security`.
+    pub(crate) hsts: Option<HeaderValue>,
     /// Trusted peers begin with a PROXY header.
     pub(crate) proxy_protocol: bool,
     pub(crate) metrics: Arc<ListenerMetrics>,
@@ -170,6 +178,8 @@ impl Snapshot {
                 model::ClientIpHeader::Forwarded => Source::Forwarded,
                 model::ClientIpHeader::XRealIp => Source::XRealIp,
             },
+            https: https::Entrance::of(&config.listeners),
+            has_hsts: listeners.values().any(|listener| listener.hsts.is_some()),
             routes,
             groups,
             probes,
@@ -307,14 +317,23 @@ impl Builder<'_> {
     fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
         let mut listeners = BTreeMap::new();
         for (index, listener) in self.config.listeners.iter().enumerate() {
-            let tls = match &listener.tls {
-                None => None,
-                Some(tls) => self.note(&format!("listener[{index}].tls"), Terminator::build(tls)),
-            };
+            let tls = listener.tls.as_ref().and_then(|tls| {
+                let kept = self.previous.and_then(|previous| previous.listeners.get(listener.name.as_str()));
+                let kept = kept.and_then(|kept| kept.tls.as_deref());
+                self.note(&format!("listener[{index}].tls"), Terminator::build(tls, &[b"http/1.1"], kept))
+            });
+            let hsts = listener.tls.as_ref().and_then(|tls| https::hsts(tls.hsts));
+            let redirects_https = listener.redirect_https;
             let metrics = self.shared.metrics.listener(&listener.name);
             listeners.insert(
                 Arc::from(listener.name.as_str()),
-                Listener { tls, proxy_protocol: listener.proxy_protocol, metrics },
+                Listener {
+                    tls: tls.map(Arc::new),
+                    redirects_https,
+                    hsts,
+                    proxy_protocol: listener.proxy_protocol,
+                    metrics,
+                },
             );
         }
         listeners

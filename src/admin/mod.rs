@@ -4,6 +4,7 @@
 
 mod block_list;
 mod breakers;
+mod certificates;
 mod events;
 mod guard;
 mod health;

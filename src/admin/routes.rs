@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::{block_list, breakers, events, guard, health, history, limits, maintenance, view};
+use super::{block_list, breakers, certificates, events, guard, health, history, limits, maintenance, view};
 use crate::app::Control;
 
 /// What every call can reach.
@@ -37,6 +37,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/api/admin/circuit-breakers/{name}/reset", post(breakers::reset))
         .route("/api/admin/circuit-breakers/{name}/open", post(breakers::open))
         .route("/api/admin/reload", post(reload))
+        .merge(certificates::router())
         .merge(limits::router())
         .merge(block_list::router())
         .merge(events::router())

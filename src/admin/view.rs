@@ -50,7 +50,7 @@ pub(super) fn status(control: &Control) -> Value {
         "circuitBreakers": circuit_breakers(&live),
         "limits": super::limits::all(control),
         "featureFlags": features(&live),
-        "certificates": certificates(&live),
+        "certificates": super::certificates::all(&live),
         "config": {
             "generation": live.generation,
             "source": match &control.source {
@@ -98,30 +98,6 @@ fn features(live: &Snapshot) -> Value {
     features
         .map(|(key, value)| (key.clone(), json!({ "value": value, "default": value })))
         .collect::<Map<_, _>>()
-        .into()
-}
-
-fn certificates(live: &Snapshot) -> Value {
-    let now = jiff::Timestamp::now();
-    let facts = live.listeners.values().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
-    facts
-        .map(|facts| {
-            let days = (facts.not_after - now.as_second()).div_euclid(86_400);
-            let status = match days {
-                ..0 => "EXPIRED",
-                days if days <= i64::from(live.config.certificates.warn_days) => "EXPIRING",
-                _ => "OK",
-            };
-            json!({
-                "domain": facts.names.first(),
-                "names": facts.names,
-                "issuer": facts.issuer,
-                "notAfter": jiff::Timestamp::from_second(facts.not_after).ok().map(|at| at.to_string()),
-                "daysLeft": days,
-                "status": status,
-            })
-        })
-        .collect::<Vec<_>>()
         .into()
 }
 

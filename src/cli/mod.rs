@@ -4,6 +4,7 @@
 
 mod block;
 mod breaker;
+mod certs;
 mod check;
 mod client;
 mod demo;
@@ -47,6 +48,8 @@ enum Command {
     Blocked(block::Blocked),
     /// Look at the circuit breakers of the running process, close or force one
     Breaker(breaker::Arguments),
+    /// Show who issued each certificate and how long it lasts; works with the process down too
+    Certs(certs::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
 }
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Unblock(arguments) => block::unblock(&arguments),
         Command::Blocked(arguments) => block::blocked(&arguments),
         Command::Breaker(arguments) => breaker::run(&arguments),
+        Command::Certs(arguments) => certs::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
             println!("{schema}");

@@ -1,16 +1,11 @@
 //! Keys that are read and proven but do nothing so far. A row goes when its behaviour comes.
 
 use super::document::Path;
-use super::model::{Config, Listener, Upstream};
+use super::model::{Config, Upstream};
 use super::problem::Problem;
 
 /// Key below its table, whether it is away from its default, and what happens instead.
 type Row<T> = (&'static str, fn(&T) -> bool, &'static str);
-
-const LISTENER: &[Row<Listener>] = &[
-    ("redirect_https", |listener| listener.redirect_https, "plain requests are not redirected"),
-    ("tls.hsts", |listener| listener.tls.as_ref().is_some_and(|tls| !tls.hsts.is_zero()), "the header is not sent"),
-];
 
 const UPSTREAM: &[Row<Upstream>] = &[
     ("http2", |upstream| upstream.http2, "endpoints are spoken to in HTTP/1.1"),
@@ -27,9 +22,6 @@ const WHOLE: &[Row<Config>] = &[
 pub fn not_yet(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let root = Path::root();
-    for (index, listener) in config.listeners.iter().enumerate() {
-        rows(LISTENER, listener, root.key("listener").index(index).as_str(), &mut problems);
-    }
     for (name, upstream) in &config.upstreams {
         rows(UPSTREAM, upstream, root.key("upstream").key(name).as_str(), &mut problems);
     }
@@ -51,8 +43,7 @@ fn rows<T>(rows: &[Row<T>], value: &T, below: &str, problems: &mut Vec<Problem>)
 #[cfg(test)]
 pub(super) fn keys() -> Vec<String> {
     let below = |prefix: &str, key: &str| format!("{prefix}{key}");
-    let mut keys: Vec<String> = LISTENER.iter().map(|row| below("listener[*].", row.0)).collect();
-    keys.extend(UPSTREAM.iter().map(|row| below("upstream.*.", row.0)));
+    let mut keys: Vec<String> = UPSTREAM.iter().map(|row| below("upstream.*.", row.0)).collect();
     keys.extend(WHOLE.iter().map(|row| row.0.to_owned()));
     keys
 }

@@ -3,12 +3,13 @@
 //! All of it is touched from one worker's thread; the atomics are for `Send`, not for ordering.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use super::head::BadHead;
 use super::stream::Stream;
 use crate::proxy::tunnel::Tunnel;
+use crate::tls::Peer;
 
 /// One downstream connection.
 #[derive(Debug)]
@@ -17,7 +18,10 @@ pub struct Connection {
     pub(crate) worker: usize,
     /// The peer's address; `None` for a unix socket.
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) is_tls: bool,
+    /// The name of the listener it came in by.
+    pub(crate) listener: Arc<str>,
+    /// What the handshake told; `None` without TLS.
+    pub(crate) tls: Option<Box<Peer>>,
     heads_passed: AtomicU64,
     heads_answered: AtomicU64,
     has_partial_head: AtomicBool,
@@ -65,11 +69,12 @@ pub(crate) enum Phase {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: usize, peer: Option<SocketAddr>, is_tls: bool) -> Self {
+    pub(crate) fn new(worker: usize, peer: Option<SocketAddr>, listener: Arc<str>, tls: Option<Box<Peer>>) -> Self {
         Self {
             worker,
             peer,
-            is_tls,
+            listener,
+            tls,
             heads_passed: AtomicU64::new(0),
             heads_answered: AtomicU64::new(0),
             has_partial_head: AtomicBool::new(false),
@@ -87,6 +92,10 @@ impl Connection {
     /// The peer's address; loopback for a unix socket, whose peer is on this machine.
     pub(crate) fn peer_ip(&self) -> IpAddr {
         self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     pub(crate) fn phase(&self) -> Phase {

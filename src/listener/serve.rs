@@ -27,8 +27,9 @@ use super::stream::{Socket, Stream};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
-use crate::proxy::{handle, refused, tunnel};
+use crate::proxy::{handle, https, refused, tunnel};
 use crate::snapshot::Snapshot;
+use crate::tls::Peer;
 use crate::worker::{Accepted, AcceptedSocket};
 
 /// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
@@ -58,19 +59,21 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
         Ok(client) => client,
         Err(error) => return tracing::debug!(%error, ?peer, "no PROXY header from a trusted proxy"),
     };
-    let is_tls = listener.tls.is_some();
-    let stream = match &listener.tls {
-        None => Stream::Plain(socket),
+    let (stream, tls) = match &listener.tls {
+        None => (Stream::Plain(socket), None),
         Some(tls) => {
-            let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(socket);
+            let handshake = TlsAcceptor::from(tls.config()).accept(socket);
             match timeout(timeouts.tls_handshake, handshake).await {
-                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                Ok(Ok(stream)) => {
+                    let peer = Peer::of(stream.get_ref().1, tls.asks_for_certificates());
+                    (Stream::Tls(Box::new(stream)), Some(peer))
+                }
                 Ok(Err(error)) => return tracing::debug!(%error, ?peer, "TLS handshake failed"),
                 Err(_) => return tracing::debug!(?peer, "TLS handshake took too long"),
             }
         }
     };
-    let connection = Arc::new(Connection::new(worker, peer, is_tls));
+    let connection = Arc::new(Connection::new(worker, peer, accepted.listener, tls));
     let bounds = snapshot.head_bounds();
     // A snapshot kept for the life of a connection would keep a whole generation alive.
     drop(snapshot);
@@ -322,8 +325,11 @@ impl<'a> Timer<'a> {
 /// Answers what never became a request, notes it in log and counts, then closes. `line` is the beginning of it.
 async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &Connection, live: &Live) {
     let refused = refused::Refused::new(why, line);
-    refused.note(connection, &live.load_full());
-    let written = timeout(REFUSAL_WRITE, stream.write_all(&refused.answer())).await;
+    let snapshot = live.load_full();
+    refused.note(connection, &snapshot);
+    let answer = refused.answer(https::hsts_over(connection, &snapshot));
+    drop(snapshot);
+    let written = timeout(REFUSAL_WRITE, stream.write_all(&answer)).await;
     if matches!(written, Ok(Ok(()))) {
         goodbye(stream, true).await;
     }

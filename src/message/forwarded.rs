@@ -9,12 +9,13 @@
 //! | `X-Forwarded-Proto`, `-Host` | kept when sane, else set | set |
 //! | other `X-Forwarded-*`, `Forwarded` | kept | removed |
 //! | `X-Real-IP` | the client's address | the client's address |
+//! | `X-Client-Cert-Subject`, `Client-Cert`, `Client-Cert-Chain` | kept | removed |
 //! | `X-Request-Id` | kept when sane ([`kept_request_id`]) | set |
 
 use std::io::Write;
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// What is known about a request.
@@ -39,6 +40,12 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The subject of the client's certificate (RFC 4514).
+const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+/// The client's certificate and those between it and its authority (RFC 9440).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Sets the headers above. Call after stripping, so that nothing the client named can remove them.
@@ -61,6 +68,23 @@ pub fn apply(headers: &mut HeaderMap, facts: Facts<'_>) {
     }
     headers.insert(X_REAL_IP, client);
     headers.insert(X_REQUEST_ID, facts.request_id);
+}
+
+/// Tells of the client's certificate, on a connection where it was asked for one: what it showed, or nothing at all.
+/// Whatever came in under these names, also from a trusted peer, is gone.
+pub fn set_client_certificate(headers: &mut HeaderMap, subject: Option<HeaderValue>, whole: Option<HeaderValue>) {
+    headers.remove(CLIENT_CERT_CHAIN);
+    for (name, value) in [(X_CLIENT_CERT_SUBJECT, subject), (CLIENT_CERT, whole)] {
+        match value {
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
+        };
+    }
+}
+
+/// Whether a trusted peer says that its client came by https.
+pub fn is_https(headers: &HeaderMap) -> bool {
+    is_single(headers, &X_FORWARDED_PROTO, |value| value == b"https")
 }
 
 /// The request id to go on with: a trusted peer's, when it is a single line of 1 to 128 visible ASCII bytes.
@@ -105,7 +129,10 @@ fn append_peer(headers: &mut HeaderMap, facts: &Facts<'_>, client: &HeaderValue)
 
 /// Removes what a peer that is not trusted says about forwarding.
 fn remove_claims(headers: &mut HeaderMap) {
-    remove_where(headers, |name| name.starts_with("x-forwarded-") || name == FORWARDED.as_str());
+    remove_where(headers, |name| {
+        name.starts_with("x-forwarded-")
+            || matches!(name, "forwarded" | "x-client-cert-subject" | "client-cert" | "client-cert-chain")
+    });
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
@@ -204,6 +231,10 @@ mod tests {
             ("x-real-ip", "127.0.0.1"),
             ("x-request-id", "theirs"),
             ("forwarded", "for=127.0.0.1"),
+            ("x-client-cert-subject", "CN=admin"),
+            ("client-cert", ":AAAA:"),
+            ("client-cert", ":BBBB:"),
+            ("client-cert-chain", ":AAAA:"),
         ];
         assert_eq!(applied(false, &spoofed), expected(&FRESH));
         assert_eq!(applied(false, &[]), expected(&FRESH));
@@ -239,6 +270,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         apply(&mut headers, Facts { client_ip: "10.0.0.1".parse().unwrap(), ..facts(true) });
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+    }
+
+    #[test]
+    fn what_the_handshake_showed_stands_in_place_of_any_claim() {
+        let mut headers = HeaderMap::new();
+        for name in [X_CLIENT_CERT_SUBJECT, CLIENT_CERT, CLIENT_CERT_CHAIN] {
+            headers.append(&name, HeaderValue::from_static("claimed"));
+            headers.append(&name, HeaderValue::from_static("twice"));
+        }
+        let mut shown = headers.clone();
+        set_client_certificate(&mut shown, Some(HeaderValue::from_static("CN=me")), None);
+        assert_eq!(shown.len(), 1);
+        assert_eq!(shown[X_CLIENT_CERT_SUBJECT], "CN=me");
+        set_client_certificate(&mut headers, None, None);
+        assert!(headers.is_empty());
     }
 
     #[test]

@@ -119,7 +119,12 @@ impl Context {
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        self.connection.is_tls
+        self.connection.is_tls()
+    }
+
+    /// Whether the client came by https, here or where a trusted proxy took it in.
+    pub(super) fn came_by_https(&self, headers: &HeaderMap) -> bool {
+        self.is_tls() || (self.peer_is_trusted && forwarded::is_https(headers))
     }
 
     /// The route is known: the request counts as in flight there.
@@ -140,6 +145,11 @@ impl Context {
             request_id: self.request_id.clone(),
         };
         forwarded::apply(headers, facts);
+        if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate) {
+            let shown = tls.certificate.as_ref();
+            let (subject, whole) = (shown.and_then(|it| it.subject.clone()), shown.and_then(|it| it.whole.clone()));
+            forwarded::set_client_certificate(headers, subject, whole);
+        }
     }
 
     /// Notes the answer's status and lets the context live on in its body.

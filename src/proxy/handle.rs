@@ -13,7 +13,7 @@ use super::context::Context;
 use super::cut::Known;
 use super::head_of;
 use super::refusal::{Maintained, Refusal};
-use super::{bypass, files, forward, limits, respond, unread};
+use super::{bypass, files, forward, https, limits, respond, unread};
 use crate::listener::connection::Connection;
 use crate::live::Live;
 use crate::message::host::Host;
@@ -58,6 +58,9 @@ async fn serve(
     snapshot: &Snapshot,
 ) -> Result<Response<Body>, Refusal> {
     locate(request, context)?;
+    if let Some(answer) = https::redirect(request, context, snapshot)? {
+        return Ok(answer);
+    }
     let found = match snapshot.routes.find(&context.host, &context.path, request.method()) {
         Found::Route(route) => Ok(enter(route, context)),
         Found::MethodNotAllowed(methods) => Err(Refusal::MethodNotAllowed(respond::allow(&methods))),
@@ -87,6 +90,9 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
     let host = Host::of_request(request.uri(), request.headers(), request.version())
         .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
     context.host.push_str(host.name());
+    if context.connection.tls.as_ref().is_some_and(|tls| !tls.may_ask_for(host.name())) {
+        return Err(Refusal::Misdirected);
+    }
     let path = path::normalise(request.uri().path())
         .map_err(|_| Refusal::BadRequest("The path of the request is malformed or ambiguous."))?;
     context.path.push_str(&path);

@@ -9,6 +9,7 @@ pub(crate) mod cut;
 pub(crate) mod files;
 mod forward;
 pub(crate) mod handle;
+pub(crate) mod https;
 mod limits;
 pub mod page;
 mod refusal;

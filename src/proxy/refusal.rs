@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     /// The client went away in the middle of its body; nobody will read the answer.
     ClientLeft,
     BadRequest(&'static str),
+    /// Its host is not the one that its connection was secured for.
+    Misdirected,
     UriTooLong,
     HeadersTooLarge,
     HeadTimeout,
@@ -126,6 +128,11 @@ impl Refusal {
                 (status, "bad_request", "The request was broken off.")
             }
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", *detail),
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "bad_request",
+                "The connection was made for another host than the one that the request names.",
+            ),
             Self::UriTooLong => {
                 (StatusCode::URI_TOO_LONG, "too_large", "The address of the request is longer than this site takes.")
             }

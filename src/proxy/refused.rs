@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::Version;
+use http::{HeaderValue, Version};
 
 use super::page::{self, Kind};
 use super::refusal::{Refusal, Row};
@@ -73,17 +73,20 @@ impl<'a> Refused<'a> {
         snapshot.access_log.write(connection.worker, &line);
     }
 
-    /// The whole answer.
-    pub(crate) fn answer(&self) -> Vec<u8> {
+    /// The whole answer, with `Strict-Transport-Security` where there is a value for it.
+    pub(crate) fn answer(&self, hsts: Option<&HeaderValue>) -> Vec<u8> {
         let (content_type, body) = self.body();
         let mut bytes = format!(
             "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
-             flagstone-reason: {reason}\r\ncache-control: no-store\r\nconnection: close\r\ndate: {date}\r\n\r\n",
+             flagstone-reason: {reason}\r\ncache-control: no-store\r\nconnection: close\r\ndate: {date}\r\n{hsts}\r\n",
             status = self.row.status,
             content_type = content_type.to_str().unwrap_or("text/plain"),
             length = body.len(),
             reason = self.row.reason,
             date = httpdate::fmt_http_date(SystemTime::now()),
+            hsts = hsts
+                .and_then(|value| value.to_str().ok())
+                .map_or_else(String::new, |value| { format!("strict-transport-security: {value}\r\n") }),
         )
         .into_bytes();
         if self.has_body() {
@@ -97,7 +100,7 @@ impl<'a> Refused<'a> {
         !self.line.starts_with(b"HEAD ")
     }
 
-    fn body(&self) -> (http::HeaderValue, bytes::Bytes) {
+    fn body(&self) -> (HeaderValue, bytes::Bytes) {
         let text = page::Refusal { status: self.row.status, reason: self.row.reason, title: "", detail: &self.detail };
         page::refusal_page(Kind::Text, &text)
     }
@@ -121,7 +124,7 @@ mod tests {
     use super::*;
 
     fn answer(why: BadRequest, line: &[u8]) -> String {
-        String::from_utf8(Refused::new(why, line).answer()).unwrap()
+        String::from_utf8(Refused::new(why, line).answer(None)).unwrap()
     }
 
     #[test]

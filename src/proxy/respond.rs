@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::body::Body;
 use super::context::Context;
+use super::https;
 use super::page::{self, Kind};
 use super::refusal::{Maintained, Refusal, Row};
 use crate::config::model::Redirect;
@@ -159,6 +160,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 
 /// The last touches: what the route and its limits add to every answer.
 pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Response<Body> {
+    https::add_hsts(response.headers_mut(), context);
     let Some(route) = &context.route else { return response };
     let headers = response.headers_mut();
     if let Some(state) = &context.rate_limit {
@@ -231,7 +233,7 @@ pub(super) fn to_folder(path: &str, query: Option<&str>) -> Response<Body> {
     see(StatusCode::PERMANENT_REDIRECT, &location)
 }
 
-fn see(status: StatusCode, location: &str) -> Response<Body> {
+pub(super) fn see(status: StatusCode, location: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let location = HeaderValue::from_str(location).unwrap_or(HeaderValue::from_static("/"));

@@ -16,7 +16,7 @@
 //! as absent from then on, with one warning: its own words say that it is over.
 
 mod read;
-mod watch;
+pub(super) mod watch;
 mod write;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::admin;
 use crate::support::certs::{Algorithm, Ca, Leaf};
-use crate::support::client::{self, Client};
+use crate::support::client::{self, Client, RawResponse};
 use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
 use crate::support::process::DEADLINE;
@@ -50,6 +50,12 @@ fn version(ca: &Ca, version: &'static rustls::SupportedProtocolVersion) -> Arc<C
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots(ca));
     Arc::new(builder.with_no_client_auth())
+}
+
+/// One request for `/` of this host, with further headers.
+async fn get_from(client: &mut Client, host: &str, headers: &str) -> std::io::Result<RawResponse> {
+    client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n")).await?;
+    client.read_response().await
 }
 
 #[tokio::test]
@@ -215,7 +221,7 @@ async fn a_client_certificate_is_required_where_the_file_says_so() {
     let proxy = TestProxy::toml(toml(&["site"], more)).in_folder(folder).start().await;
     let ask = async |config: Arc<ClientConfig>| {
         let mut client = Client::connect_tls(proxy.address(), "site.example", config).await?;
-        client.get("/").await
+        get_from(&mut client, "site.example", "").await
     };
     let own = clients.leaf(&["me"]);
     assert_eq!(ask(ca.client_config_with(HTTP1, &own)).await.unwrap().text(), "hello");
@@ -358,7 +364,7 @@ async fn client_certificates_are_required_optional_and_never_foreign() {
             let Ok(mut client) = Client::connect_tls(proxy.address(), "site.example", config).await else {
                 return false;
             };
-            client.get("/").await.is_ok_and(|response| response.status == 200)
+            get_from(&mut client, "site.example", "").await.is_ok_and(|response| response.status == 200)
         };
         assert!(is_served(ca.client_config_with(HTTP1, &known)).await, "{mode}");
         assert!(!is_served(ca.client_config_with(HTTP1, &stranger)).await, "{mode}");

@@ -12,7 +12,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 /// A bell with room for one ring: however many events come, one look answers all of them.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
+pub(in crate::reload) struct Bell {
     state: Mutex<BellState>,
     changed: Condvar,
 }
@@ -26,23 +26,23 @@ struct BellState {
 }
 
 impl Bell {
-    pub(super) fn ring(&self) {
+    pub(in crate::reload) fn ring(&self) {
         self.lock().rung = true;
         self.changed.notify_all();
     }
 
-    pub(super) fn stop(&self) {
+    pub(in crate::reload) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    pub(super) fn done(&self) {
+    pub(in crate::reload) fn done(&self) {
         self.lock().done = true;
         self.changed.notify_all();
     }
 
     /// Waits until it rings, or as long as `patience`. `false` = stop.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
+    pub(in crate::reload) fn wait(&self, patience: Duration) -> bool {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, patience, |state| !state.rung && !state.stopped);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -51,14 +51,14 @@ impl Bell {
     }
 
     /// Lets events gather for a while. `false` = stop.
-    pub(super) fn rest(&self, pause: Duration) -> bool {
+    pub(in crate::reload) fn rest(&self, pause: Duration) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), pause, |state| !state.stopped);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !state.stopped
     }
 
     /// Whether the thread that listened is gone, after at most `patience`.
-    pub(super) fn wait_done(&self, patience: Duration) -> bool {
+    pub(in crate::reload) fn wait_done(&self, patience: Duration) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), patience, |state| !state.done);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.done
@@ -71,7 +71,7 @@ impl Bell {
 
 /// Folders under inotify, by what they are and not only by name: one that was deleted and made again, or
 /// mounted over, is watched anew.
-pub(super) struct Folders {
+pub(in crate::reload) struct Folders {
     /// `None` where the system has no events to give; the poll is then all there is.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeMap<PathBuf, Identity>,
@@ -86,7 +86,7 @@ const RETRY: Duration = Duration::from_secs(30);
 
 impl Folders {
     /// Watches nothing yet. The second part says why there will be no events, if so.
-    pub(super) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
+    pub(in crate::reload) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
         let bell = Arc::clone(bell);
         let made = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, is_change) {
@@ -102,12 +102,12 @@ impl Folders {
 
     /// As on a system without events.
     #[cfg(test)]
-    pub(super) fn deaf() -> Self {
+    pub(in crate::reload) fn deaf() -> Self {
         Self { watcher: None, watched: BTreeMap::new(), retry_at: Instant::now() }
     }
 
     /// Watches exactly these, as far as they exist.
-    pub(super) fn follow(&mut self, wanted: &[PathBuf]) {
+    pub(in crate::reload) fn follow(&mut self, wanted: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };

@@ -39,6 +39,12 @@ impl Socket {
         }
     }
 
+    /// Whether the handshake resumed a session of before; `None` without TLS.
+    pub fn is_resumed(&self) -> Option<bool> {
+        let Self::Tls(stream) = self else { return None };
+        Some(stream.get_ref().1.handshake_kind()? == rustls::HandshakeKind::Resumed)
+    }
+
     /// The certificates that the other side showed, the leaf first, as DER.
     pub fn peer_certificates(&self) -> Vec<Vec<u8>> {
         let Self::Tls(stream) = self else {

@@ -1,0 +1,154 @@
+//! `flagstone certs`: how long the certificates of the listeners last, from their files.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{FileArgument, refuse};
+use crate::config::model::{CertificatePair, Config};
+use crate::tls::{CertificateFacts, Standing, read_facts, read_pair};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: FileArgument,
+    /// Print a JSON array instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// One pair, as its files are.
+struct Entry {
+    file: String,
+    /// `None` = nothing can be read of the certificate.
+    facts: Option<CertificateFacts>,
+    standing: Standing,
+    error: Option<String>,
+}
+
+/// Needs no running process. Exit code 1 when a certificate is inside the warning window, has ended or cannot be used.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (loaded, _) = match arguments.file.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    let now = Timestamp::now().as_second();
+    let entries: Vec<_> = pairs(&loaded.config)
+        .into_iter()
+        .map(|pair| Entry::read(pair, now, loaded.config.certificates.warn_days))
+        .collect();
+    if arguments.json {
+        println!("{}", entries.iter().map(|entry| entry.json(now)).collect::<Value>());
+    } else if entries.is_empty() {
+        println!("no listener has certificates");
+    }
+    for entry in &entries {
+        if !arguments.json {
+            println!("{}", entry.line(now));
+        }
+        if let Some(error) = &entry.error {
+            eprintln!("flagstone: {error}");
+        }
+    }
+    match entries.iter().all(|entry| entry.standing == Standing::Ok) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Each once, in the order of the file.
+fn pairs(config: &Config) -> Vec<&CertificatePair> {
+    let mut seen = BTreeSet::new();
+    let all = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+    all.filter(|pair| seen.insert((&pair.cert, &pair.key))).collect()
+}
+
+impl Entry {
+    fn read(pair: &CertificatePair, now: i64, warn_days: u32) -> Self {
+        let file = pair.cert.display().to_string();
+        match read_pair(pair) {
+            Ok((_, facts)) => {
+                let standing = facts.standing(now, warn_days);
+                let error = (standing == Standing::Invalid).then(|| format!("{file}: is not valid yet"));
+                Self { file, facts: Some(facts), standing, error }
+            }
+            // The certificate may be well and its key not.
+            Err(error) => {
+                let facts = read_facts(&pair.cert).ok();
+                Self { file, facts, standing: Standing::Invalid, error: Some(error.to_string()) }
+            }
+        }
+    }
+
+    fn line(&self, now: i64) -> String {
+        let status = self.standing.as_str();
+        let Some(facts) = &self.facts else {
+            return format!("Domain: {} Issuer: - Expires: - Status: {status}", self.file);
+        };
+        let date = facts.until().chars().take(10).collect::<String>();
+        let days = match facts.days_left(now) {
+            1 => "1 day".to_owned(),
+            days => format!("{days} days"),
+        };
+        let (domain, issuer) = (shown(&facts.domain()), &facts.issuer);
+        format!("Domain: {domain} Issuer: {issuer} Expires: {date} ({days}) Status: {status}")
+    }
+
+    fn json(&self, now: i64) -> Value {
+        let facts = self.facts.as_ref();
+        json!({
+            "file": self.file,
+            "domain": facts.map(CertificateFacts::domain),
+            "names": facts.map(|facts| &facts.names),
+            "issuer": facts.map(|facts| &facts.issuer),
+            "notAfter": facts.map(CertificateFacts::until),
+            "daysLeft": facts.map(|facts| facts.days_left(now)),
+            "status": self.standing.as_str(),
+            "error": self.error,
+        })
+    }
+}
+
+/// Names come from files that others wrote: nothing that a terminal would act on.
+fn shown(name: &str) -> String {
+    name.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(not_after: i64, standing: Standing) -> Entry {
+        let facts = CertificateFacts {
+            file: "site.pem".into(),
+            names: vec!["example.com".into(), "www.example.com".into()],
+            issuer: "CN=R11,O=Let's Encrypt,C=US".into(),
+            not_before: 0,
+            not_after,
+        };
+        Entry { file: "site.pem".into(), facts: Some(facts), standing, error: None }
+    }
+
+    #[test]
+    fn a_line_has_domain_issuer_end_and_status() {
+        let now = 1_769_558_400; // 2026-01-28T00:00:00Z
+        let line = |days: i64, standing| entry(now + days * 86_400 + 86_399, standing).line(now);
+        let before = "Domain: example.com Issuer: CN=R11,O=Let's Encrypt,C=US Expires: ";
+        assert_eq!(line(46, Standing::Ok), format!("{before}2026-03-15 (46 days) Status: OK"));
+        assert_eq!(line(1, Standing::Expiring), format!("{before}2026-01-29 (1 day) Status: EXPIRING"));
+        assert_eq!(line(-2, Standing::Expired), format!("{before}2026-01-26 (-2 days) Status: EXPIRED"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_goes_by_its_file() {
+        let entry = Entry { facts: None, ..entry(0, Standing::Invalid) };
+        assert_eq!(entry.line(0), "Domain: site.pem Issuer: - Expires: - Status: INVALID");
+    }
+
+    #[test]
+    fn a_name_cannot_write_on_the_terminal() {
+        assert_eq!(shown("a\x1b[2Jb\n"), "a?[2Jb?");
+    }
+}

@@ -1,0 +1,208 @@
+//! Follows the certificates, keys and authorities of the listeners: takes what is new and well, keeps what serves when
+//! it is not, and tells of both. Tells of certificates that are about to end, too.
+//!
+//! The folders of the files are watched, and those that their links lead to, since certbot renews by changing links;
+//! behind that the files are looked at once a second. A pair is taken as soon as both files are well and belong
+//! together. One that is not may still be on its way (first the certificate, then its key), so it is called broken only
+//! when it has rested.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::flag_file::watch::{Bell, Folders};
+use crate::live::Live;
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::telemetry::events::Event;
+use crate::tls::{CertificateFacts, Finding, Standing, Terminator};
+
+/// Without events, a change is seen this late at most.
+const POLL: Duration = Duration::from_secs(1);
+/// Between two looks, however many events there are.
+const REST: Duration = Duration::from_millis(100);
+/// How long files must have been broken in the same way before that is told.
+const BROKEN_AFTER: Duration = Duration::from_secs(2);
+/// Between two warnings that the same certificate is about to end.
+const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the end waits for a thread that is stuck in a dead file system.
+const STOP: Duration = Duration::from_secs(1);
+
+/// The thread that follows; dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct CertificateWatcher {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CertificateWatcher {
+    /// Follows what the live generation's listeners use.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(crate) fn start(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let (folders, problem) = Folders::new(&bell);
+        if let Some(text) = problem {
+            tracing::warn!("certificates: {text}");
+        }
+        let mut follower = Follower {
+            live,
+            shared,
+            folders,
+            generation: 0,
+            seen: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            reminded: BTreeMap::new(),
+        };
+        let heard = Arc::clone(&bell);
+        let thread = thread::Builder::new().name("certificates".to_owned()).spawn(move || {
+            follower.look(Instant::now());
+            while heard.wait(POLL) {
+                follower.look(Instant::now());
+                if !heard.rest(REST) {
+                    break;
+                }
+            }
+            heard.done();
+        })?;
+        Ok(Self { bell, thread: Some(thread) })
+    }
+}
+
+impl Drop for CertificateWatcher {
+    fn drop(&mut self) {
+        self.bell.stop();
+        if self.bell.wait_done(STOP)
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells of certificates that came with another configuration.
+pub(crate) fn tell_reloaded(previous: &Snapshot, live: &Snapshot) {
+    let mut told = BTreeSet::new();
+    for (name, listener) in &live.listeners {
+        let before = previous.listeners.get(name).and_then(|listener| listener.tls.as_ref());
+        let (Some(before), Some(now)) = (before, &listener.tls) else { continue };
+        for facts in now.changed_since(before) {
+            if told.insert(facts.file.clone()) {
+                let (domain, until) = (facts.domain(), facts.until());
+                live.shared.events.emit(Event::CertificateReloaded { domain, until });
+            }
+        }
+    }
+}
+
+/// What tells two states of a file apart without reading it; `None` = there is none.
+type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+/// The thread's own.
+struct Follower {
+    live: Arc<Live>,
+    shared: Arc<Shared>,
+    folders: Folders,
+    generation: u64,
+    seen: BTreeMap<PathBuf, Stamp>,
+    /// By the file that names the finding.
+    broken: BTreeMap<PathBuf, Broken>,
+    /// When each was last told of, by its file and end: a renewed one is another.
+    reminded: BTreeMap<(PathBuf, i64), Instant>,
+}
+
+/// Files that cannot be taken as they are.
+struct Broken {
+    reason: String,
+    since: Instant,
+    is_told: bool,
+}
+
+impl Follower {
+    fn look(&mut self, now: Instant) {
+        let live = self.live.load_full();
+        let terminators: Vec<_> = live.listeners.values().filter_map(|listener| listener.tls.as_deref()).collect();
+        // Watch first, look then: a change in between is seen twice and never missed.
+        self.folders.follow(&folders_of(&terminators));
+        let files = terminators.iter().flat_map(|tls| tls.files());
+        let seen: BTreeMap<_, _> = files.map(|file| (file.clone(), stamp(file))).collect();
+        let is_new = live.generation != self.generation || seen != self.seen;
+        self.generation = live.generation;
+        self.seen = seen;
+        // Broken ones are looked at again: what a stamp does not show may have mended them.
+        if is_new || !self.broken.is_empty() {
+            let findings = terminators.iter().flat_map(|tls| tls.refresh());
+            self.tell(findings.collect(), now);
+        }
+        let facts = terminators.iter().flat_map(|tls| tls.certificates());
+        self.remind(facts.collect(), live.config.certificates.warn_days, now);
+    }
+
+    /// `findings` is everything that differs from what serves, perhaps several times.
+    fn tell(&mut self, findings: Vec<Finding>, now: Instant) {
+        let mut taken = BTreeSet::new();
+        let mut broken = BTreeMap::new();
+        for Finding { file, domain, outcome } in findings {
+            match outcome {
+                Ok(until) => {
+                    if taken.insert(file) {
+                        self.shared.events.emit(Event::CertificateReloaded { domain, until });
+                    }
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    let kept = self.broken.remove(&file).filter(|kept| kept.reason == reason);
+                    let fresh = || Broken { reason: reason.clone(), since: now, is_told: false };
+                    let mut entry = kept.unwrap_or_else(fresh);
+                    if !entry.is_told && now.duration_since(entry.since) >= BROKEN_AFTER {
+                        entry.is_told = true;
+                        self.shared.events.emit(Event::CertificateRejected { domain, error: reason });
+                    }
+                    broken.entry(file).or_insert(entry);
+                }
+            }
+        }
+        self.broken = broken;
+    }
+
+    fn remind(&mut self, facts: Vec<CertificateFacts>, warn_days: u32, now: Instant) {
+        let unix = jiff::Timestamp::now().as_second();
+        let is_ending = |facts: &&CertificateFacts| {
+            matches!(facts.standing(unix, warn_days), Standing::Expiring | Standing::Expired)
+        };
+        let ending: Vec<_> = facts.iter().filter(is_ending).collect();
+        let key = |facts: &CertificateFacts| (facts.file.clone(), facts.not_after);
+        self.reminded.retain(|known, _| ending.iter().any(|facts| key(facts) == *known));
+        for facts in ending {
+            let last = self.reminded.get(&key(facts));
+            if last.is_some_and(|last| now.duration_since(*last) < REMIND) {
+                continue;
+            }
+            self.reminded.insert(key(facts), now);
+            let (domain, until, days_left) = (facts.domain(), facts.until(), facts.days_left(unix));
+            self.shared.events.emit(Event::CertificateExpiring { domain, until, days_left });
+        }
+    }
+}
+
+/// The folders whose events matter: the files' own, and those that their links lead to.
+fn folders_of(terminators: &[&Terminator]) -> Vec<PathBuf> {
+    let mut folders = BTreeSet::new();
+    for file in terminators.iter().flat_map(|tls| tls.files()) {
+        let target = fs::canonicalize(file).ok();
+        let own = [Some(file.as_path()), target.as_deref()].into_iter().flatten();
+        folders.extend(own.filter_map(Path::parent).map(Path::to_path_buf));
+    }
+    folders.into_iter().collect()
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let it = fs::metadata(file).ok()?;
+    Some((it.dev(), it.ino(), it.size(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()))
+}

@@ -1,0 +1,150 @@
+//! PEM files: chains, keys and authorities.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use aws_lc_rs::digest::{self, SHA256};
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::{Error as PemError, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{CertificateFacts, TlsError};
+use crate::config::model::CertificatePair;
+
+/// A larger file is a mistake (a log, a device), not a chain: all public authorities together have a quarter of it.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What files held, so that a change can be told without keeping them.
+pub(super) type Digest = [u8; 32];
+
+/// A chain with its key, and the digest of both files.
+pub(super) struct Pair {
+    pub(super) certified: CertifiedKey,
+    pub(super) facts: CertificateFacts,
+    pub(super) digest: Digest,
+}
+
+/// Authorities, and the digest of their file.
+pub(super) struct Roots {
+    pub(super) store: RootCertStore,
+    pub(super) digest: Digest,
+}
+
+/// Reads a chain and its key and checks that they belong together.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn read_pair(pair: &CertificatePair) -> Result<(CertifiedKey, CertificateFacts), TlsError> {
+    Sources::read(pair)?.parse(pair).map(|pair| (pair.certified, pair.facts))
+}
+
+/// Reads a chain without its key.
+///
+/// # Errors
+/// The file can't be read, or holds no certificate.
+pub fn read_facts(file: &Path) -> Result<CertificateFacts, TlsError> {
+    CertificateFacts::read(file, &certificates(file, &read(file)?)?[0])
+}
+
+/// Reads the certificates of a CA file.
+///
+/// # Errors
+/// The file can't be read, or holds no usable certificate.
+pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
+    read_authorities(file).map(|roots| roots.store)
+}
+
+pub(super) fn read_authorities(file: &Path) -> Result<Roots, TlsError> {
+    let text = read(file)?;
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(file, &text)? {
+        store
+            .add(certificate)
+            .map_err(|error| TlsError::Unusable { file: file.to_path_buf(), reason: error.to_string() })?;
+    }
+    Ok(Roots { store, digest: digest_of(&[&text]) })
+}
+
+/// The two files of a pair, as they are at one moment, or nearly.
+pub(super) struct Sources {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Sources {
+    pub(super) fn read(pair: &CertificatePair) -> Result<Self, TlsError> {
+        Ok(Self { cert: read(&pair.cert)?, key: read(&pair.key)? })
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        digest_of(&[&self.cert, &self.key])
+    }
+
+    pub(super) fn parse(&self, pair: &CertificatePair) -> Result<Pair, TlsError> {
+        let chain = certificates(&pair.cert, &self.cert)?;
+        let key = any_supported_type(&self.private_key(&pair.key)?)
+            .map_err(|error| TlsError::Unusable { file: pair.key.clone(), reason: error.to_string() })?;
+        let facts = CertificateFacts::read(&pair.cert, &chain[0])?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(Pair { certified, facts, digest: self.digest() })
+            }
+            Err(_) => Err(TlsError::Mismatch { cert: pair.cert.clone(), key: pair.key.clone() }),
+        }
+    }
+
+    fn private_key(&self, file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
+            PemError::NoItemsFound if memchr::memmem::find(&self.key, b"ENCRYPTED").is_some() => {
+                TlsError::Passphrase { file: file.to_path_buf() }
+            }
+            PemError::NoItemsFound => TlsError::Empty { file: file.to_path_buf(), what: "private key" },
+            error => not_pem(file, &error),
+        })
+    }
+}
+
+fn certificates(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let chain = chain.map_err(|error| not_pem(file, &error))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty { file: file.to_path_buf(), what: "certificate" });
+    }
+    Ok(chain)
+}
+
+fn not_pem(file: &Path, error: &PemError) -> TlsError {
+    TlsError::Read { file: file.to_path_buf(), reason: format!("is not PEM: {error}") }
+}
+
+/// A regular file of decent size: a pipe would be waited for.
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let refuse = |reason: String| TlsError::Read { file: file.to_path_buf(), reason };
+    let read = || -> io::Result<Option<Vec<u8>>> {
+        if !std::fs::metadata(file)?.is_file() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        Ok(Some(text))
+    };
+    match read() {
+        Ok(Some(text)) if text.len() as u64 <= FILE_BYTES_MAX => Ok(text),
+        Ok(Some(_)) => Err(refuse("is too large for a PEM file".into())),
+        Ok(None) => Err(refuse("is not a file".into())),
+        Err(error) => Err(refuse(crate::error::io_reason(&error))),
+    }
+}
+
+fn digest_of(texts: &[&[u8]]) -> Digest {
+    let mut context = digest::Context::new(&SHA256);
+    for text in texts {
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
