@@ -72,6 +72,7 @@ pub(crate) struct Listener {
     pub(crate) hsts: Option<HeaderValue>,
     /// Trusted peers begin with a PROXY header.
     pub(crate) proxy_protocol: bool,
+    pub(crate) http2: bool,
     pub(crate) metrics: Arc<ListenerMetrics>,
 }
 
@@ -317,10 +318,11 @@ impl Builder<'_> {
     fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
         let mut listeners = BTreeMap::new();
         for (index, listener) in self.config.listeners.iter().enumerate() {
+            let protocols: &[&[u8]] = if listener.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
             let tls = listener.tls.as_ref().and_then(|tls| {
                 let kept = self.previous.and_then(|previous| previous.listeners.get(listener.name.as_str()));
                 let kept = kept.and_then(|kept| kept.tls.as_deref());
-                self.note(&format!("listener[{index}].tls"), Terminator::build(tls, &[b"http/1.1"], kept))
+                self.note(&format!("listener[{index}].tls"), Terminator::build(tls, protocols, kept))
             });
             let hsts = listener.tls.as_ref().and_then(|tls| https::hsts(tls.hsts));
             let redirects_https = listener.redirect_https;
@@ -332,6 +334,7 @@ impl Builder<'_> {
                     redirects_https,
                     hsts,
                     proxy_protocol: listener.proxy_protocol,
+                    http2: listener.http2,
                     metrics,
                 },
             );

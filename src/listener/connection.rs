@@ -29,6 +29,7 @@ pub struct Connection {
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
     is_refused: AtomicBool,
+    is_http2: AtomicBool,
     ends_in_reset: AtomicBool,
     refusal: Mutex<Option<RefusedHead>>,
     tunnel: Mutex<Option<Tunnel>>,
@@ -82,6 +83,7 @@ impl Connection {
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
             ends_in_reset: AtomicBool::new(false),
             refusal: Mutex::new(None),
             tunnel: Mutex::new(None),
@@ -108,6 +110,11 @@ impl Connection {
         } else {
             Phase::Idle
         }
+    }
+
+    /// The same of HTTP/2, where a head may be owed while other streams are being served.
+    pub(super) fn phase_of_streams(&self) -> Phase {
+        if !self.is_write_blocked() && self.has_partial_head() { Phase::Head } else { self.phase() }
     }
 
     pub(crate) fn has_partial_head(&self) -> bool {
@@ -166,6 +173,21 @@ impl Connection {
     /// Refuses the rest of a body. Its request is under way already and gets an answer of its own.
     pub(super) fn refuse_body(&self) {
         self.is_refused.store(true, Relaxed);
+    }
+
+    /// The client's first bytes were HTTP/2's: to HTTP/1 that is the end of the stream.
+    pub(super) fn switch_to_http2(&self) {
+        self.is_http2.store(true, Relaxed);
+        self.is_refused.store(true, Relaxed);
+    }
+
+    /// Whether HTTP/2 is to go on where HTTP/1 ended; said once.
+    pub(super) fn take_http2(&self) -> bool {
+        let is_http2 = self.is_http2.swap(false, Relaxed);
+        if is_http2 {
+            self.is_refused.store(false, Relaxed);
+        }
+        is_http2
     }
 
     pub(crate) fn is_refused(&self) -> bool {

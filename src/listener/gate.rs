@@ -26,6 +26,8 @@ const HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// Empty lines before a request line, in bytes; more are not from an old client but from a hostile one.
 const BLANK_BYTES_MAX: usize = 16;
+/// As much of HTTP/2's preface as looks like a head.
+const PREFACE_LINES: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// What is kept of the first line of a refused head, for the log.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
@@ -48,6 +50,8 @@ pub(crate) struct Gate {
     stream: Option<Stream>,
     connection: Arc<Connection>,
     bounds: HeadBounds,
+    /// HTTP/2's preface may come in place of the first request.
+    may_switch: bool,
     place: Place,
     /// Empty lines since the last message, in bytes.
     blank_bytes: usize,
@@ -60,11 +64,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, bounds: HeadBounds) -> Self {
+    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, bounds: HeadBounds, may_switch: bool) -> Self {
         Self {
             stream: Some(stream),
             connection,
             bounds,
+            may_switch,
             place: Place::Head,
             blank_bytes: 0,
             partial: Vec::new(),
@@ -85,10 +90,19 @@ impl Gate {
     /// `passed`.
     fn pass(&mut self, fresh: &[u8]) -> usize {
         let mut at = 0;
+        if self.may_switch && self.is_preface(fresh) {
+            self.held = std::mem::take(&mut self.partial);
+            self.held.extend_from_slice(fresh);
+            self.connection.switch_to_http2();
+            return 0;
+        }
         while at < fresh.len() {
             match &mut self.place {
                 Place::Head => match self.pass_head(&fresh[at..]) {
-                    Ok(Some(taken)) => at += taken,
+                    Ok(Some(taken)) => {
+                        self.may_switch = false;
+                        at += taken;
+                    }
                     Ok(None) => break,
                     Err(why) => {
                         let head = if self.partial.is_empty() { &fresh[at..] } else { &self.partial };
@@ -124,6 +138,17 @@ impl Gate {
         }
         self.connection.set_partial_head(!self.partial.is_empty());
         at
+    }
+
+    /// Whether what there is of the first head is HTTP/2's (RFC 9113, section 3.4), as far as its first line: what is
+    /// wrong with the rest is for HTTP/2 to say.
+    fn is_preface(&self, fresh: &[u8]) -> bool {
+        let known = self.partial.len().min(PREFACE_LINES.len());
+        let rest = &PREFACE_LINES[known..];
+        self.blank_bytes == 0
+            && self.partial.len() + fresh.len() >= PREFACE_LINES.len()
+            && self.partial[..] == PREFACE_LINES[..known]
+            && fresh.starts_with(rest)
     }
 
     /// Passes one head and says how many bytes of `fresh` belong to it; `None` keeps what there is of it until more

@@ -102,7 +102,7 @@ pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, Bad
 
 /// Whether a target is in origin-form, absolute-form or `*` (RFC 9112, section 3.2), without a fragment, which some
 /// parsers cut off and others forward. What passes here also passes `http::Uri`, so that hyper never has to refuse it.
-fn is_target(target: &str) -> bool {
+pub(super) fn is_target(target: &str) -> bool {
     if target == "*" {
         return true;
     }

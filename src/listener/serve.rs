@@ -16,14 +16,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{Connection, Phase, RefusedHead, Returned};
+use super::connection::{Connection, RefusedHead, Returned};
 use super::gate::Gate;
 use super::head::{BadHead, HeadBounds};
+use super::http2;
 use super::proxy_header;
 use super::stream::{Socket, Stream};
+use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
@@ -41,7 +43,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a refusal may take to be written.
 const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 /// For the first request of a connection that is open when a drain begins.
-const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// hyper is asked again at most this often without having taken a byte.
 const NUDGES_MAX: u32 = 4;
 
@@ -74,11 +76,24 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
         }
     };
     let connection = Arc::new(Connection::new(worker, peer, accepted.listener, tls));
-    let bounds = snapshot.head_bounds();
+    let http2 = listener.http2.then(|| snapshot.config.bounds.h2_streams_max.get());
+    let settings = Settings { bounds: snapshot.head_bounds(), http2 };
     // A snapshot kept for the life of a connection would keep a whole generation alive.
     drop(snapshot);
-    http1(stream, connection, bounds, timeouts, live, draining).await;
+    if stream.speaks_http2() {
+        http2::serve(stream, Vec::new(), connection, settings, timeouts, live, draining).await;
+    } else {
+        http1(stream, connection, settings, timeouts, live, draining).await;
+    }
     drop(accepted.permit);
+}
+
+/// What the configuration says of a connection, kept for its life.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) bounds: HeadBounds,
+    /// Streams at once; `None` = HTTP/1 only.
+    pub(super) http2: Option<u32>,
 }
 
 /// The client that a trusted proxy speaks for. A peer that is not trusted is a client itself, whatever it sends; one on a
@@ -114,11 +129,12 @@ fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> 
 async fn http1(
     stream: Stream,
     connection: Arc<Connection>,
-    bounds: HeadBounds,
+    settings: Settings,
     timeouts: Timeouts,
     live: Arc<Live>,
     draining: watch::Receiver<bool>,
 ) {
+    let bounds = settings.bounds;
     let mut builder = http1::Builder::new();
     // The gate times heads from their first moment; hyper's own timer starts too late (hyper #3756).
     builder.header_read_timeout(None).half_close(false);
@@ -132,14 +148,19 @@ async fn http1(
             handle::handle(request, Arc::clone(&connection), Arc::clone(&live))
         })
     };
-    let gate = Gate::new(stream, Arc::clone(&connection), bounds);
+    // Over TLS the handshake has settled the version.
+    let may_switch = settings.http2.is_some() && !connection.is_tls();
+    let gate = Gate::new(stream, Arc::clone(&connection), bounds, may_switch);
     let shared = Arc::clone(&live.load_full().shared);
     let end = {
         let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
-        drive(http, &connection, &timeouts, draining, &shared.cuts).await
+        drive(http, &connection, &timeouts, draining.clone(), &shared.cuts).await
     };
     let returned = connection.take_back().expect("hyper has dropped the gate");
     let Returned { stream, held, partial_line, is_mid_body } = returned;
+    if connection.take_http2() {
+        return http2::serve(stream, held, connection, settings, timeouts, live, draining).await;
+    }
     if let Some(tunnel) = connection.take_tunnel() {
         return tunnel::run(stream, held.into(), tunnel).await;
     }
@@ -162,16 +183,6 @@ async fn http1(
             None => goodbye(stream, is_mid_body || connection.is_refused()).await,
         },
     }
-}
-
-/// How a connection's HTTP came to its end.
-enum End {
-    /// hyper is done, or the gate refused something.
-    Finished,
-    HeadTimeout,
-    Idle,
-    /// The socket failed, or the client stopped reading: nothing more can be said.
-    Broken,
 }
 
 /// What is refused before it is a request.
@@ -235,7 +246,7 @@ where
                 continue;
             }
             nudges = 0;
-            if let Poll::Ready(end) = timer.poll_phase(connection, cx) {
+            if let Poll::Ready(end) = timer.poll_phase((connection.phase(), connection.requests()), connection, cx) {
                 return Poll::Ready(end);
             }
             return Poll::Pending;
@@ -245,7 +256,7 @@ where
 }
 
 /// Whether a connection that began just before the drain has had its time to say something: its client could not know.
-fn waited(sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+pub(super) fn waited(sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
     let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(DRAIN_FIRST_REQUEST)));
     sleep.as_mut().poll(cx).is_ready()
 }
@@ -257,67 +268,6 @@ fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
         Err(error) => {
             tracing::debug!(%error, peer = ?connection.peer, "connection ended early");
             End::Broken
-        }
-    }
-}
-
-/// The one timer of a connection: re-armed when the phase changes, at rest while we are busy.
-struct Timer<'a> {
-    sleep: Pin<Box<Sleep>>,
-    timeouts: &'a Timeouts,
-    phase: Phase,
-    requests: u64,
-    deadline: Option<Instant>,
-}
-
-impl<'a> Timer<'a> {
-    fn new(timeouts: &'a Timeouts) -> Self {
-        let deadline = Instant::now() + timeouts.request_head;
-        let sleep = Box::pin(tokio::time::sleep_until(deadline));
-        Self { sleep, timeouts, phase: Phase::Busy, requests: 0, deadline: None }
-    }
-
-    /// Ready when the client kept us waiting for too long.
-    fn poll_phase(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<End> {
-        let phase = connection.phase();
-        let requests = connection.requests();
-        let is_same = phase == self.phase && requests == self.requests;
-        let progressed = phase == Phase::WriteBlocked && connection.take_write_progress();
-        if !is_same || progressed {
-            (self.phase, self.requests) = (phase, requests);
-            self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);
-        }
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
-            if deadline <= Instant::now() {
-                return Poll::Ready(self.verdict());
-            }
-            self.sleep.as_mut().reset(deadline);
-        }
-        // An earlier deadline than ours only wakes us to look again.
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            if deadline <= Instant::now() {
-                return Poll::Ready(self.verdict());
-            }
-            self.sleep.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-
-    fn patience(&self, phase: Phase) -> Option<Duration> {
-        match phase {
-            Phase::Head => Some(self.timeouts.request_head),
-            Phase::Idle => Some(self.timeouts.idle),
-            Phase::WriteBlocked => Some(self.timeouts.response_body),
-            Phase::Busy => None,
-        }
-    }
-
-    fn verdict(&self) -> End {
-        match self.phase {
-            Phase::Head => End::HeadTimeout,
-            Phase::Idle | Phase::Busy => End::Idle,
-            Phase::WriteBlocked => End::Broken,
         }
     }
 }
@@ -338,7 +288,7 @@ async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &C
 /// Closes so that the client gets all that was written to it: a close with unread bytes would reset the
 /// connection and take the answer along (RFC 9112, section 9.6). `unread` says that the client may be sending still;
 /// without it, only what has arrived already makes us wait.
-async fn goodbye(mut stream: Stream, unread: bool) {
+pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
     let farewell = async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];

@@ -90,6 +90,11 @@ impl Stream {
         }
     }
 
+    /// Whether the handshake settled on HTTP/2 (RFC 7301; RFC 9113, section 3.2).
+    pub(crate) fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
     fn vectored_when_plain(&self) -> bool {
         matches!(self, Self::Plain(_))
     }

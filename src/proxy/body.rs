@@ -350,6 +350,9 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let streams = !matches!(this.inner, Inner::Full(_));
+        if let Some(pulse) = this.context.as_ref().and_then(|context| context.pulse()) {
+            pulse.is_asked();
+        }
         if streams
             && let Some(context) = &mut this.context
             && context.is_cut()
@@ -364,7 +367,12 @@ impl HttpBody for Body {
         };
         if let Some(context) = &mut this.context {
             match &frame {
-                Poll::Ready(Some(Ok(frame))) => context.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    context.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(pulse) = context.pulse() {
+                        pulse.gave();
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => context.broke_off(error),
                 Poll::Pending if context.poll_is_cut(cx) => return this.cut(),
                 _ => {}

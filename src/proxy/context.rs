@@ -18,7 +18,10 @@ use super::body::{Body, BodyError};
 use super::cut;
 use super::handle::facts_of;
 use super::refusal::CLIENT_CLOSED_REQUEST;
+use super::stalls::Pulse;
 use crate::listener::connection::Connection;
+use crate::listener::head::BadHead;
+use crate::listener::http2::StreamFacts;
 use crate::message::forwarded;
 use crate::policy::limit::Slot;
 use crate::snapshot::{Route, Snapshot};
@@ -71,6 +74,9 @@ pub(crate) struct Context {
     body_bytes: u64,
     /// The client may see the app in maintenance.
     pub(super) is_bypassed: bool,
+    /// Why its head is refused, where HTTP/1's gate has not seen it.
+    pub(super) bad_head: Option<BadHead>,
+    pulse: Option<Arc<Pulse>>,
     cut: cut::Watch,
 }
 
@@ -82,6 +88,7 @@ impl Context {
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
         let bypass = snapshot.maintenance.bypass.as_ref();
+        let stream = request.extensions().get::<StreamFacts>();
         Box::new(Self {
             connection,
             began: Instant::now(),
@@ -109,6 +116,8 @@ impl Context {
             status: None,
             body_bytes: 0,
             is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
+            bad_head: stream.and_then(|stream| stream.bad_head),
+            pulse: stream.map(|stream| Arc::clone(&stream.pulse)),
             cut: cut::Watch::new(&snapshot, request.version()),
             snapshot,
         })
@@ -116,6 +125,15 @@ impl Context {
 
     pub(crate) fn worker(&self) -> usize {
         self.connection.worker
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Of the stream, for one of HTTP/2.
+    pub(super) fn pulse(&self) -> Option<&Pulse> {
+        self.pulse.as_deref()
     }
 
     pub(super) fn is_tls(&self) -> bool {

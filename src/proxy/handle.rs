@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::body::Body;
@@ -44,7 +44,8 @@ pub(crate) async fn handle(
         // Whoever took it may have left some of it, unless the app has answered.
         None => !is_refusal || !asker.has_body,
     };
-    if !is_clean {
+    // A stream that is not read to its end is reset behind its answer (RFC 9113, section 8.1); the connection lives on.
+    if !is_clean && context.version() != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let response = respond::finish(response, &context);
@@ -87,6 +88,9 @@ async fn serve(
 
 /// Finds out what the request names, in the one form that everything after works with.
 fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal> {
+    if let Some(why) = context.bad_head {
+        return Err(Refusal::of_head(why));
+    }
     let host = Host::of_request(request.uri(), request.headers(), request.version())
         .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
     context.host.push_str(host.name());

@@ -16,6 +16,7 @@ mod refusal;
 pub(crate) mod refused;
 pub(crate) mod replay;
 pub(crate) mod respond;
+pub(crate) mod stalls;
 pub(crate) mod tunnel;
 mod unread;
 

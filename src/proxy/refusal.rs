@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use crate::listener::head::BadHead;
+
 /// nginx's status for a client that left before it was answered.
 pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -72,6 +74,15 @@ pub(crate) struct Row {
 }
 
 impl Refusal {
+    /// What a head that breaks a rule or a bound is answered with.
+    pub(super) fn of_head(why: BadHead) -> Self {
+        match why {
+            BadHead::Malformed(_) => Self::BadRequest("The request is malformed."),
+            BadHead::UriTooLong => Self::UriTooLong,
+            BadHead::HeadersTooLarge => Self::HeadersTooLarge,
+        }
+    }
+
     /// Status, reason and text of this refusal.
     pub(crate) fn row(&self) -> Row {
         let (status, reason, detail) = match self {

@@ -28,9 +28,7 @@ impl<'a> Refused<'a> {
     /// `line` is the first line of the head, perhaps cut short, perhaps empty.
     pub(crate) fn new(why: BadRequest, line: &'a [u8]) -> Self {
         let refusal = match why {
-            BadRequest::Head(BadHead::Malformed(_)) => Refusal::BadRequest("The request is malformed."),
-            BadRequest::Head(BadHead::UriTooLong) => Refusal::UriTooLong,
-            BadRequest::Head(BadHead::HeadersTooLarge) => Refusal::HeadersTooLarge,
+            BadRequest::Head(why) => Refusal::of_head(why),
             BadRequest::HeadTimeout { .. } => Refusal::HeadTimeout,
         };
         let row = refusal.row();

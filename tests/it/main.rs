@@ -26,6 +26,7 @@ mod forwarding;
 mod health;
 mod hold;
 mod http1;
+mod http2;
 mod https;
 mod limits;
 mod limits_and_breaker;

@@ -40,6 +40,14 @@ fn with(leaves: &[(&str, &Leaf)], more: &str) -> Starting {
     TestProxy::toml(toml(&names, more)).in_folder(folder)
 }
 
+/// The same without HTTP/2.
+fn with_http1(leaf: &Leaf) -> Starting {
+    let folder = Folder::new();
+    leaf.write(&folder, "site");
+    let toml = toml(&["site"], "").replace("[listener.tls]", "http2 = false\n[listener.tls]");
+    TestProxy::toml(toml).in_folder(folder)
+}
+
 fn roots(ca: &Ca) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
@@ -101,21 +109,24 @@ async fn every_kind_of_key_is_served() {
 }
 
 #[tokio::test]
-async fn only_http1_is_agreed_on() {
-    let ca = Ca::new();
-    let leaf = ca.leaf(&["site.example"]);
-    let proxy = with(&[("site", &leaf)], "").start().await;
-    let connect =
-        |alpn: &'static [&'static [u8]]| Client::connect_tls(proxy.address(), "site.example", ca.client_config(alpn));
-    assert_eq!(connect(&[b"h2", b"http/1.1"]).await.unwrap().socket().alpn(), Some(&b"http/1.1"[..]));
-    let mut without = connect(&[]).await.unwrap();
-    assert_eq!(without.socket().alpn(), None);
-    assert_eq!(without.get("/").await.unwrap().text(), "hello");
+async fn http2_is_agreed_on_unless_it_is_off() {
+    const BOTH: &[&[u8]] = &[b"h2", b"http/1.1"];
     const H2: &[&[u8]] = &[b"h2"];
     const SPDY: &[&[u8]] = &[b"spdy/3"];
-    for only in [H2, SPDY] {
-        let refused = connect(only).await.unwrap_err().to_string();
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let (on, off) = (with(&[("site", &leaf)], "").start().await, with_http1(&leaf).start().await);
+    for (proxy, agreed) in [(&on, &b"h2"[..]), (&off, b"http/1.1")] {
+        let connect = |alpn: &'static [&'static [u8]]| {
+            Client::connect_tls(proxy.address(), "site.example", ca.client_config(alpn))
+        };
+        assert_eq!(connect(BOTH).await.unwrap().socket().alpn(), Some(agreed));
+        let mut without = connect(&[]).await.unwrap();
+        assert_eq!(without.socket().alpn(), None);
+        assert_eq!(without.get("/").await.unwrap().text(), "hello");
+        let refused = connect(SPDY).await.unwrap_err().to_string();
         assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+        assert_eq!(connect(H2).await.is_ok(), agreed == b"h2");
     }
 }
 

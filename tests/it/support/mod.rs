@@ -22,6 +22,7 @@ pub mod certs;
 pub mod client;
 pub mod dns;
 pub mod files;
+pub mod h2;
 #[macro_use]
 pub mod left_out;
 pub mod load;

@@ -1,0 +1,235 @@
+//! HTTP/2 from clients: what the app sees of it, bounds, timeouts, drains.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Frame as BodyFrame;
+use http_body_util::{BodyExt, StreamBody};
+
+use crate::support::h2::{self, Framed, Http2, PATIENCE, flag, frame, kind};
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+async fn app(reply: impl Into<Reply>) -> (FakeUpstream, TestProxy) {
+    app_with(reply, "", "").await
+}
+
+async fn app_with(reply: impl Into<Reply>, tables: &str, route: &str) -> (FakeUpstream, TestProxy) {
+    let upstream = FakeUpstream::http1().route("*", reply).start().await;
+    let proxy = TestProxy::before(&upstream, tables, route).start().await;
+    (upstream, proxy)
+}
+
+/// The one request that the app got, as text.
+fn seen(upstream: &FakeUpstream) -> String {
+    String::from_utf8(upstream.raw().concat()).unwrap().to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn the_app_sees_a_request_of_http1() {
+    let (upstream, proxy) = app("hello").await;
+    let request = Request::get("http://site.example:81/a/%62/../c?x=1&y")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("te", "trailers")
+        .header("x_forwarded_for", "192.0.2.66")
+        .header("x-forwarded-for", "192.0.2.66")
+        .body(h2::empty());
+    let answer = Http2::connect(proxy.address()).await.send(request.unwrap()).await.unwrap();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"));
+    let seen = seen(&upstream);
+    assert!(seen.starts_with("get /a/c?x=1&y http/1.1\r\n"), "{seen}");
+    for line in ["host: site.example:81", "cookie: a=1; b=2", "x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http"] {
+        assert!(seen.contains(&format!("\r\n{line}\r\n")), "{line} in {seen}");
+    }
+    assert!(!seen.contains("192.0.2.66") && !seen.contains("\r\nte:"), "{seen}");
+    proxy.log_line("\"GET /a/%62/../c?x=1&y HTTP/2.0\" 200 5 ").await;
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_pass_both_ways() {
+    let (upstream, proxy) = app(Reply::chunked(&["one ", "two"], "x-sum: 7\r\n")).await;
+    let frames = [
+        Ok(BodyFrame::data(Bytes::from_static(b"first "))),
+        Ok(BodyFrame::data(Bytes::from_static(b"second"))),
+        Ok(BodyFrame::trailers([("x-check".parse().unwrap(), "ok".parse().unwrap())].into_iter().collect())),
+    ];
+    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+    let request = Request::post("http://app/up").header("trailer", "x-check").body(body).unwrap();
+    let answer = Http2::connect(proxy.address()).await.send(request).await.unwrap();
+    assert_eq!(answer.text(), "one two");
+    assert_eq!(answer.trailers.unwrap()["x-sum"], "7");
+    let request = &upstream.requests()[0];
+    assert_eq!(request.body, b"first second");
+    assert!(seen(&upstream).ends_with("\r\nx-check: ok\r\n\r\n"), "{}", seen(&upstream));
+}
+
+#[tokio::test]
+async fn streams_are_served_side_by_side_on_one_connection() {
+    let upstream = FakeUpstream::http1()
+        .route("/slow", Reply::ok("slow").after(Duration::from_millis(300)))
+        .route("*", "fast")
+        .start()
+        .await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let mut other = client.clone();
+    let slow = tokio::spawn(async move { other.get("/slow").await.unwrap().text() });
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().text(), "fast");
+    }
+    assert_eq!(slow.await.unwrap(), "slow");
+    assert_eq!(proxy.connections().iter().sum::<usize>(), 1);
+}
+
+#[tokio::test]
+async fn what_is_ambiguous_or_too_large_is_refused_alone() {
+    let (upstream, proxy) =
+        app_with("hello", "[bounds]\nmax_uri_bytes = 200\nmax_headers = 20\nmax_body = \"1KiB\"\n", "").await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let long = format!("/{}", "a".repeat(300));
+    let mut many = h2::get("/");
+    for number in 0..21 {
+        many.headers_mut().append("x-many", number.into());
+    }
+    let mut two_hosts = h2::get("/");
+    two_hosts.headers_mut().insert("host", "other".parse().unwrap());
+    let large = || h2::full(vec![b'x'; 2048]);
+    let cases = [
+        (h2::get(&long), 414, "too_large"),
+        (many, 431, "too_large"),
+        (two_hosts, 400, "bad_request"),
+        (h2::get("/a%2fb"), 400, "bad_request"),
+        (Request::connect("app:80").body(h2::empty()).unwrap(), 400, "bad_request"),
+        (Request::post("http://app/").body(large()).unwrap(), 413, "too_large"),
+    ];
+    for (request, status, reason) in cases {
+        let name = format!("{} {}", request.method(), request.uri());
+        let answer = client.send(request).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((answer.status(), answer.header("flagstone-reason")), (status, Some(reason)), "{name}");
+    }
+    assert!(upstream.requests().is_empty());
+    assert_eq!(client.get("/").await.unwrap().status(), 200, "the connection lives on");
+}
+
+#[tokio::test]
+async fn answers_made_here_suit_the_client() {
+    let (_upstream, proxy) = app("hello").await;
+    std::fs::write(proxy.folder.join("state/maintenance.flag"), "reason = \"Upgrade\"\n").unwrap();
+    let mut client = Http2::connect(proxy.address()).await;
+    assert!(eventually_async(PATIENCE, async || client.get("/").await.unwrap().status() == 503).await);
+    let mut ask = async |kind: &str, name: &str| {
+        let request = Request::post("http://app/x").header(name, kind).body(h2::full("x".repeat(100_000))).unwrap();
+        client.send(request).await.unwrap()
+    };
+    let html = ask("text/html", "accept").await;
+    assert!(html.text().contains("Upgrade") && html.text().contains("<html"), "{html:?}");
+    assert_eq!((html.header("retry-after"), html.header("connection")), (Some("300"), None));
+    let grpc = ask("application/grpc", "content-type").await;
+    assert_eq!((grpc.status(), grpc.header("grpc-status")), (200, Some("14")));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_end() {
+    let (_upstream, proxy) = app(Reply::truncated(100, "some")).await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let response = client.start(h2::get("/")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    h2::whole(response).await.expect_err("a reset");
+    assert!(!client.is_closed(), "the connection lives on");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_is_forgotten() {
+    let (upstream, proxy) = app(Reply::hang()).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&h2::request(1, flag::END_STREAM)).await;
+    assert!(eventually(PATIENCE, || upstream.requests().len() == 1).await);
+    client.send(&frame(kind::RST_STREAM, 0, 1, 8_u32.to_be_bytes())).await;
+    assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is told");
+    proxy.log_line("\" 499 ").await;
+    assert!(client.is_alive().await);
+}
+
+#[tokio::test]
+async fn a_drain_lets_streams_finish_and_takes_no_more() {
+    let (_upstream, proxy) = app(Reply::ok("done").after(Duration::from_millis(500))).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&h2::request(1, flag::END_STREAM)).await;
+    assert!(eventually(PATIENCE, || proxy.connections().iter().sum::<usize>() == 1).await);
+    assert!(client.is_alive().await);
+    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+    let goaway = client.find(|frame| frame.kind == kind::GOAWAY).await.expect("GOAWAY");
+    assert_eq!(goaway.code(), Some(0));
+    let ping = client.find(|frame| frame.kind == kind::PING).await;
+    if let Some(ping) = ping {
+        client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+    }
+    let body = client.find(|frame| frame.kind == kind::DATA && frame.stream == 1).await.expect("the answer");
+    assert_eq!(body.payload, b"done");
+    assert_eq!(client.ends_with().await, 0);
+    assert!(draining.await.unwrap(), "everything came to its end");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_in_time() {
+    let (_upstream, proxy) = app_with("hello", "[timeouts]\nidle = \"300ms\"\nrequest_head = \"300ms\"\n", "").await;
+    // Said nothing; said the preface only; said hello; owes the end of a head; has had its answer.
+    let mut silent = Framed::silent(proxy.address()).await;
+    let mut preface = Framed::silent(proxy.address()).await;
+    preface.send(&h2::PREFACE[..20]).await;
+    let mut greeted = Framed::connect(proxy.address()).await;
+    let mut half = Framed::connect(proxy.address()).await;
+    half.send(&frame(kind::HEADERS, flag::END_STREAM, 1, h2::block(&h2::REQUEST))).await;
+    let mut idle = Framed::connect(proxy.address()).await;
+    idle.send(&h2::request(1, flag::END_STREAM)).await;
+    idle.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+    for client in [&mut silent, &mut preface, &mut greeted, &mut half, &mut idle] {
+        client.ends_with().await;
+    }
+    assert!(eventually(PATIENCE, || proxy.connections().iter().sum::<usize>() == 0).await);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_given_up_alone() {
+    let upstream = FakeUpstream::http1().route("/big", "x".repeat(1 << 20)).route("*", "small").start().await;
+    let proxy = TestProxy::before(&upstream, "[timeouts]\nresponse_body = \"500ms\"\n", "").start().await;
+    let mut client = Framed::connect(proxy.address()).await;
+    let mut fields = h2::REQUEST;
+    fields[3].1 = "/big";
+    client.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, h2::block(&fields))).await;
+    // The window of 64 KiB is never opened.
+    let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+    assert_eq!(reset.stream, 1);
+    assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is not held up");
+    client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 65_535_u32.to_be_bytes())).await;
+    client.send(&h2::request(3, flag::END_STREAM)).await;
+    assert_eq!(client.find(|frame| frame.kind == kind::DATA && frame.stream == 3).await.unwrap().payload, b"small");
+}
+
+#[tokio::test]
+async fn the_preface_may_come_in_any_pieces() {
+    let (_upstream, proxy) = app("hello").await;
+    for piece in [1, 5, 16, 17, 18, 19, 23] {
+        let mut client = Framed::silent(proxy.address()).await;
+        let mut bytes = h2::PREFACE.to_vec();
+        bytes.extend(frame(kind::SETTINGS, 0, 0, []));
+        bytes.extend(h2::request(1, flag::END_STREAM));
+        client.client.send_slowly(&bytes, piece, Duration::from_millis(1)).await.unwrap();
+        let body = client.find(|frame| frame.kind == kind::DATA).await.expect("an answer");
+        assert_eq!(body.payload, b"hello", "{piece}");
+    }
+}
+
+#[tokio::test]
+async fn without_http2_the_preface_is_a_malformed_request() {
+    let upstream = FakeUpstream::http1().route("*", "hello").start().await;
+    let listener = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nhttp2 = false\n";
+    let proxy = TestProxy::before(&upstream, listener, "").start().await;
+    let mut client = Framed::silent(proxy.address()).await;
+    client.send(h2::PREFACE).await;
+    assert_eq!(client.client.read_response().await.unwrap().status, 400);
+}
