@@ -15,6 +15,7 @@ mod certificates;
 mod client_certificates;
 mod command_line;
 mod concurrency;
+mod corpus;
 mod departures;
 mod docs;
 mod early_answers;

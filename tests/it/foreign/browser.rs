@@ -26,16 +26,21 @@ const ARGUMENTS: &[&str] = &[
     "--lang=en-US",
 ];
 
-fn chromium() -> Result<PathBuf, String> {
+pub(super) fn chromium() -> Result<PathBuf, String> {
     program("chromium").or_else(|_| program("chromium-browser")).or_else(|_| program("google-chrome"))
 }
 
 /// Loads a page, lets its scripts run for a while of the page's own time, and prints what became of it. Whatever
 /// the page says on its console is on stderr.
 async fn dump_dom(chromium: PathBuf, url: &str) -> Ended {
+    dump_dom_with(chromium, url, &[]).await
+}
+
+/// The same with further arguments.
+pub(super) async fn dump_dom_with(chromium: PathBuf, url: &str, further: &[String]) -> Ended {
     let profile = Folder::new();
     let mut command = Command::new(chromium);
-    command.args(ARGUMENTS).args(["--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"]);
+    command.args(ARGUMENTS).args(further).args(["--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"]);
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
     command.env("HOME", profile.path()).env("LANGUAGE", "en").env("TZ", "UTC");
     let mut process = Process::start(&mut command);

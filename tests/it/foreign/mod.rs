@@ -6,6 +6,7 @@ mod curl;
 mod goaccess;
 mod http_server;
 mod nginx;
+mod tls;
 mod websockets;
 mod wrk;
 

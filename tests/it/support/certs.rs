@@ -69,6 +69,7 @@ impl Ca {
     pub fn leaf_with(&self, names: &[&str], algorithm: Algorithm, days_left: i32) -> Leaf {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("names that fit a certificate");
+        params.use_authority_key_identifier_extension = true;
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
         let now = SystemTime::now();
         let days = DAY * days_left.unsigned_abs();
