@@ -7,10 +7,8 @@ use super::problem::Problem;
 /// Key below its table, whether it is away from its default, and what happens instead.
 type Row<T> = (&'static str, fn(&T) -> bool, &'static str);
 
-const UPSTREAM: &[Row<Upstream>] = &[
-    ("http2", |upstream| upstream.http2, "endpoints are spoken to in HTTP/1.1"),
-    ("affinity", |upstream| upstream.affinity_cookie.is_some(), "sessions do not stick"),
-];
+const UPSTREAM: &[Row<Upstream>] =
+    &[("affinity", |upstream| upstream.affinity_cookie.is_some(), "sessions do not stick")];
 
 const WHOLE: &[Row<Config>] = &[
     ("host", |config| config.host != super::check::default_host(), "the machine is not looked at"),

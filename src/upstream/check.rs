@@ -84,14 +84,14 @@ pub(super) async fn http(
     target: &str,
     limit: Duration,
 ) -> Result<StatusCode, String> {
-    let mut sender = connector.connect(limit).await.map_err(|error| error.to_string())?;
+    let mut connection = connector.connect(limit).await.map_err(|error| error.to_string())?;
     let request = Request::get(target)
         .header(HOST, host)
         .header(USER_AGENT, concat!("flagstone-health/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, "close")
         .body(RequestBody::Empty)
         .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
+    let response = connection.send(request).await.map_err(|error| error.to_string())?;
     Ok(response.status())
 }
 

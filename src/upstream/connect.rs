@@ -1,25 +1,34 @@
 //! Making a connection to an endpoint.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::uri::Scheme;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::connection::{Connection, Http2};
+use super::multiplex::STREAMS_MAX;
 use super::resolve::loopback;
 use super::stream::Stream;
 use crate::config::model::Address;
-use crate::proxy::body::RequestBody;
 
 /// Read from an endpoint ahead of the client, and the largest response head. hyper's own 400 KiB would be held several
 /// times over for every client that reads slowly.
 const READ_BYTES_MAX: usize = 64 * 1024;
+/// The same for a stream of HTTP/2, and for all streams of a connection: a client that reads slowly must not hold up the
+/// others on it.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 
 /// No connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,18 +47,23 @@ pub(super) struct Connector {
     /// Not a name, but for `localhost`: names are resolved where endpoints are made of their addresses.
     pub(super) address: Address,
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// With prior knowledge on plain connections, by ALPN over TLS.
+    pub(super) http2: bool,
 }
 
 impl Connector {
-    /// Connects, shakes hands and starts HTTP/1.1 within `limit`.
+    /// Connects, shakes hands and starts HTTP within `limit`.
     ///
     /// # Errors
     /// See [`ConnectError`].
     ///
     /// # Cancel safety
     /// A connection in the making is closed.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, ConnectError> {
         let stream = self.reach(limit).await?;
+        if self.http2 {
+            return self.start_http2(stream).await;
+        }
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BYTES_MAX)
             .handshake(TokioIo::new(stream))
@@ -61,7 +75,38 @@ impl Connector {
                 tracing::trace!(%error, "upstream connection ended");
             }
         });
-        Ok(sender)
+        Ok(Connection::Http1(sender))
+    }
+
+    async fn start_http2(&self, stream: Stream) -> Result<Connection, ConnectError> {
+        if stream.is_tls() && !stream.speaks_http2() {
+            let text = "the endpoint did not agree to HTTP/2 (ALPN \"h2\")";
+            return Err(ConnectError::Failed(io::Error::new(io::ErrorKind::Unsupported, text)));
+        }
+        let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(READ_BYTES_MAX as u32)
+            .max_send_buf_size(READ_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http)?;
+        let streams_max = Arc::new(AtomicUsize::new(STREAMS_MAX));
+        let allowed = Arc::clone(&streams_max);
+        // Owned by its two ends, as above.
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = poll_fn(|cx| {
+                let ended = connection.as_mut().poll(cx);
+                allowed.store(connection.current_max_send_streams(), Relaxed);
+                ended
+            });
+            if let Err(error) = ended.await {
+                tracing::trace!(%error, "upstream HTTP/2 connection ended");
+            }
+        });
+        Ok(Connection::Http2(Http2 { sender, scheme, streams_max }))
     }
 
     /// Connects, and shakes hands where there is TLS, within `limit`.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
 use super::connect::{ConnectError, Connector};
+use super::connection::{Connection, SendError};
 use super::hold::Hold;
+use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
 use crate::balance::{Candidate, EjectionEvent, Ewma};
@@ -57,6 +57,8 @@ pub struct Endpoint {
     ewma: Option<Ewma>,
     pub(super) connector: Connector,
     pool: Pool,
+    /// Where the upstream speaks HTTP/2.
+    multiplexed: Option<Multiplexed>,
     /// Its name has it no more: what comes back from it is not kept.
     retired: AtomicBool,
     hold: Arc<Hold>,
@@ -94,6 +96,7 @@ impl Endpoint {
             ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
             connector,
             pool: Pool::new(workers, settings.max_idle, settings.idle_timeout),
+            multiplexed: settings.http2.then(|| Multiplexed::new(workers, settings.idle_timeout)),
             retired: AtomicBool::new(false),
             hold,
             observer,
@@ -138,21 +141,29 @@ impl Endpoint {
     }
 
     /// A kept connection that is ready to take a request.
-    pub(crate) async fn kept(&self, worker: usize, now: Instant) -> Option<SendRequest<RequestBody>> {
-        self.pool.take(worker, now).await
+    pub(crate) async fn kept(&self, worker: usize, now: Instant) -> Option<Ready> {
+        match &self.multiplexed {
+            None => Some(Ready { connection: Connection::Http1(self.pool.take(worker, now).await?), stream: None }),
+            Some(multiplexed) => multiplexed.take(worker).map(Ready::on_stream),
+        }
     }
 
-    /// A new connection.
+    /// A new connection, or a place on one that has just been made for another request.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub(crate) async fn connect(&self, limit: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
-        self.connector.connect(limit).await
+    pub(crate) async fn connect(&self, worker: usize, limit: Duration) -> Result<Ready, ConnectError> {
+        let connect = self.connector.connect(limit);
+        match &self.multiplexed {
+            None => Ok(Ready { connection: connect.await?, stream: None }),
+            Some(multiplexed) => multiplexed.take_or_make(worker, limit, connect).await.map(Ready::on_stream),
+        }
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self, worker: usize) {
         self.pool.sweep(worker);
+        self.multiplexed.iter().for_each(|multiplexed| multiplexed.sweep(worker));
     }
 
     /// It took no connection, and its upstream holds requests: it is left alone until one succeeds, which is tried
@@ -197,6 +208,7 @@ impl Endpoint {
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         self.pool.clear();
+        self.multiplexed.iter().for_each(Multiplexed::clear);
     }
 
     /// Stops this task when the endpoint goes. The first one counts.
@@ -255,27 +267,42 @@ impl Drop for InFlight {
     }
 }
 
-/// A connection while a request is on it. Dropped, it is closed; given back, it may serve another.
+/// A connection that can take a request.
+pub(crate) struct Ready {
+    connection: Connection,
+    /// Its place, on one that is shared.
+    stream: Option<StreamPlace>,
+}
+
+impl Ready {
+    fn on_stream((connection, place): (Connection, StreamPlace)) -> Self {
+        Self { connection, stream: Some(place) }
+    }
+}
+
+/// A connection while a request is on it. Dropped, it is closed; given back, it may serve another. One that is shared
+/// lives on either way, without the stream.
 pub(crate) struct Lease {
     in_flight: InFlight,
-    sender: SendRequest<RequestBody>,
+    ready: Ready,
     worker: usize,
 }
 
 impl Lease {
-    pub(crate) fn new(in_flight: InFlight, sender: SendRequest<RequestBody>, worker: usize) -> Self {
-        Self { in_flight, sender, worker }
+    pub(crate) fn new(in_flight: InFlight, ready: Ready, worker: usize) -> Self {
+        Self { in_flight, ready, worker }
     }
 
     /// Sends one request and waits for the head of its answer.
     ///
     /// # Errors
-    /// The connection broke; the error holds the request when nothing of it was sent.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        self.sender.try_send_request(request).await
+    /// See [`SendError`].
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let answer = self.ready.connection.send(request).await;
+        if let (Err(SendError::Unsent(_) | SendError::Unprocessed), Some(stream)) = (&answer, &self.ready.stream) {
+            stream.retire();
+        }
+        answer
     }
 
     /// Closes the connection and keeps the place at the endpoint.
@@ -286,8 +313,10 @@ impl Lease {
     /// The answer has been read to its end.
     pub(crate) fn give_back(self) {
         let endpoint = &self.in_flight.0;
-        if !endpoint.retired.load(Relaxed) {
-            endpoint.pool.keep(self.worker, self.sender);
+        if let Connection::Http1(sender) = self.ready.connection
+            && !endpoint.retired.load(Relaxed)
+        {
+            endpoint.pool.keep(self.worker, sender);
         }
     }
 

@@ -17,7 +17,7 @@ use super::hold::Hold;
 use super::members::Members;
 use super::resolve::Resolver;
 use super::standing::{Health, Standing};
-use super::tls::{UpstreamTlsError, client_config};
+use super::tls::{UpstreamTlsError, alpn, client_config};
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
 use crate::breaker::{Breaker, Pauses, Transition};
@@ -98,7 +98,7 @@ impl Group {
             ejecting: Mutex::default(),
             breaker,
             metrics: surroundings.metrics,
-            tls: settings.tls.as_ref().map(client_config).transpose()?,
+            tls: settings.tls.as_ref().map(|tls| client_config(tls, alpn(settings.http2))).transpose()?,
             workers: surroundings.workers,
             observer: surroundings.endpoint_observer,
             pauses: surroundings.pauses,
@@ -309,7 +309,7 @@ impl Group {
             _ => None,
         };
         Ok(Endpoint::new(Plan {
-            connector: Connector { address, tls },
+            connector: Connector { address, tls, http2: self.settings.http2 },
             configured,
             settings: &self.settings,
             workers: self.workers,

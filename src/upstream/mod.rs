@@ -7,16 +7,19 @@
 //! | `group`, `members` | a named upstream; its endpoints at one time |
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
 //! | `connect`, `stream`, `tls` | making a connection |
+//! | `connection`, `multiplex` | HTTP/1 or HTTP/2 on it; streams that share one |
 //! | `hold` | requests that wait for an endpoint |
 //! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
 //! | `resolve`, `names` | name servers; following a name |
 
 mod check;
 pub mod connect;
+pub(crate) mod connection;
 pub mod endpoint;
 pub mod group;
 pub(crate) mod hold;
 mod members;
+mod multiplex;
 mod names;
 mod pool;
 pub(crate) mod probe;

@@ -84,7 +84,7 @@ impl Probe {
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let mut last = "the name has no address".to_owned();
         for address in addresses {
-            let connector = Connector { address: Address::Socket(address), tls: tls.clone() };
+            let connector = Connector { address: Address::Socket(address), tls: tls.clone(), http2: false };
             match check::http(&connector, &host, target, self.settings.timeout).await {
                 Ok(status) if status.is_success() || status.is_redirection() => return Ok(()),
                 Ok(status) => return Err(format!("answered {}", status.as_u16())),

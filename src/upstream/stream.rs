@@ -17,6 +17,22 @@ pub enum Stream {
     TlsUnix(Box<TlsStream<UnixStream>>),
 }
 
+impl Stream {
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::TlsUnix(_))
+    }
+
+    /// Whether the handshake settled on HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        let alpn = match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::TlsUnix(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        };
+        alpn == Some(b"h2")
+    }
+}
+
 macro_rules! each {
     ($self:ident, $inner:ident => $call:expr) => {
         match $self.get_mut() {

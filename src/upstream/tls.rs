@@ -19,8 +19,13 @@ pub enum UpstreamTlsError {
     Library(#[from] rustls::Error),
 }
 
+/// What is asked for by ALPN.
+pub(crate) fn alpn(http2: bool) -> &'static [u8] {
+    if http2 { b"h2" } else { b"http/1.1" }
+}
+
 /// Builds the client side: the built-in roots or a private CA, our own certificate where one is given.
-pub(crate) fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
+pub(crate) fn client_config(tls: &UpstreamTls, alpn: &'static [u8]) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if tls.insecure {
@@ -38,13 +43,13 @@ pub(crate) fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, Upst
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     Ok(Arc::new(config))
 }
 
 /// The built-in roots and nothing special.
 pub(super) fn default_client_config() -> Result<Arc<ClientConfig>, UpstreamTlsError> {
-    client_config(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false })
+    client_config(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false }, alpn(false))
 }
 
 fn built_in_roots() -> RootCertStore {

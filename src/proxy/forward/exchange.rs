@@ -28,6 +28,7 @@ use super::outbound::Outbound;
 use crate::balance::{Retry, RetryBudget, full_jitter};
 use crate::config::model::{Balance, HashKey};
 use crate::snapshot::Route;
+use crate::upstream::connection::SendError;
 use crate::upstream::endpoint::{InFlight, Lease};
 use crate::upstream::group::Group;
 use crate::upstream::hold::{Ticket, Turn};
@@ -65,6 +66,8 @@ struct HeadLate;
 enum Missed {
     /// Nothing of it was sent, the request is back.
     Unsent,
+    /// It was sent, and the endpoint says that it was not looked at.
+    Unprocessed,
     Failed(Kind),
 }
 
@@ -147,13 +150,15 @@ impl<'a> Exchange<'a> {
         }
         self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
         let worker = self.context.worker();
-        while let Some(sender) = place.endpoint().kept(worker, now).await {
-            match self.on_connection(Lease::new(place, sender, worker)).await {
+        while let Some(ready) = place.endpoint().kept(worker, now).await {
+            match self.on_connection(Lease::new(place, ready, worker)).await {
                 Ok(answered) => return Ok(answered),
                 Err((lease, missed, began)) => {
                     place = lease.close();
                     match missed {
                         Missed::Unsent => {}
+                        Missed::Unprocessed if self.outbound.repeat_unprocessed() => {}
+                        Missed::Unprocessed => return Err(self.failed(&place, Kind::Reset, began)),
                         Missed::Failed(Kind::Reset) if self.group.settings.retry.on.reset && self.outbound.repeat() => {
                         }
                         Missed::Failed(kind) => return Err(self.failed(&place, kind, began)),
@@ -162,17 +167,22 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
-        let sender = match place.endpoint().connect(self.route.timeouts.connect).await {
-            Ok(sender) => sender,
+        let ready = match place.endpoint().connect(worker, self.route.timeouts.connect).await {
+            Ok(ready) => ready,
             Err(error) => {
                 tracing::debug!(endpoint = &*place.endpoint().label, %error, "cannot connect");
                 return Err(self.failed(&place, Kind::Connect(error), began));
             }
         };
-        match self.on_connection(Lease::new(place, sender, worker)).await {
+        match self.on_connection(Lease::new(place, ready, worker)).await {
             Ok(answered) => Ok(answered),
             Err((lease, missed, began)) => {
                 let kind = match missed {
+                    Missed::Unprocessed => {
+                        // What goes on then needs no leave to repeat it.
+                        self.outbound.repeat_unprocessed();
+                        Kind::Reset
+                    }
                     Missed::Unsent => Kind::Reset,
                     Missed::Failed(kind) => kind,
                 };
@@ -196,16 +206,15 @@ impl<'a> Exchange<'a> {
                 self.answered(&answered);
                 Ok(answered)
             }
-            Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => {
-                    self.outbound.returned(request);
-                    Err((lease, Missed::Unsent, began))
-                }
-                None => {
-                    tracing::debug!(error = %error.error(), "no answer from the upstream");
-                    Err((lease, Missed::Failed(Kind::Reset), began))
-                }
-            },
+            Ok(Err(SendError::Unsent(request))) => {
+                self.outbound.returned(*request);
+                Err((lease, Missed::Unsent, began))
+            }
+            Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed, began)),
+            Ok(Err(SendError::Failed(error))) => {
+                tracing::debug!(%error, "no answer from the upstream");
+                Err((lease, Missed::Failed(Kind::Reset), began))
+            }
             Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout), began)),
         }
     }

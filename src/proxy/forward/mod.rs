@@ -50,7 +50,7 @@ pub(super) async fn send(
     context.upstream = Some(Arc::clone(&group.name));
     let (parts, body) = std::mem::take(request).into_parts();
     let request = Request::from_parts(parts, body.expect("nobody else takes the body"));
-    let outbound = Outbound::new(request, route, &group.settings.retry, context)?;
+    let outbound = Outbound::new(request, route, &group.settings, context)?;
     let mut exchange = Exchange::new(group, route, context, outbound);
     let result = exchange.run(now).await;
     let fault = exchange.client_fault();

@@ -26,6 +26,8 @@ pub(super) struct Outbound {
     pub(super) fault: Option<Arc<BodyFault>>,
     /// Its method is one that may be sent twice.
     is_repeatable: bool,
+    /// The endpoint may send it back although it was sent.
+    may_be_refused: bool,
     pub(super) wants_upgrade: bool,
 }
 
@@ -47,21 +49,23 @@ impl Outbound {
     pub(super) fn new(
         request: Request<Incoming>,
         route: &Route,
-        retry: &model::Retry,
+        settings: &model::Upstream,
         context: &mut Context,
     ) -> Result<Self, Refusal> {
+        let retry = &settings.retry;
         let (mut parts, body) = request.into_parts();
         let announced = content_length(&parts.headers);
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
         let (body, fault) = RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body);
-        let upgrade = if body.is_empty() && parts.method == Method::GET {
+        // HTTP/2 has no upgrades.
+        let upgrade = if body.is_empty() && parts.method == Method::GET && !settings.http2 {
             hop_by_hop::upgrade_protocol(&parts.headers).cloned()
         } else {
             None
         };
-        hop_by_hop::strip_request(&mut parts.headers, false);
+        hop_by_hop::strip_request(&mut parts.headers, settings.http2);
         // hyper sends 100 Continue when the endpoint's connection asks for the first byte of the body.
         parts.headers.remove(EXPECT);
         context.forward_headers(&mut parts.headers);
@@ -78,14 +82,15 @@ impl Outbound {
         let fits = announced.is_none_or(|length| length <= retry.replay_bytes_max as u64);
         let (body, kept) = match body {
             RequestBody::Empty => (RequestBody::Empty, Kept::Nothing),
-            body if is_repeatable && retry.attempts > 0 && fits => {
+            body if (is_repeatable && retry.attempts > 0 || settings.http2) && fits => {
                 let replay = Replay::new(body, retry.replay_bytes_max);
                 (replay.first(), Kept::Flowing(replay))
             }
             body => (body, Kept::Gone),
         };
         let request = Some(Request::from_parts(parts, body));
-        Ok(Self { request, spare: None, body: kept, fault, is_repeatable, wants_upgrade })
+        let may_be_refused = settings.http2;
+        Ok(Self { request, spare: None, body: kept, fault, is_repeatable, may_be_refused, wants_upgrade })
     }
 
     /// The headers, while it is not on its way.
@@ -101,7 +106,7 @@ impl Outbound {
     /// Takes it to be sent. A copy of the head stays here where it may be sent again.
     pub(super) fn depart(&mut self) -> Option<Request<RequestBody>> {
         let request = self.request.take()?;
-        let may_return = self.is_repeatable && !matches!(self.body, Kept::Gone);
+        let may_return = (self.is_repeatable || self.may_be_refused) && !matches!(self.body, Kept::Gone);
         self.spare = may_return.then(|| crate::proxy::head_of(&request));
         Some(request)
     }
@@ -118,6 +123,11 @@ impl Outbound {
 
     /// Makes it ready to be sent again after it was sent, wholly or in part, and may have been read; whether that can be done.
     pub(super) fn repeat(&mut self) -> bool {
+        self.is_repeatable && self.repeat_unprocessed()
+    }
+
+    /// The same where it is known that nobody has looked at it: then any method may be repeated.
+    pub(super) fn repeat_unprocessed(&mut self) -> bool {
         if self.fault.as_ref().is_some_and(|fault| fault.kind().is_some()) {
             return false;
         }

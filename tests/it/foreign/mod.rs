@@ -4,6 +4,7 @@
 pub(crate) mod browser;
 mod curl;
 mod goaccess;
+mod grpc;
 mod http_server;
 mod nginx;
 mod tls;
