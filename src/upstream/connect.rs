@@ -1,11 +1,8 @@
 //! Making a connection to an endpoint.
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::uri::Scheme;
@@ -14,9 +11,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+
 use tokio_rustls::TlsConnector;
 
 use super::connection::{Connection, Http2};
+use super::hello::Hello;
 use super::multiplex::STREAMS_MAX;
 use super::resolve::loopback;
 use super::stream::Stream;
@@ -62,7 +61,8 @@ impl Connector {
     pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, ConnectError> {
         let stream = self.reach(limit).await?;
         if self.http2 {
-            return self.start_http2(stream).await;
+            let started = tokio::time::timeout(limit, self.start_http2(stream)).await;
+            return started.map_err(|_| ConnectError::Timeout { limit })?;
         }
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BYTES_MAX)
@@ -78,12 +78,14 @@ impl Connector {
         Ok(Connection::Http1(sender))
     }
 
+    /// Returns once the endpoint has said how many streams it takes: more than that it would refuse.
     async fn start_http2(&self, stream: Stream) -> Result<Connection, ConnectError> {
+        let refused = |text| ConnectError::Failed(io::Error::new(io::ErrorKind::Unsupported, text));
         if stream.is_tls() && !stream.speaks_http2() {
-            let text = "the endpoint did not agree to HTTP/2 (ALPN \"h2\")";
-            return Err(ConnectError::Failed(io::Error::new(io::ErrorKind::Unsupported, text)));
+            return Err(refused("the endpoint did not agree to HTTP/2 (ALPN \"h2\")"));
         }
         let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
+        let (stream, told) = Hello::new(stream);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -92,20 +94,13 @@ impl Connector {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Http)?;
-        let streams_max = Arc::new(AtomicUsize::new(STREAMS_MAX));
-        let allowed = Arc::clone(&streams_max);
         // Owned by its two ends, as above.
         tokio::spawn(async move {
-            let mut connection = pin!(connection);
-            let ended = poll_fn(|cx| {
-                let ended = connection.as_mut().poll(cx);
-                allowed.store(connection.current_max_send_streams(), Relaxed);
-                ended
-            });
-            if let Err(error) = ended.await {
+            if let Err(error) = connection.await {
                 tracing::trace!(%error, "upstream HTTP/2 connection ended");
             }
         });
+        let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;
         Ok(Connection::Http2(Http2 { sender, scheme, streams_max }))
     }
 

@@ -1,8 +1,6 @@
 //! A connection to an endpoint, in the version of HTTP that its upstream speaks.
 
 use std::error::Error as _;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -26,8 +24,8 @@ pub(crate) enum Connection {
 pub(crate) struct Http2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     pub(super) scheme: Scheme,
-    /// Streams that the endpoint allows at a time, kept true by the connection's task.
-    pub(super) streams_max: Arc<AtomicUsize>,
+    /// Streams that the endpoint allowed at a time when the connection began.
+    pub(super) streams_max: usize,
 }
 
 /// Why a request brought no answer's head.
@@ -40,6 +38,9 @@ pub(crate) enum SendError {
     /// section 8.7). It may be sent again whatever its method.
     #[error("the endpoint refused the stream")]
     Unprocessed,
+    /// The endpoint gave this one request up, and its connection lives on.
+    #[error("the endpoint reset the stream: {0}")]
+    StreamReset(#[source] hyper::Error),
     #[error("no answer from the upstream: {0}")]
     Failed(#[source] hyper::Error),
 }
@@ -51,8 +52,11 @@ impl SendError {
                 restore(&mut request);
                 Self::Unsent(Box::new(request))
             }
-            None if is_unprocessed(error.error()) => Self::Unprocessed,
-            None => Self::Failed(error.into_error()),
+            None => match stream_error(error.error()) {
+                Some(error) if is_unprocessed(error) => Self::Unprocessed,
+                Some(reset) if reset.is_reset() => Self::StreamReset(error.into_error()),
+                _ => Self::Failed(error.into_error()),
+            },
         }
     }
 }
@@ -104,11 +108,12 @@ fn target_of(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
 }
 
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
-    if !error.is_remote() {
-        return false;
-    }
+/// What the endpoint said about a stream, or about all of them.
+fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())
+}
+
+fn is_unprocessed(error: &h2::Error) -> bool {
     match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
         Some(h2::Reason::NO_ERROR) => error.is_go_away(),
@@ -127,6 +132,7 @@ mod tests {
         assert_eq!(request.uri(), "https://example.com:81/a?b");
         assert!(!request.headers().contains_key(HOST));
         take_origin_form(&mut request, host);
-        assert_eq!((request.uri().to_string().as_str(), &request.headers()[HOST]), ("/a?b", "example.com:81"));
+        assert_eq!(request.uri(), "/a?b");
+        assert_eq!(request.headers()[HOST], "example.com:81");
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `group`, `members` | a named upstream; its endpoints at one time |
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
-//! | `connect`, `stream`, `tls` | making a connection |
+//! | `connect`, `stream`, `tls`, `hello` | making a connection |
 //! | `connection`, `multiplex` | HTTP/1 or HTTP/2 on it; streams that share one |
 //! | `hold` | requests that wait for an endpoint |
 //! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
@@ -17,6 +17,7 @@ pub mod connect;
 pub(crate) mod connection;
 pub mod endpoint;
 pub mod group;
+mod hello;
 pub(crate) mod hold;
 mod members;
 mod multiplex;

@@ -130,7 +130,7 @@ impl Shared {
     }
 
     fn enter(&self) -> Option<(Connection, StreamPlace)> {
-        let streams_max = self.connection.streams_max.load(Relaxed).min(STREAMS_MAX);
+        let streams_max = self.connection.streams_max.min(STREAMS_MAX);
         (self.load.streams.load(Relaxed) < streams_max).then(|| self.begin())
     }
 

@@ -28,6 +28,7 @@ mod health;
 mod hold;
 mod http1;
 mod http2;
+mod http2_upstream;
 mod https;
 mod limits;
 mod limits_and_breaker;

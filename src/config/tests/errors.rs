@@ -285,7 +285,6 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]", "it means 10.0.0.0/8"),
         ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
         ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
-        ("http2 = true", "upstream.app.http2: not yet active: endpoints are spoken to in HTTP/1.1"),
     ];
     for (addition, expected) in cases {
         let warnings = with(addition).expect(addition).warnings;

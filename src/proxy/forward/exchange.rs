@@ -68,6 +68,8 @@ enum Missed {
     Unsent,
     /// It was sent, and the endpoint says that it was not looked at.
     Unprocessed,
+    /// The endpoint gave it up, on a connection that lives on.
+    StreamReset,
     Failed(Kind),
 }
 
@@ -158,7 +160,9 @@ impl<'a> Exchange<'a> {
                     match missed {
                         Missed::Unsent => {}
                         Missed::Unprocessed if self.outbound.repeat_unprocessed() => {}
-                        Missed::Unprocessed => return Err(self.failed(&place, Kind::Reset, began)),
+                        Missed::Unprocessed | Missed::StreamReset => {
+                            return Err(self.failed(&place, Kind::Reset, began));
+                        }
                         Missed::Failed(Kind::Reset) if self.group.settings.retry.on.reset && self.outbound.repeat() => {
                         }
                         Missed::Failed(kind) => return Err(self.failed(&place, kind, began)),
@@ -183,7 +187,7 @@ impl<'a> Exchange<'a> {
                         self.outbound.repeat_unprocessed();
                         Kind::Reset
                     }
-                    Missed::Unsent => Kind::Reset,
+                    Missed::Unsent | Missed::StreamReset => Kind::Reset,
                     Missed::Failed(kind) => kind,
                 };
                 Err(self.failed(&lease.close(), kind, began))
@@ -211,6 +215,10 @@ impl<'a> Exchange<'a> {
                 Err((lease, Missed::Unsent, began))
             }
             Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed, began)),
+            Ok(Err(SendError::StreamReset(error))) => {
+                tracing::debug!(%error, "the upstream reset the stream");
+                Err((lease, Missed::StreamReset, began))
+            }
             Ok(Err(SendError::Failed(error))) => {
                 tracing::debug!(%error, "no answer from the upstream");
                 Err((lease, Missed::Failed(Kind::Reset), began))

@@ -1,0 +1,121 @@
+//! Listens for the first words of an HTTP/2 endpoint: how many streams it takes at a time.
+//!
+//! Its SETTINGS come first on a connection (RFC 9113, section 3.4). Whoever does not wait for them opens streams that are
+//! then refused. hyper keeps what they say to itself.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use super::stream::Stream;
+
+const HEAD_BYTES: usize = 9;
+const SETTINGS: u8 = 0x4;
+const MAX_CONCURRENT_STREAMS: u16 = 0x3;
+/// More settings than there are, several times over.
+const PAYLOAD_BYTES_MAX: usize = 1024;
+
+/// A stream that is listened to until the first frame has come.
+#[derive(Debug)]
+pub(super) struct Hello {
+    stream: Stream,
+    heard: Vec<u8>,
+    /// Told the number; dropped untold when what comes is something else.
+    tell: Option<oneshot::Sender<usize>>,
+}
+
+impl Hello {
+    /// The receiver fails when the endpoint does not speak HTTP/2.
+    pub(super) fn new(stream: Stream) -> (Self, oneshot::Receiver<usize>) {
+        let (tell, told) = oneshot::channel();
+        (Self { stream, heard: Vec::new(), tell: Some(tell) }, told)
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.tell.is_none() {
+            return;
+        }
+        self.heard.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES + PAYLOAD_BYTES_MAX)]);
+        match streams_max(&self.heard) {
+            Some(Ok(streams_max)) => {
+                // Nobody may want to know any more.
+                let _ = self.tell.take().map(|tell| tell.send(streams_max));
+            }
+            Some(Err(NoSettings)) => self.tell = None,
+            None => return,
+        }
+        self.heard = Vec::new();
+    }
+}
+
+/// What came is no SETTINGS frame of a sensible size.
+#[derive(Debug, PartialEq, Eq)]
+struct NoSettings;
+
+/// What the first frame says; `None` while it is not complete. Without a word any number will do.
+fn streams_max(heard: &[u8]) -> Option<Result<usize, NoSettings>> {
+    let (head, payload) = heard.split_at_checked(HEAD_BYTES)?;
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    if head[3] != SETTINGS || length > PAYLOAD_BYTES_MAX {
+        return Some(Err(NoSettings));
+    }
+    let payload = payload.get(..length)?;
+    let mut said = payload.chunks_exact(6).filter(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
+    let last = said.next_back().map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]));
+    Some(Ok(last.map_or(usize::MAX, |said| said as usize)))
+}
+
+impl AsyncRead for Hello {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.hear(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Hello {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_is_read_when_the_frame_is_whole() {
+        let frame = [0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0, 100];
+        for cut in 0..frame.len() {
+            assert_eq!(streams_max(&frame[..cut]), None, "{cut}");
+        }
+        assert_eq!(streams_max(&frame), Some(Ok(100)));
+        assert_eq!(streams_max(&[0, 0, 0, 4, 0, 0, 0, 0, 0]), Some(Ok(usize::MAX)));
+        assert_eq!(streams_max(b"HTTP/1.1 400 Bad Request\r\n"), Some(Err(NoSettings)));
+    }
+}
