@@ -74,6 +74,16 @@ pub struct Control {
     is_ready: AtomicBool,
     listening: Mutex<Listening>,
     admin: Mutex<Option<Address>>,
+    last_reload: Mutex<Option<LastReload>>,
+    /// The listeners by name, with their real addresses. Beside `listening`, which a reload holds for long.
+    addresses: Mutex<Vec<(String, Address)>>,
+}
+
+/// The last attempt to load another configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct LastReload {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) result: Result<Reloaded, Problems>,
 }
 
 /// The sockets, changed by one reload at a time.
@@ -116,8 +126,9 @@ impl App {
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
         let runtime = Runtime::open(&config.server.state_dir);
         let shared = Shared::new(workers, resolver, runtime);
-        let (snapshot, sockets, admin_socket) =
+        let (mut snapshot, sockets, admin_socket) =
             prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
+        snapshot.masked = Arc::new(loaded.masked.clone());
         let flag_watcher = watch_flags(&config, &shared)?;
 
         snapshot.start();
@@ -137,8 +148,13 @@ impl App {
                 open: BTreeMap::new(),
             }),
             admin: Mutex::new(None),
+            last_reload: Mutex::new(None),
+            addresses: Mutex::default(),
         });
-        control.listening().take_over(sockets);
+        let mut listening = control.listening();
+        listening.take_over(sockets);
+        control.note_addresses(&listening);
+        drop(listening);
         let admin_address = admin_socket.as_ref().and_then(|socket| socket.address().ok());
         *control.admin.lock().unwrap_or_else(PoisonError::into_inner) = admin_address;
         let housekeeping = keep_house(&control, admin_socket, phases).map_err(|error| thread_problem(&error))?;
@@ -179,9 +195,7 @@ impl App {
 
     /// The listeners by name, with their real addresses.
     pub fn listeners(&self) -> Vec<(String, Address)> {
-        let listening = self.control.listening();
-        let open = listening.open.iter();
-        open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?))).collect()
+        self.control.open_listeners()
     }
 
     /// Open downstream connections, by worker.
@@ -260,6 +274,9 @@ impl Control {
     pub fn reload(&self) -> Result<Reloaded, Problems> {
         let mut listening = self.listening();
         let result = self.try_reload(&mut listening);
+        let at = jiff::Timestamp::now();
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(LastReload { at, result: result.clone() });
         let metrics = &self.shared.metrics;
         match &result {
             Ok(reloaded) => {
@@ -299,12 +316,15 @@ impl Control {
         let sockets = bind_all(&loaded.config, &listening.open);
         // As at the start: all that is wrong is told, and a refused file leaves no log behind.
         let mut config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
+        let mut masked = loaded.masked.clone();
         if config.admin.listen != previous.config.admin.listen {
             // It stays where it is until a restart, and so does its token: one address may need it, the other not.
             config.admin = previous.config.admin.clone();
+            masked["admin"] = previous.masked["admin"].clone();
         }
         let snapshot = Snapshot::build(config, Some(&previous), &self.shared);
-        let (sockets, snapshot) = both(sockets, snapshot).map_err(located)?;
+        let (sockets, mut snapshot) = both(sockets, snapshot).map_err(located)?;
+        snapshot.masked = Arc::new(masked);
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
@@ -314,6 +334,7 @@ impl Control {
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
         listening.take_over(sockets);
+        self.note_addresses(listening);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -323,6 +344,22 @@ impl Control {
     /// Puts the rates in force that operators have set or cleared.
     pub(crate) fn follow_overrides(&self) {
         self.live.load_full().limits.values().for_each(|limit| limit.follow_override(&self.shared));
+    }
+
+    /// What became of the last reload; `None` = there was none yet.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The listeners by name, with their real addresses.
+    pub(crate) fn open_listeners(&self) -> Vec<(String, Address)> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_addresses(&self, listening: &Listening) {
+        let open = listening.open.iter();
+        let addresses = open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?)));
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
     }
 
     /// Opens log files anew, for rotation by rename.

@@ -1,6 +1,6 @@
 //! The generation that serves now. The only swap of a whole configuration in the crate.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -8,20 +8,34 @@ use crate::snapshot::Snapshot;
 
 /// Points to the current [`Snapshot`].
 #[derive(Debug)]
-pub struct Live(ArcSwap<Snapshot>);
+pub struct Live {
+    current: ArcSwap<Snapshot>,
+    /// Earlier ones, which requests and streams may still hold.
+    earlier: Mutex<Vec<Weak<Snapshot>>>,
+}
 
 impl Live {
     pub fn new(snapshot: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(snapshot))
+        Self { current: ArcSwap::from_pointee(snapshot), earlier: Mutex::default() }
     }
 
     /// The generation to hold for the length of one request.
     pub fn load_full(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.current.load_full()
     }
 
     /// From now on, new requests see `snapshot`.
     pub(crate) fn store(&self, snapshot: Snapshot) {
-        self.0.store(Arc::new(snapshot));
+        let before = self.current.swap(Arc::new(snapshot));
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.retain(|snapshot| snapshot.strong_count() > 0);
+        earlier.push(Arc::downgrade(&before));
+    }
+
+    /// How many generations are in use, the current one included.
+    pub(crate) fn alive(&self) -> usize {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.retain(|snapshot| snapshot.strong_count() > 0);
+        earlier.len() + 1
     }
 }

@@ -18,11 +18,13 @@ use crate::config::{Problem, Problems};
 use crate::listener::head::HeadBounds;
 use crate::policy::access::Access;
 use crate::policy::client_ip::{Source, TrustedProxies};
+use crate::policy::maintenance::Active;
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
 use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
+use crate::runtime::features::Feature;
 use crate::shared::Shared;
 use crate::shared_limit::Store;
 use crate::telemetry::access_log::AccessLog;
@@ -40,6 +42,8 @@ pub struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) config: Arc<Config>,
     pub(crate) loaded_at: jiff::Timestamp,
+    /// The configuration as it may be shown.
+    pub(crate) masked: Arc<serde_json::Value>,
     pub(crate) routes: Table<Arc<Route>>,
     pub(crate) groups: BTreeMap<String, Arc<Group>>,
     pub(crate) probes: BTreeMap<String, Arc<Probe>>,
@@ -83,7 +87,7 @@ pub(crate) struct Route {
     pub(crate) strip_prefix: Option<String>,
     pub(crate) preserve_host: bool,
     pub(crate) limits: Limits,
-    pub(crate) is_feature_off: bool,
+    pub(crate) feature: Option<Switched>,
     pub(crate) maintenance_exempt: bool,
     /// Where its events are sampled.
     pub(crate) sample_place: usize,
@@ -101,6 +105,19 @@ pub(crate) enum Action {
     Files(Folder),
     Redirect(model::Redirect),
     Respond(FixedAnswer),
+}
+
+/// The feature that a route depends on.
+pub(crate) struct Switched {
+    feature: Arc<Feature>,
+    default: bool,
+}
+
+impl Switched {
+    /// What the route answers with while its feature is off; `None` = it is on, for one read of shared memory.
+    pub(crate) fn off(&self) -> Option<Arc<Active>> {
+        if self.feature.is_on(self.default) { None } else { Some(self.feature.off()) }
+    }
 }
 
 /// Where a route forwards to.
@@ -173,6 +190,7 @@ impl Snapshot {
             retired_listeners: retired.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect(),
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: jiff::Timestamp::now(),
+            masked: Arc::default(),
             trusted: TrustedProxies::new(config.client_ip.trusted_proxies.clone()),
             client_ip_header: match config.client_ip.header {
                 model::ClientIpHeader::XForwardedFor => Source::XForwardedFor,
@@ -386,7 +404,7 @@ impl Builder<'_> {
                 strip_prefix: route.strip_prefix.clone(),
                 preserve_host: route.preserve_host,
                 limits: Limits::new(limits),
-                is_feature_off: route.feature.as_ref().is_some_and(|key| self.config.features.get(key) == Some(&false)),
+                feature: route.feature.as_ref().map(|key| self.switched(key)),
                 maintenance_exempt: route.maintenance_exempt,
                 sample_place: self.shared.place(&route.name),
                 access: Access::new(route.allow.iter().copied(), route.deny.iter().copied()),
@@ -400,6 +418,14 @@ impl Builder<'_> {
             self.note(&format!("route[{index}]"), added);
         }
         table
+    }
+
+    fn switched(&self, key: &str) -> Switched {
+        Switched {
+            feature: self.shared.runtime.features.feature(key),
+            // Its key was proven to be one of them.
+            default: self.config.features.get(key).copied().unwrap_or(true),
+        }
     }
 
     /// `None` when it can't be built; the reason has been noted, here or where its upstream was built.

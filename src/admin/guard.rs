@@ -1,20 +1,73 @@
-//! Who may talk to the admin side: no web page, and with a token nobody without it.
+//! Who may talk to the admin side: no web page of others, and with a token nobody without it.
+//!
+//! A client that tries wrong tokens is told to wait after a few, also with the right one: else guessing would go on
+//! unnoticed. To say nothing at all is no try. Every refusal is logged, but never so many that the log is all refusals.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::routes::Panel;
 use super::server::Peer;
+use super::session;
 use super::view::problem;
+use crate::policy::limit::{Key, Limiter, Settings};
 use crate::telemetry::events::Event;
 
+/// Wrong tokens that a client may try at once, and how long until it may try one more.
+const TRIES: u32 = 10;
+const TRY_AGAIN: Duration = Duration::from_secs(6);
+/// Clients whose tries are counted; the stalest goes first.
+const CLIENTS_MAX: usize = 4096;
+/// Refusals that are logged at once, and one more each second.
+const LOGGED: u32 = 100;
+
+/// Counts refusals.
+pub(super) struct Refusals {
+    tries: Limiter,
+    logged: Limiter,
+}
+
+/// Whose request it is; `None` on a unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client(Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Peer>().and_then(|peer| peer.0)))
+    }
+}
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        let limiter = |period: Duration, burst: u32, keys: usize| {
+            Limiter::new(Settings {
+                rate_count: NonZeroU32::MIN,
+                period,
+                burst: NonZeroU32::new(burst).expect("above zero"),
+                keys_max: NonZeroUsize::new(keys).expect("above zero"),
+                ipv6_prefix: 64,
+            })
+        };
+        Self { tries: limiter(TRY_AGAIN, TRIES, CLIENTS_MAX), logged: limiter(Duration::from_secs(1), LOGGED, 1) }
+    }
+
+    fn key(&self, client: Client) -> Key {
+        // All who come through the socket file are one: the file's mode says who they are.
+        client.0.map_or_else(|| self.tries.key().finish(), |ip| self.tries.key_ip(ip))
+    }
+}
+
 /// Refuses foreign Hosts and Origins, and requests without the token.
-pub(super) async fn check(State(panel): State<Panel>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(panel): State<Panel>, client: Client, request: Request, next: Next) -> Response {
     let live = panel.control.live.load_full();
     let admin = &live.config.admin;
     let headers = request.headers();
@@ -24,27 +77,85 @@ pub(super) async fn check(State(panel): State<Panel>, request: Request, next: Ne
             "this Host is not one of the admin side's: add it to admin.allowed_hosts",
         );
     }
-    if let Some(origin) = text(headers, ORIGIN) {
-        let host = origin.split_once("://").map(|(_, host)| host);
-        if host.is_none() || host != text(headers, HOST) {
-            return refuse(StatusCode::FORBIDDEN, "a page of another origin may not drive the admin side");
-        }
+    if headers.contains_key(ORIGIN) && !is_same_origin(text(headers, ORIGIN), text(headers, HOST)) {
+        return refuse(StatusCode::FORBIDDEN, "a page of another origin may not drive the admin side");
     }
-    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if let Some(token) = admin.token.as_ref().filter(|_| !is_probe) {
-        let given = text(headers, AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        if !is_same(given.as_bytes(), token.0.as_bytes()) {
-            let client = request.extensions().get::<Peer>().and_then(|peer| peer.0);
-            let path = request.uri().path().to_owned();
-            panel.control.shared.events.emit(Event::Unauthorized { client, path });
-            return refuse(StatusCode::UNAUTHORIZED, "send the token of [admin] as Authorization: Bearer");
+    let path = request.uri().path();
+    if let Some(token) = admin.token.as_ref().filter(|_| !is_open(request.method(), path)) {
+        let bearer = bearer(headers);
+        let cookie = session::cookie(headers);
+        if bearer.is_none() && cookie.is_some_and(|cookie| session::stands_for(cookie, &token.0)) {
+            return next.run(request).await;
+        }
+        let Some(bearer) = bearer else {
+            // An old cookie is what a browser sends by itself.
+            return unauthorized(&panel, client, path);
+        };
+        if let Some(refusal) = refuse_token(&panel, client, path, bearer, &token.0) {
+            return refusal;
         }
     }
     next.run(request).await
 }
 
+/// Compares a token that somebody gave, and refuses it when it is wrong, or when so many were before that this one is
+/// not looked at.
+pub(super) fn refuse_token(panel: &Panel, client: Client, path: &str, given: &str, token: &str) -> Option<Response> {
+    let refusals = &panel.refusals;
+    let (key, now) = (refusals.key(client), panel.control.shared.nanos());
+    let left = refusals.tries.peek(key, now);
+    if !left.allowed {
+        let secs = left.wait.as_secs() + 1;
+        tell(panel, client, path);
+        let detail = format!("too many wrong tokens came from you: wait {secs} s before the next try");
+        let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &detail);
+        response.headers_mut().insert(RETRY_AFTER, secs.into());
+        return Some(response);
+    }
+    if is_same(given.as_bytes(), token.as_bytes()) {
+        return None;
+    }
+    refusals.tries.check(key, now);
+    Some(unauthorized(panel, client, path))
+}
+
+fn unauthorized(panel: &Panel, client: Client, path: &str) -> Response {
+    tell(panel, client, path);
+    let mut response = refuse(StatusCode::UNAUTHORIZED, "send the token of [admin] as Authorization: Bearer TOKEN");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"flagstone\""));
+    response
+}
+
+fn tell(panel: &Panel, client: Client, path: &str) {
+    let logged = &panel.refusals.logged;
+    if logged.check(logged.key().finish(), panel.control.shared.nanos()).allowed {
+        panel.control.shared.events.emit(Event::Unauthorized { client: client.0, path: path.to_owned() });
+    }
+}
+
+/// What needs no token: the probes, and what one logs in with, which holds no data.
+fn is_open(method: &Method, path: &str) -> bool {
+    match path {
+        "/healthz" | "/readyz" => true,
+        "/" => matches!(*method, Method::GET | Method::HEAD),
+        "/api/login" | "/api/logout" => *method == Method::POST,
+        _ => false,
+    }
+}
+
+/// The scheme's name is written in any case (RFC 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = text(headers, AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+}
+
 fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
+}
+
+fn is_same_origin(origin: Option<&str>, host: Option<&str>) -> bool {
+    let origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    origin.is_some() && origin == host
 }
 
 /// An address, a loopback name or a listed one. No Host at all comes from no browser.
@@ -62,8 +173,7 @@ fn is_own_host(host: Option<&str>, allowed: &[String]) -> bool {
 
 /// Takes as long for a wrong first byte as for a wrong last one.
 fn is_same(given: &[u8], token: &[u8]) -> bool {
-    let differing = given.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
-    given.len() == token.len() && differing == 0
+    aws_lc_rs::constant_time::verify_slices_are_equal(given, token).is_ok()
 }
 
 fn refuse(status: StatusCode, detail: &str) -> Response {
@@ -85,10 +195,32 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_is_the_host_it_asks() {
+        assert!(is_same_origin(Some("http://127.0.0.1:9900"), Some("127.0.0.1:9900")));
+        for origin in [None, Some("null"), Some("http://127.0.0.1:9901"), Some("https://evil.example"), Some("")] {
+            assert!(!is_same_origin(origin, Some("127.0.0.1:9900")), "{origin:?}");
+        }
+        assert!(!is_same_origin(Some("http://a"), None));
+    }
+
+    #[test]
     fn tokens_are_compared_whole() {
         assert!(is_same(b"secret", b"secret"));
         assert!(!is_same(b"secre", b"secret"));
         assert!(!is_same(b"secrex", b"secret"));
         assert!(!is_same(b"", b"secret"));
+    }
+
+    #[test]
+    fn a_bearer_is_told_from_other_schemes() {
+        let given = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(given("Bearer a b").as_deref(), Some("a b"));
+        assert_eq!(given("bearer  x").as_deref(), Some("x"));
+        for other in ["Basic eA==", "x", ""] {
+            assert_eq!(given(other), None, "{other}");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod block_list;
 mod breakers;
 mod certificates;
 mod events;
+mod features;
 mod guard;
 mod health;
 mod history;
@@ -14,6 +15,8 @@ pub(crate) mod maintenance;
 mod query;
 mod routes;
 mod server;
+mod session;
+mod system;
 mod view;
 
 use std::sync::Arc;

@@ -10,17 +10,21 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::{block_list, breakers, certificates, events, guard, health, history, limits, maintenance, view};
+use super::{
+    block_list, breakers, certificates, events, features, guard, health, history, limits, maintenance, session, system,
+    view,
+};
 use crate::app::Control;
 
 /// What every call can reach.
 #[derive(Clone)]
 pub(super) struct Panel {
     pub(super) control: Arc<Control>,
+    pub(super) refusals: Arc<guard::Refusals>,
 }
 
 pub(super) fn router(control: Arc<Control>) -> Router {
-    let panel = Panel { control };
+    let panel = Panel { control, refusals: Arc::new(guard::Refusals::new()) };
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
@@ -42,6 +46,9 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(block_list::router())
         .merge(events::router())
         .merge(history::router())
+        .merge(features::router())
+        .merge(system::router())
+        .merge(session::router())
         .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
         .method_not_allowed_fallback(|| async {
             view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")

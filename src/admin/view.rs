@@ -49,22 +49,10 @@ pub(super) fn status(control: &Control) -> Value {
         "services": super::health::services_of(&live),
         "circuitBreakers": circuit_breakers(&live),
         "limits": super::limits::all(control),
-        "featureFlags": features(&live),
+        "featureFlags": super::features::all(control),
         "certificates": super::certificates::all(&live),
-        "config": {
-            "generation": live.generation,
-            "source": match &control.source {
-                crate::app::Source::File(file) => Value::from(file.display().to_string()),
-                crate::app::Source::Fixed => Value::Null,
-            },
-            "loadedAt": live.loaded_at.to_string(),
-        },
-        "process": {
-            "pid": std::process::id(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptimeSeconds": control.shared.started.elapsed().as_secs(),
-            "workers": control.shared.workers,
-        },
+        "config": super::system::generation(control),
+        "process": super::system::process(control),
     })
 }
 
@@ -91,14 +79,6 @@ pub(super) fn circuit_breakers(live: &Snapshot) -> Value {
         breakers.insert(name.clone(), entry);
     }
     breakers.into()
-}
-
-fn features(live: &Snapshot) -> Value {
-    let features = live.config.features.iter();
-    features
-        .map(|(key, value)| (key.clone(), json!({ "value": value, "default": value })))
-        .collect::<Map<_, _>>()
-        .into()
 }
 
 /// Brings those metrics up to date that are looked up, not counted.

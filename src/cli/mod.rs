@@ -8,6 +8,7 @@ mod certs;
 mod check;
 mod client;
 mod demo;
+mod feature;
 mod limit;
 pub mod maintenance;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Maintenance(MaintenanceArguments),
     /// Look at limits, or override one for a while
     Limit(limit::Arguments),
+    /// Look at feature switches, or flip one
+    Feature(feature::Arguments),
     /// Turn an address or a network away, at once and on every route
     Block(block::Block),
     /// Let a blocked network in again
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Maintenance(arguments) => run_maintenance(arguments),
         Command::Limit(arguments) => limit::run(&arguments),
+        Command::Feature(arguments) => feature::run(&arguments),
         Command::Block(arguments) => block::block(&arguments),
         Command::Unblock(arguments) => block::unblock(&arguments),
         Command::Blocked(arguments) => block::blocked(&arguments),

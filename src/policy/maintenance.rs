@@ -147,6 +147,11 @@ impl Active {
         Arc::new(Self { id: next_id(), scope, flag, since, total, total_at_start, is_cutting })
     }
 
+    /// What answers as maintenance does without being any: no flag file, no scope in the metrics, no count.
+    pub fn stand_in(flag: Flag, since: Timestamp) -> Arc<Self> {
+        Self::begin(Scope::Global, flag, since, Arc::default(), 0)
+    }
+
     /// For `Retry-After`: whole seconds to `until`, rounded up, else `default`; at least 1, also when overdue.
     pub fn retry_after(&self, now: Timestamp, default: Duration) -> u64 {
         let seconds = match self.flag.until {

@@ -20,7 +20,7 @@ use crate::message::host::Host;
 use crate::message::path;
 use crate::policy::maintenance::{Active, Facts};
 use crate::route::Found;
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Action, Route, Snapshot, Switched};
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
 pub(crate) async fn handle(
@@ -67,11 +67,12 @@ async fn serve(
         Found::MethodNotAllowed(methods) => Err(Refusal::MethodNotAllowed(respond::allow(&methods))),
         Found::NotFound => Err(Refusal::NoRoute),
     };
+    let feature = found.as_ref().ok().and_then(|route| route.feature.as_ref());
+    if let Some(off) = feature.and_then(Switched::off) {
+        return Err(Refusal::FeatureOff(maintained_by(&off, snapshot)));
+    }
     if let Some(answer) = check_maintenance(request, found.as_deref().ok(), context, snapshot)? {
         return Ok(answer);
-    }
-    if found.as_ref().is_ok_and(|route| route.is_feature_off) {
-        return Err(Refusal::FeatureOff { retry_after: snapshot.maintenance.retry_after });
     }
     check_lists(found.as_deref().ok(), context, snapshot)?;
     let route = found?;
@@ -176,12 +177,16 @@ pub(super) fn facts_of<'a>(
 }
 
 fn maintained(active: &Arc<Active>, snapshot: &Snapshot) -> Refusal {
+    Refusal::Maintenance(maintained_by(active, snapshot))
+}
+
+fn maintained_by(active: &Arc<Active>, snapshot: &Snapshot) -> Maintained {
     let maintenance = &snapshot.maintenance;
-    Refusal::Maintenance(Maintained {
+    Maintained {
         scope: Arc::clone(active),
         status: maintenance.status,
         retry_after_secs: active.retry_after(jiff::Timestamp::now(), maintenance.retry_after),
-    })
+    }
 }
 
 fn is_read(method: &Method) -> bool {

@@ -15,9 +15,7 @@ pub(crate) enum Refusal {
     /// The switch is on for this request.
     Maintenance(Maintained),
     /// The route's feature is switched off.
-    FeatureOff {
-        retry_after: Duration,
-    },
+    FeatureOff(Maintained),
     RateLimited {
         status: StatusCode,
         retry_after: Duration,
@@ -89,8 +87,8 @@ impl Refusal {
             Self::Maintenance(maintained) => {
                 (maintained.status, "maintenance", "This site is down for maintenance and will be back soon.")
             }
-            Self::FeatureOff { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "feature_off", "This part of the site is switched off at the moment.")
+            Self::FeatureOff(maintained) => {
+                (maintained.status, "feature_off", "This part of the site is switched off at the moment.")
             }
             Self::RateLimited { status, .. } => {
                 (*status, "rate_limited", "Too many requests came from you in a short time.")
@@ -172,10 +170,10 @@ impl Refusal {
     /// Seconds for `Retry-After`, at least 1.
     pub(crate) fn retry_after_secs(&self) -> Option<u64> {
         match self {
-            Self::Maintenance(maintained) => Some(maintained.retry_after_secs.max(1)),
-            Self::FeatureOff { retry_after }
-            | Self::RateLimited { retry_after, .. }
-            | Self::CircuitOpen { retry_after } => Some(whole_secs_up(*retry_after).max(1)),
+            Self::Maintenance(maintained) | Self::FeatureOff(maintained) => Some(maintained.retry_after_secs.max(1)),
+            Self::RateLimited { retry_after, .. } | Self::CircuitOpen { retry_after } => {
+                Some(whole_secs_up(*retry_after).max(1))
+            }
             // When a place will be free nobody knows.
             Self::Concurrency { .. } => Some(1),
             _ => None,

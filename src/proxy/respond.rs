@@ -61,6 +61,8 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     let kind = negotiate::kind(&asked);
     let mut response = match refusal {
         Refusal::Maintenance(maintained) => maintenance(maintained, kind, &asked, asker, context),
+        // A script reads its own reason; people see the same page.
+        Refusal::FeatureOff(maintained) if kind == Kind::Html => maintenance(maintained, kind, &asked, asker, context),
         _ => plain(&row, kind),
     };
     let headers = response.headers_mut();

@@ -1,13 +1,15 @@
-//! What an operator changes while the process runs, and what therefore must survive it: overridden limits and the
-//! block list. Each lives in one file in the state folder.
+//! What an operator changes while the process runs, and what therefore must survive it: overridden limits, the
+//! block list and feature switches. Each lives in one file in the state folder.
 
 pub(crate) mod block_list;
+pub(crate) mod features;
 pub(crate) mod overrides;
 mod state_file;
 
 use std::path::Path;
 
 use block_list::Blocked;
+use features::Features;
 use overrides::Overrides;
 
 /// Runtime state, over all generations.
@@ -15,6 +17,7 @@ use overrides::Overrides;
 pub(crate) struct Runtime {
     pub(crate) overrides: Overrides,
     pub(crate) blocked: Blocked,
+    pub(crate) features: Features,
 }
 
 /// A change that could not be kept, and so was not made.
@@ -32,6 +35,7 @@ impl Runtime {
         Self {
             overrides: Overrides::open(state_dir.join("limits.json")),
             blocked: Blocked::open(state_dir.join("blocklist.json")),
+            features: Features::open(state_dir.join("features.json")),
         }
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 mod access_log;
 mod admin;
+mod admin_session;
 mod bad_upstreams;
 mod balancing;
 mod block_list;
@@ -20,6 +21,7 @@ mod departures;
 mod docs;
 mod early_answers;
 mod ejection;
+mod features;
 mod files;
 mod first_request;
 mod foreign;

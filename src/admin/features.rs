@@ -1,0 +1,107 @@
+//! Feature switches: how they stand, and switching them.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::limits::object;
+use super::routes::Panel;
+use super::view::{Problem, problem};
+use crate::app::Control;
+use crate::runtime::ChangeError;
+
+pub(super) fn router() -> Router<Panel> {
+    Router::new()
+        .route(
+            "/api/status/feature-flags",
+            get(async |State(panel): State<Panel>| Json(json!({ "featureFlags": all(&panel.control) }))),
+        )
+        .route("/api/admin/feature-flags", post(set))
+}
+
+/// Every key of `[features]`: what is in force, and what the configuration says.
+pub(super) fn all(control: &Control) -> Value {
+    let live = control.live.load_full();
+    let features = live.config.features.iter();
+    features.map(|(key, &default)| (key.clone(), view(control, key, default))).collect::<Map<_, _>>().into()
+}
+
+fn view(control: &Control, key: &str, default: bool) -> Value {
+    let value = control.shared.runtime.features.value(key);
+    json!({ "value": value.unwrap_or(default), "default": default })
+}
+
+async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
+    let (key, value) = match parse(&body) {
+        Ok(wanted) => wanted,
+        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+    };
+    let control = Arc::clone(&panel.control);
+    // It waits for the disk, beside the admin side's other work.
+    let changed = tokio::task::spawn_blocking(move || change(&control, &key, value));
+    match changed.await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
+    }
+}
+
+fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Problem> {
+    let live = control.live.load_full();
+    let Some(&default) = live.config.features.get(key) else {
+        let known: Vec<_> = live.config.features.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "there is none".to_owned() } else { format!("it has {}", known.join(", ")) };
+        return Err(problem(StatusCode::NOT_FOUND, &format!("[features] has no key {key:?}: {known}")));
+    };
+    control.shared.runtime.features.set(key, value).map_err(|error| {
+        let status = match error {
+            ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        problem(status, &format!("nothing was changed: {error}"))
+    })?;
+    let mut view = view(control, key, default);
+    tracing::info!(feature = %key, value = %view["value"], default, "a feature was switched");
+    view["key"] = json!(key);
+    Ok(view)
+}
+
+fn parse(body: &[u8]) -> Result<(String, Option<bool>), String> {
+    let mut body = object(body, &["key", "value"])?;
+    let Some(Value::String(key)) = body.remove("key") else {
+        return Err("key is missing: one of [features], as text".to_owned());
+    };
+    match body.get("value") {
+        Some(Value::Bool(value)) => Ok((key, Some(*value))),
+        Some(Value::Null) => Ok((key, None)),
+        _ => Err("value is true or false, or null for the configuration's default".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (body, part) in [
+            ("", "a JSON object"),
+            ("{}", "key is missing"),
+            (r#"{"key":1,"value":true}"#, "key is missing"),
+            (r#"{"key":"a"}"#, "value is true or false"),
+            (r#"{"key":"a","value":"true"}"#, "value is true or false"),
+            (r#"{"key":"a","value":true,"ttl":1}"#, "\"ttl\" is no key"),
+        ] {
+            let error = parse(body.as_bytes()).unwrap_err();
+            assert!(error.contains(part), "{body}: {error}");
+        }
+        assert_eq!(parse(br#"{"key":"a","value":true}"#), Ok(("a".to_owned(), Some(true))));
+        assert_eq!(parse(br#"{"key":"a","value":null}"#), Ok(("a".to_owned(), None)));
+    }
+}

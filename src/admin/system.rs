@@ -1,0 +1,82 @@
+//! `/api/config` and `/api/admin/system/status`: what was loaded, and the process that serves it.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::routes::Panel;
+use crate::app::{Control, LastReload, Source};
+use crate::telemetry::metrics::Process;
+
+pub(super) fn router() -> Router<Panel> {
+    Router::new()
+        .route("/api/config", get(async |State(panel): State<Panel>| Json(configuration(&panel.control))))
+        .route("/api/admin/system/status", get(async |State(panel): State<Panel>| Json(system(&panel.control))))
+}
+
+/// The configuration that serves, secrets masked.
+fn configuration(control: &Control) -> Value {
+    let mut view = generation(control);
+    view["config"] = (*control.live.load_full().masked).clone();
+    view
+}
+
+/// Which configuration serves, where it came from, and what became of the last attempt to load another.
+pub(super) fn generation(control: &Control) -> Value {
+    let live = control.live.load_full();
+    json!({
+        "generation": live.generation,
+        "source": match &control.source {
+            Source::File(file) => Value::from(file.display().to_string()),
+            Source::Fixed => Value::Null,
+        },
+        "loadedAt": live.loaded_at.to_string(),
+        "lastReload": control.last_reload().as_ref().map(last_reload),
+    })
+}
+
+fn last_reload(last: &LastReload) -> Value {
+    let (changes, errors) = match &last.result {
+        Ok(reloaded) => (json!(reloaded.changes), json!([])),
+        Err(problems) => (json!([]), problems.to_json()),
+    };
+    json!({
+        "time": last.at.to_string(),
+        "success": last.result.is_ok(),
+        "changes": changes,
+        "errors": errors,
+    })
+}
+
+/// What `/api/status` says of the process too.
+pub(super) fn process(control: &Control) -> Value {
+    json!({
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptimeSeconds": control.shared.started.elapsed().as_secs(),
+        "workers": control.shared.workers,
+    })
+}
+
+fn system(control: &Control) -> Value {
+    let own = Process::read();
+    let mut view = process(control);
+    view["ready"] = json!(control.is_ready());
+    view["memory"] = json!({ "residentBytes": own.resident_bytes, "virtualBytes": own.virtual_bytes });
+    view["cpuSeconds"] = json!((own.cpu_seconds * 1000.0).round() / 1000.0);
+    view["threads"] = json!(own.threads);
+    view["openFiles"] = json!(own.open_fds);
+    view["openFilesMax"] = json!(own.max_fds);
+    let listeners = control.open_listeners();
+    view["listeners"] = listeners
+        .into_iter()
+        .map(|(name, address)| {
+            let connections = control.shared.metrics.listener(&name).connections();
+            json!({ "name": name, "address": address.to_string(), "connections": connections })
+        })
+        .collect();
+    view["generation"] = json!(control.live.load_full().generation);
+    view["generationsAlive"] = json!(control.live.alive());
+    view
+}

@@ -1,0 +1,90 @@
+//! `flagstone feature list | set | clear`: the feature switches of the running process.
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{AdminArgument, CallError};
+use super::table::Table;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show every switch: what is in force, and what the configuration says
+    List {
+        /// Print JSON instead
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+    /// Switch a feature on or off, at once; it stays so over restarts and reloads
+    Set {
+        /// A key of [features]
+        key: String,
+        /// true or false
+        #[arg(action = ArgAction::Set)]
+        value: bool,
+        /// Print JSON instead
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+    /// Put the configuration's value back in force
+    Clear {
+        /// A key of [features]
+        key: String,
+        /// Print JSON instead
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgument,
+    },
+}
+
+/// Asks the running process; exit 1 when it said no or is not there.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (answer, json, show): (_, _, fn(&Value) -> String) = match &arguments.command {
+        Command::List { json, admin } => {
+            (admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None)), *json, list)
+        }
+        Command::Set { key, value, json, admin } => (set(admin, key, Some(*value)), *json, one),
+        Command::Clear { key, json, admin } => (set(admin, key, None), *json, one),
+    };
+    match answer {
+        Ok(answer) if json => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Ok(answer) => {
+            print!("{}", show(&answer));
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+fn set(admin: &AdminArgument, key: &str, value: Option<bool>) -> Result<Value, CallError> {
+    let body = json!({ "key": key, "value": value });
+    admin.client()?.call("POST", "/api/admin/feature-flags", Some(&body))
+}
+
+fn list(answer: &Value) -> String {
+    let mut table = Table::new(&["FEATURE", "VALUE", "DEFAULT"]);
+    for (key, feature) in answer["featureFlags"].as_object().into_iter().flatten() {
+        table.row(vec![key.clone(), feature["value"].to_string(), feature["default"].to_string()]);
+    }
+    table.print("the configuration has no [features]\n")
+}
+
+fn one(feature: &Value) -> String {
+    let key = feature["key"].as_str().unwrap_or_default();
+    format!("{key}: {} (default {})\n", feature["value"], feature["default"])
+}
