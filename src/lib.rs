@@ -18,6 +18,7 @@
 //! live           the pointer to the one that serves
 //! shared         what outlives generations
 //! runtime        what operators change while it runs: overrides, the block list
+//! secret         the key that signs cookies
 //!  -- I/O rooms --
 //! worker         one thread and event loop per core
 //! listener       bind, accept, judge heads, serve
@@ -61,6 +62,7 @@ pub mod proxy;
 pub mod reload;
 pub mod route;
 mod runtime;
+mod secret;
 pub mod shared;
 mod shared_limit;
 pub mod snapshot;

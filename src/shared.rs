@@ -13,10 +13,10 @@ use crate::breaker::{Pauses, State, Transition};
 use crate::config::model::Config;
 use crate::policy::limit::Nanos;
 use crate::policy::maintenance::{Active, Mode, Scope, Switch};
-use crate::proxy::bypass;
 use crate::proxy::cut::Cuts;
 use crate::reload::flag_file::Change;
 use crate::runtime::Runtime;
+use crate::secret::Secret;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
@@ -53,7 +53,7 @@ pub struct Shared {
     turned_away: Sampler,
     /// Names of the places in the samplers: routes keep theirs over reloads.
     places: Mutex<BTreeMap<String, usize>>,
-    bypass_secret: OnceLock<bypass::Secret>,
+    secret: OnceLock<Secret>,
     /// Ids of the maintenances that are known to be late.
     overdue_told: Mutex<BTreeSet<u64>>,
 }
@@ -80,24 +80,24 @@ impl Shared {
             shadowed: Sampler::new(SAMPLED_ROUTES + 1),
             turned_away: Sampler::new(SAMPLED_ROUTES + 1),
             places: Mutex::default(),
-            bypass_secret: OnceLock::new(),
+            secret: OnceLock::new(),
             overdue_told: Mutex::default(),
         })
     }
 
-    /// Takes the key of a state folder for bypass cookies, or makes it. To be called before anything is built.
+    /// Takes the key of a state folder for cookies, or makes it. To be called before anything is built.
     ///
     /// # Errors
     /// The file can neither be read nor written.
     pub(crate) fn open_state(&self, folder: &Path) -> io::Result<()> {
         // A second state folder, after a reload, does not make the first one's cookies worthless.
-        let _ = self.bypass_secret.set(bypass::Secret::of_folder(folder)?);
+        let _ = self.secret.set(Secret::of_folder(folder)?);
         Ok(())
     }
 
-    /// What signs bypass cookies.
-    pub(crate) fn bypass_secret(&self) -> &bypass::Secret {
-        self.bypass_secret.get_or_init(bypass::Secret::random)
+    /// What signs cookies.
+    pub(crate) fn secret(&self) -> &Secret {
+        self.secret.get_or_init(Secret::random)
     }
 
     /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.

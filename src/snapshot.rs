@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -311,6 +310,7 @@ impl Builder<'_> {
                 pauses: Arc::clone(&self.shared.pauses),
                 breaker_observer: self.shared.breaker_observer(name),
                 endpoint_observer: self.shared.endpoint_observer(name),
+                secret: self.shared.secret(),
                 previous: kept.map(|kept| &**kept),
             };
             let built = Group::build(name, settings, surroundings);
@@ -372,7 +372,7 @@ impl Builder<'_> {
             exempt_paths: exempt_paths?,
             allow: settings.allow.clone(),
             pages: pages?,
-            bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.bypass_secret())),
+            bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.secret())),
         })
     }
 
@@ -450,12 +450,6 @@ impl Builder<'_> {
             })),
         }
     }
-}
-
-/// A hash for consistent hashing: the same for one process's life, and not to be guessed from outside.
-pub(crate) fn hash(value: &impl Hash) -> u64 {
-    static STATE: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(Default::default);
-    STATE.hash_one(value)
 }
 
 impl fmt::Debug for Snapshot {

@@ -16,6 +16,14 @@ const SLOT_BITS: u32 = 14;
 /// A slot without a primary.
 const NOBODY: u32 = u32::MAX;
 
+/// What [`super::Strategy::pick`] wants of a request's key, and an endpoint's key of its label: the same in every process and
+/// on every machine, now and later, so it must not change. FNV-1a (draft-eastlake-fnv) in 64 bit, mixed. It is no secret:
+/// clients who choose their key can choose their endpoint.
+#[must_use]
+pub fn hash_of(bytes: &[u8]) -> u64 {
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
+}
+
 #[derive(Debug)]
 pub struct Hash {
     winners: Box<[u32]>,

@@ -33,7 +33,7 @@ pub use backoff::full_jitter;
 pub use candidate::{Candidate, Candidates, RAMP_FULL, slow_start_permille};
 pub use ejection::{Ejection, EjectionEvent, EjectionSettings};
 pub use ewma::Ewma;
-pub use hash::Hash;
+pub use hash::{Hash, hash_of};
 pub use retry_budget::{Retry, RetryBudget};
 pub use round_robin::RoundRobin;
 pub use two_choices::{LeastRequests, PeakEwma};

@@ -316,6 +316,40 @@ fn the_order_of_the_endpoints_does_not_matter_to_a_hash() {
     );
 }
 
+/// Whoever changes this moves everybody's keys with an update. The values are another program's.
+#[test]
+fn keys_stay_where_they_are_from_one_version_to_the_next() {
+    assert_eq!(hash_of(b""), random::mix(0xcbf2_9ce4_8422_2325));
+    assert_eq!(
+        ["a", "10.0.0.1:3000", "ü"].map(|text| hash_of(text.as_bytes())),
+        [0x2c0_bdbf_4814_20f8, 0x88f5_2a5c_e777_5b4e, 0x772d_5ffd_bcb8_f81a]
+    );
+    let labels = ["10.0.0.1:3000", "10.0.0.2:3000", "10.0.0.3:3000"];
+    let mut group = endpoints(&[1, 2, 1]);
+    for (endpoint, label) in group.iter_mut().zip(labels) {
+        endpoint.key = hash_of(label.as_bytes());
+    }
+    let strategy = Strategy::new(Kind::Hash, &group);
+    let place = |user: u32| strategy.pick(&group, 0, hash_of(format!("user {user}").as_bytes()), &[]).unwrap();
+    assert_eq!((0..20).map(place).collect::<Vec<_>>(), [2, 1, 0, 1, 0, 1, 2, 2, 1, 0, 1, 2, 1, 2, 1, 0, 2, 1, 0, 1]);
+}
+
+#[test]
+fn labels_and_keys_that_are_alike_are_spread_evenly() {
+    let mut group = endpoints(&[1; 10]);
+    for (index, endpoint) in group.iter_mut().enumerate() {
+        endpoint.key = hash_of(format!("10.0.0.{index}:3000").as_bytes());
+    }
+    let strategy = Strategy::new(Kind::Hash, &group);
+    let mut counts = vec![0; 10];
+    for client in 0..20_000_u32 {
+        let hash = hash_of(&(0x0a00_0000 + client).to_be_bytes());
+        counts[strategy.pick(&group, 0, hash, &[]).unwrap()] += 1;
+    }
+    let deviation = deviation(&counts, &[1.0; 10]);
+    assert!(deviation < 0.12, "{counts:?}: {deviation}");
+}
+
 #[test]
 fn slow_start_gives_a_hash_its_keys_back_one_after_the_other() {
     let group = endpoints(&[1; 5]);

@@ -8,6 +8,7 @@
 //! | [`path`] | the one path that is matched and forwarded | RFC 3986, 6.2.2 |
 //! | [`hop_by_hop`] | headers that end here, upgrades | RFC 9110, 7.6.1 and 7.8 |
 //! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
+//! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
@@ -15,6 +16,7 @@
 //!
 //! May import `std`, `http` types and small value crates; never another room.
 
+pub mod cookie;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;

@@ -2,23 +2,19 @@
 //!
 //! The token comes in the header `X-Maintenance-Bypass`, or once as `?maintenance_bypass=TOKEN`, which is answered
 //! by a redirect to the same URL without it and a cookie. The cookie is `EXPIRES.MAC`: Unix seconds, and an
-//! HMAC-SHA256 over them and the token, so that it ends with its time, with another token and with another key. The
-//! key is in the state folder, for its owner only, and made at the first start.
+//! HMAC-SHA256 over them and the token, so that it ends with its time, with another token and with another key.
 //!
 //! The token never reaches the app while maintenance is on. The access log masks it, on or off.
 
-use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::{hmac, rand};
-use http::header::{CACHE_CONTROL, COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use aws_lc_rs::hmac;
+use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::body::Body;
+use crate::message::cookie;
+use crate::secret::Secret;
 
 /// The header that carries the token.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-maintenance-bypass");
@@ -26,55 +22,7 @@ const PARAMETER: &str = "maintenance_bypass";
 const COOKIE_NAME: &str = "flagstone_bypass";
 /// A working day: who still works on it then enters the token once more.
 const COOKIE_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
-/// In the state folder.
-const KEY_FILE: &str = "bypass.key";
-const KEY_BYTES: usize = 32;
-
-/// What signs the cookies. The same for the life of a state folder.
-#[derive(Clone)]
-pub(crate) struct Secret([u8; KEY_BYTES]);
-
-impl Secret {
-    /// One that nobody else has, for building without serving.
-    pub(crate) fn random() -> Self {
-        let mut bytes = [0; KEY_BYTES];
-        rand::fill(&mut bytes).expect("the system gives random bytes");
-        Self(bytes)
-    }
-
-    /// Reads the key of a state folder, or makes it.
-    ///
-    /// # Errors
-    /// What reading or writing the file ran into.
-    pub(crate) fn of_folder(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(KEY_FILE);
-        let secret = Self::random();
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        match created {
-            Ok(mut file) => {
-                file.write_all(&secret.0)?;
-                file.sync_all()?;
-                return Ok(secret);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let mut bytes = Vec::new();
-        File::open(&path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        if let Ok(bytes) = bytes.try_into() {
-            return Ok(Self(bytes));
-        }
-        // Cut short by a crash; nobody can have a cookie of it.
-        std::fs::remove_file(&path)?;
-        Self::of_folder(folder)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+const MAC_BYTES: usize = 32;
 
 /// The token of one configuration.
 pub(crate) struct Bypass {
@@ -93,13 +41,13 @@ pub(super) struct Entrance {
 
 impl Bypass {
     pub(crate) fn new(token: &str, secret: &Secret) -> Self {
-        Self { token: token.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &secret.0) }
+        Self { token: token.to_owned(), key: secret.key_for("bypass cookie") }
     }
 
     /// Whether header or cookie let a client see the app.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         headers.get(HEADER).is_some_and(|given| self.is_token(given.as_bytes()))
-            || cookies(headers).any(|value| self.is_cookie(value, unix_seconds()))
+            || cookie::values(headers, COOKIE_NAME).any(|value| self.is_cookie(value, unix_seconds()))
     }
 
     /// For a request whose query holds the token: the way in. A wrong token is none.
@@ -126,8 +74,10 @@ impl Bypass {
         hmac::verify(&self.key, given, wanted.as_ref()).is_ok()
     }
 
-    fn is_cookie(&self, value: &str, now: u64) -> bool {
-        let Some((expires, mac)) = value.split_once('.') else { return false };
+    fn is_cookie(&self, value: &[u8], now: u64) -> bool {
+        let Some((expires, mac)) = std::str::from_utf8(value).ok().and_then(|value| value.split_once('.')) else {
+            return false;
+        };
         let in_time = expires.parse::<u64>().is_ok_and(|expires| now < expires);
         let mac = unhex(mac);
         in_time && mac.is_some_and(|mac| hmac::verify(&self.key, &self.signed(expires), &mac).is_ok())
@@ -141,7 +91,7 @@ impl Bypass {
     }
 
     fn signed(&self, expires: &str) -> Vec<u8> {
-        format!("bypass cookie\n{expires}\n{}", self.token).into_bytes()
+        format!("{expires}\n{}", self.token).into_bytes()
     }
 }
 
@@ -167,16 +117,11 @@ fn value_of(pair: &str) -> Option<&str> {
     pair.split_once('=').filter(|(name, _)| *name == PARAMETER).map(|(_, value)| value)
 }
 
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
+    if text.len() != 2 * MAC_BYTES || !text.is_ascii() {
         return None;
     }
-    (0..KEY_BYTES).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect()
+    (0..MAC_BYTES).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect()
 }
 
 fn unix_seconds() -> u64 {
@@ -185,12 +130,12 @@ fn unix_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use http::header::COOKIE;
 
     use super::*;
 
     fn bypass() -> Bypass {
-        Bypass::new("open sesame", &Secret([7; KEY_BYTES]))
+        Bypass::new("open sesame", &Secret::of(7))
     }
 
     fn with(name: HeaderName, value: &str) -> HeaderMap {
@@ -215,21 +160,21 @@ mod tests {
     fn a_cookie_admits_until_it_expires() {
         let cookie = bypass().cookie(1000);
         let last = 1000 + COOKIE_LIFE.as_secs() - 1;
-        assert!(bypass().is_cookie(&cookie, last));
-        assert!(!bypass().is_cookie(&cookie, last + 1));
+        assert!(bypass().is_cookie(cookie.as_bytes(), last));
+        assert!(!bypass().is_cookie(cookie.as_bytes(), last + 1));
         let later = cookie.replacen("44200", "99999", 1);
         assert_ne!(later, cookie);
-        assert!(!bypass().is_cookie(&later, 1000), "signed for another time");
+        assert!(!bypass().is_cookie(later.as_bytes(), 1000), "signed for another time");
         for broken in ["", ".", "99999999999.", "99999999999.zz", &cookie[..cookie.len() - 1]] {
-            assert!(!bypass().is_cookie(broken, 0), "{broken:?}");
+            assert!(!bypass().is_cookie(broken.as_bytes(), 0), "{broken:?}");
         }
     }
 
     #[test]
     fn a_cookie_of_another_token_or_key_is_worth_nothing() {
         let cookie = bypass().cookie(1000);
-        assert!(!Bypass::new("other", &Secret([7; KEY_BYTES])).is_cookie(&cookie, 1000));
-        assert!(!Bypass::new("open sesame", &Secret([8; KEY_BYTES])).is_cookie(&cookie, 1000));
+        assert!(!Bypass::new("other", &Secret::of(7)).is_cookie(cookie.as_bytes(), 1000));
+        assert!(!Bypass::new("open sesame", &Secret::of(8)).is_cookie(cookie.as_bytes(), 1000));
     }
 
     #[test]
@@ -251,18 +196,5 @@ mod tests {
         {
             assert_eq!(enter(closed), None, "{closed}");
         }
-    }
-
-    #[test]
-    fn the_key_is_made_once_for_its_owner_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Secret::of_folder(folder.path()).unwrap();
-        assert_eq!(Secret::of_folder(folder.path()).unwrap().0, first.0);
-        let file = folder.path().join(KEY_FILE);
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&file, b"short").unwrap();
-        let anew = Secret::of_folder(folder.path()).unwrap();
-        assert_ne!(anew.0, first.0);
-        assert_eq!(std::fs::read(&file).unwrap(), anew.0);
     }
 }

@@ -9,13 +9,14 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
+use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
 use super::connection::{Connection, SendError};
 use super::hold::Hold;
 use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
-use crate::balance::{Candidate, EjectionEvent, Ewma};
+use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
 use crate::proxy::body::RequestBody;
 
@@ -46,8 +47,10 @@ pub struct Endpoint {
     pub(crate) configured: Arc<str>,
     /// The `Host` for `preserve_host = false`.
     pub(crate) host: HeaderValue,
-    /// Hash of the address, stable over restarts, for consistent hashing.
+    /// Hash of the label, stable over restarts, for consistent hashing.
     pub(crate) key: u64,
+    /// Names it to clients, where sessions stick.
+    pub(crate) token: Option<Token>,
     weight: u32,
     is_backup: bool,
     pub(crate) standing: Standing,
@@ -73,6 +76,7 @@ pub(super) struct Plan<'a> {
     /// As written in the file.
     pub(super) configured: &'a model::Endpoint,
     pub(super) settings: &'a model::Upstream,
+    pub(super) affinity: Option<&'a Affinity>,
     pub(super) workers: usize,
     pub(super) hold: Arc<Hold>,
     pub(super) observer: Observer,
@@ -80,11 +84,12 @@ pub(super) struct Plan<'a> {
 
 impl Endpoint {
     pub(super) fn new(plan: Plan<'_>) -> Self {
-        let Plan { connector, configured, settings, workers, hold, observer } = plan;
+        let Plan { connector, configured, settings, affinity, workers, hold, observer } = plan;
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let observes = settings.balance == model::Balance::PeakEwma;
         Self {
-            key: stable_hash(label.as_bytes()),
+            key: hash_of(label.as_bytes()),
+            token: affinity.map(|affinity| affinity.token(&label)),
             host: host_of(&configured.address),
             configured: configured.address.to_string().into(),
             label,
@@ -332,11 +337,6 @@ fn host_of(address: &Address) -> HeaderValue {
         address => address.to_string(),
     };
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("localhost"))
-}
-
-/// FNV-1a, 64 bit: the same on every run and machine (draft-eastlake-fnv).
-fn stable_hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl fmt::Debug for Endpoint {

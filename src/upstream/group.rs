@@ -11,10 +11,11 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::runtime::Handle;
 
+use super::affinity::{Affinity, Token};
 use super::connect::Connector;
 use super::endpoint::{Aborting, Endpoint, InFlight, Observer, Plan};
 use super::hold::Hold;
-use super::members::Members;
+use super::members::{Members, Wish};
 use super::resolve::Resolver;
 use super::standing::{Health, Standing};
 use super::tls::{UpstreamTlsError, alpn, client_config};
@@ -22,6 +23,7 @@ use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
 use crate::breaker::{Breaker, Pauses, Transition};
 use crate::config::model::{self, Address};
+use crate::secret::Secret;
 use crate::telemetry::metrics::UpstreamMetrics;
 
 /// How long requests wait for the first answer about a name.
@@ -43,6 +45,8 @@ pub struct Group {
     /// `None` when it is not enabled.
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) metrics: Arc<UpstreamMetrics>,
+    /// `None` where sessions do not stick.
+    pub(crate) affinity: Option<Affinity>,
     tls: Option<Arc<ClientConfig>>,
     workers: usize,
     observer: Observer,
@@ -70,6 +74,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) breaker_observer: Box<dyn Fn(Transition) + Send + Sync>,
     /// Told of every change of an endpoint.
     pub(crate) endpoint_observer: Observer,
+    /// What signs cookies.
+    pub(crate) secret: &'a Secret,
     /// The same upstream before its settings changed: what is known of its endpoints stays known.
     pub(crate) previous: Option<&'a Group>,
 }
@@ -98,6 +104,7 @@ impl Group {
             ejecting: Mutex::default(),
             breaker,
             metrics: surroundings.metrics,
+            affinity: settings.affinity_cookie.as_ref().map(|cookie| Affinity::new(cookie, name, surroundings.secret)),
             tls: settings.tls.as_ref().map(|tls| client_config(tls, alpn(settings.http2))).transpose()?,
             workers: surroundings.workers,
             observer: surroundings.endpoint_observer,
@@ -149,8 +156,25 @@ impl Group {
     }
 
     /// A place at an endpoint that can take a request now; those with a key in `tried` only when there is no other.
-    pub(crate) fn claim(&self, hash: u64, tried: &[u64], now: Instant) -> Option<InFlight> {
-        self.members.load().claim(hash, tried, now)
+    pub(crate) fn claim(&self, wish: Wish, tried: &[u64], now: Instant) -> Option<InFlight> {
+        self.members.load().claim(wish, tried, now)
+    }
+
+    /// The endpoint that clients call `token`, if there is one.
+    pub(crate) fn home(&self, token: Token) -> Option<Arc<Endpoint>> {
+        self.members.load().home(token).map(Arc::clone)
+    }
+
+    /// How long a request waits until it is known how its home stands; `None` when it is known. At the start, whichever
+    /// endpoint is known first would else take over all sessions.
+    pub(crate) fn patience_for(&self, home: Token) -> Option<Duration> {
+        match (self.members.load().home(home), &self.settings.health) {
+            (Some(home), Some(health)) => {
+                (home.standing.health() == Health::Unknown).then(|| first_check_limit(health))
+            }
+            (Some(_), None) => None,
+            (None, _) => self.has_unknown_names().then_some(FIRST_NAMES_LIMIT),
+        }
     }
 
     /// Takes ejected endpoints back when there is none left that stands; whether that helped.
@@ -189,8 +213,7 @@ impl Group {
         if let Some(health) = &self.settings.health {
             let members = self.members.load();
             if members.endpoints.iter().any(|endpoint| endpoint.standing.health() == Health::Unknown) {
-                // The check, and its way to here.
-                patience = patience.max(health.timeout + Duration::from_millis(500));
+                patience = patience.max(first_check_limit(health));
             }
         }
         patience
@@ -312,6 +335,7 @@ impl Group {
             connector: Connector { address, tls, http2: self.settings.http2 },
             configured,
             settings: &self.settings,
+            affinity: self.affinity.as_ref(),
             workers: self.workers,
             hold: Arc::clone(&self.hold),
             observer: Arc::clone(&self.observer),
@@ -333,6 +357,11 @@ impl Group {
     fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {
         self.arranging.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The check, and its way to here.
+fn first_check_limit(health: &model::Health) -> Duration {
+    health.timeout + Duration::from_millis(500)
 }
 
 fn inherit(endpoint: &Endpoint, previous: &Group) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Requests that may wait at an upstream.
 const WAITING_MAX: usize = 10_000;
@@ -24,6 +24,8 @@ pub(crate) struct Hold {
     /// The length of the queue, to be read without the lock.
     waiting: AtomicUsize,
     inner: Mutex<Inner>,
+    /// Told when an endpoint returns, or is known for the first time.
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +107,28 @@ impl Hold {
 
     /// All may go on, one after another: an endpoint returned.
     pub(crate) fn release(self: &Arc<Self>) {
+        self.news.notify_waiters();
         self.call(RELEASED_MAX);
+    }
+
+    /// Waits outside the queue until `is_over`, which is asked at every [`Hold::release`], or until `deadline`.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    pub(crate) async fn watch(&self, deadline: Instant, is_over: impl Fn() -> bool) {
+        let watching = async {
+            loop {
+                let mut news = std::pin::pin!(self.news.notified());
+                // From here on nothing is missed.
+                news.as_mut().enable();
+                if is_over() {
+                    return;
+                }
+                news.await;
+            }
+        };
+        // Whoever waits looks again by itself.
+        let _ = tokio::time::timeout_at(deadline.into(), watching).await;
     }
 
     /// The next may go on: there is room for one.

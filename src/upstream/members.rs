@@ -1,11 +1,13 @@
 //! The endpoints of an upstream at one time, and how the balancer sees them. Replaced as a whole when a name's addresses
 //! change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::affinity::Token;
 use super::endpoint::{Endpoint, InFlight};
 use crate::balance::{Candidate, Candidates, Kind, Strategy};
 use crate::config::model::Balance;
@@ -18,6 +20,17 @@ const PICKS_MAX: usize = 4;
 pub(super) struct Members {
     pub(super) endpoints: Box<[Arc<Endpoint>]>,
     strategy: Strategy,
+    /// Where sessions stick: the endpoints by what their clients call them.
+    homes: HashMap<Token, usize>,
+}
+
+/// Which endpoint a request would like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    /// Its key, for `balance = "hash"`.
+    pub(crate) hash: u64,
+    /// The endpoint that its session began with.
+    pub(crate) home: Option<Token>,
 }
 
 impl Members {
@@ -30,15 +43,25 @@ impl Members {
         };
         let endpoints: Box<[_]> = endpoints.into();
         let strategy = Strategy::new(kind, &View { endpoints: &endpoints, now: Instant::now() });
-        Self { endpoints, strategy }
+        let tokens = endpoints.iter().enumerate().filter_map(|(index, endpoint)| Some((endpoint.token?, index)));
+        Self { homes: tokens.collect(), endpoints, strategy }
+    }
+
+    /// The endpoint that clients call so.
+    pub(super) fn home(&self, token: Token) -> Option<&Arc<Endpoint>> {
+        self.homes.get(&token).map(|index| &self.endpoints[*index])
     }
 
     /// A place at an endpoint that can take a request; those with a key in `tried` only when there is no other.
-    pub(super) fn claim(&self, hash: u64, tried: &[u64], now: Instant) -> Option<InFlight> {
+    pub(super) fn claim(&self, wish: Wish, tried: &[u64], now: Instant) -> Option<InFlight> {
+        let home = wish.home.and_then(|token| self.home(token)).filter(|home| !tried.contains(&home.key));
+        if let Some(place) = home.filter(|home| home.standing.takes(now)).and_then(Endpoint::enter) {
+            return Some(place);
+        }
         let view = View { endpoints: &self.endpoints, now };
         let exclude = self.indices(tried);
         for _ in 0..PICKS_MAX {
-            let pick = |exclude: &[usize]| self.strategy.pick(&view, fastrand::u64(..), hash, exclude);
+            let pick = |exclude: &[usize]| self.strategy.pick(&view, fastrand::u64(..), wish.hash, exclude);
             let index = match pick(&exclude) {
                 None if !exclude.is_empty() => pick(&[]),
                 picked => picked,

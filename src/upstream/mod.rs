@@ -1,6 +1,6 @@
 //! The upstream side: groups of endpoints, the connections kept to them, and how they are made.
 //!
-//! May import balance, breaker, config::model, hyper, tokio and rustls. Knows nothing of downstream.
+//! May import balance, breaker, message, secret, config::model, hyper, tokio and rustls. Knows nothing of downstream.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -8,10 +8,12 @@
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
 //! | `connect`, `stream`, `tls`, `hello` | making a connection |
 //! | `connection`, `multiplex` | HTTP/1 or HTTP/2 on it; streams that share one |
+//! | `affinity` | sticky sessions |
 //! | `hold` | requests that wait for an endpoint |
 //! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
 //! | `resolve`, `names` | name servers; following a name |
 
+pub(crate) mod affinity;
 mod check;
 pub mod connect;
 pub(crate) mod connection;
@@ -30,5 +32,6 @@ pub mod stream;
 pub(crate) mod tls;
 pub(crate) mod verdict;
 
+pub(crate) use members::Wish;
 pub use resolve::Resolver;
 pub use tls::UpstreamTlsError;

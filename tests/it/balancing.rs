@@ -123,6 +123,40 @@ async fn a_hash_key_sticks_and_few_keys_move_when_an_endpoint_leaves() {
 }
 
 #[tokio::test]
+async fn every_instance_and_every_run_places_keys_alike() {
+    let apps = three().await;
+    for key in ["header:X-User", "cookie:user", "uri", "client_ip"] {
+        let toml = to(&apps, ["", ", weight = 3", ""], &format!("balance = \"hash\"\nhash_key = \"{key}\"\n"));
+        let trusting = format!("[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n{toml}");
+        // Its file names the endpoints in another order.
+        let turned = trusting.replace("endpoints = [", "endpoints = [{ address = \"127.0.0.1:1\", backup = true }, ");
+        let (one, other) = (TestProxy::toml(trusting).start().await, TestProxy::toml(turned).start().await);
+        let places = async |proxy: &TestProxy| {
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            let mut places = Vec::new();
+            for user in 0..30 {
+                let fields = format!("X-User: {user}\r\nCookie: user={user}\r\nX-Forwarded-For: 192.0.2.{user}\r\n");
+                client.request("GET", &format!("/{user}"), &fields).await.unwrap();
+                places.push(client.read_response().await.unwrap().text());
+            }
+            places
+        };
+        let before = places(&one).await;
+        assert!(["a", "b", "c"].iter().all(|name| before.iter().any(|place| place == name)), "{key}: {before:?}");
+        assert_eq!(places(&other).await, before, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn requests_without_a_key_are_spread() {
+    let apps = three().await;
+    let toml = to(&apps, ["", "", ""], "balance = \"hash\"\nhash_key = \"header:X-User\"\n");
+    let proxy = TestProxy::toml(toml).start().await;
+    let counts = counts(&shares(&proxy, 150, |_| String::new()).await);
+    assert!(counts.iter().all(|count| (20..=85).contains(count)), "{counts:?}");
+}
+
+#[tokio::test]
 async fn what_returns_starts_with_a_small_share() {
     let apps = three().await;
     apps[0].stop().await;

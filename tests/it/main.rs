@@ -6,6 +6,7 @@ mod support;
 mod access_log;
 mod admin;
 mod admin_session;
+mod affinity;
 mod bad_upstreams;
 mod balancing;
 mod block_list;

@@ -17,6 +17,7 @@ use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
 use crate::support::process::DEADLINE;
 use crate::support::proxy::{Starting, TestProxy};
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 const HTTP1: &[&[u8]] = &[b"http/1.1"];
@@ -320,6 +321,85 @@ async fn an_upstream_is_verified_by_its_ca_and_name() {
     assert_eq!(through(&by_address, "enabled = true, ca = \"ca.pem\"", &ca).await, (200, None));
     let old = upstream(&ca.expired(&["127.0.0.1"])).await;
     assert_eq!(through(&old, "enabled = true, ca = \"ca.pem\"", &ca).await, failed);
+}
+
+/// A server that asks for certificates of `ca`, if there is one, and speaks these versions.
+fn server(
+    leaf: &Leaf,
+    ca: Option<&Ca>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(versions).unwrap();
+    let builder = match ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots(ca).into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(vec![leaf.der()], key).unwrap())
+}
+
+#[tokio::test]
+async fn sessions_with_an_upstream_are_resumed() {
+    let (folder, ca) = (Folder::new(), Ca::new());
+    folder.write("ca.pem", ca.pem());
+    let leaf = ca.leaf(&["app.internal"]);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let app = FakeUpstream::http1()
+            .route("*", Reply::then_close("ok"))
+            .tls(server(&leaf, None, &[version]))
+            .start()
+            .await;
+        let toml = format!(
+            "[server]\nstate_dir = \"state\"\nworkers = 1\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+             [upstream.app]\nendpoints = [\"{}\"]\ntls = {{ ca = \"{}\", server_name = \"app.internal\" }}\n",
+            app.endpoint(),
+            folder.join("ca.pem").display()
+        );
+        let proxy = TestProxy::toml(toml).start().await;
+        for _ in 0..5 {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "ok");
+        }
+        let handshakes = app.handshakes();
+        let resumed: Vec<_> = handshakes.iter().map(|handshake| handshake.is_resumed).collect();
+        assert_eq!(resumed, [false, true, true, true, true], "{version:?}");
+        assert!(handshakes.iter().all(|handshake| handshake.server_name.as_deref() == Some("app.internal")));
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_gets_ours() {
+    let (folder, ca, other) = (Folder::new(), Ca::new(), Ca::new());
+    folder.write("ca.pem", ca.pem());
+    ca.leaf(&["proxy"]).write(&folder, "own");
+    other.leaf(&["proxy"]).write(&folder, "foreign");
+    let leaf = ca.leaf(&["app.internal"]);
+    let config = server(&leaf, Some(&ca), &[&rustls::version::TLS13, &rustls::version::TLS12]);
+    let app = FakeUpstream::http1().route("*", "ok").tls(config).start().await;
+    for (client, status) in [("own", 200), ("foreign", 502), ("", 502)] {
+        let own = match client {
+            "" => String::new(),
+            name => format!(", client = {{ cert = \"{name}.pem\", key = \"{name}.key\" }}"),
+        };
+        let toml = format!(
+            "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n\
+             tls = {{ ca = \"ca.pem\", server_name = \"app.internal\"{own} }}\n",
+            app.endpoint()
+        );
+        let here = Folder::new();
+        for name in ["ca.pem", "own.pem", "own.key", "foreign.pem", "foreign.key"] {
+            here.write(name, folder.read(name));
+        }
+        let proxy = TestProxy::toml(toml).in_folder(here).start().await;
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, status, "{client}");
+    }
+    let shown: Vec<_> = app.handshakes().iter().map(|handshake| handshake.certificates).collect();
+    assert!(!shown.is_empty() && shown.iter().all(|count| *count == 1), "{shown:?}");
+    assert_eq!(app.requests().len(), 1);
 }
 
 #[tokio::test]

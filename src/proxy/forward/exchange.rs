@@ -13,6 +13,7 @@
 //! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand. A try
 //! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,11 @@ use super::super::context::Context;
 use super::Answered;
 use super::failure::{Failure, Kind};
 use super::outbound::Outbound;
-use crate::balance::{Retry, RetryBudget, full_jitter};
+use crate::balance::{Retry, RetryBudget, full_jitter, hash_of};
 use crate::config::model::{Balance, HashKey};
+use crate::message::cookie;
 use crate::snapshot::Route;
+use crate::upstream::Wish;
 use crate::upstream::connection::SendError;
 use crate::upstream::endpoint::{InFlight, Lease};
 use crate::upstream::group::Group;
@@ -44,7 +47,7 @@ pub(super) struct Exchange<'a> {
     outbound: Outbound,
     /// Keys of endpoints that failed this request.
     tried: SmallVec<[u64; 4]>,
-    hash: u64,
+    wish: Wish,
     attempts_left: u32,
     attempts_made: u32,
     /// The least to wait before the next try.
@@ -82,7 +85,7 @@ impl<'a> Exchange<'a> {
             context,
             outbound,
             tried: SmallVec::new(),
-            hash: 0,
+            wish: Wish::default(),
             attempts_left,
             attempts_made: 0,
             pause: Duration::ZERO,
@@ -91,7 +94,7 @@ impl<'a> Exchange<'a> {
             turn: None,
             last: None,
         };
-        exchange.hash = exchange.hash();
+        exchange.wish = exchange.wish();
         exchange
     }
 
@@ -100,9 +103,14 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// The last failure.
     pub(super) async fn run(&mut self, mut now: Instant) -> Result<Answered, Failure> {
+        if let Some((home, patience)) = self.wish.home.and_then(|home| Some((home, self.group.patience_for(home)?))) {
+            let is_known = || self.group.patience_for(home).is_none();
+            Box::pin(self.group.hold.watch(now + patience, is_known)).await;
+            now = Instant::now();
+        }
         loop {
             let free = !self.group.hold.is_anyone_waiting() || self.turn.is_some();
-            let claimed = if free { self.group.claim(self.hash, &self.tried, now) } else { None };
+            let claimed = if free { self.group.claim(self.wish, &self.tried, now) } else { None };
             let place = match claimed {
                 Some(place) => place,
                 None => Box::pin(self.wait()).await?,
@@ -132,6 +140,18 @@ impl<'a> Exchange<'a> {
     /// How the client failed to deliver its body, if it did.
     pub(super) fn client_fault(&self) -> Option<Fault> {
         self.outbound.fault.as_ref().and_then(|fault| fault.kind())
+    }
+
+    /// The cookie that makes the endpoint of this answer the client's home. None while its home merely has no room: the
+    /// next request may find it there.
+    pub(super) fn new_home(&self, answered: &Answered) -> Option<HeaderValue> {
+        let affinity = self.group.affinity.as_ref()?;
+        let token = answered.lease.endpoint().token?;
+        let home = self.wish.home.and_then(|token| self.group.home(token));
+        let stays = home.is_some_and(|home| {
+            home.token == Some(token) || (home.standing.takes(answered.at()) && !self.tried.contains(&home.key))
+        });
+        (!stays).then(|| affinity.set_cookie(token, self.context.is_tls()))
     }
 
     /// What becomes of the request's body, and whether the request asked for an upgrade.
@@ -333,7 +353,7 @@ impl<'a> Exchange<'a> {
         let hold = &self.group.hold;
         if self.group.rally(began)
             && !hold.is_anyone_waiting()
-            && let Some(place) = self.group.claim(self.hash, &self.tried, began)
+            && let Some(place) = self.group.claim(self.wish, &self.tried, began)
         {
             return Ok(place);
         }
@@ -342,12 +362,12 @@ impl<'a> Exchange<'a> {
             let (patience, now) = (self.group.patience(), Instant::now());
             let deadline = since + patience;
             if now >= deadline {
-                let place = self.group.claim(self.hash, &self.tried, now);
+                let place = self.group.claim(self.wish, &self.tried, now);
                 return place.ok_or_else(|| self.gives_up(began));
             }
             let bytes = self.outbound.weight();
             match hold.wait(ticket, bytes, deadline, || self.group.has_room()).await {
-                Ok(turn) => match self.group.claim(self.hash, &self.tried, Instant::now()) {
+                Ok(turn) => match self.group.claim(self.wish, &self.tried, Instant::now()) {
                     Some(place) => {
                         self.turn = Some(turn);
                         return Ok(place);
@@ -363,21 +383,22 @@ impl<'a> Exchange<'a> {
         self.last.take().unwrap_or_else(|| Failure::new(Kind::NoEndpoint, began))
     }
 
-    fn hash(&self) -> u64 {
-        let Balance::Hash(key) = &self.group.settings.balance else { return 0 };
-        let Some(request) = self.outbound.request() else { return 0 };
-        match key {
-            HashKey::ClientIp => crate::snapshot::hash(&self.context.client_ip),
-            HashKey::Header(name) => crate::snapshot::hash(&request.headers().get(name).map(HeaderValue::as_bytes)),
-            HashKey::Cookie(name) => crate::snapshot::hash(&cookie(request.headers(), name)),
-            HashKey::Uri => crate::snapshot::hash(&request.uri().path()),
-        }
+    /// What the request says of the endpoint it should go to.
+    fn wish(&self) -> Wish {
+        let Some(request) = self.outbound.request() else { return Wish::default() };
+        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(request.headers()));
+        let Balance::Hash(key) = &self.group.settings.balance else { return Wish { hash: 0, home } };
+        let headers = request.headers();
+        let hash = match key {
+            HashKey::ClientIp => Some(match self.context.client_ip {
+                IpAddr::V4(ip) => hash_of(&ip.octets()),
+                IpAddr::V6(ip) => hash_of(&ip.octets()),
+            }),
+            HashKey::Header(name) => headers.get(name).map(|value| hash_of(value.as_bytes())),
+            HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
+            HashKey::Uri => Some(hash_of(request.uri().path().as_bytes())),
+        };
+        // Requests without a key would else all go to one endpoint.
+        Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }
     }
-}
-
-fn cookie<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(http::header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| line.split(';'))
-        .find_map(|pair| pair.trim().split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
 }

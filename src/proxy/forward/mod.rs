@@ -13,7 +13,7 @@ mod outbound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::UPGRADE;
+use http::header::{SET_COOKIE, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -60,8 +60,13 @@ pub(super) async fn send(
     }
     match result {
         Ok(answered) => {
+            let new_home = exchange.new_home(&answered);
             let (body, wants_upgrade) = exchange.finish();
-            downstream(answered, body, wants_upgrade, route, context)
+            let mut response = downstream(answered, body, wants_upgrade, route, context)?;
+            if let Some(cookie) = new_home {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            Ok(response)
         }
         Err(failure) => Err(fault.map_or_else(|| failure.refusal(), refusal_of_fault)),
     }

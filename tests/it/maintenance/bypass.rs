@@ -97,9 +97,9 @@ async fn a_cookie_outlives_the_process_that_made_it() {
     let answer = visit(&proxy, "GET", &format!("/?maintenance_bypass={TOKEN}"), "").await;
     let pair = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     let settings = format!("bypass_token = \"{TOKEN}\"");
-    let key = std::fs::read(proxy.folder.join("state/bypass.key")).unwrap();
+    let key = std::fs::read(proxy.folder.join("state/cookies.key")).unwrap();
     let folder = crate::support::files::Folder::new();
-    folder.write("state/bypass.key", key);
+    folder.write("state/cookies.key", key);
     let again = TestProxy::toml(toml(&upstream, &settings)).in_folder(folder).start().await;
     switch_on(&again, "").await;
     assert_eq!(visit(&again, "GET", "/", &format!("Cookie: {pair}\r\n")).await.status, 200);

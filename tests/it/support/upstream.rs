@@ -110,6 +110,17 @@ pub(super) struct Received {
     /// The first 8 MiB.
     pub(super) bytes: Vec<u8>,
     pub(super) total: u64,
+    /// Over TLS: how its handshake went.
+    pub(super) handshake: Option<Handshake>,
+}
+
+/// One TLS handshake, as the server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    pub server_name: Option<String>,
+    pub is_resumed: bool,
+    /// Certificates that the client showed.
+    pub certificates: usize,
 }
 
 impl Builder {
@@ -249,6 +260,11 @@ impl FakeUpstream {
     /// All requests, read loosely from [`raw`](Self::raw): by connection, then in order.
     pub fn requests(&self) -> Vec<Message> {
         self.raw().iter().flat_map(|bytes| wire::requests(bytes)).collect()
+    }
+
+    /// The TLS handshakes that succeeded, in the order their connections were accepted.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        locked(&self.shared.records).iter().filter_map(|record| locked(record).handshake.clone()).collect()
     }
 
     /// How many connections were accepted so far.

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::reply::{Reply, Step};
 use super::socket::Socket;
-use super::upstream::{OnAccept, Record, Shared, locked};
+use super::upstream::{Handshake, OnAccept, Record, Shared, locked};
 use super::wire::{self, Framing, Head, Message};
 
 /// What is kept of a connection's bytes and of a body; what comes after is only counted.
@@ -68,7 +68,16 @@ impl Connection {
         }
         let socket = match (socket, tls) {
             (Socket::Tcp(stream), Some(config)) => match TlsAcceptor::from(config).accept(stream).await {
-                Ok(stream) => Socket::Tls(Box::new(stream.into())),
+                Ok(stream) => {
+                    let server_name = stream.get_ref().1.server_name().map(str::to_owned);
+                    let socket = Socket::Tls(Box::new(stream.into()));
+                    locked(&record).handshake = Some(Handshake {
+                        server_name,
+                        is_resumed: socket.is_resumed() == Some(true),
+                        certificates: socket.peer_certificates().len(),
+                    });
+                    socket
+                }
                 Err(_) => return,
             },
             (socket, _) => socket,

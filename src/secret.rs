@@ -1,0 +1,103 @@
+//! What signs the cookies that are given out here, and which only who has the key of the state folder can make.
+//!
+//! The key is in the state folder, for its owner only, and made at the first start: cookies outlive the process.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use aws_lc_rs::{hmac, rand};
+
+/// In the state folder.
+const KEY_FILE: &str = "cookies.key";
+const KEY_BYTES: usize = 32;
+
+/// The key of a state folder.
+#[derive(Clone)]
+pub(crate) struct Secret([u8; KEY_BYTES]);
+
+impl Secret {
+    /// One that nobody else has, for building without serving.
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        rand::fill(&mut bytes).expect("the system gives random bytes");
+        Self(bytes)
+    }
+
+    /// Reads the key of a state folder, or makes it.
+    ///
+    /// # Errors
+    /// What reading or writing the file ran into.
+    pub(crate) fn of_folder(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(KEY_FILE);
+        let secret = Self::random();
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        match created {
+            Ok(mut file) => {
+                file.write_all(&secret.0)?;
+                file.sync_all()?;
+                return Ok(secret);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if let Ok(bytes) = bytes.try_into() {
+            return Ok(Self(bytes));
+        }
+        // Cut short by a crash; nobody can have a cookie of it.
+        std::fs::remove_file(&path)?;
+        Self::of_folder(folder)
+    }
+
+    /// A fixed one.
+    #[cfg(test)]
+    pub(crate) fn of(byte: u8) -> Self {
+        Self([byte; KEY_BYTES])
+    }
+
+    /// The key for one kind of cookie: HMAC-SHA256 keyed by one over the kind's name, so that what is signed for one is
+    /// worthless as another.
+    pub(crate) fn key_for(&self, kind: &str) -> hmac::Key {
+        let own = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&own, kind.as_bytes()).as_ref())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Secret::of_folder(folder.path()).unwrap();
+        assert_eq!(Secret::of_folder(folder.path()).unwrap().0, first.0);
+        let file = folder.path().join(KEY_FILE);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&file, b"short").unwrap();
+        let anew = Secret::of_folder(folder.path()).unwrap();
+        assert_ne!(anew.0, first.0);
+        assert_eq!(std::fs::read(&file).unwrap(), anew.0);
+    }
+
+    #[test]
+    fn each_kind_has_a_key_of_its_own() {
+        let (secret, other) = (Secret::of(1), Secret::of(2));
+        let sign = |secret: &Secret, kind| hmac::sign(&secret.key_for(kind), b"x").as_ref().to_vec();
+        assert_eq!(sign(&secret, "a"), sign(&secret, "a"));
+        assert_ne!(sign(&secret, "a"), sign(&secret, "b"));
+        assert_ne!(sign(&secret, "a"), sign(&other, "a"));
+    }
+}
