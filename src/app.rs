@@ -72,6 +72,8 @@ pub struct Control {
     pub(crate) shared: Arc<Shared>,
     pub(crate) source: Source,
     is_ready: AtomicBool,
+    /// True once somebody has asked it to drain and end.
+    leaving: watch::Sender<bool>,
     listening: Mutex<Listening>,
     admin: Mutex<Option<Address>>,
     last_reload: Mutex<Option<LastReload>>,
@@ -142,6 +144,7 @@ impl App {
             shared,
             source: source.clone(),
             is_ready: AtomicBool::new(true),
+            leaving: watch::Sender::new(false),
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
@@ -259,6 +262,18 @@ impl Control {
     /// Whether requests are welcome: false while draining.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready.load(Relaxed)
+    }
+
+    /// Asks whoever runs this process to drain it and end. From now on it is not ready.
+    pub(crate) fn ask_to_leave(&self) {
+        self.is_ready.store(false, Relaxed);
+        self.leaving.send_replace(true);
+    }
+
+    /// Ready when [`Control::ask_to_leave`] was called.
+    pub(crate) async fn asked_to_leave(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.leaving.subscribe().wait_for(|leaving| *leaving).await;
     }
 
     /// How a drain goes, by the configuration of now: the delay before it, the grace for what is open.

@@ -10,6 +10,7 @@ mod features;
 mod guard;
 mod health;
 mod history;
+mod lifecycle;
 mod limits;
 pub(crate) mod maintenance;
 mod query;

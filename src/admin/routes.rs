@@ -11,8 +11,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::{
-    block_list, breakers, certificates, events, features, guard, health, history, limits, maintenance, session, system,
-    view,
+    block_list, breakers, certificates, events, features, guard, health, history, lifecycle, limits, maintenance,
+    session, system, view,
 };
 use crate::app::Control;
 
@@ -42,6 +42,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/api/admin/circuit-breakers/{name}/open", post(breakers::open))
         .route("/api/admin/reload", post(reload))
         .merge(certificates::router())
+        .merge(lifecycle::router())
         .merge(limits::router())
         .merge(block_list::router())
         .merge(events::router())

@@ -9,13 +9,15 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{FileArgument, refuse};
-use crate::config::Problems;
+use super::{FileArgument, environment, refuse};
 use crate::config::model::{Address, Secret};
+use crate::config::{self, Problem, Problems};
 use crate::error::io_reason;
 
 /// How long the process may take for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// `admin.listen` unless set.
+const DEFAULT_ADDRESS: Address = Address::Socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900));
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where the running process is: for every command that talks to it.
@@ -32,6 +34,7 @@ pub(super) struct AdminArgument {
 pub(super) struct Client {
     address: Address,
     token: Option<Secret>,
+    patience: Duration,
 }
 
 /// Why a call brought no result.
@@ -51,27 +54,53 @@ pub(super) enum CallError {
 }
 
 impl AdminArgument {
+    /// A file with errors will do: the process serves on with the one before it. So will none at all, for a process that
+    /// serves without one has its admin side at the default place.
+    ///
     /// # Errors
-    /// The configuration does not load, or names no admin side.
+    /// The configuration cannot be read, or names no admin side.
     pub(super) fn client(&self) -> Result<Client, CallError> {
-        let admin = match (self.file.load(), &self.admin) {
-            (Ok((loaded, _)), _) => Some(loaded.config.admin),
+        let admin = match (self.file.find().map(|file| config::load_admin(&file, &environment)), &self.admin) {
+            (Some(Ok(admin)), _) => Some(admin),
             // Told where to go, it needs the file for nothing but the token.
-            (Err(_), Some(_)) => None,
-            (Err(problems), None) => return Err(CallError::Configuration(problems)),
+            (Some(Err(_)), Some(_)) | (None, _) => None,
+            (Some(Err(problems)), None) => return Err(CallError::Configuration(problems)),
         };
-        let configured = admin.as_ref().and_then(|admin| admin.listen.clone());
+        let configured = admin.as_ref().map_or(Some(DEFAULT_ADDRESS), |admin| admin.listen.clone());
         let address = self.admin.clone().or(configured).ok_or(CallError::NoAdmin)?;
-        Ok(Client { address, token: admin.and_then(|admin| admin.token) })
+        Ok(Client { address, token: admin.and_then(|admin| admin.token), patience: PATIENCE })
     }
 }
 
 impl Client {
+    /// Waits this long for whatever the process does.
+    pub(super) fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Calls `path` and returns the JSON of a 2xx answer.
     ///
     /// # Errors
     /// See [`CallError`].
     pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+        let (status, body) = self.ask(method, path, body)?;
+        if (200..300).contains(&status) {
+            return serde_json::from_slice(&body).map_err(|_| self.foreign("the answer is no JSON"));
+        }
+        let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let mut detail = body["detail"].as_str().unwrap_or("it said no without a reason").to_owned();
+        for error in body["errors"].as_array().into_iter().flatten() {
+            detail +=
+                &format!("\n{}", Problem::from_json(error).map_or_else(|| error.to_string(), |it| it.to_string()));
+        }
+        Err(CallError::Refused { status, detail })
+    }
+
+    /// Calls `path` and returns status and body, whatever they are.
+    ///
+    /// # Errors
+    /// Nobody answers, or not in HTTP.
+    pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Vec<u8>), CallError> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if let Some(token) = &self.token {
@@ -86,40 +115,34 @@ impl Client {
 
     fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
         match &self.address {
-            Address::Socket(address) => talk(tcp(*address)?, request),
+            Address::Socket(address) => talk(tcp(*address, self.patience)?, request),
             Address::Name { host, port } => {
                 // Only `localhost` is a name here.
                 debug_assert_eq!(host, "localhost");
-                let v6 = || tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, *port)));
-                talk(tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).or_else(|_| v6())?, request)
+                let connect = |ip: IpAddr| tcp(SocketAddr::from((ip, *port)), self.patience);
+                let socket = connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?;
+                talk(socket, request)
             }
             Address::Unix(path) => {
                 let socket = UnixStream::connect(path)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.set_write_timeout(Some(PATIENCE))?;
+                socket.set_read_timeout(Some(self.patience))?;
+                socket.set_write_timeout(Some(self.patience))?;
                 talk(socket, request)
             }
         }
     }
 
-    fn parse(&self, answer: &[u8]) -> Result<Value, CallError> {
-        let foreign = |what| CallError::Foreign { address: self.address.clone(), what };
+    fn parse(&self, answer: &[u8]) -> Result<(u16, Vec<u8>), CallError> {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut fields);
-        let Ok(httparse::Status::Complete(length)) = head.parse(answer) else {
-            return Err(foreign("the answer is no HTTP"));
-        };
-        let status = head.code.unwrap_or_default();
-        let body = serde_json::from_slice::<Value>(&answer[length..]);
-        if (200..300).contains(&status) {
-            return body.map_err(|_| foreign("the answer is no JSON"));
+        match head.parse(answer) {
+            Ok(httparse::Status::Complete(length)) => Ok((head.code.unwrap_or_default(), answer[length..].to_vec())),
+            _ => Err(self.foreign("the answer is no HTTP")),
         }
-        let body = body.unwrap_or_default();
-        let mut detail = body["detail"].as_str().unwrap_or("it said no without a reason").to_owned();
-        for error in body["errors"].as_array().into_iter().flatten() {
-            detail += &format!("\n{}", error.as_str().map_or_else(|| error.to_string(), str::to_owned));
-        }
-        Err(CallError::Refused { status, detail })
+    }
+
+    fn foreign(&self, what: &'static str) -> CallError {
+        CallError::Foreign { address: self.address.clone(), what }
     }
 }
 
@@ -145,7 +168,7 @@ pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-fn tcp(mut address: SocketAddr) -> io::Result<TcpStream> {
+fn tcp(mut address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     // Where it listens on every address, this machine's own is meant.
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -153,8 +176,8 @@ fn tcp(mut address: SocketAddr) -> io::Result<TcpStream> {
         _ => {}
     }
     let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
     Ok(socket)
 }
 
@@ -180,21 +203,46 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client { address: Address::Unix("/none".into()), token: None }
+        Client { address: Address::Unix("/none".into()), token: None, patience: PATIENCE }
+    }
+
+    /// What a call makes of an answer.
+    fn answered(answer: &'static [u8]) -> Result<Value, CallError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            assert!(socket.read(&mut request).unwrap() > 0);
+            socket.write_all(answer).unwrap();
+        });
+        let result = Client { address: Address::Unix(path), ..client() }.call("GET", "/", None);
+        server.join().unwrap();
+        result
     }
 
     #[test]
     fn a_refusal_is_told_in_its_own_words() {
-        let refused = client().parse(b"HTTP/1.1 404 Not Found\r\n\r\n{\"detail\":\"there is no such limit\"}");
+        let refused = answered(b"HTTP/1.1 404 Not Found\r\n\r\n{\"detail\":\"there is no such limit\"}");
         assert_eq!(refused.unwrap_err().to_string(), "there is no such limit");
-        let value = client().parse(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\":[1]}").unwrap();
+        let value = answered(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\":[1]}").unwrap();
         assert_eq!(value["a"][0], 1);
+    }
+
+    #[test]
+    fn errors_are_told_as_check_tells_them() {
+        let refused = answered(
+            b"HTTP/1.1 422 No\r\n\r\n{\"detail\":\"no\",\"errors\":[{\"file\":\"a.toml\",\"line\":2,\"column\":1,\
+              \"path\":\"x\",\"message\":\"bad\",\"value\":\"1\",\"help\":\"mend it\"}, 7]}",
+        );
+        assert_eq!(refused.unwrap_err().to_string(), "no\na.toml:2:1: x = 1: bad: mend it\n7");
     }
 
     #[test]
     fn who_speaks_something_else_is_told_apart() {
         for answer in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello"] {
-            assert!(matches!(client().parse(answer), Err(CallError::Foreign { .. })));
+            assert!(matches!(answered(answer), Err(CallError::Foreign { .. })));
         }
         assert!(matches!(client().call("GET", "/", None), Err(CallError::Unreachable { .. })));
     }

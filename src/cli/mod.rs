@@ -7,10 +7,14 @@ mod breaker;
 mod certs;
 mod check;
 mod client;
+mod completions;
 mod demo;
+mod drain;
 mod feature;
+mod healthcheck;
 mod limit;
 pub mod maintenance;
+mod reload;
 mod run;
 mod table;
 
@@ -37,6 +41,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Read, validate and build a configuration without serving it
     Check(check::Arguments),
+    /// Make the running process read its configuration again, and say what changed
+    Reload(reload::Arguments),
     /// Switch maintenance on or off, or look at it; works with the process down too
     Maintenance(MaintenanceArguments),
     /// Look at limits, or override one for a while
@@ -53,8 +59,16 @@ enum Command {
     Breaker(breaker::Arguments),
     /// Show who issued each certificate and how long it lasts; works with the process down too
     Certs(certs::Arguments),
+    /// Ask whether the running process is ready; for container health checks
+    Healthcheck(healthcheck::Arguments),
+    /// Make the running process finish what is open and end, as on TERM
+    Drain(drain::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print completions for a shell to source
+    Completions(completions::Arguments),
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +92,10 @@ impl FileArgument {
         config::locate(self.config.as_deref(), &environment)
     }
 
+    fn find(&self) -> Option<PathBuf> {
+        config::find(self.config.as_deref(), &environment)
+    }
+
     fn load(&self) -> Result<(Loaded, PathBuf), Problems> {
         let file = self.locate()?;
         Ok((config::load(&file, &environment)?, file))
@@ -99,6 +117,11 @@ pub fn main() -> ExitCode {
         Command::Blocked(arguments) => block::blocked(&arguments),
         Command::Breaker(arguments) => breaker::run(&arguments),
         Command::Certs(arguments) => certs::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man => completions::man(),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
             println!("{schema}");

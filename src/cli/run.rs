@@ -205,7 +205,7 @@ impl Signals {
         Ok(Self { runtime, hangup, reopen, terminate, quit, interrupt })
     }
 
-    /// Serves HUP and USR1 until one of TERM, QUIT and INT comes.
+    /// Serves HUP and USR1 until one of TERM, QUIT and INT comes, or the admin side is asked to drain.
     pub(super) fn wait(&mut self, app: &App) -> Stop {
         let Self { runtime, hangup, reopen, terminate, quit, interrupt } = self;
         runtime.block_on(async {
@@ -213,6 +213,7 @@ impl Signals {
                 tokio::select! {
                     _ = terminate.recv() => return Stop::Drain,
                     _ = quit.recv() => return Stop::Drain,
+                    () = app.control().asked_to_leave() => return Stop::Drain,
                     _ = interrupt.recv() => return Stop::Now,
                     _ = reopen.recv() => app.control().reopen_logs(),
                     // The outcome, good or bad, has been logged and counted.

@@ -97,6 +97,21 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
     parse(&text, file, env)
 }
 
+/// The admin side as far as a file that may be full of errors tells: for finding the process that serves on with the
+/// file before it. What the file does not tell is at its default.
+///
+/// # Errors
+/// The file cannot be read, or is no TOML.
+pub fn load_admin(file: &Path, env: Env<'_>) -> Result<model::Admin, Problems> {
+    let unreadable = |message: String| Problems::from(Problem::new("", message).in_file(file));
+    let text = read(file).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = text.map_err(|error| unreadable(crate::error::io_reason(&error)))?;
+    let (document, _) = document::read(&text).map_err(|error| unreadable(format!("not TOML: {}", error.message)))?;
+    let shaped = shape::fit(&document, env);
+    let raw = serde_json::from_value::<raw::File>(shaped.value).unwrap_or_default();
+    Ok(check::check(&raw, file.parent().unwrap_or(Path::new("")), shaped.spoilt).config.admin)
+}
+
 /// Proves a text as if it stood in `file`, which need not exist.
 ///
 /// # Errors
@@ -154,21 +169,20 @@ pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> 
 /// # Errors
 /// The places looked at, when there is no file at any.
 pub fn locate(explicit: Option<&Path>, env: Env<'_>) -> Result<PathBuf, Problems> {
-    if let Some(file) = explicit {
-        return Ok(file.to_owned());
-    }
-    if let Some(file) = env("FLAGSTONE_CONFIG").filter(|file| !file.is_empty()) {
-        return Ok(PathBuf::from(file));
-    }
-    let here = Path::new("flagstone.toml");
-    let system = Path::new(SYSTEM_FILE);
-    if let Some(found) = [here, system].into_iter().find(|file| file.exists()) {
-        return Ok(found.to_owned());
+    if let Some(file) = find(explicit, env) {
+        return Ok(file);
     }
     let problem = Problem::new("", "there is no configuration file").with_help(format!(
         "looked at $FLAGSTONE_CONFIG (not set), ./flagstone.toml and {SYSTEM_FILE}; name one with -c FILE, or do without: run --listen ADDR --upstream ADDR"
     ));
     Err(problem.into())
+}
+
+/// [`locate`] for those who can do without a file.
+pub fn find(explicit: Option<&Path>, env: Env<'_>) -> Option<PathBuf> {
+    let named = || env("FLAGSTONE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
+    let lying_there = || ["flagstone.toml", SYSTEM_FILE].map(PathBuf::from).into_iter().find(|file| file.exists());
+    explicit.map(Path::to_owned).or_else(named).or_else(lying_there)
 }
 
 /// The JSON Schema (draft 2020-12) of the file, with descriptions, defaults, patterns and ranges.

@@ -91,6 +91,21 @@ impl Problem {
             "help": self.help,
         })
     }
+
+    /// What [`Self::to_json`] made; `None` for anything else.
+    pub fn from_json(json: &Value) -> Option<Self> {
+        let text = |key: &str| json[key].as_str().map(str::to_owned);
+        let number = |key: &str| json[key].as_u64().and_then(|number| usize::try_from(number).ok());
+        Some(Self {
+            file: text("file").unwrap_or_default().into(),
+            line: number("line"),
+            column: number("column"),
+            path: text("path").unwrap_or_default(),
+            message: text("message")?,
+            value: text("value"),
+            help: text("help"),
+        })
+    }
 }
 
 /// `flagstone.toml:12:1: route[0].upstream = "ap": no upstream has this name: did you mean "app"?`

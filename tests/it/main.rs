@@ -33,6 +33,7 @@ mod http1;
 mod http2;
 mod http2_upstream;
 mod https;
+mod lifecycle;
 mod limits;
 mod limits_and_breaker;
 mod listeners;
