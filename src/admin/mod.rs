@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 pub(crate) mod maintenance;
 mod query;
+mod requests;
 mod routes;
 mod server;
 mod session;
