@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-    bc chromium chromium-driver curl goaccess haproxy nginx-light openssl
+    bc chromium chromium-driver curl goaccess haproxy nghttp2-client nginx-light openssl
     python3-pip python3-venv redis-server strace wrk
 )
 

@@ -6,6 +6,9 @@
 //! frames are paid from a purse that fills with time and with the answers that are really sent, and resets are held
 //! against streams that came to their end. An empty purse ends the connection with ENHANCE_YOUR_CALM (RFC 9113, section
 //! 10.5).
+//!
+//! Beside floods it ends what the heads alone show to be no HTTP/2: sizes that a frame cannot have, for which hyper knows
+//! no better name than PROTOCOL_ERROR, and a beginning without SETTINGS, which hyper overlooks.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +19,20 @@ const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const PRIORITY: u8 = 0x2;
 const RST_STREAM: u8 = 0x3;
-const CONTINUATION: u8 = 0x9;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
 
+const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+
+const PROTOCOL_ERROR: u32 = 0x1;
+const FRAME_SIZE_ERROR: u32 = 0x6;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Frames that bring nothing, at once.
@@ -50,6 +61,23 @@ impl Head {
 
     fn ends_stream(self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
+    /// Whether a frame of this type can be of this size (section 6). The most is hyper's to check.
+    fn has_a_size(self) -> bool {
+        match self.kind {
+            PRIORITY => self.length == 5,
+            RST_STREAM | WINDOW_UPDATE => self.length == 4,
+            SETTINGS if self.flags & ACK != 0 => self.length == 0,
+            SETTINGS => self.length.is_multiple_of(6),
+            PING => self.length == 8,
+            GOAWAY => self.length >= 8,
+            _ => true,
+        }
+    }
+
+    fn opens_a_connection(self) -> bool {
+        self.kind == SETTINGS && self.flags & ACK == 0 && self.stream == 0
     }
 }
 
@@ -93,11 +121,26 @@ impl Cursor {
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Flood {
+pub(super) enum Fault {
     #[error("too many frames that bring nothing")]
     Frames,
     #[error("too many streams reset")]
     Resets,
+    #[error("a frame of a size that its type cannot have")]
+    Size,
+    #[error("no SETTINGS behind the preface")]
+    NoSettings,
+}
+
+impl Fault {
+    /// What the client is told (section 7).
+    fn code(self) -> u32 {
+        match self {
+            Self::Frames | Self::Resets => ENHANCE_YOUR_CALM,
+            Self::Size => FRAME_SIZE_ERROR,
+            Self::NoSettings => PROTOCOL_ERROR,
+        }
+    }
 }
 
 /// What is known of a connection's frames.
@@ -106,6 +149,8 @@ pub(super) struct Frames {
     inbound: Cursor,
     outbound: Cursor,
     preface_left: usize,
+    /// The first frame has come.
+    has_begun: bool,
     purse: u32,
     filled_at: Instant,
     /// By either side, less the streams that ended; never below zero.
@@ -121,6 +166,7 @@ impl Frames {
             inbound: Cursor::default(),
             outbound: Cursor::default(),
             preface_left: PREFACE.len(),
+            has_begun: false,
             purse: PURSE_MAX,
             filled_at: now,
             resets: 0,
@@ -132,18 +178,24 @@ impl Frames {
     /// Looks at what the client sent. Not to be asked again after an error.
     ///
     /// # Errors
-    /// It is one frame too many.
-    pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
+    /// It is one frame too many, or none of HTTP/2.
+    pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Fault> {
         let preface = bytes.len().min(self.preface_left);
         self.preface_left -= preface;
-        let Self { inbound, purse, filled_at, resets, last_stream, in_header_block, .. } = self;
+        let Self { inbound, has_begun, purse, filled_at, resets, last_stream, in_header_block, .. } = self;
         inbound.advance(&bytes[preface..], |head| {
+            if !std::mem::replace(has_begun, true) && !head.opens_a_connection() {
+                return Err(Fault::NoSettings);
+            }
+            if !head.has_a_size() {
+                return Err(Fault::Size);
+            }
             match head.kind {
                 HEADERS => *last_stream = head.stream.max(*last_stream),
                 DATA if head.length > 0 || head.ends_stream() => return Ok(()),
                 RST_STREAM => {
                     *resets += 1;
-                    return if *resets > RESETS_MAX { Err(Flood::Resets) } else { Ok(()) };
+                    return if *resets > RESETS_MAX { Err(Fault::Resets) } else { Ok(()) };
                 }
                 _ => {}
             }
@@ -159,7 +211,7 @@ impl Frames {
                 *purse = u32::try_from(due).unwrap_or(PURSE_MAX).min(PURSE_MAX);
                 *filled_at = now;
             }
-            *purse = purse.checked_sub(1).ok_or(Flood::Frames)?;
+            *purse = purse.checked_sub(1).ok_or(Fault::Frames)?;
             Ok(())
         })
     }
@@ -168,7 +220,7 @@ impl Frames {
     ///
     /// # Errors
     /// It made us reset one stream too many.
-    pub(super) fn sent(&mut self, bytes: &[u8]) -> Result<(), Flood> {
+    pub(super) fn sent(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let Self { outbound, purse, resets, .. } = self;
         outbound.advance(bytes, |head| {
             if head.ends_stream() {
@@ -179,7 +231,7 @@ impl Frames {
                 RST_STREAM => *resets += 1,
                 _ => {}
             }
-            if *resets > RESETS_MAX { Err(Flood::Resets) } else { Ok(()) }
+            if *resets > RESETS_MAX { Err(Fault::Resets) } else { Ok(()) }
         })
     }
 
@@ -189,13 +241,13 @@ impl Frames {
     }
 
     /// The last words to a client that is being sent away, when they can be said: not in the middle of another frame.
-    pub(super) fn goodbye(&self) -> Option<[u8; 17]> {
+    pub(super) fn goodbye(&self, fault: Fault) -> Option<[u8; 17]> {
         if !self.outbound.is_between_frames() {
             return None;
         }
         let mut frame = [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         frame[9..13].copy_from_slice(&self.last_stream.to_be_bytes());
-        frame[13..].copy_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
+        frame[13..].copy_from_slice(&fault.code().to_be_bytes());
         Some(frame)
     }
 }
@@ -208,9 +260,6 @@ fn passed_ms(from: Instant, to: Instant) -> u64 {
 mod tests {
     use super::*;
 
-    const PING: u8 = 0x6;
-    const WINDOW_UPDATE: u8 = 0x8;
-
     fn frame(kind: u8, flags: u8, stream: u32, payload: usize) -> Vec<u8> {
         let mut bytes = vec![0, (payload >> 8) as u8, payload as u8, kind, flags];
         bytes.extend_from_slice(&stream.to_be_bytes());
@@ -222,10 +271,12 @@ mod tests {
     fn begun(at: Instant) -> Frames {
         let mut frames = Frames::new(at);
         frames.received(PREFACE, || at).unwrap();
+        frames.received(&frame(SETTINGS, 0, 0, 0), || at).unwrap();
+        frames.purse = PURSE_MAX;
         frames
     }
 
-    fn receive(frames: &mut Frames, bytes: &[u8], at: Instant) -> Result<(), Flood> {
+    fn receive(frames: &mut Frames, bytes: &[u8], at: Instant) -> Result<(), Fault> {
         frames.received(bytes, || at)
     }
 
@@ -262,7 +313,7 @@ mod tests {
                 for _ in 0..further {
                     receive(&mut frames, &flood, later).unwrap();
                 }
-                assert_eq!(receive(&mut frames, &flood, later), Err(Flood::Frames));
+                assert_eq!(receive(&mut frames, &flood, later), Err(Fault::Frames));
             }
         }
     }
@@ -298,12 +349,12 @@ mod tests {
         for _ in 0..RESETS_MAX {
             receive(&mut rapid, &reset, now).unwrap();
         }
-        assert_eq!(receive(&mut rapid, &reset, now), Err(Flood::Resets));
+        assert_eq!(receive(&mut rapid, &reset, now), Err(Fault::Resets));
         let mut made = begun(now);
         for _ in 0..RESETS_MAX {
             made.sent(&reset).unwrap();
         }
-        assert_eq!(made.sent(&reset), Err(Flood::Resets));
+        assert_eq!(made.sent(&reset), Err(Fault::Resets));
         let mut busy = begun(now);
         for _ in 0..10_000 {
             busy.sent(&frame(HEADERS, END_HEADERS | END_STREAM, 1, 10)).unwrap();
@@ -318,6 +369,7 @@ mod tests {
         assert!(frames.is_in_head(), "the preface is owed");
         receive(&mut frames, PREFACE, now).unwrap();
         assert!(!frames.is_in_head());
+        receive(&mut frames, &frame(SETTINGS, 0, 0, 0), now).unwrap();
         receive(&mut frames, &frame(HEADERS, 0, 1, 10), now).unwrap();
         assert!(frames.is_in_head());
         receive(&mut frames, &frame(CONTINUATION, 0, 1, 10), now).unwrap();
@@ -327,14 +379,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_http2_is_told_by_its_heads() {
+        let now = Instant::now();
+        for (kind, flags, sizes) in [
+            (PRIORITY, 0, [4, 6]),
+            (RST_STREAM, 0, [3, 5]),
+            (SETTINGS, 0, [5, 7]),
+            (SETTINGS, ACK, [6, 12]),
+            (PING, 0, [7, 9]),
+            (GOAWAY, 0, [0, 7]),
+            (WINDOW_UPDATE, 0, [3, 8]),
+        ] {
+            for size in sizes {
+                let bytes = frame(kind, flags, 1, size);
+                assert_eq!(receive(&mut begun(now), &bytes, now), Err(Fault::Size), "{kind} {size}");
+            }
+        }
+        for first in [frame(HEADERS, END_HEADERS, 1, 10), frame(SETTINGS, ACK, 0, 0), frame(SETTINGS, 0, 1, 0)] {
+            let mut frames = Frames::new(now);
+            receive(&mut frames, PREFACE, now).unwrap();
+            assert_eq!(receive(&mut frames, &first, now), Err(Fault::NoSettings));
+        }
+    }
+
+    #[test]
     fn the_last_word_is_not_said_in_the_middle_of_another() {
         let now = Instant::now();
         let mut frames = begun(now);
         receive(&mut frames, &frame(HEADERS, END_HEADERS, 7, 1), now).unwrap();
         let data = frame(DATA, 0, 7, 100);
         frames.sent(&data[..50]).unwrap();
-        assert_eq!(frames.goodbye(), None);
+        assert_eq!(frames.goodbye(Fault::Resets), None);
         frames.sent(&data[50..]).unwrap();
-        assert_eq!(frames.goodbye().unwrap(), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
+        assert_eq!(frames.goodbye(Fault::Resets).unwrap(), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
     }
 }

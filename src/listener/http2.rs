@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 
 use super::connection::Connection;
-use super::frames::{Flood, Frames};
+use super::frames::{Fault, Frames};
 use super::head::{self, BadHead, HeadBounds};
 use super::serve::{Settings, goodbye, waited};
 use super::stream::Stream;
@@ -34,6 +34,7 @@ use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::message::host::Host;
 use crate::proxy::body::Body;
+use crate::proxy::connect::Connect;
 use crate::proxy::handle;
 use crate::proxy::stalls::{self, Pulse};
 
@@ -68,7 +69,8 @@ pub(super) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(RESETS_AT_ONCE_MAX)
-        .max_local_error_reset_streams(RESETS_AT_ONCE_MAX);
+        .max_local_error_reset_streams(RESETS_AT_ONCE_MAX)
+        .enable_connect_protocol();
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request: Request<Incoming>| {
@@ -86,7 +88,7 @@ pub(super) async fn serve(
     };
     let Some(Left { mut stream, last_words }) = lock(&left).take() else { return };
     if let Some(last_words) = last_words {
-        // Whoever is sent away for a flood is told so, but not waited for.
+        // Whoever is sent away is told why, but not waited for.
         let _ = timeout(LAST_WORDS, stream.write_all(&last_words)).await;
     }
     if !matches!(end, End::Broken) {
@@ -179,8 +181,9 @@ fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
 /// Makes a request look as one of HTTP/1, and judges what only HTTP/1's gate would have judged.
 fn arrive(mut request: Request<Incoming>, bounds: &HeadBounds) -> (Request<Incoming>, Arc<Pulse>) {
     let pulse = Arc::new(Pulse::default());
+    let connect = Connect::take(&mut request);
     let bad_head = judge(&request, bounds).err();
-    request.extensions_mut().insert(StreamFacts { pulse: Arc::clone(&pulse), bad_head });
+    request.extensions_mut().insert(StreamFacts { pulse: Arc::clone(&pulse), bad_head, connect });
     join_cookies(request.headers_mut());
     if bad_head.is_none() && Host::of_request(request.uri(), request.headers(), Version::HTTP_2).is_ok() {
         take_origin_form(&mut request);
@@ -194,6 +197,8 @@ pub(crate) struct StreamFacts {
     pub(crate) pulse: Arc<Pulse>,
     /// Why nothing of it may be forwarded.
     pub(crate) bad_head: Option<BadHead>,
+    /// It asks for another protocol.
+    pub(crate) connect: Option<Connect>,
 }
 
 fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
@@ -281,7 +286,7 @@ struct Wire {
     stream: Option<Stream>,
     early: Vec<u8>,
     frames: Frames,
-    flood: Option<Flood>,
+    fault: Option<Fault>,
     connection: Arc<Connection>,
     left: Arc<Mutex<Option<Left>>>,
 }
@@ -289,7 +294,7 @@ struct Wire {
 impl Wire {
     fn new(stream: Stream, early: Vec<u8>, connection: Arc<Connection>, left: Arc<Mutex<Option<Left>>>) -> Self {
         connection.set_partial_head(true);
-        Self { stream: Some(stream), early, frames: Frames::new(Instant::now()), flood: None, connection, left }
+        Self { stream: Some(stream), early, frames: Frames::new(Instant::now()), fault: None, connection, left }
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
@@ -299,14 +304,14 @@ impl Wire {
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
         let seen = self.frames.received(bytes, Instant::now);
         self.connection.set_partial_head(self.frames.is_in_head());
-        seen.map_err(|flood| self.end(flood))
+        seen.map_err(|fault| self.end(fault))
     }
 
     /// To hyper the connection breaks.
-    fn end(&mut self, flood: Flood) -> io::Error {
-        tracing::debug!(peer = ?self.connection.peer, %flood, "an HTTP/2 connection is sent away");
-        self.flood = Some(flood);
-        io::Error::new(io::ErrorKind::InvalidData, flood)
+    fn end(&mut self, fault: Fault) -> io::Error {
+        tracing::debug!(peer = ?self.connection.peer, %fault, "an HTTP/2 connection is sent away");
+        self.fault = Some(fault);
+        io::Error::new(io::ErrorKind::InvalidData, fault)
     }
 
     fn wrote(
@@ -324,7 +329,7 @@ impl Wire {
         let Poll::Ready(Ok(mut written)) = *result else { return Ok(()) };
         for slice in slices {
             let part = written.min(slice.len());
-            self.frames.sent(&slice[..part]).map_err(|flood| self.end(flood))?;
+            self.frames.sent(&slice[..part]).map_err(|fault| self.end(fault))?;
             written -= part;
         }
         Ok(())
@@ -334,8 +339,8 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(flood) = this.flood {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, flood)));
+        if let Some(fault) = this.fault {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
         }
         let before = buf.filled().len();
         if this.early.is_empty() {
@@ -385,7 +390,7 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            let last_words = self.flood.and_then(|_| self.frames.goodbye());
+            let last_words = self.fault.and_then(|fault| self.frames.goodbye(fault));
             *lock(&self.left) = Some(Left { stream, last_words });
         }
     }

@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
 
 use super::body::{Body, BodyError};
+use super::connect::Connect;
 use super::cut;
 use super::handle::facts_of;
 use super::refusal::CLIENT_CLOSED_REQUEST;
@@ -70,6 +71,8 @@ pub(crate) struct Context {
     pub(super) slots: SmallVec<[Slot; 1]>,
     /// `RateLimit` of a limited route.
     pub(super) rate_limit: Option<HeaderValue>,
+    /// Its client asks for another protocol on one stream of HTTP/2.
+    pub(super) connect: Option<Connect>,
     /// Set between a 101 and its way to the client.
     pub(super) tunnel: Option<(OnUpgrade, Duration, Lease)>,
     status: Option<StatusCode>,
@@ -115,6 +118,7 @@ impl Context {
             decided_by: None,
             slots: SmallVec::new(),
             rate_limit: None,
+            connect: stream.and_then(|stream| stream.connect.clone()),
             tunnel: None,
             status: None,
             body_bytes: 0,

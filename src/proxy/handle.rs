@@ -13,7 +13,7 @@ use super::context::Context;
 use super::cut::Known;
 use super::head_of;
 use super::refusal::{Maintained, Refusal};
-use super::{bypass, files, forward, https, limits, respond, unread};
+use super::{bypass, connect, files, forward, https, limits, respond, unread};
 use crate::listener::connection::Connection;
 use crate::live::Live;
 use crate::message::host::Host;
@@ -37,6 +37,7 @@ pub(crate) async fn handle(
         Ok(result) => result,
         Err(active) => Err(maintained(&active, &snapshot)),
     };
+    let result = result.and_then(|answer| connect::judge(answer, &context));
     let is_refusal = result.is_err();
     let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
     let is_clean = match request.into_body() {

@@ -4,6 +4,7 @@
 
 pub(crate) mod body;
 pub(crate) mod bypass;
+pub(crate) mod connect;
 pub(crate) mod context;
 pub(crate) mod cut;
 pub(crate) mod files;

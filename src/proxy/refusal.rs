@@ -40,6 +40,8 @@ pub(crate) enum Refusal {
     ConnectTimeout,
     UpstreamTimeout,
     UpstreamError,
+    /// The app answered well, but did not agree to the upgrade that the client can only have whole.
+    NotUpgraded,
     BodyTooLarge,
     BodyTimeout,
     /// The client went away in the middle of its body; nobody will read the answer.
@@ -125,6 +127,9 @@ impl Refusal {
             }
             Self::UpstreamError => {
                 (StatusCode::BAD_GATEWAY, "upstream_error", "The app behind this address broke off its answer.")
+            }
+            Self::NotUpgraded => {
+                (StatusCode::BAD_GATEWAY, "upstream_error", "The app behind this address did not open the stream.")
             }
             Self::BodyTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body of the request is larger than this site takes.")

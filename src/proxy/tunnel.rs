@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::context::Context;
-use crate::listener::stream::Stream;
 use crate::upstream::endpoint::Lease;
 
 /// Bytes read at once, each way.
@@ -30,7 +29,7 @@ pub(crate) struct Tunnel {
 /// Copies until both directions have ended, one has failed, or nothing moved for `idle`.
 ///
 /// `early` is what the client sent behind its request.
-pub(crate) async fn run(mut downstream: Stream, early: Bytes, tunnel: Tunnel) {
+pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, early: Bytes, tunnel: Tunnel) {
     let Tunnel { upgrade, idle, mut context, lease } = tunnel;
     let mut upstream = match upgrade.await {
         Ok(upgraded) => TokioIo::new(upgraded),
@@ -55,6 +54,14 @@ pub(crate) async fn run(mut downstream: Stream, early: Bytes, tunnel: Tunnel) {
     }
     context.sent(usize::try_from(sent.load(Relaxed)).unwrap_or(usize::MAX));
     drop(lease);
+}
+
+/// The same on a stream of HTTP/2, once the client has been told that it is open.
+pub(crate) async fn run_on_stream(stream: OnUpgrade, tunnel: Tunnel) {
+    match stream.await {
+        Ok(stream) => run(TokioIo::new(stream), Bytes::new(), tunnel).await,
+        Err(error) => tracing::debug!(%error, "the client left in the middle of an upgrade"),
+    }
 }
 
 /// Copies one direction; an end of stream is passed on as such, so that half-closed streams work.

@@ -23,7 +23,7 @@ use self::outbound::Outbound;
 use super::body::{Body, BodyFault, UpstreamBody};
 use super::context::Context;
 use super::refusal::Refusal;
-use super::tunnel::Tunnel;
+use super::tunnel::{self, Tunnel};
 use crate::breaker::{Outcome, OwnedPermit};
 use crate::message::hop_by_hop;
 use crate::snapshot::{Route, Target};
@@ -157,7 +157,7 @@ fn downstream(
     let Answered { mut response, lease, .. } = answered;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Unasked, it would turn what the client sends next into bytes that nobody has judged.
-        return if wants_upgrade { Ok(switch(response, lease, route, context)) } else { Err(Refusal::UpstreamError) };
+        return if wants_upgrade { switch(response, lease, route, context) } else { Err(Refusal::UpstreamError) };
     }
     hop_by_hop::strip_response(response.headers_mut());
     response.extensions_mut().clear();
@@ -167,7 +167,12 @@ fn downstream(
 }
 
 /// Both sides agreed to speak something else: what follows is a tunnel.
-fn switch(mut response: Response<Incoming>, lease: Lease, route: &Route, context: &mut Context) -> Response<Body> {
+fn switch(
+    mut response: Response<Incoming>,
+    lease: Lease,
+    route: &Route,
+    context: &mut Context,
+) -> Result<Response<Body>, Refusal> {
     let upgrade = hyper::upgrade::on(&mut response);
     let (parts, _) = response.into_parts();
     let mut answer = Response::new(Body::empty());
@@ -178,16 +183,24 @@ fn switch(mut response: Response<Incoming>, lease: Lease, route: &Route, context
     if let Some(protocol) = protocol {
         hop_by_hop::set_upgrade(answer.headers_mut(), protocol);
     }
+    if let Some(connect) = &context.connect {
+        answer = connect.open(answer)?;
+    }
     context.tunnel = Some((upgrade, route.timeouts.stream_idle, lease));
-    answer
+    Ok(answer)
 }
 
 impl Context {
-    /// Hands the tunnel of an accepted upgrade to the connection's driver, and itself along with it.
+    /// Hands the tunnel of an accepted upgrade to the connection's driver, and itself along with it. That of a stream of
+    /// HTTP/2 runs by itself: it ends with the stream, which ends with its connection.
     pub(super) fn into_tunnel(mut self: Box<Self>) {
-        if let Some((upgrade, idle, lease)) = self.tunnel.take() {
-            let connection = Arc::clone(&self.connection);
-            connection.set_tunnel(Tunnel { upgrade, idle, lease, context: self });
+        let Some((upgrade, idle, lease)) = self.tunnel.take() else { return };
+        let connection = Arc::clone(&self.connection);
+        let connect = self.connect.take();
+        let tunnel = Tunnel { upgrade, idle, lease, context: self };
+        match connect {
+            Some(connect) => drop(tokio::spawn(tunnel::run_on_stream(connect.stream, tunnel))),
+            None => connection.set_tunnel(tunnel),
         }
     }
 }

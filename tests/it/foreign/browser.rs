@@ -78,6 +78,14 @@ impl Browser {
     /// # Errors
     /// That Chromium or its driver is not installed.
     pub(crate) async fn start() -> Result<Self, String> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub(crate) async fn start_with(further: &[String]) -> Result<Self, String> {
         let (chromium, driver) = (chromium()?, program("chromedriver")?);
         let profile = Folder::new();
         let mut command = Command::new(driver);
@@ -85,6 +93,7 @@ impl Browser {
         let line = driver.stdout_line("started successfully on port").await;
         let port = line.rsplit(' ').next().expect("a line has a last word").trim_end_matches('.');
         let mut args: Vec<String> = ARGUMENTS.iter().map(|&argument| argument.to_owned()).collect();
+        args.extend_from_slice(further);
         args.extend(["--remote-debugging-pipe".into(), format!("--user-data-dir={}", profile.path().display())]);
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": chromium, "args": args },

@@ -5,6 +5,7 @@ pub(crate) mod browser;
 mod curl;
 mod goaccess;
 mod grpc;
+mod http2;
 mod http_server;
 mod nginx;
 mod tls;
