@@ -10,6 +10,8 @@ packages=(
     bc chromium chromium-driver curl goaccess haproxy nghttp2-client nginx-light openssl
     python3-pip python3-venv redis-server strace wrk
 )
+# Node.js often comes from elsewhere, with an npm that Debian's does not go beside.
+command -v npm >/dev/null || packages+=(npm)
 
 missing_packages() {
     local package

@@ -115,6 +115,46 @@ impl Browser {
         call(&format!("{}/execute/sync", self.session), &json!({ "script": script, "args": [] })).await
     }
 
+    /// Clicks on the element of a CSS selector, as a visitor would: it must be there, in sight and not covered.
+    pub(crate) async fn click(&self, selector: &str) {
+        let element = self.element(selector).await;
+        call(&format!("{}/element/{element}/click", self.session), &json!({})).await;
+    }
+
+    /// Types into a field, after what it holds.
+    pub(crate) async fn write(&self, selector: &str, text: &str) {
+        let element = self.element(selector).await;
+        call(&format!("{}/element/{element}/value", self.session), &json!({ "text": text })).await;
+    }
+
+    /// Presses keys where the focus is; special ones are in the WebDriver standard, section 17.4.2.
+    pub(crate) async fn press(&self, keys: &str) {
+        let presses = keys
+            .chars()
+            .flat_map(|key| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]);
+        let source = json!({ "type": "key", "id": "keyboard", "actions": presses.collect::<Vec<_>>() });
+        call(&format!("{}/actions", self.session), &json!({ "actions": [source] })).await;
+    }
+
+    /// Waits until a script returns a value that counts as true.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub(crate) async fn until(&self, script: &str) {
+        let holds = eventually_async(LONG, async || {
+            let value = self.run(&format!("return Boolean({script})")).await;
+            value == true
+        });
+        assert!(holds.await, "never: {script}\n{}", self.text().await);
+    }
+
+    async fn element(&self, selector: &str) -> String {
+        let wanted = json!({ "using": "css selector", "value": selector });
+        let found = call(&format!("{}/element", self.session), &wanted).await;
+        let id = found.as_object().and_then(|object| object.values().next()).and_then(Value::as_str);
+        id.unwrap_or_else(|| panic!("no element {selector}: {found}")).to_owned()
+    }
+
     /// What a visitor reads.
     pub(crate) async fn text(&self) -> String {
         self.run("return document.body.innerText").await.as_str().expect("a text").to_owned()
@@ -135,8 +175,10 @@ impl Browser {
 
 /// Posts JSON to chromedriver and returns the `value` of what it says.
 async fn call(url: &str, body: &Value) -> Value {
-    let body = body.to_string();
-    let text = curl_text(["-H", "Content-Type: application/json", "--data-binary", &body, url]).await;
+    // Through a file: a script may be longer than an argument can be.
+    let folder = Folder::new();
+    let file = format!("@{}", folder.write("body.json", body.to_string()).display());
+    let text = curl_text(["-H", "Content-Type: application/json", "--data-binary", &file, url]).await;
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert!(answer["value"].get("error").is_none(), "{url}: {text}");
     answer["value"].clone()

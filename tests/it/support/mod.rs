@@ -5,13 +5,13 @@
 //! | `upstream`, `reply` | an upstream that can misbehave in every way, and what it answers |
 //! | `client`, `websocket` | clients that speak bytes |
 //! | `admin` | calls of the admin side |
-//! | `admin` | asking the admin side |
 //! | `dns` | a name server that says what a test wants |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
 //! | `poll` | the only place that waits for a condition |
-//! | `left_out`, `python` | parts that a machine may lack |
+//! | `relay` | a connection that can be cut |
+//! | `left_out`, `python`, `npm` | parts that a machine may lack |
 //! | `wire`, `socket` | HTTP/1.1 as bytes; one type for every connection |
 
 #![allow(dead_code, unused_macros, reason = "a toolbox: not every tool is in use at every time")]
@@ -26,10 +26,12 @@ pub mod h2;
 #[macro_use]
 pub mod left_out;
 pub mod load;
+pub mod npm;
 pub mod poll;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod relay;
 pub mod reply;
 pub mod socket;
 pub mod upstream;

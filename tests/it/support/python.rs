@@ -36,7 +36,11 @@ pub fn python_venv(packages: &[&str]) -> Result<PathBuf, String> {
     Ok(python)
 }
 
-fn ran(command: &mut Command) -> Result<(), String> {
+/// Runs a program to its end.
+///
+/// # Errors
+/// That it failed, and what it said.
+pub fn ran(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(());
