@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::dashboard;
 use super::routes::Panel;
 use super::server::Peer;
 use super::session;
@@ -135,11 +136,12 @@ fn tell(panel: &Panel, client: Client, path: &str) {
 
 /// What needs no token: the probes, and what one logs in with, which holds no data.
 fn is_open(method: &Method, path: &str) -> bool {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
     match path {
         "/healthz" | "/readyz" => true,
-        "/" => matches!(*method, Method::GET | Method::HEAD),
+        "/" => is_read,
         "/api/login" | "/api/logout" => *method == Method::POST,
-        _ => false,
+        _ => is_read && path.starts_with(dashboard::FOLDER),
     }
 }
 

@@ -5,6 +5,7 @@
 mod block_list;
 mod breakers;
 mod certificates;
+mod dashboard;
 mod events;
 mod features;
 mod guard;
@@ -14,7 +15,6 @@ mod lifecycle;
 mod limits;
 pub(crate) mod maintenance;
 mod query;
-mod requests;
 mod routes;
 mod server;
 mod session;

@@ -11,8 +11,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::{
-    block_list, breakers, certificates, events, features, guard, health, history, lifecycle, limits, maintenance,
-    requests, session, system, view,
+    block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
+    maintenance, session, system, view,
 };
 use crate::app::Control;
 
@@ -41,6 +41,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/api/admin/circuit-breakers/{name}/reset", post(breakers::reset))
         .route("/api/admin/circuit-breakers/{name}/open", post(breakers::open))
         .route("/api/admin/reload", post(reload))
+        .merge(dashboard::router())
         .merge(certificates::router())
         .merge(lifecycle::router())
         .merge(limits::router())
@@ -50,7 +51,6 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(features::router())
         .merge(system::router())
         .merge(session::router())
-        .merge(requests::router())
         .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
         .method_not_allowed_fallback(|| async {
             view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")

@@ -10,4 +10,3 @@ pub mod events;
 pub mod machine;
 pub mod metrics;
 pub(crate) mod notify;
-pub mod recent;

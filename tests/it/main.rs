@@ -46,7 +46,6 @@ mod maintenance_flag;
 mod names;
 mod proxy_protocol;
 mod queue;
-mod recent_requests;
 mod redis;
 mod redis_cluster;
 mod refused_requests;

@@ -3,6 +3,7 @@
 
 pub(crate) mod browser;
 mod curl;
+mod dashboard;
 mod goaccess;
 mod grpc;
 mod http2;

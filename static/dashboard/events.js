@@ -1,0 +1,62 @@
+// The event log as it is written, newest first.
+
+import { byId, each, element } from "./dom.js";
+import { clockOf } from "./format.js";
+import { announce } from "./notices.js";
+
+const KEPT = 1_000;
+const SHOWN = 200;
+const RANKS = { ERROR: 2, WARN: 1, INFO: 0 };
+const TONES = { ERROR: "bad", WARN: "warn" };
+
+let events = [];
+const known = new Set();
+let isDrawing = false;
+
+export function start() {
+  byId("event-text").addEventListener("input", draw);
+  byId("event-level").addEventListener("change", draw);
+  draw();
+}
+
+/** True when it is news: after a reconnection some come again. */
+export function add(event) {
+  if (known.has(event.key)) return false;
+  known.add(event.key);
+  events.unshift({ ...event, fields: fieldsOf(event) });
+  for (const dropped of events.splice(KEPT)) known.delete(dropped.key);
+  // A flood of events is drawn once.
+  if (!isDrawing) {
+    isDrawing = true;
+    requestAnimationFrame(() => { isDrawing = false; draw(); });
+  }
+  const isFresh = Date.now() - Date.parse(event.time) < 10_000;
+  if (isFresh && event.level !== "INFO") announce(`${event.message} ${events[0].fields}`);
+  return true;
+}
+
+export function missed(number) {
+  add({ key: `missed-${Date.now()}`, time: new Date().toISOString(), level: "WARN", message: "Events were missed by this page", count: number });
+}
+
+function fieldsOf(event) {
+  const { time, level, message, id, key, ...fields } = event;
+  return Object.entries(fields).map(([name, value]) => `${name}=${value}`).join("  ");
+}
+
+function draw() {
+  const least = RANKS[byId("event-level").value];
+  const words = byId("event-text").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const matches = event => (RANKS[event.level] ?? 0) >= least && words.every(word => `${event.message} ${event.fields}`.toLowerCase().includes(word));
+  const shown = events.filter(matches).slice(0, SHOWN);
+  const empty = byId("no-events");
+  empty.hidden = shown.length > 0;
+  empty.textContent = events.length ? "No event matches." : "No event so far.";
+  each(byId("event-list"), shown, event => event.key, row);
+}
+
+function row(event) {
+  const when = element("time", { datetime: event.time, class: "mono quiet", title: event.time }, clockOf(event.time));
+  const level = element("span", { class: "level", "data-tone": TONES[event.level] ?? "none" }, event.level.toLowerCase());
+  return { root: element("li", {}, when, level, element("span", { class: "message" }, event.message), element("span", { class: "fields mono" }, event.fields)) };
+}

@@ -1,0 +1,376 @@
+//! The dashboard in a real browser: what it shows, what it does, and that everybody can use it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::browser::Browser;
+use super::{HEAD, LONG};
+use crate::support::admin::{self, call};
+use crate::support::certs::Ca;
+use crate::support::client;
+use crate::support::files::Folder;
+use crate::support::left_out::program;
+use crate::support::npm::npm_package;
+use crate::support::poll::eventually_async;
+use crate::support::process::{Flagstone, Signal};
+use crate::support::relay::Relay;
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
+
+const AXE: (&str, &str) = ("axe-core", "4.14.1");
+/// As the WebDriver standard writes it.
+const ENTER: &str = "\u{e007}";
+const TAB: &str = "\u{e004}";
+const ESCAPE: &str = "\u{e00c}";
+
+/// A site with something of everything.
+fn config(endpoint: &str) -> String {
+    format!(
+        r#"{HEAD}
+[[listener]]
+name = "secure"
+address = "127.0.0.1:0"
+[listener.tls]
+certificates = [{{ cert = "site.pem", key = "site.key" }}]
+[[route]]
+name = "site"
+respond = {{ status = 200, body = "the site" }}
+limits = ["per_ip"]
+[[route]]
+name = "orders"
+path = ["/orders"]
+upstream = "app"
+[upstream.app]
+endpoints = ["{endpoint}"]
+[upstream.app.breaker]
+failures = 1
+open = "5m"
+[limit.per_ip]
+key = "client_ip"
+rate = "1000/1m"
+burst = 100
+[features]
+"new.checkout" = true
+[[maintenance.window]]
+name = "weekly"
+schedule = "0 3 * * SUN"
+duration = "1h"
+"#
+    )
+}
+
+/// A running site, and the dashboard open in a browser.
+struct Opened {
+    browser: Browser,
+    flagstone: Flagstone,
+    admin: SocketAddr,
+    site: SocketAddr,
+    _app: FakeUpstream,
+}
+
+impl Opened {
+    /// # Errors
+    /// That the browser is not installed.
+    async fn start() -> Result<Self, String> {
+        program("curl")?;
+        let browser = Browser::start().await?;
+        let app = FakeUpstream::http1().route("/orders", Reply::status(500, "oh")).start().await;
+        let mut flagstone = serve(&config(&app.endpoint())).await;
+        let (admin, site) = (flagstone.admin().await, flagstone.address("web").await);
+        let opened = Self { browser, flagstone, admin, site, _app: app };
+        opened.visit(admin).await;
+        Ok(opened)
+    }
+
+    async fn visit(&self, admin: SocketAddr) {
+        self.browser.visit(&format!("http://{admin}/")).await;
+        self.browser.until(LIVE).await;
+    }
+
+    /// The status by API holds this, soon.
+    async fn status(&self, holds: impl Fn(&Value) -> bool) {
+        let mut status = Value::Null;
+        let held = eventually_async(LONG, async || {
+            status = admin::json(self.admin, "/api/status").await;
+            holds(&status)
+        });
+        assert!(held.await, "{status:#}");
+    }
+}
+
+async fn serve(config: &str) -> Flagstone {
+    let folder = Folder::new();
+    Ca::new().leaf(&["shop.example"]).write(&folder, "site");
+    Flagstone::serve_in(folder, config).await
+}
+
+/// The page is up and told so by a tick of the stream.
+const LIVE: &str = "document.getElementById('live').textContent === 'Live' && !document.body.hasAttribute('data-stale')
+    && document.getElementById('health').textContent !== 'Loading'";
+
+#[tokio::test]
+async fn the_switch_shows_what_holds_and_changes_it() {
+    let Opened { browser, flagstone, site, .. } = &or_left_out!(Opened::start().await);
+    let is_on = |on: bool| format!("document.getElementById('maintenance-switch').ariaChecked === '{on}'");
+    browser.until(&is_on(false)).await;
+    browser.click("#maintenance-switch").await;
+    browser.write("#on-reason", "Moving <b>house</b>").await;
+    browser.click("#switch-on [type=submit]").await;
+    browser.until(&is_on(true)).await;
+    browser.until("document.getElementById('maintenance').innerText.includes('Moving <b>house</b>')").await;
+    let refused = client::get(*site, "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("maintenance")));
+    assert!(refused.text().contains("Moving <b>house</b>"), "{}", refused.text());
+
+    // Whoever removes the flag ends maintenance, and the page says so by itself.
+    flagstone.folder.remove("state/maintenance.flag");
+    browser.until(&is_on(false)).await;
+    flagstone.folder.write("state/maintenance.flag", "mode = \"read_only\"\n");
+    browser.until(&is_on(true)).await;
+    browser.click("#maintenance-switch").await;
+    browser.click("#switch-off [type=submit]").await;
+    browser.until(&is_on(false)).await;
+    assert_eq!(client::get(*site, "/").await.unwrap().status, 200);
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:?}");
+    let elsewhere = "performance.getEntriesByType('resource').map(one => one.name).filter(name => !name.startsWith(location.origin))";
+    assert_eq!(browser.run(&format!("return {elsewhere}")).await, json!([]), "no request leaves for another place");
+}
+
+#[tokio::test]
+async fn an_emergency_is_confirmed_twice() {
+    let opened = or_left_out!(Opened::start().await);
+    let Opened { browser, admin, .. } = &opened;
+    browser.click("#emergency").await;
+    browser.write("#emergency-reason", "Breach").await;
+    browser.click("#emergency-go").await;
+    browser.until("!document.getElementById('emergency-sure').hidden").await;
+    // Without the tick in its box the second button does nothing.
+    browser.click("#emergency-go").await;
+    assert_eq!(admin::json(*admin, "/api/maintenance/status").await["is_active"], false);
+    browser.click("#emergency-confirmed").await;
+    browser.click("#emergency-go").await;
+    opened.status(|status| status["maintenance"]["mode"] == "emergency").await;
+    browser.until("document.getElementById('maintenance').innerText.includes('Breach')").await;
+}
+
+#[tokio::test]
+async fn a_breaker_is_reset_and_a_limit_overridden() {
+    let opened = or_left_out!(Opened::start().await);
+    let Opened { browser, site, .. } = &opened;
+    client::get(*site, "/orders").await.unwrap();
+    let breaker = |state: &str| {
+        format!("document.querySelector('article[aria-label=app] .breaker strong').textContent === '{state}'")
+    };
+    browser.until(&breaker("open")).await;
+    browser.click("[aria-label='Reset the breaker of app']").await;
+    browser.until(&breaker("closed")).await;
+    opened.status(|status| status["circuitBreakers"]["app"]["state"] == "CLOSED").await;
+
+    browser.click("[aria-label='Set limit per_ip']").await;
+    browser.click("[data-times='5']").await;
+    browser.click("#surge [type=submit]").await;
+    browser.until("document.getElementById('limit-rows').innerText.includes('5000/1m, burst 500')").await;
+    opened.status(|status| status["limits"]["per_ip"]["override"]["rate"] == "5000/1m").await;
+    // What cannot be is said where it was asked for, and nothing is lost.
+    browser.click("[aria-label='Set limit per_ip']").await;
+    browser.run("document.getElementById('surge-rate').value = ''").await;
+    browser.write("#surge-rate", "often").await;
+    browser.press(ENTER).await;
+    browser.until("document.querySelector('#surge .error').textContent.startsWith('rate: ')").await;
+    browser.click("#surge [data-close]").await;
+    browser.click("[aria-label='Clear the override of per_ip']").await;
+    opened.status(|status| status["limits"]["per_ip"]["override"].is_null()).await;
+}
+
+#[tokio::test]
+async fn events_appear_as_they_happen_and_can_be_filtered() {
+    let Opened { browser, admin, site, .. } = &or_left_out!(Opened::start().await);
+    let list = "document.getElementById('event-list').innerText";
+    call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    browser.until(&format!("{list}.includes('Circuit breaker opened')")).await;
+    call(*admin, "POST", "/api/admin/maintenance/enable", None).await;
+    browser.until(&format!("{list}.includes('Maintenance mode activated')")).await;
+    browser.write("#event-text", "breaker app").await;
+    browser.until(&format!("{list}.includes('breaker') && !{list}.includes('Maintenance')")).await;
+    // Traffic is drawn as it happens, too.
+    client::get(*site, "/").await.unwrap();
+    browser.until("[...document.querySelectorAll('#routes th')].some(row => row.innerText === 'site')").await;
+    browser.until("document.querySelectorAll('.canvas canvas').length === 3").await;
+}
+
+#[tokio::test]
+async fn a_refused_reload_says_what_is_wrong_with_the_file() {
+    let Opened { browser, flagstone, .. } = &or_left_out!(Opened::start().await);
+    let good = flagstone.folder.read("flagstone.toml");
+    flagstone.folder.write("flagstone.toml", good.replace("failures = 1", "failure = 1"));
+    browser.click("#reload").await;
+    browser.until("document.getElementById('notices').innerText.includes('The configuration was refused')").await;
+    let problems = "document.getElementById('reload-problems').innerText";
+    browser.until(&format!("{problems}.includes('flagstone.toml:') && {problems}.includes('failures')")).await;
+    browser.until("document.getElementById('attention').innerText.includes('The last reload was refused')").await;
+    // What failed is told until it is read.
+    browser.click("#notices button").await;
+    flagstone.folder.write("flagstone.toml", good.replace("failures = 1", "failures = 7"));
+    browser.click("#reload").await;
+    browser.until("document.getElementById('notices').innerText.includes('serves: ')").await;
+    browser.until(&format!("{problems} === ''")).await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_shown_and_found_again_by_itself() {
+    let opened = or_left_out!(Opened::start().await);
+    let Opened { browser, admin, flagstone, .. } = &opened;
+    let relay = Relay::start(*admin).await;
+    opened.visit(relay.address()).await;
+    let stale = "document.body.hasAttribute('data-stale') && document.getElementById('stale').innerText.includes('Connection lost')";
+    relay.cut();
+    browser.until(stale).await;
+    // What happens meanwhile is told afterwards.
+    call(*admin, "POST", "/api/admin/maintenance/enable", None).await;
+    relay.mend(*admin);
+    browser.until(LIVE).await;
+    browser.until("document.getElementById('event-list').innerText.includes('Maintenance mode activated')").await;
+
+    // A process that hangs breaks no connection, and is noticed all the same.
+    flagstone.process.signal(Signal::STOP);
+    browser.until(stale).await;
+    flagstone.process.signal(Signal::CONT);
+    browser.until(LIVE).await;
+
+    // Another process at the same place: its own events are all news.
+    let mut next = serve(&config("127.0.0.1:9")).await;
+    let next_admin = next.admin().await;
+    relay.cut();
+    browser.until(stale).await;
+    relay.mend(next_admin);
+    browser.until(LIVE).await;
+    let pid = next.process.id();
+    browser.until(&format!("document.getElementById('configuration').innerText.includes('pid {pid},')")).await;
+    browser.until("document.getElementById('maintenance-switch').ariaChecked === 'false'").await;
+}
+
+/// The violations of a kind that keeps people out, as axe-core names them.
+async fn violations(browser: &Browser, axe: &Path) -> Value {
+    let source = std::fs::read_to_string(axe.join("axe.min.js")).expect("the script of axe-core");
+    browser.run(&format!("{source}; window.axe = axe;")).await;
+    // Its answer is a promise, which the driver waits for.
+    browser
+        .run(
+            "return axe.run().then(({ violations }) => violations
+                .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+                .map(({ id, nodes }) => [id, ...nodes.map(node => node.target.join(' ') + ' ' + node.failureSummary)]))",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn the_token_lets_in_and_logging_out_keeps_out() {
+    or_left_out!(program("curl"));
+    let browser = &or_left_out!(Browser::start().await);
+    let config = config("127.0.0.1:9").replace("[admin]\n", "[admin]\ntoken = \"correct-horse\"\n");
+    let mut flagstone = serve(&config).await;
+    let url = format!("http://{}/", flagstone.admin().await);
+    browser.visit(&url).await;
+    let asks = "!document.getElementById('login').hidden && document.activeElement.id === 'token'";
+    browser.until(asks).await;
+    assert_eq!(browser.run("return document.getElementById('panels').hidden").await, true);
+    browser.write("#token", "wrong").await;
+    browser.press(ENTER).await;
+    browser.until("document.getElementById('login-error').innerText === 'This is not the token.'").await;
+    browser.run("document.getElementById('token').value = ''").await;
+    browser.write("#token", "correct-horse").await;
+    browser.press(ENTER).await;
+    browser.until(LIVE).await;
+    // The cookie is for no script, and holds for the next visit, its event stream too.
+    assert_eq!(browser.run("return document.cookie").await, "");
+    browser.visit(&url).await;
+    browser.until(LIVE).await;
+    browser.until("document.getElementById('event-list').innerText.includes('UNAUTHORIZED')").await;
+    browser.click("#logout").await;
+    browser.until(asks).await;
+}
+
+#[tokio::test]
+async fn everybody_can_use_it() {
+    let axe = or_left_out!(npm_package(AXE.0, AXE.1));
+    let opened = or_left_out!(Opened::start().await);
+    let Opened { browser, admin, flagstone, .. } = &opened;
+    // With something in every list.
+    call(*admin, "POST", "/api/admin/blocklist", Some(json!({ "cidr": "192.0.2.0/24" }))).await;
+    call(*admin, "POST", "/api/admin/limits/per_ip", Some(json!({ "rate": "1/1s", "ttlSeconds": 900 }))).await;
+    call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    browser.until("document.getElementById('blocked').innerText.includes('192.0.2.0/24')").await;
+    let is_scheme = |scheme: &str| format!("matchMedia('(prefers-color-scheme: {scheme})').matches");
+    for (scheme, width, height) in [("light", 1366, 900), ("light", 390, 844), ("dark", 390, 844), ("dark", 1366, 900)]
+    {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        browser.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+        let feature = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        browser.devtools("Emulation.setEmulatedMedia", feature).await;
+        browser.until(&is_scheme(scheme)).await;
+        assert_eq!(violations(browser, &axe).await, json!([]), "{scheme} {width}");
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(browser.run(&format!("return {fits}")).await, true, "{scheme} {width}: nothing sticks out");
+        browser.click("#maintenance-switch").await;
+        assert_eq!(violations(browser, &axe).await, json!([]), "{scheme} {width}, a dialog");
+        browser.click("#switch-on [data-close]").await;
+    }
+    call(*admin, "POST", "/api/admin/maintenance/enable", Some(json!({ "reason": "Moving house" }))).await;
+    browser.until("document.getElementById('maintenance').innerText.includes('Moving house')").await;
+    assert_eq!(violations(browser, &axe).await, json!([]), "in maintenance");
+    flagstone.process.signal(Signal::STOP);
+    browser.until("document.body.hasAttribute('data-stale')").await;
+    assert_eq!(violations(browser, &axe).await, json!([]), "without a connection");
+    flagstone.process.signal(Signal::CONT);
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough() {
+    let opened = or_left_out!(Opened::start().await);
+    let browser = &opened.browser;
+    // From the top, everything that can be used comes in turn, and the focus is always in sight.
+    let mut seen = Vec::new();
+    for _ in 0..60 {
+        browser.press(TAB).await;
+        let focus =
+            browser.run("const at = document.activeElement; return at.id || at.ariaLabel || at.innerText").await;
+        let focus = focus.as_str().unwrap_or_default().to_owned();
+        if seen.contains(&focus) {
+            break;
+        }
+        seen.push(focus);
+    }
+    for wanted in [
+        "maintenance-switch",
+        "emergency",
+        "Open the breaker of app",
+        "Set limit per_ip",
+        "new.checkout",
+        "block-cidr",
+        "reload",
+        "event-text",
+    ] {
+        assert!(seen.iter().any(|one| one == wanted), "{wanted} cannot be reached: {seen:?}");
+    }
+    browser.run("document.getElementById('maintenance-switch').focus()").await;
+    browser.press(" ").await;
+    browser.until("document.getElementById('switch-on').open && document.activeElement.closest('#switch-on')").await;
+    browser.press(ESCAPE).await;
+    browser
+        .until("!document.getElementById('switch-on').open && document.activeElement.id === 'maintenance-switch'")
+        .await;
+    browser.press(" ").await;
+    browser.until("document.getElementById('switch-on').open").await;
+    browser.write("#on-reason", "by hand").await;
+    browser.press(ENTER).await;
+    opened.status(|status| status["maintenance"]["reason"] == "by hand").await;
+    // Time for the page to close the dialog again.
+    let closed = eventually_async(Duration::from_secs(30), async || {
+        browser.run("return document.getElementById('switch-on').open").await == false
+    });
+    assert!(closed.await);
+}
