@@ -20,6 +20,7 @@ use crate::secret::Secret;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
+use crate::telemetry::recent::Recent;
 use crate::upstream::Resolver;
 use crate::upstream::endpoint::{Change as EndpointChange, Observer};
 use crate::upstream::verdict::{LastTold, Verdict, overall};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub(crate) switch: Arc<Switch>,
     pub(crate) metrics: Metrics,
     pub(crate) events: Arc<EventLog>,
+    /// Requests that were refused or failed.
+    pub(crate) recent: Recent,
     pub(crate) cuts: Cuts,
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
@@ -68,6 +71,7 @@ impl Shared {
             switch: Arc::default(),
             metrics,
             events: Arc::new(EventLog::new()),
+            recent: Recent::new(workers),
             cuts: Cuts::default(),
             resolver,
             started: Instant::now(),

@@ -108,11 +108,16 @@ pub(crate) enum Action {
 
 /// The feature that a route depends on.
 pub(crate) struct Switched {
+    key: Arc<str>,
     feature: Arc<Feature>,
     default: bool,
 }
 
 impl Switched {
+    pub(crate) fn key(&self) -> Arc<str> {
+        Arc::clone(&self.key)
+    }
+
     /// What the route answers with while its feature is off; `None` = it is on, for one read of shared memory.
     pub(crate) fn off(&self) -> Option<Arc<Active>> {
         if self.feature.is_on(self.default) { None } else { Some(self.feature.off()) }
@@ -422,6 +427,7 @@ impl Builder<'_> {
 
     fn switched(&self, key: &str) -> Switched {
         Switched {
+            key: key.into(),
             feature: self.shared.runtime.features.feature(key),
             // Its key was proven to be one of them.
             default: self.config.features.get(key).copied().unwrap_or(true),

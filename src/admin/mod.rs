@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 pub(crate) mod maintenance;
 mod query;
+mod requests;
 mod routes;
 mod server;
 mod session;

@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 
 use super::{
     block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
-    maintenance, session, system, view,
+    maintenance, requests, session, system, view,
 };
 use crate::app::Control;
 
@@ -51,6 +51,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(features::router())
         .merge(system::router())
         .merge(session::router())
+        .merge(requests::router())
         .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
         .method_not_allowed_fallback(|| async {
             view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")

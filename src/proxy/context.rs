@@ -65,6 +65,8 @@ pub(crate) struct Context {
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) upstream_duration: Option<Duration>,
     pub(super) reason: Option<&'static str>,
+    /// Which limit, feature, breaker or flag that was.
+    pub(super) decided_by: Option<Arc<str>>,
     /// Its places among the requests in flight, until the answer's last byte.
     pub(super) slots: SmallVec<[Slot; 1]>,
     /// `RateLimit` of a limited route.
@@ -113,6 +115,7 @@ impl Context {
             endpoint: None,
             upstream_duration: None,
             reason: None,
+            decided_by: None,
             slots: SmallVec::new(),
             rate_limit: None,
             connect: stream.and_then(|stream| stream.connect.clone()),
@@ -269,7 +272,11 @@ impl Drop for Context {
             Some(in_flight) => in_flight.finish(status, duration),
             None => self.snapshot.no_route.begin(self.worker()).finish(status, duration),
         }
-        let line = |target: &str| self.snapshot.access_log.write(self.worker(), &self.line(target, duration));
+        let line = |target: &str| {
+            let line = self.line(target, duration);
+            self.snapshot.access_log.write(self.worker(), &line);
+            self.snapshot.shared.recent.note(self.worker(), &line, self.decided_by.as_deref());
+        };
         match self.uri.path_and_query() {
             Some(target) if self.uri.authority().is_none() => line(target.as_str()),
             _ => line(&self.uri.to_string()),

@@ -70,6 +70,7 @@ async fn serve(
     };
     let feature = found.as_ref().ok().and_then(|route| route.feature.as_ref());
     if let Some(off) = feature.and_then(Switched::off) {
+        context.decided_by = feature.map(Switched::key);
         return Err(Refusal::FeatureOff(maintained_by(&off, snapshot)));
     }
     if let Some(answer) = check_maintenance(request, found.as_deref().ok(), context, snapshot)? {

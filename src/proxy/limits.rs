@@ -113,6 +113,7 @@ async fn in_turn(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> R
             drop(charges);
             limit.metrics.limited(true);
             shared.rate_limited(route.sample_place, &route.name, &limit.name, true);
+            context.decided_by = Some((*limit.name).into());
             return Err(Refusal::Concurrency { status: limit.settings.status });
         }
     };
@@ -260,12 +261,13 @@ fn tell(asked: &[Asked<'_>], decisions: &[Decision], context: &mut Context) {
 
 /// Counts the refusal for the limit that keeps the client away the longest.
 #[cold]
-fn refuse(asked: &[Asked<'_>], decisions: &[Decision], route: &Route, context: &Context) -> Refusal {
+fn refuse(asked: &[Asked<'_>], decisions: &[Decision], route: &Route, context: &mut Context) -> Refusal {
     let refusals = asked.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
     // A place that became free between the refusal and the second look leaves none: then it is the last one asked.
     let longest = refusals.max_by_key(|(_, decision)| decision.wait).or(asked.iter().zip(decisions).next_back());
     let (asked, decision) = longest.expect("whoever was refused was asked");
     asked.limit.metrics.limited(true);
     context.snapshot.shared.rate_limited(route.sample_place, &route.name, &asked.limit.name, true);
+    context.decided_by = Some((*asked.limit.name).into());
     Refusal::RateLimited { status: asked.limit.settings.status, retry_after: decision.wait }
 }

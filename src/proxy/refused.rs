@@ -69,6 +69,7 @@ impl<'a> Refused<'a> {
             host: None,
         };
         snapshot.access_log.write(connection.worker, &line);
+        snapshot.shared.recent.note(connection.worker, &line, None);
     }
 
     /// The whole answer, with `Strict-Transport-Security` where there is a value for it.

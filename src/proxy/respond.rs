@@ -15,6 +15,7 @@ use super::refusal::{Maintained, Refusal, Row};
 use crate::config::model::Redirect;
 use crate::message::negotiate;
 use crate::policy::limit::headers::{RATELIMIT, RATELIMIT_POLICY};
+use crate::policy::maintenance::Scope;
 use crate::snapshot::FixedAnswer;
 
 const FLAGSTONE_REASON: HeaderName = HeaderName::from_static("flagstone-reason");
@@ -57,6 +58,11 @@ impl Asker {
 pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) -> Response<Body> {
     let row = refusal.row();
     context.reason = Some(row.reason);
+    if let Refusal::Maintenance(Maintained { scope, .. }) = refusal
+        && let Scope::Route(name) = &scope.scope
+    {
+        context.decided_by = Some(name.as_str().into());
+    }
     let asked = asker.headers();
     let kind = negotiate::kind(&asked);
     let mut response = match refusal {

@@ -10,3 +10,4 @@ pub mod events;
 pub mod machine;
 pub mod metrics;
 pub(crate) mod notify;
+pub mod recent;

@@ -46,6 +46,7 @@ mod maintenance_flag;
 mod names;
 mod proxy_protocol;
 mod queue;
+mod recent_requests;
 mod redis;
 mod redis_cluster;
 mod refused_requests;

@@ -46,7 +46,13 @@ pub(super) async fn send(
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
     let now = Instant::now();
-    let (group, permit) = admit(target, now)?;
+    let (group, permit) = match admit(target, now) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            context.decided_by = Some(Arc::clone(&target.group.name));
+            return Err(refused);
+        }
+    };
     context.upstream = Some(Arc::clone(&group.name));
     let (parts, body) = std::mem::take(request).into_parts();
     let request = Request::from_parts(parts, body.expect("nobody else takes the body"));

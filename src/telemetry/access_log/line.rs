@@ -47,7 +47,7 @@ static BYPASS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("mainten
 const MASK: &[u8] = b"***";
 
 /// The pieces of a URL with the value of `maintenance_bypass` masked; concatenated they are the URL to log.
-pub(super) fn masked(url: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::telemetry) fn masked(url: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(url);
     let mut mask_next = false;
     std::iter::from_fn(move || {

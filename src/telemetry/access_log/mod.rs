@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use self::line::Line;
+pub(super) use self::line::masked;
 use self::sink::Sink;
 use self::writer::Shared;
 pub use crate::config::model::{AccessFormat, AccessLogTarget};

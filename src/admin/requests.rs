@@ -1,0 +1,104 @@
+//! `/api/requests`: the last requests that were refused or failed, and why.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{StatusCode, Uri};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::query::Parameters;
+use super::routes::Panel;
+use super::view::problem;
+use crate::telemetry::recent::{Failed, RECENT_MAX};
+
+const PARAMETERS: &[&str] = &["reason", "id", "route", "client", "status", "limit"];
+
+pub(super) fn router() -> Router<Panel> {
+    Router::new().route("/api/requests", get(list))
+}
+
+/// The latest first; each parameter that is given must hold.
+async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
+    let query = match Parameters::of(&uri, PARAMETERS) {
+        Ok(query) => query,
+        Err(problem) => return problem.into_response(),
+    };
+    let number = |key: &str, max: usize| match query.get(key).map(str::parse::<usize>) {
+        None => Ok(None),
+        Some(Ok(number)) if number <= max => Ok(Some(number)),
+        Some(_) => {
+            let text = format!("{key} is a whole number from 0 to {max}");
+            Err(problem(StatusCode::BAD_REQUEST, &text))
+        }
+    };
+    let (limit, status) = match (number("limit", RECENT_MAX), number("status", 999)) {
+        (Ok(limit), Ok(status)) => (limit.unwrap_or(RECENT_MAX), status),
+        (Err(problem), _) | (_, Err(problem)) => return problem.into_response(),
+    };
+    let is = |key: &str, value: Option<&str>| query.get(key).is_none_or(|wanted| value == Some(wanted));
+    let matches = |failed: &Failed| {
+        is("reason", failed.reason.as_deref())
+            && is("id", failed.request_id.as_deref())
+            && is("route", failed.route.as_deref())
+            && is("client", failed.client.map(|client| client.to_string()).as_deref())
+            && status.is_none_or(|status| usize::from(failed.status) == status)
+    };
+    let latest = panel.control.shared.recent.latest();
+    let requests = latest.iter().filter(|failed| matches(failed)).take(limit);
+    Json(json!({ "requests": requests.map(|failed| view(failed)).collect::<Vec<_>>() })).into_response()
+}
+
+fn view(failed: &Failed) -> Value {
+    let time = Timestamp::from_millisecond(i64::try_from(failed.unix_ms).unwrap_or(0)).unwrap_or_default();
+    json!({
+        "time": time.to_string(),
+        "requestId": failed.request_id,
+        "client": failed.client.map(|client| client.to_string()),
+        "method": failed.method,
+        "host": failed.host,
+        "target": failed.target,
+        "route": failed.route,
+        "status": failed.status,
+        "reason": failed.reason,
+        "policy": { "kind": kind(failed), "name": name(failed) },
+        "upstream": failed.upstream,
+        "endpoint": failed.endpoint,
+        "durationMs": millis(failed.duration),
+        "upstreamMs": failed.upstream_duration.map(millis),
+    })
+}
+
+/// What decided: a policy, the app, or the client.
+fn kind(failed: &Failed) -> &'static str {
+    match failed.reason.as_deref() {
+        Some("maintenance") => "maintenance",
+        Some("feature_off") => "feature",
+        Some("rate_limited" | "concurrency") => "limit",
+        Some("circuit_open") => "breaker",
+        Some("denied") => "access",
+        Some("blocked") => "block_list",
+        Some("no_route") => "route",
+        Some("too_large" | "bad_request") => "bounds",
+        Some(_) => "upstream",
+        None if failed.status == 499 => "client",
+        None => "app",
+    }
+}
+
+/// Which of them.
+fn name(failed: &Failed) -> Option<&str> {
+    match kind(failed) {
+        // A route's own flag has the route's name.
+        "maintenance" => Some(failed.decided_by.as_deref().unwrap_or("global")),
+        "access" | "route" => failed.route.as_deref(),
+        "upstream" | "app" => failed.upstream.as_deref(),
+        _ => failed.decided_by.as_deref(),
+    }
+}
+
+/// To a thousandth.
+fn millis(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
