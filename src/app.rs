@@ -14,9 +14,12 @@ use crate::admin;
 use crate::config::model::{AccessLogTarget, Address, Config, Listener};
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::io_reason;
+pub use crate::explain::route_tests::TestResult;
+use crate::explain::{Explanation, Hypothetical, Moment, explain, route_tests};
 use crate::listener::accept::{Acceptor, Stop};
 use crate::listener::bind::{Bound, bind};
 use crate::live::Live;
+use crate::proxy::decide::Switches;
 use crate::reload::certificates::{self, CertificateWatcher};
 use crate::reload::changes::changes;
 use crate::reload::config_file::ConfigWatcher;
@@ -102,6 +105,15 @@ struct Open {
     stop: watch::Sender<Stop>,
 }
 
+/// What a configuration is, beyond being fit to serve.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What is worth knowing.
+    pub warnings: Problems,
+    /// Of each `[[test]]`.
+    pub tests: Vec<TestResult>,
+}
+
 /// What a reload came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
@@ -135,6 +147,10 @@ impl App {
 
         snapshot.start();
         warn_of_pages(&snapshot, &loaded);
+        // No reason not to start at three in the morning; the same file would be refused by a reload.
+        for problem in loaded.locate_all(Problems(route_tests::failures(&snapshot))).0 {
+            tracing::warn!("{problem}");
+        }
         let live = Arc::new(Live::new(snapshot));
         let (draining, cutting) = (watch::Sender::new(false), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
@@ -180,16 +196,39 @@ impl App {
         })
     }
 
-    /// Builds everything that can be built without binding or writing, and throws it away. Returns what is worth
-    /// knowing of it.
+    /// Builds everything that can be built without binding or writing, runs the configuration's own tests, and throws
+    /// it away.
     ///
     /// # Errors
-    /// Everything that would keep [`App::start`] from serving.
-    pub fn check(loaded: &Loaded) -> Result<Problems, Problems> {
+    /// Everything that would keep [`App::start`] from serving. A test that fails is none of that.
+    pub fn check(loaded: &Loaded) -> Result<Checked, Problems> {
         let shared = Shared::new(1, Resolver::unused(), Runtime::default());
         let built = Snapshot::build(without_log(&loaded.config), None, &shared);
         let snapshot = built.map_err(|problems| loaded.locate_all(problems))?;
-        Ok(page_warnings(&snapshot, loaded))
+        Ok(Checked { warnings: page_warnings(&snapshot, loaded), tests: route_tests::run(&snapshot) })
+    }
+
+    /// What a request would meet: by this configuration, and by what operators have left in its state folder.
+    /// `breakers` are the states that a running process tells.
+    ///
+    /// # Errors
+    /// As [`App::check`].
+    pub(crate) fn explain(
+        loaded: &Loaded,
+        wanted: &Hypothetical,
+        breakers: Option<&BTreeMap<String, String>>,
+    ) -> Result<Explanation, Problems> {
+        let config = &loaded.config;
+        let shared = Shared::new(1, Resolver::unused(), Runtime::look_at(&config.server.state_dir));
+        shared.look_at_state(&config.server.state_dir);
+        let built = Snapshot::build(without_log(config), None, &shared);
+        let snapshot = built.map_err(|problems| loaded.locate_all(problems))?;
+        let flags = flag_file::snapshot(&flag_settings(config))
+            .map_err(|problem| Problems::from(Problem::new("maintenance.flag", problem)))?;
+        let maintenance = Some(&flags).filter(|flags| !flags.is_empty());
+        let blocked = Some(&shared.runtime.blocked);
+        let switches = Switches { maintenance, blocked, features_are_set: true };
+        Ok(explain(wanted, &snapshot, Moment { switches, breakers }))
     }
 
     pub fn control(&self) -> &Arc<Control> {
@@ -337,7 +376,7 @@ impl Control {
             config.admin = previous.config.admin.clone();
             masked["admin"] = previous.masked["admin"].clone();
         }
-        let snapshot = Snapshot::build(config, Some(&previous), &self.shared);
+        let snapshot = Snapshot::build_proven(config, Some(&previous), &self.shared, route_tests::failures);
         let (sockets, mut snapshot) = both(sockets, snapshot).map_err(located)?;
         snapshot.masked = Arc::new(masked);
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
@@ -549,13 +588,16 @@ fn state_problem(config: &Config, error: &io::Error) -> Problems {
 }
 
 fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Problems> {
-    let settings = flag_file::Settings {
+    let observer = Arc::clone(shared);
+    FlagWatcher::start(flag_settings(config), Arc::clone(&shared.switch), move |change| observer.flag_changed(&change))
+        .map_err(|error| thread_problem(&error))
+}
+
+fn flag_settings(config: &Config) -> flag_file::Settings {
+    flag_file::Settings {
         flag: config.maintenance.flag.clone(),
         routes_dir: config.server.state_dir.join("maintenance.d"),
-    };
-    let observer = Arc::clone(shared);
-    FlagWatcher::start(settings, Arc::clone(&shared.switch), move |change| observer.flag_changed(&change))
-        .map_err(|error| thread_problem(&error))
+    }
 }
 
 fn watch_config(file: &std::path::Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {

@@ -29,6 +29,7 @@
 //! admin          probes, metrics, status
 //! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics
+//! explain        what a request would meet, without sending it; runs every [[test]]
 //! demo           the sample app of `flagstone demo`
 //! ```
 //!
@@ -54,6 +55,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod error;
+mod explain;
 pub mod listener;
 pub mod live;
 pub mod message;

@@ -43,14 +43,24 @@ impl Secret {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let mut bytes = Vec::new();
-        File::open(&path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        if let Ok(bytes) = bytes.try_into() {
-            return Ok(Self(bytes));
+        if let Some(secret) = Self::read(&path)? {
+            return Ok(secret);
         }
         // Cut short by a crash; nobody can have a cookie of it.
         std::fs::remove_file(&path)?;
         Self::of_folder(folder)
+    }
+
+    /// The key of a state folder, if there is one that can be read.
+    pub(crate) fn look_at(folder: &Path) -> Option<Self> {
+        Self::read(&folder.join(KEY_FILE)).ok().flatten()
+    }
+
+    /// `None` = it is not whole.
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes.try_into().ok().map(Self))
     }
 
     /// A fixed one.

@@ -99,6 +99,13 @@ impl Shared {
         Ok(())
     }
 
+    /// As [`Self::open_state`], for who only looks: makes nothing.
+    pub(crate) fn look_at_state(&self, folder: &Path) {
+        if let Some(secret) = Secret::look_at(folder) {
+            let _ = self.secret.set(secret);
+        }
+    }
+
     /// What signs cookies.
     pub(crate) fn secret(&self) -> &Secret {
         self.secret.get_or_init(Secret::random)

@@ -122,6 +122,11 @@ impl Switched {
     pub(crate) fn off(&self) -> Option<Arc<Active>> {
         if self.feature.is_on(self.default) { None } else { Some(self.feature.off()) }
     }
+
+    /// The same, as if nobody had set it.
+    pub(crate) fn off_by_default(&self) -> Option<Arc<Active>> {
+        if self.default { None } else { Some(self.feature.off()) }
+    }
 }
 
 /// Where a route forwards to.
@@ -174,6 +179,19 @@ impl Snapshot {
     /// # Errors
     /// Everything that can't be built, all at once: unreadable certificates, folders, pages, log files.
     pub fn build(config: Config, previous: Option<&Self>, shared: &Arc<Shared>) -> Result<Self, Problems> {
+        Self::build_proven(config, previous, shared, |_| Vec::new())
+    }
+
+    /// [`Snapshot::build`], with `prove` asked before anything is left behind that others see (the log's file).
+    ///
+    /// # Errors
+    /// As [`Snapshot::build`], and what `prove` found.
+    pub(crate) fn build_proven(
+        config: Config,
+        previous: Option<&Self>,
+        shared: &Arc<Shared>,
+        prove: impl FnOnce(&Self) -> Vec<Problem>,
+    ) -> Result<Self, Problems> {
         let mut builder = Builder { config: &config, previous, shared, problems: Vec::new() };
         let store = builder.store();
         let limits = builder.limits(store.as_ref());
@@ -182,15 +200,13 @@ impl Snapshot {
         let listeners = builder.listeners();
         let maintenance = builder.maintenance();
         let routes = builder.routes(&limits, &groups);
-        // Last, and only when all the rest is well: it makes a file.
-        let access_log = if builder.problems.is_empty() { builder.access_log() } else { None };
         let problems = builder.problems;
-        let (Some(maintenance), Some(access_log), true) = (maintenance, access_log, problems.is_empty()) else {
+        let (Some(maintenance), true) = (maintenance, problems.is_empty()) else {
             return Err(Problems(problems));
         };
         let retired = previous.into_iter().flat_map(|previous| &previous.listeners);
         let retired = retired.filter(|(name, _)| !listeners.contains_key(*name));
-        Ok(Self {
+        let mut snapshot = Self {
             retired_listeners: retired.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect(),
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: jiff::Timestamp::now(),
@@ -210,11 +226,31 @@ impl Snapshot {
             store,
             listeners,
             maintenance,
-            access_log,
+            access_log: Arc::new(AccessLog::off()),
             no_route: shared.metrics.route(NO_ROUTE),
             shared: Arc::clone(shared),
             config: Arc::new(config),
-        })
+        };
+        let problems = prove(&snapshot);
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        // Last, and only when all the rest is well: it makes a file.
+        snapshot.access_log = snapshot.access_log(previous)?;
+        Ok(snapshot)
+    }
+
+    fn access_log(&self, previous: Option<&Self>) -> Result<Arc<AccessLog>, Problems> {
+        let log = &self.config.log;
+        let same = |previous: &&Self| {
+            let before = &previous.config.log;
+            before.access == log.access && before.access_format == log.access_format
+        };
+        if let Some(previous) = previous.filter(same) {
+            return Ok(Arc::clone(&previous.access_log));
+        }
+        let started = AccessLog::start(log.access.clone(), log.access_format, self.shared.workers);
+        started.map(Arc::new).map_err(|error| Problem::new("log.access", crate::error::io_reason(&error)).into())
     }
 
     /// The listener with this name, also one that has just been taken away.
@@ -379,19 +415,6 @@ impl Builder<'_> {
             pages: pages?,
             bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.secret())),
         })
-    }
-
-    fn access_log(&mut self) -> Option<Arc<AccessLog>> {
-        let log = &self.config.log;
-        let same = |previous: &&Snapshot| {
-            let before = &previous.config.log;
-            before.access == log.access && before.access_format == log.access_format
-        };
-        if let Some(previous) = self.previous.filter(same) {
-            return Some(Arc::clone(&previous.access_log));
-        }
-        let started = AccessLog::start(log.access.clone(), log.access_format, self.shared.workers);
-        self.note("log.access", started.map_err(|error| crate::error::io_reason(&error))).map(Arc::new)
     }
 
     fn routes(

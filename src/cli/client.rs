@@ -24,7 +24,7 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgument {
     #[command(flatten)]
-    file: FileArgument,
+    pub(super) file: FileArgument,
     /// The admin side: IP:PORT, localhost:PORT or unix:/PATH [default: listen of the configuration's [admin]]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<Address>,

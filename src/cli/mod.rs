@@ -10,6 +10,7 @@ mod client;
 mod completions;
 mod demo;
 mod drain;
+mod explain;
 mod feature;
 mod healthcheck;
 mod limit;
@@ -63,6 +64,8 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
     /// Make the running process finish what is open and end, as on TERM
     Drain(drain::Arguments),
+    /// Say which listener, route, policies and upstream a request would meet, and why; works with the process down too
+    Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Print completions for a shell to source
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Drain(arguments) => drain::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man => completions::man(),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
             println!("{schema}");

@@ -38,6 +38,11 @@ impl Access {
         Self { allow: allow.into_iter().collect(), deny: deny.into_iter().collect() }
     }
 
+    /// Whether neither list says anything.
+    pub fn is_open(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+
     /// Deny is asked first: an address on both lists stays out.
     ///
     /// # Errors

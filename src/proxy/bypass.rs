@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::body::Body;
+use super::decide::Asked;
 use crate::message::cookie;
 use crate::secret::Secret;
 
@@ -32,7 +33,7 @@ pub(crate) struct Bypass {
 
 /// A client that came in by the URL.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entrance {
+pub(crate) struct Entrance {
     /// Path and query without the token.
     target: String,
     cookie: String,
@@ -45,14 +46,14 @@ impl Bypass {
     }
 
     /// Whether header or cookie let a client see the app.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
         headers.get(HEADER).is_some_and(|given| self.is_token(given.as_bytes()))
             || cookie::values(headers, COOKIE_NAME).any(|value| self.is_cookie(value, unix_seconds()))
     }
 
     /// For a request whose query holds the token: the way in. A wrong token is none.
-    pub(super) fn entrance<B>(&self, request: &Request<B>, path: &str) -> Option<Entrance> {
-        let query = request.uri().query().filter(|query| query.contains(PARAMETER))?;
+    pub(super) fn entrance(&self, asked: &Asked<'_>) -> Option<Entrance> {
+        let query = asked.uri.query().filter(|query| query.contains(PARAMETER))?;
         let given = query.split('&').find_map(value_of)?;
         let given = given.replace('+', " ");
         let given: Vec<u8> = percent_encoding::percent_decode_str(&given).collect();
@@ -61,10 +62,10 @@ impl Bypass {
         }
         let rest: Vec<&str> = query.split('&').filter(|pair| value_of(pair).is_none()).collect();
         let target = match rest.is_empty() {
-            true => path.to_owned(),
-            false => format!("{path}?{}", rest.join("&")),
+            true => asked.path.to_owned(),
+            false => format!("{}?{}", asked.path, rest.join("&")),
         };
-        let keeps_method = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let keeps_method = !matches!(*asked.method, Method::GET | Method::HEAD);
         Some(Entrance { target, cookie: self.cookie(unix_seconds()), keeps_method })
     }
 
@@ -143,8 +144,20 @@ mod tests {
     }
 
     fn enter(target: &str) -> Option<Entrance> {
-        let request = Request::builder().uri(target).body(()).unwrap();
-        bypass().entrance(&request, request.uri().path())
+        let uri: http::Uri = target.parse().unwrap();
+        let asked = Asked {
+            listener: "web",
+            is_tls: false,
+            peer_is_trusted: false,
+            method: &Method::GET,
+            uri: &uri,
+            headers: &HeaderMap::new(),
+            host: "",
+            path: uri.path(),
+            client_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            is_bypassed: false,
+        };
+        bypass().entrance(&asked)
     }
 
     #[test]

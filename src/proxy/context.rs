@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::body::{Body, BodyError};
 use super::connect::Connect;
 use super::cut;
-use super::handle::facts_of;
+use super::decide::{Asked, facts_of};
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use super::stalls::Pulse;
 use crate::listener::connection::Connection;
@@ -147,9 +147,20 @@ impl Context {
         self.connection.is_tls()
     }
 
-    /// Whether the client came by https, here or where a trusted proxy took it in.
-    pub(super) fn came_by_https(&self, headers: &HeaderMap) -> bool {
-        self.is_tls() || (self.peer_is_trusted && forwarded::is_https(headers))
+    /// What of the request decides where it goes.
+    pub(super) fn asked<'a, B>(&'a self, request: &'a Request<B>) -> Asked<'a> {
+        Asked {
+            listener: &self.connection.listener,
+            is_tls: self.is_tls(),
+            peer_is_trusted: self.peer_is_trusted,
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            host: &self.host,
+            path: &self.path,
+            client_ip: self.client_ip,
+            is_bypassed: self.is_bypassed,
+        }
     }
 
     /// The route is known: the request counts as in flight there.

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::handle::facts_of;
+use super::decide::facts_of;
 use crate::message::host::Host;
 use crate::message::path;
 use crate::policy::maintenance::{Active, Scope};

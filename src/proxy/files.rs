@@ -39,6 +39,22 @@ impl Folder {
         Ok(Self { root, index: files.index.clone(), try_paths })
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What [`serve`] would find. Blocking: it asks the file system.
+    ///
+    /// # Errors
+    /// As [`serve`].
+    pub(crate) fn foresee(&self, method: &Method, path: &str, prefix: Option<&str>) -> Result<Lookup, Refusal> {
+        check_method(method)?;
+        match looked_for(path, prefix).map_or(Lookup::Redirect, |path| self.find(path)) {
+            Lookup::Nothing => Err(Refusal::NoRoute),
+            found => Ok(found),
+        }
+    }
+
     /// The first of `try` that is a file inside the root. Blocking: it asks the file system.
     fn find(&self, path: &str) -> Lookup {
         let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
@@ -70,10 +86,43 @@ impl Folder {
     }
 }
 
-enum Lookup {
+/// What there is at a path.
+pub(crate) enum Lookup {
     File(PathBuf),
+    /// A folder that was named without its slash.
     Redirect,
     Nothing,
+}
+
+impl Lookup {
+    /// Of the answer, when nothing in the request asks for a part or for news only.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::File(_) => StatusCode::OK,
+            Self::Redirect => StatusCode::PERMANENT_REDIRECT,
+            Self::Nothing => StatusCode::NOT_FOUND,
+        }
+    }
+
+    pub(crate) fn file(&self) -> Option<&Path> {
+        if let Self::File(file) = self { Some(file) } else { None }
+    }
+}
+
+fn check_method(method: &Method) -> Result<(), Refusal> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Refusal::MethodNotAllowed(respond::allow(&[Method::GET, Method::HEAD]))),
+    }
+}
+
+/// The path below the root; `None` for what is left of the folder's own name, which lacks the slash like any other's.
+fn looked_for<'p>(path: &'p str, prefix: Option<&str>) -> Option<&'p str> {
+    match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+        Some("") => None,
+        Some(rest) if rest.starts_with('/') => Some(rest),
+        _ => Some(path),
+    }
 }
 
 /// Answers with a file: ranges, conditional requests and types are `ServeFile`'s. `prefix` is no part of file names.
@@ -83,16 +132,11 @@ pub(super) async fn serve<B>(
     path: &str,
     prefix: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Refusal::MethodNotAllowed(respond::allow(&[Method::GET, Method::HEAD])));
-    }
-    let looked_for = match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
-        // What is left of the folder's own name: it lacks the slash like any other folder's.
-        Some("") => return Ok(respond::to_folder(path, request.uri().query())),
-        Some(rest) if rest.starts_with('/') => rest.to_owned(),
-        _ => path.to_owned(),
+    check_method(request.method())?;
+    let Some(looked_for) = looked_for(path, prefix) else {
+        return Ok(respond::to_folder(path, request.uri().query()));
     };
-    let folder = folder.clone();
+    let (folder, looked_for) = (folder.clone(), looked_for.to_owned());
     let lookup = tokio::task::spawn_blocking(move || folder.find(&looked_for)).await;
     match lookup {
         Ok(Lookup::File(file)) => file_answer(request, &file).await,

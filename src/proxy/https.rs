@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue};
 
-use super::body::Body;
 use super::context::Context;
-use super::refusal::Refusal;
-use super::respond;
+use super::decide::{Asked, Verdict};
 use crate::config::model::{Address, Listener};
 use crate::listener::connection::Connection;
 use crate::snapshot::Snapshot;
@@ -78,26 +76,18 @@ pub(super) fn add_hsts(headers: &mut HeaderMap, context: &Context) {
     }
 }
 
-/// The answer to a plain request that is to come again over https; `None` when it may go on.
-///
-/// # Errors
-/// It names no host to come to.
-pub(super) fn redirect<B>(
-    request: &Request<B>,
-    context: &Context,
-    snapshot: &Snapshot,
-) -> Result<Option<Response<Body>>, Refusal> {
-    let Some(entrance) = snapshot.https else { return Ok(None) };
-    let redirects = snapshot.listener(&context.connection.listener).is_some_and(|listener| listener.redirects_https);
-    let is_exempt = || context.path.starts_with(ACME) || snapshot.maintenance.exempt_paths.contains(&context.path);
-    if !redirects || context.came_by_https(request.headers()) || is_exempt() {
-        return Ok(None);
+/// A plain request that is to come again over https; `None` when it may go on.
+pub(super) fn elsewhere<'s>(asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Verdict<'s>> {
+    let entrance = snapshot.https?;
+    let redirects = snapshot.listener(asked.listener).is_some_and(|listener| listener.redirects_https);
+    let is_exempt = || asked.path.starts_with(ACME) || snapshot.maintenance.exempt_paths.contains(asked.path);
+    if !redirects || asked.came_by_https() || is_exempt() {
+        return None;
     }
-    if context.host.is_empty() {
-        return Err(Refusal::BadRequest("The request names no host to be sent on to."));
+    if asked.host.is_empty() {
+        return Some(Verdict::NoHost);
     }
-    let location = entrance.location(&context.host, &context.path, request.uri().query());
-    Ok(Some(respond::see(StatusCode::PERMANENT_REDIRECT, &location)))
+    Some(Verdict::ToHttps(entrance.location(asked.host, asked.path, asked.uri.query())))
 }
 
 #[cfg(test)]

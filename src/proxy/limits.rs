@@ -10,9 +10,10 @@ use http::HeaderMap;
 use smallvec::SmallVec;
 
 use super::context::Context;
+use super::decide::{limit_facts, limits_met};
 use super::refusal::Refusal;
 use crate::config::model::RedisOnError;
-use crate::policy::limit::{Decision, Facts, Key, Nanos, Reservation, Shape, Slot, check_all, headers};
+use crate::policy::limit::{Decision, Key, Nanos, Reservation, Shape, Slot, check_all, headers};
 use crate::shared::Shared;
 use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
@@ -55,8 +56,7 @@ pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Cont
 
 fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
     let ip = context.client_ip;
-    let facts = Facts { client_ip: ip, route: &route.name, path: &context.path, headers };
-    let limits = route.limits.each.iter().filter(|limit| !limit.exempt.contains(ip));
+    let facts = limit_facts(route, &context.path, headers, ip);
     let asked = |limit: &'a Arc<Limit>| Asked {
         limit,
         key: limit.source.key(&limit.limiter, &facts),
@@ -65,7 +65,7 @@ fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedL
             .as_ref()
             .map(|_| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix)),
     };
-    limits.map(asked).collect()
+    limits_met(route, ip).map(asked).collect()
 }
 
 /// The short way: nothing waits, nothing but rates is asked.

@@ -75,7 +75,7 @@ pub(crate) struct Row {
 
 impl Refusal {
     /// What a head that breaks a rule or a bound is answered with.
-    pub(super) fn of_head(why: BadHead) -> Self {
+    pub(crate) fn of_head(why: BadHead) -> Self {
         match why {
             BadHead::Malformed(_) => Self::BadRequest("The request is malformed."),
             BadHead::UriTooLong => Self::UriTooLong,

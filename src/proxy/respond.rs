@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::body::Body;
 use super::context::Context;
+use super::decide::Asked;
 use super::https;
 use super::page::{self, Kind};
 use super::refusal::{Maintained, Refusal, Row};
@@ -192,22 +193,26 @@ pub(super) fn fixed(fixed: &FixedAnswer) -> Response<Body> {
     answer(fixed.status, fixed.content_type.clone(), fixed.body.clone())
 }
 
-/// A route's redirect, with its variables filled in.
+/// A route's redirect.
 pub(super) fn redirect<B>(redirect: &Redirect, request: &Request<B>, context: &Context) -> Response<Body> {
-    let query = request.uri().query();
+    see(redirect.status, &location(redirect, &context.asked(request)))
+}
+
+/// Where it leads to, with its variables filled in.
+pub(crate) fn location(redirect: &Redirect, asked: &Asked<'_>) -> String {
+    let query = asked.uri.query();
     let uri = match query {
-        Some(query) => format!("{}?{query}", context.path),
-        None => context.path.clone(),
+        Some(query) => format!("{}?{query}", asked.path),
+        None => asked.path.to_owned(),
     };
-    let scheme = if context.is_tls() { "https" } else { "http" };
     let values = [
         ("$uri", uri.as_str()),
-        ("$path", context.path.as_str()),
+        ("$path", asked.path),
         ("$query", query.unwrap_or_default()),
-        ("$host", context.host.as_str()),
-        ("$scheme", scheme),
+        ("$host", asked.host),
+        ("$scheme", if asked.is_tls { "https" } else { "http" }),
     ];
-    see(redirect.status, &fill(&redirect.to, &values))
+    fill(&redirect.to, &values)
 }
 
 /// Replaces each `$name`, in one pass: what is filled in is not looked through again.

@@ -26,8 +26,7 @@ pub(crate) struct Blocked {
 }
 
 impl Blocked {
-    pub(super) fn open(path: std::path::PathBuf) -> Self {
-        let file = StateFile::at(path);
+    pub(super) fn open(file: StateFile) -> Self {
         let read = file.read().unwrap_or_default();
         let mut list = BlockList::default();
         let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
@@ -139,7 +138,7 @@ mod tests {
     #[test]
     fn entries_survive_and_end() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Blocked::open(folder.path().join("blocklist.json"));
+        let open = || Blocked::open(StateFile::at(folder.path().join("blocklist.json")));
         let first = open();
         assert!(!first.contains(ip("192.0.2.1")));
         let soon = Timestamp::now() + jiff::SignedDuration::from_secs(60);

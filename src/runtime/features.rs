@@ -71,8 +71,7 @@ impl Feature {
 }
 
 impl Features {
-    pub(super) fn open(path: std::path::PathBuf) -> Self {
-        let file = StateFile::at(path);
+    pub(super) fn open(file: StateFile) -> Self {
         let read = file.read().unwrap_or_default();
         let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
         let values = values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?)));
@@ -143,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_set_stands_before_any_default_and_survives() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Features::open(folder.path().join("features.json"));
+        let open = || Features::open(StateFile::at(folder.path().join("features.json")));
         let first = open();
         let feature = first.feature("a");
         assert!(feature.is_on(true) && !feature.is_on(false), "unset, the default holds");
@@ -179,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_change_that_cannot_be_kept_is_not_made() {
-        let features = Features::open("/proc/flagstone/features.json".into());
+        let features = Features::open(StateFile::at("/proc/flagstone/features.json".into()));
         let feature = features.feature("a");
         assert!(matches!(features.set("a", Some(false)), Err(ChangeError::Write { .. })));
         assert!(feature.is_on(true) && features.value("a").is_none());

@@ -11,6 +11,7 @@ use std::path::Path;
 use block_list::Blocked;
 use features::Features;
 use overrides::Overrides;
+use state_file::StateFile;
 
 /// Runtime state, over all generations.
 #[derive(Debug, Default)]
@@ -32,10 +33,19 @@ pub(crate) enum ChangeError {
 impl Runtime {
     /// Reads what an earlier process left in the state folder. What cannot be read is set aside with a warning.
     pub(crate) fn open(state_dir: &Path) -> Self {
+        Self::of(|name| StateFile::at(state_dir.join(name)))
+    }
+
+    /// What the state folder holds, for who only looks: nothing there is moved, written or made.
+    pub(crate) fn look_at(state_dir: &Path) -> Self {
+        Self::of(|name| StateFile::to_look_at(state_dir.join(name)))
+    }
+
+    fn of(file: impl Fn(&str) -> StateFile) -> Self {
         Self {
-            overrides: Overrides::open(state_dir.join("limits.json")),
-            blocked: Blocked::open(state_dir.join("blocklist.json")),
-            features: Features::open(state_dir.join("features.json")),
+            overrides: Overrides::open(file("limits.json")),
+            blocked: Blocked::open(file("blocklist.json")),
+            features: Features::open(file("features.json")),
         }
     }
 }

@@ -32,8 +32,7 @@ pub(crate) struct Overrides {
 }
 
 impl Overrides {
-    pub(super) fn open(path: std::path::PathBuf) -> Self {
-        let file = StateFile::at(path);
+    pub(super) fn open(file: StateFile) -> Self {
         let read = file.read().unwrap_or_default();
         let limits = read.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
         let known = limits.iter().filter_map(|(name, value)| Some((name.clone(), parse(value)?)));
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn an_override_survives_and_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Overrides::open(folder.path().join("limits.json"));
+        let open = || Overrides::open(StateFile::at(folder.path().join("limits.json")));
         let rate = rate::parse("10/1m").unwrap();
         let lasting = Override { rate, burst: NonZeroU32::new(3).unwrap(), until: None };
         let passing = Override { until: Some(at("2030-01-01T00:15:00Z")), ..lasting };

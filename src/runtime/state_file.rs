@@ -16,18 +16,28 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where something is kept; nowhere by default, as for a mere check of a configuration.
 #[derive(Debug, Default)]
-pub(super) struct StateFile(Option<PathBuf>);
+pub(super) struct StateFile {
+    path: Option<PathBuf>,
+    /// It is another process's.
+    is_only_read: bool,
+}
 
 impl StateFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self(Some(path))
+        Self { path: Some(path), is_only_read: false }
+    }
+
+    /// For who only reads: the file stays as it is, whatever is in it.
+    pub(super) fn to_look_at(path: PathBuf) -> Self {
+        Self { path: Some(path), is_only_read: true }
     }
 
     /// The object in the file; `None` when there is no file or none that can be used.
     pub(super) fn read(&self) -> Option<Map<String, Value>> {
-        let path = self.0.as_deref()?;
+        let path = self.path.as_deref()?;
         match parse(path) {
             Ok(object) => object,
+            Err(_) if self.is_only_read => None,
             Err(reason) => {
                 let aside = path.with_extension("unusable");
                 tracing::warn!(file = %path.display(), aside = %aside.display(), "runtime state is lost: {reason}");
@@ -40,7 +50,7 @@ impl StateFile {
 
     /// Replaces the file. A reader sees the old content or the new one.
     pub(super) fn write(&self, mut object: Map<String, Value>) -> Result<(), ChangeError> {
-        let Some(path) = self.0.as_deref() else { return Ok(()) };
+        let Some(path) = self.path.as_deref().filter(|_| !self.is_only_read) else { return Ok(()) };
         object.insert("version".into(), VERSION.into());
         replace(path, Value::Object(object).to_string().as_bytes())
             .map_err(|error| ChangeError::Write { file: path.display().to_string(), reason: io_reason(&error) })

@@ -20,8 +20,10 @@ use hyper::body::Incoming;
 use self::exchange::Exchange;
 use self::failure::{Failure, refusal_of_fault};
 use self::outbound::Outbound;
+pub(crate) use self::outbound::origin_form;
 use super::body::{Body, BodyFault, UpstreamBody};
 use super::context::Context;
+use super::decide;
 use super::refusal::Refusal;
 use super::tunnel::{self, Tunnel};
 use crate::breaker::{Outcome, OwnedPermit};
@@ -46,7 +48,7 @@ pub(super) async fn send(
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
     let now = Instant::now();
-    let (group, permit) = match admit(target, now) {
+    let (group, permit) = match decide::upstream(target, |group| ask(group, now)) {
         Ok(admitted) => admitted,
         Err(refused) => {
             context.decided_by = Some(Arc::clone(&target.group.name));
@@ -78,16 +80,7 @@ pub(super) async fn send(
     }
 }
 
-/// Asks the breaker; while it is open, the one of the fallback.
-fn admit(target: &Target, now: Instant) -> Result<(&Arc<Group>, Option<OwnedPermit>), Refusal> {
-    let refused = match ask(&target.group, now) {
-        Ok(permit) => return Ok((&target.group, permit)),
-        Err(refused) => refused,
-    };
-    let Some(fallback) = &target.fallback else { return Err(refused) };
-    ask(fallback, now).map(|permit| (fallback, permit)).map_err(|_| refused)
-}
-
+/// Asks the breaker.
 fn ask(group: &Group, now: Instant) -> Result<Option<OwnedPermit>, Refusal> {
     let Some(breaker) = &group.breaker else { return Ok(None) };
     match breaker.try_acquire_owned(now) {

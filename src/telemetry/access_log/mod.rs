@@ -77,6 +77,11 @@ impl AccessLog {
         Ok(Self { target, format, running })
     }
 
+    /// One that takes nothing, as with the target `off`.
+    pub fn off() -> Self {
+        Self { target: AccessLogTarget::Off, format: AccessFormat::Combined, running: None }
+    }
+
     /// False when the target is `off`: nobody needs to build a [`Line`].
     pub fn is_on(&self) -> bool {
         self.running.is_some()

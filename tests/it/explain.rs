@@ -1,0 +1,237 @@
+//! `flagstone explain` and `[[test]]`: what they say is what happens.
+
+use serde_json::Value;
+
+use crate::support::client::Client;
+use crate::support::files::Folder;
+use crate::support::poll::eventually_async;
+use crate::support::process::{DEADLINE, Ended, Flagstone, Signal};
+use crate::support::upstream::FakeUpstream;
+
+const PROCESS: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"access.log\"\n\
+                       access_format = \"json\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
+
+/// Every kind of route and policy, before one upstream.
+fn everything(upstream: &FakeUpstream) -> String {
+    format!(
+        "{PROCESS}\
+         [client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [maintenance]\nexempt_paths = [\"=/ping\"]\nallow = [\"198.51.100.7\"]\nbypass_token = \"sesame\"\n\
+         [features]\n\"beta.on\" = true\n\"beta.off\" = false\n\
+         [limit.per_ip]\nrate = \"100000/1m\"\nexempt = [\"192.0.2.0/24\"]\n\
+         [limit.per_key]\nkey = [\"header:X-Key\", \"path\"]\nrate = \"100000/1m\"\n\
+         [upstream.app]\nendpoints = [\"{endpoint}\"]\n[upstream.other]\nendpoints = [\"{endpoint}\"]\n\
+         [[route]]\nname = \"any\"\nupstream = \"app\"\nlimits = [\"per_ip\"]\n\
+         [[route]]\nname = \"api\"\nhost = [\"api.example\", \"*.api.example\"]\npath = [\"/v1\"]\nstrip_prefix = \"/v1\"\n\
+         upstream = \"other\"\nlimits = [\"per_ip\", \"per_key\"]\n\
+         [[route]]\nname = \"post\"\npath = [\"=/orders\"]\nmethod = [\"POST\"]\nupstream = \"other\"\n\
+         [[route]]\nname = \"inside\"\npath = [\"/inside\"]\nupstream = \"app\"\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.6.6.6\"]\n\
+         [[route]]\nname = \"on\"\npath = [\"/on\"]\nfeature = \"beta.on\"\nrespond = {{ status = 201, body = \"on\" }}\n\
+         [[route]]\nname = \"off\"\npath = [\"/off\"]\nfeature = \"beta.off\"\nrespond = {{ body = \"off\" }}\n\
+         [[route]]\nname = \"exempt\"\npath = [\"/exempt\"]\nmaintenance = \"exempt\"\nrespond = {{ body = \"here\" }}\n\
+         [[route]]\nname = \"moved\"\npath = [\"/moved\"]\nredirect = {{ to = \"https://$host/new$uri\" }}\n\
+         [[route]]\nname = \"files\"\npath = [\"/files\"]\nstrip_prefix = \"/files\"\nfiles = {{ root = \"site\" }}\n\
+         [[route]]\nname = \"get\"\nhost = [\"only.example\"]\nmethod = [\"GET\"]\nrespond = {{ body = \"got\" }}\n",
+        endpoint = upstream.endpoint()
+    )
+}
+
+/// Method, URL, client, headers.
+type Asked = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+const REQUESTS: &[Asked] = &[
+    ("GET", "http://x.example/", "203.0.113.9", &[]),
+    ("GET", "http://x.example/", "192.0.2.9", &[]),
+    ("GET", "http://api.example/v1/a?b=c", "203.0.113.9", &["X-Key:k"]),
+    ("GET", "http://deep.down.API.example./v1", "203.0.113.9", &[]),
+    ("GET", "http://api.example/v1x", "203.0.113.9", &[]),
+    ("GET", "http://x.example//inside/../inside/%61", "10.1.2.3", &[]),
+    ("POST", "http://x.example/orders", "203.0.113.9", &[]),
+    ("GET", "http://x.example/orders", "203.0.113.9", &[]),
+    ("GET", "http://x.example/inside", "10.1.2.3", &[]),
+    ("GET", "http://x.example/inside", "10.6.6.6", &[]),
+    ("GET", "http://x.example/inside", "203.0.113.9", &[]),
+    ("GET", "http://x.example/on", "203.0.113.9", &[]),
+    ("GET", "http://x.example/off", "203.0.113.9", &[]),
+    ("DELETE", "http://only.example/a", "203.0.113.9", &[]),
+    ("HEAD", "http://only.example/a", "203.0.113.9", &[]),
+    ("GET", "http://x.example/exempt", "203.0.113.9", &[]),
+    ("GET", "http://x.example/ping", "203.0.113.9", &[]),
+    ("GET", "http://x.example/moved?a", "203.0.113.9", &[]),
+    ("GET", "http://x.example/files", "203.0.113.9", &[]),
+    ("GET", "http://x.example/files/", "203.0.113.9", &[]),
+    ("GET", "http://x.example/files/none", "203.0.113.9", &[]),
+    ("POST", "http://x.example/files/", "203.0.113.9", &[]),
+    ("GET", "http://x.example/a%2fb", "203.0.113.9", &[]),
+    ("GET", "http://x.example/../up", "203.0.113.9", &[]),
+    ("GET", "http://x.example/", "198.51.100.7", &[]),
+    ("GET", "http://x.example/", "203.0.113.66", &[]),
+    ("GET", "http://x.example/", "203.0.113.9", &["X-Maintenance-Bypass:sesame"]),
+    ("GET", "http://x.example/?maintenance_bypass=sesame", "203.0.113.9", &[]),
+    ("GET", "http://x.example/", "203.0.113.9", &["X-Forwarded-Host: no", "Host: api.example"]),
+    ("OPTIONS", "http://x.example/", "203.0.113.9", &[]),
+];
+
+async fn explained(flagstone: &Flagstone, asked: &Asked) -> Value {
+    let (method, url, ip, headers) = asked;
+    let file = flagstone.config().display().to_string();
+    // As the real request comes: over loopback, from a trusted proxy that names the client.
+    let forwarded = format!("X-Forwarded-For: {ip}");
+    let mut arguments = vec!["explain", "-c", &file, "--json", method, url, "--header", &forwarded];
+    headers.iter().for_each(|header| arguments.extend(["--header", *header]));
+    let ended = Flagstone::run(arguments).await;
+    assert_eq!(ended.status.code(), Some(0), "{asked:?}: {}", ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Status, `Flagstone-Reason` and the line of the access log.
+async fn happened(flagstone: &mut Flagstone, asked: &Asked, number: usize) -> (u16, Option<String>, Value) {
+    let (method, url, ip, headers) = asked;
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let host = headers.iter().find_map(|header| header.strip_prefix("Host: ")).unwrap_or(host);
+    let mut text =
+        format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {ip}\r\nX-Request-Id: n{number}n\r\n");
+    for header in headers.iter().filter(|header| !header.starts_with("Host")) {
+        text += &format!("{header}\r\n");
+    }
+    let mut client = Client::connect(flagstone.address("web").await).await.unwrap();
+    client.send(format!("{text}Connection: close\r\n\r\n")).await.unwrap();
+    let answer = if *method == "HEAD" { client.read_head_response().await } else { client.read_response().await };
+    let answer = answer.unwrap();
+    let mut line = Value::Null;
+    let logged = async || {
+        let log = flagstone.folder.read("access.log");
+        let found = log.lines().find(|line| line.contains(&format!("n{number}n")));
+        line = found.map_or(Value::Null, |found| serde_json::from_str(found).unwrap());
+        !line.is_null()
+    };
+    assert!(eventually_async(DEADLINE, logged).await, "{asked:?}");
+    (answer.status, answer.header("flagstone-reason").map(str::to_owned), line)
+}
+
+/// Says of every request what then really happens to it.
+async fn assert_true(flagstone: &mut Flagstone, upstream: &FakeUpstream, round: usize) {
+    for (index, asked) in REQUESTS.iter().enumerate() {
+        let said = explained(flagstone, asked).await;
+        let (status, reason, line) = happened(flagstone, asked, round * 100 + index).await;
+        let context = format!("round {round}, {asked:?}\nsaid {said:#}\nhappened {status} {reason:?} {line}");
+        assert_eq!(said["upstream"], line["upstream"], "{context}");
+        // A redirect to https or a malformed request has no route on either side.
+        assert_eq!(said["route"], line["route"], "{context}");
+        assert_eq!(said["reason"].as_str(), reason.as_deref(), "{context}");
+        match said["upstream"].is_null() {
+            true => assert_eq!(said["status"], status, "{context}"),
+            false => {
+                assert_eq!(status, 200, "{context}");
+                let number = line["request_id"].as_str();
+                let requests = upstream.requests();
+                let got = requests.iter().find(|request| request.head.header("x-request-id") == number).unwrap();
+                let sent = format!("as {}", got.head.line.trim_end_matches(" HTTP/1.1"));
+                assert!(said["outcome"].as_str().unwrap().ends_with(&sent), "{context}\n{sent}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_explained_is_what_happens() {
+    let upstream = FakeUpstream::http1().route("*", "app").start().await;
+    let folder = Folder::new();
+    folder.write("site/index.html", "site");
+    let mut flagstone = Flagstone::serve_in(folder, &everything(&upstream)).await;
+    assert_true(&mut flagstone, &upstream, 0).await;
+    // The same with a client blocked and features flipped, then in maintenance of three kinds.
+    let admin = flagstone.admin().await.to_string();
+    let file = flagstone.config().display().to_string();
+    let run = async |arguments: &[&str]| {
+        let ended = Flagstone::run(arguments.iter().chain(&["-c", &file])).await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    };
+    run(&["block", "203.0.113.66", "--admin", &admin]).await;
+    run(&["feature", "set", "beta.on", "false", "--admin", &admin]).await;
+    run(&["feature", "set", "beta.off", "true", "--admin", &admin]).await;
+    assert_true(&mut flagstone, &upstream, 1).await;
+    run(&["feature", "set", "beta.on", "true", "--admin", &admin]).await;
+    for (round, flag) in
+        ["", "mode = \"read_only\"", "routes = [\"api\", \"on\"]\nallow = [\"203.0.113.66\"]"].iter().enumerate()
+    {
+        flagstone.folder.replace("state/maintenance.flag", flag);
+        let address = flagstone.address("web").await;
+        let is_on = async || {
+            let mut client = Client::connect(address).await.unwrap();
+            client.request("POST", "/v1", "X-Forwarded-For: 203.0.113.8\r\nX-Host: api\r\n").await.unwrap();
+            let other = client.read_response().await.unwrap().status;
+            let mut client = Client::connect(address).await.unwrap();
+            client.send("POST /on HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.8\r\n\r\n").await.unwrap();
+            let on = client.read_response().await.unwrap().status;
+            client.send("GET /on HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.8\r\n\r\n").await.unwrap();
+            let read = client.read_response().await.unwrap().status;
+            (other, on, read) == [(503, 503, 503), (503, 503, 201), (200, 503, 503)][round]
+        };
+        assert!(eventually_async(DEADLINE, is_on).await, "{flag}");
+        assert_true(&mut flagstone, &upstream, 2 + round).await;
+    }
+}
+
+#[tokio::test]
+async fn an_open_breaker_is_known_while_a_process_tells_it() {
+    let upstream = FakeUpstream::http1().route("*", "app").start().await;
+    let folder = Folder::new();
+    folder.write("site/index.html", "site");
+    let mut flagstone = Flagstone::serve_in(folder, &everything(&upstream)).await;
+    let (admin, file) = (flagstone.admin().await.to_string(), flagstone.config().display().to_string());
+    let opened = Flagstone::run(["breaker", "open", "app", "-c", &file, "--admin", &admin]).await;
+    assert_eq!(opened.status.code(), Some(0), "{opened:?}");
+    let explain =
+        async || Flagstone::run(["explain", "http://x.example/", "-c", &file, "--admin", &admin]).await.stdout;
+    let text = explain().await;
+    assert!(text.contains("=> 503 circuit_open, "), "{text}");
+    flagstone.process.signal(Signal::TERM);
+    flagstone.process.wait(DEADLINE).await;
+    let text = explain().await;
+    assert!(text.contains("=> forwarded to upstream app as GET /\n"), "{text}");
+}
+
+async fn told(toml: &str, arguments: &[&str]) -> Ended {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", toml).display().to_string();
+    Flagstone::run(arguments.iter().chain(&["-c", &file])).await
+}
+
+#[tokio::test]
+async fn it_says_which_and_why_and_leaves_no_trace() {
+    let toml = format!(
+        "{PROCESS}[[listener]]\nname = \"more\"\naddress = \"127.0.0.1:8081\"\n\
+         [[route]]\nname = \"all\"\nrespond = {{ body = \"all\" }}\n\
+         [[route]]\nname = \"api\"\nhost = [\"*.example.com\"]\npath = [\"/api\"]\nupstream = \"app\"\nlimits = [\"per_ip\"]\n\
+         [limit.per_ip]\nrate = \"100/1m\"\n\
+         [upstream.app]\nendpoints = [\"127.0.0.1:1\", {{ address = \"127.0.0.1:2\", weight = 3, backup = true }}]\n"
+    );
+    let ended =
+        told(&toml, &["explain", "post", "http://www.example.com:8081/api/orders", "--ip", "2001:db8::7"]).await;
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    for part in [
+        "POST http://www.example.com:8081/api/orders from 2001:db8::7",
+        "listener     more (127.0.0.1:8081): plain",
+        "route        api: host *.example.com, path /api; more specific than all",
+        "maintenance  off",
+        "limit        per_ip: 100/1m, burst 100; counts by client_ip = 2001:db8::/64",
+        "upstream     app: 127.0.0.1:1, 127.0.0.1:2 (weight 3) (backup)",
+        "=> forwarded to upstream app as POST /api/orders",
+    ] {
+        assert!(ended.stdout.contains(part), "{part:?} is not in {}", ended.stdout);
+    }
+}
+
+#[tokio::test]
+async fn wrong_words_are_wrong_use_and_a_wrong_file_says_so() {
+    let toml = format!("{PROCESS}[[route]]\nname = \"all\"\nrespond = {{ body = \"all\" }}\n");
+    for wrong in
+        [&["explain"][..], &["explain", "ftp://x/"], &["explain", "G T", "/"], &["explain", "/", "--header", "x"]]
+    {
+        assert_eq!(told(&toml, wrong).await.status.code(), Some(2), "{wrong:?}");
+    }
+    let ended = told("[[route]]\n", &["explain", "/"]).await;
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""));
+    assert!(ended.stderr.contains("route[0].name: is missing"), "{}", ended.stderr);
+}
