@@ -106,14 +106,15 @@ pub(crate) fn decide<'s>(asked: &Asked<'_>, snapshot: &'s Snapshot, switches: Sw
         Found::Route(route) => Some(*route),
         Found::MethodNotAllowed(_) | Found::NotFound => None,
     };
-    let verdict = feature(route, switches)
+    let refused = feature(route, switches)
         .or_else(|| maintenance(asked, route, snapshot, switches))
-        .or_else(|| lists(asked, route, switches))
-        .unwrap_or_else(|| match found {
-            Found::Route(route) => Verdict::Pass(route),
-            Found::MethodNotAllowed(methods) => Verdict::MethodNotAllowed(methods),
-            Found::NotFound => Verdict::NoRoute,
-        });
+        .or_else(|| lists(asked, route, switches));
+    let verdict = match (refused, found) {
+        (Some(verdict), _) => verdict,
+        (None, Found::Route(route)) => Verdict::Pass(route),
+        (None, Found::MethodNotAllowed(methods)) => Verdict::MethodNotAllowed(methods),
+        (None, Found::NotFound) => Verdict::NoRoute,
+    };
     Decision { route, verdict }
 }
 
