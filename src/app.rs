@@ -655,6 +655,8 @@ async fn tick(control: &Control) {
     loop {
         interval.tick().await;
         control.shared.tick();
+        let config = Arc::clone(&control.live.load_full().config);
+        control.shared.host.tick(&config.host, &config.server.state_dir);
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
         windows.tick(jiff::Timestamp::now());

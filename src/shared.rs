@@ -19,6 +19,7 @@ use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{Event, EventLog, Sampler};
+use crate::telemetry::host::{Check, Host};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
 use crate::telemetry::recent::Recent;
 use crate::upstream::Resolver;
@@ -39,6 +40,7 @@ pub struct Shared {
     pub(crate) events: Arc<EventLog>,
     /// Requests that were refused or failed.
     pub(crate) recent: Recent,
+    pub(crate) host: Host,
     pub(crate) cuts: Cuts,
     pub(crate) resolver: Resolver,
     pub(crate) started: Instant,
@@ -72,6 +74,7 @@ impl Shared {
             metrics,
             events: Arc::new(EventLog::new()),
             recent: Recent::new(workers),
+            host: Host::default(),
             cuts: Cuts::default(),
             resolver,
             started: Instant::now(),
@@ -303,12 +306,36 @@ impl Shared {
     }
 }
 
-/// What there is to say of every upstream and probe, in the order of their names.
+/// What there is to say of every upstream and probe, in the order of their names, and of the machine.
 pub(crate) fn verdicts(live: &Snapshot) -> Vec<Verdict> {
+    let mut verdicts = verdicts_of_services(live);
+    // What has the name of an upstream or a probe is that one.
+    let machine = live.shared.host.checks(&live.config.host).into_iter();
+    let machine = machine.filter(|check| !verdicts.iter().any(|verdict| verdict.name == check.name));
+    let machine: Vec<_> = machine.map(verdict_of_machine).collect();
+    verdicts.extend(machine);
+    verdicts
+}
+
+/// The same without the machine.
+pub(crate) fn verdicts_of_services(live: &Snapshot) -> Vec<Verdict> {
     let now = Instant::now();
     let groups = live.groups.values().map(|group| Verdict::of_group(group, now));
     let probes = live.probes.iter().map(|(name, probe)| Verdict::of_probe(name, probe));
     groups.chain(probes).collect()
+}
+
+fn verdict_of_machine(check: Check) -> Verdict {
+    let Check { name, percent, bound, is_over } = check;
+    Verdict {
+        name: name.to_owned(),
+        critical: false,
+        is_healthy: Some(!is_over),
+        latency: None,
+        error: is_over.then(|| format!("{percent:.1} % in use, more than {bound} %")),
+        endpoints: Vec::new(),
+        percent: Some(percent),
+    }
 }
 
 /// `global`, or the route's name.

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::routes::Panel;
-use crate::shared::verdicts;
+use crate::shared::{verdicts, verdicts_of_services};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::HealthStatus;
 use crate::upstream::verdict::{EndpointVerdict, Verdict, overall};
@@ -53,7 +53,7 @@ pub(super) fn services_of(live: &Snapshot) -> Value {
         let is_ready = verdict.is_healthy == Some(true);
         (verdict.name, json!({ "registered": true, "initialized": is_initialized, "ready": is_ready }))
     };
-    verdicts(live).into_iter().map(service).collect::<Map<_, _>>().into()
+    verdicts_of_services(live).into_iter().map(service).collect::<Map<_, _>>().into()
 }
 
 fn check(verdict: &Verdict) -> Value {
@@ -66,6 +66,9 @@ fn check(verdict: &Verdict) -> Value {
         let endpoints: Map<_, _> =
             verdict.endpoints.iter().map(|endpoint| (endpoint.label.clone(), self::endpoint(endpoint))).collect();
         check["endpoints"] = endpoints.into();
+    }
+    if let Some(percent) = verdict.percent {
+        check["percentage"] = json!((percent * 10.0).round() / 10.0);
     }
     if let Some(error) = &verdict.error {
         check["error"] = json!(error);

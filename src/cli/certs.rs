@@ -1,11 +1,13 @@
 //! `flagstone certs`: how long the certificates of the listeners last, from their files.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::human::shown;
 use super::{FileArgument, refuse};
 use crate::config::model::{CertificatePair, Config};
 use crate::tls::{CertificateFacts, Standing, read_facts, read_pair};
@@ -44,9 +46,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     } else if entries.is_empty() {
         println!("no listener has certificates");
     }
+    // Scripts read these lines, people their columns.
+    let widths = if std::io::stdout().is_terminal() { Widths::of(&entries) } else { Widths::default() };
     for entry in &entries {
         if !arguments.json {
-            println!("{}", entry.line(now));
+            println!("{}", entry.line(now, widths));
         }
         if let Some(error) = &entry.error {
             eprintln!("flagstone: {error}");
@@ -65,7 +69,29 @@ fn pairs(config: &Config) -> Vec<&CertificatePair> {
     all.filter(|pair| seen.insert((&pair.cert, &pair.key))).collect()
 }
 
+/// Room for the domain and the issuer, so that several certificates line up.
+#[derive(Clone, Copy, Default)]
+struct Widths {
+    domain: usize,
+    issuer: usize,
+}
+
+impl Widths {
+    fn of(entries: &[Entry]) -> Self {
+        let widest = |text: fn(&Entry) -> String| entries.iter().map(|entry| text(entry).chars().count()).max();
+        Self { domain: widest(Entry::domain).unwrap_or(0), issuer: widest(Entry::issuer).unwrap_or(0) }
+    }
+}
+
 impl Entry {
+    fn domain(&self) -> String {
+        shown(&self.facts.as_ref().map_or_else(|| self.file.clone(), CertificateFacts::domain))
+    }
+
+    fn issuer(&self) -> String {
+        self.facts.as_ref().map_or_else(|| "-".to_owned(), |facts| shown(&facts.issuer))
+    }
+
     fn read(pair: &CertificatePair, now: i64, warn_days: u32) -> Self {
         let file = pair.cert.display().to_string();
         match read_pair(pair) {
@@ -82,18 +108,11 @@ impl Entry {
         }
     }
 
-    fn line(&self, now: i64) -> String {
-        let status = self.standing.as_str();
-        let Some(facts) = &self.facts else {
-            return format!("Domain: {} Issuer: - Expires: - Status: {status}", self.file);
-        };
-        let date = facts.until().chars().take(10).collect::<String>();
-        let days = match facts.days_left(now) {
-            1 => "1 day".to_owned(),
-            days => format!("{days} days"),
-        };
-        let (domain, issuer) = (shown(&facts.domain()), &facts.issuer);
-        format!("Domain: {domain} Issuer: {issuer} Expires: {date} ({days}) Status: {status}")
+    fn line(&self, now: i64, widths: Widths) -> String {
+        let expires = self.facts.as_ref().map_or_else(|| "-".to_owned(), |facts| expires(facts, now));
+        let (domain, issuer, status) = (self.domain(), self.issuer(), self.standing.as_str());
+        let Widths { domain: domain_width, issuer: issuer_width } = widths;
+        format!("Domain: {domain:domain_width$} Issuer: {issuer:issuer_width$} Expires: {expires} Status: {status}")
     }
 
     fn json(&self, now: i64) -> Value {
@@ -111,9 +130,13 @@ impl Entry {
     }
 }
 
-/// Names come from files that others wrote: nothing that a terminal would act on.
-fn shown(name: &str) -> String {
-    name.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+/// `2026-03-15 (46 days)`.
+fn expires(facts: &CertificateFacts, now: i64) -> String {
+    let date = facts.until().chars().take(10).collect::<String>();
+    match facts.days_left(now) {
+        1 => format!("{date} (1 day)"),
+        days => format!("{date} ({days} days)"),
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +157,7 @@ mod tests {
     #[test]
     fn a_line_has_domain_issuer_end_and_status() {
         let now = 1_769_558_400; // 2026-01-28T00:00:00Z
-        let line = |days: i64, standing| entry(now + days * 86_400 + 86_399, standing).line(now);
+        let line = |days: i64, standing| entry(now + days * 86_400 + 86_399, standing).line(now, Widths::default());
         let before = "Domain: example.com Issuer: CN=R11,O=Let's Encrypt,C=US Expires: ";
         assert_eq!(line(46, Standing::Ok), format!("{before}2026-03-15 (46 days) Status: OK"));
         assert_eq!(line(1, Standing::Expiring), format!("{before}2026-01-29 (1 day) Status: EXPIRING"));
@@ -144,11 +167,16 @@ mod tests {
     #[test]
     fn what_cannot_be_read_goes_by_its_file() {
         let entry = Entry { facts: None, ..entry(0, Standing::Invalid) };
-        assert_eq!(entry.line(0), "Domain: site.pem Issuer: - Expires: - Status: INVALID");
+        assert_eq!(entry.line(0, Widths::default()), "Domain: site.pem Issuer: - Expires: - Status: INVALID");
     }
 
     #[test]
-    fn a_name_cannot_write_on_the_terminal() {
-        assert_eq!(shown("a\x1b[2Jb\n"), "a?[2Jb?");
+    fn several_line_up() {
+        let unread = Entry { facts: None, ..entry(0, Standing::Invalid) };
+        let entries = [entry(0, Standing::Ok), unread];
+        let widths = Widths::of(&entries);
+        let lines: Vec<_> = entries.iter().map(|entry| entry.line(0, widths)).collect();
+        assert_eq!(lines[0].find("Issuer:"), lines[1].find("Issuer:"), "{lines:?}");
+        assert_eq!(lines[0].find("Expires:"), lines[1].find("Expires:"), "{lines:?}");
     }
 }

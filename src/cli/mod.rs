@@ -13,10 +13,12 @@ mod drain;
 mod explain;
 mod feature;
 mod healthcheck;
+mod human;
 mod limit;
 pub mod maintenance;
 mod reload;
 mod run;
+mod status;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ enum Command {
     Check(check::Arguments),
     /// Make the running process read its configuration again, and say what changed
     Reload(reload::Arguments),
+    /// Show how the running process is: maintenance, upstreams, breakers, limits, certificates, last reload
+    Status(status::Arguments),
     /// Switch maintenance on or off, or look at it; works with the process down too
     Maintenance(MaintenanceArguments),
     /// Look at limits, or override one for a while
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Maintenance(arguments) => run_maintenance(arguments),
         Command::Limit(arguments) => limit::run(&arguments),
         Command::Feature(arguments) => feature::run(&arguments),

@@ -106,8 +106,3 @@ impl Check<'_> {
         })
     }
 }
-
-/// What `[host]` means when it is left out.
-pub(super) fn default_host() -> super::model::Host {
-    maintenance::host(&raw::Host::default())
-}

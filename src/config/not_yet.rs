@@ -6,7 +6,7 @@ use super::problem::Problem;
 /// Key, whether it is away from its default, and what happens instead.
 type Row = (&'static str, fn(&Config) -> bool, &'static str);
 
-const ROWS: &[Row] = &[("host", |config| config.host != super::check::default_host(), "the machine is not looked at")];
+const ROWS: &[Row] = &[];
 
 /// One warning for every such key that is set away from its default; without file and line, which
 /// [`super::Loaded::locate`] adds.

@@ -61,9 +61,18 @@ fn ticks(stat: &str) -> Option<Ticks> {
 pub fn memory_percent() -> Option<f64> {
     let number = |file: &str| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     if let Some(bound) = number("/sys/fs/cgroup/memory.max").filter(|&bound| bound > 0) {
-        return number("/sys/fs/cgroup/memory.current").map(|used| used as f64 / bound as f64 * 100.0);
+        let used = number("/sys/fs/cgroup/memory.current")?;
+        let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+        return Some(used.saturating_sub(inactive_file(&stat)) as f64 / bound as f64 * 100.0);
     }
     memory_of(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// What the kernel has read from files and gives back at once when memory gets scarce: counted by the container's bound,
+/// but not in use.
+fn inactive_file(stat: &str) -> u64 {
+    let value = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 fn memory_of(meminfo: &str) -> Option<f64> {
@@ -100,6 +109,12 @@ mod tests {
     fn memory_that_can_be_had_is_not_in_use() {
         assert_eq!(memory_of("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  250 kB\n"), Some(75.0));
         assert_eq!(memory_of("MemTotal: 1000 kB\n"), None);
+    }
+
+    #[test]
+    fn what_was_read_from_files_is_not_in_use() {
+        assert_eq!(inactive_file("anon 5\ninactive_anon 1\ninactive_file 4096\n"), 4096);
+        assert_eq!(inactive_file(""), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod clock;
 pub mod events;
+pub mod host;
 pub mod machine;
 pub mod metrics;
 pub(crate) mod notify;

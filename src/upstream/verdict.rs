@@ -8,8 +8,8 @@ use super::standing::Health;
 use crate::breaker::State;
 use crate::telemetry::metrics::HealthStatus;
 
-/// One upstream or probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One upstream or probe, or a figure of the machine.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) name: String,
     pub(crate) critical: bool,
@@ -19,6 +19,8 @@ pub(crate) struct Verdict {
     pub(crate) error: Option<String>,
     /// Of an upstream.
     pub(crate) endpoints: Vec<EndpointVerdict>,
+    /// Of the machine: how much is in use.
+    pub(crate) percent: Option<f64>,
 }
 
 /// One endpoint of an upstream.
@@ -52,7 +54,15 @@ impl Verdict {
             _ => None,
         };
         let latency = endpoints.iter().filter_map(|endpoint| endpoint.latency).min();
-        Self { name: group.name.to_string(), critical: group.settings.critical, is_healthy, latency, error, endpoints }
+        Self {
+            name: group.name.to_string(),
+            critical: group.settings.critical,
+            is_healthy,
+            latency,
+            error,
+            endpoints,
+            percent: None,
+        }
     }
 
     pub(crate) fn of_probe(name: &str, probe: &Probe) -> Self {
@@ -64,6 +74,7 @@ impl Verdict {
             latency: last.as_ref().and_then(|last| last.as_ref().ok().copied()),
             error: last.and_then(Result::err),
             endpoints: Vec::new(),
+            percent: None,
         }
     }
 
@@ -137,7 +148,7 @@ mod tests {
 
     fn check(name: &str, critical: bool, is_healthy: Option<bool>) -> Verdict {
         let name = name.to_owned();
-        Verdict { name, critical, is_healthy, latency: None, error: None, endpoints: Vec::new() }
+        Verdict { name, critical, is_healthy, latency: None, error: None, endpoints: Vec::new(), percent: None }
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod retries;
 mod route_tests;
 mod routes;
 mod signals;
+mod status_command;
 mod support_itself;
 mod timeouts;
 mod tls;

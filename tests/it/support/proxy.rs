@@ -32,6 +32,8 @@ pub struct Starting {
 const SERVER: &str = "[server]\nstate_dir = \"state\"\nworkers = 2\n";
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n";
 const LOG: &str = "[log]\naccess = \"access.log\"\n";
+/// How busy the machine is that runs the tests is no matter.
+const HOST: &str = "[host]\nmemory_percent = 0\ndisk_percent = 0\ncpu_percent = 0\n";
 const LISTENER: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
 
 impl TestProxy {
@@ -149,7 +151,9 @@ impl Starting {
 
 fn completed(toml: &str) -> String {
     let mut text = String::new();
-    for (table, default) in [("[server]", SERVER), ("[admin]", ADMIN), ("[log]", LOG), ("[[listener]]", LISTENER)] {
+    for (table, default) in
+        [("[server]", SERVER), ("[admin]", ADMIN), ("[log]", LOG), ("[host]", HOST), ("[[listener]]", LISTENER)]
+    {
         if !toml.lines().any(|line| line.trim() == table) {
             text.push_str(default);
         }
