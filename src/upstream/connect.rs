@@ -40,6 +40,15 @@ pub enum ConnectError {
     Http(#[source] hyper::Error),
 }
 
+impl ConnectError {
+    /// The system said at once that nobody listens there.
+    pub(crate) fn is_refusal(&self) -> bool {
+        // A unix socket that is gone is not found.
+        let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+        matches!(self, Self::Failed(error) if refused.contains(&error.kind()))
+    }
+}
+
 /// How to reach one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {

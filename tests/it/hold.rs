@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
+use crate::support::h2::Http2;
 use crate::support::load::Load;
 use crate::support::poll::eventually;
 use crate::support::process::{Process, Signal};
@@ -120,7 +121,7 @@ async fn a_full_endpoint_without_hold_refuses() {
 
 /// Answers each request in one piece, until it is killed.
 const APP: &str = r#"
-import asyncio, sys
+import asyncio, sys, time
 async def serve(reader, writer):
     try:
         while await reader.readuntil(b"\r\n\r\n"):
@@ -129,16 +130,22 @@ async def serve(reader, writer):
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 async def main():
+    time.sleep(float(sys.argv[2]))
     server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=1024)
     print("port", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 asyncio.run(main())
 "#;
 
-async fn start_app(folder: &Folder, port: u16) -> (Process, u16) {
+/// The app as a process of its own, which listens after so many seconds. A port of 0 is any.
+fn launch(folder: &Folder, port: u16, seconds: u32) -> Process {
     let script = folder.write("app.py", APP);
     let mut command = std::process::Command::new("python3");
-    let mut process = Process::start(command.arg(script).arg(port.to_string()));
+    Process::start(command.arg(script).arg(port.to_string()).arg(seconds.to_string()))
+}
+
+async fn start_app(folder: &Folder, port: u16) -> (Process, u16) {
+    let mut process = launch(folder, port, 0);
     let line = process.stdout_line("port ").await;
     let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
     (process, port)
@@ -160,4 +167,39 @@ async fn a_real_app_restarted_ten_times_under_load_fails_no_request() {
     }
     assert!(load.reaches(50, DEADLINE).await);
     load.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn an_app_that_takes_five_seconds_to_restart_under_200_requests_a_second_costs_no_error() {
+    const RESTART: Duration = Duration::from_secs(5);
+    let _python = or_left_out!(crate::support::left_out::program("python3"));
+    let folder = Folder::new();
+    let (mut app, port) = start_app(&folder, 0).await;
+    let proxy = TestProxy::toml(to(&format!("127.0.0.1:{port}"), "hold = \"30s\"\n")).start().await;
+    // Streams, so that a thousand held requests are no thousand sockets of this process.
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(Http2::connect(proxy.address()).await);
+    }
+    let mut asked = tokio::task::JoinSet::new();
+    // Whoever comes does not wait until others have been answered.
+    let mut every = tokio::time::interval(Duration::from_millis(5));
+    for number in 0..1500_usize {
+        every.tick().await;
+        if number == 200 {
+            app.signal(Signal::KILL);
+            app.wait(DEADLINE).await;
+            app = launch(&folder, port, RESTART.as_secs() as u32);
+        }
+        let mut client = clients[number % clients.len()].clone();
+        asked.spawn(async move {
+            let began = Instant::now();
+            let answer = client.get(&format!("/{number}")).await.expect("an answer");
+            (answer.status(), answer.text(), began.elapsed())
+        });
+    }
+    let answers = asked.join_all().await;
+    assert!(answers.iter().all(|(status, text, _)| (*status, text.as_str()) == (200, "ok")), "{answers:?}");
+    let held = answers.iter().filter(|(_, _, took)| *took > Duration::from_secs(1)).count();
+    assert!(held > 300, "{held} of {} were held", answers.len());
 }

@@ -61,5 +61,6 @@ mod support_itself;
 mod timeouts;
 mod tls;
 mod upgrades;
+mod upstream_faults;
 mod webhooks;
 mod wire;

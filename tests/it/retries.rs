@@ -6,7 +6,7 @@ use crate::support::client;
 use crate::support::client::Client;
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::{Reply, Step};
-use crate::support::upstream::{FakeUpstream, OnAccept};
+use crate::support::upstream::FakeUpstream;
 
 const QUIET: &str = "[upstream.app.ejection]\nfailures = 0\n[upstream.app.breaker]\nenabled = false\n";
 
@@ -22,40 +22,6 @@ fn dies_first(count: usize, death: Step, body: &'static str) -> Reply {
         let dies = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         if dies { Reply::default().then(death.clone()) } else { Reply::ok(body) }
     })
-}
-
-#[tokio::test]
-async fn every_fault_of_one_replica_is_hidden_by_the_other() {
-    let faults: Vec<(&str, Reply)> = vec![
-        ("closes", Reply::close()),
-        ("resets", Reply::reset()),
-        ("dies in head", Reply::die_in_head()),
-        ("answers no HTTP", Reply::invalid_header()),
-    ];
-    for (name, fault) in faults {
-        let bad = FakeUpstream::http1().route("/", fault).start().await;
-        let good = FakeUpstream::http1().route("/", "good").start().await;
-        let proxy = TestProxy::toml(to(&[&bad, &good], QUIET)).start().await;
-        for _ in 0..4 {
-            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "good", "{name}");
-        }
-        assert_eq!(good.requests().len(), 4, "{name}");
-        assert!((1..=4).contains(&bad.requests().len()), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn a_reset_on_accept_and_a_refusal_are_hidden_by_the_other() {
-    let good = FakeUpstream::http1().route("/", "good").start().await;
-    let resets = FakeUpstream::http1().on_accept(OnAccept::Reset).start().await;
-    let refuses = FakeUpstream::http1().start().await;
-    refuses.stop().await;
-    for bad in [&resets, &refuses] {
-        let proxy = TestProxy::toml(to(&[bad, &good], QUIET)).start().await;
-        for _ in 0..4 {
-            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "good");
-        }
-    }
 }
 
 #[tokio::test]
@@ -90,17 +56,6 @@ async fn a_post_that_may_have_been_read_is_not_sent_again() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 502, 502]);
     assert_eq!((bad.requests().len(), good.requests().len()), (2, 2));
-}
-
-#[tokio::test]
-async fn a_late_head_is_not_asked_for_twice() {
-    let app = FakeUpstream::http1().route("/", Reply::hang()).start().await;
-    let toml =
-        to(&[&app], QUIET).replace("[upstream.app]\n", "timeouts = { response_head = \"200ms\" }\n[upstream.app]\n");
-    let proxy = TestProxy::toml(toml).start().await;
-    let response = client::get(proxy.address(), "/").await.unwrap();
-    assert_eq!((response.status, response.header("flagstone-reason")), (504, Some("upstream_timeout")));
-    assert_eq!(app.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -208,6 +163,35 @@ async fn a_kept_connection_that_is_reset_costs_no_attempt() {
         assert_eq!(client.get("/").await.unwrap().text(), "hello");
     }
     assert_eq!(app.connections(), 5);
+}
+
+#[tokio::test]
+async fn refusals_cost_no_attempt_while_an_endpoint_is_left() {
+    let gone = [FakeUpstream::http1().start().await, FakeUpstream::http1().start().await];
+    for app in &gone {
+        app.stop().await;
+    }
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let all = [&gone[0], &gone[1], &good];
+    let once = TestProxy::toml(to(&all, QUIET)).start().await;
+    for _ in 0..9 {
+        let mut client = Client::connect(once.address()).await.unwrap();
+        assert_eq!(client.get("/").await.unwrap().text(), "good");
+        assert_eq!(client.post("/", "order").await.unwrap().text(), "good");
+    }
+    assert_eq!(good.requests().len(), 18);
+    // Who wants no further try gets none.
+    let never = TestProxy::toml(to(&all, &with_retry("attempts = 0\n"))).start().await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(client::get(never.address(), "/").await.unwrap().status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502, 502]);
+    // All are gone: each is tried, and the answer is the refusal.
+    good.stop().await;
+    let refused = client::get(once.address(), "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (502, Some("connect_failed")));
 }
 
 #[tokio::test]

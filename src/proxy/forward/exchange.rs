@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | a kept connection closed as it was used | on the next connection, if nothing was sent or it may be repeated | no |
 //! | no connection, `hold` is set | at another endpoint, or when one returns, until `hold` is over | no |
+//! | a connection refused, another endpoint is left | there, if `retry.on` has `connect` and `retry.attempts` is not 0; any method | no |
 //! | no connection | at another endpoint, if `retry.on` has `connect`; any method | yes |
 //! | the connection broke before a head | if `retry.on` has `reset_before_response` and it may be repeated | yes |
 //! | an answer with a status of `retry.on` | if it may be repeated; the last answer stands | yes |
@@ -36,6 +37,8 @@ use crate::upstream::endpoint::{InFlight, Lease};
 use crate::upstream::group::Group;
 use crate::upstream::hold::{Ticket, Turn};
 
+/// Endpoints that may refuse a request one after another before that costs attempts.
+const REFUSALS_MAX: usize = 16;
 /// With `hold` set, how long at least a request waits that was reset: until an app that is being killed is wholly gone.
 const RESET_PAUSE: Duration = Duration::from_millis(50);
 
@@ -303,6 +306,9 @@ impl<'a> Exchange<'a> {
             // Not an attempt: nothing was sent, and waiting for the endpoint is what `hold` asks for.
             return self.queued.is_none_or(|(_, since)| since.elapsed() < self.group.settings.hold);
         }
+        if is_unsent && failure.is_refusal() && self.goes_elsewhere(key) {
+            return true;
+        }
         let is_listed = match failure.kind {
             Kind::Connect(_) => on.connect,
             Kind::Reset if is_unsent => on.connect || on.reset,
@@ -310,6 +316,24 @@ impl<'a> Exchange<'a> {
             Kind::HeadTimeout | Kind::NoEndpoint => false,
         };
         is_listed && self.another(key, matches!(failure.kind, Kind::Reset))
+    }
+
+    /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no attempt:
+    /// nothing was sent, and being refused takes no time. So two replicas may go at once, and no visitor notices.
+    fn goes_elsewhere(&mut self, key: u64) -> bool {
+        let retry = &self.group.settings.retry;
+        if !retry.on.connect || retry.attempts == 0 || self.tried.len() >= REFUSALS_MAX || self.client_fault().is_some()
+        {
+            return false;
+        }
+        self.tried.push(key);
+        let has_other = self.group.has_other(&self.tried, Instant::now());
+        if has_other {
+            self.group.metrics.retried();
+        } else {
+            self.tried.pop();
+        }
+        has_other
     }
 
     fn wants_another(&self, answered: &Answered) -> bool {

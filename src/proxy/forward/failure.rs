@@ -50,6 +50,11 @@ impl Failure {
         }
     }
 
+    /// Nobody is there, and that was said at once.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(&self.kind, Kind::Connect(error) if error.is_refusal())
+    }
+
     /// It is about time, which a pause of the process makes meaningless.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self.kind, Kind::HeadTimeout | Kind::Connect(ConnectError::Timeout { .. }))

@@ -1,11 +1,26 @@
-//! A name server on UDP that says what a test wants, and may fail.
+//! A name server that says what a test wants, and may fail. It speaks UDP, and TCP for what is too long for that.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use tokio::net::UdpSocket;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+
+/// A longer answer over UDP is cut: what a client may expect without asking for more (RFC 1035, section 4.2.1).
+const UDP_BYTES_MAX: usize = 512;
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    #[default]
+    Well,
+    /// SERVFAIL to everything.
+    Fails,
+    /// Takes questions and says nothing.
+    Silent,
+}
 
 /// What is told.
 #[derive(Debug, Default)]
@@ -13,8 +28,9 @@ struct Zone {
     /// A records by name, without the last dot; any other name does not exist.
     records: HashMap<String, Vec<Ipv4Addr>>,
     ttl: u32,
-    fails: bool,
+    mood: Mood,
     asked: u64,
+    asked_over_tcp: u64,
 }
 
 /// A running name server.
@@ -22,7 +38,7 @@ struct Zone {
 pub struct DnsServer {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
-    task: JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl DnsServer {
@@ -31,25 +47,31 @@ impl DnsServer {
     /// # Panics
     /// When no socket can be had.
     pub async fn start(ttl: u32) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
-        let address = socket.local_addr().expect("a bound socket has an address");
+        let (udp, tcp) = one_port().await;
+        let address = udp.local_addr().expect("a bound socket has an address");
         let zone = Arc::new(Mutex::new(Zone { ttl, ..Zone::default() }));
-        let task = tokio::spawn(serve(socket, Arc::clone(&zone)));
-        Self { address, zone, task }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve_udp(udp, Arc::clone(&zone)));
+        tasks.spawn(serve_tcp(tcp, Arc::clone(&zone)));
+        Self { address, zone, _tasks: tasks }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on `name` has these addresses; none: it does not exist.
+    /// From now on `name` has these addresses; none: it exists without one.
     pub fn set(&self, name: &str, addresses: &[Ipv4Addr]) {
         self.locked().records.insert(name.to_owned(), addresses.to_vec());
     }
 
-    /// Answers SERVFAIL to everything from now on, or no more.
-    pub fn set_fails(&self, fails: bool) {
-        self.locked().fails = fails;
+    /// From now on there is no such name.
+    pub fn forget(&self, name: &str) {
+        self.locked().records.remove(name);
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        self.locked().mood = mood;
     }
 
     /// Questions so far.
@@ -57,26 +79,76 @@ impl DnsServer {
         self.locked().asked
     }
 
+    /// Those of them that came over TCP.
+    pub fn asked_over_tcp(&self) -> u64 {
+        self.locked().asked_over_tcp
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, Zone> {
         self.zone.lock().expect("no holder of this lock panics")
     }
 }
 
-impl Drop for DnsServer {
-    fn drop(&mut self) {
-        self.task.abort();
+async fn one_port() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let address = udp.local_addr().expect("a bound socket has an address");
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            return (udp, tcp);
+        }
     }
+    panic!("no port that is free for UDP and TCP");
 }
 
-async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut packet = [0; 1500];
     while let Ok((length, from)) = socket.recv_from(&mut packet).await {
         let answer = answer(&packet[..length], &mut zone.lock().expect("no holder of this lock panics"));
-        if let Some(answer) = answer {
+        if let Some(mut answer) = answer {
+            if answer.len() > UDP_BYTES_MAX {
+                cut(&mut answer, length);
+            }
             // A client that has gone does not wait for it.
             let _ = socket.send_to(&answer, from).await;
         }
     }
+}
+
+async fn serve_tcp(listener: TcpListener, zone: Arc<Mutex<Zone>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        connections.spawn(serve_connection(stream, Arc::clone(&zone)));
+    }
+}
+
+/// Each message comes with its length before it (RFC 1035, section 4.2.2).
+async fn serve_connection(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
+    while let Ok(length) = stream.read_u16().await {
+        let mut query = vec![0; usize::from(length)];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let answer = {
+            let mut zone = zone.lock().expect("no holder of this lock panics");
+            zone.asked_over_tcp += 1;
+            answer(&query, &mut zone)
+        };
+        let Some(answer) = answer else { continue };
+        let mut message = u16::try_from(answer.len()).expect("a bounded answer").to_be_bytes().to_vec();
+        message.extend(answer);
+        if stream.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Leaves the question, and says that there is more.
+fn cut(answer: &mut Vec<u8>, query_bytes: usize) {
+    // What follows the question in the query may be EDNS; the answer's question is no longer than the query.
+    let question = answer.iter().skip(12).position(|byte| *byte == 0).map_or(query_bytes, |end| 12 + end + 5);
+    answer.truncate(question);
+    answer[2] |= 0x02;
+    answer[6..8].fill(0);
 }
 
 /// RFC 1035, section 4: one question in, its records out.
@@ -94,12 +166,13 @@ fn answer(query: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
     }
     let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
     let question = query.get(12..at + 4)?;
-    let found = zone.records.get(&labels.join(".")).filter(|addresses| !addresses.is_empty());
-    let (code, addresses) = match found {
-        _ if zone.fails => (2, &[][..]),
-        None => (3, &[][..]),
-        Some(addresses) if kind == 1 => (0, addresses.as_slice()),
-        Some(_) => (0, &[][..]),
+    let found = zone.records.get(&labels.join("."));
+    let (code, addresses) = match (zone.mood, found) {
+        (Mood::Silent, _) => return None,
+        (Mood::Fails, _) => (2, &[][..]),
+        (Mood::Well, None) => (3, &[][..]),
+        (Mood::Well, Some(addresses)) if kind == 1 => (0, addresses.as_slice()),
+        (Mood::Well, Some(_)) => (0, &[][..]),
     };
     let mut answer = query[..2].to_vec();
     answer.extend([0x81, 0x80 | code, 0, 1]);

@@ -5,7 +5,8 @@
 //! | `upstream`, `reply` | an upstream that can misbehave in every way, and what it answers |
 //! | `client`, `websocket` | clients that speak bytes |
 //! | `admin` | calls of the admin side |
-//! | `dns` | a name server that says what a test wants |
+//! | `blackhole` | an address that neither takes nor refuses connections |
+//! | `dns` | a name server that says what a test wants, or nothing |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
@@ -18,6 +19,7 @@
 #![allow(unreachable_pub, reason = "pub says here what a test may use; nothing leaves a test binary")]
 
 pub mod admin;
+pub mod blackhole;
 pub mod certs;
 pub mod client;
 pub mod dns;
