@@ -1,4 +1,4 @@
-//! Follows the certificates, keys and authorities of the listeners: takes what is new and well, keeps what serves when
+//! Follows the certificates, keys and authorities of listeners and upstreams: takes what is new and well, keeps what serves when
 //! it is not, and tells of both. Tells of certificates that are about to end, too.
 //!
 //! The folders of the files are watched, and those that their links lead to, since certbot renews by changing links;
@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
-use crate::tls::{CertificateFacts, Finding, Standing, Terminator};
+use crate::tls::{CertificateFacts, Finding, Standing};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub(crate) struct CertificateWatcher {
 }
 
 impl CertificateWatcher {
-    /// Follows what the live generation's listeners use.
+    /// Follows what the live generation's listeners and upstreams use.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -128,16 +128,19 @@ impl Follower {
     fn look(&mut self, now: Instant) {
         let live = self.live.load_full();
         let terminators: Vec<_> = live.listeners.values().filter_map(|listener| listener.tls.as_deref()).collect();
+        let originators: Vec<_> = live.groups.values().filter_map(|group| group.tls.as_deref()).collect();
+        let files = terminators.iter().flat_map(|tls| tls.files().cloned());
+        let files: BTreeSet<_> = files.chain(originators.iter().flat_map(|tls| tls.files())).collect();
         // Watch first, look then: a change in between is seen twice and never missed.
-        self.folders.follow(&folders_of(&terminators));
-        let files = terminators.iter().flat_map(|tls| tls.files());
-        let seen: BTreeMap<_, _> = files.map(|file| (file.clone(), stamp(file))).collect();
+        self.folders.follow(&folders_of(&files));
+        let seen: BTreeMap<_, _> = files.into_iter().map(|file| (file.clone(), stamp(&file))).collect();
         let is_new = live.generation != self.generation || seen != self.seen;
         self.generation = live.generation;
         self.seen = seen;
         // Broken ones are looked at again: what a stamp does not show may have mended them.
         if is_new || !self.broken.is_empty() {
             let findings = terminators.iter().flat_map(|tls| tls.refresh());
+            let findings = findings.chain(originators.iter().filter_map(|tls| tls.refresh()));
             self.tell(findings.collect(), now);
         }
         let facts = terminators.iter().flat_map(|tls| tls.certificates());
@@ -192,9 +195,9 @@ impl Follower {
 }
 
 /// The folders whose events matter: the files' own, and those that their links lead to.
-fn folders_of(terminators: &[&Terminator]) -> Vec<PathBuf> {
+fn folders_of(files: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let mut folders = BTreeSet::new();
-    for file in terminators.iter().flat_map(|tls| tls.files()) {
+    for file in files {
         let target = fs::canonicalize(file).ok();
         let own = [Some(file.as_path()), target.as_deref()].into_iter().flatten();
         folders.extend(own.filter_map(Path::parent).map(Path::to_path_buf));

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::model::UpstreamTls;
 use crate::upstream::Resolver;
-use crate::upstream::tls::{alpn, client_config};
+use crate::upstream::tls::Originator;
 
 /// Everything but the address, which in a cluster is each node's own.
 pub(super) struct Connector {
@@ -91,7 +91,7 @@ impl Connector {
 fn tls(insecure: bool) -> Result<Arc<ClientConfig>, String> {
     let ca = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
     let settings = UpstreamTls { server_name: None, ca, insecure, client: None };
-    let mut config = (*client_config(&settings, alpn(false)).map_err(|error| error.to_string())?).clone();
+    let mut config = (*Originator::build(&settings, false).map_err(|error| error.to_string())?.config()).clone();
     config.alpn_protocols.clear();
     Ok(Arc::new(config))
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub use facts::{CertificateFacts, Standing};
 pub(crate) use peer::Peer;
+pub(crate) use pem::{Digest, digest_of_files};
 pub use pem::{read_facts, read_pair, read_roots};
 pub(crate) use terminator::{Finding, Terminator};
 

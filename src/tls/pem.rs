@@ -18,7 +18,7 @@ use crate::config::model::CertificatePair;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What files held, so that a change can be told without keeping them.
-pub(super) type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
 
 /// A chain with its key, and the digest of both files.
 pub(super) struct Pair {
@@ -66,6 +66,15 @@ pub(super) fn read_authorities(file: &Path) -> Result<Roots, TlsError> {
             .map_err(|error| TlsError::Unusable { file: file.to_path_buf(), reason: error.to_string() })?;
     }
     Ok(Roots { store, digest: digest_of(&[&text]) })
+}
+
+/// The digest of what these files hold.
+///
+/// # Errors
+/// One can't be read.
+pub(crate) fn digest_of_files(files: &[&Path]) -> Result<Digest, TlsError> {
+    let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(digest_of(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
 /// The two files of a pair, as they are at one moment, or nearly.

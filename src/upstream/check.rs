@@ -142,3 +142,17 @@ where
     line.truncate(line.len() - 2);
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_come_a_tenth_earlier_or_later() {
+        let interval = Duration::from_secs(10);
+        let all: Vec<_> = (0..1000).map(|_| jittered(interval)).collect();
+        let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        assert!(*least >= Duration::from_secs(9) && *most <= Duration::from_secs(11), "{least:?} {most:?}");
+        assert!(*most - *least > Duration::from_secs(1), "{least:?} {most:?}");
+    }
+}

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::uri::Scheme;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -19,6 +18,7 @@ use super::hello::Hello;
 use super::multiplex::STREAMS_MAX;
 use super::resolve::loopback;
 use super::stream::Stream;
+use super::tls::Originator;
 use crate::config::model::Address;
 
 /// Read from an endpoint ahead of the client, and the largest response head. hyper's own 400 KiB would be held several
@@ -54,7 +54,7 @@ impl ConnectError {
 pub(super) struct Connector {
     /// Not a name, but for `localhost`: names are resolved where endpoints are made of their addresses.
     pub(super) address: Address,
-    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) tls: Option<(Arc<Originator>, ServerName<'static>)>,
     /// With prior knowledge on plain connections, by ALPN over TLS.
     pub(super) http2: bool,
 }
@@ -128,8 +128,8 @@ impl Connector {
                 let socket = UnixStream::connect(path).await?;
                 match &self.tls {
                     None => Ok(Stream::Unix(socket)),
-                    Some((config, name)) => {
-                        let connector = TlsConnector::from(Arc::clone(config));
+                    Some((tls, name)) => {
+                        let connector = TlsConnector::from(tls.config());
                         Ok(Stream::TlsUnix(Box::new(connector.connect(name.clone(), socket).await?)))
                     }
                 }
@@ -144,8 +144,8 @@ impl Connector {
         socket.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Stream::Tcp(socket)),
-            Some((config, name)) => {
-                let connector = TlsConnector::from(Arc::clone(config));
+            Some((tls, name)) => {
+                let connector = TlsConnector::from(tls.config());
                 Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
             }
         }

@@ -59,9 +59,9 @@ pub struct Endpoint {
     /// For `peak_ewma` only.
     ewma: Option<Ewma>,
     pub(super) connector: Connector,
-    pool: Pool,
+    pool: Arc<Pool>,
     /// Where the upstream speaks HTTP/2.
-    multiplexed: Option<Multiplexed>,
+    multiplexed: Option<Arc<Multiplexed>>,
     /// Its name has it no more: what comes back from it is not kept.
     retired: AtomicBool,
     hold: Arc<Hold>,
@@ -80,12 +80,15 @@ pub(super) struct Plan<'a> {
     pub(super) workers: usize,
     pub(super) hold: Arc<Hold>,
     pub(super) observer: Observer,
+    /// The same address before a reload, and the settings it had.
+    pub(super) known: Option<(&'a Endpoint, &'a model::Upstream)>,
 }
 
 impl Endpoint {
     pub(super) fn new(plan: Plan<'_>) -> Self {
-        let Plan { connector, configured, settings, affinity, workers, hold, observer } = plan;
+        let Plan { connector, configured, settings, affinity, workers, hold, observer, known } = plan;
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
+        let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
         Self {
             key: hash_of(label.as_bytes()),
@@ -95,13 +98,19 @@ impl Endpoint {
             label,
             weight: configured.weight.get(),
             is_backup: configured.backup,
-            standing: Standing::new(settings, now),
+            standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
             in_flight: AtomicU32::new(0),
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
             ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
             connector,
-            pool: Pool::new(workers, settings.max_idle, settings.idle_timeout),
-            multiplexed: settings.http2.then(|| Multiplexed::new(workers, settings.idle_timeout)),
+            pool: match pools {
+                Some(known) => Arc::clone(&known.pool),
+                None => Arc::new(Pool::new(workers, settings.max_idle, settings.idle_timeout)),
+            },
+            multiplexed: match pools {
+                Some(known) => known.multiplexed.clone(),
+                None => settings.http2.then(|| Arc::new(Multiplexed::new(workers, settings.idle_timeout))),
+            },
             retired: AtomicBool::new(false),
             hold,
             observer,
@@ -213,7 +222,7 @@ impl Endpoint {
     pub(super) fn retire(&self) {
         self.retired.store(true, Relaxed);
         self.pool.clear();
-        self.multiplexed.iter().for_each(Multiplexed::clear);
+        self.multiplexed.iter().for_each(|multiplexed| multiplexed.clear());
     }
 
     /// Stops this task when the endpoint goes. The first one counts.
@@ -328,6 +337,12 @@ impl Lease {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.in_flight.0
     }
+}
+
+/// Whether connections made under one of these settings are good for the other.
+fn connects_alike(one: &model::Upstream, other: &model::Upstream) -> bool {
+    let rules = |settings: &model::Upstream| (settings.http2, settings.max_idle, settings.idle_timeout);
+    one.tls == other.tls && rules(one) == rules(other)
 }
 
 /// As a client of that address alone would write it; a unix socket has no name of its own.

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::runtime::Handle;
 
@@ -17,8 +16,8 @@ use super::endpoint::{Aborting, Endpoint, InFlight, Observer, Plan};
 use super::hold::Hold;
 use super::members::{Members, Wish};
 use super::resolve::Resolver;
-use super::standing::{Health, Standing};
-use super::tls::{UpstreamTlsError, alpn, client_config};
+use super::standing::Health;
+use super::tls::{Originator, UpstreamTlsError};
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
 use crate::breaker::{Breaker, Pauses, Transition};
@@ -47,7 +46,7 @@ pub struct Group {
     pub(crate) metrics: Arc<UpstreamMetrics>,
     /// `None` where sessions do not stick.
     pub(crate) affinity: Option<Affinity>,
-    tls: Option<Arc<ClientConfig>>,
+    pub(crate) tls: Option<Arc<Originator>>,
     workers: usize,
     observer: Observer,
     pauses: Arc<Pauses>,
@@ -90,9 +89,14 @@ impl Group {
         settings: &model::Upstream,
         surroundings: Surroundings<'_>,
     ) -> Result<Self, UpstreamTlsError> {
+        let previous = surroundings.previous;
         let breaker = settings.breaker.enabled.then(|| {
             let (rules, observer) = (breaker_settings(&settings.breaker), surroundings.breaker_observer);
-            Arc::new(Breaker::with_observer(rules, fastrand::u64(..), Instant::now(), observer))
+            let known = previous.and_then(|previous| previous.breaker.as_ref());
+            match known.filter(|known| *known.settings() == rules) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Breaker::with_observer(rules, fastrand::u64(..), Instant::now(), observer)),
+            }
         });
         let group = Self {
             name: name.into(),
@@ -105,7 +109,7 @@ impl Group {
             breaker,
             metrics: surroundings.metrics,
             affinity: settings.affinity_cookie.as_ref().map(|cookie| Affinity::new(cookie, name, surroundings.secret)),
-            tls: settings.tls.as_ref().map(|tls| client_config(tls, alpn(settings.http2))).transpose()?,
+            tls: originator(settings, previous)?,
             workers: surroundings.workers,
             observer: surroundings.endpoint_observer,
             pauses: surroundings.pauses,
@@ -117,12 +121,9 @@ impl Group {
         let mut slots = Vec::with_capacity(settings.endpoints.len());
         for configured in &settings.endpoints {
             slots.push(match names::name_of(&configured.address) {
-                Some(_) => group.inherited_addresses(configured, surroundings.previous)?,
-                None => vec![Arc::new(group.endpoint(configured, configured.address.clone())?)],
+                Some(_) => group.inherited_addresses(configured, previous)?,
+                None => vec![group.endpoint(configured, configured.address.clone(), previous)?],
             });
-        }
-        if let Some(previous) = surroundings.previous.filter(|previous| previous.settings.health == settings.health) {
-            slots.iter().flatten().for_each(|endpoint| inherit(endpoint, previous));
         }
         let named = settings.endpoints.iter().zip(&slots);
         let unknown =
@@ -292,12 +293,12 @@ impl Group {
             let address = Address::Socket(*address);
             match before.iter().find(|endpoint| endpoint.connector.address == address) {
                 Some(kept) => after.push(Arc::clone(kept)),
-                None => match self.endpoint(configured, address) {
+                None => match self.endpoint(configured, address, None) {
                     Ok(endpoint) => {
                         if !before.is_empty() {
                             endpoint.standing.join(Instant::now());
                         }
-                        after.push(Arc::new(endpoint));
+                        after.push(endpoint);
                     }
                     Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
                 },
@@ -326,12 +327,21 @@ impl Group {
         endpoint.set_checker(runtime.spawn(checking).abort_handle());
     }
 
-    fn endpoint(&self, configured: &model::Endpoint, address: Address) -> Result<Endpoint, UpstreamTlsError> {
+    /// `previous` is the upstream before a reload: what is known of the address stays known.
+    fn endpoint(
+        &self,
+        configured: &model::Endpoint,
+        address: Address,
+        previous: Option<&Self>,
+    ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
         let tls = match (&self.tls, &self.settings.tls) {
-            (Some(config), Some(tls)) => Some((Arc::clone(config), server_name(tls, &configured.address)?)),
+            (Some(originator), Some(tls)) => Some((Arc::clone(originator), server_name(tls, &configured.address)?)),
             _ => None,
         };
-        Ok(Endpoint::new(Plan {
+        let before = previous.map(Self::iter).unwrap_or_default();
+        let known = before.iter().find(|known| known.connector.address == address);
+        Ok(Arc::new(Endpoint::new(Plan {
+            known: known.and_then(|known| Some((&**known, &previous?.settings))),
             connector: Connector { address, tls, http2: self.settings.http2 },
             configured,
             settings: &self.settings,
@@ -339,7 +349,7 @@ impl Group {
             workers: self.workers,
             hold: Arc::clone(&self.hold),
             observer: Arc::clone(&self.observer),
-        }))
+        })))
     }
 
     /// What a name resolved to before a reload changed other settings.
@@ -351,7 +361,7 @@ impl Group {
         let text = configured.address.to_string();
         let known = previous.map(Self::iter).unwrap_or_default();
         let known = known.iter().filter(|endpoint| *endpoint.configured == text);
-        known.map(|known| self.endpoint(configured, known.connector.address.clone()).map(Arc::new)).collect()
+        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous)).collect()
     }
 
     fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {
@@ -364,10 +374,17 @@ fn first_check_limit(health: &model::Health) -> Duration {
     health.timeout + Duration::from_millis(500)
 }
 
-fn inherit(endpoint: &Endpoint, previous: &Group) {
-    if let Some(known) = previous.iter().iter().find(|known| known.label == endpoint.label) {
-        Standing::inherit(&endpoint.standing, &known.standing);
+/// The one of before where its settings did not change: sessions with endpoints go on.
+fn originator(
+    settings: &model::Upstream,
+    previous: Option<&Group>,
+) -> Result<Option<Arc<Originator>>, UpstreamTlsError> {
+    let Some(tls) = &settings.tls else { return Ok(None) };
+    let is_same = |before: &model::Upstream| before.tls == settings.tls && before.http2 == settings.http2;
+    if let Some(kept) = previous.filter(|before| is_same(&before.settings)).and_then(|before| before.tls.as_ref()) {
+        return Ok(Some(Arc::clone(kept)));
     }
+    Originator::build(tls, settings.http2).map(|built| Some(Arc::new(built)))
 }
 
 fn server_name(tls: &model::UpstreamTls, address: &Address) -> Result<ServerName<'static>, UpstreamTlsError> {

@@ -15,7 +15,7 @@ use super::check;
 use super::connect::Connector;
 use super::endpoint::Aborting;
 use super::resolve::Resolver;
-use super::tls::{UpstreamTlsError, default_client_config};
+use super::tls::Originator;
 use crate::breaker::Pauses;
 use crate::config::model::{self, Address, ProbeKind};
 
@@ -105,8 +105,8 @@ impl Probe {
         let addresses = self.addresses(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(6379)).await?;
         let stream = check::first_of(&addresses, self.settings.timeout).await?;
         if uri.scheme_str() == Some("rediss") {
-            let (config, name) = client_tls(host)?;
-            let stream = TlsConnector::from(config).connect(name, stream).await;
+            let (tls, name) = client_tls(host)?;
+            let stream = TlsConnector::from(tls.config()).connect(name, stream).await;
             return check::redis_ping(stream.map_err(|error| format!("no TLS: {error}"))?, &user, &password).await;
         }
         check::redis_ping(stream, &user, &password).await
@@ -120,11 +120,11 @@ impl Probe {
     }
 }
 
-type ClientTls = (Arc<rustls::ClientConfig>, ServerName<'static>);
+type ClientTls = (Arc<Originator>, ServerName<'static>);
 
 fn client_tls(host: &str) -> Result<ClientTls, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
-    Ok((default_client_config().map_err(|error: UpstreamTlsError| error.to_string())?, name))
+    Ok((Arc::new(Originator::of_the_web().map_err(|error| error.to_string())?), name))
 }
 
 async fn run(probe: Weak<Probe>) {

@@ -11,7 +11,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::balance::{Ejection, EjectionSettings, RAMP_FULL, slow_start_permille};
@@ -48,7 +48,8 @@ impl Health {
 pub(crate) struct Standing {
     health: AtomicU8,
     refusing: AtomicBool,
-    pub(super) ejection: Ejection,
+    /// Shared with the same address under the rules of before, so that a reload frees nobody.
+    pub(super) ejection: Arc<Ejection>,
     slow_start: Duration,
     epoch: Instant,
     /// When it began to take requests anew, other than by the end of an ejection; 0 = as long as anybody can tell.
@@ -73,19 +74,29 @@ pub(crate) struct Thresholds {
 }
 
 impl Standing {
-    pub(super) fn new(settings: &model::Upstream, now: Instant) -> Self {
+    /// `known` is how the same address stood, and under which settings: what those rules found out that did not change still
+    /// holds.
+    pub(super) fn new(settings: &model::Upstream, known: Option<(&Self, &model::Upstream)>, now: Instant) -> Self {
         let ejection = &settings.ejection;
         let rules = EjectionSettings { failures: ejection.failures, base: ejection.base, max: ejection.max };
+        let ejected = known.filter(|(_, before)| before.ejection == *ejection);
+        let ejection =
+            ejected.map_or_else(|| Arc::new(Ejection::new(rules, now)), |(known, _)| Arc::clone(&known.ejection));
         let health = if settings.health.is_some() { Health::Unknown } else { Health::Unchecked };
-        Self {
+        let standing = Self {
             health: AtomicU8::new(health as u8),
             refusing: AtomicBool::new(false),
-            ejection: Ejection::new(rules, now),
+            ejection,
             slow_start: settings.slow_start,
-            epoch: now,
-            joined_ns: AtomicU64::new(0),
+            // Times are counted from there.
+            epoch: known.map_or(now, |(known, _)| known.epoch),
+            joined_ns: AtomicU64::new(known.map_or(0, |(known, _)| known.joined_ns.load(Relaxed))),
             tally: Mutex::default(),
+        };
+        if let Some((known, _)) = known.filter(|(_, before)| before.health == settings.health) {
+            standing.inherit_health(known);
         }
+        standing
     }
 
     /// Whether it can take requests at `now`, its `max_in_flight` aside.
@@ -165,8 +176,7 @@ impl Standing {
         (tally.latency, tally.error.clone())
     }
 
-    /// Takes over what was known of the same address.
-    pub(super) fn inherit(&self, other: &Self) {
+    fn inherit_health(&self, other: &Self) {
         let tally = other.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
         self.health.store(other.health.load(Relaxed), Relaxed);
@@ -204,7 +214,7 @@ mod tests {
              [upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n{extra}"
         );
         let loaded = crate::config::parse(&text, std::path::Path::new("flagstone.toml"), &|_| None).unwrap();
-        Standing::new(&loaded.config.upstreams["app"], Instant::now())
+        Standing::new(&loaded.config.upstreams["app"], None, Instant::now())
     }
 
     fn rules(healthy_after: u32, unhealthy_after: u32) -> Thresholds {

@@ -1,14 +1,17 @@
-//! TLS towards endpoints.
+//! TLS towards endpoints. Follows its files while it serves: who has a private CA renews often, and a certificate of our own that
+//! has ended is let in nowhere.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::config::model::UpstreamTls;
-use crate::tls::{TlsError, read_pair, read_roots};
+use crate::tls::{CertificateFacts, Digest, Finding, TlsError, digest_of_files, read_pair, read_roots};
 
 /// An upstream's TLS settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +23,100 @@ pub enum UpstreamTlsError {
 }
 
 /// What is asked for by ALPN.
-pub(crate) fn alpn(http2: bool) -> &'static [u8] {
+fn alpn(http2: bool) -> &'static [u8] {
     if http2 { b"h2" } else { b"http/1.1" }
 }
 
-/// Builds the client side: the built-in roots or a private CA, our own certificate where one is given.
-pub(crate) fn client_config(tls: &UpstreamTls, alpn: &'static [u8]) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
+/// An upstream's TLS, ready to connect.
+#[derive(Debug)]
+pub(crate) struct Originator {
+    settings: UpstreamTls,
+    alpn: &'static [u8],
+    /// Held only to take or exchange the pointer.
+    state: RwLock<State>,
+}
+
+/// What the files said when they were last well.
+#[derive(Debug)]
+struct State {
+    config: Arc<ClientConfig>,
+    digest: Digest,
+}
+
+impl Originator {
+    /// Reads the files and builds the configuration.
+    ///
+    /// # Errors
+    /// A CA, certificate or key can't be used.
+    pub(crate) fn build(settings: &UpstreamTls, http2: bool) -> Result<Self, UpstreamTlsError> {
+        let (settings, alpn) = (settings.clone(), alpn(http2));
+        // Read first: what changes in between is then seen as new.
+        let digest = digest_of_files(&files_of(&settings))?;
+        let (config, _) = client_config(&settings, alpn)?;
+        Ok(Self { settings, alpn, state: RwLock::new(State { config, digest }) })
+    }
+
+    /// The built-in roots and nothing special.
+    pub(super) fn of_the_web() -> Result<Self, UpstreamTlsError> {
+        Self::build(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false }, false)
+    }
+
+    /// What the next handshake goes by.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Every file it is made of.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        files_of(&self.settings).into_iter().map(Path::to_path_buf).collect()
+    }
+
+    /// Looks at the files and takes them when they are new and well. One task at a time.
+    pub(crate) fn refresh(&self) -> Option<Finding> {
+        let files = files_of(&self.settings);
+        let file = files.first()?.to_path_buf();
+        let outcome = digest_of_files(&files).and_then(|digest| {
+            if self.state.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
+                return Ok(None);
+            }
+            let (config, facts) = client_config(&self.settings, self.alpn).map_err(TlsError::from)?;
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { config, digest };
+            Ok(Some(facts))
+        });
+        let own = self.settings.client.as_ref().and_then(|pair| crate::tls::read_facts(&pair.cert).ok());
+        let domain = own.map_or_else(|| file.display().to_string(), |facts| facts.domain());
+        match outcome {
+            Ok(None) => None,
+            Ok(Some(facts)) => {
+                let until = facts.map(|facts| facts.until()).unwrap_or_default();
+                Some(Finding { file, domain, outcome: Ok(until) })
+            }
+            Err(error) => Some(Finding { file, domain, outcome: Err(error) }),
+        }
+    }
+}
+
+/// Our own certificate first: it is what a finding is named for.
+fn files_of(settings: &UpstreamTls) -> Vec<&Path> {
+    let own = settings.client.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
+    let ca = settings.ca.as_deref().filter(|_| !settings.insecure);
+    own.chain(ca).collect()
+}
+
+impl From<UpstreamTlsError> for TlsError {
+    fn from(error: UpstreamTlsError) -> Self {
+        match error {
+            UpstreamTlsError::File(error) => error,
+            UpstreamTlsError::Library(error) => error.into(),
+        }
+    }
+}
+
+/// Builds the client side: the built-in roots or a private CA, our own certificate where one is given, with its facts.
+fn client_config(
+    tls: &UpstreamTls,
+    alpn: &'static [u8],
+) -> Result<(Arc<ClientConfig>, Option<CertificateFacts>), UpstreamTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if tls.insecure {
@@ -36,20 +127,15 @@ pub(crate) fn client_config(tls: &UpstreamTls, alpn: &'static [u8]) -> Result<Ar
             None => built_in_roots(),
         })
     };
-    let mut config = match &tls.client {
+    let (mut config, facts) = match &tls.client {
         Some(pair) => {
-            let (key, _) = read_pair(pair)?;
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)))
+            let (key, facts) = read_pair(pair)?;
+            (builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))), Some(facts))
         }
-        None => builder.with_no_client_auth(),
+        None => (builder.with_no_client_auth(), None),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The built-in roots and nothing special.
-pub(super) fn default_client_config() -> Result<Arc<ClientConfig>, UpstreamTlsError> {
-    client_config(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false }, alpn(false))
+    Ok((Arc::new(config), facts))
 }
 
 fn built_in_roots() -> RootCertStore {

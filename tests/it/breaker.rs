@@ -61,6 +61,86 @@ async fn what_the_client_does_and_4xx_never_count() {
 }
 
 #[tokio::test]
+async fn a_429_lowers_the_ratio_and_is_no_failure_in_a_row() {
+    let app = FakeUpstream::http1().route("/", Reply::status(429, "slower")).start().await;
+    let by_row = "[upstream.app.breaker]\nfailures = 2\nfailure_ratio = 0.0\n";
+    let by_ratio = "[upstream.app.breaker]\nfailures = 2\nfailure_ratio = 0.5\nmin_requests = 4\n";
+    for (rule, states) in [(by_row, ["CLOSED"; 4]), (by_ratio, ["CLOSED", "CLOSED", "CLOSED", "OPEN"])] {
+        let proxy = TestProxy::toml(to(&app, rule)).start().await;
+        for state in states {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 429);
+            assert_eq!(breaker(&proxy).await["state"], state, "{rule}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_its_client_abandons_frees_its_place() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).route("/hang", Reply::hang()).start().await;
+    let rules = "[upstream.app.breaker]\nfailures = 1\nopen = \"100ms\"\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    app.set_route("/", "well");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while breaker(&proxy).await["state"] != "HALF_OPEN" {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    let mut probe = Client::connect(proxy.address()).await.unwrap();
+    probe.request("GET", "/hang", "").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 2).await);
+    // Its only probe is on its way.
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().header("flagstone-reason"), Some("circuit_open"));
+    probe.reset();
+    while client::get(proxy.address(), "/").await.unwrap().status != 200 {
+        assert!(std::time::Instant::now() < deadline, "the probe's place is lost");
+    }
+    let seen = breaker(&proxy).await;
+    assert_eq!((&seen["state"], &seen["statistics"]["failedCalls"]), (&"CLOSED".into(), &1.into()), "{seen}");
+}
+
+/// A line each, message first: `grep -c` counts them.
+#[tokio::test]
+async fn the_log_tells_of_every_change() {
+    let shaky = FakeUpstream::http1().route("*", Reply::status(500, "bad")).start().await;
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n[[route]]\nname = \"two\"\npath = [\"/two\"]\nupstream = \"two\"\n\
+         [upstream.two]\nendpoints = [\"{0}\", \"{1}\"]\nbalance = \"round_robin\"\nbreaker = {{ enabled = false }}\n\
+         ejection = {{ failures = 1, base = \"200ms\" }}\n{2}",
+        shaky.endpoint(),
+        good.endpoint(),
+        to(&shaky, "[upstream.app.breaker]\nfailures = 2\nopen = \"200ms\"\n")
+    );
+    let mut flagstone = Flagstone::serve(&config).await;
+    let address = flagstone.address("web").await;
+    client::get(address, "/two").await.unwrap();
+    client::get(address, "/two").await.unwrap();
+    let label = shaky.endpoint();
+    let line = flagstone.process.stderr_line("Endpoint ejected").await;
+    assert!(line.contains("upstream=two") && line.contains(&format!("endpoint={label}")), "{line}");
+    assert!(line.contains("reason=consecutive_failures"), "{line}");
+    let line = flagstone.process.stderr_line("Endpoint restored").await;
+    assert!(line.contains("upstream=two") && line.contains(&format!("endpoint={label}")), "{line}");
+    for _ in 0..2 {
+        client::get(address, "/").await.unwrap();
+    }
+    let line = flagstone.process.stderr_line("Circuit breaker opened").await;
+    assert!(line.contains("upstream=app") && line.contains("reason="), "{line}");
+    let line = flagstone.process.stderr_line("Health changed").await;
+    assert!(line.contains("from=healthy") && line.contains("to=unhealthy") && line.contains("check=app"), "{line}");
+    shaky.set_route("*", "well");
+    flagstone.process.stderr_line("Circuit breaker half-open").await;
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while client::get(address, "/").await.unwrap().status != 200 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    flagstone.process.stderr_line("Circuit breaker closed").await;
+    let is_well = || flagstone.process.stderr().contains("from=unhealthy to=healthy");
+    assert!(eventually(DEADLINE, is_well).await, "{}", flagstone.process.stderr());
+}
+
+#[tokio::test]
 async fn while_open_the_fallback_answers() {
     let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
     let spare = FakeUpstream::http1().route("/", "spare").start().await;

@@ -59,7 +59,7 @@ async fn the_app_is_told_whose_certificate_it_was_and_nobody_can_claim_one() {
     let site = Site::new();
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
     let toml = format!(
-        "[client_ip]\ntrusted_proxies = [\"127.0.0.2\"]\n{}{}{}",
+        "[server]\nstate_dir = \"state\"\nworkers = 1\n[client_ip]\ntrusted_proxies = [\"127.0.0.2\"]\n{}{}{}",
         listener("require", &auth("require")),
         listener("optional", &auth("optional")),
         listener("none", "") + "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n",

@@ -208,6 +208,29 @@ async fn probes_of_all_kinds_are_reported() {
 }
 
 #[tokio::test]
+async fn a_real_redis_is_asked_with_its_password() {
+    let _server = or_left_out!(crate::support::left_out::program("redis-server"));
+    let redis = crate::redis::Redis::start().await.unwrap();
+    let address = format!("127.0.0.1:{}", redis.port);
+    let probes = format!(
+        "[probe.open]\nredis = \"redis://{address}\"\ninterval = \"50ms\"\n\
+         [probe.guarded]\nredis = \"redis://:secret@{address}\"\ncritical = false\ninterval = \"50ms\"\n"
+    );
+    let app = FakeUpstream::http1().start().await;
+    let proxy = TestProxy::toml(to(&[&app], &probes)).start().await;
+    // It asks for no password, so giving one is refused.
+    let health = becomes(&proxy, "degraded").await;
+    assert_eq!(health["checks"]["open"]["status"], "healthy", "{health}");
+    assert!(health["checks"]["guarded"]["error"].as_str().unwrap().contains("AUTH"), "{health}");
+    let mut client = tokio::net::TcpStream::connect(&address).await.unwrap();
+    client.write_all(b"CONFIG SET requirepass secret\r\n").await.unwrap();
+    let health = becomes(&proxy, "unhealthy").await;
+    assert!(health["checks"]["open"]["error"].as_str().unwrap().contains("NOAUTH"), "{health}");
+    let is_in = async || checks(&proxy).await["checks"]["guarded"]["status"] == "healthy";
+    assert!(crate::support::poll::eventually_async(DEADLINE, is_in).await);
+}
+
+#[tokio::test]
 async fn services_are_ready_when_they_can_take_a_request() {
     let app = FakeUpstream::http1().route("/health", Reply::hang()).start().await;
     let proxy = TestProxy::toml(to(&[&app], FAST)).start().await;

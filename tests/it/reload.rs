@@ -117,6 +117,7 @@ async fn listeners_come_and_go_without_touching_others() {
     kept.get("/").await.unwrap();
     proxy.rewrite(&two);
     assert!(comes_to_say(&proxy, "two").await);
+    assert!(eventually(DEADLINE, || proxy.has_listener("more")).await);
     let more = proxy.listener("more");
     let mut on_more = Client::connect(more).await.unwrap();
     assert_eq!(on_more.get("/").await.unwrap().text(), "two");
@@ -213,6 +214,63 @@ async fn a_breaker_stays_open_and_pools_are_kept_when_the_upstream_did_not_chang
     assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
     assert_eq!(client.get("/fine").await.unwrap().text(), "fine");
     assert_eq!((failing.requests().len(), fine.connections()), (2, 1));
+}
+
+/// Some of its settings changed: what the others have found out still holds.
+#[tokio::test]
+async fn what_did_not_change_of_an_upstream_carries_over() {
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let bad = FakeUpstream::http1().route("*", Reply::status(500, "bad")).start().await;
+    let spare = FakeUpstream::http1().route("*", "spare").start().await;
+    let toml = |text: &str, extra: &str, breaker: &str, ejection: &str| {
+        format!(
+            "[[route]]\nname = \"app\"\npath = [\"/app\"]\nupstream = \"app\"\n[[route]]\nname = \"text\"\n\
+             respond = {{ body = \"{text}\" }}\n[upstream.app]\nidle_timeout = \"1m\"\nbalance = \"round_robin\"\n\
+             endpoints = [\"{}\", \"{}\"{extra}]\n\
+             [upstream.app.breaker]\nfailures = {breaker}\nfailure_ratio = 0.0\n[upstream.app.ejection]\nfailures = {ejection}\nbase = \"1h\"\nmax = \"1h\"\n",
+            good.endpoint(),
+            bad.endpoint()
+        )
+    };
+    let with_spare = format!(", {{ address = \"{}\", backup = true }}", spare.endpoint());
+    let proxy = TestProxy::toml(toml("one", "", "9", "1")).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let mut statuses = async |count: usize| {
+        let mut statuses = Vec::new();
+        for _ in 0..count {
+            statuses.push(client.get("/app").await.unwrap().status);
+        }
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses(4).await, [200, 200, 200, 500]);
+    let breaker = async || {
+        crate::support::admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"]
+            .clone()
+    };
+    let connections = good.connections();
+
+    // An endpoint more: the bad one stays ejected, connections are kept, the breaker goes on counting.
+    proxy.rewrite(&toml("two", &with_spare, "9", "1"));
+    assert!(comes_to_say(&proxy, "two").await);
+    assert_eq!(statuses(4).await, [200; 4]);
+    assert_eq!((bad.requests().len(), good.connections()), (1, connections));
+    assert_eq!(breaker().await["statistics"]["totalCalls"], 8);
+
+    // Forced open, then an endpoint less: it stays open.
+    crate::support::admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/open").await;
+    proxy.rewrite(&toml("three", "", "9", "1"));
+    assert!(comes_to_say(&proxy, "three").await);
+    assert_eq!((statuses(2).await, &breaker().await["state"]), (vec![503, 503], &"OPEN".into()));
+
+    // Another rule for the breaker, then for ejection: each begins anew.
+    proxy.rewrite(&toml("four", "", "8", "1"));
+    assert!(comes_to_say(&proxy, "four").await);
+    assert_eq!((statuses(2).await, bad.requests().len()), (vec![200, 200], 1));
+    proxy.rewrite(&toml("five", "", "8", "2"));
+    assert!(comes_to_say(&proxy, "five").await);
+    statuses(2).await;
+    assert_eq!((bad.requests().len(), &breaker().await["statistics"]["totalCalls"]), (2, &4.into()));
 }
 
 #[tokio::test]

@@ -403,6 +403,45 @@ async fn an_upstream_that_asks_for_a_certificate_gets_ours() {
 }
 
 #[tokio::test]
+async fn renewed_authorities_and_certificates_towards_an_upstream_are_taken() {
+    let (folder, old, new) = (Folder::new(), Ca::new(), Ca::new());
+    folder.write("ca.pem", old.pem());
+    old.leaf(&["proxy.old"]).write(&folder, "own");
+    let versions: &[_] = &[&rustls::version::TLS13];
+    let start = async |ca: &Ca| {
+        let config = server(&ca.leaf(&["app.internal"]), Some(ca), versions);
+        FakeUpstream::http1().route("*", Reply::then_close("ok")).tls(config).start().await
+    };
+    let (before, after) = (start(&old).await, start(&new).await);
+    let toml = format!(
+        "[[route]]\nname = \"before\"\npath = [\"/before\"]\nupstream = \"before\"\n\
+         [[route]]\nname = \"after\"\npath = [\"/after\"]\nupstream = \"after\"\n\
+         [upstream.before]\nendpoints = [\"{0}\"]\n{2}\n[upstream.after]\nendpoints = [\"{1}\"]\n{2}\n",
+        before.endpoint(),
+        after.endpoint(),
+        "tls = { ca = \"ca.pem\", server_name = \"app.internal\", client = { cert = \"own.pem\", key = \"own.key\" } }\n\
+         breaker = { enabled = false }\nejection = { failures = 0 }"
+    );
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let statuses = async || {
+        let before = client::get(proxy.address(), "/before").await.unwrap().status;
+        (before, client::get(proxy.address(), "/after").await.unwrap().status)
+    };
+    assert_eq!(statuses().await, (200, 502));
+    // Half of it: what serves goes on.
+    let (leaf, other) = (new.leaf(&["proxy.new"]), Folder::new());
+    leaf.write(&other, "own");
+    proxy.folder.write("own.pem", &leaf.cert_pem);
+    proxy.folder.write("ca.pem", "half");
+    for _ in 0..5 {
+        assert_eq!(statuses().await, (200, 502));
+    }
+    proxy.folder.write("own.key", &leaf.key_pem);
+    proxy.folder.write("ca.pem", new.pem());
+    assert!(eventually_async(DEADLINE, async || statuses().await == (502, 200)).await);
+}
+
+#[tokio::test]
 async fn an_upstream_without_tls_gets_nothing_readable() {
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
     let (status, reason) = through(&upstream, "enabled = true, insecure = true", &Ca::new()).await;
