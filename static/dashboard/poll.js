@@ -6,6 +6,8 @@ import { learn } from "./state.js";
 
 const STATUS_MS = 2_000;
 const LISTS_MS = 10_000;
+/** Of refused and failed requests, the latest so many. */
+const REFUSED = 200;
 
 let timers = [];
 let asking = null;
@@ -43,7 +45,8 @@ function refreshStatus() {
 
 function refreshLists() {
   return attempt(async () => {
-    learn({ blocked: (await api.get("api/admin/blocklist")).entries });
+    const [blocked, refused] = await Promise.all([api.get("api/admin/blocklist"), api.get(`api/requests?limit=${REFUSED}`)]);
+    learn({ blocked: blocked.entries, refused: refused.requests });
   });
 }
 

@@ -4,7 +4,8 @@ import { byId, each, element, say, set } from "./dom.js";
 import { clockOf, millis } from "./format.js";
 import { on, state } from "./state.js";
 
-const SHOWN = 100;
+/** An answer of the app's own has no reason of ours. */
+const reasonOf = ({ reason, policy }) => reason ?? policy.kind;
 
 export function start() {
   byId("reason").addEventListener("change", () => state.refused && show(state.refused));
@@ -14,13 +15,13 @@ export function start() {
 function show(refused) {
   byId("refused").hidden = false;
   const select = byId("reason");
-  for (const reason of new Set(refused.map(one => one.reason).filter(Boolean))) {
+  for (const reason of new Set(refused.map(reasonOf))) {
     if (![...select.options].some(option => option.value === reason)) select.append(element("option", { value: reason }, reason));
   }
-  const matching = refused.filter(one => !select.value || one.reason === select.value).slice(0, SHOWN);
+  const matching = refused.filter(one => !select.value || reasonOf(one) === select.value);
   const empty = byId("nothing-refused");
   empty.hidden = matching.length > 0;
-  say(empty, select.value ? `None of the last ${refused.length} has this reason.` : "No request has been refused or has failed.");
+  say(empty, select.value ? `None of the latest ${refused.length} has this reason.` : "No request has been refused or has failed.");
   byId("refused-rows").closest(".scroll").hidden = matching.length === 0;
   each(byId("refused-rows"), matching, one => `${one.time} ${one.requestId}`, row);
 }
@@ -30,7 +31,7 @@ function row(one) {
   set(status, "data-tone", one.status >= 500 ? "bad" : "warn");
   const cell = (text, kind) => element("td", { class: kind }, text ?? "–");
   return {
-    root: element("tr", {}, cell(clockOf(one.time), "mono"), status, cell(one.reason), cell(`${one.method} ${one.target}`, "mono break"),
+    root: element("tr", {}, cell(clockOf(one.time), "mono"), status, cell([reasonOf(one), one.policy.name].filter(Boolean).join(" · ")), cell(`${one.method} ${one.target}`, "mono break"),
       cell(one.client, "mono wide"), cell(one.route, "wide"), cell(one.upstream, "wide"), cell(millis(one.durationMs), "number wide"), cell(one.requestId, "mono wide break")),
   };
 }

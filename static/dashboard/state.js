@@ -9,7 +9,7 @@ export const state = {
   figures: null,
   /** Entries of the block list. */
   blocked: null,
-  /** Refused and failed requests. */
+  /** The latest refused and failed requests. */
   refused: null,
 };
 

@@ -162,10 +162,13 @@ async fn a_breaker_is_reset_and_a_limit_overridden() {
     let opened = or_left_out!(Opened::start().await);
     let Opened { browser, site, .. } = &opened;
     client::get(*site, "/orders").await.unwrap();
+    client::get(*site, "/orders?again").await.unwrap();
     let breaker = |state: &str| {
         format!("document.querySelector('article[aria-label=app] .breaker strong').textContent === '{state}'")
     };
     browser.until(&breaker("open")).await;
+    let refused = "document.getElementById('refused-rows').innerText";
+    browser.until(&format!("{refused}.includes('circuit_open · app') && {refused}.includes('/orders?again')")).await;
     browser.click("[aria-label='Reset the breaker of app']").await;
     browser.until(&breaker("closed")).await;
     opened.status(|status| status["circuitBreakers"]["app"]["state"] == "CLOSED").await;
