@@ -16,26 +16,28 @@ use crate::support::process::Process;
 const NO_CONFIGURATION: &str = "<!-- no configuration -->";
 
 /// A fenced block of a page.
-struct Block {
+pub(crate) struct Block {
     /// `docs/routes.md:12`
-    place: String,
-    language: String,
-    text: String,
-    is_marked: bool,
+    pub(crate) place: String,
+    pub(crate) language: String,
+    pub(crate) text: String,
+    /// The line before it.
+    pub(crate) before: String,
 }
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// README.md, CHANGELOG.md and everything in docs/.
+/// README.md, CHANGELOG.md and everything in docs/ and docs/runbooks/.
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
     pages.extend(files_in("docs", "md"));
+    pages.extend(files_in("docs/runbooks", "md"));
     pages
 }
 
-fn files_in(folder: &str, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files_in(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).expect("a folder of the repository");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|file| file.extension().is_some_and(|found| found == extension));
@@ -47,7 +49,7 @@ fn name_of(page: &Path) -> String {
     page.strip_prefix(root()).expect("a file of the repository").display().to_string()
 }
 
-fn blocks(page: &Path) -> Vec<Block> {
+pub(crate) fn blocks(page: &Path) -> Vec<Block> {
     let text = fs::read_to_string(page).expect("a page");
     let mut blocks: Vec<Block> = Vec::new();
     let (mut is_open, mut before) = (false, "");
@@ -60,7 +62,7 @@ fn blocks(page: &Path) -> Vec<Block> {
                     place: format!("{}:{}", name_of(page), index + 2),
                     language: language.trim().to_owned(),
                     text: String::new(),
-                    is_marked: before == NO_CONFIGURATION,
+                    before: before.to_owned(),
                 });
             }
             None if is_open => {
@@ -133,7 +135,7 @@ fn every_configuration_in_the_documentation_loads() {
     let mut count = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         let text = match block.language.as_str() {
-            "toml" if block.is_marked => {
+            "toml" if block.before == NO_CONFIGURATION => {
                 block.text.parse::<toml::Table>().unwrap_or_else(|error| panic!("{}: {error}", block.place));
                 continue;
             }

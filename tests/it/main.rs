@@ -55,6 +55,7 @@ mod reload;
 mod retries;
 mod route_tests;
 mod routes;
+mod runbooks;
 mod signals;
 mod status_command;
 mod support_itself;

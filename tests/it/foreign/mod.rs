@@ -9,6 +9,7 @@ mod grpc;
 mod http2;
 mod http_server;
 mod nginx;
+mod prometheus;
 mod tls;
 mod websockets;
 mod wrk;
