@@ -430,6 +430,8 @@ pub enum LimitStore {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
     pub url: Option<Secret>,
+    /// `None` = the built-in roots, or those of the environment.
+    pub ca: Option<PathBuf>,
     pub timeout: Duration,
     pub on_error: RedisOnError,
 }

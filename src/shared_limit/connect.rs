@@ -1,6 +1,7 @@
 //! Making a connection to a Redis node: resolve, connect, TLS, authenticate.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
@@ -37,8 +38,8 @@ pub(super) enum ConnectError {
 
 impl Connector {
     /// # Errors
-    /// What is wrong with the URL, without its password.
-    pub(super) fn new(url: &str, resolver: Resolver) -> Result<Self, String> {
+    /// What is wrong with the URL, without its password, or with the file of its CA.
+    pub(super) fn new(url: &str, ca: Option<&Path>, resolver: Resolver) -> Result<Self, String> {
         // TLS is ours, as everywhere: the library is shown a plain URL.
         let (is_tls, plain) = match url.strip_prefix("rediss://") {
             Some(rest) => (true, format!("redis://{rest}")),
@@ -53,7 +54,7 @@ impl Connector {
             return Err("only redis:// and rediss:// are understood".to_owned());
         };
         let seed = (host.clone(), *port);
-        let tls = if is_tls { Some(tls(is_insecure)?) } else { None };
+        let tls = if is_tls { Some(tls(ca, is_insecure)?) } else { None };
         // Naming the library is one more command that an ACL may forbid.
         let login = info.redis_settings().clone().set_skip_set_lib_name();
         Ok(Self { seed, login, tls, resolver })
@@ -87,9 +88,10 @@ impl Connector {
     }
 }
 
-/// The built-in roots, or those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it.
-fn tls(insecure: bool) -> Result<Arc<ClientConfig>, String> {
-    let ca = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
+/// The roots of `ca`, else those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it, else the built-in ones.
+fn tls(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, String> {
+    let from_environment = || std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
+    let ca = ca.map(Path::to_owned).or_else(from_environment);
     let settings = UpstreamTls { server_name: None, ca, insecure, client: None };
     let mut config = (*Originator::build(&settings, false).map_err(|error| error.to_string())?.config()).clone();
     config.alpn_protocols.clear();

@@ -71,7 +71,7 @@ impl Store {
     /// The URL is none, or its TLS cannot be set up.
     pub(crate) fn new(settings: &model::Redis, resolver: Resolver, workers: usize) -> Result<Self, String> {
         let url = settings.url.as_ref().ok_or("there is no url")?;
-        let connector = Connector::new(&url.0, resolver)?;
+        let connector = Connector::new(&url.0, settings.ca.as_deref(), resolver)?;
         let (refunds, waiting) = mpsc::channel(REFUNDS_MAX);
         Ok(Self {
             cluster: Arc::new(Cluster::new(connector, settings.timeout, workers.clamp(1, 4))),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::redis::{DEADLINE, Redis, free_port, get, proxy, reachable};
+use crate::redis::{DEADLINE, Make, Redis, free_port, get, proxy, reachable};
 use crate::support::poll::eventually_async;
 use crate::support::proxy::TestProxy;
 
@@ -10,12 +10,12 @@ use crate::support::proxy::TestProxy;
 const GOSSIP: Duration = Duration::from_secs(30);
 
 /// One node that belongs to no cluster yet, and the port of its bus.
-async fn node() -> Result<(Redis, String), String> {
+async fn node(make: Make) -> Result<(Redis, String), String> {
     let mut started = Err(String::new());
     for _ in 0..5 {
         let bus = free_port().to_string();
         let further = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
-        started = Redis::start_on(free_port(), &further).await.map(|redis| (redis, bus));
+        started = Redis::start_on(make, free_port(), &further).await.map(|redis| (redis, bus));
         if started.is_ok() {
             break;
         }
@@ -24,10 +24,10 @@ async fn node() -> Result<(Redis, String), String> {
 }
 
 /// Two masters with half of the slots each, and `replicas` that serve nothing yet.
-async fn cluster(replicas: usize) -> Result<Vec<Redis>, String> {
-    let mut nodes = vec![node().await?];
+async fn cluster(make: Make, replicas: usize) -> Result<Vec<Redis>, String> {
+    let mut nodes = vec![node(make).await?];
     for epoch in 2..2 + 1 + replicas {
-        let (other, bus) = node().await?;
+        let (other, bus) = node(make).await?;
         assert_eq!(other.ask(&format!("CLUSTER SET-CONFIG-EPOCH {epoch}"), "\r\n").await, "+OK\r\n");
         let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port);
         assert_eq!(nodes[0].0.ask(&meet, "\r\n").await, "+OK\r\n");
@@ -79,7 +79,16 @@ async fn every_fresh_key_is_counted(proxy: &TestProxy) -> bool {
 
 #[tokio::test]
 async fn in_a_cluster_each_key_goes_to_the_node_that_has_it() {
-    let nodes = or_left_out!(cluster(0).await);
+    keys_go_to_their_nodes(Make::Redis).await;
+}
+
+#[tokio::test]
+async fn in_a_cluster_of_valkey_too() {
+    keys_go_to_their_nodes(Make::Valkey).await;
+}
+
+async fn keys_go_to_their_nodes(make: Make) {
+    let nodes = or_left_out!(cluster(make, 0).await);
     let proxy = strict_proxy(&nodes[0]).await;
     for number in 0..40 {
         for expected in [200, 200, 429] {
@@ -94,7 +103,7 @@ async fn in_a_cluster_each_key_goes_to_the_node_that_has_it() {
 
 #[tokio::test]
 async fn keys_are_counted_while_their_slots_are_on_the_way() {
-    let nodes = or_left_out!(cluster(0).await);
+    let nodes = or_left_out!(cluster(Make::Redis, 0).await);
     let (from, to) = (&nodes[0], &nodes[1]);
     let proxy = strict_proxy(from).await;
     let (from_id, to_id) = (id(from).await, id(to).await);
@@ -128,7 +137,7 @@ async fn keys_are_counted_while_their_slots_are_on_the_way() {
 
 #[tokio::test]
 async fn a_replica_that_takes_over_is_asked_with_what_it_knows() {
-    let mut nodes = or_left_out!(cluster(1).await);
+    let mut nodes = or_left_out!(cluster(Make::Redis, 1).await);
     let replica = nodes.pop().unwrap();
     let master = nodes.pop().unwrap();
     let replicate = format!("CLUSTER REPLICATE {}", id(&master).await);

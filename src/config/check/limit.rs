@@ -87,8 +87,13 @@ impl Check<'_> {
         if !raw.url.is_empty() {
             self.url(&raw.url, &["redis", "rediss"], &at.key("url"));
         }
+        let ca = (!raw.ca.is_empty()).then(|| self.file_path(&raw.ca, &at.key("ca")));
+        if ca.is_some() && !raw.url.starts_with("rediss://") && !self.is_spoilt(&at.key("url")) {
+            self.refuse(&at.key("ca"), &raw.ca, "there is no TLS to use it for", "write the url as rediss://…");
+        }
         Redis {
             url: (!raw.url.is_empty()).then(|| Secret(raw.url.clone())),
+            ca,
             timeout: self.duration_above_zero(&raw.timeout, &at.key("timeout")),
             on_error: match raw.on_error {
                 raw::RedisOnError::Local => RedisOnError::Local,

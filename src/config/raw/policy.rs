@@ -81,6 +81,8 @@ pub(in super::super) enum LimitStore {
 pub(in super::super) struct Redis {
     /// redis:// or rediss://; empty = none.
     pub(in super::super) url: String,
+    /// A PEM file: what signs the server's certificate, in place of the built-in roots; for rediss:// only.
+    pub(in super::super) ca: String,
     /// How long one question may take.
     pub(in super::super) timeout: Duration,
     /// While it can't be reached.
@@ -89,7 +91,7 @@ pub(in super::super) struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        Self { url: String::new(), timeout: "50ms".into(), on_error: RedisOnError::Local }
+        Self { url: String::new(), ca: String::new(), timeout: "50ms".into(), on_error: RedisOnError::Local }
     }
 }
 

@@ -59,7 +59,8 @@ fn defaults_of_timeouts_bounds_and_maintenance_are_the_contracts() {
     );
     assert_eq!(config.certificates, Certificates { warn_days: 30 });
     assert_eq!(config.host, Host { memory_percent: Some(85), disk_percent: Some(80), cpu_percent: Some(90) });
-    assert_eq!(config.redis, Redis { url: None, timeout: Duration::from_millis(50), on_error: RedisOnError::Local });
+    let redis = Redis { url: None, ca: None, timeout: Duration::from_millis(50), on_error: RedisOnError::Local };
+    assert_eq!(config.redis, redis);
     assert_eq!(
         config.maintenance,
         Maintenance {

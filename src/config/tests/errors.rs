@@ -233,6 +233,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[limit.a]\nrate = \"1/1m\"\nkey = \"ip\"", "unknown kind of key"),
     ("[limit.a]\nrate = \"1/1m\"\nkey = [\"path\", \"cookie:\"]", "limit.a.key[1] = \"cookie:\": not a cookie's name"),
     ("[limit.a]\nrate = \"1/1m\"\nstore = \"redis\"", "there is no shared store"),
+    ("[redis]\nurl = \"redis://r\"\nca = \"ca.pem\"", "there is no TLS to use it for: write the url as rediss://…"),
     (
         "[redis]\nurl = \"http://r\"",
         "redis.url: not such a URL: write a whole URL that starts with \"redis://\" or \"rediss://\"",
