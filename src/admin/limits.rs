@@ -76,8 +76,9 @@ async fn change<E: std::fmt::Display + Send + 'static>(
 ) -> Response {
     let control = Arc::clone(&panel.control);
     let changed = tokio::task::spawn_blocking(move || -> Result<Value, Problem> {
-        let limit = control.live.load_full().limits.get(&name).cloned();
-        let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, "there is no such limit"))?;
+        let live = control.live.load_full();
+        let limit = live.limits.get(&name).cloned();
+        let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, &unknown(&name, live.limits.keys())))?;
         change(&control, &name)
             .map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("nothing was changed: {error}")))?;
         control.follow_overrides();
@@ -90,6 +91,14 @@ async fn change<E: std::fmt::Display + Send + 'static>(
         Ok(Ok(view)) => Json(view).into_response(),
         Ok(Err(problem)) => problem.into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
+    }
+}
+
+fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let known: Vec<_> = known.map(String::as_str).collect();
+    match known.is_empty() {
+        true => format!("there is no limit {name:?}: the configuration has none"),
+        false => format!("there is no limit {name:?}: there are {}", known.join(", ")),
     }
 }
 

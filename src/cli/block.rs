@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError};
+use super::client::{AdminArgument, CallError, JsonArgument};
 use super::limit::while_seconds;
 use super::table::Table;
 use crate::policy::maintenance::network;
@@ -14,6 +14,8 @@ use crate::policy::maintenance::network;
 pub(super) struct Block {
     #[command(flatten)]
     admin: AdminArgument,
+    #[command(flatten)]
+    json: JsonArgument,
     /// An address or a network: 192.0.2.7, 2001:db8::/32
     #[arg(value_parser = client_network)]
     cidr: IpNet,
@@ -26,6 +28,8 @@ pub(super) struct Block {
 pub(super) struct Unblock {
     #[command(flatten)]
     admin: AdminArgument,
+    #[command(flatten)]
+    json: JsonArgument,
     /// As it is listed: a part of a blocked network cannot be let in alone
     #[arg(value_parser = client_network)]
     cidr: IpNet,
@@ -35,6 +39,8 @@ pub(super) struct Unblock {
 pub(super) struct Blocked {
     #[command(flatten)]
     admin: AdminArgument,
+    #[command(flatten)]
+    json: JsonArgument,
 }
 
 /// Blocks a network.
@@ -45,7 +51,9 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
             body["ttlSeconds"] = json!(seconds);
         }
         let entry = arguments.admin.client()?.call("POST", "/api/admin/blocklist", Some(&body))?;
-        Ok(format!("{} is blocked {}\n", entry["cidr"].as_str().unwrap_or_default(), end(&entry)))
+        let text =
+            |entry: &Value| format!("{} is blocked {}\n", entry["cidr"].as_str().unwrap_or_default(), end(entry));
+        Ok(arguments.json.show(&entry, text))
     })())
 }
 
@@ -53,8 +61,8 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
 pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
     finish((|| {
         let cidr = arguments.cidr.trunc();
-        arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None)?;
-        Ok(format!("{cidr} is not blocked any more\n"))
+        let entry = arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None)?;
+        Ok(arguments.json.show(&entry, |_| format!("{cidr} is not blocked any more\n")))
     })())
 }
 
@@ -62,12 +70,16 @@ pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
 pub(super) fn blocked(arguments: &Blocked) -> ExitCode {
     finish((|| {
         let answer = arguments.admin.client()?.call("GET", "/api/admin/blocklist", None)?;
-        let mut table = Table::new(&["CIDR", "BLOCKED"]);
-        for entry in answer["entries"].as_array().into_iter().flatten() {
-            table.row(vec![entry["cidr"].as_str().unwrap_or_default().to_owned(), end(entry)]);
-        }
-        Ok(table.print("nobody is blocked\n"))
+        Ok(arguments.json.show(&answer, list))
     })())
+}
+
+fn list(answer: &Value) -> String {
+    let mut table = Table::new(&["CIDR", "BLOCKED"]);
+    for entry in answer["entries"].as_array().into_iter().flatten() {
+        table.row(vec![entry["cidr"].as_str().unwrap_or_default().to_owned(), end(entry)]);
+    }
+    table.print("nobody is blocked\n")
 }
 
 fn finish(result: Result<String, CallError>) -> ExitCode {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::client::{AdminArgument, CallError, segment};
+use super::client::{AdminArgument, CallError, JsonArgument, segment};
 use super::table::Table;
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,8 @@ enum Command {
     List {
         #[command(flatten)]
         admin: AdminArgument,
+        #[command(flatten)]
+        json: JsonArgument,
     },
     /// Close a breaker
     Reset {
@@ -27,6 +29,8 @@ enum Command {
         name: String,
         #[command(flatten)]
         admin: AdminArgument,
+        #[command(flatten)]
+        json: JsonArgument,
     },
     /// Force a breaker open, until it is reset
     Open {
@@ -34,19 +38,23 @@ enum Command {
         name: String,
         #[command(flatten)]
         admin: AdminArgument,
+        #[command(flatten)]
+        json: JsonArgument,
     },
 }
 
 /// Asks the running process; exit 1 when it said no or is not there.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let answer = match &arguments.command {
-        Command::List { admin } => admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None)),
-        Command::Reset { name, admin } => change(admin, name, "reset"),
-        Command::Open { name, admin } => change(admin, name, "open"),
+    let (answer, json) = match &arguments.command {
+        Command::List { admin, json } => {
+            (admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None)), json)
+        }
+        Command::Reset { name, admin, json } => (change(admin, name, "reset"), json),
+        Command::Open { name, admin, json } => (change(admin, name, "open"), json),
     };
     match answer {
         Ok(answer) => {
-            print!("{}", table(&answer));
+            print!("{}", json.show(&answer, table));
             ExitCode::SUCCESS
         }
         Err(error) => error.report(),

@@ -30,6 +30,24 @@ pub(super) struct AdminArgument {
     admin: Option<Address>,
 }
 
+/// Whether a result is for people or for scripts.
+#[derive(Debug, clap::Args)]
+pub(super) struct JsonArgument {
+    /// Print the admin side's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl JsonArgument {
+    /// The answer itself, or what `text` makes of it.
+    pub(super) fn show(&self, answer: &Value, text: impl FnOnce(&Value) -> String) -> String {
+        match self.json {
+            true => format!("{answer:#}\n"),
+            false => text(answer),
+        }
+    }
+}
+
 /// A way to the admin side. Each call is a connection of its own.
 pub(super) struct Client {
     address: Address,

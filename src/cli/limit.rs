@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError, segment};
+use super::client::{AdminArgument, CallError, JsonArgument, segment};
 use super::table::Table;
 use crate::config::{duration, rate};
 
@@ -22,7 +22,10 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show every limit: what is in force, and what it has let through
-    List,
+    List {
+        #[command(flatten)]
+        json: JsonArgument,
+    },
     /// Put another rate in force, at once; what each key has used stays used
     Set {
         /// A limit of the configuration
@@ -36,11 +39,15 @@ enum Action {
         /// Until when: 15m, 1h30m [default: until cleared]
         #[arg(long = "for", value_name = "DURATION", value_parser = while_seconds)]
         seconds: Option<u64>,
+        #[command(flatten)]
+        json: JsonArgument,
     },
     /// Put the configured rate back in force
     Clear {
         /// A limit of the configuration
         name: String,
+        #[command(flatten)]
+        json: JsonArgument,
     },
 }
 
@@ -58,8 +65,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn act(arguments: &Arguments) -> Result<String, CallError> {
     let client = arguments.admin.client()?;
     match &arguments.action {
-        Action::List => Ok(list(&client.call("GET", "/api/status/limits", None)?)),
-        Action::Set { name, rate, burst, seconds } => {
+        Action::List { json } => Ok(json.show(&client.call("GET", "/api/status/limits", None)?, list)),
+        Action::Set { name, rate, burst, seconds, json: output } => {
             let mut body = json!({ "rate": rate });
             if let Some(burst) = burst {
                 body["burst"] = json!(burst);
@@ -68,11 +75,11 @@ fn act(arguments: &Arguments) -> Result<String, CallError> {
                 body["ttlSeconds"] = json!(seconds);
             }
             let limit = client.call("POST", &format!("/api/admin/limits/{}", segment(name)), Some(&body))?;
-            Ok(format!("{name}: {}\n", in_force(&limit)))
+            Ok(output.show(&limit, |limit| format!("{name}: {}\n", in_force(limit))))
         }
-        Action::Clear { name } => {
+        Action::Clear { name, json } => {
             let limit = client.call("DELETE", &format!("/api/admin/limits/{}", segment(name)), None)?;
-            Ok(format!("{name}: {}\n", in_force(&limit)))
+            Ok(json.show(&limit, |limit| format!("{name}: {}\n", in_force(limit))))
         }
     }
 }
@@ -87,14 +94,16 @@ fn in_force(limit: &Value) -> String {
 }
 
 fn list(answer: &Value) -> String {
-    let mut table = Table::new(&["NAME", "RATE", "BURST", "OVERRIDE", "KEYS", "ALLOWED", "LIMITED", "QUEUED"]);
+    let heading =
+        ["NAME", "RATE", "BURST", "OVERRIDE", "KEYS", "ALLOWED", "LIMITED", "SHADOWED", "QUEUED", "IN FLIGHT"];
+    let mut table = Table::new(&heading);
     for (name, limit) in answer["limits"].as_object().into_iter().flatten() {
         let overridden = match (&limit["override"], limit["override"]["until"].as_str()) {
             (Value::Null, _) => "-".to_owned(),
             (_, Some(until)) => format!("until {until}"),
             (_, None) => "until cleared".to_owned(),
         };
-        let counts = ["keys", "allowed", "limited", "queued"].map(|count| text(&limit[count]));
+        let counts = ["keys", "allowed", "limited", "shadowed", "queued", "inFlight"].map(|count| text(&limit[count]));
         let mut row = vec![name.clone(), text(&limit["rate"]), text(&limit["burst"]), overridden];
         row.extend(counts);
         table.row(row);
@@ -126,13 +135,15 @@ mod tests {
     #[test]
     fn a_list_shows_what_is_in_force() {
         let answer = json!({ "limits": {
-            "login": { "rate": "5/1m", "burst": 5, "override": null, "keys": 0, "allowed": 0, "limited": 0, "queued": 0 },
+            "login": { "rate": "5/1m", "burst": 5, "override": null, "keys": 0, "allowed": 0, "limited": 0,
+                       "shadowed": 4, "queued": 0, "inFlight": 2 },
             "per_ip": { "rate": "10/1m", "burst": 3, "override": { "rate": "10/1m", "burst": 3, "until": "2030-01-01T00:00:00Z" },
-                        "keys": 12, "allowed": 1000, "limited": 7, "queued": 0 },
+                        "keys": 12, "allowed": 1000, "limited": 7, "shadowed": 0, "queued": 0, "inFlight": 0 },
         }});
         let text = list(&answer);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["login", "5/1m", "5", "-", "0", "0", "0", "0"]);
+        let cells: Vec<_> = lines[1].split_whitespace().collect();
+        assert_eq!(cells, ["login", "5/1m", "5", "-", "0", "0", "0", "4", "0", "2"]);
         assert!(lines[2].contains("until 2030-01-01T00:00:00Z"), "{text}");
         assert_eq!(list(&json!({ "limits": {} })), "there are no limits\n");
     }
