@@ -12,6 +12,9 @@
 //! | a link to nothing | on, as it was read last, else all defaults and one warning |
 //! | unknown: the folder above cannot be searched | as it was, one warning |
 //!
+//! Writing a file in place (`echo "Back at noon" > maintenance.flag`) first empties it, and an empty flag covers
+//! everything. So one that is found empty just after it was written is looked at again, for [`SETTLE`] at most.
+//!
 //! A flag with `auto_end` is removed at its `until`. Where it cannot be removed (a read-only volume) it counts
 //! as absent from then on, with one warning: its own words say that it is over.
 
@@ -42,6 +45,11 @@ pub use write::{remove_flag, write_flag};
 pub const POLL: Duration = Duration::from_millis(500);
 /// Between two looks at events, so that a folder in turmoil costs little.
 const REST: Duration = Duration::from_millis(5);
+/// Between two looks at a file that may be about to be written, and how many of them one round of looking may take.
+const SETTLE: Duration = Duration::from_millis(1);
+const SETTLE_LOOKS: u32 = 3;
+/// A flag written longer ago is empty because it is meant to be. Also bounds what differing clocks do.
+const JUST_WRITTEN: Duration = Duration::from_secs(1);
 /// How long dropping waits for the thread; a network file system may hold it for longer.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -237,7 +245,9 @@ impl<O: Fn(Change)> Follower<O> {
     }
 
     fn next_state(&self, changes: &mut Vec<Change>, warnings: &mut BTreeMap<Scope, String>) -> State {
+        let mut settling = Settling { looks_left: SETTLE_LOOKS, pause: || thread::sleep(SETTLE) };
         let mut next = |scope: Scope, look: Look, path: PathBuf, before: Option<&Arc<Active>>| {
+            let look = settling.look(look, &path, before);
             let found = self.settle(&scope, look, path, before, warnings);
             self.compare(scope, found, before, changes)
         };
@@ -340,6 +350,31 @@ impl<O: Fn(Change)> Follower<O> {
 
 /// What was seen says nothing new.
 struct Unchanged;
+
+/// The patience of one round of looking with files that are empty, perhaps only for a moment.
+struct Settling<P> {
+    looks_left: u32,
+    pause: P,
+}
+
+impl<P: FnMut()> Settling<P> {
+    /// The same look, or a later one when the file was empty and that would be news.
+    fn look(&mut self, mut look: Look, path: &Path, before: Option<&Arc<Active>>) -> Look {
+        let is_news = before.is_none_or(|before| before.flag != Flag::default());
+        while is_news && self.looks_left > 0 && may_be_about_to_be_written(&look) {
+            self.looks_left -= 1;
+            (self.pause)();
+            look = read::look(path);
+        }
+        look
+    }
+}
+
+fn may_be_about_to_be_written(look: &Look) -> bool {
+    let Look::Present(found) = look else { return false };
+    let age = Timestamp::now().duration_since(found.modified).unsigned_abs();
+    found.is_empty && age < JUST_WRITTEN
+}
 
 fn is_over(flag: &Flag, now: Timestamp) -> bool {
     flag.auto_end && flag.until.is_some_and(|until| until <= now)

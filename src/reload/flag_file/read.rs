@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) flag: Flag,
     /// When the file was last written; of the link itself where nothing else is known.
     pub(super) modified: Timestamp,
+    /// A regular file without a byte in it.
+    pub(super) is_empty: bool,
     pub(super) warning: Option<String>,
 }
 
@@ -127,11 +129,11 @@ fn parse(path: &Path, bytes: &[u8], metadata: &Metadata) -> Found {
         let long = format!("{} is longer than {FLAG_BYTES_MAX} bytes and was cut there", path.display());
         warning = Some(warning.map_or(long.clone(), |warning| format!("{warning}; {long}")));
     }
-    Found { flag, modified: modified(metadata), warning }
+    Found { flag, modified: modified(metadata), is_empty: bytes.is_empty(), warning }
 }
 
 fn bare(metadata: &Metadata, warning: String) -> Found {
-    Found { flag: Flag::default(), modified: modified(metadata), warning: Some(warning) }
+    Found { flag: Flag::default(), modified: modified(metadata), is_empty: false, warning: Some(warning) }
 }
 
 fn modified(metadata: &Metadata) -> Timestamp {
