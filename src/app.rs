@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin;
-use crate::config::model::{AccessLogTarget, Address, Config, Listener};
+use crate::config::model::{AccessLogTarget, Address, Config, Listener, Notify};
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::io_reason;
 pub use crate::explain::route_tests::TestResult;
@@ -29,7 +29,7 @@ use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
-use crate::telemetry::notify;
+use crate::telemetry::notify::Notifier;
 use crate::upstream::Resolver;
 use crate::worker::{Crew, Phases, Workers};
 
@@ -37,6 +37,8 @@ use crate::worker::{Crew, Phases, Workers};
 const TICK: Duration = Duration::from_secs(1);
 /// Watching over upstreams.
 const BEAT: Duration = Duration::from_millis(200);
+/// How long webhooks may still take at the end of a drain.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Where a configuration comes from, and so how it is read again.
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ pub struct Control {
     is_ready: AtomicBool,
     /// True once somebody has asked it to drain and end.
     leaving: watch::Sender<bool>,
+    /// The end is orderly: webhooks are told what they have not been told.
+    says_farewell: AtomicBool,
     listening: Mutex<Listening>,
     admin: Mutex<Option<Address>>,
     last_reload: Mutex<Option<LastReload>>,
@@ -161,6 +165,7 @@ impl App {
             source: source.clone(),
             is_ready: AtomicBool::new(true),
             leaving: watch::Sender::new(false),
+            says_farewell: AtomicBool::new(false),
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
@@ -260,6 +265,7 @@ impl App {
         self.control.listening().close();
         self.draining.send_replace(true);
         let finished = has_left(grace) && !*self.cutting.borrow();
+        self.control.says_farewell.store(!*self.cutting.borrow(), Relaxed);
         self.stop();
         finished
     }
@@ -563,7 +569,7 @@ fn page_warnings(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
 
 fn warn_of_pages(snapshot: &Snapshot, loaded: &Loaded) {
     for warning in page_warnings(snapshot, loaded).0 {
-        tracing::warn!("{warning}");
+        snapshot.shared.events.emit(Event::MaintenancePageBroken { error: warning.to_string() });
     }
 }
 
@@ -617,24 +623,29 @@ fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> i
     std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
         runtime.block_on(async move {
             let mut cutting = phases.cutting;
+            let mut webhooks = webhooks(&control);
             tokio::select! {
                 _ = cutting.wait_for(|cutting| *cutting) => {}
                 () = tick(&control) => {}
                 () = control.shared.cuts.run() => {}
-                () = tell_webhooks(&control) => {}
+                () = webhooks.run() => {}
                 () = beat(&control) => {}
                 () = admin::serve(admin, Arc::clone(&control)) => {}
+            }
+            if control.says_farewell.load(Relaxed) {
+                webhooks.farewell(FAREWELL).await;
             }
         });
     })
 }
 
-async fn tell_webhooks(control: &Control) {
-    let current = || {
-        let live = control.live.load_full();
+fn webhooks(control: &Arc<Control>) -> Notifier<impl Fn() -> (u64, Vec<Notify>) + use<>> {
+    let of = Arc::clone(control);
+    let current = move || {
+        let live = of.live.load_full();
         (live.generation, live.config.notify.clone())
     };
-    notify::run(&control.shared.events, control.shared.resolver.clone(), current).await;
+    Notifier::new(&control.shared.events, control.shared.resolver.clone(), current)
 }
 
 /// Watches over upstreams, and begins what a new generation wants begun.

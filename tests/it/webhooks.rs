@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::certs::Ca;
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
-use crate::support::process::{Flagstone, Process};
+use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -108,6 +108,47 @@ async fn a_receiver_that_hangs_holds_up_neither_requests_nor_other_webhooks() {
     }
     assert!(eventually(PATIENCE, || messages(&good).len() == 150).await, "{}", messages(&good).len());
     assert_eq!(hanging.requests().len(), 1);
+}
+
+/// A configuration for a process, with one webhook for maintenance.
+fn site_with(webhook: &str) -> String {
+    format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{ROUTE}{webhook}"
+    )
+}
+
+#[tokio::test]
+async fn what_still_waits_is_told_before_the_process_ends() {
+    let receiver = FakeUpstream::http1().route("*", Reply::status(503, "later")).start().await;
+    let mut flagstone =
+        Flagstone::serve(&site_with(&webhook(&url(receiver.address()), "json", "\"maintenance\""))).await;
+    flagstone.address("web").await;
+    // The third event waits for the second, which waits for another try of the first.
+    let flag = "state/maintenance.flag";
+    flagstone.folder.write(flag, "");
+    assert!(eventually(PATIENCE, || !messages(&receiver).is_empty()).await);
+    flagstone.folder.remove(flag);
+    flagstone.process.stderr_line("Maintenance mode deactivated").await;
+    receiver.set_route("*", "ok");
+    let before = messages(&receiver).len();
+    flagstone.process.signal(Signal::TERM);
+    assert!(flagstone.process.wait(PATIENCE).await.success());
+    let told = messages(&receiver).split_off(before);
+    assert_eq!(told, ["Maintenance mode activated", "Maintenance mode deactivated"]);
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_does_not_keep_a_process_from_ending() {
+    let hanging = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let mut flagstone =
+        Flagstone::serve(&site_with(&webhook(&url(hanging.address()), "json", "\"maintenance\""))).await;
+    flagstone.address("web").await;
+    flagstone.folder.write("state/maintenance.flag", "");
+    assert!(eventually(PATIENCE, || hanging.requests().len() == 1).await);
+    flagstone.process.signal(Signal::TERM);
+    flagstone.process.stderr_line("webhooks have not taken their last events").await;
+    assert!(flagstone.process.wait(PATIENCE).await.success());
 }
 
 #[tokio::test]

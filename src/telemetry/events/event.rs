@@ -31,6 +31,10 @@ pub enum Event {
         by: String,
         until: String,
     },
+    /// A template of the page folder cannot be used; the built-in page takes its place.
+    MaintenancePageBroken {
+        error: String,
+    },
     /// `count` requests were answered by maintenance. Sampled.
     OperationBlocked {
         route: String,
@@ -138,6 +142,7 @@ impl Event {
             Self::MaintenanceDeactivated { .. } => "Maintenance mode deactivated",
             Self::EmergencyActivated { .. } => "Emergency maintenance activated",
             Self::MaintenanceOverdue { .. } => "Maintenance overdue",
+            Self::MaintenancePageBroken { .. } => "Maintenance page broken",
             Self::OperationBlocked { .. } => "Operation blocked",
             Self::MaintenanceScheduled { .. } => "Maintenance scheduled",
             Self::BreakerChanged { to, .. } => match to {
@@ -170,6 +175,7 @@ impl Event {
             Self::BreakerChanged { to, .. } if *to != BreakerState::Open => Level::Info,
             Self::EmergencyActivated { .. }
             | Self::MaintenanceOverdue { .. }
+            | Self::MaintenancePageBroken { .. }
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
             | Self::CertificateExpiring { .. }
@@ -187,6 +193,7 @@ impl Event {
             | Self::MaintenanceDeactivated { .. }
             | Self::EmergencyActivated { .. }
             | Self::MaintenanceOverdue { .. }
+            | Self::MaintenancePageBroken { .. }
             | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
             Self::BreakerChanged { .. } => Some(EventKind::Breaker),
             Self::HealthChanged { .. } | Self::EndpointEjected { .. } | Self::EndpointRestored { .. } => {
@@ -220,6 +227,7 @@ impl Event {
             Self::MaintenanceOverdue { scope, by, until } => {
                 fields.text("scope", scope).text("by", by).text("until", until)
             }
+            Self::MaintenancePageBroken { error } => fields.text("error", error),
             Self::OperationBlocked { route, count } => fields.text("route", route).number("count", *count as i64),
             Self::MaintenanceScheduled { window, start, end, reason } => {
                 fields.text("window", window).text("start", start).text("end", end).text("reason", reason)

@@ -93,6 +93,7 @@ mod tests {
                 reason: text("Weekly maintenance"),
             },
             Event::MaintenanceOverdue { scope: global, by: text("cli (ops)"), until: text("2030-01-31T20:30:00Z") },
+            Event::MaintenancePageBroken { error: text("index.html line 3: unexpected end of block") },
             breaker(BreakerState::Open, "5 failures in a row"),
             breaker(BreakerState::Closed, "probes succeeded"),
             Event::EndpointEjected {

@@ -3,7 +3,7 @@
 //! Nobody waits for a webhook. Events come over the event log's bounded channel, and every webhook has a bounded
 //! queue and a task of its own, so that a slow or dead one holds up neither a request nor another webhook. What
 //! cannot be delivered is tried again with growing pauses and in the end given up, with one line in the log. A
-//! URL is a secret: the log names a webhook by its place in the file.
+//! process that drains gives what is still waiting one more try, within a bound. A URL is a secret: the log names a webhook by its place in the file.
 
 mod body;
 mod post;
@@ -11,8 +11,8 @@ mod post;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::post::{Poster, Verdict};
@@ -27,29 +27,60 @@ const ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Tells the webhooks of what happens, for as long as it is polled.
-///
-/// `current` gives the generation and its webhooks. What happened before is told too, so that maintenance that was
-/// on at the start is known.
-pub(crate) async fn run(events: &EventLog, resolver: Resolver, current: impl Fn() -> (u64, Vec<Notify>)) {
-    let mut desk = Desk { poster: Arc::new(Poster::new(resolver)), webhooks: Vec::new(), tasks: JoinSet::new() };
-    let (before, mut receiver) = events.subscribe();
-    let mut generation = 0;
-    let mut tell = |record: &Arc<Record>| {
-        let (now, webhooks) = current();
-        if generation != now {
-            generation = now;
-            desk.arrange(&webhooks);
+/// Tells the webhooks of what happens.
+pub(crate) struct Notifier<C> {
+    desk: Desk,
+    receiver: broadcast::Receiver<Arc<Record>>,
+    /// What happened before, which is told too, so that maintenance that was on at the start is known.
+    before: Vec<Arc<Record>>,
+    generation: u64,
+    /// The generation that serves, and its webhooks.
+    current: C,
+}
+
+impl<C: Fn() -> (u64, Vec<Notify>)> Notifier<C> {
+    pub(crate) fn new(events: &EventLog, resolver: Resolver, current: C) -> Self {
+        let (before, receiver) = events.subscribe();
+        Self { desk: Desk::new(resolver), receiver, before, generation: 0, current }
+    }
+
+    /// Tells, for as long as it is polled.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: it may be run again, or said farewell to.
+    pub(crate) async fn run(&mut self) {
+        for record in std::mem::take(&mut self.before) {
+            self.tell(&record);
         }
-        desk.tell(record);
-    };
-    before.iter().for_each(&mut tell);
-    loop {
-        match receiver.recv().await {
-            Ok(record) => tell(&record),
-            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "webhooks missed events: too many at once"),
-            Err(RecvError::Closed) => std::future::pending().await,
+        loop {
+            match self.receiver.recv().await {
+                Ok(record) => self.tell(&record),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "webhooks missed events: too many at once"),
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
         }
+    }
+
+    /// Delivers what is still waiting, for at most `patience`: no event waits for another try any more, each gets a
+    /// last one at once.
+    pub(crate) async fn farewell(mut self, patience: Duration) {
+        loop {
+            match self.receiver.try_recv() {
+                Ok(record) => self.tell(&record),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        self.desk.close(patience).await;
+    }
+
+    fn tell(&mut self, record: &Arc<Record>) {
+        let (now, webhooks) = (self.current)();
+        if self.generation != now {
+            self.generation = now;
+            self.desk.arrange(&webhooks);
+        }
+        self.desk.tell(record);
     }
 }
 
@@ -59,6 +90,8 @@ struct Desk {
     webhooks: Vec<Webhook>,
     /// Ended with the desk; a task whose webhook is gone first works off its queue.
     tasks: JoinSet<()>,
+    /// Whether there is no time left for pauses.
+    closing: watch::Sender<bool>,
 }
 
 struct Webhook {
@@ -68,6 +101,21 @@ struct Webhook {
 }
 
 impl Desk {
+    fn new(resolver: Resolver) -> Self {
+        let poster = Arc::new(Poster::new(resolver));
+        Self { poster, webhooks: Vec::new(), tasks: JoinSet::new(), closing: watch::Sender::new(false) }
+    }
+
+    /// Waits until the queues are empty, or as long as `patience`.
+    async fn close(mut self, patience: Duration) {
+        self.webhooks.clear();
+        self.closing.send_replace(true);
+        let emptied = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, emptied).await.is_err() {
+            tracing::warn!(webhooks = self.tasks.len(), "webhooks have not taken their last events");
+        }
+    }
+
     /// Keeps what did not change, with its queue.
     fn arrange(&mut self, wanted: &[Notify]) {
         let mut before = std::mem::take(&mut self.webhooks);
@@ -84,7 +132,8 @@ impl Desk {
 
     fn open(&mut self, index: usize, settings: &Notify) -> Webhook {
         let (queue, events) = mpsc::channel(QUEUE_MAX);
-        self.tasks.spawn(deliver(Arc::clone(&self.poster), index, settings.clone(), events));
+        let closing = self.closing.subscribe();
+        self.tasks.spawn(deliver(Arc::clone(&self.poster), index, settings.clone(), events, closing));
         Webhook { settings: settings.clone(), queue, is_full: false }
     }
 
@@ -104,26 +153,42 @@ impl Desk {
 }
 
 /// One webhook's task: one event after the other, in order.
-async fn deliver(poster: Arc<Poster>, index: usize, settings: Notify, mut events: mpsc::Receiver<Arc<Record>>) {
+async fn deliver(
+    poster: Arc<Poster>,
+    index: usize,
+    settings: Notify,
+    mut events: mpsc::Receiver<Arc<Record>>,
+    mut closing: watch::Receiver<bool>,
+) {
     while let Some(record) = events.recv().await {
         let body = body::of(&record, settings.format);
-        let Err(problem) = try_to_deliver(&poster, &settings, &body).await else { continue };
+        let Err(problem) = try_to_deliver(&poster, &settings, &body, &mut closing).await else { continue };
         tracing::warn!("notify[{index}]: {:?} was not delivered: {problem}", record.event.message());
     }
 }
 
-async fn try_to_deliver(poster: &Poster, settings: &Notify, body: &str) -> Result<(), String> {
+async fn try_to_deliver(
+    poster: &Poster,
+    settings: &Notify,
+    body: &str,
+    closing: &mut watch::Receiver<bool>,
+) -> Result<(), String> {
     let mut attempt = 1;
     loop {
+        let is_last = attempt == ATTEMPTS || *closing.borrow();
         let (problem, asked) = match poster.post(&settings.url.0, body).await {
             Verdict::Delivered => return Ok(()),
             Verdict::Refused(problem) => return Err(problem),
             Verdict::Failed { problem, retry_after } => (problem, retry_after),
         };
-        if attempt == ATTEMPTS {
-            return Err(format!("{problem}, after {ATTEMPTS} tries"));
+        if is_last {
+            let tries = if attempt == 1 { "1 try".to_owned() } else { format!("{attempt} tries") };
+            return Err(format!("{problem}, after {tries}"));
         }
-        tokio::time::sleep(pause(attempt, asked, fastrand::f64())).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause(attempt, asked, fastrand::f64())) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
         attempt += 1;
     }
 }
