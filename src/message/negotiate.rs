@@ -3,8 +3,6 @@
 //! Browsers say `text/html`, API clients say JSON, `curl` says `*/*` or nothing. So HTML and JSON are chosen only
 //! when they are named (or by `application/*`), and text is what everyone can read. Nobody is answered with 406.
 
-use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderName};
 use smallvec::SmallVec;
 
 /// The kind of an answer's body.
@@ -24,16 +22,16 @@ const QUALITY_MAX: u16 = 1000;
 /// Language ranges looked at in one request; more are ignored.
 const RANGES_MAX: usize = 32;
 
-/// What the client can read best.
+/// What the client can read best, by the values of its `Content-Type` and `Accept`.
 ///
 /// gRPC goes by `Content-Type`. Otherwise the greatest quality in `Accept` wins, then the one named over `*/*`, then
 /// the one named first.
-pub fn kind(headers: &HeaderMap) -> Kind {
-    if headers.get(CONTENT_TYPE).is_some_and(|value| starts_with(value.as_bytes(), b"application/grpc")) {
+pub fn kind<'a>(content_type: Option<&[u8]>, accept: impl IntoIterator<Item = &'a [u8]>) -> Kind {
+    if content_type.is_some_and(|value| starts_with(value, b"application/grpc")) {
         return Kind::Grpc;
     }
     let mut best = (Kind::Text, 0, true);
-    for (range, quality) in weighted(headers, ACCEPT) {
+    for (range, quality) in weighted(accept) {
         let Some((kind, named)) = kind_of_range(range) else {
             continue;
         };
@@ -44,14 +42,15 @@ pub fn kind(headers: &HeaderMap) -> Kind {
     best.0
 }
 
-/// The index of the tag that suits the client best, by lookup (RFC 4647, section 3.4): `de-CH` finds `de`, `de` does
-/// not find `de-CH`. `None` = nothing suits, or the client does not mind: take the default.
-pub fn language<S: AsRef<str>>(headers: &HeaderMap, tags: &[S]) -> Option<usize> {
+/// The index of the tag that suits the client best, by lookup (RFC 4647, section 3.4) of the values of its
+/// `Accept-Language`: `de-CH` finds `de`, `de` does not find `de-CH`. `None` = nothing suits, or the client does not
+/// mind: take the default.
+pub fn language<'a, S: AsRef<str>>(accept_language: impl IntoIterator<Item = &'a [u8]>, tags: &[S]) -> Option<usize> {
     if tags.is_empty() {
         return None;
     }
     let mut ranges: SmallVec<[(&[u8], u16); 8]> =
-        weighted(headers, ACCEPT_LANGUAGE).filter(|&(_, quality)| quality > 0).take(RANGES_MAX).collect();
+        weighted(accept_language).filter(|&(_, quality)| quality > 0).take(RANGES_MAX).collect();
     // Stable: equal qualities stay in the client's order.
     ranges.sort_by_key(|&(_, quality)| QUALITY_MAX - quality);
     ranges.into_iter().find_map(|(range, _)| look_up(range, tags))
@@ -90,13 +89,9 @@ fn look_up<S: AsRef<str>>(range: &[u8], tags: &[S]) -> Option<usize> {
     }
 }
 
-/// The items of a list header over all its lines with their qualities, in thousandths.
-fn weighted(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (&[u8], u16)> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(weighted_item)
+/// The items of a list field over all its lines with their qualities, in thousandths.
+fn weighted<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> impl Iterator<Item = (&'a [u8], u16)> {
+    lines.into_iter().flat_map(|line| line.split(|&byte| byte == b',')).filter_map(weighted_item)
 }
 
 /// An item whose quality makes no sense is left out.
@@ -139,17 +134,12 @@ fn ends_with(text: &[u8], end: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(&name, HeaderValue::from_str(line).unwrap());
-        }
-        headers
+    fn accepting(lines: &[&str]) -> Kind {
+        kind(None, lines.iter().map(|line| line.as_bytes()))
     }
 
     #[test]
@@ -181,18 +171,16 @@ mod tests {
             (&["image/png"], Kind::Text),
         ];
         for (lines, expected) in cases {
-            assert_eq!(kind(&headers(ACCEPT, lines)), *expected, "{lines:?}");
+            assert_eq!(accepting(lines), *expected, "{lines:?}");
         }
     }
 
     #[test]
     fn grpc_goes_by_content_type() {
         for value in ["application/grpc", "application/grpc+proto", "Application/gRPC; x", "application/grpc-web"] {
-            let mut map = headers(ACCEPT, &["text/html"]);
-            map.insert(CONTENT_TYPE, HeaderValue::from_static(value));
-            assert_eq!(kind(&map), Kind::Grpc, "{value}");
+            assert_eq!(kind(Some(value.as_bytes()), [&b"text/html"[..]]), Kind::Grpc, "{value}");
         }
-        assert_eq!(kind(&headers(CONTENT_TYPE, &["application/json"])), Kind::Text);
+        assert_eq!(kind(Some(b"application/json"), []), Kind::Text);
     }
 
     #[test]
@@ -215,9 +203,9 @@ mod tests {
             ("--", None),
         ];
         for (value, expected) in cases {
-            assert_eq!(language(&headers(ACCEPT_LANGUAGE, &[value]), &tags), *expected, "{value}");
+            assert_eq!(language([value.as_bytes()], &tags), *expected, "{value}");
         }
-        assert_eq!(language::<&str>(&headers(ACCEPT_LANGUAGE, &["de"]), &[]), None);
+        assert_eq!(language::<&str>([&b"de"[..]], &[]), None);
     }
 
     #[test]
@@ -245,8 +233,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_gives_an_answer(value in "[ -~]{0,60}") {
-            kind(&headers(ACCEPT, &[&value]));
-            language(&headers(ACCEPT_LANGUAGE, &[&value]), &["en", "de"]);
+            accepting(&[&value]);
+            language([value.as_bytes()], &["en", "de"]);
         }
     }
 }

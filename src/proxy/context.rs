@@ -134,6 +134,10 @@ impl Context {
         self.connection.worker
     }
 
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     pub(super) fn version(&self) -> Version {
         self.version
     }

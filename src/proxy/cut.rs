@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -183,9 +183,13 @@ impl Known {
         }
     }
 
-    /// Runs `serving` to its end, or drops it when the request is cut; the error is the maintenance that cut it.
-    pub(super) async fn unless_cut<T>(mut self, serving: impl Future<Output = T>) -> Result<T, Arc<Active>> {
-        let mut serving = pin!(serving);
+    /// Runs `serving` to its end, or leaves it when the request is cut; the error is the maintenance that cut it.
+    ///
+    /// It stays where the caller has pinned it: moving it costs more than most answers that are made here.
+    pub(super) async fn unless_cut<T>(
+        mut self,
+        mut serving: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Arc<Active>> {
         poll_fn(|cx| {
             if let Poll::Ready(served) = serving.as_mut().poll(cx) {
                 return Poll::Ready(Ok(served));

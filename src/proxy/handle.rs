@@ -1,6 +1,7 @@
 //! The way of a request, top to bottom.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::CONNECTION;
@@ -30,7 +31,7 @@ pub(crate) async fn handle(
     let asker = respond::Asker::of(&request);
     let mut request = request.map(Some);
     let known = Known::of(&request, context.client_ip, context.is_bypassed, Arc::clone(&snapshot));
-    let result = match known.unless_cut(serve(&mut request, &mut context, &snapshot)).await {
+    let result = match known.unless_cut(pin!(serve(&mut request, &mut context, &snapshot))).await {
         Ok(result) => result,
         Err(active) => Err(decide::maintained(&active, &snapshot)),
     };
@@ -70,7 +71,8 @@ async fn serve(
     }
     limits::admit(route, request.headers(), context).await?;
     match &route.action {
-        Action::Upstream(target) => forward::send(request, target, route, context).await,
+        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes.
+        Action::Upstream(target) => Box::pin(forward::send(request, target, route, context)).await,
         Action::Files(folder) => {
             files::serve(head_of(request), folder, &context.path, route.strip_prefix.as_deref()).await
         }

@@ -101,7 +101,7 @@ impl Pages {
         environment.set_auto_escape_callback(escape_by_name);
         environment.set_formatter(write_escaped);
         environment
-            .add_template(BUILT_IN, include_str!("../../static/maintenance.html"))
+            .add_template_owned(BUILT_IN, without_indentation(include_str!("../../static/maintenance.html")))
             .expect("the built-in page compiles, as its tests show");
         let folder = folder.map(PageFolder::read).transpose()?;
         let folder = folder.map(|folder| Custom::compile(folder, &mut environment));
@@ -316,6 +316,12 @@ impl Pages {
     }
 }
 
+/// A page without what only its authors read: a tenth less to send to everybody.
+fn without_indentation(page: &str) -> String {
+    let lines = page.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.fold(String::with_capacity(page.len()), |page, line| page + line + "\n")
+}
+
 /// For the `grpc-message` header of a blocked gRPC call: percent-encoded, one line.
 pub fn grpc_message(active: &Active) -> HeaderValue {
     let text = active.flag.reason.as_deref().unwrap_or("under maintenance");
@@ -348,13 +354,19 @@ fn answer(kind: Kind, body: Bytes, built_in: bool) -> Answer {
     Answer { content_type: content_type(kind), body, built_in, warning: None }
 }
 
-fn content_type(kind: Kind) -> HeaderValue {
-    HeaderValue::from_static(match kind {
-        Kind::Html => "text/html; charset=utf-8",
-        Kind::Json => "application/problem+json",
-        Kind::Text => "text/plain; charset=utf-8",
-        Kind::Grpc => "application/grpc",
-    })
+/// Of a body of this kind.
+pub(super) fn content_type(kind: Kind) -> HeaderValue {
+    // As constants they are looked through once, by the compiler.
+    const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+    const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+    const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+    const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+    match kind {
+        Kind::Html => HTML,
+        Kind::Json => JSON,
+        Kind::Text => TEXT,
+        Kind::Grpc => GRPC,
+    }
 }
 
 /// For who has no script: `2030-01-31 22:00 UTC`.

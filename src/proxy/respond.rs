@@ -1,11 +1,15 @@
 //! Answers made here: refusals, redirects, fixed texts. And the last touches to every answer.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, LOCATION,
-    RETRY_AFTER, VARY,
+    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    EXPECT, LOCATION, RETRY_AFTER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use smallvec::SmallVec;
 
 use super::body::Body;
 use super::context::Context;
@@ -18,6 +22,7 @@ use crate::message::negotiate;
 use crate::policy::limit::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::policy::maintenance::Scope;
 use crate::snapshot::FixedAnswer;
+use crate::telemetry::events::Event;
 
 const FLAGSTONE_REASON: HeaderName = HeaderName::from_static("flagstone-reason");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,11 +52,54 @@ impl Asker {
         }
     }
 
-    /// The fields again, as negotiation reads them.
-    fn headers(&self) -> HeaderMap {
-        let fields =
-            [(ACCEPT, &self.accept), (ACCEPT_LANGUAGE, &self.accept_language), (CONTENT_TYPE, &self.content_type)];
-        fields.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    fn kind(&self) -> Kind {
+        let content_type = self.content_type.as_ref().map(HeaderValue::as_bytes);
+        negotiate::kind(content_type, self.accept.as_ref().map(HeaderValue::as_bytes))
+    }
+
+    /// The best of the languages that there are for a kind; empty = the first of them.
+    fn language<'a>(&self, kind: Kind, pages: &'a page::Pages) -> &'a str {
+        let Some(asked) = &self.accept_language else { return "" };
+        let languages: SmallVec<[&str; 12]> = pages.languages(kind).collect();
+        negotiate::language([asked.as_bytes()], &languages).map_or("", |index| languages[index])
+    }
+}
+
+/// The fields that every refusal of one kind has, with those in place that differ from answer to answer. Made once: to
+/// clone them costs a fraction of putting them together.
+struct Heads(Vec<HeaderMap>);
+
+impl Heads {
+    fn of(kind: Kind, is_built_in_page: bool, has_retry_after: bool) -> HeaderMap {
+        static HEADS: LazyLock<Heads> = LazyLock::new(Heads::make);
+        HEADS.0[Self::place(kind, is_built_in_page, has_retry_after)].clone()
+    }
+
+    fn place(kind: Kind, is_built_in_page: bool, has_retry_after: bool) -> usize {
+        (kind as usize * 2 + usize::from(is_built_in_page)) * 2 + usize::from(has_retry_after)
+    }
+
+    fn make() -> Self {
+        let mut heads = Vec::new();
+        for kind in [Kind::Html, Kind::Json, Kind::Text, Kind::Grpc] {
+            for (is_built_in_page, has_retry_after) in [(false, false), (false, true), (true, false), (true, true)] {
+                debug_assert_eq!(heads.len(), Self::place(kind, is_built_in_page, has_retry_after));
+                let mut head = HeaderMap::with_capacity(10);
+                head.insert(CONTENT_TYPE, page::content_type(kind));
+                head.insert(FLAGSTONE_REASON, HeaderValue::from_static("maintenance"));
+                head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                head.insert(VARY, HeaderValue::from_static("accept, accept-language"));
+                head.insert(X_REQUEST_ID, HeaderValue::from_static(""));
+                if has_retry_after {
+                    head.insert(RETRY_AFTER, HeaderValue::from_static(""));
+                }
+                if is_built_in_page && kind == Kind::Html {
+                    head.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::BUILT_IN_POLICY));
+                }
+                heads.push(head);
+            }
+        }
+        Self(heads)
     }
 }
 
@@ -64,21 +112,33 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     {
         context.decided_by = Some(name.as_str().into());
     }
-    let asked = asker.headers();
-    let kind = negotiate::kind(&asked);
-    let mut response = match refusal {
-        Refusal::Maintenance(maintained) => maintenance(maintained, kind, &asked, asker, context),
+    let kind = asker.kind();
+    let maintained = match refusal {
+        Refusal::Maintenance(maintained) => Some(maintained),
         // A script reads its own reason; people see the same page.
-        Refusal::FeatureOff(maintained) if kind == Kind::Html => maintenance(maintained, kind, &asked, asker, context),
-        _ => plain(&row, kind),
+        Refusal::FeatureOff(maintained) if kind == Kind::Html => Some(maintained),
+        _ => None,
     };
+    if maintained.is_some()
+        && asker.is_safe
+        && let Some(file) = context.snapshot.maintenance.pages.asset(&context.path)
+    {
+        return asset(file, context);
+    }
+    let page = maintained.map(|maintained| maintenance(maintained, kind, asker, context));
+    let is_built_in = page.as_ref().is_some_and(|page| page.built_in);
+    let body = page.map_or_else(|| plain(&row, kind), |page| page.body);
+    let retry_after = refusal.retry_after_secs();
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = row.status;
     let headers = response.headers_mut();
-    headers.insert(FLAGSTONE_REASON, HeaderValue::from_static(row.reason));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(VARY, HeaderValue::from_static("accept, accept-language"));
+    *headers = Heads::of(kind, is_built_in, retry_after.is_some());
     headers.insert(X_REQUEST_ID, context.request_id.clone());
-    if let Some(secs) = refusal.retry_after_secs() {
+    if let Some(secs) = retry_after {
         headers.insert(RETRY_AFTER, secs.into());
+    }
+    if !matches!(refusal, Refusal::Maintenance(_)) {
+        headers.insert(FLAGSTONE_REASON, HeaderValue::from_static(row.reason));
     }
     if let Refusal::MethodNotAllowed(methods) = refusal {
         headers.insert(ALLOW, methods.clone());
@@ -92,42 +152,25 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     response
 }
 
-fn plain(row: &Row, kind: Kind) -> Response<Body> {
+fn plain(row: &Row, kind: Kind) -> Bytes {
     let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: row.detail };
-    let (content_type, body) = page::refusal_page(kind, &text);
-    answer(row.status, content_type, body)
+    page::refusal_page(kind, &text).1
 }
 
-fn maintenance(
-    maintained: &Maintained,
-    kind: Kind,
-    asked: &HeaderMap,
-    asker: &Asker,
-    context: &Context,
-) -> Response<Body> {
+fn maintenance(maintained: &Maintained, kind: Kind, asker: &Asker, context: &Context) -> page::Answer {
     let pages = &context.snapshot.maintenance.pages;
-    if let Some(asset) = pages.asset(&context.path).filter(|_| asker.is_safe) {
-        return answer(StatusCode::OK, asset.content_type.clone(), asset.body.clone());
-    }
-    let languages: smallvec::SmallVec<[&str; 12]> = pages.languages(kind).collect();
-    let lang = negotiate::language(asked, &languages).and_then(|index| languages.get(index)).copied();
     let facts = page::Facts {
         active: &maintained.scope,
-        lang: lang.unwrap_or_default(),
+        lang: asker.language(kind, pages),
         status: maintained.status,
         retry_after: maintained.retry_after_secs,
         request_id: context.request_id.to_str().unwrap_or_default(),
     };
     let page = pages.maintenance(kind, &facts);
-    if let Some(warning) = &page.warning {
-        tracing::warn!("{warning}");
+    if let Some(error) = page.warning.clone() {
+        context.snapshot.shared.events.emit(Event::MaintenancePageBroken { error });
     }
-    let mut response = answer(maintained.status, page.content_type, page.body);
-    if page.built_in && kind == Kind::Html {
-        let policy = HeaderValue::from_static(page::BUILT_IN_POLICY);
-        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-    }
-    response
+    page
 }
 
 /// A file of the page folder, for a request that nothing blocks.
@@ -170,6 +213,9 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 /// The last touches: what the route and its limits add to every answer.
 pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Response<Body> {
     https::add_hsts(response.headers_mut(), context);
+    if context.is_head() && !response.body().is_end_stream() {
+        without_body(&mut response);
+    }
     let Some(route) = &context.route else { return response };
     let headers = response.headers_mut();
     if let Some(state) = &context.rate_limit {
@@ -180,6 +226,14 @@ pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Respons
     }
     route.response_headers.apply(headers);
     response
+}
+
+/// Leaves its length (RFC 9110, section 9.3.2). hyper does so too, but not in HTTP/2.
+fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// The value of `Allow`.

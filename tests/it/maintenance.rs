@@ -5,6 +5,7 @@ mod api;
 mod bypass;
 mod cli;
 mod cut;
+mod http2;
 mod page;
 
 use std::time::Duration;

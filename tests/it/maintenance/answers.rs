@@ -1,5 +1,7 @@
 //! What a blocked client gets, whatever it speaks.
 
+use std::time::{Duration, Instant};
+
 use super::{FLAG, PATIENCE, ask, json, status, switch_on, toml, visit};
 use crate::support::client::Client;
 use crate::support::poll::eventually_async;
@@ -166,32 +168,38 @@ async fn a_broken_template_is_the_built_in_page() {
     assert!(html.text().contains("Upgrade") && html.text().contains("<script>"));
     let problem = json(&visit(&proxy, "GET", "/", "Accept: application/json\r\n").await);
     assert_eq!(problem["maintenance"]["reason"], "Upgrade");
+    let mut events = Client::connect(proxy.admin()).await.unwrap();
+    events.send("GET /api/events?recent=100 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let told = String::from_utf8(events.read_until("index.json").await.unwrap()).unwrap();
+    assert!(told.contains("Maintenance page broken") && told.contains("index.html"), "{told}");
 }
 
 /// Toggled a thousand times a second: an answer is the app's or maintenance's, whole.
 #[tokio::test]
 async fn each_answer_is_wholly_one_mode_however_fast_it_changes() {
+    const PACE: Duration = Duration::from_micros(500);
     let (proxy, _upstream) = site("").await;
     let (flag, address) = (proxy.folder.join(FLAG), proxy.address());
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopping = std::sync::Arc::clone(&stop);
+    let begun = Instant::now();
     let toggling = std::thread::spawn(move || {
-        let (begun, mut toggles) = (std::time::Instant::now(), 0_u32);
+        let mut toggles = 0_u32;
         while !stopping.load(std::sync::atomic::Ordering::Relaxed) {
             match toggles % 2 {
                 0 => std::fs::write(&flag, "reason = \"Toggled\"\n").unwrap(),
                 _ => std::fs::remove_file(&flag).unwrap(),
             }
             toggles += 1;
-            // By the clock, so that a late one is made up for.
-            let due = begun + std::time::Duration::from_millis(u64::from(toggles));
-            std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+            // By the clock, and at twice the pace that is promised, so that a late one is made up for.
+            std::thread::sleep((begun + PACE * toggles).saturating_duration_since(Instant::now()));
         }
         toggles
     });
     let (mut app, mut maintenance) = (0, 0);
     let mut client = Client::connect(address).await.unwrap();
-    for _ in 0..2000 {
+    while begun.elapsed() < Duration::from_secs(2) || app == 0 || maintenance == 0 {
+        assert!(begun.elapsed() < PATIENCE, "only one mode was seen: {app} {maintenance}");
         let answer = client.get("/").await.unwrap();
         match (answer.status, answer.header("flagstone-reason"), answer.header("retry-after")) {
             (200, None, None) if answer.text() == "the app" => app += 1,
@@ -199,9 +207,27 @@ async fn each_answer_is_wholly_one_mode_however_fast_it_changes() {
             _ => panic!("{answer:?}"),
         }
     }
+    let toggled_for = begun.elapsed();
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let toggles = toggling.join().unwrap();
-    assert!(app > 0 && maintenance > 0 && toggles > 10, "{app} {maintenance} {toggles}");
+    assert!(f64::from(toggles) / toggled_for.as_secs_f64() >= 1000.0, "{toggles} toggles in {toggled_for:?}");
+}
+
+/// SPEC section 6: route, then feature, then maintenance.
+#[tokio::test]
+async fn a_feature_that_is_off_is_told_before_maintenance() {
+    let proxy = TestProxy::toml(
+        "[features]\n\"beta\" = false\n[[route]]\nname = \"beta\"\npath = [\"/beta\"]\nfeature = \"beta\"\n\
+         respond = { body = \"beta\" }\n[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n",
+    );
+    let proxy = proxy.start().await;
+    switch_on(&proxy, "").await;
+    for (path, reason) in [("/beta", "feature_off"), ("/", "maintenance")] {
+        let answer = visit(&proxy, "GET", path, "").await;
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some(reason)), "{path}");
+        assert!(answer.header("retry-after").is_some(), "{path}");
+    }
+    assert_eq!(status(&proxy).await["blocked_requests"], 1, "only the second one met maintenance");
 }
 
 /// What may stand at the flag's path on a bad day. None of it may block, and all of it means on.

@@ -53,7 +53,18 @@ async fn a_visitor_reads_their_own_language() {
     let browser = or_left_out!(Browser::start().await);
     let (proxy, _upstream) = site(Folder::new(), "").await;
     switch_on(&proxy, "").await;
-    for (asked, lang) in [("de-CH,de;q=0.9,en;q=0.8", "de"), ("ja", "ja"), ("tlh,pt;q=0.5", "pt"), ("tlh", "en")] {
+    let cases = [
+        ("de-CH,de;q=0.9,en;q=0.8", "de"),
+        ("fr-CA", "fr"),
+        ("es-419", "es"),
+        ("pt-BR", "pt"),
+        ("id", "id"),
+        ("ja", "ja"),
+        ("zh-Hans-CN", "zh"),
+        ("tlh,pt;q=0.5", "pt"),
+        ("tlh", "en"),
+    ];
+    for (asked, lang) in cases {
         let agent = json!({ "userAgent": "test", "acceptLanguage": asked });
         browser.devtools("Emulation.setUserAgentOverride", agent).await;
         browser.visit(&url(&proxy, "/")).await;
@@ -99,6 +110,26 @@ async fn the_page_fits_phone_and_desktop_and_is_readable_in_light_and_dark() {
         }
     }
     assert_ne!(grounds[0], grounds[1]);
+}
+
+#[tokio::test]
+async fn what_is_written_from_right_to_left_reads_from_right_to_left() {
+    or_left_out!(program("curl"));
+    let browser = or_left_out!(Browser::start().await);
+    let (proxy, _upstream) = site(Folder::new(), "").await;
+    switch_on(&proxy, "reason = \"שדרוג מסד הנתונים\"\nmessage = \"نعود قريبًا\"\n").await;
+    browser.visit(&url(&proxy, "/")).await;
+    for words in [".message", "dd"] {
+        let direction = format!("return getComputedStyle(document.querySelector('{words}')).direction");
+        assert_eq!(browser.run(&direction).await, "rtl", "{words}");
+    }
+    assert_eq!(browser.run("return getComputedStyle(document.querySelector('h1')).direction").await, "ltr");
+    // As a page in such a language would be: what stood on the left stands on the right, and nothing sticks out.
+    let turned = "document.documentElement.dir = 'rtl';
+        var at = function (name) { return document.querySelector(name).getBoundingClientRect() };
+        return [at('dt').left > at('dd').left, Math.abs(at('svg').right - at('main').right) < 1,
+                document.documentElement.scrollWidth <= innerWidth]";
+    assert_eq!(browser.run(turned).await, json!([true, true, true]));
 }
 
 #[tokio::test]
