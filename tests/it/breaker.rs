@@ -61,6 +61,63 @@ async fn what_the_client_does_and_4xx_never_count() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_slow_is_a_failure() {
+    let app = FakeUpstream::http1().route("/", "quick").start().await;
+    app.set_route("/slow", Reply::ok("late").after(Duration::from_millis(400)));
+    let rules = "[upstream.app.breaker]\nfailures = 2\nslow_call = \"300ms\"\nopen = \"1h\"\nmax_open = \"1h\"\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    for _ in 0..2 {
+        assert_eq!(client::get(proxy.address(), "/slow").await.unwrap().text(), "late");
+    }
+    assert_eq!(breaker(&proxy).await["state"], "OPEN");
+    let slow_is_fine = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 2\n")).start().await;
+    for _ in 0..3 {
+        assert_eq!(client::get(slow_is_fine.address(), "/slow").await.unwrap().text(), "late");
+    }
+    assert_eq!(breaker(&slow_is_fine).await["statistics"]["failedCalls"], 0);
+}
+
+#[tokio::test]
+async fn what_is_a_failure_is_configured() {
+    let app =
+        FakeUpstream::http1().route("/", Reply::status(500, "bad")).route("/404", Reply::status(404, "")).start().await;
+    let asked = async |count: &str, path: &str| {
+        let proxy = TestProxy::toml(to(&app, &format!("[upstream.app.breaker]\nfailures = 1\ncount = {count}\n")))
+            .start()
+            .await;
+        client::get(proxy.address(), path).await.unwrap();
+        breaker(&proxy).await["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(asked("[\"connect\", \"timeout\", \"reset\"]", "/").await, "CLOSED");
+    assert_eq!(asked("[\"500-599\"]", "/").await, "OPEN");
+    assert_eq!(asked("[\"404\"]", "/404").await, "OPEN");
+    app.stop().await;
+    assert_eq!(asked("[\"500-599\"]", "/").await, "CLOSED");
+    assert_eq!(asked("[\"connect\"]", "/").await, "OPEN");
+}
+
+#[tokio::test]
+async fn after_closing_traffic_grows_from_a_tenth() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let rules = "[upstream.app.breaker]\nfailures = 1\nopen = \"50ms\"\nramp = \"1h\"\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    app.set_route("/", "well");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while client::get(proxy.address(), "/").await.unwrap().status != 200 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let mut passed = 0;
+    for _ in 0..300 {
+        passed += usize::from(client.get("/").await.unwrap().status == 200);
+    }
+    // 30 of them by chance; further away than this once in a million runs.
+    assert!((8..=60).contains(&passed), "{passed} of 300");
+    assert_eq!(breaker(&proxy).await["state"], "CLOSED");
+}
+
+#[tokio::test]
 async fn a_429_lowers_the_ratio_and_is_no_failure_in_a_row() {
     let app = FakeUpstream::http1().route("/", Reply::status(429, "slower")).start().await;
     let by_row = "[upstream.app.breaker]\nfailures = 2\nfailure_ratio = 0.0\n";
@@ -98,6 +155,40 @@ async fn a_probe_that_its_client_abandons_frees_its_place() {
     assert_eq!((&seen["state"], &seen["statistics"]["failedCalls"]), (&"CLOSED".into(), &1.into()), "{seen}");
 }
 
+#[tokio::test]
+async fn the_status_has_the_shape_that_scripts_read() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).route("/well", "well").start().await;
+    let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 2\nopen = \"1m\"\n")).start().await;
+    let all = async || admin::json(proxy.admin(), "/api/status/circuit-breakers").await;
+    let figures = |total: u64, successful: u64, failed: u64, rejected: u64| {
+        serde_json::json!({
+            "totalCalls": total, "successfulCalls": successful, "failedCalls": failed, "rejectedCalls": rejected
+        })
+    };
+    client::get(proxy.address(), "/well").await.unwrap();
+    client::get(proxy.address(), "/").await.unwrap();
+    let closed = serde_json::json!({ "state": "CLOSED", "failures": 1, "statistics": figures(2, 1, 1, 0) });
+    assert_eq!(all().await, serde_json::json!({ "circuitBreakers": { "app": closed } }));
+    for _ in 0..3 {
+        client::get(proxy.address(), "/").await.unwrap();
+    }
+    let mut open = all().await["circuitBreakers"]["app"].take();
+    let next: jiff::Timestamp = open["nextAttemptTime"].take().as_str().unwrap().parse().unwrap();
+    let left = next.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((30..=66).contains(&left), "{left} s until the next attempt");
+    let expected = serde_json::json!({
+        "state": "OPEN", "failures": 2, "nextAttemptTime": null, "statistics": figures(5, 1, 2, 2)
+    });
+    assert_eq!(open, expected);
+    // What it keeps out is down, though the app may be well.
+    let services = admin::json(proxy.admin(), "/api/status/services").await;
+    let down = serde_json::json!({ "registered": true, "initialized": true, "ready": false });
+    assert_eq!(services, serde_json::json!({ "services": { "app": down } }));
+    admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/reset").await;
+    let services = admin::json(proxy.admin(), "/api/status/services").await;
+    assert_eq!(services["services"]["app"]["ready"], true);
+}
+
 /// A line each, message first: `grep -c` counts them.
 #[tokio::test]
 async fn the_log_tells_of_every_change() {
@@ -110,7 +201,7 @@ async fn the_log_tells_of_every_change() {
          ejection = {{ failures = 1, base = \"200ms\" }}\n{2}",
         shaky.endpoint(),
         good.endpoint(),
-        to(&shaky, "[upstream.app.breaker]\nfailures = 2\nopen = \"200ms\"\n")
+        to(&shaky, "[upstream.app.breaker]\nfailures = 2\nopen = \"3s\"\n")
     );
     let mut flagstone = Flagstone::serve(&config).await;
     let address = flagstone.address("web").await;
