@@ -1,5 +1,7 @@
 //! Composition: builds the first generation, binds, starts the workers, reloads, drains.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -28,10 +30,14 @@ use crate::reload::windows;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use crate::systemd;
 use crate::telemetry::events::Event;
 use crate::telemetry::notify::Notifier;
+use crate::upgrade::Inheritance;
 use crate::upstream::Resolver;
-use crate::worker::{Crew, Phases, Workers};
+use crate::worker::{Crew, Drain, Phases, Workers};
+
+pub(crate) use handover::Leave;
 
 /// Housekeeping: rates, sampled events.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,6 +45,8 @@ const TICK: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(200);
 /// How long webhooks may still take at the end of a drain.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a kept connection without a request stays open in a drain, for one that is on its way.
+const IDLE_LAST: Duration = Duration::from_secs(1);
 
 /// Where a configuration comes from, and so how it is read again.
 #[derive(Clone, Debug)]
@@ -52,11 +60,11 @@ pub enum Source {
 pub struct App {
     control: Arc<Control>,
     crew: Option<Crew>,
-    _config_watcher: Option<ConfigWatcher>,
+    config_watcher: Option<ConfigWatcher>,
     _certificate_watcher: CertificateWatcher,
     _flag_watcher: FlagWatcher,
     housekeeping: Option<JoinHandle<()>>,
-    draining: watch::Sender<bool>,
+    draining: watch::Sender<Drain>,
     cutting: watch::Sender<bool>,
 }
 
@@ -81,8 +89,13 @@ pub struct Control {
     leaving: watch::Sender<bool>,
     /// The end is orderly: webhooks are told what they have not been told.
     says_farewell: AtomicBool,
+    /// True once another process has taken over.
+    handed_over: watch::Sender<bool>,
+    is_upgrading: AtomicBool,
+    admin_closing: watch::Sender<Drain>,
+    is_admin_done: AtomicBool,
     listening: Mutex<Listening>,
-    admin: Mutex<Option<Address>>,
+    admin: Mutex<Option<Arc<Bound>>>,
     last_reload: Mutex<Option<LastReload>>,
     /// The listeners by name, with their real addresses. Beside `listening`, which a reload holds for long.
     addresses: Mutex<Vec<(String, Address)>>,
@@ -140,12 +153,25 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub fn start_with(loaded: Loaded, source: Source, resolver: Resolver) -> Result<Self, Problems> {
+        Self::start_inheriting(loaded, source, resolver, &mut Inheritance::default())
+    }
+
+    /// [`App::start_with`] with what the process was given at its start.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub(crate) fn start_inheriting(
+        loaded: Loaded,
+        source: Source,
+        resolver: Resolver,
+        inheritance: &mut Inheritance,
+    ) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
         let runtime = Runtime::open(&config.server.state_dir);
         let shared = Shared::new(workers, resolver, runtime);
         let (mut snapshot, sockets, admin_socket) =
-            prepare(&config, &shared).map_err(|problems| loaded.locate_all(problems))?;
+            prepare(&config, &shared, inheritance).map_err(|problems| loaded.locate_all(problems))?;
         snapshot.masked = Arc::new(loaded.masked.clone());
         let flag_watcher = watch_flags(&config, &shared)?;
 
@@ -156,7 +182,7 @@ impl App {
             tracing::warn!("{problem}");
         }
         let live = Arc::new(Live::new(snapshot));
-        let (draining, cutting) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (draining, cutting) = (watch::Sender::new(Drain::No), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
         let (crew, desks) = Crew::start(workers, &live, &phases).map_err(|error| thread_problem(&error))?;
         let control = Arc::new(Control {
@@ -166,22 +192,25 @@ impl App {
             is_ready: AtomicBool::new(true),
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
+            handed_over: watch::Sender::new(false),
+            is_upgrading: AtomicBool::new(false),
+            admin_closing: watch::Sender::new(Drain::No),
+            is_admin_done: AtomicBool::new(false),
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
                 open: BTreeMap::new(),
             }),
-            admin: Mutex::new(None),
+            admin: Mutex::new(admin_socket.map(Arc::new)),
             last_reload: Mutex::new(None),
             addresses: Mutex::default(),
         });
+        control.go_on_from(inheritance);
         let mut listening = control.listening();
         listening.take_over(sockets);
         control.note_addresses(&listening);
         drop(listening);
-        let admin_address = admin_socket.as_ref().and_then(|socket| socket.address().ok());
-        *control.admin.lock().unwrap_or_else(PoisonError::into_inner) = admin_address;
-        let housekeeping = keep_house(&control, admin_socket, phases).map_err(|error| thread_problem(&error))?;
+        let housekeeping = keep_house(&control, phases).map_err(|error| thread_problem(&error))?;
         let config_watcher = match &source {
             Source::File(file) => Some(watch_config(file, &control).map_err(|error| thread_problem(&error))?),
             Source::Fixed => None,
@@ -192,7 +221,7 @@ impl App {
         Ok(Self {
             control,
             crew: Some(crew),
-            _config_watcher: config_watcher,
+            config_watcher,
             _certificate_watcher: certificate_watcher,
             _flag_watcher: flag_watcher,
             housekeeping: Some(housekeeping),
@@ -252,22 +281,32 @@ impl App {
 
     /// Where the admin side listens.
     pub fn admin_address(&self) -> Option<Address> {
-        self.control.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.control.admin().and_then(|socket| socket.address().ok())
     }
 
     /// Drains and stops: not ready for `delay` while still accepting, then nothing new, then up to `grace` for what
     /// is open. Returns whether everything finished in time.
     pub fn drain(mut self, delay: Duration, grace: Duration) -> bool {
         self.control.is_ready.store(false, Relaxed);
-        let has_left = |patience| self.crew.as_ref().is_some_and(|crew| crew.has_left(patience));
+        systemd::stopping();
         // Nobody leaves while the listeners are open, unless told to by a hurry.
-        has_left(delay);
+        self.has_left(delay);
         self.control.listening().close();
-        self.draining.send_replace(true);
-        let finished = has_left(grace) && !*self.cutting.borrow();
+        self.finish(IDLE_LAST.min(grace), grace)
+    }
+
+    /// Lets what is open come to its end, for up to `grace`, and stops; whether everything did.
+    fn finish(&mut self, idle: Duration, grace: Duration) -> bool {
+        self.draining.send_replace(Drain::Begun { idle });
+        let finished = self.has_left(grace) && !*self.cutting.borrow();
         self.control.says_farewell.store(!*self.cutting.borrow(), Relaxed);
+        self.control.finish_admin();
         self.stop();
         finished
+    }
+
+    fn has_left(&self, patience: Duration) -> bool {
+        self.crew.as_ref().is_some_and(|crew| crew.has_left(patience))
     }
 
     /// Cuts a drain short from another thread.
@@ -278,7 +317,7 @@ impl App {
     fn stop(&mut self) {
         self.control.is_ready.store(false, Relaxed);
         self.control.listening().close();
-        self.draining.send_replace(true);
+        self.draining.send_replace(Drain::Begun { idle: Duration::ZERO });
         self.cutting.send_replace(true);
         if let Some(crew) = self.crew.take() {
             crew.join();
@@ -309,18 +348,6 @@ impl Control {
         self.is_ready.load(Relaxed)
     }
 
-    /// Asks whoever runs this process to drain it and end. From now on it is not ready.
-    pub(crate) fn ask_to_leave(&self) {
-        self.is_ready.store(false, Relaxed);
-        self.leaving.send_replace(true);
-    }
-
-    /// Ready when [`Control::ask_to_leave`] was called.
-    pub(crate) async fn asked_to_leave(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.leaving.subscribe().wait_for(|leaving| *leaving).await;
-    }
-
     /// How a drain goes, by the configuration of now: the delay before it, the grace for what is open.
     pub(crate) fn shutdown_patience(&self) -> (Duration, Duration) {
         let live = self.live.load_full();
@@ -332,6 +359,7 @@ impl Control {
     /// # Errors
     /// Anything at all is wrong: the old generation serves on.
     pub fn reload(&self) -> Result<Reloaded, Problems> {
+        systemd::reloading();
         let mut listening = self.listening();
         let result = self.try_reload(&mut listening);
         let at = jiff::Timestamp::now();
@@ -359,6 +387,7 @@ impl Control {
                 }
             }
         }
+        systemd::ready();
         result
     }
 
@@ -373,7 +402,7 @@ impl Control {
         let loaded = config::load(file, &|name| std::env::var(name).ok())?;
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
-        let sockets = bind_all(&loaded.config, &listening.open);
+        let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
         // As at the start: all that is wrong is told, and a refused file leaves no log behind.
         let mut config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
         let mut masked = loaded.masked.clone();
@@ -436,10 +465,14 @@ impl Control {
 
 /// Everything that can refuse at the start, all of it asked. The log comes last: what is not going to serve leaves
 /// no file behind.
-fn prepare(config: &Config, shared: &Arc<Shared>) -> Result<(Snapshot, Sockets, Option<Bound>), Problems> {
+fn prepare(
+    config: &Config,
+    shared: &Arc<Shared>,
+    inheritance: &mut Inheritance,
+) -> Result<(Snapshot, Sockets, Option<Bound>), Problems> {
     let state_dir = prepare_state_dir(config);
-    let sockets = bind_all(config, &BTreeMap::new());
-    let admin = admin::bind(&config.admin);
+    let sockets = bind_all(config, &BTreeMap::new(), inheritance);
+    let admin = admin::bind(&config.admin, inheritance);
     if let (Ok(()), Ok(_), Ok(_)) = (&state_dir, &sockets, &admin) {
         shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error))?;
         let snapshot = Snapshot::build(config.clone(), None, shared)?;
@@ -468,7 +501,11 @@ enum Socket {
 type Sockets = BTreeMap<String, (Address, Socket)>;
 
 /// Binds what is not open yet.
-fn bind_all(config: &Config, open: &BTreeMap<String, Open>) -> Result<Sockets, Problems> {
+fn bind_all(
+    config: &Config,
+    open: &BTreeMap<String, Open>,
+    inheritance: &mut Inheritance,
+) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
     let mut problems = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
@@ -476,7 +513,10 @@ fn bind_all(config: &Config, open: &BTreeMap<String, Open>) -> Result<Sockets, P
         let socket = match renamed(listener, config, open) {
             _ if is_open => Socket::Kept,
             Some(socket) => Socket::Renamed(socket),
-            None => match bind(&listener.address) {
+            None => match inheritance
+                .listener(&listener.name, &listener.address)
+                .map_or_else(|| bind(&listener.address), Ok)
+            {
                 Ok(bound) => Socket::New(Arc::new(bound)),
                 Err(error) => {
                     let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
@@ -535,6 +575,15 @@ impl Listening {
             };
             workers.accept(index, acceptor);
             self.open.insert(name, Open { configured, socket, stop });
+        }
+    }
+
+    /// Stops accepting for good, where another process goes on with the sockets.
+    fn leave(&mut self) {
+        self.workers = None;
+        for (_, open) in std::mem::take(&mut self.open) {
+            open.socket.leave_file();
+            open.stop.send_replace(Stop::Leave);
         }
     }
 
@@ -617,7 +666,7 @@ fn watch_config(file: &std::path::Path, control: &Arc<Control>) -> io::Result<Co
 }
 
 /// The thread beside the workers: the admin side and what happens every second.
-fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> io::Result<JoinHandle<()>> {
+fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let control = Arc::clone(control);
     std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
@@ -630,7 +679,8 @@ fn keep_house(control: &Arc<Control>, admin: Option<Bound>, phases: Phases) -> i
                 () = control.shared.cuts.run() => {}
                 () = webhooks.run() => {}
                 () = beat(&control) => {}
-                () = admin::serve(admin, Arc::clone(&control)) => {}
+                () = admin::serve(control.admin(), Arc::clone(&control)) => {}
+                () = control.tell_that_alive() => {}
             }
             if control.says_farewell.load(Relaxed) {
                 webhooks.farewell(FAREWELL).await;
@@ -670,7 +720,10 @@ async fn tick(control: &Control) {
         control.shared.host.tick(&config.host, &config.server.state_dir);
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
-        windows.tick(jiff::Timestamp::now());
+        // Once another process has taken over, planned maintenance is its business.
+        if !control.has_handed_over() {
+            windows.tick(jiff::Timestamp::now());
+        }
     }
 }
 

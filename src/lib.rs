@@ -30,6 +30,8 @@
 //! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics
 //! explain        what a request would meet, without sending it; runs every [[test]]
+//! upgrade        another process takes over
+//! systemd        sd_notify
 //! demo           the sample app of `flagstone demo`
 //! ```
 //!
@@ -68,7 +70,9 @@ mod secret;
 pub mod shared;
 mod shared_limit;
 pub mod snapshot;
+mod systemd;
 pub mod telemetry;
 pub mod tls;
+mod upgrade;
 pub mod upstream;
 pub mod worker;

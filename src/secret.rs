@@ -77,6 +77,16 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// Bytes for a hash that is to be the same in every process of this state folder, and that nobody else can guess.
+    pub(crate) fn seed_for(&self, kind: &str) -> [u8; 16] {
+        let tag = hmac::sign(&self.key_for(kind), b"");
+        let mut seed = [0; 16];
+        seed.copy_from_slice(&tag.as_ref()[..16]);
+        seed
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

@@ -114,6 +114,11 @@ impl Shared {
         self.secret.get_or_init(Secret::random)
     }
 
+    /// The seed of the limiters' keys.
+    pub(crate) fn limit_seed(&self) -> crate::policy::limit::Seed {
+        self.secret().seed_for("limit")
+    }
+
     /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.
     pub(crate) fn nanos(&self) -> Nanos {
         const HOUR_NS: u64 = 3_600_000_000_000;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -41,6 +42,15 @@ pub(crate) enum AcceptedSocket {
     Unix(std::os::unix::net::UnixStream),
 }
 
+impl AsRawFd for AcceptedSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket, _) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
 /// Where accepted connections are handed in.
 #[derive(Clone, Debug)]
 pub(crate) struct Workers(Arc<[Desk]>);
@@ -51,6 +61,8 @@ struct Desk {
     /// Bounded by `server.max_connections` through the permit in each [`Accepted`].
     sender: mpsc::UnboundedSender<Order>,
     connections: Arc<AtomicUsize>,
+    /// Sweeps so far: stands still when the worker does.
+    rounds: Arc<AtomicUsize>,
 }
 
 impl Workers {
@@ -69,6 +81,11 @@ impl Workers {
         self.0.iter().map(|desk| desk.connections.load(Relaxed)).collect()
     }
 
+    /// How often each worker has looked up from its work, which it does every [`SWEEP`].
+    pub(crate) fn rounds(&self) -> Vec<usize> {
+        self.0.iter().map(|desk| desk.rounds.load(Relaxed)).collect()
+    }
+
     /// Runs an acceptor on the worker `index`, counted round.
     pub(crate) fn accept(&self, index: usize, acceptor: accept::Acceptor) {
         let desk = &self.0[index % self.0.len()];
@@ -77,11 +94,28 @@ impl Workers {
     }
 }
 
+/// Whether connections are to come to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    No,
+    /// Each with its next answer. One that waits for a request gets this long for another: closed at once, it might close
+    /// upon a request that is on its way.
+    Begun {
+        idle: Duration,
+    },
+}
+
+impl Drain {
+    pub(crate) fn has_begun(self) -> bool {
+        self != Self::No
+    }
+}
+
 /// How far the end has come; workers and connections watch it.
 #[derive(Clone, Debug)]
 pub(crate) struct Phases {
-    /// True: finish what is open, start nothing.
-    pub(crate) draining: watch::Receiver<bool>,
+    /// Begun: finish what is open, start nothing.
+    pub(crate) draining: watch::Receiver<Drain>,
     /// True: cut what is still open.
     pub(crate) cutting: watch::Receiver<bool>,
 }
@@ -107,12 +141,13 @@ impl Crew {
         for worker in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
-            desks.push(Desk { sender, connections: Arc::clone(&connections) });
+            let rounds = Arc::new(AtomicUsize::new(0));
+            desks.push(Desk { sender, connections: Arc::clone(&connections), rounds: Arc::clone(&rounds) });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (live, phases, at_work) = (Arc::clone(live), phases.clone(), at_work.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
                 let _at_work = at_work;
-                runtime.block_on(work(worker, receiver, connections, live, phases));
+                runtime.block_on(work(worker, receiver, (connections, rounds), live, phases));
             })?;
             threads.push(thread);
         }
@@ -137,7 +172,7 @@ impl Crew {
 async fn work(
     worker: usize,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    connections: Arc<AtomicUsize>,
+    (connections, rounds): (Arc<AtomicUsize>, Arc<AtomicUsize>),
     live: Arc<Live>,
     phases: Phases,
 ) {
@@ -160,7 +195,10 @@ async fn work(
             },
             // A connection that panicked has been reported by the panic hook; the others go on.
             Some(_) = open.join_next() => {}
-            _ = sweep.tick() => live.load_full().sweep(worker),
+            _ = sweep.tick() => {
+                rounds.fetch_add(1, Relaxed);
+                live.load_full().sweep(worker);
+            }
         }
     }
 }

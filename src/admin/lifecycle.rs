@@ -1,14 +1,20 @@
-//! Draining, asked for by a call.
+//! Draining and upgrading, asked for by a call.
+
+use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::routes::Panel;
+use super::view::problem;
+use crate::upgrade::UpgradeError;
 
 pub(super) fn router() -> Router<Panel> {
-    Router::new().route("/api/admin/drain", post(drain))
+    Router::new().route("/api/admin/drain", post(drain)).route("/api/admin/upgrade", post(upgrade))
 }
 
 /// As TERM does. Answers when it has begun; asking twice changes nothing.
@@ -21,4 +27,27 @@ async fn drain(State(panel): State<Panel>) -> Json<Value> {
         "delaySeconds": delay.as_secs_f64(),
         "graceSeconds": grace.as_secs_f64(),
     }))
+}
+
+/// As USR2 does. Answers when the new process has taken over, or when this one serves on.
+async fn upgrade(State(panel): State<Panel>) -> Response {
+    let control = Arc::clone(&panel.control);
+    match tokio::task::spawn_blocking(move || control.upgrade()).await {
+        Ok(Ok(upgraded)) => {
+            let old = std::process::id();
+            Json(json!({ "pid": upgraded.pid, "version": upgraded.version, "previousPid": old })).into_response()
+        }
+        Ok(Err(error)) => {
+            let status = match error {
+                UpgradeError::Busy | UpgradeError::Leaving | UpgradeError::Init | UpgradeError::NoProgram => {
+                    StatusCode::CONFLICT
+                }
+                UpgradeError::Spawn(_) | UpgradeError::Refused(_) | UpgradeError::Lost { .. } => {
+                    StatusCode::UNPROCESSABLE_ENTITY
+                }
+            };
+            problem(status, &format!("{error}; the old process serves on")).into_response()
+        }
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the upgrade broke off; the log says why").into_response(),
+    }
 }

@@ -29,35 +29,41 @@ use crate::config::model::Admin;
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::bind::{self, Bound};
+use crate::upgrade::Inheritance;
 use server::Listener;
 
 /// Binds the admin socket, if there is to be one.
 ///
 /// # Errors
 /// The address is busy or not ours.
-pub(crate) fn bind(admin: &Admin) -> Result<Option<Bound>, Problems> {
+pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance) -> Result<Option<Bound>, Problems> {
     let Some(address) = &admin.listen else { return Ok(None) };
-    bind::bind(address).map(Some).map_err(|error| {
+    let bound = inherited.admin(address).map_or_else(|| bind::bind(address), Ok);
+    bound.map(Some).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
         Problem::new("admin.listen", text).with_help("name a free address, or \"\" for no admin side").into()
     })
 }
 
-/// Serves until dropped; without a socket it waits for ever.
-pub(crate) async fn serve(socket: Option<Bound>, control: Arc<Control>) {
-    let router = routes::router(control);
-    let _file;
-    let listener = match socket {
-        None => return std::future::pending().await,
-        Some(Bound::Tcp(socket)) => tokio::net::TcpListener::from_std(socket).map(Listener::Tcp),
-        Some(Bound::Unix(socket, file)) => {
-            // Removed when this is over.
-            _file = file;
-            tokio::net::UnixListener::from_std(socket).map(Listener::Unix)
-        }
+/// Serves until dropped. When the end begins it accepts no more, closes each connection after the answer that it owes, and
+/// says when that is done.
+pub(crate) async fn serve(socket: Option<Arc<Bound>>, control: Arc<Control>) {
+    let (router, closing) = (routes::router(Arc::clone(&control)), control.admin_closing());
+    let Some(socket) = socket else {
+        control.admin_is_done();
+        return std::future::pending().await;
+    };
+    // The socket itself stays with whoever may pass it on.
+    let listener = match &*socket {
+        Bound::Tcp(socket) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),
+        Bound::Unix(socket, _) => socket.try_clone().and_then(tokio::net::UnixListener::from_std).map(Listener::Unix),
     };
     match listener {
-        Ok(listener) => server::serve(listener, router).await,
+        Ok(listener) => {
+            server::serve(listener, router, closing).await;
+            control.admin_is_done();
+            std::future::pending().await
+        }
         Err(error) => {
             tracing::error!(%error, "the admin side has stopped");
             std::future::pending().await

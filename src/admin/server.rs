@@ -19,10 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
+
+use crate::worker::Drain;
 
 /// Open connections. More wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 256;
@@ -50,29 +52,52 @@ pub(super) enum Listener {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
-/// Serves until dropped, and then closes every connection.
-pub(super) async fn serve(listener: Listener, router: Router) {
-    serve_with(PATIENCE, listener, router).await;
+/// Serves until dropped, and then cuts every connection; or until the end begins and every connection has come to its own.
+pub(super) async fn serve(listener: Listener, router: Router, closing: watch::Receiver<Drain>) {
+    serve_with(PATIENCE, listener, router, closing).await;
 }
 
-async fn serve_with(patience: Patience, listener: Listener, router: Router) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn serve_with(patience: Patience, listener: Listener, router: Router, closing: watch::Receiver<Drain>) {
     let mut connections = JoinSet::new();
+    tokio::select! {
+        () = accept(patience, listener, router, closing.clone(), &mut connections) => {}
+        _ = begun(closing) => {}
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// How long connections without a request may stay, as soon as the end begins; a sender that is gone will not begin it.
+async fn begun(mut closing: watch::Receiver<Drain>) -> Duration {
+    let begun = closing.wait_for(|drain| drain.has_begun()).await.map(|drain| *drain);
+    match begun {
+        Ok(Drain::Begun { idle }) => idle,
+        Ok(Drain::No) | Err(_) => std::future::pending().await,
+    }
+}
+
+async fn accept(
+    patience: Patience,
+    listener: Listener,
+    router: Router,
+    closing: watch::Receiver<Drain>,
+    connections: &mut JoinSet<()>,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
-        let router = router.clone();
+        let (router, closing) = (router.clone(), closing.clone());
         let accepted = match &listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 let peer = Peer(Some(peer.ip().to_canonical()));
                 connections.spawn(async move {
-                    connection(stream, peer, router, patience).await;
+                    connection(stream, peer, router, patience, closing).await;
                     drop(slot);
                 });
             }),
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                 connections.spawn(async move {
-                    connection(stream, Peer(None), router, patience).await;
+                    connection(stream, Peer(None), router, patience, closing).await;
                     drop(slot);
                 });
             }),
@@ -84,7 +109,7 @@ async fn serve_with(patience: Patience, listener: Listener, router: Router) {
     }
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, patience: Patience)
+async fn connection<S>(stream: S, peer: Peer, router: Router, patience: Patience, closing: watch::Receiver<Drain>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -96,8 +121,18 @@ where
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.head)
-        .serve_connection(TokioIo::new(Impatient::new(stream, patience)), service)
-        .await;
+        .serve_connection(TokioIo::new(Impatient::new(stream, patience)), service);
+    let mut served = std::pin::pin!(served);
+    let served = tokio::select! {
+        served = &mut served => served,
+        idle = begun(closing) => match tokio::time::timeout(idle, &mut served).await {
+            Ok(served) => served,
+            Err(_) => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        },
+    };
     if let Err(error) = served {
         tracing::debug!(%error, ?peer, "an admin connection ended early");
     }
@@ -160,7 +195,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", axum::routing::get(|| async { "ok" }));
         let patience = Patience { head: Duration::from_millis(100), silence: Duration::from_millis(300) };
-        let server = tokio::spawn(serve_with(patience, Listener::Tcp(listener), router));
+        let server = tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         client.write_all(said).await.unwrap();
         let mut bytes = Vec::new();

@@ -59,6 +59,17 @@ struct Inner {
     away: bool,
 }
 
+/// How an endpoint's ejection stands, in times that mean the same to every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectionMemory {
+    pub failures: u32,
+    pub ejections: u32,
+    pub length: Duration,
+    pub succeeded_since: bool,
+    /// How long it stays away yet; `None` = it is there.
+    pub away_for: Option<Duration>,
+}
+
 impl Ejection {
     #[must_use]
     pub fn new(settings: EjectionSettings, now: Instant) -> Self {
@@ -127,6 +138,35 @@ impl Ejection {
         let until = self.until_ns.load(Relaxed);
         let since = self.nanos(now).checked_sub(until)?;
         (until != 0).then(|| Duration::from_nanos(since))
+    }
+
+    /// How it stands, for the same endpoint in another process.
+    #[must_use]
+    pub fn memory(&self, now: Instant) -> EjectionMemory {
+        let inner = self.lock();
+        let (now, until) = (self.nanos(now), self.until_ns.load(Relaxed));
+        EjectionMemory {
+            failures: inner.failures,
+            ejections: inner.ejections,
+            length: inner.length,
+            succeeded_since: inner.succeeded_since,
+            away_for: (until > now).then(|| Duration::from_nanos(until - now)),
+        }
+    }
+
+    /// Goes on where another one stood; whether it is away is said by nobody.
+    pub fn recall(&self, memory: &EjectionMemory, now: Instant) {
+        let mut inner = self.lock();
+        let away_ns = memory.away_for.map(|left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
+        *inner = Inner {
+            failures: memory.failures,
+            ejections: memory.ejections,
+            length: memory.length,
+            succeeded_since: memory.succeeded_since,
+            away: away_ns.is_some(),
+        };
+        self.stained.store(true, Relaxed);
+        self.until_ns.store(away_ns.map_or(0, |left| self.nanos(now).saturating_add(left)), Relaxed);
     }
 
     fn eject(&self, inner: &mut Inner, now: Instant) -> EjectionEvent {

@@ -63,7 +63,7 @@ pub use pause::Pauses;
 use permit::Ticket;
 pub use permit::{Outcome, OwnedPermit, Permit};
 pub use settings::Settings;
-pub use state::{Reason, Rejected, State, Statistics, Transition, View};
+pub use state::{Memory, Reason, Rejected, State, Statistics, Transition, View};
 use window::Window;
 
 /// Jitter lengthens an open time by at most this share.
@@ -179,6 +179,45 @@ impl Breaker {
         drop(inner);
         self.tell(transition);
         view
+    }
+
+    /// Where it stands, for a breaker in another process. The window of the ratio rule stays behind.
+    #[must_use]
+    pub fn memory(&self, now: Instant) -> Memory {
+        let now = self.nanos(now);
+        let inner = self.lock();
+        let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
+        Memory {
+            state: State::of(self.word.load(SeqCst)),
+            failures: self.failures.load(Relaxed),
+            opens: inner.opens,
+            forced: inner.forced,
+            open_for: inner.open_until.map(|until| Duration::from_nanos(until.saturating_sub(now))),
+            ramping_for: since(inner.ramp_since),
+            statistics: self.statistics(),
+        }
+    }
+
+    /// Goes on where another one stood; nobody is told. Only what has not served yet may do so.
+    pub fn recall(&self, memory: &Memory, now: Instant) {
+        let now = self.nanos(now);
+        let mut inner = self.lock();
+        let Statistics { successful, failed, rejected } = memory.statistics;
+        self.successful.store(successful, Relaxed);
+        self.failed.store(failed, Relaxed);
+        self.rejected.store(rejected, Relaxed);
+        self.failures.store(memory.failures, Relaxed);
+        inner.opens = memory.opens;
+        inner.forced = memory.forced;
+        inner.open_until = memory.open_for.map(|left| now.saturating_add(nanos_of(left)));
+        // A breaker that opened without an end was forced; any other would stay open for ever.
+        if memory.state == State::Open && memory.open_for.is_none() && !memory.forced {
+            inner.open_until = Some(now);
+        }
+        inner.begin_half_open();
+        inner.begin_ramp(now.saturating_sub(nanos_of(memory.ramping_for)));
+        let generation = generation(self.word.load(SeqCst)) + 1;
+        self.word.store(generation << State::BITS | memory.state.bits(), SeqCst);
     }
 
     /// Calls so far, by what became of them.

@@ -160,3 +160,19 @@ pub struct View {
     pub next_attempt: Option<Duration>,
     pub statistics: Statistics,
 }
+
+/// Where a breaker stands, in times that mean the same to every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub state: State,
+    /// In a row.
+    pub failures: u32,
+    /// Of this outage.
+    pub opens: u32,
+    pub forced: bool,
+    /// How long it stays open yet; `None` = without end, or not open at all.
+    pub open_for: Option<Duration>,
+    /// Since the ramp began, if it is in one.
+    pub ramping_for: Duration,
+    pub statistics: Statistics,
+}

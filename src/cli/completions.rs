@@ -51,9 +51,10 @@ fn render(root: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-const SIGNALS: [(&str, &str); 4] = [
+const SIGNALS: [(&str, &str); 5] = [
     ("HUP", "reads the configuration and the certificates again"),
     ("USR1", "opens the access log anew, for rotation"),
+    ("USR2", "replaces the running process by one of the program that is there now"),
     ("TERM, QUIT", "drains, then exits with 0"),
     ("INT", "stops at once"),
 ];

@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod status;
 mod table;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,6 +71,8 @@ enum Command {
     Drain(drain::Arguments),
     /// Say which listener, route, policies and upstream a request would meet, and why; works with the process down too
     Explain(explain::Arguments),
+    /// Replace the running process by one of the program that is there now, without dropping a connection
+    Upgrade(upgrade::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Print completions for a shell to source
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
+        Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man => completions::man(),
         Command::Explain(arguments) => explain::run(&arguments),

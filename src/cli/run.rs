@@ -3,15 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FileArgument, environment, refuse, wrong_use};
-use crate::app::{App, Source};
+use crate::app::{App, Leave, Source};
 use crate::config::model::Config;
 use crate::config::{self, Loaded, Problem, Problems};
+use crate::error::io_reason;
+use crate::systemd;
 use crate::telemetry::events;
+use crate::upgrade::{self, Inheritance};
+use crate::upstream::Resolver;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,40 +71,74 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(quick) => quick,
         Err(message) => return wrong_use(&message),
     };
-    let (loaded, source) = match load(arguments, quick) {
-        Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems),
+    upgrade::note_program();
+    raise_descriptor_limit();
+    let mut inheritance = match Inheritance::take() {
+        Ok(inheritance) => inheritance,
+        Err(error) => return refuse(&Problem::new("", error).into()),
     };
+    match start(arguments, quick, &mut inheritance) {
+        Ok((app, signals)) => serve(app, signals, inheritance),
+        Err(problems) => {
+            if let Some(predecessor) = &mut inheritance.predecessor {
+                predecessor.failed(problems.to_string());
+            }
+            refuse(&problems)
+        }
+    }
+}
+
+fn start(
+    arguments: &Arguments,
+    quick: Option<Quick>,
+    inheritance: &mut Inheritance,
+) -> Result<(App, Signals), Problems> {
+    let (loaded, source) = load(arguments, quick)?;
     if let Err(error) = events::init(&loaded.config.log.level, loaded.config.log.format) {
-        eprintln!("flagstone: log.level: {error}");
-        return ExitCode::FAILURE;
+        return Err(Problem::new("log.level", error.to_string()).into());
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    if let Err(error) = flag_from_environment(&loaded) {
-        return refuse(&error);
+    // The process before may have seen the maintenance of its own start end.
+    if inheritance.predecessor.is_none() {
+        flag_from_environment(&loaded)?;
     }
     // Before anything listens: a signal that comes early must not kill.
-    let mut signals = match Signals::register() {
-        Ok(signals) => signals,
-        Err(error) => return refuse(&Problem::new("", format!("signals cannot be received: {error}")).into()),
-    };
-    let app = match App::start(loaded, source) {
-        Ok(app) => app,
-        Err(problems) => return refuse(&problems),
-    };
+    let signals = Signals::register()
+        .map_err(|error| Problem::new("", format!("signals cannot be received: {}", io_reason(&error))))?;
+    let app = App::start_inheriting(loaded, source, Resolver::from_system(), inheritance)?;
+    Ok((app, signals))
+}
+
+fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
     announce(&app);
+    match inheritance.predecessor {
+        None => systemd::ready(),
+        Some(mut predecessor) => {
+            predecessor.serving();
+            // Ends with the other process at the latest.
+            let control = Arc::clone(app.control());
+            std::thread::spawn(move || {
+                predecessor.wait_for_commit();
+                control.own_files();
+                systemd::ready();
+            });
+        }
+    }
     match signals.wait(&app) {
-        Stop::Drain => drain(app, signals),
+        Stop::Leave(how) => drain(app, signals, how),
         Stop::Now => drop(app),
     }
     ExitCode::SUCCESS
 }
 
-fn drain(app: App, signals: Signals) {
-    tracing::info!("draining");
-    let (delay, grace) = app.control().shutdown_patience();
+fn drain(app: App, signals: Signals, how: Leave) {
+    let (delay, grace) = match (how, app.control().shutdown_patience()) {
+        (Leave::Drain, patience) => patience,
+        (Leave::HandedOver, (_, grace)) => (Duration::ZERO, grace),
+    };
+    tracing::info!(pid = std::process::id(), "draining");
     let hurry = app.hurry();
     let began = Instant::now();
     // Owned by the process, which ends right after the drain.
@@ -107,13 +146,17 @@ fn drain(app: App, signals: Signals) {
         signals.wait_for_interrupt();
         hurry.stop_now();
     });
-    if !app.drain(delay, grace) {
+    let finished = match how {
+        Leave::Drain => app.drain(delay, grace),
+        Leave::HandedOver => app.finish_handed_over(grace),
+    };
+    if !finished {
         match began.elapsed() < delay + grace {
             true => tracing::warn!("some requests were cut: interrupted"),
             false => tracing::warn!("some requests were cut: they did not finish within shutdown_grace"),
         }
     }
-    tracing::info!("stopped");
+    tracing::info!(pid = std::process::id(), "stopped");
 }
 
 fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source), Problems> {
@@ -163,7 +206,7 @@ fn flag_from_environment(loaded: &Loaded) -> Result<(), Problems> {
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| crate::reload::flag_file::write_flag(flag, &content));
     written.map_err(|error| {
-        let text = format!("{} cannot be written: {}", flag.display(), crate::error::io_reason(&error));
+        let text = format!("{} cannot be written: {}", flag.display(), io_reason(&error));
         Problem::new("maintenance.flag", text).into()
     })
 }
@@ -180,7 +223,7 @@ pub(super) fn announce(app: &App) {
 
 /// How to end.
 pub(super) enum Stop {
-    Drain,
+    Leave(Leave),
     Now,
 }
 
@@ -192,6 +235,8 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    upgrade: tokio::signal::unix::Signal,
+    child: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -200,24 +245,28 @@ impl Signals {
         let entered = runtime.enter();
         let (hangup, reopen) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
         let (terminate, quit) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?);
-        let interrupt = signal(SignalKind::interrupt())?;
+        let (interrupt, upgrade) = (signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
+        let child = signal(SignalKind::child())?;
         drop(entered);
-        Ok(Self { runtime, hangup, reopen, terminate, quit, interrupt })
+        Ok(Self { runtime, hangup, reopen, terminate, quit, interrupt, upgrade, child })
     }
 
-    /// Serves HUP and USR1 until one of TERM, QUIT and INT comes, or the admin side is asked to drain.
+    /// Serves HUP, USR1 and USR2 until one of TERM, QUIT and INT comes, the admin side is asked to drain, or another
+    /// process has taken over.
     pub(super) fn wait(&mut self, app: &App) -> Stop {
-        let Self { runtime, hangup, reopen, terminate, quit, interrupt } = self;
+        let Self { runtime, hangup, reopen, terminate, quit, interrupt, upgrade, child } = self;
         runtime.block_on(async {
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return Stop::Drain,
-                    _ = quit.recv() => return Stop::Drain,
-                    () = app.control().asked_to_leave() => return Stop::Drain,
+                    _ = terminate.recv() => return Stop::Leave(Leave::Drain),
+                    _ = quit.recv() => return Stop::Leave(Leave::Drain),
+                    how = app.control().asked_to_leave() => return Stop::Leave(how),
                     _ = interrupt.recv() => return Stop::Now,
                     _ = reopen.recv() => app.control().reopen_logs(),
                     // The outcome, good or bad, has been logged and counted.
                     _ = hangup.recv() => drop(app.control().reload()),
+                    _ = upgrade.recv() => begin_upgrade(app),
+                    _ = child.recv() => reap_orphans(),
                 }
             }
         })
@@ -226,5 +275,32 @@ impl Signals {
     /// Waits for INT alone.
     fn wait_for_interrupt(mut self) {
         self.runtime.block_on(self.interrupt.recv());
+    }
+}
+
+/// Beside everything else, for it takes a while.
+fn begin_upgrade(app: &App) {
+    let control = Arc::clone(app.control());
+    let upgrading = std::thread::Builder::new().name("upgrade".into()).spawn(move || {
+        // The outcome, good or bad, has been logged.
+        let _ = control.upgrade();
+    });
+    if let Err(error) = upgrading {
+        tracing::error!(%error, "the upgrade cannot begin");
+    }
+}
+
+/// To what the system allows: the lower one is for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, the lower one does.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Process 1 of a container gets everybody's orphans. It has no children of its own: an upgrade is not for it.
+fn reap_orphans() {
+    if std::process::id() == 1 {
+        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
     }
 }

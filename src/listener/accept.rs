@@ -18,6 +18,9 @@ use crate::worker::{Accepted, AcceptedSocket, Workers};
 
 /// After an accept that failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Descriptors that are not for clients.
+const RESERVE_MIN: RawFd = 16;
+const RESERVE_MAX: RawFd = 1024;
 /// Between two warnings about that.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 /// How long the last answer of a handshake may be under way when a listener closes.
@@ -81,25 +84,58 @@ impl Acceptor {
     /// A connection is accepted and handed over without a pause in between.
     async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>) {
         let mut warned: Option<Instant> = None;
+        let ceiling = descriptor_ceiling();
         loop {
             // At the bound, connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match accept(readiness).await {
-                Ok(socket) => self.hand_over(socket, permit),
+                Ok(socket) => {
+                    // The system gives the lowest that is free, so all below are taken.
+                    let is_last = socket.as_raw_fd() >= ceiling;
+                    self.hand_over(socket, permit);
+                    if is_last {
+                        self.warn(&mut warned, &"most file descriptors are taken, see LimitNOFILE= or ulimit -n");
+                        room_below(ceiling).await;
+                    }
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
-                        warned = Some(Instant::now());
-                        tracing::warn!(listener = &*self.listener, %error, "cannot accept connections at the moment");
-                    }
+                    self.warn(&mut warned, &error);
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }
         }
     }
 
+    fn warn(&self, warned: &mut Option<Instant>, error: &dyn std::fmt::Display) {
+        if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+            *warned = Some(Instant::now());
+            tracing::warn!(listener = &*self.listener, %error, "cannot accept connections at the moment");
+        }
+    }
+
     fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit) {
         self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit });
+    }
+}
+
+/// The number from which on descriptors are left to the admin side, to connections with apps, and to files: an eighth.
+fn descriptor_ceiling() -> RawFd {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(RawFd::MAX);
+    limit - (limit / 8).clamp(RESERVE_MIN, RESERVE_MAX)
+}
+
+/// Waits until a descriptor below `ceiling` is free.
+async fn room_below(ceiling: RawFd) {
+    loop {
+        tokio::time::sleep(BACK_OFF).await;
+        match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0) {
+            Ok(free) if free.as_raw_fd() < ceiling => return,
+            // With stderr closed there is nothing to try it with: the next accept will tell.
+            Err(rustix::io::Errno::BADF) => return,
+            Ok(_) | Err(_) => {}
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -32,9 +33,14 @@ pub enum Bound {
     Unix(UnixListener, SocketFile),
 }
 
-/// Removes a socket file when the listener goes.
+/// Removes a socket file when the listener goes, unless it is somebody else's.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    is_ours: AtomicBool,
+    /// It becomes ours when the process before has stepped back.
+    is_bequeathed: bool,
+}
 
 /// Binds and listens.
 ///
@@ -43,7 +49,7 @@ pub struct SocketFile(PathBuf);
 pub fn bind(address: &Address) -> io::Result<Bound> {
     match address {
         Address::Socket(address) => bind_tcp(*address).map(Bound::Tcp),
-        Address::Unix(path) => bind_unix(path).map(|socket| Bound::Unix(socket, SocketFile(path.clone()))),
+        Address::Unix(path) => bind_unix(path).map(|socket| Bound::Unix(socket, SocketFile::new(path.clone()))),
         Address::Name { host, port } => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{host}:{port} is a name, not an address")))
         }
@@ -90,7 +96,56 @@ impl AsFd for Bound {
     }
 }
 
+impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, is_ours: AtomicBool::new(true), is_bequeathed: false }
+    }
+}
+
 impl Bound {
+    /// Takes over a socket that another process has bound. `is_bequeathed`: the file of a unix socket is to be ours once
+    /// [`Bound::own_file`] says so.
+    ///
+    /// # Errors
+    /// It is no listening stream socket of a kind that we serve.
+    pub(crate) fn inherit(socket: OwnedFd, is_bequeathed: bool) -> io::Result<Self> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let facts = SockRef::from(&socket);
+        if facts.r#type()? != Type::STREAM || !facts.is_listener()? {
+            return Err(invalid("it is no listening stream socket"));
+        }
+        facts.set_nonblocking(true)?;
+        let address = facts.local_addr()?;
+        if address.as_socket().is_some() {
+            facts.set_tcp_nodelay(true)?;
+            return Ok(Self::Tcp(socket.into()));
+        }
+        let path = address.as_pathname().ok_or_else(|| invalid("it is neither TCP nor a unix socket with a path"))?;
+        let file = SocketFile { path: path.to_owned(), is_ours: AtomicBool::new(false), is_bequeathed };
+        Ok(Self::Unix(socket.into(), file))
+    }
+
+    /// Whether the file of a unix socket is ours to remove.
+    pub(crate) fn owns_file(&self) -> bool {
+        matches!(self, Self::Unix(_, file) if file.is_ours.load(Relaxed))
+    }
+
+    /// Takes the file of a unix socket from the process before, if that had it.
+    pub(crate) fn own_file(&self) {
+        if let Self::Unix(_, file) = self
+            && file.is_bequeathed
+        {
+            file.is_ours.store(true, Relaxed);
+        }
+    }
+
+    /// Leaves the file of a unix socket to whoever has the socket too.
+    pub(crate) fn leave_file(&self) {
+        if let Self::Unix(_, file) = self {
+            file.is_ours.store(false, Relaxed);
+        }
+    }
+
     /// Begins no more handshakes, so that the queue of accepted connections comes to an end before the socket is closed:
     /// closing would reset what is in it. Clients that knock are not answered, and refused once it is closed. To be
     /// called only when nobody else goes on with the socket. A unix socket has no handshake.
@@ -111,14 +166,16 @@ impl Bound {
     pub fn address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(socket) => socket.local_addr().map(Address::Socket),
-            Self::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+            Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
         }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A file that is gone already is no loss.
-        let _ = std::fs::remove_file(&self.0);
+        if *self.is_ours.get_mut() {
+            // A file that is gone already is no loss.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

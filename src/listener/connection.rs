@@ -31,6 +31,7 @@ pub struct Connection {
     is_refused: AtomicBool,
     is_http2: AtomicBool,
     ends_in_reset: AtomicBool,
+    is_leaving: AtomicBool,
     refusal: Mutex<Option<RefusedHead>>,
     tunnel: Mutex<Option<Tunnel>>,
     returned: Mutex<Option<Returned>>,
@@ -85,6 +86,7 @@ impl Connection {
             is_refused: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             ends_in_reset: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             refusal: Mutex::new(None),
             tunnel: Mutex::new(None),
             returned: Mutex::new(None),
@@ -205,6 +207,15 @@ impl Connection {
 
     pub(super) fn ends_in_reset(&self) -> bool {
         self.ends_in_reset.load(Relaxed)
+    }
+
+    /// From now on every answer says that it is the last one.
+    pub(super) fn leave(&self) {
+        self.is_leaving.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Relaxed)
     }
 
     /// Whether hyper should be polled again, because the gate can now go on.

@@ -37,6 +37,7 @@ use crate::proxy::body::Body;
 use crate::proxy::connect::Connect;
 use crate::proxy::handle;
 use crate::proxy::stalls::{self, Pulse};
+use crate::worker::Drain;
 
 /// What a client may send ahead of us, on one stream and on all of them.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -57,7 +58,7 @@ pub(super) async fn serve(
     settings: Settings,
     timeouts: Timeouts,
     live: Arc<Live>,
-    draining: watch::Receiver<bool>,
+    draining: watch::Receiver<Drain>,
 ) {
     let bounds = settings.bounds;
     let streams = Streams { patience: timeouts.response_body, next: Arc::default() };
@@ -103,14 +104,14 @@ async fn drive<S, Fut>(
     mut http: Pin<&mut Http<S>>,
     connection: &Connection,
     timeouts: &Timeouts,
-    mut draining: watch::Receiver<bool>,
+    mut draining: watch::Receiver<Drain>,
 ) -> End
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Fut>,
     Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     let drain_flag = draining.clone();
-    let mut drained = pin!(async move { draining.wait_for(|draining| *draining).await.map(|_| ()) });
+    let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
     let mut registered = false;
     let mut first_request = None;
     let mut timer = Timer::new(timeouts);
@@ -123,7 +124,10 @@ where
             return Poll::Ready(end_of(result, connection));
         }
         // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
-        if ending.is_none() && *drain_flag.borrow() && (connection.requests() > 0 || waited(&mut first_request, cx)) {
+        if ending.is_none()
+            && drain_flag.borrow().has_begun()
+            && (connection.requests() > 0 || waited(&mut first_request, cx))
+        {
             ending = Some(Ending::begin(http.as_mut()));
         }
         if let Some(ending) = &mut ending {

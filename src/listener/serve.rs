@@ -32,7 +32,7 @@ use crate::proxy::cut::Cuts;
 use crate::proxy::{handle, https, refused, tunnel};
 use crate::snapshot::Snapshot;
 use crate::tls::Peer;
-use crate::worker::{Accepted, AcceptedSocket};
+use crate::worker::{Accepted, AcceptedSocket, Drain};
 
 /// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
 /// `lingering_timeout`.
@@ -48,7 +48,7 @@ pub(super) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 const NUDGES_MAX: u32 = 4;
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<bool>) {
+pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<Drain>) {
     let snapshot = live.load_full();
     let Some(listener) = snapshot.listener(&accepted.listener) else { return };
     let _open = listener.metrics.open();
@@ -132,7 +132,7 @@ async fn http1(
     settings: Settings,
     timeouts: Timeouts,
     live: Arc<Live>,
-    draining: watch::Receiver<bool>,
+    draining: watch::Receiver<Drain>,
 ) {
     let bounds = settings.bounds;
     let mut builder = http1::Builder::new();
@@ -198,7 +198,7 @@ async fn drive<F, Fut>(
     mut http: Pin<&mut Http<F>>,
     connection: &Connection,
     timeouts: &Timeouts,
-    mut draining: watch::Receiver<bool>,
+    mut draining: watch::Receiver<Drain>,
     cuts: &Cuts,
 ) -> End
 where
@@ -211,11 +211,11 @@ where
     Fut: Future<Output = Result<Response<crate::proxy::body::Body>, std::convert::Infallible>>,
 {
     let drain_flag = draining.clone();
-    let mut drained = pin!(async move { draining.wait_for(|draining| *draining).await.map(|_| ()) });
+    let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
     // Polled once, so that the signal wakes this task; whether it came is then read from the flag.
     let mut registered = false;
     let mut is_draining = false;
-    let mut first_request = None;
+    let mut last_call = LastCall::default();
     let mut timer = Timer::new(timeouts);
     let mut cut = pin!(cuts.signal());
     let mut cut_round = None;
@@ -236,10 +236,15 @@ where
                 return Poll::Ready(end_of(result, connection));
             }
             // Only after hyper has been polled: it closes a connection on which it has not seen a byte.
-            if !is_draining && *drain_flag.borrow() && (connection.requests() > 0 || waited(&mut first_request, cx)) {
-                is_draining = true;
-                http.as_mut().graceful_shutdown();
-                continue;
+            if let Drain::Begun { idle } = *drain_flag.borrow()
+                && !is_draining
+            {
+                connection.leave();
+                if last_call.is_over(connection, idle, cx) {
+                    is_draining = true;
+                    http.as_mut().graceful_shutdown();
+                    continue;
+                }
             }
             if nudges < NUDGES_MAX && connection.wants_poll() {
                 nudges += 1;
@@ -253,6 +258,23 @@ where
         }
     })
     .await
+}
+
+/// How long a connection without a request is kept open in a drain.
+#[derive(Default)]
+struct LastCall(Option<Pin<Box<Sleep>>>);
+
+impl LastCall {
+    /// Whether nothing has come for `idle`, or for as long as a client may need that has just begun: it could not know.
+    fn is_over(&mut self, connection: &Connection, idle: Duration, cx: &mut Context<'_>) -> bool {
+        if !connection.is_answered() || connection.has_partial_head() {
+            self.0 = None;
+            return false;
+        }
+        let patience = if connection.requests() == 0 { idle.max(DRAIN_FIRST_REQUEST) } else { idle };
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        sleep.as_mut().poll(cx).is_ready()
+    }
 }
 
 /// Whether a connection that began just before the drain has had its time to say something: its client could not know.

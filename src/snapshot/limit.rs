@@ -50,7 +50,7 @@ impl Limit {
         let limiter = match kept {
             Some(kept) if kept.limiter.settings() == in_force => Arc::clone(&kept.limiter),
             Some(kept) => Arc::new(kept.limiter.rebuild(in_force, shared.nanos())),
-            None => Arc::new(Limiter::new(in_force)),
+            None => Arc::new(Limiter::with_seed(in_force, shared.limit_seed())),
         };
         let concurrency_policy = |slots| Policy::concurrency(&format!("{name}.concurrency"), slots);
         let limit = Self {

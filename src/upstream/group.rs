@@ -79,6 +79,14 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) previous: Option<&'a Group>,
 }
 
+/// An endpoint as another process knew it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndpointMemory {
+    pub(crate) configured: String,
+    pub(crate) label: String,
+    pub(crate) standing: super::standing::Memory,
+}
+
 impl Group {
     /// Builds the group; nothing is connected, checked or resolved before [`Group::start`].
     ///
@@ -253,6 +261,37 @@ impl Group {
     /// All endpoints there are now.
     pub(crate) fn iter(&self) -> Box<[Arc<Endpoint>]> {
         self.members.load().endpoints.clone()
+    }
+
+    /// What its names resolve to and how its endpoints stand, for the same upstream in another process.
+    pub(crate) fn memory(&self, now: Instant) -> Vec<EndpointMemory> {
+        let endpoints = self.iter();
+        let memories = endpoints.iter().map(|endpoint| EndpointMemory {
+            configured: endpoint.configured.to_string(),
+            label: endpoint.label.to_string(),
+            standing: endpoint.standing.memory(now),
+        });
+        memories.collect()
+    }
+
+    /// Goes on where the same upstream stood in another process: what its names resolved to, how its endpoints stood.
+    pub(crate) fn recall(self: &Arc<Self>, endpoints: &[EndpointMemory]) {
+        for (slot, configured) in self.settings.endpoints.iter().enumerate() {
+            let own = configured.address.to_string();
+            let known = endpoints.iter().filter(|endpoint| endpoint.configured == own);
+            let known: Vec<SocketAddr> = known.filter_map(|endpoint| endpoint.label.parse().ok()).collect();
+            let is_unknown = names::name_of(&configured.address).is_some() && self.arrangement().slots[slot].is_empty();
+            if is_unknown && !known.is_empty() {
+                self.set_addresses(slot, &known);
+                self.names_unknown.fetch_sub(1, Relaxed);
+            }
+        }
+        let now = Instant::now();
+        for endpoint in self.iter() {
+            if let Some(memory) = endpoints.iter().find(|memory| *memory.label == *endpoint.label) {
+                endpoint.standing.recall(&memory.standing, now);
+            }
+        }
     }
 
     /// Names whose addresses nobody knows yet.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::balance::{Ejection, EjectionSettings, RAMP_FULL, slow_start_permille};
+use crate::balance::{Ejection, EjectionMemory, EjectionSettings, RAMP_FULL, slow_start_permille};
 use crate::config::model;
 
 /// What active checks say of an endpoint.
@@ -64,6 +64,17 @@ struct Tally {
     failed_in_a_row: u32,
     latency: Option<Duration>,
     error: Option<String>,
+}
+
+/// How an endpoint stands, in times that mean the same to every process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// As [`Health`] counts.
+    pub(crate) health: u8,
+    pub(crate) passed_in_a_row: u32,
+    pub(crate) failed_in_a_row: u32,
+    pub(crate) error: Option<String>,
+    pub(crate) ejection: EjectionMemory,
 }
 
 /// How many checks in a row it takes.
@@ -180,6 +191,31 @@ impl Standing {
         let tally = other.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
         self.health.store(other.health.load(Relaxed), Relaxed);
+    }
+
+    /// How it stands, for the same address in another process.
+    pub(crate) fn memory(&self, now: Instant) -> Memory {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        Memory {
+            health: self.health.load(Relaxed),
+            passed_in_a_row: tally.passed_in_a_row,
+            failed_in_a_row: tally.failed_in_a_row,
+            error: tally.error.clone(),
+            ejection: self.ejection.memory(now),
+        }
+    }
+
+    /// Goes on where another one stood, in what is still asked for here.
+    pub(super) fn recall(&self, memory: &Memory, now: Instant) {
+        let is_checked = self.health() != Health::Unchecked;
+        if is_checked && Health::of(memory.health) != Health::Unchecked {
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.passed_in_a_row = memory.passed_in_a_row;
+            tally.failed_in_a_row = memory.failed_in_a_row;
+            tally.error.clone_from(&memory.error);
+            self.health.store(Health::of(memory.health) as u8, Relaxed);
+        }
+        self.ejection.recall(&memory.ejection, now);
     }
 
     /// Of its share, for `slow_start`.

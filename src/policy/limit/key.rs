@@ -1,23 +1,28 @@
 //! What a limit counts by: a keyed 64-bit hash of the parts of a key.
 //!
-//! The hash is SipHash-1-3 under a random 128-bit key that never leaves the process (the standard library's
-//! [`RandomState`]). Clients choose header values, cookies, paths and, with IPv6, addresses; with an unkeyed hash
+//! The hash is SipHash-1-3 under a secret 128-bit key: random, or the state folder's, so that the process after an
+//! upgrade knows the keys of the one before. Clients choose header values, cookies, paths and, with IPv6, addresses; with an unkeyed hash
 //! or one without security claims (foldhash says so of itself) they could look for values that share a bucket
 //! with a victim, and so spend the victim's quota or push its entry out. Against a secret SipHash key there is
 //! nothing to search offline. Two given keys collide with a chance of 2^-64; among a million keys held at once, any
 //! pair does with a chance of 3 in 10^8, and what follows is that two clients share one bucket.
 
-use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+
+use siphasher::sip::SipHasher13;
 
 /// A hashed key. Means something only together with the [`KeyHasher`] (and so the limiter) that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
-/// Makes keys under one random seed.
+/// The key of the hash.
+pub type Seed = [u8; 16];
+
+/// Makes keys under one seed.
 #[derive(Clone, Debug)]
 pub struct KeyHasher {
-    seed: RandomState,
+    seed: Seed,
     ipv6_mask: u128,
 }
 
@@ -27,7 +32,7 @@ pub struct KeyHasher {
 /// `127.0.0.1` and the address.
 #[derive(Clone, Debug)]
 pub struct KeyBuilder {
-    hasher: DefaultHasher,
+    hasher: SipHasher13,
     ipv6_mask: u128,
 }
 
@@ -45,19 +50,28 @@ impl Key {
 }
 
 impl KeyHasher {
-    /// A new random seed. IPv6 addresses count by their first `ipv6_prefix` bits, 0 to 128 (above counts as 128).
+    /// With a new random seed. IPv6 addresses count by their first `ipv6_prefix` bits, 0 to 128 (above counts as 128).
     pub fn new(ipv6_prefix: u8) -> Self {
-        Self { seed: RandomState::new(), ipv6_mask: mask(ipv6_prefix) }
+        let random = || RandomState::new().hash_one(0).to_ne_bytes();
+        let mut seed = Seed::default();
+        seed[..8].copy_from_slice(&random());
+        seed[8..].copy_from_slice(&random());
+        Self::with_seed(seed, ipv6_prefix)
+    }
+
+    /// [`KeyHasher::new`] with a seed that others may have too; it has to be hard to guess.
+    pub fn with_seed(seed: Seed, ipv6_prefix: u8) -> Self {
+        Self { seed, ipv6_mask: mask(ipv6_prefix) }
     }
 
     /// The same seed with another prefix length: all keys but those of IPv6 clients stay what they are.
     pub fn with_ipv6_prefix(&self, ipv6_prefix: u8) -> Self {
-        Self { seed: self.seed.clone(), ipv6_mask: mask(ipv6_prefix) }
+        Self { seed: self.seed, ipv6_mask: mask(ipv6_prefix) }
     }
 
     #[inline]
     pub fn builder(&self) -> KeyBuilder {
-        KeyBuilder { hasher: self.seed.build_hasher(), ipv6_mask: self.ipv6_mask }
+        KeyBuilder { hasher: SipHasher13::new_with_key(&self.seed), ipv6_mask: self.ipv6_mask }
     }
 
     /// The key of one client address, as [`KeyBuilder::ip`] alone makes it.

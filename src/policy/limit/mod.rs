@@ -31,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use concurrency::{Slot, Slots};
-pub use key::{Key, KeyBuilder, KeyHasher};
+pub use key::{Key, KeyBuilder, KeyHasher, Seed};
 pub use several::{Verdict, check_all};
 pub use shared::{Owes, Shape};
 pub use source::{Facts, Part, Source, Value};
@@ -95,9 +95,22 @@ pub enum Reservation {
     Refused(Decision),
 }
 
+/// What a limiter's keys have used, the stalest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub settings: Settings,
+    /// A key's hash, and what it owes in ticks of the settings' rate.
+    pub keys: Vec<(u64, u64)>,
+}
+
 impl Limiter {
     pub fn new(settings: Settings) -> Self {
         Self::with_keys(settings, KeyHasher::new(settings.ipv6_prefix))
+    }
+
+    /// [`Limiter::new`] whose keys are those of every limiter with this seed.
+    pub fn with_seed(settings: Settings, seed: Seed) -> Self {
+        Self::with_keys(settings, KeyHasher::with_seed(seed, settings.ipv6_prefix))
     }
 
     fn with_keys(settings: Settings, keys: KeyHasher) -> Self {
@@ -269,6 +282,34 @@ impl Limiter {
             shard.add(hash, to.word(used, now), |word| to.used(word, now));
         }
         rebuilt
+    }
+
+    /// What each key has used, for a limiter of the same seed in another process.
+    pub fn memory(&self, now: Nanos) -> Memory {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = self.rates.load();
+        let mut keys = Vec::new();
+        self.table.for_each(|hash, word| match rates.used(word.load(Ordering::Acquire), now) {
+            0 => {}
+            used => keys.push((hash, used)),
+        });
+        // The stalest go first wherever there is too little room for all.
+        keys.sort_unstable_by_key(|&(_, used)| used);
+        Memory { settings: *settings, keys }
+    }
+
+    /// Takes over what keys have used; those that are known already stay as they are. IPv6 clients are left out where
+    /// the prefix is another: their keys mean nothing here, and are pushed out like any that nobody asks for.
+    pub fn recall(&self, memory: &Memory, now: Nanos) {
+        let old = memory.settings.gcra();
+        let rates = self.rates.load();
+        let too_many = memory.keys.len().saturating_sub(self.settings().keys_max.get());
+        for &(hash, used) in &memory.keys[too_many..] {
+            let used = rates.gcra.convert(&old, used);
+            if hash != 0 && used > 0 {
+                self.table.lock(hash).add(hash, rates.word(used, now), |word| rates.used(word, now));
+            }
+        }
     }
 
     pub fn settings(&self) -> Settings {

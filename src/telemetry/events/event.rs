@@ -88,6 +88,15 @@ pub enum Event {
         /// Negative when it has expired.
         days_left: i64,
     },
+    /// Another process has taken over and this one drains.
+    UpgradeFinished {
+        pid: i64,
+        version: String,
+    },
+    /// This process serves on.
+    UpgradeFailed {
+        error: String,
+    },
     /// `count` requests were over a limit; `enforced` is false where the limit only watches. Sampled.
     RateLimited {
         route: String,
@@ -158,6 +167,8 @@ impl Event {
             Self::CertificateReloaded { .. } => "Certificate reloaded",
             Self::CertificateRejected { .. } => "Certificate rejected",
             Self::CertificateExpiring { .. } => "Certificate expiring",
+            Self::UpgradeFinished { .. } => "Upgrade finished",
+            Self::UpgradeFailed { .. } => "Upgrade failed",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Blocked { .. } => "BLOCKED",
             Self::Unauthorized { .. } => "UNAUTHORIZED",
@@ -166,7 +177,9 @@ impl Event {
 
     pub fn level(&self) -> Level {
         match self {
-            Self::ConfigurationRejected { .. } | Self::CertificateRejected { .. } => Level::Error,
+            Self::ConfigurationRejected { .. } | Self::CertificateRejected { .. } | Self::UpgradeFailed { .. } => {
+                Level::Error
+            }
             Self::HealthChanged { to, .. } => match to {
                 HealthStatus::Healthy => Level::Info,
                 HealthStatus::Degraded => Level::Warn,
@@ -202,7 +215,10 @@ impl Event {
             Self::CertificateReloaded { .. } | Self::CertificateRejected { .. } | Self::CertificateExpiring { .. } => {
                 Some(EventKind::Certificate)
             }
-            Self::ConfigurationReloaded { .. } | Self::ConfigurationRejected { .. } => Some(EventKind::Reload),
+            Self::ConfigurationReloaded { .. }
+            | Self::ConfigurationRejected { .. }
+            | Self::UpgradeFinished { .. }
+            | Self::UpgradeFailed { .. } => Some(EventKind::Reload),
             Self::OperationBlocked { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
@@ -253,6 +269,8 @@ impl Event {
             Self::CertificateExpiring { domain, until, days_left } => {
                 fields.text("domain", domain).text("until", until).number("days_left", *days_left)
             }
+            Self::UpgradeFinished { pid, version } => fields.number("pid", *pid).text("version", version),
+            Self::UpgradeFailed { error } => fields.text("error", error),
             Self::RateLimited { route, limit, enforced, count } => {
                 let enforced = if *enforced { "" } else { "false" };
                 fields

@@ -111,8 +111,8 @@ macro_rules! log_at {
         log_with_fields!(
             $level, $message, $fields,
             text: [scope mode by route limit enforced upstream endpoint window domain client path start end
-                   until from to check changes reason error],
-            number: [generation days_left count]
+                   until from to check changes reason version error],
+            number: [generation pid days_left count]
         )
     };
 }

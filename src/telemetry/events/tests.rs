@@ -65,6 +65,8 @@ fn one_of_each() -> Vec<(Event, &'static str)> {
         (Event::CertificateReloaded { domain: text(), until: text() }, "Certificate reloaded"),
         (Event::CertificateRejected { domain: text(), error: text() }, "Certificate rejected"),
         (Event::CertificateExpiring { domain: text(), until: text(), days_left: -1 }, "Certificate expiring"),
+        (Event::UpgradeFinished { pid: 7, version: text() }, "Upgrade finished"),
+        (Event::UpgradeFailed { error: text() }, "Upgrade failed"),
         (Event::RateLimited { route: text(), limit: text(), enforced: true, count: 2 }, "RATE_LIMITED"),
         (Event::Blocked { client: "2001:db8::1".parse().ok(), route: text(), reason: text(), count: 1 }, "BLOCKED"),
         (Event::Unauthorized { client: None, path: text() }, "UNAUTHORIZED"),

@@ -47,7 +47,15 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_with_stdin(command, Stdio::null())
+    }
+
+    /// [`Process::start`] with something on stdin.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with_stdin(command: &mut Command, stdin: Stdio) -> Self {
+        let command = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = captured(child.stdout.take());
         let stderr = captured(child.stderr.take());

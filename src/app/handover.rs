@@ -1,0 +1,194 @@
+//! How a running Flagstone comes to its end, and how another process takes over from it.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{App, Control};
+use crate::listener::bind::Bound;
+use crate::systemd;
+use crate::telemetry::events::Event;
+use crate::upgrade::{self, Inheritance, Offer, Passed, UpgradeError, Upgraded};
+use crate::worker::Drain;
+
+/// How long the last answers of the admin side may take; the streams of a dashboard do not end by themselves.
+const ADMIN_LAST: Duration = Duration::from_secs(2);
+/// How long an admin connection without a request stays open for one, once another process has taken over.
+const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
+
+/// How to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Somebody asked for a drain.
+    Drain,
+    /// Another process accepts already.
+    HandedOver,
+}
+
+impl App {
+    /// After [`Control::upgrade`]: finishes what is open and stops; whether everything finished in time.
+    ///
+    /// Nobody waits for this end, so connections without a request get most of `grace` for another one, which is answered
+    /// with `Connection: close`.
+    pub(crate) fn finish_handed_over(mut self, grace: Duration) -> bool {
+        // The file is the other process's business now.
+        self.config_watcher = None;
+        self.finish(grace.mul_f64(0.75), grace)
+    }
+}
+
+impl Control {
+    /// Asks whoever runs this process to drain it and end. From now on it is not ready.
+    pub(crate) fn ask_to_leave(&self) {
+        self.is_ready.store(false, Relaxed);
+        self.leaving.send_replace(true);
+    }
+
+    /// Ready when this process is to leave.
+    pub(crate) async fn asked_to_leave(&self) -> Leave {
+        let (mut leaving, mut handed_over) = (self.leaving.subscribe(), self.handed_over());
+        // The senders live as long as `self`.
+        tokio::select! {
+            _ = handed_over.wait_for(|it| *it) => Leave::HandedOver,
+            _ = leaving.wait_for(|it| *it) => Leave::Drain,
+        }
+    }
+
+    /// Becomes true when another process has taken over.
+    pub(crate) fn handed_over(&self) -> watch::Receiver<bool> {
+        self.handed_over.subscribe()
+    }
+
+    /// Begins when the admin side is to come to its end.
+    pub(crate) fn admin_closing(&self) -> watch::Receiver<Drain> {
+        self.admin_closing.subscribe()
+    }
+
+    /// The admin side has answered all it was asked.
+    pub(crate) fn admin_is_done(&self) {
+        self.is_admin_done.store(true, Relaxed);
+    }
+
+    /// Lets the admin side answer what it was asked: the drain itself may have been. It answers until the end.
+    pub(super) fn finish_admin(&self) {
+        let deadline = Instant::now() + ADMIN_LAST;
+        if !self.has_handed_over() {
+            self.admin_closing.send_replace(Drain::Begun { idle: Duration::ZERO });
+        }
+        while !self.is_admin_done.load(Relaxed) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(super) fn has_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
+    pub(super) fn admin(&self) -> Option<Arc<Bound>> {
+        self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build, and
+    /// half a second more; from then on this one accepts nothing and is to be drained.
+    ///
+    /// # Errors
+    /// The new process did not come to serve. This one serves on.
+    pub(crate) fn upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        if self.is_upgrading.swap(true, Relaxed) {
+            return Err(UpgradeError::Busy);
+        }
+        tracing::info!("upgrading");
+        let result = self.try_upgrade();
+        self.is_upgrading.store(false, Relaxed);
+        self.shared.events.emit(match &result {
+            Ok(Upgraded { pid, version }) => Event::UpgradeFinished { pid: i64::from(*pid), version: version.clone() },
+            Err(error) => Event::UpgradeFailed { error: error.to_string() },
+        });
+        if result.is_ok() {
+            // One that has just connected has not asked yet, and cannot know.
+            self.admin_closing.send_replace(Drain::Begun { idle: ADMIN_IDLE_LAST });
+            self.handed_over.send_replace(true);
+        }
+        result
+    }
+
+    fn try_upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        if !self.is_ready() {
+            return Err(UpgradeError::Leaving);
+        }
+        let offer = self.offer().map_err(UpgradeError::Spawn)?;
+        let state = || upgrade::state::of(&self.live.load_full(), &self.shared);
+        upgrade::run(offer, state, || !self.is_ready(), || self.step_back())
+    }
+
+    fn offer(&self) -> std::io::Result<Offer> {
+        let pass = |listener: Option<&String>, address: String, socket: &Bound| {
+            let passed = Passed { listener: listener.cloned(), address, owns_file: socket.owns_file() };
+            socket.as_fd().try_clone_to_owned().map(|descriptor| (passed, descriptor))
+        };
+        let mut sockets = Vec::new();
+        for (name, open) in &self.listening().open {
+            sockets.push(pass(Some(name), open.configured.to_string(), &open.socket)?);
+        }
+        if let Some(admin) = self.admin() {
+            let configured = self.live.load_full().config.admin.listen.as_ref().map(ToString::to_string);
+            sockets.push(pass(None, configured.unwrap_or_default(), &admin)?);
+        }
+        Ok(Offer { sockets })
+    }
+
+    /// Leaves the sockets to the new process; false when a drain was faster, and has closed them for everybody.
+    fn step_back(&self) -> bool {
+        let mut listening = self.listening();
+        if listening.workers.is_none() || !self.is_ready() {
+            return false;
+        }
+        listening.leave();
+        self.is_ready.store(false, Relaxed);
+        if let Some(admin) = self.admin() {
+            admin.leave_file();
+        }
+        true
+    }
+
+    /// The process before has stepped back: what it would have removed in the end is ours to remove.
+    pub(crate) fn own_files(&self) {
+        self.listening().open.values().for_each(|open| open.socket.own_file());
+        if let Some(admin) = self.admin() {
+            admin.own_file();
+        }
+    }
+
+    /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets.
+    pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {
+        inheritance.close_rest();
+        if let Some(state) = inheritance.predecessor.as_mut().and_then(|predecessor| predecessor.state()) {
+            upgrade::state::recall(&state, &self.live.load_full(), &self.shared);
+        }
+    }
+
+    /// Tells systemd's watchdog that this process is well, as long as all of its workers are.
+    pub(super) async fn tell_that_alive(&self) {
+        let Some(interval) = systemd::watchdog_interval() else { return std::future::pending().await };
+        let mut interval = tokio::time::interval(interval);
+        let mut before = Vec::new();
+        loop {
+            interval.tick().await;
+            // Without workers it drains.
+            let rounds = self.listening.try_lock().ok().and_then(|it| it.workers.as_ref().map(|it| it.rounds()));
+            match rounds {
+                Some(rounds) if rounds.iter().zip(&before).any(|(now, before)| now == before) => {
+                    tracing::error!("a worker is stuck; the watchdog is told nothing");
+                }
+                Some(rounds) => {
+                    before = rounds;
+                    systemd::alive();
+                }
+                None => systemd::alive(),
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What the two processes of an upgrade say to each other: frames of JSON over a socket pair.
+//!
+//! They may be of different versions. Whatever one does not know it leaves out; the state has a version of its own.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Above any state there is: 24 bytes for each of ten million keys.
+const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How often whoever waits looks around.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// A word of either.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Word {
+    /// Which sockets were passed, in their order.
+    Hello {
+        sockets: Vec<Passed>,
+    },
+    Built {
+        version: String,
+    },
+    /// It will not serve, and why.
+    Failed {
+        reason: String,
+    },
+    State(Value),
+    Serving,
+    Committed,
+}
+
+/// A socket that was passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// `None` = the admin side's.
+    pub(crate) listener: Option<String>,
+    /// As configured.
+    pub(crate) address: String,
+    /// The file of a unix socket is to be removed in the end.
+    pub(crate) owns_file: bool,
+}
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(UnixStream);
+
+/// Why no word came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    #[error("the other process has gone")]
+    Gone,
+    #[error("it took longer than {} s", .0.as_secs())]
+    Slow(Duration),
+    #[error("it was called off")]
+    CalledOff,
+    #[error("what it says is not understood: {0}")]
+    Unintelligible(String),
+}
+
+impl Channel {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+
+    /// Says a word, to somebody who listens within `patience`.
+    ///
+    /// # Errors
+    /// [`ChannelError::Gone`] or [`ChannelError::Slow`].
+    pub(crate) fn say(&mut self, word: &Word, patience: Duration) -> Result<(), ChannelError> {
+        let text = word.to_json().to_string();
+        let length = u32::try_from(text.len()).map_err(|_| ChannelError::Unintelligible("it is too much".into()))?;
+        let say = || -> io::Result<()> {
+            self.0.set_write_timeout(Some(patience))?;
+            (&self.0).write_all(&length.to_le_bytes())?;
+            (&self.0).write_all(text.as_bytes())
+        };
+        say().map_err(|error| if is_timeout(&error) { ChannelError::Slow(patience) } else { ChannelError::Gone })
+    }
+
+    /// Waits for a word. `is_called_off` is asked now and then.
+    ///
+    /// # Errors
+    /// None came, for whatever reason.
+    pub(crate) fn hear(&mut self, patience: Duration, is_called_off: impl Fn() -> bool) -> Result<Word, ChannelError> {
+        let deadline = Instant::now() + patience;
+        let mut fill = |buffer: &mut [u8]| -> Result<(), ChannelError> {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                self.0.set_read_timeout(Some(GLANCE)).map_err(|_| ChannelError::Gone)?;
+                match self.0.read(&mut buffer[filled..]) {
+                    Ok(0) => return Err(ChannelError::Gone),
+                    Ok(read) => filled += read,
+                    Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return Err(ChannelError::Gone),
+                }
+                if filled < buffer.len() && is_called_off() {
+                    return Err(ChannelError::CalledOff);
+                }
+                if filled < buffer.len() && Instant::now() >= deadline {
+                    return Err(ChannelError::Slow(patience));
+                }
+            }
+            Ok(())
+        };
+        let mut length = [0; 4];
+        fill(&mut length)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(ChannelError::Unintelligible(format!("a frame of {length} bytes")));
+        }
+        let mut text = vec![0; length];
+        fill(&mut text)?;
+        let value = serde_json::from_slice(&text).map_err(|error| ChannelError::Unintelligible(error.to_string()))?;
+        Word::from_json(value).ok_or_else(|| ChannelError::Unintelligible("a word that is not known".into()))
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+impl Word {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Hello { sockets } => {
+                let socket = |passed: &Passed| json!({ "listener": passed.listener, "address": passed.address, "ownsFile": passed.owns_file });
+                json!({ "word": "hello", "sockets": sockets.iter().map(socket).collect::<Vec<_>>() })
+            }
+            Self::Built { version } => json!({ "word": "built", "version": version }),
+            Self::Failed { reason } => json!({ "word": "failed", "reason": reason }),
+            Self::State(state) => json!({ "word": "state", "state": state }),
+            Self::Serving => json!({ "word": "serving" }),
+            Self::Committed => json!({ "word": "committed" }),
+        }
+    }
+
+    fn from_json(mut value: Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Some(match value["word"].as_str()? {
+            "hello" => {
+                let socket = |socket: &Value| {
+                    Some(Passed {
+                        listener: socket["listener"].as_str().map(str::to_owned),
+                        address: socket["address"].as_str()?.to_owned(),
+                        owns_file: socket["ownsFile"].as_bool().unwrap_or(false),
+                    })
+                };
+                Self::Hello { sockets: value["sockets"].as_array()?.iter().map(socket).collect::<Option<_>>()? }
+            }
+            "built" => Self::Built { version: text("version")? },
+            "failed" => Self::Failed { reason: text("reason")? },
+            "state" => Self::State(value["state"].take()),
+            "serving" => Self::Serving,
+            "committed" => Self::Committed,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Channel, Channel) {
+        let (one, other) = UnixStream::pair().unwrap();
+        (Channel::new(one), Channel::new(other))
+    }
+
+    #[test]
+    fn every_word_arrives_as_it_was_said() {
+        let (mut one, mut other) = pair();
+        let words = [
+            Word::Hello {
+                sockets: vec![
+                    Passed { listener: Some("web".into()), address: "127.0.0.1:0".into(), owns_file: false },
+                    Passed { listener: None, address: "unix:/a".into(), owns_file: true },
+                ],
+            },
+            Word::Built { version: "1.2.3".into() },
+            Word::Failed { reason: "no such file".into() },
+            Word::State(json!({ "version": 1 })),
+            Word::Serving,
+            Word::Committed,
+        ];
+        for word in &words {
+            one.say(word, PATIENCE).unwrap();
+        }
+        for word in words {
+            assert_eq!(other.hear(PATIENCE, || false).unwrap(), word);
+        }
+        drop(one);
+        assert!(matches!(other.hear(PATIENCE, || false), Err(ChannelError::Gone)));
+    }
+
+    #[test]
+    fn silence_ends_by_time_or_by_being_called_off() {
+        let (_one, mut other) = pair();
+        let patience = Duration::from_millis(1);
+        assert!(matches!(other.hear(patience, || false), Err(ChannelError::Slow(_))));
+        assert!(matches!(other.hear(PATIENCE, || true), Err(ChannelError::CalledOff)));
+    }
+
+    #[test]
+    fn nonsense_is_refused_without_being_stored() {
+        let frame = |text: &[u8]| [&u32::try_from(text.len()).unwrap().to_le_bytes(), text].concat();
+        for bytes in [u32::MAX.to_le_bytes().to_vec(), frame(b"{}"), frame(b"{\"word\":\"x\"}"), frame(b"no")] {
+            let (one, mut other) = pair();
+            (&one.0).write_all(&bytes).unwrap();
+            assert!(matches!(other.hear(PATIENCE, || false), Err(ChannelError::Unintelligible(_))), "{bytes:?}");
+        }
+    }
+}

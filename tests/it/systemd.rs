@@ -1,0 +1,129 @@
+//! Socket activation and sd_notify, with the tests in systemd's place.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::client::{self, Client};
+use crate::support::files::Folder;
+use crate::support::poll::eventually;
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+
+/// Starts the program as systemd does: with a socket as descriptor 3, and told so under its own id.
+fn activated(socket: OwnedFd, name: &str, config: &std::path::Path) -> Process {
+    let flagstone = env!("CARGO_BIN_EXE_flagstone");
+    let script = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec {flagstone} run -c {}",
+        config.display()
+    );
+    Process::start_with_stdin(Command::new("sh").args(["-c", &script]), Stdio::from(socket))
+}
+
+fn config(listener: &str) -> String {
+    format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n{listener}\
+         [[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_socket_of_a_unit_is_found_by_its_name() {
+    let folder = Folder::new();
+    // The unit says where, the configuration's address is not asked.
+    let file = folder.write("f.toml", config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:1\"\n"));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut process = activated(socket.into(), "web", &file);
+    process.stderr_line(&format!("listening name=web address={address}")).await;
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_socket_of_a_unit_is_found_by_its_address_and_its_file_stays() {
+    let folder = Folder::new();
+    let path = folder.join("web.sock");
+    let listener = format!("[[listener]]\nname = \"web\"\naddress = \"unix:{}\"\n", path.display());
+    let file = folder.write("f.toml", config(&listener));
+    let socket = UnixListener::bind(&path).unwrap();
+    let mut process = activated(socket.into(), "unknown", &file);
+    process.stderr_line("listening name=web").await;
+    let mut client = Client::connect_unix(&path).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "ok");
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+    assert!(path.exists(), "the file is systemd's");
+}
+
+#[tokio::test]
+async fn sockets_that_nobody_wants_and_sockets_that_are_none_are_told_of() {
+    let folder = Folder::new();
+    let file = folder.write("f.toml", config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n"));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut process = activated(socket.into(), "other", &file);
+    process.stderr_line("no listener has the name or the address of this inherited socket name=other").await;
+    process.stderr_line("listening name=web").await;
+    let no_listener = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut refused = activated(no_listener.into(), "web", &file);
+    assert_eq!(refused.wait(DEADLINE).await.code(), Some(1));
+    assert!(refused.stderr().contains("it is no listening stream socket"), "{}", refused.stderr());
+    // Another process's environment, passed on by accident.
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let mut process = Process::start(command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1"));
+    process.stderr_line("listening name=web").await;
+}
+
+/// What systemd has been told so far.
+fn told(socket: &UnixDatagram) -> Vec<String> {
+    let mut buffer = [0; 4096];
+    let mut messages = Vec::new();
+    while let Ok(length) = socket.recv(&mut buffer) {
+        messages.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    messages
+}
+
+#[tokio::test]
+async fn systemd_is_told_of_every_step_and_that_the_process_is_well() {
+    let folder = Folder::new();
+    let path = folder.join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let text = config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n");
+    let text = text.replace("state_dir = \"state\"", "state_dir = \"state\"\nshutdown_grace = \"2s\"");
+    let file = folder.write("f.toml", text);
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let mut process = Process::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000"));
+    let first = process.id();
+    let mut all = Vec::new();
+    let mut hears = async |part: &str| {
+        let heard = eventually(DEADLINE, || {
+            all.extend(told(&socket));
+            all.iter().any(|message| message.contains(part))
+        });
+        let heard = heard.await;
+        assert!(heard, "{part}: {all:?}");
+        let at = all.iter().position(|message| message.contains(part)).unwrap();
+        all.drain(..=at);
+    };
+    hears(&format!("READY=1\nMAINPID={first}")).await;
+    for _ in 0..3 {
+        hears("WATCHDOG=1").await;
+    }
+    process.signal(Signal::HUP);
+    hears("RELOADING=1\nMONOTONIC_USEC=").await;
+    hears("READY=1").await;
+    process.signal(Signal::USR2);
+    hears("MAINPID=").await;
+    hears("READY=1\nMAINPID=").await;
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+    hears("WATCHDOG=1").await;
+    let line = process.stderr_line("Upgrade finished").await;
+    let second: i32 = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let second = rustix::process::Pid::from_raw(second).unwrap();
+    rustix::process::kill_process(second, Signal::TERM).unwrap();
+    hears("STOPPING=1").await;
+    let gone = || rustix::process::test_kill_process(second).is_err();
+    assert!(eventually(Duration::from_secs(15), gone).await);
+}
