@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Json, Router};
+use axum::routing::delete;
 use http::StatusCode;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::limits::{end, object};
 use super::routes::Panel;
+use super::schema;
 use super::view::{Problem, problem};
 use crate::policy::maintenance::network;
 use crate::runtime::ChangeError;
@@ -21,17 +25,24 @@ use crate::runtime::block_list::{Blocked, entry_json};
 
 const NO_NETWORK: &str = "cidr is an address or a network such as 192.0.2.0/24";
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route("/api/admin/blocklist", get(list).post(block))
-        .route("/api/admin/blocklist/{*cidr}", delete(unblock))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    // A network's slash may come as it is, or encoded.
+    let plain = delete(async |panel: State<Panel>, Path((net, length)): Path<(String, String)>| {
+        unblock(panel, Path(format!("{net}/{length}"))).await
+    });
+    OpenApiRouter::new()
+        .routes(routes!(list, block))
+        .routes(routes!(unblock))
+        .route("/api/admin/blocklist/{net}/{length}", plain)
 }
 
+#[utoipa::path(get, path = "/api/admin/blocklist", tag = "block list", responses((status = 200, description = "Who is turned away", body = schema::BlockList)))]
 async fn list(State(panel): State<Panel>) -> Response {
     let entries = panel.control.shared.runtime.blocked.entries();
     Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() })).into_response()
 }
 
+#[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     let (net, until) = match parse(&body) {
         Ok(wanted) => wanted,
@@ -45,6 +56,7 @@ async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     .await
 }
 
+#[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
     let Some(net) = network(&cidr).map(|net| net.trunc()) else {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();

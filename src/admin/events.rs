@@ -9,20 +9,23 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::history;
 use super::query::Parameters;
 use super::routes::Panel;
+use super::schema;
 use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::telemetry::events::{RECENT, Record};
@@ -38,18 +41,27 @@ const PIECE: usize = 50;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-pub(super) fn router() -> Router<Panel> {
+pub(super) fn router() -> OpenApiRouter<Panel> {
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-    Router::new().route(
-        "/api/events",
-        get(async move |State(panel): State<Panel>, headers: HeaderMap, uri: Uri| {
-            let wanted = Parameters::of(&uri, &["recent", "metrics"]).and_then(|query| parse(&headers, &query));
-            match wanted {
-                Ok(wanted) => open(panel, &wanted, &streams),
-                Err(problem) => problem.into_response(),
-            }
-        }),
-    )
+    OpenApiRouter::new().routes(routes!(stream)).layer(Extension(streams))
+}
+
+#[utoipa::path(get, path = "/api/events", tag = "metrics", params(
+    ("recent" = Option<u16>, Query, description = "Begin with this many of what has been", minimum = 0, maximum = 1000),
+    ("metrics" = Option<bool>, Query, description = "A metrics tick a second")),
+    responses((status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+              (status = 503, description = "Too many streams are open", body = schema::Problem, content_type = "application/problem+json")))]
+async fn stream(
+    State(panel): State<Panel>,
+    Extension(streams): Extension<Arc<Semaphore>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let wanted = Parameters::of(&uri, &["recent", "metrics"]).and_then(|query| parse(&headers, &query));
+    match wanted {
+        Ok(wanted) => open(panel, &wanted, &streams),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// What the client asked for.

@@ -2,27 +2,30 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::limits::object;
 use super::routes::Panel;
+use super::schema;
 use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::runtime::ChangeError;
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route(
-            "/api/status/feature-flags",
-            get(async |State(panel): State<Panel>| Json(json!({ "featureFlags": all(&panel.control) }))),
-        )
-        .route("/api/admin/feature-flags", post(set))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set))
+}
+
+#[utoipa::path(get, path = "/api/status/feature-flags", tag = "status", responses((status = 200, description = "Every switch", body = schema::FeatureFlags)))]
+async fn list(State(panel): State<Panel>) -> Json<Value> {
+    Json(json!({ "featureFlags": all(&panel.control) }))
 }
 
 /// Every key of `[features]`: what is in force, and what the configuration says.
@@ -37,6 +40,7 @@ fn view(control: &Control, key: &str, default: bool) -> Value {
     json!({ "value": value.unwrap_or(default), "default": default })
 }
 
+#[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
     let (key, value) = match parse(&body) {
         Ok(wanted) => wanted,

@@ -6,12 +6,14 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::routes::Panel;
+use super::schema;
 use crate::shared::{verdicts, verdicts_of_services};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::HealthStatus;
 use crate::upstream::verdict::{EndpointVerdict, Verdict, overall};
 
 /// Everything that is checked. Always 200: whoever wants a verdict asks for the summary.
+#[utoipa::path(get, path = "/api/health", tag = "health", responses((status = 200, description = "Every check", body = schema::Health)))]
 pub(super) async fn health(State(panel): State<Panel>) -> Response {
     let live = panel.control.live.load_full();
     let verdicts = verdicts(&live);
@@ -27,6 +29,7 @@ pub(super) async fn health(State(panel): State<Panel>) -> Response {
 }
 
 /// The counts, with a status that a load balancer understands.
+#[utoipa::path(get, path = "/api/health/summary", tag = "health", responses((status = 200, description = "Healthy or degraded", body = schema::HealthSummary), (status = 503, description = "Unhealthy", body = schema::HealthSummary)))]
 pub(super) async fn summary(State(panel): State<Panel>) -> Response {
     let verdicts = verdicts(&panel.control.live.load_full());
     let status = overall(&verdicts);
@@ -41,6 +44,7 @@ pub(super) async fn summary(State(panel): State<Panel>) -> Response {
     (code, axum::Json(body)).into_response()
 }
 
+#[utoipa::path(get, path = "/api/status/services", tag = "status", responses((status = 200, description = "Upstreams and probes", body = schema::Services)))]
 pub(super) async fn services(State(panel): State<Panel>) -> Response {
     let live = panel.control.live.load_full();
     axum::Json(json!({ "services": services_of(&live) })).into_response()

@@ -4,26 +4,27 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::query::Parameters;
 use super::routes::Panel;
+use super::schema;
 use super::view::problem;
 use crate::app::Control;
 use crate::telemetry::machine::{self, Cpu};
 use crate::telemetry::metrics::{HISTORY, LastMinute, NO_ROUTE, Process, RouteSecond, Second};
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route("/api/metrics", get(metrics))
-        .route("/api/metrics/history", get(history))
-        .layer(Extension(Arc::<Cpu>::default()))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(history)).layer(Extension(Arc::<Cpu>::default()))
 }
 
 /// The last minute, of all routes together and of each, and the machine.
+#[utoipa::path(get, path = "/api/metrics", tag = "metrics", responses((status = 200, description = "The last minute", body = schema::LiveMetrics)))]
 async fn metrics(State(panel): State<Panel>, Extension(cpu): Extension<Arc<Cpu>>) -> Response {
     let control = &panel.control;
     let live = control.live.load_full();
@@ -73,6 +74,7 @@ pub(super) fn second(second: &Second) -> Value {
 }
 
 /// Columns, which is what charts want and what is small: the n-th entries of all belong together.
+#[utoipa::path(get, path = "/api/metrics/history", tag = "metrics", params(("route" = Option<String>, Query)), responses((status = 200, description = "The last 15 minutes", body = schema::History), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
 async fn history(State(panel): State<Panel>, uri: Uri) -> Response {
     let query = match Parameters::of(&uri, &["route"]) {
         Ok(query) => query,

@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use http::StatusCode;
 use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::routes::Panel;
+use super::schema;
 use super::view::problem;
 use crate::upgrade::UpgradeError;
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new().route("/api/admin/drain", post(drain)).route("/api/admin/upgrade", post(upgrade))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(drain)).routes(routes!(upgrade))
 }
 
 /// As TERM does. Answers when it has begun; asking twice changes nothing.
+#[utoipa::path(post, path = "/api/admin/drain", tag = "process", responses((status = 200, description = "It has begun", body = schema::Draining)))]
 async fn drain(State(panel): State<Panel>) -> Json<Value> {
     let control = &panel.control;
     let (delay, grace) = control.shutdown_patience();
@@ -30,6 +33,10 @@ async fn drain(State(panel): State<Panel>) -> Json<Value> {
 }
 
 /// As USR2 does. Answers when the new process has taken over, or when this one serves on.
+#[utoipa::path(post, path = "/api/admin/upgrade", tag = "process", responses(
+    (status = 200, description = "The new process has taken over", body = schema::Upgraded),
+    (status = 409, description = "Not now", body = schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The new binary does not serve", body = schema::Problem, content_type = "application/problem+json")))]
 async fn upgrade(State(panel): State<Panel>) -> Response {
     let control = Arc::clone(&panel.control);
     match tokio::task::spawn_blocking(move || control.upgrade()).await {

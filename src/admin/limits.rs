@@ -3,29 +3,32 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::routes::Panel;
+use super::schema;
 use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::config::{duration, rate};
 use crate::runtime::overrides::Override;
 use crate::snapshot::Limit;
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route(
-            "/api/status/limits",
-            get(async |State(panel): State<Panel>| Json(json!({ "limits": all(&panel.control) }))),
-        )
-        .route("/api/admin/limits/{name}", post(set).delete(clear))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set, clear))
+}
+
+#[utoipa::path(get, path = "/api/status/limits", tag = "status", responses((status = 200, description = "Every limit", body = schema::Limits)))]
+async fn list(State(panel): State<Panel>) -> Json<Value> {
+    Json(json!({ "limits": all(&panel.control) }))
 }
 
 /// Every limit by name.
@@ -56,6 +59,7 @@ fn view(limit: &Limit, control: &Control) -> Value {
     })
 }
 
+#[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
     let wanted = match parse(&body, Timestamp::now()) {
         Ok(wanted) => wanted,
@@ -64,6 +68,7 @@ async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) 
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
 
+#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
 }

@@ -14,8 +14,10 @@ use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::routes::Panel;
+use super::schema;
 use super::view;
 use crate::app::Control;
+use crate::config::duration;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
@@ -28,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at the switch.
 const LOOK: Duration = Duration::from_millis(5);
 
+#[utoipa::path(get, path = "/api/maintenance/status", tag = "maintenance", responses((status = 200, description = "How maintenance stands", body = schema::Maintenance)))]
 pub(super) async fn status(State(panel): State<Panel>) -> Response {
     Json(view(&panel.control)).into_response()
 }
@@ -77,6 +80,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
 }
 
 /// The body's keys are a flag file's; without a body it is an empty file but for who wrote it.
+#[utoipa::path(post, path = "/api/admin/maintenance/enable", tag = "maintenance", request_body = Option<schema::Flag>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 pub(super) async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
     match flag_from(&body) {
         Ok(flag) => switch_on(&panel.control, flag).await,
@@ -85,6 +89,7 @@ pub(super) async fn enable(State(panel): State<Panel>, body: Bytes) -> Response 
 }
 
 /// `{reason, terminate_jobs, grace_period}`, the last in seconds.
+#[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 pub(super) async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
     match emergency_from(&body) {
         Ok(flag) => switch_on(&panel.control, flag).await,
@@ -92,6 +97,7 @@ pub(super) async fn emergency(State(panel): State<Panel>, body: Bytes) -> Respon
     }
 }
 
+#[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance", responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 pub(super) async fn disable(State(panel): State<Panel>) -> Response {
     let control = panel.control;
     let path = flag_path(&control);
@@ -195,7 +201,8 @@ fn emergency_from(body: &[u8]) -> Result<Flag, String> {
             ("terminate_jobs", Value::Bool(terminate)) => flag.terminate = *terminate,
             ("grace_period", seconds) => {
                 let seconds = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                flag.grace = Some(seconds.ok_or("grace_period: is no number of seconds")?);
+                let seconds = seconds.filter(|seconds| *seconds <= duration::MAX);
+                flag.grace = Some(seconds.ok_or("grace_period: is no number of seconds from 0 to 315360000")?);
             }
             ("reason", _) => return Err("reason: is not text".to_owned()),
             ("terminate_jobs", _) => return Err("terminate_jobs: is neither true nor false".to_owned()),
@@ -210,7 +217,8 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(body).map_err(|error| format!("the body is no JSON object: {error}"))
+    let object = serde_json::from_slice::<Option<_>>(body).map(Option::unwrap_or_default);
+    object.map_err(|error| format!("the body is no JSON object: {error}"))
 }
 
 #[cfg(test)]

@@ -1,25 +1,34 @@
 //! `/api/requests`: the last requests that were refused or failed, and why.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::query::Parameters;
 use super::routes::Panel;
+use super::schema;
 use super::view::problem;
 use crate::telemetry::recent::{Failed, RECENT_MAX};
 
 const PARAMETERS: &[&str] = &["reason", "id", "route", "client", "status", "limit"];
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new().route("/api/requests", get(list))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
 /// The latest first; each parameter that is given must hold.
+#[utoipa::path(get, path = "/api/requests", tag = "status", params(
+    ("reason" = Option<String>, Query, description = "A `Flagstone-Reason`"),
+    ("id" = Option<String>, Query, description = "What the client got in `X-Request-Id`"),
+    ("route" = Option<String>, Query), ("client" = Option<String>, Query),
+    ("status" = Option<u16>, Query, maximum = 999, minimum = 0),
+    ("limit" = Option<u16>, Query, maximum = 1000, minimum = 0)), responses((status = 200, description = "The latest first", body = schema::Requests)))]
 async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
     let query = match Parameters::of(&uri, PARAMETERS) {
         Ok(query) => query,

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::{
     block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
-    maintenance, requests, session, system, view,
+    maintenance, openapi, requests, schema, session, system, view,
 };
 use crate::app::Control;
 
@@ -23,25 +25,27 @@ pub(super) struct Panel {
     pub(super) refusals: Arc<guard::Refusals>,
 }
 
+/// Request bodies. The largest that makes sense is a flag with its lists full.
+const BODY_BYTES_MAX: usize = 256 << 10;
+
 pub(super) fn router(control: Arc<Control>) -> Router {
     let panel = Panel { control, refusals: Arc::new(guard::Refusals::new()) };
-    Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/api/status", get(status))
-        .route("/api/maintenance/status", get(maintenance::status))
-        .route("/api/maintenance/emergency", post(maintenance::emergency))
-        .route("/api/admin/maintenance/enable", post(maintenance::enable))
-        .route("/api/admin/maintenance/disable", post(maintenance::disable))
-        .route("/api/health", get(health::health))
-        .route("/api/health/summary", get(health::summary))
-        .route("/api/status/services", get(health::services))
-        .route("/api/status/circuit-breakers", get(breakers::list))
-        .route("/api/admin/circuit-breakers/{name}/reset", post(breakers::reset))
-        .route("/api/admin/circuit-breakers/{name}/open", post(breakers::open))
-        .route("/api/admin/reload", post(reload))
-        .merge(dashboard::router())
+    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(status))
+        .routes(routes!(reload))
+        .routes(routes!(maintenance::status))
+        .routes(routes!(maintenance::emergency))
+        .routes(routes!(maintenance::enable))
+        .routes(routes!(maintenance::disable))
+        .routes(routes!(health::health))
+        .routes(routes!(health::summary))
+        .routes(routes!(health::services))
+        .routes(routes!(breakers::list))
+        .routes(routes!(breakers::reset))
+        .routes(routes!(breakers::open))
         .merge(certificates::router())
         .merge(lifecycle::router())
         .merge(limits::router())
@@ -52,14 +56,33 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(system::router())
         .merge(session::router())
         .merge(requests::router())
-        .fallback(|| async { view::problem(StatusCode::NOT_FOUND, "there is no such call") })
-        .method_not_allowed_fallback(|| async {
-            view::problem(StatusCode::METHOD_NOT_ALLOWED, "this call does not take this method")
+        .split_for_parts();
+    router
+        .merge(dashboard::router())
+        .merge(openapi::router(document))
+        .fallback(|| async {
+            view::problem(StatusCode::NOT_FOUND, "there is no such call: GET /api/openapi.json lists them")
         })
+        .method_not_allowed_fallback(|| async {
+            view::problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this call does not take this method: Allow says which it takes",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::map_response(view::as_problem))
         .layer(middleware::from_fn_with_state(panel.clone(), guard::check))
         .with_state(panel)
 }
 
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It lives", body = String, content_type = "text/plain")))]
+async fn healthz() -> &'static str {
+    "ok"
+}
+
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "It takes requests", body = String, content_type = "text/plain"),
+    (status = 503, description = "It is starting or draining", body = String, content_type = "text/plain")))]
 async fn readyz(State(panel): State<Panel>) -> Response {
     match panel.control.is_ready() {
         true => "ok".into_response(),
@@ -67,16 +90,21 @@ async fn readyz(State(panel): State<Panel>) -> Response {
     }
 }
 
+#[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain")))]
 async fn metrics(State(panel): State<Panel>) -> Response {
     view::gauge(&panel.control);
     let text = panel.control.shared.metrics.encode();
     ([(CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], text).into_response()
 }
 
+#[utoipa::path(get, path = "/api/status", tag = "status", responses((status = 200, description = "Everything in one object", body = schema::Status)))]
 async fn status(State(panel): State<Panel>) -> Response {
     axum::Json(view::status(&panel.control)).into_response()
 }
 
+#[utoipa::path(post, path = "/api/admin/reload", tag = "process", responses(
+    (status = 200, description = "What changed", body = schema::Reloaded),
+    (status = 422, description = "All that is wrong; the configuration before it serves on", body = schema::Problem, content_type = "application/problem+json")))]
 async fn reload(State(panel): State<Panel>) -> Response {
     // Reading files and building takes a while; meanwhile the admin side goes on answering.
     let control = Arc::clone(&panel.control);

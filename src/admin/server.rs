@@ -26,6 +26,8 @@ use tower_service::Service;
 
 use crate::worker::Drain;
 
+/// A request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Open connections. More wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 256;
 /// How long is waited for an admin client.
@@ -120,6 +122,7 @@ where
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .max_buf_size(HEAD_BYTES_MAX)
         .header_read_timeout(patience.head)
         .serve_connection(TokioIo::new(Impatient::new(stream, patience)), service);
     let mut served = std::pin::pin!(served);

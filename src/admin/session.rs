@@ -4,31 +4,34 @@
 //! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
 
 use aws_lc_rs::hmac;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::guard;
 use super::limits::object;
 use super::routes::Panel;
+use super::schema;
 use super::view::problem;
 
-const COOKIE_NAME: &str = "flagstone_admin";
+pub(super) const COOKIE_NAME: &str = "flagstone_admin";
 const SIGNED: &[u8] = b"flagstone admin session 1";
 /// A month, in seconds.
 const COOKIE_LIFE: u32 = 30 * 24 * 60 * 60;
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new().route("/api/login", post(login)).route("/api/logout", post(logout))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(login)).routes(routes!(logout))
 }
 
+#[utoipa::path(post, path = "/api/login", tag = "session", request_body = schema::Login, responses((status = 204, description = "A cookie stands for the token from now on"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json")))]
 async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Client, body: Bytes) -> Response {
     let given = match object(&body, &["token"]).map(|mut body| body.remove("token")) {
         Ok(Some(Value::String(token))) => token,
@@ -46,6 +49,7 @@ async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Clie
     answer(Some(set_cookie(&cookie_value(&token.0), COOKIE_LIFE, &headers)))
 }
 
+#[utoipa::path(post, path = "/api/logout", tag = "session", responses((status = 204, description = "The cookie is taken away")))]
 async fn logout(headers: HeaderMap) -> Response {
     answer(Some(set_cookie("", 0, &headers)))
 }

@@ -1,18 +1,29 @@
 //! `/api/config` and `/api/admin/system/status`: what was loaded, and the process that serves it.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
 use super::routes::Panel;
+use super::schema;
 use crate::app::{Control, LastReload, Source};
 use crate::telemetry::metrics::Process;
 
-pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route("/api/config", get(async |State(panel): State<Panel>| Json(configuration(&panel.control))))
-        .route("/api/admin/system/status", get(async |State(panel): State<Panel>| Json(system(&panel.control))))
+pub(super) fn router() -> OpenApiRouter<Panel> {
+    OpenApiRouter::new().routes(routes!(config)).routes(routes!(status))
+}
+
+#[utoipa::path(get, path = "/api/config", tag = "process", responses((status = 200, description = "What serves, secrets masked", body = schema::Configuration)))]
+async fn config(State(panel): State<Panel>) -> Json<Value> {
+    Json(configuration(&panel.control))
+}
+
+#[utoipa::path(get, path = "/api/admin/system/status", tag = "process", responses((status = 200, description = "The process", body = schema::System)))]
+async fn status(State(panel): State<Panel>) -> Json<Value> {
+    Json(system(&panel.control))
 }
 
 /// The configuration that serves, secrets masked.

@@ -1,6 +1,8 @@
 //! What the admin side says, as JSON. Serde's types stay in here.
 
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
 use crate::app::{Control, Reloaded};
@@ -10,9 +12,9 @@ use crate::snapshot::Snapshot;
 /// `application/problem+json` (RFC 9457).
 pub(super) struct Problem(StatusCode, Value);
 
-impl axum::response::IntoResponse for Problem {
-    fn into_response(self) -> axum::response::Response {
-        let headers = [(http::header::CONTENT_TYPE, "application/problem+json")];
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let headers = [(CONTENT_TYPE, "application/problem+json")];
         (self.0, headers, self.1.to_string()).into_response()
     }
 }
@@ -20,6 +22,20 @@ impl axum::response::IntoResponse for Problem {
 pub(super) fn problem(status: StatusCode, detail: &str) -> Problem {
     let title = status.canonical_reason().unwrap_or_default();
     Problem(status, json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }))
+}
+
+/// What axum refuses by itself is told as everything else is: a body too large, a path that is no text.
+pub(super) async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let is_text = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !is_text || !status.is_client_error() {
+        return response;
+    }
+    let detail = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than this call takes: 256 KiB",
+        _ => "the path or the body of the request cannot be read: both are text in UTF-8",
+    };
+    problem(status, detail).into_response()
 }
 
 /// A refused configuration, with everything that is wrong.

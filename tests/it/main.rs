@@ -6,6 +6,7 @@ mod support;
 mod access_log;
 mod admin;
 mod admin_session;
+mod admin_table;
 mod affinity;
 mod bad_upstreams;
 mod balancing;

@@ -10,6 +10,7 @@ mod http2;
 mod http_server;
 mod nginx;
 mod prometheus;
+mod schemathesis;
 mod tls;
 mod websockets;
 mod wrk;
