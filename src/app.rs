@@ -4,7 +4,7 @@ mod handover;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::admin;
 use crate::config::model::{AccessLogTarget, Address, Config, Listener, Notify};
-use crate::config::{self, Loaded, Problem, Problems};
+use crate::config::{self, Loaded, Problem, Problems, Sources};
 use crate::error::io_reason;
 pub use crate::explain::route_tests::TestResult;
 use crate::explain::{Explanation, Hypothetical, Moment, explain, route_tests};
@@ -31,7 +31,7 @@ use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd;
-use crate::telemetry::events::Event;
+use crate::telemetry::events::{self, Event};
 use crate::telemetry::notify::Notifier;
 use crate::upgrade::Inheritance;
 use crate::upstream::Resolver;
@@ -62,7 +62,6 @@ pub struct App {
     crew: Option<Crew>,
     config_watcher: Option<ConfigWatcher>,
     _certificate_watcher: CertificateWatcher,
-    _flag_watcher: FlagWatcher,
     housekeeping: Option<JoinHandle<()>>,
     draining: watch::Sender<Drain>,
     cutting: watch::Sender<bool>,
@@ -85,6 +84,10 @@ pub struct Control {
     pub(crate) shared: Arc<Shared>,
     pub(crate) source: Source,
     is_ready: AtomicBool,
+    /// What the last load, good or bad, was made of.
+    tried: Mutex<Sources>,
+    /// `None` at the end.
+    flag_watcher: Mutex<Option<FlagWatcher>>,
     /// True once somebody has asked it to drain and end.
     leaving: watch::Sender<bool>,
     /// The end is orderly: webhooks are told what they have not been told.
@@ -113,6 +116,8 @@ struct Listening {
     /// `None` once draining: what the workers wait for is that nobody can hand them anything.
     workers: Option<Workers>,
     connections: Arc<Semaphore>,
+    /// Permits of it that are free or in use.
+    connections_max: usize,
     open: BTreeMap<String, Open>,
 }
 
@@ -190,6 +195,8 @@ impl App {
             shared,
             source: source.clone(),
             is_ready: AtomicBool::new(true),
+            tried: Mutex::new(loaded.sources),
+            flag_watcher: Mutex::new(Some(flag_watcher)),
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
             handed_over: watch::Sender::new(false),
@@ -199,6 +206,7 @@ impl App {
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
+                connections_max: config.server.max_connections.get(),
                 open: BTreeMap::new(),
             }),
             admin: Mutex::new(admin_socket.map(Arc::new)),
@@ -223,7 +231,6 @@ impl App {
             crew: Some(crew),
             config_watcher,
             _certificate_watcher: certificate_watcher,
-            _flag_watcher: flag_watcher,
             housekeeping: Some(housekeeping),
             draining,
             cutting,
@@ -316,6 +323,7 @@ impl App {
 
     fn stop(&mut self) {
         self.control.is_ready.store(false, Relaxed);
+        self.control.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.control.listening().close();
         self.draining.send_replace(Drain::Begun { idle: Duration::ZERO });
         self.cutting.send_replace(true);
@@ -391,6 +399,16 @@ impl Control {
         result
     }
 
+    /// Reads the files, and remembers that these have been tried: whatever comes of it, the watcher need not come back
+    /// before they are others.
+    fn read_again(&self, file: &Path) -> Result<Loaded, Problems> {
+        let env = |name: &str| std::env::var(name).ok();
+        let sources = Sources::read(file, &env);
+        let loaded = config::load_from(&sources, file, &env);
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+        loaded
+    }
+
     fn try_reload(&self, listening: &mut Listening) -> Result<Reloaded, Problems> {
         let Source::File(file) = &self.source else {
             return Err(Problem::new(
@@ -399,7 +417,7 @@ impl Control {
             )
             .into());
         };
-        let loaded = config::load(file, &|name| std::env::var(name).ok())?;
+        let loaded = self.read_again(file)?;
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
         let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
@@ -415,6 +433,7 @@ impl Control {
         let (sockets, mut snapshot) = both(sockets, snapshot).map_err(located)?;
         snapshot.masked = Arc::new(masked);
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
+        self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
         warn_of_pages(&snapshot, &loaded);
@@ -422,12 +441,40 @@ impl Control {
         certificates::tell_reloaded(&previous, &self.live.load_full());
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
+        self.follow_settings(&previous.config, &loaded.config);
+        listening.bound_connections(loaded.config.server.max_connections.get());
         listening.take_over(sockets);
         self.note_addresses(listening);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
         Ok(reloaded)
+    }
+
+    /// Brings what outlives generations to what the new one says: where the flags are, how loud the log is.
+    fn follow_settings(&self, old: &Config, new: &Config) {
+        if flag_settings(old) != flag_settings(new) {
+            let mut watcher = self.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            // One at a time writes to the switch.
+            *watcher = None;
+            match watch_flags(new, &self.shared) {
+                Ok(started) => *watcher = Some(started),
+                Err(problems) => tracing::error!("flag files are not followed any more: {problems}"),
+            }
+        }
+        if let Err(error) = events::follow(&new.log.level, new.log.format) {
+            tracing::error!(%error, "the log goes on as it was");
+        }
+    }
+
+    /// Once a second: what could not be done at once.
+    fn settle(&self) {
+        self.shared.watch_log(&self.live.load_full().access_log);
+        // While a reload holds it there is time.
+        if let Ok(mut listening) = self.listening.try_lock() {
+            let wanted = self.live.load_full().config.server.max_connections.get();
+            listening.bound_connections(wanted);
+        }
     }
 
     /// Puts the rates in force that operators have set or cleared.
@@ -578,6 +625,17 @@ impl Listening {
         }
     }
 
+    /// Lets in more connections or fewer from now on. Those beyond the new bound are not cut: their places go as they
+    /// close, with further calls.
+    fn bound_connections(&mut self, wanted: usize) {
+        if wanted > self.connections_max {
+            self.connections.add_permits(wanted - self.connections_max);
+            self.connections_max = wanted;
+        } else {
+            self.connections_max -= self.connections.forget_permits(self.connections_max - wanted);
+        }
+    }
+
     /// Stops accepting for good, where another process goes on with the sockets.
     fn leave(&mut self) {
         self.workers = None;
@@ -655,9 +713,12 @@ fn flag_settings(config: &Config) -> flag_file::Settings {
     }
 }
 
-fn watch_config(file: &std::path::Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {
-    let control = Arc::downgrade(control);
-    ConfigWatcher::start(file.to_path_buf(), move || {
+fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {
+    let (known, control) = (Arc::downgrade(control), Arc::downgrade(control));
+    let is_known = move |sources: &Sources| {
+        known.upgrade().is_none_or(|control| *control.tried.lock().unwrap_or_else(PoisonError::into_inner) == *sources)
+    };
+    ConfigWatcher::start(file.to_path_buf(), is_known, move || {
         if let Some(control) = control.upgrade() {
             // The outcome, good or bad, has been logged and counted.
             let _ = control.reload();
@@ -720,6 +781,7 @@ async fn tick(control: &Control) {
         control.shared.host.tick(&config.host, &config.server.state_dir);
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
+        control.settle();
         // Once another process has taken over, planned maintenance is its business.
         if !control.has_handed_over() {
             windows.tick(jiff::Timestamp::now());

@@ -18,6 +18,8 @@ use crate::reload::flag_file::Change;
 use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::snapshot::Snapshot;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::watch::{LogWatch, News};
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::host::{Check, Host};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
@@ -50,6 +52,7 @@ pub struct Shared {
     /// Told every [`Shared::beat`].
     pub(crate) pauses: Arc<Pauses>,
     told: Mutex<LastTold>,
+    log_watch: Mutex<LogWatch>,
     /// The last place is for what no route matches.
     blocked: Sampler,
     limited: Sampler,
@@ -82,6 +85,7 @@ impl Shared {
             runtime,
             pauses: Arc::new(Pauses::new(PAUSE_TOLERANCE, Instant::now())),
             told: Mutex::default(),
+            log_watch: Mutex::default(),
             blocked: Sampler::new(SAMPLED_ROUTES + 1),
             limited: Sampler::new(SAMPLED_ROUTES + 1),
             shadowed: Sampler::new(SAMPLED_ROUTES + 1),
@@ -232,6 +236,17 @@ impl Shared {
                 let by = active.flag.by.clone().unwrap_or_default();
                 self.events.emit(Event::MaintenanceOverdue { scope: scope_label(&active), by, until });
             }
+        }
+    }
+
+    /// Looks after the access log: `current` is the one in use.
+    pub(crate) fn watch_log(&self, current: &Arc<AccessLog>) {
+        let (lost, news) = self.log_watch.lock().unwrap_or_else(PoisonError::into_inner).look(current);
+        self.metrics.lost_log_lines(lost);
+        match news {
+            Some(News::Dropping { error }) => self.events.emit(Event::AccessLogDropping { error }),
+            Some(News::Recovered { dropped }) => self.events.emit(Event::AccessLogRecovered { dropped }),
+            None => {}
         }
     }
 

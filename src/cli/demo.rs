@@ -38,10 +38,14 @@ fn address(given: Option<SocketAddr>, usual: u16) -> SocketAddr {
 
 /// Runs until Ctrl-C (or TERM), then removes everything it made.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    if let Err(error) = events::init("info", LogFormat::Text) {
-        eprintln!("flagstone: {error}");
-        return ExitCode::FAILURE;
-    }
+    // Until the end: what it still holds is written then.
+    let _log = match events::init("info", LogFormat::Text) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("flagstone: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let folder = std::env::temp_dir().join(format!("flagstone-demo-{}", std::process::id()));
     // Of its own, and nobody else's: whoever could write there could have this process read anything.
     if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {

@@ -78,7 +78,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return refuse(&Problem::new("", error).into()),
     };
     match start(arguments, quick, &mut inheritance) {
-        Ok((app, signals)) => serve(app, signals, inheritance),
+        // What the log still holds is written when it is dropped, after all else.
+        Ok((app, signals, _log)) => serve(app, signals, inheritance),
         Err(problems) => {
             if let Some(predecessor) = &mut inheritance.predecessor {
                 predecessor.failed(problems.to_string());
@@ -92,11 +93,10 @@ fn start(
     arguments: &Arguments,
     quick: Option<Quick>,
     inheritance: &mut Inheritance,
-) -> Result<(App, Signals), Problems> {
+) -> Result<(App, Signals, events::LogGuard), Problems> {
     let (loaded, source) = load(arguments, quick)?;
-    if let Err(error) = events::init(&loaded.config.log.level, loaded.config.log.format) {
-        return Err(Problem::new("log.level", error.to_string()).into());
-    }
+    let log = events::init(&loaded.config.log.level, loaded.config.log.format)
+        .map_err(|error| Problem::new("log.level", error.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -108,7 +108,7 @@ fn start(
     let signals = Signals::register()
         .map_err(|error| Problem::new("", format!("signals cannot be received: {}", io_reason(&error))))?;
     let app = App::start_inheriting(loaded, source, Resolver::from_system(), inheritance)?;
-    Ok((app, signals))
+    Ok((app, signals, log))
 }
 
 fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::document::Path;
+use super::document::{Path, Places};
 use super::model::Config;
 use super::problem::Problem;
 use super::raw;
@@ -34,14 +34,15 @@ pub(super) struct Checked {
 
 /// Proves a whole file. `folder` is where relative paths start, `spoilt` the places that were already
 /// reported and left out.
-pub(super) fn check(file: &raw::File, folder: &std::path::Path, spoilt: BTreeSet<String>) -> Checked {
-    let mut check = Check { folder, spoilt, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
+pub(super) fn check(file: &raw::File, folder: &std::path::Path, spoilt: BTreeSet<String>, places: &Places) -> Checked {
+    let mut check = Check { folder, places, spoilt, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
     let config = check.file(file);
     Checked { config, problems: check.problems, warnings: check.warnings, files: check.files }
 }
 
 struct Check<'a> {
     folder: &'a std::path::Path,
+    places: &'a Places,
     spoilt: BTreeSet<String>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -86,6 +87,14 @@ impl Check<'_> {
     /// As [`Self::refuse`] where there is no single value, or one that must not be shown.
     fn refuse_place(&mut self, at: &Path, message: impl Into<String>, help: impl Into<String>) {
         self.problems.push(Problem::new(at.as_str(), message).with_help(help));
+    }
+
+    /// A place, with its file and line where there are several files.
+    fn shown(&self, at: &Path) -> String {
+        match self.places.whole_place(at.as_str()).filter(|_| self.places.are_in_several_files()) {
+            Some(place) => format!("{} ({place})", at.as_str()),
+            None => at.as_str().to_owned(),
+        }
     }
 
     fn missing(&mut self, at: &Path, help: impl Into<String>) {

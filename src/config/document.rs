@@ -5,8 +5,11 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml_edit::{Document, Item, Table, TableLike, Value};
+
+use super::problem::Problem;
 
 /// A place in the TOML: `route[0].upstream`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,10 +57,19 @@ pub(super) enum Node {
     Table(Vec<(String, Self)>),
 }
 
-/// Where every key, list element and table starts.
+/// Where every key, list element and table starts, in one file or several.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    offsets: HashMap<String, usize>,
+    /// Which of the texts, and where in it.
+    offsets: HashMap<String, (usize, usize)>,
+    texts: Vec<Text>,
+}
+
+/// A file's text.
+#[derive(Clone, Debug)]
+struct Text {
+    /// As it was named.
+    file: PathBuf,
     line_starts: Vec<usize>,
     text: String,
 }
@@ -65,28 +77,81 @@ pub(super) struct Places {
 impl Places {
     fn new(text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { offsets: HashMap::new(), line_starts, text: text.to_owned() }
+        let text = Text { file: PathBuf::new(), line_starts, text: text.to_owned() };
+        Self { offsets: HashMap::new(), texts: vec![text] }
+    }
+
+    /// The same, of a text that stands in `file`.
+    pub(super) fn in_file(mut self, file: &std::path::Path) -> Self {
+        self.texts.iter_mut().for_each(|text| file.clone_into(&mut text.file));
+        self
     }
 
     /// Line and column of the place, or of the nearest one around it that is in the file.
     pub(super) fn locate(&self, path: &str) -> Option<(usize, usize)> {
-        let mut path = path;
-        loop {
-            if let Some(&offset) = self.offsets.get(path) {
-                return Some(self.position(offset));
+        self.find(path).map(|(text, offset)| self.texts[text].position(offset))
+    }
+
+    /// Gives a problem its file, line and column, unless it has them.
+    pub(super) fn place(&self, problem: Problem) -> Problem {
+        match self.find(&problem.path) {
+            _ if problem.line.is_some() => problem,
+            Some((text, offset)) => {
+                let position = self.texts[text].position(offset);
+                problem.in_file(&self.texts[text].file).at(Some(position))
             }
-            let parent = parent(path)?;
-            path = parent;
+            None => match self.texts.first() {
+                Some(text) if problem.file.as_os_str().is_empty() => problem.in_file(&text.file),
+                _ => problem,
+            },
         }
     }
 
-    /// Every place that begins in this line, from 1.
-    #[cfg(test)]
-    pub(super) fn in_line(&self, line: usize) -> Vec<&str> {
-        let here = |&(_, &offset): &(&String, &usize)| self.position(offset).0 == line;
-        self.offsets.iter().filter(here).map(|(path, _)| path.as_str()).collect()
+    /// `flagstone.toml:12`; `None` when it is nowhere.
+    pub(super) fn whole_place(&self, path: &str) -> Option<String> {
+        let (text, offset) = self.find(path)?;
+        Some(format!("{}:{}", self.texts[text].file.display(), self.texts[text].position(offset).0))
     }
 
+    /// Whether there are several files.
+    pub(super) fn are_in_several_files(&self) -> bool {
+        self.texts.len() > 1
+    }
+
+    /// For sorting by file.
+    pub(super) fn file_index(&self, file: &std::path::Path) -> usize {
+        self.texts.iter().position(|text| text.file == file).unwrap_or_default()
+    }
+
+    /// Takes in the places of another text. What is known already stays; elements of the lists in `shifts` move.
+    pub(super) fn absorb(&mut self, other: Self, shifts: &[(String, usize)]) {
+        let first = self.texts.len();
+        self.texts.extend(other.texts);
+        for (path, (text, offset)) in other.offsets {
+            let moved = shifts.iter().find_map(|(list, by)| shifted(&path, list, *by));
+            self.offsets.entry(moved.unwrap_or(path)).or_insert((first + text, offset));
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<(usize, usize)> {
+        let mut path = path;
+        loop {
+            if let Some(&found) = self.offsets.get(path) {
+                return Some(found);
+            }
+            path = parent(path)?;
+        }
+    }
+
+    /// Every place that begins in this line of the first file, from 1.
+    #[cfg(test)]
+    pub(super) fn in_line(&self, line: usize) -> Vec<&str> {
+        let here = |(_, (text, offset)): &(&String, &(usize, usize))| self.texts[*text].position(*offset).0 == line;
+        self.offsets.iter().filter(here).map(|(path, _)| path.as_str()).collect()
+    }
+}
+
+impl Text {
     /// Line and column, in characters, both from 1.
     fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.line_starts.partition_point(|&start| start <= offset);
@@ -94,6 +159,12 @@ impl Places {
         let before = self.text.get(start..offset).unwrap_or_default();
         (line, before.chars().count() + 1)
     }
+}
+
+/// `route[1].name` -> `route[4].name` when `route` moves by 3; `None` when it is not in that list.
+fn shifted(path: &str, list: &str, by: usize) -> Option<String> {
+    let (index, rest) = path.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
+    Some(format!("{list}[{}]{rest}", index.parse::<usize>().ok()? + by))
 }
 
 /// `a.b[0]` -> `a.b` -> `a`; dots and brackets inside quotes do not count.
@@ -125,7 +196,7 @@ pub(super) fn read(text: &str) -> Result<(Node, Places), SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut places = Places::new(text);
     let document = Document::parse(text).map_err(|error| SyntaxError {
-        position: error.span().map(|span| places.position(span.start.min(text.len()))),
+        position: error.span().map(|span| places.texts[0].position(span.start.min(text.len()))),
         message: error.message().trim().replace('\n', ", "),
     })?;
     let root = table(document.as_table(), &Path::root(), &mut places);
@@ -184,7 +255,7 @@ fn value(value: &Value, path: &Path, places: &mut Places) -> Node {
 
 fn remember(path: &Path, span: Option<Range<usize>>, places: &mut Places) {
     if let Some(span) = span {
-        places.offsets.insert(path.0.clone(), span.start);
+        places.offsets.insert(path.0.clone(), (0, span.start));
     }
 }
 

@@ -5,7 +5,7 @@
 //!        syntax            unknown keys, types, variables   meaning, references
 //! ```
 //! Each step reports everything it finds and hands on what is left, so one look at the answer shows all
-//! that is wrong. Only a syntax error stops at the first. Reads the one file and nothing else: whether a
+//! that is wrong. Only a syntax error stops at the first. Reads the file, what it includes and nothing else: whether a
 //! certificate exists is for those who open it, who can make a [`Problem`] of their own and have
 //! [`Loaded::locate`] find its line.
 
@@ -18,15 +18,15 @@ mod check;
 mod document;
 mod expand;
 mod mask;
+mod merge;
 mod not_yet;
 mod problem;
 mod raw;
 mod shape;
+mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -34,12 +34,10 @@ use serde_json::Value;
 pub use expand::Env;
 pub use not_yet::not_yet;
 pub use problem::{Problem, Problems};
+pub use sources::Sources;
 
-use document::Places;
+use document::{Node, Places};
 use model::Config;
-
-/// A larger file is a mistake (a log, a device), not a configuration.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Where [`locate`] looks last.
 const SYSTEM_FILE: &str = "/etc/flagstone/flagstone.toml";
@@ -50,13 +48,15 @@ pub struct Loaded {
     pub config: Config,
     /// In the order of the file.
     pub warnings: Vec<Problem>,
-    /// What this configuration is made of: the file itself (unless there is none), then every certificate,
-    /// key and authority it names. Worth watching for changes.
+    /// What this configuration is made of: the file itself (unless there is none), those it includes, then every
+    /// certificate, key and authority it names. Worth watching for changes.
     pub files: Vec<PathBuf>,
     /// As [`Problem::file`] names it.
     pub source: PathBuf,
     /// All keys with their values, defaults filled in, secrets as `***`.
     pub masked: Value,
+    /// What it was read from; nothing where it was no file.
+    pub(crate) sources: Sources,
     places: Places,
 }
 
@@ -78,23 +78,66 @@ impl Loaded {
     }
 }
 
-/// Reads and proves a file.
+/// Reads and proves a file, with those it includes.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the file.
+/// Everything that is wrong, in the order of the files.
 pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
-    let bytes = read(file).map_err(|error| {
-        let message = format!("cannot read the configuration: {}", crate::error::io_reason(&error));
-        Problems::from(Problem::new("", message).in_file(file))
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    load_from(&Sources::read(file, env), file, env)
+}
+
+/// [`load`], of files that have been read. `file` is the first of them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(sources: &Sources, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
+    let (document, places, mut problems) = joined(sources);
+    let Some(document) = document else { return Err(Problems(problems)) };
+    problems.extend(sources.problems.iter().cloned());
+    let mut loaded = prove_document(&document, file, places, problems, env)?;
+    loaded.warnings.splice(0..0, sources.warnings.iter().cloned());
+    loaded.files.splice(0..0, sources.paths().map(Path::to_owned));
+    loaded.sources = sources.clone();
+    Ok(loaded)
+}
+
+/// All files as one document; `None` when one of them is no TOML, for then nothing can be said of the whole.
+fn joined(sources: &Sources) -> (Option<Node>, Places, Vec<Problem>) {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut parts = Vec::new();
+    for source in &sources.files {
+        match text(&source.bytes, &source.path).and_then(|text| parsed(text, &source.path)) {
+            Ok(part) => parts.push(part),
+            Err(Problems(found)) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() || parts.is_empty() {
+        problems.extend(sources.problems.iter().cloned());
+        return (None, Places::default(), problems);
+    }
+    let mut parts = parts.into_iter();
+    let mut whole = parts.next().expect("there is one");
+    for part in parts {
+        problems.extend(merge::merge(&mut whole, part));
+    }
+    (Some(whole.0), whole.1, problems)
+}
+
+fn text<'b>(bytes: &'b [u8], file: &Path) -> Result<&'b str, Problems> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         let mut problem = Problem::new("", "not UTF-8").in_file(file).with_help("save the file as UTF-8");
         problem.line = Some(line);
-        Problems::from(problem)
+        problem.into()
+    })
+}
+
+fn parsed(text: &str, file: &Path) -> Result<(Node, Places), Problems> {
+    let (document, places) = document::read(text).map_err(|error| {
+        let message = format!("not TOML: {}", error.message);
+        Problems::from(Problem::new("", message).in_file(file).at(error.position))
     })?;
-    parse(&text, file, env)
+    Ok((document, places.in_file(file)))
 }
 
 /// The admin side as far as a file that may be full of errors tells: for finding the process that serves on with the
@@ -103,34 +146,39 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
 /// # Errors
 /// The file cannot be read, or is no TOML.
 pub fn load_admin(file: &Path, env: Env<'_>) -> Result<model::Admin, Problems> {
-    let unreadable = |message: String| Problems::from(Problem::new("", message).in_file(file));
-    let text = read(file).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-    let text = text.map_err(|error| unreadable(crate::error::io_reason(&error)))?;
-    let (document, _) = document::read(&text).map_err(|error| unreadable(format!("not TOML: {}", error.message)))?;
+    let (document, places, problems) = joined(&Sources::read(file, env));
+    let document = document.ok_or(Problems(problems))?;
     let shaped = shape::fit(&document, env);
     let raw = serde_json::from_value::<raw::File>(shaped.value).unwrap_or_default();
-    Ok(check::check(&raw, file.parent().unwrap_or(Path::new("")), shaped.spoilt).config.admin)
+    Ok(check::check(&raw, file.parent().unwrap_or(Path::new("")), shaped.spoilt, &places).config.admin)
 }
 
-/// Proves a text as if it stood in `file`, which need not exist.
+/// Proves a text as if it stood in `file`, which need not exist. Nothing is read, so nothing is included.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the file.
 pub fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
-    let (document, places) = document::read(text).map_err(|error| {
-        let message = format!("not TOML: {}", error.message);
-        Problems::from(Problem::new("", message).in_file(file).at(error.position))
-    })?;
-    let shape::Shaped { value, mut problems, spoilt } = shape::fit(&document, env);
+    let (document, places) = parsed(text, file)?;
+    let mut loaded = prove_document(&document, file, places, Vec::new(), env)?;
+    loaded.files.insert(0, file.to_owned());
+    Ok(loaded)
+}
+
+fn prove_document(
+    document: &Node,
+    file: &Path,
+    places: Places,
+    mut problems: Vec<Problem>,
+    env: Env<'_>,
+) -> Result<Loaded, Problems> {
+    let shape::Shaped { value, problems: misshapen, spoilt } = shape::fit(document, env);
+    problems.extend(misshapen);
     let raw = serde_json::from_value::<raw::File>(value).unwrap_or_else(|error| {
         // The schema and the structs come from one source, so this says that they do not agree.
         problems.push(Problem::new("", format!("cannot be understood: {error}")));
         raw::File::default()
     });
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let mut loaded = prove(&raw, file, folder, places, problems, spoilt)?;
-    loaded.files.insert(0, file.to_owned());
-    Ok(loaded)
+    prove(&raw, file, file.parent().unwrap_or(Path::new("")), places, problems, spoilt)
 }
 
 /// The configuration of `run --listen ADDR --upstream ADDR [--flag FILE]`: one route `all` to one upstream
@@ -198,7 +246,7 @@ fn prove(
     mut problems: Vec<Problem>,
     spoilt: std::collections::BTreeSet<String>,
 ) -> Result<Loaded, Problems> {
-    let checked = check::check(raw, folder, spoilt);
+    let checked = check::check(raw, folder, spoilt, &places);
     problems.extend(checked.problems);
     if !problems.is_empty() {
         return Err(Problems(in_order(problems, file, &places)));
@@ -211,19 +259,20 @@ fn prove(
         files: checked.files,
         source: file.to_owned(),
         masked: mask::masked(raw),
+        sources: Sources::default(),
         places,
     })
 }
 
 fn in_order(problems: Vec<Problem>, file: &Path, places: &Places) -> Vec<Problem> {
     let mut placed: Vec<Problem> = problems.into_iter().map(|problem| place(problem, file, places)).collect();
-    placed.sort_by_key(|problem| (problem.line, problem.column));
+    placed.sort_by_key(|problem| (places.file_index(&problem.file), problem.line, problem.column));
     placed
 }
 
 fn place(problem: Problem, file: &Path, places: &Places) -> Problem {
-    let position = places.locate(&problem.path);
-    problem.in_file(file).at(position)
+    let problem = places.place(problem);
+    if problem.file.as_os_str().is_empty() { problem.in_file(file) } else { problem }
 }
 
 /// Whoever typed options has not seen any TOML.
@@ -234,13 +283,4 @@ fn as_option(mut problem: Problem) -> Problem {
         problem.path = "--upstream".to_owned();
     }
     problem
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    match u64::try_from(bytes.len()) {
-        Ok(length) if length <= FILE_BYTES_MAX => Ok(bytes),
-        _ => Err(io::Error::other("it is larger than 16 MiB")),
-    }
 }

@@ -25,6 +25,8 @@ pub(super) use upstream::*;
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Flagstone configuration")]
 pub(super) struct File {
+    /// Further files, as patterns from this one's folder: "routes/*.toml". Their tables stand beside this file's.
+    pub(super) include: Vec<String>,
     /// The process as a whole.
     pub(super) server: Server,
     /// The admin side: health, status, metrics, API and dashboard.

@@ -1,12 +1,14 @@
-//! What differs between two configurations, in the words of the file.
+//! What differs between two configurations, in the words of the file, and what comes of it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use crate::config::model::{Config, Server};
+use crate::config::model::{Breaker, Config, FailureClasses, Limit, Server, Upstream};
 
-const ZERO: Duration = Duration::ZERO;
+/// What the running process keeps as it was.
+const NEEDS_UPGRADE: &str = " (needs an upgrade)";
 
-/// One line per part that changed: `routes: +api ~web -old`.
+/// One line per part that changed: `routes: +api ~web -old`. Then one for everything that counts or remembers and has
+/// changed: what it keeps of before.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     let mut named = |part: &str, old: Vec<(&str, String)>, new: Vec<(&str, String)>| {
@@ -31,33 +33,177 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     named("routes", of(&old.routes, |one| &one.name), of(&new.routes, |one| &one.name));
     named("upstreams", of_map(&old.upstreams), of_map(&new.upstreams));
     named("limits", of_map(&old.limits), of_map(&new.limits));
+    named("probes", of_map(&old.probes), of_map(&new.probes));
+    named("features", of_map(&old.features), of_map(&new.features));
+    let windows = |config: &'_ Config| config.maintenance.windows.clone();
+    let (old_windows, new_windows) = (windows(old), windows(new));
+    named("windows", of(&old_windows, |one| &one.name), of(&new_windows, |one| &one.name));
+    plain_changes(old, new, &mut lines);
+    lines.extend(carried(&old.upstreams, &new.upstreams, "upstream", of_upstream));
+    lines.extend(carried(&old.limits, &new.limits, "limit", of_limit));
+    lines
+}
+
+/// The parts that have no names below them.
+fn plain_changes(old: &Config, new: &Config, lines: &mut Vec<String>) {
     let mut plain = |part: &str, differs: bool, note: &str| {
         if differs {
             lines.push(format!("{part}: changed{note}"));
         }
     };
-    let needs_restart = " (takes effect with a restart)";
-    let shutdown_aside = |server: &Server| Server { shutdown_delay: ZERO, shutdown_grace: ZERO, ..server.clone() };
-    let restarts = shutdown_aside(&old.server) != shutdown_aside(&new.server);
-    plain("server", old.server != new.server, if restarts { needs_restart } else { "" });
-    plain("admin", old.admin != new.admin, if old.admin.listen == new.admin.listen { "" } else { needs_restart });
-    plain("log", old.log != new.log, if old.log.level != new.log.level { needs_restart } else { "" });
+    let need = |needs: bool| if needs { NEEDS_UPGRADE } else { "" };
+    for (key, differs) in [
+        ("server.workers", old.server.workers != new.server.workers),
+        ("server.state_dir", old.server.state_dir != new.server.state_dir),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+    ] {
+        plain(key, differs, need(differs));
+    }
+    let aside = |server: &Server| Server {
+        workers: None,
+        state_dir: std::path::PathBuf::new(),
+        shutdown_delay: server.shutdown_delay,
+        shutdown_grace: server.shutdown_grace,
+        max_connections: server.max_connections,
+    };
+    plain("server", aside(&old.server) != aside(&new.server), "");
+    let (token, hosts) = (old.admin.token != new.admin.token, old.admin.allowed_hosts != new.admin.allowed_hosts);
+    // While it listens where it did, it also asks for what it did.
+    plain("admin", token || hosts, need(old.admin.listen != new.admin.listen));
+    plain("log", old.log != new.log, "");
     plain("client_ip", old.client_ip != new.client_ip, "");
     plain("timeouts", old.timeouts != new.timeouts, "");
     plain("bounds", old.bounds != new.bounds, "");
-    plain("features", old.features != new.features, "");
-    plain(
-        "maintenance",
-        old.maintenance != new.maintenance,
-        if old.maintenance.flag == new.maintenance.flag { "" } else { needs_restart },
-    );
-    lines
+    plain("redis", old.redis != new.redis, "");
+    let without_windows = |config: &Config| {
+        let mut maintenance = config.maintenance.clone();
+        maintenance.windows.clear();
+        maintenance
+    };
+    plain("maintenance", without_windows(old) != without_windows(new), "");
+    plain("host", old.host != new.host, "");
+    plain("notify", old.notify != new.notify, "");
+    plain("certificates", old.certificates != new.certificates, "");
+    plain("tests", old.tests != new.tests, "");
+}
+
+/// A line for each that is in both and not the same.
+fn carried<T: PartialEq>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    part: &str,
+    what: fn(&T, &T) -> String,
+) -> Vec<String> {
+    let both = new.iter().filter_map(|(name, new)| Some((name, old.get(name)?, new)));
+    let changed = both.filter(|(_, old, new)| old != new);
+    changed.map(|(name, old, new)| format!("{part} {name}: {}", what(old, new))).collect()
+}
+
+/// What each part of an upstream is judged by; the parts are carried over by `upstream::group`.
+fn of_upstream(old: &Upstream, new: &Upstream) -> String {
+    let rules = |upstream: &Upstream| {
+        // What counts as a failure is asked anew each time.
+        let breaker = upstream.breaker.clone();
+        Breaker { count: FailureClasses::default(), fallback: None, ..breaker }
+    };
+    let connects =
+        |upstream: &Upstream| (upstream.tls.clone(), upstream.http2, upstream.max_idle, upstream.idle_timeout);
+    let parts = [
+        ("breaker", rules(old) == rules(new)),
+        ("health", old.health == new.health),
+        ("ejections", old.ejection == new.ejection),
+        ("connections", connects(old) == connects(new)),
+    ];
+    let named = |wanted: bool| {
+        let names: Vec<_> = parts.iter().filter(|(_, is_kept)| *is_kept == wanted).map(|(name, _)| *name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    format!("kept {}; begun anew {}", named(true), named(false))
+}
+
+fn of_limit(old: &Limit, new: &Limit) -> String {
+    match old.key == new.key {
+        true => "each key keeps what it has used".to_owned(),
+        false => "it counts by another key, from nothing".to_owned(),
+    }
 }
 
 fn of<'a, T: std::fmt::Debug>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<(&'a str, String)> {
     items.iter().map(|item| (name(item), format!("{item:?}"))).collect()
 }
 
-fn of_map<T: std::fmt::Debug>(items: &std::collections::BTreeMap<String, T>) -> Vec<(&str, String)> {
+fn of_map<T: std::fmt::Debug>(items: &BTreeMap<String, T>) -> Vec<(&str, String)> {
     items.iter().map(|(name, item)| (name.as_str(), format!("{item:?}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    const BASE: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n[[route]]\nname = \"web\"\nupstream = \"app\"\n\
+                        limits = [\"per_ip\"]\n[[route]]\nname = \"old\"\npath = [\"/old\"]\nrespond = { body = \"old\" }\n\
+                        [upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n[limit.per_ip]\nrate = \"1/1s\"\n";
+
+    fn of_text(text: &str) -> Config {
+        config::parse(text, std::path::Path::new("/flagstone.toml"), &|_| None).unwrap().config
+    }
+
+    fn from_base(edit: impl Fn(String) -> String) -> Vec<String> {
+        changes(&of_text(BASE), &of_text(&edit(BASE.to_owned())))
+    }
+
+    #[test]
+    fn the_same_is_no_change() {
+        assert_eq!(from_base(|text| format!("# a comment\n{text}")), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_goes_and_changes_is_named() {
+        let lines = from_base(|text| {
+            text.replace("name = \"old\"", "name = \"api\"")
+                .replace("limits = [\"per_ip\"]", "strip_prefix = \"/\"\nmax_body = 1")
+        });
+        assert_eq!(lines, ["routes: ~web +api -old"]);
+    }
+
+    #[test]
+    fn what_counts_says_what_it_keeps() {
+        let lines = from_base(|text| text.replace("1/1s", "2/1s") + "[upstream.app.retry]\nattempts = 2\n");
+        assert_eq!(
+            lines,
+            [
+                "upstreams: ~app",
+                "limits: ~per_ip",
+                "upstream app: kept breaker, health, ejections, connections; begun anew none",
+                "limit per_ip: each key keeps what it has used",
+            ]
+        );
+        let lines = from_base(|text| text + "key = \"path\"\n[upstream.app.breaker]\nfailures = 9\n");
+        assert_eq!(
+            lines[2..],
+            [
+                "upstream app: kept health, ejections, connections; begun anew breaker",
+                "limit per_ip: it counts by another key, from nothing",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_needs_an_upgrade_says_so() {
+        let lines = from_base(|text| {
+            format!(
+                "[server]\nworkers = 3\nmax_connections = 5\n[admin]\nlisten = \"127.0.0.1:9901\"\n[log]\nlevel = \"debug\"\n{text}"
+            )
+        });
+        assert_eq!(
+            lines,
+            [
+                "server.workers: changed (needs an upgrade)",
+                "admin.listen: changed (needs an upgrade)",
+                "server: changed",
+                "log: changed",
+            ]
+        );
+    }
 }

@@ -1,17 +1,24 @@
-//! Follows the configuration file.
+//! Follows the configuration file and those it includes.
 //!
-//! Its folder is watched, and the folder its symlink leads to; behind that a slow poll compares the content, for
-//! file systems without events. Only a changed content that has come to rest is reported: a file that is being
-//! written is waited for.
+//! Their folders are watched, and the folders their symlinks lead to; behind that a slow poll compares the content, for
+//! file systems without events, files that are mounted alone, and a system that is out of watches. Only a changed
+//! content that has come to rest is reported: a file that is being written is waited for.
+//!
+//! What counts as known is not what was seen here but what was last tried, by whomever: a file that changes while it is
+//! being tried, and then back, is tried once more.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::config::Sources;
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -33,18 +40,21 @@ pub struct ConfigWatcher {
 }
 
 impl ConfigWatcher {
-    /// Calls `changed` from its own thread after each change of `file`'s content. The content at the time of this
-    /// call is the first that is known.
+    /// Calls `changed` from its own thread whenever the files hold something else than what `is_known`, and can be read.
     ///
     /// # Errors
     /// The system gives no thread. Without inotify the poll alone remains, with a warning.
-    pub fn start(file: PathBuf, changed: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(
+        file: PathBuf,
+        is_known: impl Fn(&Sources) -> bool + Send + 'static,
+        changed: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (signal, signals) = channel();
-        let known = std::fs::read(&file).ok();
-        let notifier = Notifier::new(&file, signal.clone());
+        warn_of_lone_mount(&file);
+        let notifier = Notifier::new(&file, &read(&file), signal.clone());
         let thread = std::thread::Builder::new()
             .name("config-watcher".into())
-            .spawn(move || Follower { file, known, notifier, signals, changed }.run())?;
+            .spawn(move || Follower { file, is_known, notifier, signals, changed }.run())?;
         Ok(Self { signal, thread: Some(thread) })
     }
 }
@@ -59,38 +69,37 @@ impl Drop for ConfigWatcher {
     }
 }
 
-struct Follower<F> {
+struct Follower<K, F> {
     file: PathBuf,
-    /// `None` = it could not be read.
-    known: Option<Vec<u8>>,
+    is_known: K,
     notifier: Notifier,
     signals: Receiver<Signal>,
     changed: F,
 }
 
-impl<F: Fn()> Follower<F> {
+impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
     fn run(mut self) {
         loop {
             match self.signals.recv_timeout(POLL) {
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
-            self.notifier.follow(&self.file);
-            let content = std::fs::read(&self.file).ok();
+            let content = read(&self.file);
+            self.notifier.follow(&self.file, &content);
             // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
-            if content.is_none() || content == self.known {
+            if content.are_gone() || (self.is_known)(&content) {
                 continue;
             }
             match self.at_rest(content) {
-                Some(content) => self.known = content,
+                Some(content) if content.are_gone() || (self.is_known)(&content) => {}
+                Some(_) => (self.changed)(),
                 None => return,
             }
-            (self.changed)();
         }
     }
 
     /// Waits until the content has not changed for a while, though not for ever; `None` = told to stop.
-    fn at_rest(&self, mut content: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
+    fn at_rest(&self, mut content: Sources) -> Option<Sources> {
         let end = Instant::now() + REST_MAX;
         loop {
             match self.signals.recv_timeout(REST) {
@@ -99,7 +108,7 @@ impl<F: Fn()> Follower<F> {
                 Ok(Signal::Look) if Instant::now() < end => continue,
                 Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
-            let again = std::fs::read(&self.file).ok();
+            let again = read(&self.file);
             if again == content || Instant::now() >= end {
                 return Some(again);
             }
@@ -108,17 +117,26 @@ impl<F: Fn()> Follower<F> {
     }
 }
 
+fn read(file: &Path) -> Sources {
+    Sources::read(file, &|name| std::env::var(name).ok())
+}
+
 /// inotify on the folders that matter, as they are now.
 struct Notifier {
     watcher: Option<RecommendedWatcher>,
-    folders: Vec<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+    /// Folders that the system would not watch, each told once.
+    unwatched: BTreeSet<PathBuf>,
+    /// Of the files, and of what their links lead to.
+    names: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
 impl Notifier {
-    fn new(file: &Path, signal: Sender<Signal>) -> Self {
-        let name = file.file_name().map(ToOwned::to_owned);
+    fn new(file: &Path, content: &Sources, signal: Sender<Signal>) -> Self {
+        let names = Arc::<Mutex<BTreeSet<OsString>>>::default();
+        let known = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !matters(&event, name.as_deref())) {
+            if event.is_ok_and(|event| !matters(&event, &known)) {
                 return;
             }
             // The receiver may be gone at the end.
@@ -127,46 +145,87 @@ impl Notifier {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no file events: the configuration is looked at once a second");
         }
-        let mut notifier = Self { watcher: watcher.ok(), folders: Vec::new() };
-        notifier.follow(file);
+        let mut notifier = Self { watcher: watcher.ok(), folders: BTreeSet::new(), unwatched: BTreeSet::new(), names };
+        notifier.follow(file, content);
         notifier
     }
 
-    /// Watches the file's folder and the folder its symlink leads to, when they have changed.
-    fn follow(&mut self, file: &Path) {
+    /// Watches the folders of the files, those their symlinks lead to, and those where further ones may come to be.
+    fn follow(&mut self, file: &Path, content: &Sources) {
         let Some(watcher) = &mut self.watcher else { return };
-        let mut folders: Vec<PathBuf> = [Some(file.to_path_buf()), file.canonicalize().ok()]
-            .into_iter()
+        let files: Vec<PathBuf> = std::iter::once(file)
+            .chain(content.paths())
+            .flat_map(|file| [Some(file.to_path_buf()), file.canonicalize().ok()])
             .flatten()
-            .filter_map(|file| {
-                file.parent().map(|folder| match folder.as_os_str().is_empty() {
-                    true => PathBuf::from("."),
-                    false => folder.to_path_buf(),
-                })
-            })
             .collect();
-        folders.dedup();
+        let names = files.iter().filter_map(|file| file.file_name().map(ToOwned::to_owned)).collect();
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        let folders = files.iter().filter_map(|file| file.parent()).chain(content.folders.iter().map(PathBuf::as_path));
+        let folders: BTreeSet<PathBuf> = folders
+            .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+            .map(Path::to_path_buf)
+            .collect();
         if folders == self.folders {
             return;
         }
-        for folder in self.folders.drain(..) {
+        for folder in self.folders.difference(&folders) {
             // Unwatching what no longer exists fails, and is not needed.
-            let _ = watcher.unwatch(&folder);
+            let _ = watcher.unwatch(folder);
         }
-        folders.retain(|folder| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok());
-        self.folders = folders;
+        self.folders.retain(|folder| folders.contains(folder));
+        for folder in folders {
+            // Those that are watched already are watched anew: another folder may have taken their place.
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.unwatched.remove(&folder);
+                    self.folders.insert(folder);
+                }
+                Err(error) => {
+                    self.folders.remove(&folder);
+                    if self.unwatched.insert(folder.clone()) {
+                        let folder = folder.display();
+                        tracing::warn!(%folder, %error, "no file events: the configuration is looked at once a second");
+                    }
+                }
+            }
+        }
     }
 }
 
-/// Whether the file may be another one now. Our own reading is an event too, and a log in the same folder is one with
+/// Whether the files may be others now. Our own reading is an event too, and a log in the same folder is one with
 /// every line. Beyond that, what happened is of no interest: the content is looked at.
-fn matters(event: &notify::Event, name: Option<&OsStr>) -> bool {
+fn matters(event: &notify::Event, names: &Mutex<BTreeSet<OsString>>) -> bool {
     match event.kind {
         EventKind::Access(_) => false,
-        // Where a link leads, the file bears another name in the end; the poll sees what is written there in place.
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
-            event.paths.iter().any(|path| path.file_name() == name)
+            let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            event.paths.iter().filter_map(|path| path.file_name()).any(|name| names.contains(name))
         }
         _ => true,
     }
+}
+
+/// A file that is mounted by itself (`docker run -v ./flagstone.toml:/etc/flagstone.toml`) stays the one that was
+/// mounted, whatever is put in its place outside.
+fn warn_of_lone_mount(file: &Path) {
+    let Ok(real) = file.canonicalize() else { return };
+    if is_mount_point(&real) {
+        tracing::warn!(
+            file = %file.display(),
+            "the configuration is mounted as a file by itself: it is looked at once a second, and one that is put in \
+             its place outside is not seen; mount its folder"
+        );
+    }
+}
+
+fn is_mount_point(real: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // proc_pid_mountinfo(5): the fifth word, with blanks and backslashes as octal escapes.
+    let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.any(|point| Path::new(&unescaped(point)) == real)
+}
+
+fn unescaped(text: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(text.to_owned(), |text, (escape, character)| text.replace(escape, character))
 }

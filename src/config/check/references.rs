@@ -49,7 +49,7 @@ impl Check<'_> {
                 self.refuse(
                     &here,
                     name,
-                    format!("{} has this name already", at.index(first).as_str()),
+                    format!("{} has this name already", self.shown(&at.index(first))),
                     "give each its own",
                 );
             }
@@ -67,7 +67,7 @@ impl Check<'_> {
         for (address, at) in admin.chain(listeners).filter(|(address, _)| bound(address)) {
             match seen.get(address) {
                 Some(first) => {
-                    let message = format!("{} listens there already", first.as_str());
+                    let message = format!("{} listens there already", self.shown(first));
                     self.refuse(&at, &address.to_string(), message, "give each its own address");
                 }
                 None => {
@@ -171,18 +171,21 @@ impl Check<'_> {
                 for key in keys {
                     let first = *seen.entry(key).or_insert(index);
                     if first != index && told.insert((first, place)) {
-                        self.conflict(&routes[first], index, place, path, key);
+                        self.conflict((first, &routes[first]), index, place, path, key);
                     }
                 }
             }
         }
     }
 
-    fn conflict(&mut self, first: &Route, index: usize, place: usize, path: &str, key: (&str, &str, &str)) {
+    fn conflict(&mut self, first: (usize, &Route), index: usize, place: usize, path: &str, key: (&str, &str, &str)) {
         let host = if key.0.is_empty() { "any host".to_owned() } else { format!("host {}", key.0) };
         let method = if key.2.is_empty() { "any method".to_owned() } else { format!("method {}", key.2) };
         let at = Path::root().key("route").index(index).key("path").index(place);
-        let message = format!("route \"{}\" has this path already, for {host} and {method}", first.name);
+        let place = Path::root().key("route").index(first.0);
+        let place = self.places.whole_place(place.as_str()).filter(|_| self.places.are_in_several_files());
+        let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+        let message = format!("route \"{}\"{place} has this path already, for {host} and {method}", first.1.name);
         self.refuse(&at, path, message, "tell them apart by host, path or method");
     }
 

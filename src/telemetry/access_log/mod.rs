@@ -14,6 +14,7 @@ mod combined;
 pub(super) mod json;
 mod line;
 mod sink;
+pub(crate) mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -132,6 +133,11 @@ impl AccessLog {
     /// Lines lost since the start because the file was full, stalled or closed.
     pub fn dropped(&self) -> u64 {
         self.running.as_ref().map_or(0, |running| running.shared.dropped())
+    }
+
+    /// What the file said last when it took nothing; empty when it has taken everything so far.
+    pub fn error(&self) -> String {
+        self.running.as_ref().map(|running| running.shared.error()).unwrap_or_default()
     }
 
     /// Lines are being dropped now: from the first one lost until a second has passed without another.

@@ -56,6 +56,8 @@ struct Buffer {
 
 #[derive(Debug, Default)]
 struct Control {
+    /// What the file said last when it took nothing.
+    error: Option<String>,
     /// Flushes asked for, and the last of them that is done.
     flush_wanted: u64,
     flush_done: u64,
@@ -140,11 +142,20 @@ impl Shared {
         self.dropping.load(Relaxed)
     }
 
+    /// Why the file took nothing when it did not; empty when nobody knows.
+    pub(super) fn error(&self) -> String {
+        lock(&self.control).error.clone().unwrap_or_default()
+    }
+
+    #[cold]
+    fn failed(&self, error: &io::Error) {
+        lock(&self.control).error = Some(crate::error::io_reason(error));
+    }
+
     #[cold]
     fn drop_lines(&self, count: u64) {
         self.dropped.fetch_add(count, Relaxed);
         if count > 0 && !self.dropping.swap(true, SeqCst) {
-            tracing::warn!(target: "flagstone::access_log", "Access log is dropping lines");
             // The writer watches for the end of it.
             self.urge();
         }
@@ -266,7 +277,8 @@ impl Writer {
                     self.discard(&error);
                     complete = false;
                 }
-                Progress::Later(_) => {
+                Progress::Later(error) => {
+                    self.shared.failed(&error);
                     // A full disk may be the reason for the rotation that is being asked for.
                     if !self.change_sink() {
                         thread::park_timeout(retry);
@@ -298,9 +310,7 @@ impl Writer {
     /// Gives the rest of the batch up.
     fn discard(&mut self, error: &io::Error) {
         let lost = memchr::memchr_iter(b'\n', &self.batch[self.written..]).count();
-        if !self.shared.is_dropping() {
-            tracing::warn!(target: "flagstone::access_log", %error, lost, "Access log cannot be written");
-        }
+        self.shared.failed(error);
         self.shared.drop_lines(lost as u64);
         self.written = self.batch.len();
     }
@@ -317,7 +327,6 @@ impl Writer {
                 if since.elapsed() >= CALM {
                     self.calm = None;
                     self.shared.dropping.store(false, SeqCst);
-                    tracing::info!(target: "flagstone::access_log", dropped, "Access log has recovered");
                 }
             }
             _ => self.calm = Some((dropped, Instant::now())),

@@ -97,6 +97,14 @@ pub enum Event {
     UpgradeFailed {
         error: String,
     },
+    /// The access log takes no lines, and the buffers are full.
+    AccessLogDropping {
+        error: String,
+    },
+    /// It takes lines again; `dropped` were lost since the start of the process.
+    AccessLogRecovered {
+        dropped: u64,
+    },
     /// `count` requests were over a limit; `enforced` is false where the limit only watches. Sampled.
     RateLimited {
         route: String,
@@ -169,6 +177,8 @@ impl Event {
             Self::CertificateExpiring { .. } => "Certificate expiring",
             Self::UpgradeFinished { .. } => "Upgrade finished",
             Self::UpgradeFailed { .. } => "Upgrade failed",
+            Self::AccessLogDropping { .. } => "Access log is dropping lines",
+            Self::AccessLogRecovered { .. } => "Access log has recovered",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Blocked { .. } => "BLOCKED",
             Self::Unauthorized { .. } => "UNAUTHORIZED",
@@ -192,6 +202,7 @@ impl Event {
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
             | Self::CertificateExpiring { .. }
+            | Self::AccessLogDropping { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
             | Self::Unauthorized { .. } => Level::Warn,
@@ -220,6 +231,8 @@ impl Event {
             | Self::UpgradeFinished { .. }
             | Self::UpgradeFailed { .. } => Some(EventKind::Reload),
             Self::OperationBlocked { .. }
+            | Self::AccessLogDropping { .. }
+            | Self::AccessLogRecovered { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
             | Self::Unauthorized { .. } => None,
@@ -271,6 +284,8 @@ impl Event {
             }
             Self::UpgradeFinished { pid, version } => fields.number("pid", *pid).text("version", version),
             Self::UpgradeFailed { error } => fields.text("error", error),
+            Self::AccessLogDropping { error } => fields.text("error", error),
+            Self::AccessLogRecovered { dropped } => fields.number("dropped", *dropped as i64),
             Self::RateLimited { route, limit, enforced, count } => {
                 let enforced = if *enforced { "" } else { "false" };
                 fields

@@ -4,6 +4,8 @@
 //! value holds, a line is one line and puts no control character on a terminal.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
@@ -21,7 +23,19 @@ use crate::telemetry::clock::Stamp;
 /// The target of [`super::EventLog`]'s lines, for `[log] level` directives.
 pub(super) const EVENT_TARGET: &str = "flagstone::event";
 
-pub(super) struct Layout(pub(super) LogFormat);
+/// Text or JSON, changeable while it is in use; all clones are one.
+#[derive(Clone, Debug)]
+pub(super) struct Layout(Arc<AtomicBool>);
+
+impl Layout {
+    pub(super) fn new(format: LogFormat) -> Self {
+        Self(Arc::new(AtomicBool::new(format == LogFormat::Json)))
+    }
+
+    pub(super) fn set(&self, format: LogFormat) {
+        self.0.store(format == LogFormat::Json, Relaxed);
+    }
+}
 
 impl<S, N> FormatEvent<S, N> for Layout
 where
@@ -38,9 +52,9 @@ where
             parts.push("module", target.to_owned());
         }
         let colour = writer.has_ansi_escapes();
-        let line = match self.0 {
-            LogFormat::Text => parts.text(unix_ms(), metadata.level(), colour),
-            LogFormat::Json => parts.json(unix_ms(), metadata.level()),
+        let line = match self.0.load(Relaxed) {
+            false => parts.text(unix_ms(), metadata.level(), colour),
+            true => parts.json(unix_ms(), metadata.level()),
         };
         writer.write_str(&line)
     }

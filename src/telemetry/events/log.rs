@@ -112,7 +112,7 @@ macro_rules! log_at {
             $level, $message, $fields,
             text: [scope mode by route limit enforced upstream endpoint window domain client path start end
                    until from to check changes reason version error],
-            number: [generation pid days_left count]
+            number: [generation pid days_left count dropped]
         )
     };
 }

@@ -1,8 +1,13 @@
-//! `tracing`, set up once per process: lines to stderr, the level changeable while it runs.
+//! `tracing`, set up once per process: lines to stderr, level and format changeable while it runs.
+//!
+//! Lines go through a bounded queue to a thread of their own, so that whoever has something to tell never waits for a
+//! pipe that nobody reads or a disk that is stuck. What does not fit is lost; [`LogGuard`] writes what is left at the end.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use thiserror::Error;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -10,6 +15,12 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use super::format::Layout;
 use crate::config::model::LogFormat;
+
+/// Lines that wait for stderr.
+const LINES_MAX: usize = 8192;
+
+/// How the process logs, once it does.
+static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Why there is no log.
 #[derive(Debug, Error)]
@@ -22,32 +33,42 @@ pub enum InitError {
     Gone(#[source] reload::Error),
 }
 
-/// Changes the level of the running log.
-#[derive(Clone, Debug)]
-pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+struct Log {
+    level: reload::Handle<EnvFilter, Registry>,
+    layout: Layout,
+}
+
+/// Writes what is left when it is dropped, which is for the end of the process.
+#[derive(Debug)]
+#[must_use = "dropped, it ends the log"]
+pub struct LogGuard(#[expect(dead_code, reason = "held for its end")] WorkerGuard);
 
 /// Sets the process's log up: `level` as `[log] level` has it, lines to stderr. Colour only for text on a terminal,
 /// and not with `NO_COLOR` set (<https://no-color.org>).
 ///
 /// # Errors
 /// The level does not parse, or a log is already set up.
-pub fn init(level: &str, format: LogFormat) -> Result<LogHandle, InitError> {
+pub fn init(level: &str, format: LogFormat) -> Result<LogGuard, InitError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = format == LogFormat::Text && !no_color && io::stderr().is_terminal();
-    let lines = fmt::layer().event_format(Layout(format)).with_ansi(colour).with_writer(io::stderr);
+    let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("log");
+    let (writer, guard) = queue.finish(io::stderr());
+    let layout = Layout::new(format);
+    let lines = fmt::layer().event_format(layout.clone()).with_ansi(colour).with_writer(writer);
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(InitError::Twice)?;
-    Ok(LogHandle(handle))
+    let _ = LOG.set(Log { level: handle, layout });
+    Ok(LogGuard(guard))
 }
 
-impl LogHandle {
-    /// Changes the level, as after a reload.
-    ///
-    /// # Errors
-    /// The level does not parse; the old one stays.
-    pub fn set_level(&self, level: &str) -> Result<(), InitError> {
-        self.0.reload(parse(level)?).map_err(InitError::Gone)
-    }
+/// Level and format of the running log, as after a reload. Does nothing where no log was set up.
+///
+/// # Errors
+/// The level does not parse; the old one stays.
+pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
+    let Some(log) = LOG.get() else { return Ok(()) };
+    log.layout.set(format);
+    log.level.reload(parse(level)?).map_err(InitError::Gone)
 }
 
 fn parse(level: &str) -> Result<EnvFilter, InitError> {

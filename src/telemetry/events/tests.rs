@@ -27,7 +27,7 @@ impl Write for Captured {
 fn captured(format: LogFormat, run: impl FnOnce()) -> Vec<String> {
     let captured = Captured::default();
     let writer = captured.clone();
-    let lines = fmt::layer().event_format(Layout(format)).with_ansi(false).with_writer(move || writer.clone());
+    let lines = fmt::layer().event_format(Layout::new(format)).with_ansi(false).with_writer(move || writer.clone());
     tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), run);
     let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     text.lines().map(str::to_owned).collect()

@@ -254,6 +254,11 @@ fn single(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         "The generation of the configuration that serves",
         [([], inner.generation.load(Relaxed))],
     )?;
+    page.counter(
+        "flagstone_access_log_dropped_total",
+        "Lines that the access log could not take",
+        [([], inner.log_lines_lost.load(Relaxed))],
+    )?;
     let certificates = lock(&inner.certificates).clone();
     page.gauge(
         "flagstone_certificate_expiry_timestamp_seconds",

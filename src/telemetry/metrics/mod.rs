@@ -76,6 +76,7 @@ struct Inner {
     certificates: Mutex<BTreeMap<String, i64>>,
     health: AtomicU8,
     generation: AtomicU64,
+    log_lines_lost: AtomicU64,
     reload_success: AtomicBool,
     reload_unix_seconds: AtomicU64,
     window: Mutex<Window>,
@@ -98,6 +99,7 @@ impl Metrics {
             certificates: Mutex::default(),
             health: AtomicU8::new(HealthStatus::Healthy as u8),
             generation: AtomicU64::new(0),
+            log_lines_lost: AtomicU64::new(0),
             reload_success: AtomicBool::new(true),
             reload_unix_seconds: AtomicU64::new(0),
             window: Mutex::default(),
@@ -161,6 +163,11 @@ impl Metrics {
         if success {
             self.0.reload_unix_seconds.store(unix_seconds, Relaxed);
         }
+    }
+
+    /// Counts lines that the access log could not take.
+    pub fn lost_log_lines(&self, count: u64) {
+        self.0.log_lines_lost.fetch_add(count, Relaxed);
     }
 
     /// Forgets every series that `config` no longer names. Guards and handles still held stay usable.
