@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use utoipa_axum::router::OpenApiRouter;
@@ -132,8 +132,9 @@ pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Ti
         Some(seconds) => {
             let seconds =
                 seconds.as_u64().filter(|seconds| (1..=duration::MAX.as_secs()).contains(seconds)).ok_or(wrong)?;
-            let end = now.checked_add(SignedDuration::from_secs(seconds as i64)).map_err(|_| wrong)?;
-            Ok(Some(end))
+            // A whole second, for people read it; the next one, so that it is never over early.
+            let end = now.as_second() + i64::from(now.subsec_nanosecond() > 0) + seconds as i64;
+            Timestamp::from_second(end).map(Some).map_err(|_| wrong.to_owned())
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct AdminArgument {
     #[command(flatten)]
     pub(super) file: FileArgument,
     /// The admin side: IP:PORT, localhost:PORT or unix:/PATH [default: listen of the configuration's [admin]]
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = address, global = true)]
     admin: Option<Address>,
 }
 

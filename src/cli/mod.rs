@@ -93,7 +93,7 @@ struct MaintenanceArguments {
 #[derive(Debug, clap::Args)]
 struct FileArgument {
     /// The configuration [default: $FLAGSTONE_CONFIG, ./flagstone.toml or /etc/flagstone/flagstone.toml]
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 

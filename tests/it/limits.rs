@@ -276,6 +276,9 @@ async fn an_override_holds_over_restart_and_reload_and_keeps_what_was_used() {
     let (code, said) = command(&flagstone, "limit list --json").await;
     let listed: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &listed["limits"]["l"]["rate"]), (0, &"2/1h".into()));
+    let config = flagstone.config();
+    let ended = Flagstone::run(["limit", "list", "-c", config.to_str().unwrap()]).await;
+    assert!(ended.status.success(), "the file may be named behind what is to be done: {}", ended.stderr);
 }
 
 #[tokio::test]
