@@ -33,7 +33,8 @@ function* concerns(status, health) {
   for (const [name, check] of Object.entries(health.checks)) {
     const down = Object.values(check.endpoints ?? {}).filter(endpoint => endpoint.status === "unhealthy");
     endpoints += Object.keys(check.endpoints ?? {}).length - down.length;
-    if (check.status === "unhealthy" || check.status === "degraded") yield { tone: check.critical ? "bad" : "warn", href: "#upstreams", text: `${name} is down${check.error ? `: ${check.error}` : ""}` };
+    if (check.percentage !== undefined && check.error) yield { tone: "warn", text: `${name}: ${check.error}` };
+    else if (check.status === "unhealthy") yield { tone: check.critical ? "bad" : "warn", href: "#upstreams", text: `${name} is down${check.error ? `: ${check.error}` : ""}` };
     else if (down.length) yield { tone: "warn", href: "#upstreams", text: `${name}: ${down.length} of ${plural(Object.keys(check.endpoints).length, "endpoint")} down` };
   }
   for (const [name, { state }] of Object.entries(circuitBreakers)) {

@@ -4,8 +4,11 @@ import { byId, each, element, say, set } from "./dom.js";
 import { clockOf, millis } from "./format.js";
 import { on, state } from "./state.js";
 
-/** An answer of the app's own has no reason of ours. */
-const reasonOf = ({ reason, policy }) => reason ?? policy.kind;
+/** What has no reason of ours was the app's answer, or the client's leaving. */
+const OTHERS = { app: "answered by", client: "client left" };
+const reasonOf = ({ reason, policy }) => reason ?? OTHERS[policy.kind] ?? policy.kind;
+/** `rate_limited · per_ip`, `answered by app` */
+const decided = one => [reasonOf(one), one.policy.name].filter(Boolean).join(one.reason ? " · " : " ");
 
 export function start() {
   byId("reason").addEventListener("change", () => state.refused && show(state.refused));
@@ -31,7 +34,7 @@ function row(one) {
   set(status, "data-tone", one.status >= 500 ? "bad" : "warn");
   const cell = (text, kind) => element("td", { class: kind }, text ?? "–");
   return {
-    root: element("tr", {}, cell(clockOf(one.time), "mono"), status, cell([reasonOf(one), one.policy.name].filter(Boolean).join(" · ")), cell(`${one.method} ${one.target}`, "mono break"),
+    root: element("tr", {}, cell(clockOf(one.time), "mono"), status, cell(decided(one)), cell(`${one.method} ${one.target}`, "mono break"),
       cell(one.client, "mono wide"), cell(one.route, "wide"), cell(one.upstream, "wide"), cell(millis(one.durationMs), "number wide"), cell(one.requestId, "mono wide break")),
   };
 }

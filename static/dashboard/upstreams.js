@@ -15,7 +15,8 @@ const BREAKERS = { CLOSED: ["closed", "ok"], HALF_OPEN: ["half-open", "warn"], O
 
 export function start() {
   on(["status", "health"], ({ status, health }) => {
-    const all = Object.entries(health.checks).filter(([, check]) => check.status);
+    // What is measured in percent is the machine's own.
+    const all = Object.entries(health.checks).filter(([, check]) => check.percentage === undefined);
     const isUpstream = ([name, check]) => name in status.circuitBreakers || check.endpoints !== undefined;
     const sorted = [...all.filter(isUpstream), ...all.filter(one => !isUpstream(one))];
     const items = sorted.map(([name, check]) => ({ name, check, breaker: status.circuitBreakers[name], isUpstream: isUpstream([name, check]) }));

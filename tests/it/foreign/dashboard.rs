@@ -1,7 +1,6 @@
 //! The dashboard in a real browser: what it shows, what it does, and that everybody can use it.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -257,9 +256,7 @@ async fn a_lost_connection_is_shown_and_found_again_by_itself() {
 }
 
 /// The violations of a kind that keeps people out, as axe-core names them.
-async fn violations(browser: &Browser, axe: &Path) -> Value {
-    let source = std::fs::read_to_string(axe.join("axe.min.js")).expect("the script of axe-core");
-    browser.run(&format!("{source}; window.axe = axe;")).await;
+async fn violations(browser: &Browser) -> Value {
     // Its answer is a promise, which the driver waits for.
     browser
         .run(
@@ -307,6 +304,8 @@ async fn everybody_can_use_it() {
     call(*admin, "POST", "/api/admin/limits/per_ip", Some(json!({ "rate": "1/1s", "ttlSeconds": 900 }))).await;
     call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
     browser.until("document.getElementById('blocked').innerText.includes('192.0.2.0/24')").await;
+    let axe = std::fs::read_to_string(axe.join("axe.min.js")).expect("the script of axe-core");
+    browser.run(&format!("{axe}; window.axe = axe;")).await;
     let is_scheme = |scheme: &str| format!("matchMedia('(prefers-color-scheme: {scheme})').matches");
     for (scheme, width, height) in [("light", 1366, 900), ("light", 390, 844), ("dark", 390, 844), ("dark", 1366, 900)]
     {
@@ -315,19 +314,19 @@ async fn everybody_can_use_it() {
         let feature = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         browser.devtools("Emulation.setEmulatedMedia", feature).await;
         browser.until(&is_scheme(scheme)).await;
-        assert_eq!(violations(browser, &axe).await, json!([]), "{scheme} {width}");
+        assert_eq!(violations(browser).await, json!([]), "{scheme} {width}");
         let fits = "document.documentElement.scrollWidth <= innerWidth";
         assert_eq!(browser.run(&format!("return {fits}")).await, true, "{scheme} {width}: nothing sticks out");
         browser.click("#maintenance-switch").await;
-        assert_eq!(violations(browser, &axe).await, json!([]), "{scheme} {width}, a dialog");
+        assert_eq!(violations(browser).await, json!([]), "{scheme} {width}, a dialog");
         browser.click("#switch-on [data-close]").await;
     }
     call(*admin, "POST", "/api/admin/maintenance/enable", Some(json!({ "reason": "Moving house" }))).await;
     browser.until("document.getElementById('maintenance').innerText.includes('Moving house')").await;
-    assert_eq!(violations(browser, &axe).await, json!([]), "in maintenance");
+    assert_eq!(violations(browser).await, json!([]), "in maintenance");
     flagstone.process.signal(Signal::STOP);
     browser.until("document.body.hasAttribute('data-stale')").await;
-    assert_eq!(violations(browser, &axe).await, json!([]), "without a connection");
+    assert_eq!(violations(browser).await, json!([]), "without a connection");
     flagstone.process.signal(Signal::CONT);
 }
 
