@@ -125,8 +125,13 @@ impl Shared {
 
     /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.
     pub(crate) fn nanos(&self) -> Nanos {
+        self.nanos_at(Instant::now())
+    }
+
+    /// The same for a moment that was read from the clock before.
+    pub(crate) fn nanos_at(&self, now: Instant) -> Nanos {
         const HOUR_NS: u64 = 3_600_000_000_000;
-        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         Nanos(elapsed.saturating_add(HOUR_NS))
     }
 

@@ -62,7 +62,8 @@ fn check_told(mut headers: HeaderMap, peer: IpAddr, client: IpAddr, peer_trusted
     forwarded::drop_ambiguous(&mut headers);
     let request_id = forwarded::kept_request_id(&before, peer_trusted).cloned();
     let request_id = request_id.unwrap_or(HeaderValue::from_static("new"));
-    let facts = Facts { peer_trusted, client_ip: client, peer_ip: peer, proto: "https", host: "a.example", request_id };
+    let (client_text, host) = (forwarded::ip_value(client), Some(HeaderValue::from_static("a.example")));
+    let facts = Facts { peer_trusted, client: client_text, peer_ip: peer, proto: "https", host, request_id };
     forwarded::apply(&mut headers, facts);
     let single = |name: &str| {
         let lines: Vec<_> = headers.get_all(name).iter().collect();

@@ -6,8 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use http::HeaderValue;
+
 use super::head::BadHead;
 use super::stream::Stream;
+use crate::message::forwarded;
 use crate::proxy::tunnel::Tunnel;
 use crate::tls::Peer;
 
@@ -18,6 +21,8 @@ pub struct Connection {
     pub(crate) worker: usize,
     /// The peer's address; `None` for a unix socket.
     pub(crate) peer: Option<SocketAddr>,
+    /// Its address as apps are told it, made once.
+    peer_text: HeaderValue,
     /// The name of the listener it came in by.
     pub(crate) listener: Arc<str>,
     /// What the handshake told; `None` without TLS.
@@ -75,6 +80,7 @@ impl Connection {
         Self {
             worker,
             peer,
+            peer_text: forwarded::ip_value(peer_ip(peer)),
             listener,
             tls,
             heads_passed: AtomicU64::new(0),
@@ -95,7 +101,12 @@ impl Connection {
 
     /// The peer's address; loopback for a unix socket, whose peer is on this machine.
     pub(crate) fn peer_ip(&self) -> IpAddr {
-        self.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
+        peer_ip(self.peer)
+    }
+
+    /// The text of a client's address: mostly that of the peer.
+    pub(crate) fn client_text(&self, client_ip: IpAddr) -> HeaderValue {
+        if client_ip == self.peer_ip() { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }
     }
 
     pub(crate) fn is_tls(&self) -> bool {
@@ -241,6 +252,10 @@ impl Connection {
     pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
         lock(&self.tunnel).take()
     }
+}
+
+fn peer_ip(peer: Option<SocketAddr>) -> IpAddr {
+    peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
 }
 
 /// Only one thread writes: a load and a store are enough, and cheaper than a locked add.

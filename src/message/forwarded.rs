@@ -12,24 +12,27 @@
 //! | `X-Client-Cert-Subject`, `Client-Cert`, `Client-Cert-Chain` | kept | removed |
 //! | `X-Request-Id` | kept when sane ([`kept_request_id`]) | set |
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use super::ip_text::IpText;
+
 /// What is known about a request.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct Facts {
     /// Whether the connection comes from a trusted proxy.
     pub peer_trusted: bool,
-    pub client_ip: IpAddr,
+    /// The client's address, as [`ip_value`] writes it.
+    pub client: HeaderValue,
     /// The other end of the connection.
     pub peer_ip: IpAddr,
     /// `http` or `https`, as the client came in here.
     pub proto: &'static str,
-    /// The host the client asked for, with the port when it named one. Empty = `X-Forwarded-Host` is not set.
-    pub host: &'a str,
+    /// The host the client asked for, with the port when it named one: its own `Host`. `None`, empty or not ASCII =
+    /// `X-Forwarded-Host` is not set.
+    pub host: Option<HeaderValue>,
     /// From [`kept_request_id`], or a new one.
     pub request_id: HeaderValue,
 }
@@ -49,24 +52,23 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Sets the headers above. Call after stripping, so that nothing the client named can remove them.
-pub fn apply(headers: &mut HeaderMap, facts: Facts<'_>) {
-    let client = ip_value(facts.client_ip);
+pub fn apply(headers: &mut HeaderMap, facts: Facts) {
     if facts.peer_trusted {
-        append_peer(headers, &facts, &client);
+        append_peer(headers, &facts);
     } else {
         remove_claims(headers);
-        headers.insert(X_FORWARDED_FOR, client.clone());
+        headers.insert(X_FORWARDED_FOR, facts.client.clone());
     }
     if !(facts.peer_trusted && is_single(headers, &X_FORWARDED_PROTO, is_proto)) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.proto));
     }
     if !(facts.peer_trusted && is_single(headers, &X_FORWARDED_HOST, is_host_like)) {
-        match HeaderValue::from_str(facts.host) {
-            Ok(host) if !facts.host.is_empty() => headers.insert(X_FORWARDED_HOST, host),
+        match facts.host {
+            Some(host) if host.to_str().is_ok_and(|host| !host.is_empty()) => headers.insert(X_FORWARDED_HOST, host),
             _ => headers.remove(X_FORWARDED_HOST),
         };
     }
-    headers.insert(X_REAL_IP, client);
+    headers.insert(X_REAL_IP, facts.client);
     headers.insert(X_REQUEST_ID, facts.request_id);
 }
 
@@ -108,7 +110,8 @@ pub fn ip_value(ip: IpAddr) -> HeaderValue {
 }
 
 /// `X-Forwarded-For` behind a trusted proxy: one line of all that came, and the peer.
-fn append_peer(headers: &mut HeaderMap, facts: &Facts<'_>, client: &HeaderValue) {
+fn append_peer(headers: &mut HeaderMap, facts: &Facts) {
+    let client = &facts.client;
     let peer = IpText::new(facts.peer_ip);
     let lines = headers.get_all(X_FORWARDED_FOR);
     let came: usize = lines.iter().map(|line| line.len() + 2).sum();
@@ -136,6 +139,9 @@ fn remove_claims(headers: &mut HeaderMap) {
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    if !headers.keys().any(|name| unwanted(name.as_str())) {
+        return;
+    }
     let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -156,40 +162,19 @@ fn is_host_like(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
 }
 
-/// An address as text, without an allocation.
-struct IpText {
-    /// Room for the longest textual IPv6 address.
-    bytes: [u8; 46],
-    len: usize,
-}
-
-impl IpText {
-    fn new(ip: IpAddr) -> Self {
-        let mut bytes = [0; 46];
-        let mut rest = bytes.as_mut_slice();
-        write!(rest, "{}", ip.to_canonical()).expect("46 bytes hold any address");
-        let len = 46 - rest.len();
-        Self { bytes, len }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn facts(peer_trusted: bool) -> Facts<'static> {
+    fn facts(peer_trusted: bool) -> Facts {
         Facts {
             peer_trusted,
-            client_ip: "203.0.113.9".parse().unwrap(),
+            client: HeaderValue::from_static("203.0.113.9"),
             peer_ip: if peer_trusted { "10.0.0.1" } else { "203.0.113.9" }.parse().unwrap(),
             proto: "https",
-            host: "example.com:8443",
+            host: Some(HeaderValue::from_static("example.com:8443")),
             request_id: HeaderValue::from_static("new-id"),
         }
     }
@@ -268,7 +253,7 @@ mod tests {
         let out = applied(true, &[]);
         assert_eq!(out[0], ("x-forwarded-for".into(), "203.0.113.9, 10.0.0.1".into()));
         let mut headers = HeaderMap::new();
-        apply(&mut headers, Facts { client_ip: "10.0.0.1".parse().unwrap(), ..facts(true) });
+        apply(&mut headers, Facts { client: HeaderValue::from_static("10.0.0.1"), ..facts(true) });
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
     }
 
@@ -305,7 +290,10 @@ mod tests {
     fn without_a_host_none_is_claimed() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-host", HeaderValue::from_static("evil.example"));
-        apply(&mut headers, Facts { host: "", ..facts(false) });
+        apply(&mut headers, Facts { host: None, ..facts(false) });
+        assert!(!headers.contains_key("x-forwarded-host"));
+        headers.insert("x-forwarded-host", HeaderValue::from_static("evil.example"));
+        apply(&mut headers, Facts { host: Some(HeaderValue::from_static("")), ..facts(false) });
         assert!(!headers.contains_key("x-forwarded-host"));
     }
 

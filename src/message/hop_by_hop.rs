@@ -63,11 +63,14 @@ type Names = SmallVec<[HeaderName; 8]>;
 
 fn strip(headers: &mut HeaderMap, side: Side) {
     // One look at every name is cheaper than ten look-ups of names that are mostly not there.
-    let mut names: Names = headers.keys().filter(|name| is_hop_by_hop(name.as_str(), side)).cloned().collect();
+    let mut names = Names::new();
+    for name in headers.keys().filter(|name| is_hop_by_hop(name.as_str(), side)) {
+        names.push(name.clone());
+    }
     if names.contains(&CONNECTION) {
         push_named(headers, &mut names);
     }
-    for name in names {
+    for name in &names {
         headers.remove(name);
     }
 }

@@ -20,6 +20,7 @@ pub mod cookie;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;
+pub mod ip_text;
 pub mod negotiate;
 pub mod path;
 pub mod proxy_protocol;

@@ -249,7 +249,8 @@ pub(crate) struct Body {
 
 enum Inner {
     Full(Bytes),
-    Upstream(UpstreamBody),
+    /// Boxed: an answer is moved a dozen times on its way.
+    Upstream(Box<UpstreamBody>),
     File(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -321,7 +322,7 @@ impl Body {
     }
 
     pub(crate) fn upstream(body: UpstreamBody) -> Self {
-        Self { inner: Inner::Upstream(body), context: None }
+        Self { inner: Inner::Upstream(Box::new(body)), context: None }
     }
 
     pub(crate) fn file(body: UnsyncBoxBody<Bytes, BodyError>) -> Self {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{AUTHORIZATION, HOST, REFERER, USER_AGENT};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
@@ -18,12 +18,14 @@ use super::body::{Body, BodyError};
 use super::connect::Connect;
 use super::cut;
 use super::decide::{Asked, facts_of};
+use super::noted::Noted;
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use super::stalls::Pulse;
 use crate::listener::connection::Connection;
 use crate::listener::head::BadHead;
 use crate::listener::http2::StreamFacts;
 use crate::message::forwarded;
+use crate::message::host::Host;
 use crate::policy::limit::Slot;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::Line;
@@ -34,30 +36,27 @@ use crate::upstream::endpoint::Lease;
 fn new_request_id(random: u128) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
-    for (at, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(random >> (at * 4)) as usize & 0xf];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(random.to_be_bytes()) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
     }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
+    // Owned rather than copied: clones share it without an allocation more.
+    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).expect("hexadecimal digits are a header value")
 }
 
 /// One request.
 pub(crate) struct Context {
     pub(super) connection: Arc<Connection>,
     pub(super) snapshot: Arc<Snapshot>,
-    began: Instant,
+    pub(super) began: Instant,
     method: Method,
     uri: Uri,
     version: Version,
-    host_header: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    authorization: Option<HeaderValue>,
+    pub(super) noted: Noted,
     pub(super) client_ip: IpAddr,
     peer_is_trusted: bool,
-    /// Lower-case, without port; empty when the request names none.
-    pub(super) host: String,
-    /// Normalised; what is matched and forwarded.
-    pub(super) path: String,
+    host: Host,
+    /// Where it differs from what the client sent.
+    normal_path: Option<Box<str>>,
     pub(super) request_id: HeaderValue,
     pub(super) route: Option<Arc<Route>>,
     in_flight: Option<InFlight>,
@@ -100,14 +99,11 @@ impl Context {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            host_header: headers.get(HOST).cloned(),
-            referer: headers.get(REFERER).cloned(),
-            user_agent: headers.get(USER_AGENT).cloned(),
-            authorization: headers.get(AUTHORIZATION).cloned(),
+            noted: Noted::of(headers),
             client_ip: client.ip,
             peer_is_trusted: client.peer_trusted,
-            host: String::new(),
-            path: String::new(),
+            host: Host::default(),
+            normal_path: None,
             request_id,
             route: None,
             in_flight: None,
@@ -160,11 +156,26 @@ impl Context {
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
-            host: &self.host,
-            path: &self.path,
+            host: self.host(),
+            path: self.path(),
             client_ip: self.client_ip,
             is_bypassed: self.is_bypassed,
         }
+    }
+
+    /// Lower-case, without port; empty when the request names none.
+    pub(super) fn host(&self) -> &str {
+        self.host.name()
+    }
+
+    /// Normalised, once [`Self::locate`] has said so; what is matched and forwarded.
+    pub(super) fn path(&self) -> &str {
+        self.normal_path.as_deref().unwrap_or(self.uri.path())
+    }
+
+    /// Where the request goes. `normal_path` is `None` when it came in that form.
+    pub(super) fn locate(&mut self, host: Host, normal_path: Option<Box<str>>) {
+        (self.host, self.normal_path) = (host, normal_path);
     }
 
     /// The route is known: the request counts as in flight there.
@@ -178,10 +189,10 @@ impl Context {
         forwarded::drop_ambiguous(headers);
         let facts = forwarded::Facts {
             peer_trusted: self.peer_is_trusted,
-            client_ip: self.client_ip,
+            client: self.connection.client_text(self.client_ip),
             peer_ip: self.connection.peer_ip(),
             proto: if self.is_tls() { "https" } else { "http" },
-            host: self.host_header.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            host: self.noted.host.clone(),
             request_id: self.request_id.clone(),
         };
         forwarded::apply(headers, facts);
@@ -227,7 +238,7 @@ impl Context {
         if !self.cut.is_new_round(&self.snapshot) {
             return false;
         }
-        let place = (self.host.as_str(), self.path.as_str());
+        let place = (self.host.name(), self.normal_path.as_deref().unwrap_or(self.uri.path()));
         let client = (self.client_ip, self.is_bypassed);
         let facts = facts_of(self.route.as_deref(), place, &self.method, client, &self.snapshot);
         self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
@@ -259,7 +270,7 @@ impl Context {
         Line {
             unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
             client: self.connection.peer.map(|_| self.client_ip),
-            authorization: self.authorization.as_ref().map(HeaderValue::as_bytes),
+            authorization: self.noted.authorization.as_ref().map(HeaderValue::as_bytes),
             method: self.method.as_str(),
             target: target.as_bytes(),
             version: self.version,
@@ -272,9 +283,9 @@ impl Context {
             route: self.route.as_ref().map(|route| &*route.name),
             reason: self.reason,
             request_id: self.request_id.to_str().ok(),
-            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
-            host: self.host_header.as_ref().map(HeaderValue::as_bytes),
+            referer: self.noted.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.noted.user_agent.as_ref().map(HeaderValue::as_bytes),
+            host: self.noted.host.as_ref().map(HeaderValue::as_bytes),
         }
     }
 }

@@ -23,6 +23,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::context::Context;
 use super::decide::facts_of;
 use crate::message::host::Host;
 use crate::message::path;
@@ -169,17 +170,17 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of<B>(request: &Request<B>, client_ip: IpAddr, is_bypassed: bool, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn of<B>(request: &Request<B>, context: &Context) -> Self {
         let version = request.version();
         Self {
             uri: request.uri().clone(),
-            host: request.headers().get(HOST).cloned(),
+            host: context.noted.host.clone(),
             method: request.method().clone(),
             version,
-            client_ip,
-            is_bypassed,
-            watch: Watch::new(&snapshot, version),
-            snapshot,
+            client_ip: context.client_ip,
+            is_bypassed: context.is_bypassed,
+            watch: Watch::new(&context.snapshot, version),
+            snapshot: Arc::clone(&context.snapshot),
         }
     }
 
@@ -187,7 +188,7 @@ impl Known {
     ///
     /// It stays where the caller has pinned it: moving it costs more than most answers that are made here.
     pub(super) async fn unless_cut<T>(
-        mut self,
+        &mut self,
         mut serving: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Arc<Active>> {
         poll_fn(|cx| {

@@ -1,11 +1,13 @@
 //! The way of a request, top to bottom.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::body::Body;
@@ -30,16 +32,21 @@ pub(crate) async fn handle(
     let mut context = Context::begin(&request, connection, Arc::clone(&snapshot));
     let asker = respond::Asker::of(&request);
     let mut request = request.map(Some);
-    let known = Known::of(&request, context.client_ip, context.is_bypassed, Arc::clone(&snapshot));
-    let result = match known.unless_cut(pin!(serve(&mut request, &mut context, &snapshot))).await {
-        Ok(result) => result,
-        Err(active) => Err(decide::maintained(&active, &snapshot)),
+    let mut known = Known::of(&request, &context);
+    let result = {
+        // Pinned here and lent on: a future of that size is not to be moved.
+        let serving = pin!(serve(&mut request, &mut context, &snapshot));
+        match known.unless_cut(serving).await {
+            Ok(result) => result,
+            Err(active) => Err(decide::maintained(&active, &snapshot)),
+        }
     };
     let result = result.and_then(|answer| connect::judge(answer, &context));
     let is_refusal = result.is_err();
-    let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, &asker, &mut context));
+    let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, asker, &mut context));
     let is_clean = match request.into_body() {
-        Some(unread) => unread::drain(unread, asker.expects_continue).await,
+        Some(unread) if unread.is_end_stream() => true,
+        Some(unread) => Box::pin(unread::drain(unread, context.noted.expects_continue)).await,
         // Whoever took it may have left some of it, unless the app has answered.
         None => !is_refusal || !asker.has_body,
     };
@@ -48,7 +55,7 @@ pub(crate) async fn handle(
     if (!is_clean || is_last) && context.version() != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let response = respond::finish(response, &context);
+    respond::finish(&mut response, &mut context);
     Ok(context.attach(response))
 }
 
@@ -75,7 +82,7 @@ async fn serve(
         // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes.
         Action::Upstream(target) => Box::pin(forward::send(request, target, route, context)).await,
         Action::Files(folder) => {
-            files::serve(head_of(request), folder, &context.path, route.strip_prefix.as_deref()).await
+            Box::pin(files::serve(head_of(request), folder, context.path(), route.strip_prefix.as_deref())).await
         }
         Action::Redirect(redirect) => Ok(respond::redirect(redirect, request, context)),
         Action::Respond(answer) => Ok(respond::fixed(answer)),
@@ -88,9 +95,12 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
         return Err(Refusal::of_head(why));
     }
     let (host, path) = decide::place(request)?;
-    context.host.push_str(host.name());
-    context.path.push_str(&path);
-    if context.connection.tls.as_ref().is_some_and(|tls| !tls.may_ask_for(host.name())) {
+    let normal_path = match path {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(path) => Some(path.into_boxed_str()),
+    };
+    context.locate(host, normal_path);
+    if context.connection.tls.as_ref().is_some_and(|tls| !tls.may_ask_for(context.host())) {
         return Err(Refusal::Misdirected);
     }
     Ok(())

@@ -46,17 +46,16 @@ pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Cont
     if route.limits.each.is_empty() {
         return Ok(());
     }
-    let asked = asked(route, headers, context);
-    match route.limits.are_plain {
-        true => at_once(&asked, route, context),
-        // In a box of its own, so as not to make the future of every request larger.
-        false => Box::pin(in_turn(&asked, route, context)).await,
+    if route.limits.are_plain {
+        return at_once(&asked(route, headers, context), route, context);
     }
+    // In a box of its own, so as not to make the future of every request larger.
+    Box::pin(in_turn(asked(route, headers, context), route, context)).await
 }
 
 fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
     let ip = context.client_ip;
-    let facts = limit_facts(route, &context.path, headers, ip);
+    let facts = limit_facts(route, context.path(), headers, ip);
     let asked = |limit: &'a Arc<Limit>| Asked {
         limit,
         key: limit.source.key(&limit.limiter, &facts),
@@ -71,7 +70,7 @@ fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedL
 /// The short way: nothing waits, nothing but rates is asked.
 fn at_once(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
     let check = |now| check_all(asked.iter().map(|asked| (&*asked.limit.limiter, asked.key)), now);
-    let mut verdict = check(context.snapshot.shared.nanos());
+    let mut verdict = check(context.snapshot.shared.nanos_at(context.began));
     if !verdict.allowed && verdict.wait() < OVERTAKEN {
         verdict = check(context.snapshot.shared.nanos());
     }
@@ -84,10 +83,10 @@ fn at_once(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<
 }
 
 /// The long way.
-async fn in_turn(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
+async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -> Result<(), Refusal> {
     let shared = Arc::clone(&context.snapshot.shared);
     let (watched, enforced): (AskedLimits<'_>, AskedLimits<'_>) =
-        asked.iter().cloned().partition(|asked| asked.limit.settings.shadow);
+        asked.into_iter().partition(|asked| asked.limit.settings.shadow);
     let worker = context.worker();
     for asked in &watched {
         watch(asked, route, worker, &shared, &mut context.slots).await;

@@ -13,6 +13,7 @@ pub(crate) mod forward;
 pub(crate) mod handle;
 pub(crate) mod https;
 mod limits;
+mod noted;
 pub mod page;
 pub(crate) mod refusal;
 pub(crate) mod refused;

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    EXPECT, LOCATION, RETRY_AFTER, VARY,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER,
+    VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -15,6 +15,7 @@ use super::body::Body;
 use super::context::Context;
 use super::decide::Asked;
 use super::https;
+use super::noted::Noted;
 use super::page::{self, Kind};
 use super::refusal::{Maintained, Refusal, Row};
 use crate::config::model::Redirect;
@@ -30,39 +31,31 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an answer needs to know of its request, kept aside because the request may be gone by then.
+#[derive(Clone, Copy)]
 pub(super) struct Asker {
-    accept: Option<HeaderValue>,
-    accept_language: Option<HeaderValue>,
-    content_type: Option<HeaderValue>,
     is_safe: bool,
     pub(super) has_body: bool,
-    pub(super) expects_continue: bool,
 }
 
 impl Asker {
     pub(super) fn of<B: http_body::Body>(request: &Request<B>) -> Self {
-        let headers = request.headers();
         Self {
-            accept: headers.get(ACCEPT).cloned(),
-            accept_language: headers.get(ACCEPT_LANGUAGE).cloned(),
-            content_type: headers.get(CONTENT_TYPE).cloned(),
             is_safe: matches!(*request.method(), Method::GET | Method::HEAD),
             has_body: !request.body().is_end_stream(),
-            expects_continue: headers.contains_key(EXPECT),
         }
     }
+}
 
-    fn kind(&self) -> Kind {
-        let content_type = self.content_type.as_ref().map(HeaderValue::as_bytes);
-        negotiate::kind(content_type, self.accept.as_ref().map(HeaderValue::as_bytes))
-    }
+fn kind_of(noted: &Noted) -> Kind {
+    let content_type = noted.content_type.as_ref().map(HeaderValue::as_bytes);
+    negotiate::kind(content_type, noted.accept.as_ref().map(HeaderValue::as_bytes))
+}
 
-    /// The best of the languages that there are for a kind; empty = the first of them.
-    fn language<'a>(&self, kind: Kind, pages: &'a page::Pages) -> &'a str {
-        let Some(asked) = &self.accept_language else { return "" };
-        let languages: SmallVec<[&str; 12]> = pages.languages(kind).collect();
-        negotiate::language([asked.as_bytes()], &languages).map_or("", |index| languages[index])
-    }
+/// The best of the languages that there are for a kind; empty = the first of them.
+fn language<'a>(noted: &Noted, kind: Kind, pages: &'a page::Pages) -> &'a str {
+    let Some(asked) = &noted.accept_language else { return "" };
+    let languages: SmallVec<[&str; 12]> = pages.languages(kind).collect();
+    negotiate::language([asked.as_bytes()], &languages).map_or("", |index| languages[index])
 }
 
 /// The fields that every refusal of one kind has, with those in place that differ from answer to answer. Made once: to
@@ -104,7 +97,7 @@ impl Heads {
 }
 
 /// The one place where a refusal becomes an answer.
-pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) -> Response<Body> {
+pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> Response<Body> {
     let row = refusal.row();
     context.reason = Some(row.reason);
     if let Refusal::Maintenance(Maintained { scope, .. }) = refusal
@@ -112,7 +105,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     {
         context.decided_by = Some(name.as_str().into());
     }
-    let kind = asker.kind();
+    let kind = kind_of(&context.noted);
     let maintained = match refusal {
         Refusal::Maintenance(maintained) => Some(maintained),
         // A script reads its own reason; people see the same page.
@@ -121,11 +114,11 @@ pub(super) fn refuse(refusal: &Refusal, asker: &Asker, context: &mut Context) ->
     };
     if maintained.is_some()
         && asker.is_safe
-        && let Some(file) = context.snapshot.maintenance.pages.asset(&context.path)
+        && let Some(file) = context.snapshot.maintenance.pages.asset(context.path())
     {
         return asset(file, context);
     }
-    let page = maintained.map(|maintained| maintenance(maintained, kind, asker, context));
+    let page = maintained.map(|maintained| maintenance(maintained, kind, context));
     let is_built_in = page.as_ref().is_some_and(|page| page.built_in);
     let body = page.map_or_else(|| plain(&row, kind), |page| page.body);
     let retry_after = refusal.retry_after_secs();
@@ -157,11 +150,11 @@ fn plain(row: &Row, kind: Kind) -> Bytes {
     page::refusal_page(kind, &text).1
 }
 
-fn maintenance(maintained: &Maintained, kind: Kind, asker: &Asker, context: &Context) -> page::Answer {
+fn maintenance(maintained: &Maintained, kind: Kind, context: &Context) -> page::Answer {
     let pages = &context.snapshot.maintenance.pages;
     let facts = page::Facts {
         active: &maintained.scope,
-        lang: asker.language(kind, pages),
+        lang: language(&context.noted, kind, pages),
         status: maintained.status,
         retry_after: maintained.retry_after_secs,
         request_id: context.request_id.to_str().unwrap_or_default(),
@@ -211,21 +204,21 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Respons
 }
 
 /// The last touches: what the route and its limits add to every answer.
-pub(super) fn finish(mut response: Response<Body>, context: &Context) -> Response<Body> {
+pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     https::add_hsts(response.headers_mut(), context);
     if context.is_head() && !response.body().is_end_stream() {
-        without_body(&mut response);
+        without_body(response);
     }
-    let Some(route) = &context.route else { return response };
+    let state = context.rate_limit.take();
+    let Some(route) = &context.route else { return };
     let headers = response.headers_mut();
-    if let Some(state) = &context.rate_limit {
+    if let Some(state) = state {
         if let Some(policy) = route.limits.policy() {
             headers.insert(RATELIMIT_POLICY, policy);
         }
-        headers.insert(RATELIMIT, state.clone());
+        headers.insert(RATELIMIT, state);
     }
     route.response_headers.apply(headers);
-    response
 }
 
 /// Leaves its length (RFC 9110, section 9.3.2). hyper does so too, but not in HTTP/2.

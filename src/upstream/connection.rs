@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
@@ -64,15 +66,22 @@ impl SendError {
 impl Connection {
     /// Sends a request in the form of HTTP/1 and waits for the head of its answer.
     ///
+    /// Not an `async fn`: that would keep the request twice in a future that is part of every request's.
+    ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) async fn send(&mut self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send + use<> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await.map_err(|error| SendError::of(error, |_| ())),
+            Self::Http1(sender) => {
+                Either::Left(sender.try_send_request(request).map_err(|error| SendError::of(error, |_| ())))
+            }
             Self::Http2(Http2 { sender, scheme, .. }) => {
                 let host = take_absolute_form(&mut request, scheme);
                 let restore = |request: &mut Request<_>| take_origin_form(request, host);
-                sender.try_send_request(request).await.map_err(|error| SendError::of(error, restore))
+                Either::Right(sender.try_send_request(request).map_err(|error| SendError::of(error, restore)))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt as _;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::task::AbortHandle;
@@ -311,12 +312,16 @@ impl Lease {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let answer = self.ready.connection.send(request).await;
-        if let (Err(SendError::Unsent(_) | SendError::Unprocessed), Some(stream)) = (&answer, &self.ready.stream) {
-            stream.retire();
-        }
-        answer
+    pub(crate) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send {
+        let stream = &self.ready.stream;
+        self.ready.connection.send(request).inspect_err(move |error| {
+            if let (SendError::Unsent(_) | SendError::Unprocessed, Some(stream)) = (error, stream) {
+                stream.retire();
+            }
+        })
     }
 
     /// Closes the connection and keeps the place at the endpoint.

@@ -58,6 +58,10 @@ impl Members {
         if let Some(place) = home.filter(|home| home.standing.takes(now)).and_then(Endpoint::enter) {
             return Some(place);
         }
+        if let [only] = &*self.endpoints {
+            // Nothing to choose: neither its share nor whether it was tried matters.
+            return if only.standing.takes(now) { only.enter() } else { None };
+        }
         let view = View { endpoints: &self.endpoints, now };
         let exclude = self.indices(tried);
         for _ in 0..PICKS_MAX {

@@ -58,6 +58,7 @@ const FORGED: &str = "X-Client-Cert-Subject: CN=admin\r\nx-client-cert-subject: 
 async fn the_app_is_told_whose_certificate_it_was_and_nobody_can_claim_one() {
     let site = Site::new();
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    // One worker: its requests are all on one connection, and so recorded in their order.
     let toml = format!(
         "[server]\nstate_dir = \"state\"\nworkers = 1\n[client_ip]\ntrusted_proxies = [\"127.0.0.2\"]\n{}{}{}",
         listener("require", &auth("require")),

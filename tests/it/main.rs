@@ -66,6 +66,7 @@ mod runbooks;
 mod signals;
 mod status_command;
 mod support_itself;
+mod system_calls;
 mod systemd;
 mod timeouts;
 mod tls;

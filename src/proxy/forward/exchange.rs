@@ -15,6 +15,7 @@
 //! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
 
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,7 +117,11 @@ impl<'a> Exchange<'a> {
             let claimed = if free { self.group.claim(self.wish, &self.tried, now) } else { None };
             let place = match claimed {
                 Some(place) => place,
-                None => Box::pin(self.wait()).await?,
+                None => {
+                    let place = Box::pin(self.wait()).await?;
+                    now = Instant::now();
+                    place
+                }
             };
             let key = place.endpoint().key;
             let result = self.on_endpoint(place, now).await;
@@ -135,7 +140,7 @@ impl<'a> Exchange<'a> {
                     self.last = Some(failure);
                 }
             }
-            self.back_off().await;
+            Box::pin(self.back_off()).await;
             now = Instant::now();
         }
     }
@@ -175,10 +180,11 @@ impl<'a> Exchange<'a> {
         }
         self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
         let worker = self.context.worker();
+        let mut began = now;
         while let Some(ready) = place.endpoint().kept(worker, now).await {
-            match self.on_connection(Lease::new(place, ready, worker)).await {
+            match self.on_connection(Lease::new(place, ready, worker), began).await {
                 Ok(answered) => return Ok(answered),
-                Err((lease, missed, began)) => {
+                Err((lease, missed)) => {
                     place = lease.close();
                     match missed {
                         Missed::Unsent => {}
@@ -190,20 +196,24 @@ impl<'a> Exchange<'a> {
                         }
                         Missed::Failed(kind) => return Err(self.failed(&place, kind, began)),
                     }
+                    began = Instant::now();
                 }
             }
         }
         let began = Instant::now();
-        let ready = match place.endpoint().connect(worker, self.route.timeouts.connect).await {
+        // Boxed, like all that most requests have no need of: the future of every request is as large as the largest wait
+        // in it.
+        let ready = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
             Ok(ready) => ready,
             Err(error) => {
                 tracing::debug!(endpoint = &*place.endpoint().label, %error, "cannot connect");
                 return Err(self.failed(&place, Kind::Connect(error), began));
             }
         };
-        match self.on_connection(Lease::new(place, ready, worker)).await {
+        let began = Instant::now();
+        match self.on_connection(Lease::new(place, ready, worker), began).await {
             Ok(answered) => Ok(answered),
-            Err((lease, missed, began)) => {
+            Err((lease, missed)) => {
                 let kind = match missed {
                     Missed::Unprocessed => {
                         // What goes on then needs no leave to repeat it.
@@ -218,12 +228,16 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn on_connection(&mut self, mut lease: Lease) -> Result<Answered, (Lease, Missed, Instant)> {
-        let began = Instant::now();
+    /// `began` is now, as near as the caller knows.
+    async fn on_connection(&mut self, mut lease: Lease, began: Instant) -> Result<Answered, (Lease, Missed)> {
         let Some(request) = self.outbound.depart() else {
             unreachable!("a request is sent only after it was made ready");
         };
-        let answer = self.in_time(lease.send(request)).await;
+        let answer = {
+            // Pinned here and lent on, for it holds the request.
+            let answer = pin!(lease.send(request));
+            self.in_time(answer).await
+        };
         let latency = began.elapsed();
         self.context.upstream_duration = Some(latency);
         match answer {
@@ -235,26 +249,25 @@ impl<'a> Exchange<'a> {
             }
             Ok(Err(SendError::Unsent(request))) => {
                 self.outbound.returned(*request);
-                Err((lease, Missed::Unsent, began))
+                Err((lease, Missed::Unsent))
             }
-            Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed, began)),
+            Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed)),
             Ok(Err(SendError::StreamReset(error))) => {
                 tracing::debug!(%error, "the upstream reset the stream");
-                Err((lease, Missed::StreamReset, began))
+                Err((lease, Missed::StreamReset))
             }
             Ok(Err(SendError::Failed(error))) => {
                 tracing::debug!(%error, "no answer from the upstream");
-                Err((lease, Missed::Failed(Kind::Reset), began))
+                Err((lease, Missed::Failed(Kind::Reset)))
             }
-            Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout), began)),
+            Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout))),
         }
     }
 
     /// Waits for the answer's head. The time counts from the last moment that the endpoint took some of the request's
     /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
-    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, HeadLate> {
+    async fn in_time<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Result<T, HeadLate> {
         let limit = self.route.timeouts.response_head;
-        let mut answer = std::pin::pin!(answer);
         let Some(body) = &self.outbound.fault else {
             return tokio::time::timeout(limit, answer).await.map_err(|_| HeadLate);
         };

@@ -73,7 +73,7 @@ impl Outbound {
             hop_by_hop::set_upgrade(&mut parts.headers, protocol);
         }
         route.request_headers.apply(&mut parts.headers);
-        parts.uri = origin_form(&parts.uri, &context.path, route.strip_prefix.as_deref());
+        parts.uri = origin_form(&parts.uri, context.path(), route.strip_prefix.as_deref());
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         let wants_upgrade = parts.headers.contains_key(UPGRADE);

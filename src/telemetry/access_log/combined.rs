@@ -4,12 +4,11 @@
 //! Escaping is nginx's default (`ngx_http_log_escape`): bytes below 32 and above 126, `"` and `\` become
 //! `\xHH` in upper case; a variable that is not there is `-`, one that is there and empty is empty.
 
-use std::io::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::line::{Line, masked, version_text};
+use crate::message::ip_text::IpText;
 use crate::telemetry::clock::Stamp;
 
 /// A user name of more than this many base64 characters is shown as `-` rather than decoded.
@@ -60,7 +59,7 @@ fn request(out: &mut Vec<u8>, line: &Line<'_>) {
 /// `$remote_addr`.
 pub(super) fn client(out: &mut Vec<u8>, line: &Line<'_>) {
     match line.client {
-        Some(ip) => write!(out, "{ip}").expect("a Vec takes every write"),
+        Some(ip) => out.extend_from_slice(IpText::new(ip).as_bytes()),
         None => out.extend_from_slice(b"unix:"),
     }
 }
