@@ -31,6 +31,9 @@ pub struct Connection {
     heads_answered: AtomicU64,
     has_partial_head: AtomicBool,
     is_holding: AtomicBool,
+    is_mid_body: AtomicBool,
+    /// Request bodies that somebody is still reading.
+    bodies_open: AtomicU64,
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
     is_refused: AtomicBool,
@@ -40,6 +43,16 @@ pub struct Connection {
     refusal: Mutex<Option<RefusedHead>>,
     tunnel: Mutex<Option<Tunnel>>,
     returned: Mutex<Option<Returned>>,
+}
+
+/// A request body that somebody reads.
+#[derive(Debug)]
+pub(crate) struct OpenBody(Arc<Connection>);
+
+impl Drop for OpenBody {
+    fn drop(&mut self) {
+        self.0.bodies_open.store(self.0.bodies_open.load(Relaxed) - 1, Relaxed);
+    }
 }
 
 /// A head that was refused.
@@ -87,6 +100,8 @@ impl Connection {
             heads_answered: AtomicU64::new(0),
             has_partial_head: AtomicBool::new(false),
             is_holding: AtomicBool::new(false),
+            is_mid_body: AtomicBool::new(false),
+            bodies_open: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
@@ -155,6 +170,22 @@ impl Connection {
     /// Whether every request that hyper has seen has been answered.
     pub(crate) fn is_answered(&self) -> bool {
         self.heads_answered.load(Relaxed) >= self.heads_passed.load(Relaxed)
+    }
+
+    pub(super) fn set_mid_body(&self, mid_body: bool) {
+        self.is_mid_body.store(mid_body, Relaxed);
+    }
+
+    /// Counts a request body as being read for as long as the guard lives.
+    pub(crate) fn open_body(self: &Arc<Self>) -> OpenBody {
+        self.bodies_open.store(self.bodies_open.load(Relaxed) + 1, Relaxed);
+        OpenBody(Arc::clone(self))
+    }
+
+    /// Whether nothing of HTTP would be lost if an idle connection let go of it. An answer may be complete while the
+    /// request's body is still on its way to the app.
+    pub(super) fn may_rest(&self) -> bool {
+        !self.is_mid_body.load(Relaxed) && self.bodies_open.load(Relaxed) == 0 && !self.is_holding.load(Relaxed)
     }
 
     pub(super) fn set_holding(&self, holding: bool) {

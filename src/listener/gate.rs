@@ -64,7 +64,14 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, bounds: HeadBounds, may_switch: bool) -> Self {
+    /// `held` is what was read before.
+    pub(crate) fn new(
+        (stream, held): (Stream, Vec<u8>),
+        connection: Arc<Connection>,
+        bounds: HeadBounds,
+        may_switch: bool,
+    ) -> Self {
+        connection.set_holding(!held.is_empty());
         Self {
             stream: Some(stream),
             connection,
@@ -74,7 +81,7 @@ impl Gate {
             blank_bytes: 0,
             partial: Vec::new(),
             passed: Vec::new(),
-            held: Vec::new(),
+            held,
         }
     }
 
@@ -137,6 +144,7 @@ impl Gate {
             }
         }
         self.connection.set_partial_head(!self.partial.is_empty());
+        self.connection.set_mid_body(self.is_mid_body());
         at
     }
 

@@ -11,6 +11,7 @@ mod gate;
 pub(crate) mod head;
 pub(crate) mod http2;
 mod proxy_header;
+mod rest;
 pub(crate) mod serve;
 pub(crate) mod stream;
 mod timer;

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{Sleep, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, RefusedHead, Returned};
@@ -24,6 +24,7 @@ use super::gate::Gate;
 use super::head::{BadHead, HeadBounds};
 use super::http2;
 use super::proxy_header;
+use super::rest::{Woken, rest};
 use super::stream::{Socket, Stream};
 use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
@@ -57,7 +58,7 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
     };
     let timeouts = snapshot.config.timeouts.clone();
-    let (socket, peer) = match behind_proxy(socket, peer, listener.proxy_protocol, &snapshot).await {
+    let (socket, peer) = match Box::pin(behind_proxy(socket, peer, listener.proxy_protocol, &snapshot)).await {
         Ok(client) => client,
         Err(error) => return tracing::debug!(%error, ?peer, "no PROXY header from a trusted proxy"),
     };
@@ -65,7 +66,7 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
         None => (Stream::Plain(socket), None),
         Some(tls) => {
             let handshake = TlsAcceptor::from(tls.config()).accept(socket);
-            match timeout(timeouts.tls_handshake, handshake).await {
+            match Box::pin(timeout(timeouts.tls_handshake, handshake)).await {
                 Ok(Ok(stream)) => {
                     let peer = Peer::of(stream.get_ref().1, tls.asks_for_certificates());
                     (Stream::Tls(Box::new(stream)), Some(peer))
@@ -81,7 +82,7 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
     // A snapshot kept for the life of a connection would keep a whole generation alive.
     drop(snapshot);
     if stream.speaks_http2() {
-        http2::serve(stream, Vec::new(), connection, settings, timeouts, live, draining).await;
+        Box::pin(http2::serve(stream, Vec::new(), connection, settings, timeouts, live, draining)).await;
     } else {
         http1(stream, connection, settings, timeouts, live, draining).await;
     }
@@ -126,14 +127,45 @@ fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> 
     }
 }
 
+/// In rounds: one after the other, with rests in between.
 async fn http1(
-    stream: Stream,
+    mut stream: Stream,
     connection: Arc<Connection>,
     settings: Settings,
     timeouts: Timeouts,
     live: Arc<Live>,
     draining: watch::Receiver<Drain>,
 ) {
+    let mut held = Vec::new();
+    let mut idle_until = None;
+    loop {
+        // Boxed, so that a connection at rest does not hold the room for it.
+        let round = round((stream, held), &connection, settings, &timeouts, idle_until, &live, &draining);
+        let end = Box::pin(round).await;
+        let returned = connection.take_back().expect("hyper has dropped the gate");
+        let End::Rest { until } = end else {
+            return Box::pin(end_http1(end, returned, connection, settings, timeouts, live, draining)).await;
+        };
+        stream = returned.stream;
+        held = match rest(&mut stream, until, draining.clone()).await {
+            Woken::Bytes(bytes) => bytes,
+            Woken::Over => return goodbye(stream, false).await,
+            Woken::Broken(error) => return tracing::debug!(%error, peer = ?connection.peer, "connection ended early"),
+        };
+        idle_until = Some(until);
+    }
+}
+
+/// HTTP from a request on, until something ends it. `read` is the stream and what was read of it before.
+async fn round(
+    read: (Stream, Vec<u8>),
+    connection: &Arc<Connection>,
+    settings: Settings,
+    timeouts: &Timeouts,
+    idle_until: Option<Instant>,
+    live: &Arc<Live>,
+    draining: &watch::Receiver<Drain>,
+) -> End {
     let bounds = settings.bounds;
     let mut builder = http1::Builder::new();
     // The gate times heads from their first moment; hyper's own timer starts too late (hyper #3756).
@@ -143,20 +175,30 @@ async fn http1(
         builder.max_headers(bounds.headers_max);
     }
     let service = {
-        let (connection, live) = (Arc::clone(&connection), Arc::clone(&live));
+        let (connection, live) = (Arc::clone(connection), Arc::clone(live));
         service_fn(move |request: Request<Incoming>| {
             handle::handle(request, Arc::clone(&connection), Arc::clone(&live))
         })
     };
-    // Over TLS the handshake has settled the version.
-    let may_switch = settings.http2.is_some() && !connection.is_tls();
-    let gate = Gate::new(stream, Arc::clone(&connection), bounds, may_switch);
+    // Over TLS the handshake has settled the version, on others the first bytes.
+    let may_switch = settings.http2.is_some() && !connection.is_tls() && idle_until.is_none();
+    let gate = Gate::new(read, Arc::clone(connection), bounds, may_switch);
     let shared = Arc::clone(&live.load_full().shared);
-    let end = {
-        let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
-        drive(http, &connection, &timeouts, draining.clone(), &shared.cuts).await
-    };
-    let returned = connection.take_back().expect("hyper has dropped the gate");
+    let timer = Timer::with_rest(timeouts, idle_until.map(|until| (connection.requests(), until)));
+    let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
+    drive(http, connection, timer, draining.clone(), &shared.cuts).await
+}
+
+/// What is to be done when HTTP/1 is over.
+async fn end_http1(
+    end: End,
+    returned: Returned,
+    connection: Arc<Connection>,
+    settings: Settings,
+    timeouts: Timeouts,
+    live: Arc<Live>,
+    draining: watch::Receiver<Drain>,
+) {
     let Returned { stream, held, partial_line, is_mid_body } = returned;
     if connection.take_http2() {
         return http2::serve(stream, held, connection, settings, timeouts, live, draining).await;
@@ -177,7 +219,7 @@ async fn http1(
             )
             .await;
         }
-        End::HeadTimeout | End::Idle => goodbye(stream, false).await,
+        End::HeadTimeout | End::Idle | End::Rest { .. } => goodbye(stream, false).await,
         End::Finished => match connection.take_refusal() {
             Some(RefusedHead { why, line }) => refuse(stream, BadRequest::Head(why), &line, &connection, &live).await,
             None => goodbye(stream, is_mid_body || connection.is_refused()).await,
@@ -197,7 +239,7 @@ type Http<F> = http1::Connection<TokioIo<Gate>, F>;
 async fn drive<F, Fut>(
     mut http: Pin<&mut Http<F>>,
     connection: &Connection,
-    timeouts: &Timeouts,
+    mut timer: Timer<'_>,
     mut draining: watch::Receiver<Drain>,
     cuts: &Cuts,
 ) -> End
@@ -216,7 +258,6 @@ where
     let mut registered = false;
     let mut is_draining = false;
     let mut last_call = LastCall::default();
-    let mut timer = Timer::new(timeouts);
     let mut cut = pin!(cuts.signal());
     let mut cut_round = None;
     let mut nudges = 0;
@@ -311,7 +352,8 @@ async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &C
 /// connection and take the answer along (RFC 9112, section 9.6). `unread` says that the client may be sending still;
 /// without it, only what has arrived already makes us wait.
 pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
-    let farewell = async {
+    // Boxed: the future of a connection has no room for what happens once, at its end.
+    let farewell = Box::pin(async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
         let mut patience = if unread { LINGER_SILENCE } else { Duration::ZERO };
@@ -319,7 +361,7 @@ pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
             patience = LINGER_SILENCE;
         }
         io::Result::Ok(())
-    };
+    });
     // However it ends, the socket is closed.
     let _ = timeout(LINGER, farewell).await;
 }

@@ -16,9 +16,16 @@ pub(super) enum End {
     Finished,
     HeadTimeout,
     Idle,
+    /// Idle for long enough to let go of what HTTP holds, but not too long yet.
+    Rest {
+        until: Instant,
+    },
     /// The socket failed, or the client stopped reading: nothing more can be said.
     Broken,
 }
+
+/// A connection that is idle for this long is one among many: its next request may cost the making of two buffers.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// The one timer of a connection: re-armed when the phase changes, at rest while we are busy.
 pub(super) struct Timer<'a> {
@@ -27,13 +34,29 @@ pub(super) struct Timer<'a> {
     phase: Phase,
     requests: u64,
     deadline: Option<Instant>,
+    /// Whether an idle connection comes to rest before its time is over.
+    may_rest: bool,
+    /// While idle: when its time is over.
+    idle_until: Option<Instant>,
 }
 
 impl<'a> Timer<'a> {
     pub(super) fn new(timeouts: &'a Timeouts) -> Self {
         let deadline = Instant::now() + timeouts.request_head;
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
-        Self { sleep, timeouts, phase: Phase::Busy, requests: 0, deadline: None }
+        let phase = Phase::Busy;
+        Self { sleep, timeouts, phase, requests: 0, deadline: None, may_rest: false, idle_until: None }
+    }
+
+    /// For a connection that comes to rest when it is idle; after such a rest, `resumed` says how many requests there were
+    /// and until when it may be idle.
+    pub(super) fn with_rest(timeouts: &'a Timeouts, resumed: Option<(u64, Instant)>) -> Self {
+        let mut timer = Self { may_rest: true, ..Self::new(timeouts) };
+        if let Some((requests, until)) = resumed {
+            (timer.phase, timer.requests) = (Phase::Idle, requests);
+            (timer.deadline, timer.idle_until) = (Some(until), Some(until));
+        }
+        timer
     }
 
     /// Ready when the client kept us waiting for too long.
@@ -49,23 +72,46 @@ impl<'a> Timer<'a> {
         let progressed = phase == Phase::WriteBlocked && connection.take_write_progress();
         if !is_same || progressed {
             (self.phase, self.requests) = (phase, requests);
-            self.deadline = self.patience(phase).map(|patience| Instant::now() + patience);
+            self.begin();
         }
-        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let Some(mut deadline) = self.deadline else { return Poll::Pending };
         if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
             if deadline <= Instant::now() {
-                return Poll::Ready(self.verdict());
+                match self.verdict(connection) {
+                    Some(end) => return Poll::Ready(end),
+                    None => deadline = self.idle_out(),
+                }
             }
             self.sleep.as_mut().reset(deadline);
         }
         // An earlier deadline than ours only wakes us to look again.
         while self.sleep.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
-                return Poll::Ready(self.verdict());
+                match self.verdict(connection) {
+                    Some(end) => return Poll::Ready(end),
+                    None => deadline = self.idle_out(),
+                }
             }
             self.sleep.as_mut().reset(deadline);
         }
         Poll::Pending
+    }
+
+    /// Sets the deadline of a phase that begins.
+    fn begin(&mut self) {
+        let patience = self.patience(self.phase).map(|patience| Instant::now() + patience);
+        (self.deadline, self.idle_until) = (patience, None);
+        if self.phase == Phase::Idle && self.may_rest && self.timeouts.idle > REST_AFTER {
+            self.idle_until = patience;
+            self.deadline = patience.map(|until| until - self.timeouts.idle + REST_AFTER);
+        }
+    }
+
+    /// No rest this time: the connection waits as it is until its time is over.
+    fn idle_out(&mut self) -> Instant {
+        let until = self.idle_until.expect("only an idle connection comes to rest");
+        self.deadline = Some(until);
+        until
     }
 
     fn patience(&self, phase: Phase) -> Option<Duration> {
@@ -77,11 +123,67 @@ impl<'a> Timer<'a> {
         }
     }
 
-    fn verdict(&self) -> End {
+    /// `None` when it could come to rest, but for a body that is still on its way.
+    fn verdict(&self, connection: &Connection) -> Option<End> {
         match self.phase {
-            Phase::Head => End::HeadTimeout,
-            Phase::Idle | Phase::Busy => End::Idle,
-            Phase::WriteBlocked => End::Broken,
+            Phase::Head => Some(End::HeadTimeout),
+            Phase::Idle => match self.idle_until.filter(|until| self.deadline < Some(*until)) {
+                Some(until) => connection.may_rest().then_some(End::Rest { until }),
+                None => Some(End::Idle),
+            },
+            Phase::Busy => Some(End::Idle),
+            Phase::WriteBlocked => Some(End::Broken),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(75);
+
+    fn timeouts() -> Timeouts {
+        let long = Duration::from_secs(3600);
+        Timeouts {
+            tls_handshake: long,
+            request_head: long,
+            request_body: long,
+            idle: IDLE,
+            connect: long,
+            response_head: long,
+            response_body: long,
+            stream_idle: long,
+        }
+    }
+
+    async fn end(timer: &mut Timer<'_>, connection: &Connection) -> End {
+        poll_fn(|cx| timer.poll_phase((Phase::Idle, 1), connection, cx)).await
+    }
+
+    fn connection() -> Connection {
+        Connection::new(0, None, "web".into(), None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_comes_to_rest_and_keeps_its_time() {
+        let (timeouts, began) = (timeouts(), Instant::now());
+        let mut timer = Timer::with_rest(&timeouts, None);
+        let End::Rest { until } = end(&mut timer, &connection()).await else { panic!("no rest") };
+        assert_eq!((began.elapsed(), until - began), (REST_AFTER, IDLE));
+        let mut resumed = Timer::with_rest(&timeouts, Some((1, until)));
+        assert!(matches!(end(&mut resumed, &connection()).await, End::Idle));
+        assert_eq!(began.elapsed(), IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_on_its_way_keeps_a_connection_from_rest() {
+        let (timeouts, began, connection) = (timeouts(), Instant::now(), std::sync::Arc::new(connection()));
+        let _open = connection.open_body();
+        let mut timer = Timer::with_rest(&timeouts, None);
+        assert!(matches!(end(&mut timer, &connection).await, End::Idle));
+        assert_eq!(began.elapsed(), IDLE);
     }
 }

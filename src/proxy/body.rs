@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::context::Context;
 use super::replay::Tap;
+use crate::listener::connection::{Connection, OpenBody};
 use crate::upstream::endpoint::Lease;
 
 /// A body that could not be read to its end.
@@ -143,6 +144,7 @@ pub(crate) struct Streaming {
     left: Option<u64>,
     patience: Patience,
     fault: Arc<BodyFault>,
+    _open: OpenBody,
 }
 
 impl RequestBody {
@@ -151,6 +153,7 @@ impl RequestBody {
         incoming: Incoming,
         bytes_max: Option<u64>,
         read_timeout: Duration,
+        connection: &Arc<Connection>,
     ) -> (Self, Option<Arc<BodyFault>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
@@ -161,6 +164,7 @@ impl RequestBody {
             left: bytes_max,
             patience: Patience::new(read_timeout),
             fault: Arc::clone(&fault),
+            _open: connection.open_body(),
         }));
         (body, Some(fault))
     }

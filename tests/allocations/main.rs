@@ -6,8 +6,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flagstone::app::{App, Source};
 use flagstone::config;
@@ -20,6 +21,9 @@ const PER_REQUEST_MAX: f64 = 15.0;
 /// And for one that maintenance answers.
 const PER_PAGE_MAX: f64 = 18.0;
 
+/// What a kept connection may hold while it waits for its next request.
+const IDLE_BYTES_MAX: i64 = 6 * 1024;
+
 /// What a browser sends, so that fields are kept, matched and logged.
 const REQUEST: &[u8] = b"GET /api/orders?page=2 HTTP/1.1\r\nHost: example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux \
     x86_64; rv:132.0) Gecko/20100101 Firefox/132.0\r\nAccept: text/html\r\nReferer: https://example.com/\r\nCookie: \
@@ -30,23 +34,28 @@ const ANSWER_BODY_BYTES: usize = 1024;
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Allocated and not yet freed.
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
 #[allow(unsafe_code, reason = "an allocator cannot be written without")]
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
+        LIVE_BYTES.fetch_add(layout.size() as i64, Relaxed);
         // SAFETY: the caller's promises are handed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size() as i64, Relaxed);
         // SAFETY: as above.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
+        LIVE_BYTES.fetch_add(size as i64 - layout.size() as i64, Relaxed);
         // SAFETY: as above.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -76,6 +85,35 @@ fn a_maintenance_page_allocates_little() {
     let each = allocations_per_request(address, b"HTTP/1.1 503 ");
     println!("{each:.2} allocations per maintenance page");
     assert!(each <= PER_PAGE_MAX, "{each:.2} allocations per page, more than {PER_PAGE_MAX}");
+}
+
+#[test]
+fn an_idle_connection_holds_little() {
+    const CONNECTIONS: i64 = 200;
+    let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+    let app = start_app();
+    let (_proxy, address, _folder) = start(app, false);
+    let mut buffer = vec![0; 64 * 1024];
+    let mut connect = || {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(REQUEST).unwrap();
+        read_answer(&mut client, &mut buffer, b"HTTP/1.1 200 ");
+        client
+    };
+    let _first = connect();
+    let before = LIVE_BYTES.load(Relaxed);
+    let clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let each = (LIVE_BYTES.load(Relaxed) - before) / CONNECTIONS;
+        if each <= IDLE_BYTES_MAX {
+            println!("{each} bytes per idle connection");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{each} bytes per idle connection, more than {IDLE_BYTES_MAX}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(clients);
 }
 
 /// The mean of many, after a start that fills pools, buffers and tables. What the once-a-second work allocates is in it,

@@ -40,6 +40,7 @@ mod http2_conformance;
 mod http2_floods;
 mod http2_upstream;
 mod https;
+mod idle;
 mod include;
 mod lifecycle;
 mod limits;

@@ -58,7 +58,8 @@ impl Outbound {
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let (body, fault) = RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body);
+        let (body, fault) =
+            RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
         let upgrade = if body.is_empty() && parts.method == Method::GET && !settings.http2 {
             hop_by_hop::upgrade_protocol(&parts.headers).cloned()
