@@ -9,7 +9,7 @@ use crate::admin;
 use crate::support::certs::{Ca, Leaf};
 use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::poll::{eventually, eventually_async};
+use crate::support::poll::eventually_async;
 use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::proxy::TestProxy;
 
@@ -277,6 +277,6 @@ async fn a_broken_pair_at_the_start_is_no_start() {
         folder.write("flagstone.toml", format!("[admin]\nlisten = \"\"\n[server]\nstate_dir = \"state\"\n{}", tls("")));
     let mut process =
         crate::support::process::Process::start(&mut Flagstone::command(["run", "-c", file.to_str().unwrap()]));
-    assert!(eventually(DEADLINE, || process.ended().is_some()).await);
+    process.wait(DEADLINE).await;
     assert!(process.stderr().contains("site.pem: does not match the key in "), "{}", process.stderr());
 }
