@@ -61,12 +61,13 @@ impl Bench {
         }
     }
 
-    /// Starts both.
+    /// Starts both. What never comes to its end is not waited for long: that is most of what there is to try.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display();
         let text = format!(
             "[server]\nstate_dir = \"{at}/state\"\nworkers = 1\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+             [timeouts]\nrequest_head = \"200ms\"\nrequest_body = \"200ms\"\n\
              [[listener]]\naddress = \"unix:{at}/web\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
              [upstream.app]\nendpoints = [\"unix:{at}/app\"]\n[upstream.app.breaker]\nenabled = false\n"
         );

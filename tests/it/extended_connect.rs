@@ -258,15 +258,7 @@ async fn a_reload_leaves_it_alone_and_a_drain_gives_it_time() {
     let (_upstream, proxy) = before(Reply::upgrade()).await;
     let mut client = Framed::connect(proxy.address()).await;
     assert_eq!(open(&mut client, 1).await, "200");
-    let before = proxy.folder.read("flagstone.toml");
-    proxy.rewrite(&before.replace("name = \"all\"", "name = \"every\""));
-    assert!(
-        eventually_async(PATIENCE, async || {
-            let _ = crate::support::client::get(proxy.address(), "/log").await;
-            crate::support::admin::json(proxy.admin(), "/api/config").await["generation"] != 1
-        })
-        .await
-    );
+    assert!(proxy.reloads().await);
     echoes(&mut client, 1, "after a reload").await;
     let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
     client.find(|frame| frame.kind == kind::GOAWAY).await.expect("GOAWAY");

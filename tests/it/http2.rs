@@ -67,6 +67,46 @@ async fn bodies_and_trailers_pass_both_ways() {
     assert!(seen(&upstream).ends_with("\r\nx-check: ok\r\n\r\n"), "{}", seen(&upstream));
 }
 
+/// gRPC-Web: the trailers are part of the body, and nothing here looks into it.
+#[tokio::test]
+async fn grpc_web_passes_as_it_is() {
+    let body = b"\0\0\0\0\x02hi\x80\0\0\0\x0fgrpc-status:0\r\n";
+    let reply = Reply::with_headers(200, "Content-Type: application/grpc-web+proto\r\n", body);
+    let (upstream, proxy) = app(reply).await;
+    let asked = b"\0\0\0\0\x03ask";
+    let kind = "Content-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\n";
+    let mut client = crate::support::client::Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/test.Greeter/Greet", &format!("{kind}Content-Length: 8\r\n")).await.unwrap();
+    client.send(asked).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().body, body);
+    let request = Request::post("http://app/test.Greeter/Greet").header("content-type", "application/grpc-web+proto");
+    let request = request.header("x-grpc-web", "1").body(h2::full(&asked[..])).unwrap();
+    let answer = Http2::connect(proxy.address()).await.send(request).await.unwrap();
+    assert_eq!((&answer.body[..], answer.header("content-type")), (&body[..], Some("application/grpc-web+proto")));
+    for request in upstream.requests() {
+        assert_eq!((&request.body[..], request.head.header("x-grpc-web")), (&asked[..], Some("1")));
+    }
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_keeps_the_times_of_the_configuration() {
+    let upstream = FakeUpstream::http1().route("/hang", Reply::hang()).route("*", "hello").start().await;
+    let timeouts = "[timeouts]\nrequest_body = \"300ms\"\nresponse_head = \"300ms\"\n";
+    let proxy = TestProxy::before(&upstream, timeouts, "").start().await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let answer = client.get("/hang").await.unwrap();
+    assert_eq!((answer.status(), answer.header("flagstone-reason")), (504, Some("upstream_timeout")));
+    // Two bytes of ten, and then nothing.
+    let pieces = futures_util::stream::iter([Ok(BodyFrame::data(Bytes::from_static(b"ab")))]);
+    let body = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
+    let request =
+        Request::post("http://app/").header("content-length", "10").body(StreamBody::new(body).boxed_unsync());
+    let answer = h2::whole(client.start(request.unwrap()).await.unwrap()).await.unwrap();
+    assert_eq!((answer.status(), answer.header("flagstone-reason")), (408, Some("bad_request")));
+    assert_eq!(client.get("/").await.unwrap().text(), "hello", "the connection lives on");
+}
+
 #[tokio::test]
 async fn streams_are_served_side_by_side_on_one_connection() {
     let upstream = FakeUpstream::http1()

@@ -44,6 +44,7 @@ struct App {
     requests: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
     resets: Arc<Mutex<Vec<Reason>>>,
+    trailers: Arc<Mutex<Vec<String>>>,
 }
 
 impl App {
@@ -55,6 +56,7 @@ impl App {
             requests: Arc::default(),
             most_at_once: Arc::default(),
             resets: Arc::default(),
+            trailers: Arc::default(),
         };
         let serving = app.clone();
         tokio::spawn(async move {
@@ -109,13 +111,17 @@ impl App {
             let _ = body.flow_control().release_capacity(data.len());
             bytes.extend_from_slice(&data);
         }
+        if let Ok(Some(trailers)) = body.trailers().await {
+            let lines = trailers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+            self.trailers.lock().unwrap().extend(lines);
+        }
         if let Act::Answer(pause) = act {
             tokio::time::sleep(pause).await;
         }
         let authority = head.uri.authority().map_or("", |authority| authority.as_str());
         let text = format!("{} {authority} {}: {}", head.method, head.uri.path(), String::from_utf8_lossy(&bytes));
         let te = head.headers.get("te").map_or("", |te| te.to_str().unwrap());
-        let response = Response::builder().header("x-te", te).body(()).unwrap();
+        let response = Response::builder().header("x-te", te).header("trailer", "x-sum").body(()).unwrap();
         let Ok(mut sending) = respond.send_response(response, false) else { return };
         let _ = sending.send_data(text.into(), false);
         if act == Act::BreakOff {
@@ -156,11 +162,14 @@ async fn a_client_of_http1_reaches_it() {
     let app = App::start(100, |_| ANSWER).await;
     let proxy = app.proxy("").await;
     let mut client = Client::connect(proxy.address()).await.unwrap();
-    client.request("POST", "/a?b", "Content-Length: 5\r\nTE: trailers\r\n").await.unwrap();
-    client.send("hello").await.unwrap();
+    let head = "Transfer-Encoding: chunked\r\nTrailer: x-check\r\nTE: trailers\r\nConnection: te\r\n";
+    client.request("POST", "/a?b", head).await.unwrap();
+    client.send("5\r\nhello\r\n0\r\nx-check: 3\r\n\r\n").await.unwrap();
     let answer = client.read_response().await.unwrap();
     assert_eq!((answer.status, answer.header("x-te")), (200, Some("trailers")));
     assert!(answer.text().starts_with("POST ") && answer.text().ends_with(" /a: hello"), "{}", answer.text());
+    assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())], "trailers come back");
+    assert_eq!(*app.trailers.lock().unwrap(), ["x-check: 3"], "and go there");
     assert_eq!(client.get("/again").await.unwrap().status, 200, "the client's connection lives on");
     assert_eq!(app.connections.load(SeqCst), 1);
 }

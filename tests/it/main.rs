@@ -8,6 +8,7 @@ mod admin;
 mod admin_session;
 mod admin_table;
 mod affinity;
+mod bad_http2_upstreams;
 mod bad_upstreams;
 mod balancing;
 mod block_list;

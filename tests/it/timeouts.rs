@@ -224,6 +224,14 @@ async fn a_tls_handshake_that_does_not_come_is_cut() {
         client.send(hello).await.unwrap();
         client.expect_closed().await.unwrap();
     }
+    // A byte now and then is no handshake either: the time is for the whole of it.
+    let began = Instant::now();
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
+    assert!(
+        client.send_slowly(&hello, 1, Duration::from_millis(50)).await.is_err() || client.expect_closed().await.is_ok()
+    );
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

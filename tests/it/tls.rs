@@ -147,6 +147,42 @@ async fn versions_are_12_and_13_or_13_alone() {
     assert!(refused.contains("ProtocolVersion"), "{refused}");
 }
 
+/// The group that a client and the proxy agree on.
+async fn group(
+    proxy: &TestProxy,
+    ca: &Ca,
+    groups: &[&'static dyn rustls::crypto::SupportedKxGroup],
+) -> rustls::NamedGroup {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = groups.to_vec();
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(roots(ca)).with_no_client_auth();
+    let socket = tokio::net::TcpStream::connect(proxy.address()).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect("site.example".try_into().unwrap(), socket).await.unwrap();
+    stream.get_ref().1.negotiated_key_exchange_group().expect("a group").name()
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_so_that_tomorrows_computers_cannot_read_it() {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let ca = Ca::new();
+    let leaf = ca.leaf(&["site.example"]);
+    let proxy = with(&[("site", &leaf)], "").start().await;
+    let both = rustls::NamedGroup::X25519MLKEM768;
+    assert_eq!(group(&proxy, &ca, &[X25519MLKEM768, X25519]).await, both);
+    // A client that begins with another one keeps it: no round trip is spent on persuading it (RFC 8446, section 4.1.4).
+    assert_eq!(group(&proxy, &ca, &[X25519, X25519MLKEM768]).await, rustls::NamedGroup::X25519);
+    for (only, name) in [
+        (X25519, rustls::NamedGroup::X25519),
+        (SECP256R1, rustls::NamedGroup::secp256r1),
+        (SECP384R1, rustls::NamedGroup::secp384r1),
+    ] {
+        assert_eq!(group(&proxy, &ca, &[only]).await, name);
+    }
+}
+
 #[tokio::test]
 async fn a_handshake_that_does_not_come_is_not_waited_for() {
     let ca = Ca::new();

@@ -11,8 +11,9 @@ use flagstone::config;
 use flagstone::config::model::Address;
 use flagstone::upstream::Resolver;
 
+use super::client;
 use super::files::Folder;
-use super::poll::eventually;
+use super::poll::{eventually, eventually_async};
 use super::upstream::FakeUpstream;
 
 /// A running proxy with a folder of its own.
@@ -92,6 +93,17 @@ impl TestProxy {
     /// Writes another configuration; the watcher finds it.
     pub fn rewrite(&self, toml: &str) {
         self.folder.write("flagstone.toml", completed(toml));
+    }
+
+    /// Adds a route to the file; whether it comes to be served.
+    pub async fn reloads(&self) -> bool {
+        let before = self.folder.read("flagstone.toml");
+        self.rewrite(&format!(
+            "{before}\n[[route]]\nname = \"new\"\npath = [\"=/new\"]\nrespond = {{ body = \"new\" }}\n"
+        ));
+        let address = self.address();
+        let is_new = async || client::get(address, "/new").await.is_ok_and(|answer| answer.text() == "new");
+        eventually_async(Duration::from_secs(10), is_new).await
     }
 
     /// Waits until the access log has a line that contains `part`, and returns it.

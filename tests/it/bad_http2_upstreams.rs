@@ -1,0 +1,189 @@
+//! Apps that speak HTTP/2 badly (HARDENING class 9): the client sees an error, never a clean end, and nothing that the app
+//! should not have said.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::client::Client;
+use crate::support::h2::{self, Http2, flag, frame, kind};
+use crate::support::proxy::TestProxy;
+
+/// An app that says these bytes behind its SETTINGS once a request has come, and then nothing more. Counts connections.
+async fn saying(bytes: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            counted.fetch_add(1, SeqCst);
+            let bytes = bytes.clone();
+            tokio::spawn(async move {
+                let mut came = Vec::new();
+                let settings = [frame(kind::SETTINGS, 0, 0, []), frame(kind::SETTINGS, flag::ACK, 0, [])].concat();
+                socket.write_all(&settings).await?;
+                while !has_request(&came) {
+                    if socket.read_buf(&mut came).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                socket.write_all(&bytes).await?;
+                // Its end would be an answer of its own.
+                while socket.read_buf(&mut came).await? > 0 {}
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    (address, connections)
+}
+
+/// Whether HEADERS have come behind the preface.
+fn has_request(came: &[u8]) -> bool {
+    let Some(mut rest) = came.get(h2::PREFACE.len()..) else { return false };
+    while let Some((head, behind)) = rest.split_at_checked(9) {
+        if head[3] == kind::HEADERS {
+            return true;
+        }
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        rest = behind.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+async fn before(app: SocketAddr) -> TestProxy {
+    TestProxy::toml(format!(
+        "[timeouts]\nresponse_head = \"2s\"\nresponse_body = \"2s\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [upstream.app]\nendpoints = [\"{app}\"]\nhttp2 = true\nretry = {{ attempts = 0 }}\n"
+    ))
+    .start()
+    .await
+}
+
+fn answer(flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(kind::HEADERS, flags | flag::END_HEADERS, 1, h2::block(fields))
+}
+
+const OK: (&str, &str) = (":status", "200");
+
+#[tokio::test]
+async fn heads_that_are_none_are_not_passed_on() {
+    let end = flag::END_STREAM;
+    let cases = [
+        ("no status", answer(end, &[("x", "smuggled")])),
+        ("a status of letters", answer(end, &[(":status", "two"), ("x", "smuggled")])),
+        ("two statuses", answer(end, &[OK, (":status", "404"), ("x", "smuggled")])),
+        ("a name in upper case", answer(end, &[OK, ("X-Upper", "smuggled")])),
+        ("a line feed in a value", answer(end, &[OK, ("x", "a\nset-cookie: smuggled")])),
+        ("a connection's own field", answer(end, &[OK, ("connection", "close"), ("x", "smuggled")])),
+        ("transfer-encoding", answer(end, &[OK, ("transfer-encoding", "chunked"), ("x", "smuggled")])),
+        ("HEADERS on stream 0", frame(kind::HEADERS, end | flag::END_HEADERS, 0, h2::block(&[OK, ("x", "smuggled")]))),
+        (
+            "a broken block",
+            frame(kind::HEADERS, end | flag::END_HEADERS, 1, [0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        (
+            "a promise",
+            frame(kind::PUSH_PROMISE, flag::END_HEADERS, 1, [&[0, 0, 0, 2][..], &h2::block(&h2::REQUEST)].concat()),
+        ),
+        ("a frame that is too large", frame(kind::HEADERS, flag::END_HEADERS, 1, vec![0; 20_000])),
+        ("HTTP/1", b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled".to_vec()),
+    ];
+    for (name, bytes) in cases {
+        let (app, _) = saying(bytes).await;
+        let proxy = before(app).await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        let answer = client.get("/").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let reason = answer.header("flagstone-reason").unwrap_or_default().to_owned();
+        assert!(
+            [502, 504].contains(&answer.status) && reason.starts_with("upstream_"),
+            "{name}: {} {reason}",
+            answer.status
+        );
+        assert!(!String::from_utf8_lossy(&answer.raw).contains("smuggled"), "{name}");
+    }
+}
+
+/// RFC 9113 calls it malformed (section 8.3); hyper drops it, so that it reaches nobody.
+#[tokio::test]
+async fn a_requests_pseudo_header_in_an_answer_is_dropped() {
+    let (app, _) = saying(answer(flag::END_STREAM, &[OK, (":path", "/pseudo"), ("x", "y")])).await;
+    let proxy = before(app).await;
+    let answer = Client::connect(proxy.address()).await.unwrap().get("/").await.unwrap();
+    assert_eq!((answer.status, answer.header("x")), (200, Some("y")));
+    assert!(!String::from_utf8_lossy(&answer.raw).contains("pseudo"));
+}
+
+#[tokio::test]
+async fn a_body_unlike_its_length_is_no_clean_end() {
+    let data = |flags, bytes: &str| frame(kind::DATA, flags, 1, bytes);
+    let sized = |length| answer(0, &[OK, ("content-length", length)]);
+    let cases = [
+        ("too short", [sized("10"), data(flag::END_STREAM, "four")].concat()),
+        ("too long", [sized("2"), data(flag::END_STREAM, "four")].concat()),
+        ("none at all", answer(flag::END_STREAM, &[OK, ("content-length", "4")])),
+        ("broken off", [sized("10"), data(0, "four"), frame(kind::RST_STREAM, 0, 1, 2_u32.to_be_bytes())].concat()),
+        ("gone", [sized("10"), data(0, "four"), frame(kind::GOAWAY, 0, 0, [0, 0, 0, 0, 0, 0, 0, 2])].concat()),
+        (
+            "without a length, broken off",
+            [answer(0, &[OK]), data(0, "four"), frame(kind::RST_STREAM, 0, 1, 2_u32.to_be_bytes())].concat(),
+        ),
+        ("trailers that do not end", [answer(0, &[OK]), data(0, "four"), answer(0, &[("x", "y")])].concat()),
+    ];
+    for (name, bytes) in cases {
+        let (app, _) = saying(bytes).await;
+        let proxy = before(app).await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        if let Ok(answer) = client.get("/").await {
+            assert!([502, 504].contains(&answer.status), "{name}: {answer:?}");
+        }
+        let mut client = Http2::connect(proxy.address()).await;
+        if let Ok(answer) = client.get("/").await {
+            assert!([502, 504].contains(&answer.status()), "{name}, HTTP/2: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_saw_something_odd_is_not_used_again() {
+    let (app, connections) =
+        saying([answer(flag::END_STREAM, &[OK]), frame(kind::DATA, 0, 7, "unasked")].concat()).await;
+    let proxy = before(app).await;
+    for number in 1..=3 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        // Whether the answer is seen before what is wrong is the app's luck.
+        assert!([200, 502].contains(&client.get("/").await.unwrap().status));
+        assert!(crate::support::poll::eventually(h2::PATIENCE, || connections.load(SeqCst) >= number).await);
+    }
+    assert_eq!(connections.load(SeqCst), 3);
+}
+
+/// What is said before the handshake is not the app's (nginx CVE-2026-1642).
+#[tokio::test]
+async fn words_before_the_handshake_are_not_an_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ninjected").await?;
+                let mut came = Vec::new();
+                while socket.read_buf(&mut came).await? > 0 {}
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    for version in ["false", "true"] {
+        let proxy = TestProxy::toml(format!(
+            "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{address}\"]\nhttp2 = {version}\n\
+             tls = {{ enabled = true, insecure = true }}\n"
+        ));
+        let proxy = proxy.start().await;
+        let answer = Client::connect(proxy.address()).await.unwrap().get("/").await.unwrap();
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("connect_failed")));
+        assert!(!String::from_utf8_lossy(&answer.raw).contains("injected"));
+    }
+}
