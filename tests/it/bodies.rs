@@ -33,6 +33,35 @@ async fn fixed_and_chunked_bodies_keep_their_framing() {
 }
 
 #[tokio::test]
+async fn a_body_of_get_and_head_is_not_lost() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    for method in ["GET", "HEAD", "DELETE"] {
+        for (headers, body) in
+            [("Content-Length: 5\r\n", "hello"), ("Transfer-Encoding: chunked\r\n", "3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")]
+        {
+            let before = upstream.requests().len();
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            client.request(method, "/", headers).await.unwrap();
+            client.send(body).await.unwrap();
+            let arrived = || upstream.requests().get(before).is_some_and(|request| request.body == b"hello");
+            assert!(eventually(DEADLINE, arrived).await, "{method} {headers}: {:?}", upstream.requests());
+        }
+    }
+    // And one that comes to no good end has none at the app either.
+    let (upstream, before) = (&upstream, upstream.requests().len());
+    for method in ["GET", "HEAD"] {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request(method, "/", "Transfer-Encoding: chunked\r\n").await.unwrap();
+        client.send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let _ = client.read_to_end().await.unwrap();
+    }
+    let raw = String::from_utf8_lossy(&upstream.raw().concat()).into_owned();
+    assert!(!raw.contains("smuggled"), "{raw}");
+    assert_eq!(upstream.requests().len(), before, "{:?}", upstream.requests().last());
+}
+
+#[tokio::test]
 async fn a_request_body_is_passed_on_as_it_comes() {
     let upstream = FakeUpstream::http1().route("*", Reply::echo_body()).start().await;
     let proxy = TestProxy::before(&upstream, "", "").start().await;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
 use super::super::body::{BodyFault, RequestBody};
@@ -74,6 +74,9 @@ impl Outbound {
             hop_by_hop::set_upgrade(&mut parts.headers, protocol);
         }
         route.request_headers.apply(&mut parts.headers);
+        if !settings.http2 && !body.is_empty() {
+            keep_body(&parts.method, &mut parts.headers);
+        }
         parts.uri = origin_form(&parts.uri, context.path(), route.strip_prefix.as_deref());
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
@@ -148,6 +151,14 @@ impl Outbound {
         const BASE: usize = 2048;
         let fields = self.request.iter().flat_map(Request::headers);
         BASE + fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+    }
+}
+
+/// Says that a body of unknown length follows a GET or HEAD: hyper, left alone, takes it for none, so that the app would get
+/// a request that the client never sent, whole even where its body turns out to be malformed.
+fn keep_body(method: &Method, headers: &mut HeaderMap) {
+    if matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
