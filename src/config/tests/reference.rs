@@ -128,6 +128,7 @@ fn the_documents_examples_load() {
     assert!(MINIMAL.ends_with(blocks[0]), "the page shows another minimal file");
     let token = |name: &str| (name == "FLAGSTONE_TOKEN").then(|| "t".to_owned());
     let rest = MINIMAL.split("[upstream.app]").next().unwrap();
-    let loaded = parse(&format!("{rest}{}", blocks[1]), Path::new("flagstone.toml"), &token);
+    let variables = blocks.iter().find(|block| block.contains("${FLAGSTONE_TOKEN}")).unwrap();
+    let loaded = parse(&format!("{rest}{variables}"), Path::new("flagstone.toml"), &token);
     assert_eq!(loaded.unwrap().warnings, []);
 }
