@@ -195,7 +195,8 @@ async fn the_log_tells_of_every_change() {
     let shaky = FakeUpstream::http1().route("*", Reply::status(500, "bad")).start().await;
     let good = FakeUpstream::http1().route("*", "good").start().await;
     let config = format!(
-        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [host]\nmemory_percent = 0\ndisk_percent = 0\ncpu_percent = 0\n[[listener]]\nname = \"web\"\n\
          address = \"127.0.0.1:0\"\n[[route]]\nname = \"two\"\npath = [\"/two\"]\nupstream = \"two\"\n\
          [upstream.two]\nendpoints = [\"{0}\", \"{1}\"]\nbalance = \"round_robin\"\nbreaker = {{ enabled = false }}\n\
          ejection = {{ failures = 1, base = \"200ms\" }}\n{2}",
