@@ -2,6 +2,8 @@
 //!
 //! The configuration is the file's, the flags, the block list and overridden limits are those in the state folder.
 //! Only breakers live in a process alone: where one answers, it is asked for them.
+//!
+//! With `--request-id` it tells of a request that has been: only the running process remembers those.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +11,10 @@ use std::process::ExitCode;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::client::AdminArgument;
+use serde_json::Value;
+
+use super::client::{AdminArgument, segment};
+use super::human::{millis, shown};
 use super::{refuse, wrong_use};
 use crate::app::App;
 use crate::explain::Hypothetical;
@@ -19,7 +24,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     admin: AdminArgument,
     /// The method, GET if there is none, and the URL: https://example.com/api, or a path alone
-    #[arg(value_name = "[METHOD] URL", required = true, num_args = 1..=2)]
+    #[arg(value_name = "[METHOD] URL", required_unless_present = "request_id", num_args = 1..=2)]
     request: Vec<String>,
     /// Where the connection comes from
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
@@ -27,12 +32,18 @@ pub(super) struct Arguments {
     /// A header of the request; may come several times
     #[arg(long, value_name = "K:V", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
+    /// Why the request with this X-Request-Id was refused or failed; the process remembers the last 1,000
+    #[arg(long, value_name = "ID", conflicts_with_all = ["request", "ip", "header"])]
+    request_id: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    if let Some(id) = &arguments.request_id {
+        return remembered(arguments, id);
+    }
     let wanted = match arguments.hypothetical() {
         Ok(wanted) => wanted,
         Err(message) => return wrong_use(&message),
@@ -52,6 +63,55 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Asks the running process what became of a request.
+fn remembered(arguments: &Arguments, id: &str) -> ExitCode {
+    let path = format!("/api/requests?limit=1&id={}", segment(id));
+    let answer = match arguments.admin.client().and_then(|client| client.call("GET", &path, None)) {
+        Ok(answer) => answer,
+        Err(error) => return error.report(),
+    };
+    let Some(failed) = answer["requests"].get(0) else {
+        eprintln!(
+            "flagstone: no refused or failed request has the id {}: it went well, or it is none of the last 1,000",
+            shown(id)
+        );
+        return ExitCode::FAILURE;
+    };
+    match arguments.json {
+        true => println!("{failed:#}"),
+        false => print!("{}", story(failed)),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What `/api/requests` says of one request, for people.
+fn story(failed: &Value) -> String {
+    let text = |key: &str| failed[key].as_str().map(|text| shown(text));
+    let or_none = |key: &str| text(key).unwrap_or_else(|| "-".to_owned());
+    let policy = &failed["policy"];
+    let decided =
+        [&policy["kind"], &policy["name"]].into_iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
+    let mut upstream = or_none("upstream");
+    if let Some(endpoint) = text("endpoint") {
+        upstream += &format!(", endpoint {endpoint}");
+    }
+    if let Some(taken) = failed["upstreamMs"].as_f64() {
+        upstream += &format!(", answered after {}", millis(taken));
+    }
+    let reason = text("reason").map_or_else(String::new, |reason| format!(" {reason}"));
+    let rows = [
+        ("time", or_none("time")),
+        ("client", or_none("client")),
+        ("route", or_none("route")),
+        ("decided by", shown(&decided)),
+        ("upstream", upstream),
+        ("took", failed["durationMs"].as_f64().map_or_else(|| "-".to_owned(), millis)),
+    ];
+    let rows = rows.map(|(name, value)| format!("  {name:<12} {value}\n")).concat();
+    let (method, host, target) = (or_none("method"), text("host").unwrap_or_default(), or_none("target"));
+    format!("{method} {host}{target}\n\n{rows}\n=> {}{reason}\n", failed["status"])
 }
 
 impl Arguments {
@@ -80,9 +140,7 @@ impl Arguments {
     fn breakers(&self) -> Option<BTreeMap<String, String>> {
         let told = self.admin.client().ok()?.call("GET", "/api/status/circuit-breakers", None).ok()?;
         let breakers = told["circuitBreakers"].as_object()?;
-        let state = |(name, breaker): (&String, &serde_json::Value)| {
-            Some((name.clone(), breaker["state"].as_str()?.to_owned()))
-        };
+        let state = |(name, breaker): (&String, &Value)| Some((name.clone(), breaker["state"].as_str()?.to_owned()));
         Some(breakers.iter().filter_map(state).collect())
     }
 }

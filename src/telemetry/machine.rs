@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 const CPU_SPAN_MIN: Duration = Duration::from_millis(900);
 
 /// What the processors did since the start of the machine, in ticks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Ticks {
     busy: u64,
     all: u64,
 }
 
 /// Measures the processor from one asking to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cpu(Mutex<Option<Asked>>);
 
 #[derive(Debug)]
@@ -29,9 +29,19 @@ struct Asked {
     percent: Option<f64>,
 }
 
+impl Default for Cpu {
+    /// The first asking is answered for the time from now on; before 0.9 s have gone by, for the time since the machine
+    /// started.
+    fn default() -> Self {
+        let ticks = fs::read_to_string("/proc/stat").ok().and_then(|stat| ticks(&stat));
+        let asked = ticks.map(|ticks| Asked { at: Instant::now(), ticks, percent: share(Ticks::default(), ticks) });
+        Self(Mutex::new(asked))
+    }
+}
+
 impl Cpu {
-    /// The share of processor time in use since it was asked before, at least 0.9 s ago, in percent. `None` on the
-    /// first asking.
+    /// The share of processor time in use since it was asked before, at least 0.9 s ago, in percent. `None` where the
+    /// system does not tell.
     pub fn percent(&self) -> Option<f64> {
         let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = before.as_ref().filter(|before| before.at.elapsed() < CPU_SPAN_MIN) {
@@ -103,6 +113,12 @@ mod tests {
         assert_eq!(share(before, now), Some(50.0));
         assert_eq!(share(now, now), None, "no time has passed");
         assert!(ticks("cpu0 1 2 3 4 5").is_none() && ticks("cpu 1 2").is_none());
+    }
+
+    #[test]
+    fn the_first_asking_has_an_answer() {
+        let percent = Cpu::default().percent().unwrap();
+        assert!((0.0..=100.0).contains(&percent), "{percent}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
+use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
@@ -85,4 +86,36 @@ async fn only_what_is_asked_for_and_only_what_can_be_asked() {
         let (status, problem) = admin::call(proxy.admin(), "GET", &format!("/api/requests{query}"), None).await;
         assert_eq!(status, 400, "{query}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn the_command_line_tells_why_by_the_clients_id() {
+    let proxy = TestProxy::toml(LIMITED).start().await;
+    let mut last = client::get(proxy.address(), "/shop").await.unwrap();
+    while last.status != 429 {
+        last = client::get(proxy.address(), "/shop?q=1").await.unwrap();
+    }
+    let admin = proxy.admin().to_string();
+    let explain = async |id: &str, more: &[&str]| {
+        let arguments = ["explain", "--request-id", id, "--admin", &admin];
+        Flagstone::run(arguments.iter().chain(more)).await
+    };
+    let id = last.header("x-request-id").unwrap();
+    let told = explain(id, &[]).await;
+    assert!(told.status.success(), "{}", told.stderr);
+    for part in [
+        "GET 127.0.0.1",
+        "/shop?q=1\n",
+        "client       127.0.0.1\n",
+        "decided by   limit tight\n",
+        "=> 429 rate_limited\n",
+    ] {
+        assert!(told.stdout.contains(part), "{part} in {}", told.stdout);
+    }
+    let json: Value = serde_json::from_str(&explain(id, &["--json"]).await.stdout).unwrap();
+    assert_eq!(json["requestId"], id);
+    let unknown = explain("0123", &[]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(unknown.stderr.contains("no refused or failed request has the id 0123"), "{}", unknown.stderr);
+    assert_eq!(explain(id, &["/shop"]).await.status.code(), Some(2), "one or the other");
 }

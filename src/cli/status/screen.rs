@@ -32,12 +32,13 @@ fn head(text: &mut String, status: &Value, health: &Value, now: Timestamp, paint
     let word = word(&health["status"]);
     let _ = writeln!(
         text,
-        "flagstone {}   {}   pid {}   up {}   {} workers",
+        "flagstone {}   {}   pid {}   up {}   {} {}",
         shown(process["version"].as_str().unwrap_or("?")),
         paint(tone_of(word), word),
         process["pid"],
         span(number(&process["uptimeSeconds"])),
         process["workers"],
+        if process["workers"] == 1 { "worker" } else { "workers" },
     );
     let source = config["source"].as_str().unwrap_or("the command line");
     let loaded = relative_of(&config["loadedAt"], now);
