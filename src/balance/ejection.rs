@@ -355,4 +355,19 @@ mod tests {
         }
         assert!(!ejection.is_ejected(now));
     }
+
+    #[test]
+    fn another_process_leaves_it_alone_for_as_long() {
+        let mut bench = Bench::new();
+        bench.eject();
+        bench.now += 10 * SECOND;
+        let memory = bench.ejection.memory(bench.now);
+        let mut other = Bench::new();
+        other.ejection.recall(&memory, other.now);
+        other.now += 20 * SECOND - Duration::from_nanos(1);
+        assert!(other.ejected());
+        other.now += Duration::from_nanos(1);
+        assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
+        assert_eq!(other.eject(), (60, 2));
+    }
 }

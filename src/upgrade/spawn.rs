@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn who_hangs_is_killed() {
-        let child = spawn(Path::new("/bin/sh"), &["sh", "-c", "sleep 60"].map(OsString::from), vec![], &[], vec![]);
+        let child =
+            spawn(Path::new("/bin/sh"), &["sh", "-c", "exec sleep 60"].map(OsString::from), vec![], &[], vec![]);
         assert_eq!(child.unwrap().end().unwrap().terminating_signal(), Some(9));
     }
 }

@@ -218,3 +218,49 @@ fn number(value: &Value) -> Option<u32> {
 fn count(value: &Value) -> Option<NonZeroU32> {
     NonZeroU32::new(number(value)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_is_read_as_it_was() {
+        let one = NonZeroU32::new(7).unwrap();
+        let period = Duration::from_secs(60);
+        let settings =
+            limit::Settings { rate_count: one, period, burst: one, keys_max: NonZeroUsize::MIN, ipv6_prefix: 64 };
+        let limit = limit::Memory { settings, keys: vec![(1, u64::MAX), (u64::MAX, 2)] };
+        assert_eq!(limit_of_json(&limit_to_json(&limit)), Some(limit));
+        for (state, open_for) in [
+            (State::Closed, None),
+            (State::Open, Some(Duration::from_nanos(5))),
+            (State::Open, None),
+            (State::HalfOpen, None),
+            (State::Ramp, None),
+        ] {
+            let statistics = Statistics { successful: 1, failed: 2, rejected: 3 };
+            let ramping_for = Duration::from_millis(1);
+            let memory =
+                breaker::Memory { state, failures: 4, opens: 5, forced: true, open_for, ramping_for, statistics };
+            assert_eq!(breaker_of_json(&breaker_to_json(&memory)), Some(memory));
+        }
+        for (away_for, error) in [(None, None), (Some(Duration::from_secs(9)), Some("refused".to_owned()))] {
+            let ejection =
+                EjectionMemory { failures: 1, ejections: 2, length: period, succeeded_since: true, away_for };
+            let standing = standing::Memory { health: 2, passed_in_a_row: 3, failed_in_a_row: 4, error, ejection };
+            let memory = EndpointMemory { configured: "app:80".into(), label: "10.0.0.1:80".into(), standing };
+            assert_eq!(endpoint_of_json(&endpoint_to_json(&memory)), Some(memory));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_nothing() {
+        for value in [json!(null), json!({}), json!([1]), json!({ "state": "ajar", "keys": "!", "address": 7 })] {
+            assert_eq!(limit_of_json(&value), None);
+            assert_eq!(breaker_of_json(&value), None);
+            assert_eq!(endpoint_of_json(&value), None);
+        }
+        let odd = json!({ "count": 1, "periodNanos": 1, "burst": 1, "ipv6Prefix": 64, "keys": STANDARD.encode("x") });
+        assert_eq!(limit_of_json(&odd), None);
+    }
+}

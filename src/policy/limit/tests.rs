@@ -410,3 +410,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_limiter_of_the_same_seed_goes_on_where_another_stood() {
+    let seed = [7; 16];
+    let old = Limiter::with_seed(settings(10, Duration::from_secs(10), 10), seed);
+    let key = old.key_ip("192.0.2.1".parse().unwrap());
+    let now = Nanos(5_000_000_000);
+    for _ in 0..6 {
+        assert!(old.check(key, now).allowed);
+    }
+    let memory = old.memory(now);
+    assert_eq!(memory.keys.len(), 1);
+    // Another clock, and half the rate: the number of requests used is what counts.
+    let new = Limiter::with_seed(settings(5, Duration::from_secs(10), 8), seed);
+    let later = Nanos(77);
+    new.recall(&memory, later);
+    assert_eq!(new.key_ip("192.0.2.1".parse().unwrap()), key);
+    assert_eq!([new.check(key, later).allowed, new.check(key, later).allowed], [true, true]);
+    assert!(!new.check(key, later).allowed);
+    // What has come back by itself is not worth telling.
+    assert_eq!(old.memory(Nanos(now.0 + 6_000_000_000)).keys, []);
+    assert_ne!(Limiter::new(old.settings()).key_ip("192.0.2.1".parse().unwrap()), key);
+}
+
+#[test]
+fn too_many_remembered_keys_leave_out_the_stalest() {
+    let many = Limiter::with_seed(settings(10, Duration::from_secs(10), 10), [1; 16]);
+    let now = Nanos(0);
+    for number in 0..100 {
+        for _ in 0..=number / 20 {
+            assert!(many.check(key(&many, number), now).allowed);
+        }
+    }
+    let few = Settings { keys_max: NonZeroUsize::new(10).unwrap(), ..many.settings() };
+    let few = Limiter::with_seed(few, [1; 16]);
+    few.recall(&many.memory(now), now);
+    assert!(few.len() <= 10);
+    assert_eq!(few.peek(key(&many, 0), now).remaining, 10, "it was among the stalest");
+}
