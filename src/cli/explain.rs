@@ -88,7 +88,7 @@ fn remembered(arguments: &Arguments, id: &str) -> ExitCode {
 
 /// What `/api/requests` says of one request, for people.
 fn story(failed: &Value) -> String {
-    let text = |key: &str| failed[key].as_str().map(|text| shown(text));
+    let text = |key: &str| failed[key].as_str().map(shown);
     let or_none = |key: &str| text(key).unwrap_or_else(|| "-".to_owned());
     let policy = &failed["policy"];
     let decided =
