@@ -50,11 +50,11 @@ pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance) -> Result<Option<
 /// Serves until dropped. When the end begins it accepts no more, closes each connection after the answer that it owes, and
 /// says when that is done.
 pub(crate) async fn serve(socket: Option<Arc<Bound>>, control: Arc<Control>) {
-    let (router, closing) = (routes::router(Arc::clone(&control)), control.admin_closing());
     let Some(socket) = socket else {
         control.admin_is_done();
         return std::future::pending().await;
     };
+    let (router, closing) = (routes::router(Arc::clone(&control)), control.admin_closing());
     // The socket itself stays with whoever may pass it on.
     let listener = match &*socket {
         Bound::Tcp(socket) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),

@@ -1,10 +1,10 @@
 //! `/api/openapi.json`: the document, made from the very handlers that answer.
 
-use std::sync::Arc;
-
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
+use http::header::CONTENT_TYPE;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -57,18 +57,23 @@ pub(super) fn base() -> OpenApi {
 
 pub(super) fn router(mut document: OpenApi) -> Router<Panel> {
     refusals(&mut document);
-    let mut guarded = document.clone();
-    guard(&mut guarded);
-    let documents = Arc::new((document, guarded));
+    // Kept as text: as a tree it takes some megabytes.
+    let open = text_of(&document);
+    guard(&mut document);
+    let guarded = text_of(&document);
     Router::new().route(
         "/api/openapi.json",
         get(async move |State(panel): State<Panel>| {
             // It says what is asked for here and now.
             let has_token = panel.control.live.load_full().config.admin.token.is_some();
-            let (open, guarded) = &*documents;
-            Json(if has_token { guarded } else { open }.clone())
+            let document = if has_token { &guarded } else { &open };
+            ([(CONTENT_TYPE, "application/json")], document.clone())
         }),
     )
+}
+
+fn text_of(document: &OpenApi) -> Bytes {
+    serde_json::to_vec(document).expect("a document of ours prints").into()
 }
 
 /// Every call may be refused.
