@@ -55,6 +55,8 @@ async fn a_file_that_is_mounted_alone_is_followed_with_a_warning() {
 #[tokio::test]
 async fn a_system_without_watches_left_is_looked_at_once_a_second() {
     or_left_out!(program("strace"));
+    // strace lets go of what it traces when it is killed, as at the end of this test.
+    let setpriv = or_left_out!(program("setpriv"));
     let folder = Folder::new();
     let file = folder.write("flagstone.toml", says("one"));
     let mut command = Command::new("strace");
@@ -68,6 +70,7 @@ async fn a_system_without_watches_left_is_looked_at_once_a_second() {
         "-o",
         "/dev/null",
     ]);
+    command.arg(setpriv).args(["--pdeathsig", "KILL"]);
     command.args([OsStr::new(env!("CARGO_BIN_EXE_flagstone")), "run".as_ref(), "-c".as_ref(), file.as_os_str()]);
     let mut process = Process::start(&mut command);
     let web = address(&mut process).await;
