@@ -1,112 +1,16 @@
 //! Another process of the program takes over: sockets, state and requests, whatever goes wrong with either.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
-use serde_json::Value;
-
-use crate::support::client::{self, Client};
+use crate::support::client::Client;
 use crate::support::files::Folder;
+use crate::support::lineage::{Lineage, kill};
 use crate::support::load::Load;
 use crate::support::poll::eventually;
-use crate::support::process::{DEADLINE, Ended, Flagstone, Process, Signal};
+use crate::support::process::{DEADLINE, Signal};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
-
-/// The program in a folder of its own, where it can be exchanged, and every process that came of it.
-struct Line {
-    first: Process,
-    folder: Folder,
-    address: std::net::SocketAddr,
-}
-
-impl Line {
-    async fn start(rest: &str) -> Self {
-        Self::start_with(rest, "shutdown_grace = \"5s\"\n").await
-    }
-
-    async fn start_with(rest: &str, server: &str) -> Self {
-        let folder = Folder::new();
-        std::fs::hard_link(env!("CARGO_BIN_EXE_flagstone"), folder.join("flagstone"))
-            .or_else(|_| std::fs::copy(env!("CARGO_BIN_EXE_flagstone"), folder.join("flagstone")).map(drop))
-            .unwrap();
-        let admin = folder.join("admin.sock").display().to_string();
-        let config = format!(
-            "[server]\nstate_dir = \"state\"\n{server}[admin]\nlisten = \"unix:{admin}\"\n[log]\naccess = \"off\"\n\
-             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{rest}"
-        );
-        let file = folder.write("flagstone.toml", config);
-        let mut command = std::process::Command::new(folder.join("flagstone"));
-        let mut first = Process::start(command.arg("run").arg("-c").arg(file));
-        let line = first.stderr_line("listening name=web ").await;
-        let address = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
-        first.stderr_line("admin listening").await;
-        Self { first, folder, address }
-    }
-
-    async fn command(&self, command: &str) -> Ended {
-        let file = self.folder.join("flagstone.toml");
-        let mut process = Process::start(&mut Flagstone::command([command.as_ref(), "-c".as_ref(), file.as_os_str()]));
-        let status = process.wait(Duration::from_secs(90)).await;
-        Ended { status, stdout: process.stdout(), stderr: process.stderr() }
-    }
-
-    async fn upgrade(&self) -> Ended {
-        self.command("upgrade").await
-    }
-
-    /// The process that serves now.
-    async fn pid(&self) -> u32 {
-        let mut client = Client::connect_unix(self.folder.join("admin.sock")).await.unwrap();
-        client.send("GET /api/admin/system/status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        let status: Value = serde_json::from_slice(&client.read_response().await.unwrap().body).unwrap();
-        u32::try_from(status["pid"].as_u64().unwrap()).unwrap()
-    }
-
-    async fn get(&self, path: &str) -> client::RawResponse {
-        client::get(self.address, path).await.unwrap()
-    }
-
-    /// Puts another program where this one was.
-    fn replace_program(&self, script: &str) {
-        let new = self.folder.write("new", script);
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::rename(new, self.folder.join("flagstone")).unwrap();
-    }
-
-    fn processes(&self) -> Vec<u32> {
-        processes_of(self.folder.path())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        for pid in self.processes() {
-            kill(pid);
-        }
-    }
-}
-
-/// Those whose command line names something in `folder`: each was started by this test, or by what it started.
-fn processes_of(folder: &Path) -> Vec<u32> {
-    let folder = folder.display().to_string();
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let is_ours = |pid: &u32| {
-        let text = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.contains(&folder) && text.contains("run")
-    };
-    all.filter(is_ours).collect()
-}
-
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    // Gone already is fine.
-    let _ = kill_process(pid, Signal::KILL);
-}
 
 fn app(upstream: &FakeUpstream) -> String {
     format!(
@@ -115,51 +19,11 @@ fn app(upstream: &FakeUpstream) -> String {
     )
 }
 
-/// How often each number came to the upstream on a path.
-fn numbers(upstream: &FakeUpstream, path: &str) -> BTreeMap<u64, u32> {
-    let mut counts = BTreeMap::new();
-    for request in upstream.requests().iter().filter(|request| request.head.line.contains(path)) {
-        let number = request.head.header("x-number").unwrap().parse().unwrap();
-        *counts.entry(number).or_default() += 1;
-    }
-    counts
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_upgrades_under_load_lose_nothing_and_double_nothing() {
-    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
-    let line = Line::start(&app(&upstream)).await;
-    let kept = Load::get(line.address, "/kept").tasks(12).pause(Duration::from_millis(8)).start();
-    let fresh =
-        Load::get(line.address, "/fresh").tasks(4).on_fresh_connections().pause(Duration::from_millis(8)).start();
-    assert!(kept.reaches(50, DEADLINE).await && fresh.reaches(50, DEADLINE).await);
-    let mut pids = vec![line.pid().await];
-    for round in 0..20 {
-        let upgraded = line.upgrade().await;
-        assert_eq!(upgraded.status.code(), Some(0), "round {round}: {upgraded:?}\n{}", line.first.stderr());
-        pids.push(line.pid().await);
-        assert!(kept.reaches(20, DEADLINE).await && fresh.reaches(20, DEADLINE).await, "round {round}");
-    }
-    pids.dedup();
-    assert_eq!(pids.len(), 21, "{pids:?}");
-    for (load, path) in [(kept, "/kept"), (fresh, "/fresh")] {
-        let report = load.stop().await;
-        report.assert_clean();
-        let counts = numbers(&upstream, path);
-        assert_eq!(counts.len() as u64, report.sent, "{path}");
-        let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
-        assert!(doubled.is_empty(), "{path}: {doubled:?}");
-    }
-    // Those before have ended, by themselves.
-    let alone = eventually(Duration::from_secs(20), || line.processes().len() == 1).await;
-    assert!(alone, "{:?}", line.processes());
-}
-
 #[tokio::test]
 async fn what_is_in_flight_finishes_where_it_began() {
     let slow = Reply::ok("at last").after(Duration::from_secs(3));
     let upstream = FakeUpstream::http1().route("/slow", slow).route("*", "ok").start().await;
-    let mut line = Line::start(&app(&upstream)).await;
+    let mut line = Lineage::start(&app(&upstream)).await;
     let mut busy = Client::connect(line.address).await.unwrap();
     busy.request("GET", "/slow", "").await.unwrap();
     let mut idle = Client::connect(line.address).await.unwrap();
@@ -184,7 +48,7 @@ async fn usr2_upgrades_and_a_socket_file_stays() {
         "[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n",
         socket.display()
     );
-    let mut line = Line::start(&rest).await;
+    let mut line = Lineage::start(&rest).await;
     let before = line.pid().await;
     line.first.signal(Signal::USR2);
     let event = line.first.stderr_line("Upgrade finished").await;
@@ -214,7 +78,7 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
         bad.endpoint(),
         good.endpoint()
     );
-    let line = Line::start(&rest).await;
+    let line = Lineage::start(&rest).await;
     for _ in 0..3 {
         assert_eq!(line.get("/limited").await.status, 200);
     }
@@ -242,7 +106,7 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
 
 #[tokio::test]
 async fn a_new_process_that_fails_leaves_the_old_one_serving() {
-    let mut line = Line::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
     let pid = line.pid().await;
     let original = std::fs::read(line.folder.join("flagstone")).unwrap();
     let config = line.folder.read("flagstone.toml");
@@ -281,7 +145,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
 
 #[tokio::test]
 async fn a_new_process_that_hangs_is_given_up() {
-    let line = Line::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
     let pid = line.pid().await;
     line.replace_program("#!/bin/sh\nexec sleep 300\n");
     let failed = line.upgrade().await;
@@ -314,7 +178,7 @@ async fn child_of(pid: u32) -> u32 {
 
 #[tokio::test]
 async fn a_new_process_killed_at_any_moment_before_it_has_taken_over_costs_nothing() {
-    let line = Line::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
     let pid = line.pid().await;
     let load = Load::get(line.address, "/").tasks(2).pause(Duration::from_millis(5)).start();
     for (round, after) in [0, 20, 60, 120, 250].into_iter().enumerate() {
@@ -334,7 +198,7 @@ async fn a_new_process_killed_at_any_moment_before_it_has_taken_over_costs_nothi
 #[tokio::test]
 async fn when_the_old_process_is_killed_in_a_hand_over_the_new_one_serves_on() {
     for after in [0, 30, 100, 300] {
-        let line = Line::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+        let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
         let pid = line.first.id();
         line.first.signal(Signal::USR2);
         child_of(pid).await;
@@ -350,7 +214,7 @@ async fn when_the_old_process_is_killed_in_a_hand_over_the_new_one_serves_on() {
 
 #[tokio::test]
 async fn a_drain_calls_an_upgrade_off() {
-    let mut line = Line::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
     line.replace_program("#!/bin/sh\nexec sleep 300\n");
     line.first.signal(Signal::USR2);
     child_of(line.first.id()).await;

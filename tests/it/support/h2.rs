@@ -67,6 +67,25 @@ impl Http2 {
         whole(self.start(request).await?).await
     }
 
+    /// [`Http2::send`] that tells whether a request which failed may be sent again: it never left, or the other side has
+    /// said with its GOAWAY that it did not look at it (RFC 9113, section 6.8).
+    ///
+    /// # Errors
+    /// What went wrong, and whether nothing can have been done.
+    pub async fn try_send(&mut self, request: Request<Body>) -> Result<Answer, (hyper::Error, bool)> {
+        if let Err(error) = self.sender.ready().await {
+            return Err((error, true));
+        }
+        let sent = self.sender.try_send_request(request).await;
+        let response = sent.map_err(|mut error| {
+            let is_unsent = error.take_message().is_some();
+            let error = error.into_error();
+            let is_untouched = is_unsent || says_farewell(&error);
+            (error, is_untouched)
+        })?;
+        whole(response).await.map_err(|error| (error, false))
+    }
+
     /// `GET` of a path at `http://app`.
     pub async fn get(&mut self, path: &str) -> hyper::Result<Answer> {
         self.send(get(path)).await
@@ -76,6 +95,13 @@ impl Http2 {
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
+}
+
+/// h2 ends streams beyond the last one that a GOAWAY names with that GOAWAY, and no others.
+fn says_farewell(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<::h2::Error>());
+    source
+        .is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR))
 }
 
 /// Reads an answer to its end.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use tokio::task::JoinSet;
 
 use super::client::{Client, RawResponse};
@@ -24,6 +25,9 @@ pub struct Load {
     tasks: usize,
     fresh_connections: bool,
     pause: Duration,
+    /// Of all tasks together.
+    per_second: Option<u32>,
+    tls: Option<(String, Arc<ClientConfig>)>,
     statuses_accepted: Vec<u16>,
 }
 
@@ -33,6 +37,7 @@ pub struct RunningLoad {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     tasks: JoinSet<Report>,
+    begun: Instant,
 }
 
 /// What became of it.
@@ -46,6 +51,8 @@ pub struct Report {
     /// The first of them, in full.
     pub failures: Vec<Failure>,
     pub slowest: Duration,
+    /// From the beginning to the last answer.
+    pub took: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +73,8 @@ impl Load {
             tasks: 8,
             fresh_connections: false,
             pause: Duration::ZERO,
+            per_second: None,
+            tls: None,
             statuses_accepted: vec![200],
         }
     }
@@ -90,6 +99,21 @@ impl Load {
         self
     }
 
+    /// Sends so many a second, all tasks together; fewer where answers do not come as fast, which
+    /// [`Report::per_second`] tells.
+    #[must_use]
+    pub fn per_second(mut self, requests: u32) -> Self {
+        self.per_second = Some(requests);
+        self
+    }
+
+    /// Speaks TLS, to a host of this name.
+    #[must_use]
+    pub fn over_tls(mut self, name: &str, config: Arc<ClientConfig>) -> Self {
+        self.tls = Some((name.to_owned(), config));
+        self
+    }
+
     /// Takes these statuses for successes.
     #[must_use]
     pub fn accept(mut self, statuses: &[u16]) -> Self {
@@ -111,7 +135,7 @@ impl Load {
         for _ in 0..self.tasks {
             tasks.spawn(work(self.clone(), Arc::clone(&stop), Arc::clone(&sent), begun));
         }
-        RunningLoad { stop, sent, tasks }
+        RunningLoad { stop, sent, tasks, begun }
     }
 }
 
@@ -135,6 +159,7 @@ impl RunningLoad {
         while let Some(part) = self.tasks.join_next().await {
             total.add(part.expect("a task that does not panic"));
         }
+        total.took = self.begun.elapsed();
         total
     }
 }
@@ -146,6 +171,11 @@ impl Report {
     pub fn assert_clean(&self) {
         assert!(self.sent > 0, "nothing was sent");
         assert!(self.failed == 0, "{} of {} requests failed: {:#?}", self.failed, self.sent, self.failures);
+    }
+
+    /// How many requests a second there were.
+    pub fn per_second(&self) -> f64 {
+        self.sent as f64 / self.took.as_secs_f64()
     }
 
     fn add(&mut self, part: Self) {
@@ -173,6 +203,10 @@ async fn work(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>, begun: In
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
         let number = sent.fetch_add(1, Ordering::Relaxed);
+        if let Some(rate) = load.per_second {
+            // Whoever is late does not wait: what a pause of the other side held up is made up for.
+            tokio::time::sleep_until((begun + Duration::from_secs(number) / rate).into()).await;
+        }
         let asked = Instant::now();
         report.sent += 1;
         match exchange(&load, &mut kept, number).await {
@@ -197,7 +231,10 @@ async fn work(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>, begun: In
 async fn exchange(load: &Load, kept: &mut Option<Client>, number: u64) -> std::io::Result<RawResponse> {
     let mut client = match kept.take() {
         Some(client) => client,
-        None => Client::connect(load.address).await?,
+        None => match &load.tls {
+            Some((name, config)) => Client::connect_tls(load.address, name, Arc::clone(config)).await?,
+            None => Client::connect(load.address).await?,
+        },
     };
     let connection = if load.fresh_connections { "Connection: close\r\n" } else { "" };
     client.request("GET", &load.path, &format!("X-Number: {number}\r\n{connection}")).await?;

@@ -10,6 +10,7 @@
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
+//! | `lineage` | a process and its successors |
 //! | `poll` | the only place that waits for a condition |
 //! | `relay` | a connection that can be cut |
 //! | `left_out`, `python`, `npm` | parts that a machine may lack |
@@ -27,6 +28,7 @@ pub mod files;
 pub mod h2;
 #[macro_use]
 pub mod left_out;
+pub mod lineage;
 pub mod load;
 pub mod npm;
 pub mod poll;
