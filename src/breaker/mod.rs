@@ -65,6 +65,7 @@ use permit::Ticket;
 pub use permit::{Outcome, OwnedPermit, Permit};
 pub use settings::Settings;
 pub use state::{Memory, Reason, Rejected, State, Statistics, Transition, View};
+pub use window::Tenth;
 use window::Window;
 
 /// Jitter lengthens an open time by at most this share.
@@ -182,7 +183,7 @@ impl Breaker {
         view
     }
 
-    /// Where it stands, for a breaker in another process. The window of the ratio rule stays behind.
+    /// Where it stands, for a breaker in another process.
     #[must_use]
     pub fn memory(&self, now: Instant) -> Memory {
         let now = self.nanos(now);
@@ -196,6 +197,7 @@ impl Breaker {
             open_for: inner.open_until.map(|until| Duration::from_nanos(until.saturating_sub(now))),
             ramping_for: since(inner.ramp_since),
             statistics: self.statistics(),
+            window: self.window.memory(now),
         }
     }
 
@@ -208,6 +210,7 @@ impl Breaker {
         self.failed.store(failed, Relaxed);
         self.rejected.store(rejected, Relaxed);
         self.failures.store(memory.failures, Relaxed);
+        self.window.recall(&memory.window, now);
         inner.opens = memory.opens;
         inner.forced = memory.forced;
         inner.open_until = memory.open_for.map(|left| now.saturating_add(nanos_of(left)));

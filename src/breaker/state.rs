@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::window::Tenth;
+
 /// Where a breaker stands; the arrows are in the module docs of [`super`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -162,7 +164,7 @@ pub struct View {
 }
 
 /// Where a breaker stands, in times that mean the same to every process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub state: State,
     /// In a row.
@@ -175,4 +177,6 @@ pub struct Memory {
     /// Since the ramp began, if it is in one.
     pub ramping_for: Duration,
     pub statistics: Statistics,
+    /// What the ratio rule looks at.
+    pub window: Vec<Tenth>,
 }

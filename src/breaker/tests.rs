@@ -701,3 +701,15 @@ fn failures_in_a_row_and_a_forced_open_without_end_are_remembered() {
     forced.pass(secs(100_000));
     assert!(forced.view().forced && forced.state() == State::Open);
 }
+
+#[test]
+fn the_window_of_the_ratio_rule_is_remembered() {
+    let bench = Bench::new(ratio());
+    bench.calls(FAILURE, 2);
+    let other = Bench::new(ratio());
+    other.breaker.recall(&bench.breaker.memory(bench.now), other.now);
+    other.call(FAILURE);
+    assert_eq!(other.state(), State::Closed);
+    other.call(FAILURE);
+    assert_eq!(other.state(), State::Open);
+}

@@ -26,6 +26,15 @@ pub(super) struct Sum {
     pub(super) failures: u64,
 }
 
+/// A tenth of a window, for another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenth {
+    /// From its beginning to that of the current one.
+    pub ago: Duration,
+    pub total: u32,
+    pub failures: u32,
+}
+
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
         let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
@@ -53,14 +62,51 @@ impl Window {
             })
     }
 
+    /// What it holds, for a window in another process.
+    pub(super) fn memory(&self, now_ns: u64) -> Vec<Tenth> {
+        let tick = self.tick(now_ns);
+        let words = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).filter(|word| total(*word) > 0);
+        let aged = words.map(|word| (if is_ahead(word, tick) { 0 } else { age(word, tick) }, word));
+        aged.filter(|(age, _)| *age < BUCKETS)
+            .map(|(age, word)| Tenth {
+                ago: Duration::from_nanos(age.saturating_mul(self.bucket_ns)),
+                total: total(word) as u32,
+                failures: failures(word) as u32,
+            })
+            .collect()
+    }
+
+    /// Goes on with what another one held, to within a tenth. Only what has not counted yet may do so.
+    pub(super) fn recall(&self, memory: &[Tenth], now_ns: u64) {
+        self.clear();
+        let now = self.tick(now_ns);
+        for tenth in memory {
+            let age = u64::try_from(tenth.ago.as_nanos()).unwrap_or(u64::MAX) / self.bucket_ns;
+            if age >= BUCKETS {
+                continue;
+            }
+            let tick = now - age;
+            let bucket = &self.buckets[(tick % BUCKETS) as usize];
+            // Several fall into one where this window is the longer one.
+            let word = bucket.load(Relaxed);
+            let mut calls = total(word) + u64::from(tenth.total);
+            let mut failed = failures(word) + u64::from(tenth.failures.min(tenth.total));
+            while calls > COUNT_MAX {
+                (calls, failed) = (calls / 2, failed / 2);
+            }
+            bucket.store(packed(tick, calls, failed), Relaxed);
+        }
+    }
+
     pub(super) fn clear(&self) {
         for bucket in &self.buckets {
             bucket.store(0, Relaxed);
         }
     }
 
+    /// From `BUCKETS` on, so that what was before the beginning has a tick too: see [`Window::recall`].
     fn tick(&self, now_ns: u64) -> u64 {
-        now_ns / self.bucket_ns
+        now_ns / self.bucket_ns + BUCKETS
     }
 }
 
@@ -175,6 +221,49 @@ mod tests {
         window.count(SECOND, true);
         window.clear();
         assert_eq!(window.sum(SECOND), sum(0, 0));
+    }
+
+    #[test]
+    fn another_window_goes_on_with_it_and_loses_it_tenth_by_tenth() {
+        let old = window();
+        old.count(995 * SECOND, true);
+        old.count(1000 * SECOND, false);
+        old.count(1001 * SECOND, true); // a worker whose clock is ahead
+        let memory = old.memory(1000 * SECOND);
+        // Its clock has only begun.
+        let new = window();
+        new.count(0, true);
+        new.recall(&memory, SECOND / 2);
+        assert_eq!(new.sum(SECOND / 2), sum(3, 2));
+        new.count(SECOND, false);
+        assert_eq!(new.sum(4 * SECOND), sum(4, 2));
+        assert_eq!(new.sum(5 * SECOND), sum(3, 1));
+        assert_eq!(new.sum(10 * SECOND), sum(1, 0));
+        assert_eq!(new.memory(11 * SECOND), []);
+    }
+
+    #[test]
+    fn a_window_of_another_length_takes_what_fits() {
+        let old = window();
+        (991..=1000).for_each(|second| old.count(second * SECOND, true));
+        let memory = old.memory(1000 * SECOND);
+        let (short, long) = (Window::new(Duration::from_secs(5)), Window::new(Duration::from_secs(100)));
+        short.recall(&memory, 0);
+        long.recall(&memory, 0);
+        assert_eq!((short.sum(0), long.sum(0)), (sum(5, 5), sum(10, 10)));
+        assert_eq!(long.sum(99 * SECOND), sum(10, 10));
+        assert_eq!(long.sum(100 * SECOND), sum(0, 0));
+    }
+
+    #[test]
+    fn what_is_too_much_or_impossible_is_made_to_fit() {
+        let window = window();
+        let ago = Duration::ZERO;
+        window.recall(&[Tenth { ago, total: u32::MAX, failures: u32::MAX }, Tenth { ago, total: 0, failures: 9 }], 0);
+        let Sum { total, failures } = window.sum(0);
+        assert!(total <= COUNT_MAX && total > COUNT_MAX / 2 && failures == total, "{total} {failures}");
+        window.recall(&[Tenth { ago: Duration::MAX, total: 1, failures: 1 }], 0);
+        assert_eq!(window.sum(0), sum(0, 0));
     }
 
     #[test]

@@ -135,6 +135,7 @@ fn breaker_to_json(memory: &breaker::Memory) -> Value {
         "successful": memory.statistics.successful,
         "failed": memory.statistics.failed,
         "rejected": memory.statistics.rejected,
+        "window": memory.window.iter().map(|it| json!([nanos(it.ago), it.total, it.failures])).collect::<Vec<_>>(),
     })
 }
 
@@ -157,7 +158,12 @@ fn breaker_of_json(value: &Value) -> Option<breaker::Memory> {
             failed: value["failed"].as_u64()?,
             rejected: value["rejected"].as_u64()?,
         },
+        window: value["window"].as_array().into_iter().flatten().map(tenth_of_json).collect::<Option<_>>()?,
     })
+}
+
+fn tenth_of_json(value: &Value) -> Option<breaker::Tenth> {
+    Some(breaker::Tenth { ago: duration(&value[0])?, total: number(&value[1])?, failures: number(&value[2])? })
 }
 
 fn endpoint_to_json(memory: &EndpointMemory) -> Value {
@@ -240,8 +246,9 @@ mod tests {
         ] {
             let statistics = Statistics { successful: 1, failed: 2, rejected: 3 };
             let ramping_for = Duration::from_millis(1);
-            let memory =
-                breaker::Memory { state, failures: 4, opens: 5, forced: true, open_for, ramping_for, statistics };
+            let window = vec![breaker::Tenth { ago: Duration::from_secs(1), total: 6, failures: 5 }];
+            let (failures, opens, forced) = (4, 5, true);
+            let memory = breaker::Memory { state, failures, opens, forced, open_for, ramping_for, statistics, window };
             assert_eq!(breaker_of_json(&breaker_to_json(&memory)), Some(memory));
         }
         for (away_for, error) in [(None, None), (Some(Duration::from_secs(9)), Some("refused".to_owned()))] {
@@ -260,6 +267,18 @@ mod tests {
             assert_eq!(breaker_of_json(&value), None);
             assert_eq!(endpoint_of_json(&value), None);
         }
+        let breaker = |window: Value| {
+            let mut json =
+                json!({ "state": "closed", "failures": 0, "opens": 0, "forced": false, "rampingForNanos": 0 });
+            for key in ["successful", "failed", "rejected"] {
+                json[key] = 0.into();
+            }
+            json["window"] = window;
+            breaker_of_json(&json)
+        };
+        // Older versions say nothing of the window.
+        assert_eq!(breaker(Value::Null).map(|memory| memory.window), Some(vec![]));
+        assert_eq!(breaker(json!([[1, "much"]])), None);
         let odd = json!({ "count": 1, "periodNanos": 1, "burst": 1, "ipv6Prefix": 64, "keys": STANDARD.encode("x") });
         assert_eq!(limit_of_json(&odd), None);
     }

@@ -104,6 +104,21 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
     assert_eq!((log.matches("Endpoint ejected").count(), log.matches("breaker opened").count()), (1, 1), "{log}");
 }
 
+/// Three of four failures came before the upgrade.
+#[tokio::test]
+async fn the_window_of_a_breaker_goes_on_where_it_stood() {
+    let bad = FakeUpstream::http1().route("*", Reply::status(500, "no")).start().await;
+    let breaker = "[upstream.app.breaker]\nfailures = 1000\nfailure_ratio = 0.9\nmin_requests = 4\nwindow = \"10m\"\n";
+    let line = Lineage::start(&format!("{}{breaker}", app(&bad))).await;
+    for _ in 0..3 {
+        assert_eq!(line.get("/").await.status, 500);
+    }
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    assert_eq!(line.get("/").await.status, 500);
+    let refused = line.get("/").await;
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
+}
+
 #[tokio::test]
 async fn a_new_process_that_fails_leaves_the_old_one_serving() {
     let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
