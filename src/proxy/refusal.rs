@@ -38,6 +38,8 @@ pub(crate) enum Refusal {
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
+    /// Nothing is left to connect to the app with.
+    Shortage,
     UpstreamTimeout,
     UpstreamError,
     /// The app answered well, but did not agree to the upgrade that the client can only have whole.
@@ -122,6 +124,11 @@ impl Refusal {
                 "connect_failed",
                 "The app behind this address did not accept a connection in time.",
             ),
+            Self::Shortage => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connect_failed",
+                "The server before the app has too much to do at the moment to connect to it.",
+            ),
             Self::UpstreamTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The app behind this address did not answer in time.")
             }
@@ -180,7 +187,7 @@ impl Refusal {
                 Some(whole_secs_up(*retry_after).max(1))
             }
             // When a place will be free nobody knows.
-            Self::Concurrency { .. } => Some(1),
+            Self::Concurrency { .. } | Self::Shortage => Some(1),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Active checks: of endpoints (`[upstream.NAME.health]`), and what the checks of `[probe.NAME]` share with them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::connect::Connector;
+use super::connect::{ConnectError, Connector, is_shortage};
 use super::endpoint::Endpoint;
 use super::standing::{Health, Thresholds};
 use crate::breaker::Pauses;
@@ -31,18 +32,56 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
         let Some(checked) = endpoint.upgrade() else { return };
         let began = Instant::now();
         let limited = tokio::time::timeout(health.timeout, once(&checked.connector, &checked.host, &health)).await;
-        let result = limited.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout)));
+        let result = limited.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
         let now = Instant::now();
-        // That the process stood still is no fault of the endpoint.
-        if result.is_ok() || !pauses.spoil(began, now) {
+        // That the process stood still, or could not even ask, is no fault of the endpoint.
+        if result.is_ok() || !(pauses.spoil(began, now) || is_ours(&result)) {
+            let result = result.map(|()| now - began).map_err(|failed| failed.why);
             let reason = result.as_ref().err().cloned();
-            if let Some((before, after)) = checked.standing.checked(result.map(|()| now - began), rules, now) {
+            if let Some((before, after)) = checked.standing.checked(result, rules, now) {
                 checked.health_changed(before, after, reason);
             }
         }
         drop(checked);
         rest(&endpoint, jittered(health.interval)).await;
     }
+}
+
+/// Why a check brought nothing good.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub(super) why: String,
+    /// This process could not even ask.
+    pub(super) is_ours: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, is_ours: false }
+    }
+}
+
+impl From<&str> for Failed {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        Self { why: error.to_string(), is_ours: error.is_ours() }
+    }
+}
+
+/// No connection to what is checked.
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self { why: format!("no connection: {error}"), is_ours: is_shortage(&error) }
+    }
+}
+
+pub(super) fn is_ours<T>(result: &Result<T, Failed>) -> bool {
+    result.as_ref().is_err_and(|failed| failed.is_ours)
 }
 
 /// Waits until the next check: less long when requests wait for an endpoint that is away.
@@ -67,12 +106,12 @@ pub(super) fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-async fn once(connector: &Connector, host: &HeaderValue, health: &model::Health) -> Result<(), String> {
+async fn once(connector: &Connector, host: &HeaderValue, health: &model::Health) -> Result<(), Failed> {
     match &health.kind {
-        HealthKind::Tcp => connector.reach(health.timeout).await.map(drop).map_err(|error| error.to_string()),
+        HealthKind::Tcp => Ok(connector.reach(health.timeout).await.map(drop)?),
         HealthKind::Http { path, expect } => {
             let status = http(connector, host, path, health.timeout).await?;
-            if expect.contains(status) { Ok(()) } else { Err(format!("answered {}", status.as_u16())) }
+            if expect.contains(status) { Ok(()) } else { Err(format!("answered {}", status.as_u16()).into()) }
         }
     }
 }
@@ -83,8 +122,8 @@ pub(super) async fn http(
     host: &HeaderValue,
     target: &str,
     limit: Duration,
-) -> Result<StatusCode, String> {
-    let mut connection = connector.connect(limit).await.map_err(|error| error.to_string())?;
+) -> Result<StatusCode, Failed> {
+    let mut connection = connector.connect(limit).await?;
     let request = Request::get(target)
         .header(HOST, host)
         .header(USER_AGENT, concat!("flagstone-health/", env!("CARGO_PKG_VERSION")))
@@ -96,9 +135,9 @@ pub(super) async fn http(
 }
 
 /// Connects to the first of `addresses` that lets it.
-pub(super) async fn first_of(addresses: &[SocketAddr], limit: Duration) -> Result<tokio::net::TcpStream, String> {
+pub(super) async fn first_of(addresses: &[SocketAddr], limit: Duration) -> Result<tokio::net::TcpStream, Failed> {
     let connected = tokio::time::timeout(limit, tokio::net::TcpStream::connect(addresses)).await;
-    connected.map_err(|_| format!("no connection within {limit:?}"))?.map_err(|error| format!("no connection: {error}"))
+    Ok(connected.map_err(|_| format!("no connection within {limit:?}"))??)
 }
 
 /// Says PING, after AUTH where there is a password, and expects PONG (Redis serialization protocol, version 2).

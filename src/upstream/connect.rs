@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http::uri::Scheme;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::io::Errno;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -28,6 +29,8 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// others on it.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
+/// Between two warnings that nothing is left to connect with.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// No connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,9 @@ pub enum ConnectError {
     Failed(#[source] io::Error),
     #[error("HTTP did not start: {0}")]
     Http(#[source] hyper::Error),
+    /// This process or its machine has nothing left to connect with: no fault of the endpoint.
+    #[error("no connection can be made at the moment: {0}")]
+    Shortage(#[source] io::Error),
 }
 
 impl ConnectError {
@@ -46,6 +52,11 @@ impl ConnectError {
         // A unix socket that is gone is not found.
         let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
         matches!(self, Self::Failed(error) if refused.contains(&error.kind()))
+    }
+
+    /// Whether it says nothing of the endpoint.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Shortage(_))
     }
 }
 
@@ -119,7 +130,13 @@ impl Connector {
     /// See [`ConnectError`].
     pub(super) async fn reach(&self, limit: Duration) -> Result<Stream, ConnectError> {
         let connected = tokio::time::timeout(limit, self.stream()).await;
-        connected.map_err(|_| ConnectError::Timeout { limit })?.map_err(ConnectError::Failed)
+        connected.map_err(|_| ConnectError::Timeout { limit })?.map_err(|error| {
+            if !is_shortage(&error) {
+                return ConnectError::Failed(error);
+            }
+            tell_of_shortage(&error);
+            ConnectError::Shortage(error)
+        })
     }
 
     async fn stream(&self) -> io::Result<Stream> {
@@ -149,5 +166,39 @@ impl Connector {
                 Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
             }
         }
+    }
+}
+
+/// No descriptor or memory is left for a socket (connect(2), socket(2)). That no local port is left is another matter: it looks
+/// like an address that this machine cannot reach at all.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    const ALL: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| ALL.contains(&Errno::from_raw_os_error(code)))
+}
+
+/// Once in a while, for every request may find the same.
+fn tell_of_shortage(error: &io::Error) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    // Whoever holds it is about to tell.
+    let Ok(mut last) = LAST.try_lock() else { return };
+    if last.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+        *last = Some(Instant::now());
+        tracing::warn!(%error, "cannot connect to endpoints at the moment, see LimitNOFILE= or ulimit -n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault_of_the_endpoint() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_shortage(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::NETUNREACH, Errno::ADDRNOTAVAIL, Errno::NOENT] {
+            assert!(!is_shortage(&errno.into()), "{errno}");
+        }
+        assert!(!is_shortage(&io::Error::other("no number")));
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use super::check;
+use super::check::{self, Failed};
 use super::connect::Connector;
 use super::endpoint::Aborting;
 use super::resolve::Resolver;
@@ -55,11 +55,9 @@ impl Probe {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn check(&self) -> Result<(), String> {
+    async fn check(&self) -> Result<(), Failed> {
         match &self.settings.kind {
-            ProbeKind::Tcp(Address::Unix(path)) => {
-                UnixStream::connect(path).await.map(drop).map_err(|error| format!("no connection: {error}"))
-            }
+            ProbeKind::Tcp(Address::Unix(path)) => Ok(UnixStream::connect(path).await.map(drop)?),
             ProbeKind::Tcp(Address::Socket(address)) => self.tcp(&[*address]).await,
             ProbeKind::Tcp(Address::Name { host, port }) => self.tcp(&self.addresses(host, *port).await?).await,
             ProbeKind::Http(url) => self.http(url).await,
@@ -67,12 +65,12 @@ impl Probe {
         }
     }
 
-    async fn tcp(&self, addresses: &[SocketAddr]) -> Result<(), String> {
+    async fn tcp(&self, addresses: &[SocketAddr]) -> Result<(), Failed> {
         check::first_of(addresses, self.settings.timeout).await.map(drop)
     }
 
     /// 2xx and 3xx pass.
-    async fn http(&self, url: &str) -> Result<(), String> {
+    async fn http(&self, url: &str) -> Result<(), Failed> {
         let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().ok_or("the URL has no host")?;
@@ -82,19 +80,19 @@ impl Probe {
         let host = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
         let host = HeaderValue::from_str(host.unwrap_or_default()).map_err(|error| error.to_string())?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut last = "the name has no address".to_owned();
+        let mut last = Failed::from("the name has no address");
         for address in addresses {
             let connector = Connector { address: Address::Socket(address), tls: tls.clone(), http2: false };
             match check::http(&connector, &host, target, self.settings.timeout).await {
                 Ok(status) if status.is_success() || status.is_redirection() => return Ok(()),
-                Ok(status) => return Err(format!("answered {}", status.as_u16())),
+                Ok(status) => return Err(format!("answered {}", status.as_u16()).into()),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn redis(&self, url: &str) -> Result<(), String> {
+    async fn redis(&self, url: &str) -> Result<(), Failed> {
         let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
         let host = uri.host().ok_or("the URL has no host")?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -107,9 +105,9 @@ impl Probe {
         if uri.scheme_str() == Some("rediss") {
             let (tls, name) = client_tls(host)?;
             let stream = TlsConnector::from(tls.config()).connect(name, stream).await;
-            return check::redis_ping(stream.map_err(|error| format!("no TLS: {error}"))?, &user, &password).await;
+            return Ok(check::redis_ping(stream.map_err(|error| format!("no TLS: {error}"))?, &user, &password).await?);
         }
-        check::redis_ping(stream, &user, &password).await
+        Ok(check::redis_ping(stream, &user, &password).await?)
     }
 
     async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -132,10 +130,10 @@ async fn run(probe: Weak<Probe>) {
         let Some(checked) = probe.upgrade() else { return };
         let (began, limit) = (Instant::now(), checked.settings.timeout);
         let result = tokio::time::timeout(limit, checked.check()).await;
-        let result = result.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
-        // That the process stood still is no fault of what is probed.
-        if result.is_ok() || !checked.pauses.spoil(began, Instant::now()) {
-            let result = result.map(|()| began.elapsed());
+        let result = result.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()));
+        // That the process stood still, or could not even ask, is no fault of what is probed.
+        if result.is_ok() || !(checked.pauses.spoil(began, Instant::now()) || check::is_ours(&result)) {
+            let result = result.map(|()| began.elapsed()).map_err(|failed| failed.why);
             *checked.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
         let interval = check::jittered(checked.settings.interval);

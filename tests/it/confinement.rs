@@ -11,6 +11,8 @@ use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+use crate::support::reply::Reply;
+use crate::support::upstream::FakeUpstream;
 
 fn config(server: &str) -> String {
     format!(
@@ -59,6 +61,58 @@ async fn with_64_descriptors_it_neither_spins_nor_goes_deaf() {
     assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}
+
+/// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor by ejection,
+/// nor by the checks of its health.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
+    let prlimit = or_left_out!(program("prlimit"));
+    let slow =
+        || FakeUpstream::http1().route("/slow", Reply::ok("slow").after(Duration::from_secs(3))).route("*", "ok");
+    let (one, other) = (slow().start().await, slow().start().await);
+    let folder = Folder::new();
+    let app = format!(
+        "upstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\", \"{}\"]\n[upstream.app.breaker]\nfailures = 1\n\
+         [upstream.app.ejection]\nfailures = 1\n[upstream.app.retry]\nattempts = 1\n\
+         [upstream.app.health]\ntcp = true\ninterval = \"200ms\"\nunhealthy_after = 1\n",
+        one.endpoint(),
+        other.endpoint()
+    );
+    let text = config("state_dir = \"state\"\n").replace("respond = { body = \"ok\" }\n", &app);
+    let file = folder.write("flagstone.toml", text);
+    let flagstone = env!("CARGO_BIN_EXE_flagstone");
+    let mut process = Process::start(Command::new(prlimit).arg("--nofile=64").args([flagstone, "run", "-c"]).arg(file));
+    let web = address(&mut process, "listening name=web").await;
+    let admin = address(&mut process, "admin listening").await;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        asking.spawn(async move {
+            let mut client = Client::connect(web).await.unwrap().deadline(Duration::from_secs(60));
+            let answer = client.get("/slow").await.unwrap();
+            (
+                answer.status,
+                answer.header("flagstone-reason").map(str::to_owned),
+                answer.header("retry-after").is_some(),
+            )
+        });
+    }
+    let answers = asking.join_all().await;
+    let refused = (503, Some("connect_failed".to_owned()), true);
+    let expected = [(200, None, false), refused.clone()];
+    assert!(answers.iter().all(|answer| expected.contains(answer)), "{answers:?}");
+    assert!(expected.iter().all(|answer| answers.contains(answer)), "{answers:?}");
+    process.stderr_line("cannot connect to endpoints at the moment").await;
+    // Everybody has gone by now: all is as if nothing had happened.
+    assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
+    let status = crate::support::admin::json(admin, "/api/status/circuit-breakers").await;
+    let breaker = &status["circuitBreakers"]["app"];
+    assert_eq!((&breaker["state"], &breaker["failures"]), (&"CLOSED".into(), &0.into()), "{breaker}");
+    assert_eq!(breaker["statistics"]["failedCalls"], 0, "{breaker}");
+    let log = process.stderr();
+    for event in ["Endpoint ejected", "Health changed", "Circuit breaker"] {
+        assert!(!log.contains(event), "{log}");
+    }
 }
 
 /// What the dynamic loader wants of a binary that is not static.

@@ -10,6 +10,7 @@
 //! | the connection broke before a head | if `retry.on` has `reset_before_response` and it may be repeated | yes |
 //! | an answer with a status of `retry.on` | if it may be repeated; the last answer stands | yes |
 //! | no head in time | never: the app may be at work on it | |
+//! | no descriptor is left for a connection | never | |
 //!
 //! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand. A try
 //! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
@@ -296,7 +297,7 @@ impl<'a> Exchange<'a> {
     fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
         let (failure, now) = (Failure::new(kind, began), Instant::now());
         let is_spoilt = failure.is_timeout() && self.group.was_paused(began, now);
-        if is_spoilt || self.client_fault().is_some() {
+        if is_spoilt || failure.is_ours() || self.client_fault().is_some() {
             return failure;
         }
         if self.holds() && matches!(failure.kind, Kind::Connect(_)) {
@@ -313,6 +314,10 @@ impl<'a> Exchange<'a> {
 
     /// Whether the request goes on after this failure; it is ready to be sent then.
     fn goes_on(&mut self, failure: &Failure, key: u64) -> bool {
+        if failure.is_ours() {
+            // Another endpoint or another moment would need just what is lacking.
+            return false;
+        }
         let on = &self.group.settings.retry.on;
         let is_unsent = self.outbound.is_here();
         if self.holds() && is_unsent && matches!(failure.kind, Kind::Connect(_)) {

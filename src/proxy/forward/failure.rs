@@ -34,6 +34,7 @@ impl Failure {
         match &self.kind {
             Kind::NoEndpoint => Refusal::NoEndpoint,
             Kind::Connect(ConnectError::Timeout { .. }) => Refusal::ConnectTimeout,
+            Kind::Connect(error) if error.is_ours() => Refusal::Shortage,
             Kind::Connect(_) => Refusal::ConnectFailed,
             Kind::HeadTimeout => Refusal::UpstreamTimeout,
             Kind::Reset => Refusal::UpstreamError,
@@ -44,10 +45,15 @@ impl Failure {
     pub(super) fn counts(&self, classes: &FailureClasses) -> bool {
         match &self.kind {
             Kind::NoEndpoint => false,
-            Kind::Connect(_) => classes.connect,
+            Kind::Connect(error) => classes.connect && !error.is_ours(),
             Kind::HeadTimeout => classes.timeout,
             Kind::Reset => classes.reset,
         }
+    }
+
+    /// Nothing is left to connect with, to whatever endpoint.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(&self.kind, Kind::Connect(error) if error.is_ours())
     }
 
     /// Nobody is there, and that was said at once.
