@@ -30,6 +30,7 @@ fn line() -> Line<'static> {
         route: Some("api"),
         reason: None,
         request_id: Some("0193553e-7a54-7c9c-b3f1-94f2cf2f4f4e"),
+        trace_id: None,
         referer: Some(b"https://example.com/orders"),
         user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0"),
         host: Some(b"example.com"),

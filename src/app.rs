@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin;
-use crate::config::model::{AccessLogTarget, Address, Config, Listener, Notify};
+use crate::config::model::{AccessLogTarget, Address, Config, Listener, Notify, Secret};
 use crate::config::{self, Loaded, Problem, Problems, Sources};
 use crate::error::io_reason;
 pub use crate::explain::route_tests::TestResult;
@@ -33,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::telemetry::events::{self, Event};
 use crate::telemetry::notify::Notifier;
+use crate::telemetry::traces::Exporter;
 use crate::upgrade::Inheritance;
 use crate::upstream::Resolver;
 use crate::worker::{Crew, Drain, Phases, Workers};
@@ -43,7 +44,7 @@ pub(crate) use handover::Leave;
 const TICK: Duration = Duration::from_secs(1);
 /// Watching over upstreams.
 const BEAT: Duration = Duration::from_millis(200);
-/// How long webhooks may still take at the end of a drain.
+/// How long webhooks and traces may still take at the end of a drain.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How long a kept connection without a request stays open in a drain, for one that is on its way.
 const IDLE_LAST: Duration = Duration::from_secs(1);
@@ -733,18 +734,19 @@ fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<(
     std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
         runtime.block_on(async move {
             let mut cutting = phases.cutting;
-            let mut webhooks = webhooks(&control);
+            let (mut webhooks, mut exporter) = (webhooks(&control), exporter(&control));
             tokio::select! {
                 _ = cutting.wait_for(|cutting| *cutting) => {}
                 () = tick(&control) => {}
                 () = control.shared.cuts.run() => {}
                 () = webhooks.run() => {}
+                () = exporter.run() => {}
                 () = beat(&control) => {}
                 () = admin::serve(control.admin(), Arc::clone(&control)) => {}
                 () = control.tell_that_alive() => {}
             }
             if control.says_farewell.load(Relaxed) {
-                webhooks.farewell(FAREWELL).await;
+                tokio::join!(webhooks.farewell(FAREWELL), exporter.farewell(FAREWELL));
             }
         });
     })
@@ -757,6 +759,18 @@ fn webhooks(control: &Arc<Control>) -> Notifier<impl Fn() -> (u64, Vec<Notify>) 
         (live.generation, live.config.notify.clone())
     };
     Notifier::new(&control.shared.events, control.shared.resolver.clone(), current)
+}
+
+fn exporter(control: &Arc<Control>) -> Exporter<impl Fn() -> Option<Secret> + use<>> {
+    let (of, shared) = (Arc::clone(control), &control.shared);
+    let current = move || of.live.load_full().config.trace.otlp.clone();
+    Exporter::new(
+        Arc::clone(&shared.traces),
+        Arc::clone(&shared.events),
+        shared.resolver.clone(),
+        &shared.instance,
+        current,
+    )
 }
 
 /// Watches over upstreams, and begins what a new generation wants begun.

@@ -24,6 +24,7 @@ use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::host::{Check, Host};
 use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics, NO_ROUTE};
 use crate::telemetry::recent::Recent;
+use crate::telemetry::traces::Traces;
 use crate::upstream::Resolver;
 use crate::upstream::endpoint::{Change as EndpointChange, Observer};
 use crate::upstream::verdict::{LastTold, Verdict, overall};
@@ -42,6 +43,8 @@ pub struct Shared {
     pub(crate) events: Arc<EventLog>,
     /// Requests that were refused or failed.
     pub(crate) recent: Recent,
+    /// Requests that were recorded, on their way to the collector.
+    pub(crate) traces: Arc<Traces>,
     pub(crate) host: Host,
     pub(crate) cuts: Cuts,
     pub(crate) resolver: Resolver,
@@ -71,12 +74,14 @@ impl Shared {
         let metrics = Metrics::new(workers);
         // There from the first scrape on: an alert on a series that does not exist never fires.
         metrics.maintenance(GLOBAL_SCOPE);
+        let traces = Arc::new(Traces::new(metrics.clone()));
         Arc::new(Self {
             workers,
             switch: Arc::default(),
             metrics,
             events: Arc::new(EventLog::new()),
             recent: Recent::new(workers),
+            traces,
             host: Host::default(),
             cuts: Cuts::default(),
             resolver,

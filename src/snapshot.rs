@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::config::model::{self, Config};
 use crate::config::{Problem, Problems};
 use crate::listener::head::HeadBounds;
+use crate::message::trace_context::Share;
 use crate::policy::access::Access;
 use crate::policy::client_ip::{Source, TrustedProxies};
 use crate::policy::maintenance::Active;
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub(crate) client_ip_header: Source,
     pub(crate) maintenance: Maintenance,
     pub(crate) access_log: Arc<AccessLog>,
+    /// Of traces that begin here; `None` = tracing is off.
+    pub(crate) traced: Option<Share>,
     /// Counts what no route matches.
     pub(crate) no_route: Arc<RouteMetrics>,
     /// What outlives generations.
@@ -227,6 +230,7 @@ impl Snapshot {
             listeners,
             maintenance,
             access_log: Arc::new(AccessLog::off()),
+            traced: config.trace.otlp.is_some().then(|| Share::new(config.trace.sample)),
             no_route: shared.metrics.route(NO_ROUTE),
             shared: Arc::clone(shared),
             config: Arc::new(config),

@@ -10,3 +10,4 @@ pub mod forwarded;
 pub mod path;
 pub mod proxy_header;
 mod reference;
+pub mod trace_context;

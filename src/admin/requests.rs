@@ -61,7 +61,7 @@ async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
 
 fn view(failed: &Failed) -> Value {
     let time = Timestamp::from_millisecond(i64::try_from(failed.unix_ms).unwrap_or(0)).unwrap_or_default();
-    json!({
+    let mut view = json!({
         "time": time.to_string(),
         "requestId": failed.request_id,
         "client": failed.client.map(|client| client.to_string()),
@@ -76,7 +76,11 @@ fn view(failed: &Failed) -> Value {
         "endpoint": failed.endpoint,
         "durationMs": millis(failed.duration),
         "upstreamMs": failed.upstream_duration.map(millis),
-    })
+    });
+    if let Some(trace_id) = &failed.trace_id {
+        view["traceId"] = trace_id.as_str().into();
+    }
+    view
 }
 
 /// What decided: a policy, the app, or the client.

@@ -533,6 +533,8 @@ pub(super) struct FailedRequest {
     time: String,
     #[schema(required)]
     request_id: Option<String>,
+    /// Only while tracing is on.
+    trace_id: Option<String>,
     #[schema(required)]
     client: Option<String>,
     #[schema(required)]

@@ -69,6 +69,7 @@ impl Check<'_> {
             probes: self.probes(&file.probe, &root.key("probe")),
             host: maintenance::host(&file.host),
             notify: self.notify(&file.notify, &root.key("notify")),
+            trace: self.trace(&file.trace, &root.key("trace")),
             certificates: process::certificates(&file.certificates),
             tests: self.tests(&file.test, &root.key("test")),
             server,

@@ -18,10 +18,12 @@ pub(super) fn masked(raw: &raw::File) -> Value {
     for notify in elements(&mut value, "notify") {
         mask(notify.get_mut("url"));
     }
+    mask_query(value.pointer_mut("/trace/otlp"));
+    mask_user(value.pointer_mut("/trace/otlp"));
     for probe in elements(&mut value, "probe") {
         mask(probe.get_mut("redis"));
-        mask_user(probe.get_mut("http"));
         mask_query(probe.get_mut("http"));
+        mask_user(probe.get_mut("http"));
     }
     for route in elements(&mut value, "route") {
         for pointer in
@@ -58,7 +60,7 @@ fn mask_user(url: Option<&mut Value>) {
     }
 }
 
-/// A query may be a key.
+/// A query may be a key. To be taken out first: it may have an `@`.
 fn mask_query(url: Option<&mut Value>) {
     if let Some(Value::String(text)) = url
         && let Some((before, _)) = text.split_once('?')

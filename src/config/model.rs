@@ -33,6 +33,7 @@ pub struct Config {
     pub probes: BTreeMap<String, Probe>,
     pub host: Host,
     pub notify: Vec<Notify>,
+    pub trace: Trace,
     pub certificates: Certificates,
     pub tests: Vec<RouteTest>,
 }
@@ -514,6 +515,14 @@ pub enum EventKind {
     Health,
     Certificate,
     Reload,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// A whole URL, its path included; `None` = no tracing.
+    pub otlp: Option<Secret>,
+    /// Of the traces begun here; 0 to 1.
+    pub sample: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,6 +59,8 @@ pub(super) struct File {
     pub(super) host: Host,
     /// Webhooks.
     pub(super) notify: Vec<Notify>,
+    /// Traces of requests, exported by OTLP.
+    pub(super) trace: Trace,
     /// Watching certificates expire.
     pub(super) certificates: Certificates,
     /// Run by check and before every reload; a failing test refuses the reload.
@@ -260,6 +262,23 @@ pub(super) struct Certificates {
 impl Default for Certificates {
     fn default() -> Self {
         Self { warn_days: 30 }
+    }
+}
+
+/// Traces of requests, exported by OTLP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Trace {
+    /// Where spans go, by OTLP over HTTP: "http://collector:4318"; without a path, /v1/traces is added; "" = no tracing.
+    pub(super) otlp: String,
+    /// Share of the traces begun here that are recorded; one that a client has begun follows its own sampled flag.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(super) sample: f64,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { otlp: String::new(), sample: 0.01 }
     }
 }
 

@@ -88,15 +88,33 @@ fn places_of_keys_can_be_asked_for_afterwards() {
 
 #[test]
 fn secrets_are_masked_and_the_rest_is_shown() {
-    let text = "[admin]\ntoken = \"s3cret-token\"\n[redis]\nurl = \"redis://:s3cret@r:6379\"\n[[notify]]\nurl = \"${SLACK_WEBHOOK}\"\n[probe.web]\nhttp = \"http://me:s3cret@web/ok?k=s3cret\"\n[maintenance]\nbypass_token = \"s3cret\"\n[[route]]\nname = \"b\"\npath = [\"/b\"]\nupstream = \"app\"\nrequest_headers = { set = { Authorization = \"s3cret\", X-Env = \"live\" } }";
+    let text = "[admin]\ntoken = \"s3cret-token\"\n[redis]\nurl = \"redis://:s3cret@r:6379\"\n[[notify]]\nurl = \"${SLACK_WEBHOOK}\"\n[probe.web]\nhttp = \"http://me:s3cret@web/ok?k=s3cret\"\n[maintenance]\nbypass_token = \"s3cret\"\n[trace]\notlp = \"https://me:s3cret@otel:4318?k=s3cret\"\n[[route]]\nname = \"b\"\npath = [\"/b\"]\nupstream = \"app\"\nrequest_headers = { set = { Authorization = \"s3cret\", X-Env = \"live\" } }";
     let loaded = with(text).unwrap();
     let shown = loaded.masked.to_string();
     assert!(!shown.contains("s3cret") && !shown.contains("hooks.example"), "{shown}");
     assert_eq!(loaded.masked["admin"]["token"], "***");
     assert_eq!(loaded.masked["probe"]["web"]["http"], "http://***@web/ok?***");
+    assert_eq!(loaded.masked["trace"]["otlp"], "https://***@otel:4318?***");
     assert_eq!(loaded.masked["route"][1]["request_headers"]["set"]["X-Env"], "live");
     assert_eq!(loaded.masked["upstream"]["app"]["breaker"]["open"], "30s");
     assert!(!format!("{:?}", loaded.config).contains("s3cret-token"));
+}
+
+#[test]
+fn a_collector_is_named_by_its_base_or_whole() {
+    for (written, meant) in [
+        ("http://c:4318", "http://c:4318/v1/traces"),
+        ("http://c:4318/", "http://c:4318/v1/traces"),
+        ("https://me:pw@c", "https://me:pw@c/v1/traces"),
+        ("http://c?key=1", "http://c/v1/traces?key=1"),
+        ("http://c/v1/traces", "http://c/v1/traces"),
+        ("http://c/otlp/mine?x=1", "http://c/otlp/mine?x=1"),
+    ] {
+        let config = with(&format!("[trace]\notlp = \"{written}\"")).unwrap().config;
+        assert_eq!(config.trace.otlp.map(|url| url.0).as_deref(), Some(meant), "{written}");
+    }
+    let config = with("[trace]\nsample = 1").unwrap().config;
+    assert_eq!(config.trace, Trace { otlp: None, sample: 1.0 });
 }
 
 #[test]

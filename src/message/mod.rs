@@ -9,6 +9,7 @@
 //! | [`hop_by_hop`] | headers that end here, upgrades | RFC 9110, 7.6.1 and 7.8 |
 //! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
 //! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
+//! | [`trace_context`] | the trace a request belongs to | W3C Trace Context |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
@@ -24,3 +25,4 @@ pub mod ip_text;
 pub mod negotiate;
 pub mod path;
 pub mod proxy_protocol;
+pub mod trace_context;

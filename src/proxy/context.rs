@@ -21,15 +21,18 @@ use super::decide::{Asked, facts_of};
 use super::noted::Noted;
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use super::stalls::Pulse;
+use super::trace::Trace;
 use crate::listener::connection::Connection;
 use crate::listener::head::BadHead;
 use crate::listener::http2::StreamFacts;
 use crate::message::forwarded;
 use crate::message::host::Host;
 use crate::policy::limit::Slot;
+use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::InFlight;
+use crate::telemetry::traces::Finished;
 use crate::upstream::endpoint::Lease;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
@@ -81,6 +84,8 @@ pub(crate) struct Context {
     /// Why its head is refused, where HTTP/1's gate has not seen it.
     pub(super) bad_head: Option<BadHead>,
     pulse: Option<Arc<Pulse>>,
+    /// `None` = tracing is off, and all that this costs.
+    pub(super) trace: Option<Box<Trace>>,
     cut: cut::Watch,
 }
 
@@ -121,6 +126,7 @@ impl Context {
             is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
             bad_head: stream.and_then(|stream| stream.bad_head),
             pulse: stream.map(|stream| Arc::clone(&stream.pulse)),
+            trace: snapshot.traced.map(|share| Trace::begin(headers, share)),
             cut: cut::Watch::new(&snapshot, request.version()),
             snapshot,
         })
@@ -200,6 +206,9 @@ impl Context {
             let shown = tls.certificate.as_ref();
             let (subject, whole) = (shown.and_then(|it| it.subject.clone()), shown.and_then(|it| it.whole.clone()));
             forwarded::set_client_certificate(headers, subject, whole);
+        }
+        if let Some(trace) = &self.trace {
+            trace.tell(headers);
         }
     }
 
@@ -283,10 +292,55 @@ impl Context {
             route: self.route.as_ref().map(|route| &*route.name),
             reason: self.reason,
             request_id: self.request_id.to_str().ok(),
+            trace_id: self.trace.as_ref().map(|trace| trace.context.trace_id_text()),
             referer: self.noted.referer.as_ref().map(HeaderValue::as_bytes),
             user_agent: self.noted.user_agent.as_ref().map(HeaderValue::as_bytes),
             host: self.noted.host.as_ref().map(HeaderValue::as_bytes),
         }
+    }
+
+    /// Leaves what is known of a recorded request to be exported.
+    #[cold]
+    fn export(&mut self, duration: Duration) {
+        let Some(trace) = self.trace.take() else { return };
+        let Some(recording) = trace.recording else { return };
+        let route = self.route.as_ref().map(|route| Arc::clone(&route.name));
+        let finished = Finished {
+            context: trace.context,
+            parent: recording.parent,
+            tracestate: recording.tracestate,
+            began: recording.began,
+            began_at: self.began,
+            duration,
+            method: self.method.clone(),
+            scheme: if self.is_tls() { "https" } else { "http" },
+            path: self.path().to_owned(),
+            query: self.uri.query().map(str::to_owned),
+            host: self.host.name().to_owned(),
+            port: self.host.port(),
+            client: self.client_ip,
+            peer: self.connection.peer,
+            version: self.version,
+            user_agent: self.noted.user_agent.clone(),
+            request_id: self.request_id.clone(),
+            status: self.status.map(|status| status.as_u16()),
+            body_bytes: self.body_bytes,
+            pattern: route.as_ref().and_then(|route| self.pattern(route)),
+            route,
+            reason: self.reason,
+            decided_by: self.decided_by.clone(),
+            upstream: self.upstream.clone(),
+            attempts: recording.attempts,
+        };
+        self.snapshot.shared.traces.push(Box::new(finished));
+    }
+
+    /// The path of this route that covers the request: the longest.
+    fn pattern(&self, route: &str) -> Option<String> {
+        let settings = self.snapshot.config.routes.iter().find(|settings| settings.name == *route)?;
+        let patterns = settings.paths.iter().filter_map(|text| PathPattern::parse(text).ok());
+        let covering = patterns.filter(|pattern| pattern.matches(self.path()));
+        covering.max_by_key(|pattern| pattern.as_str().len()).map(|pattern| pattern.as_str().to_owned())
     }
 }
 
@@ -308,5 +362,8 @@ impl Drop for Context {
             _ => line(&self.uri.to_string()),
         }
         self.connection.head_answered();
+        if self.trace.as_ref().is_some_and(|trace| trace.recording.is_some()) {
+            self.export(duration);
+        }
     }
 }

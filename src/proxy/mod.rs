@@ -20,6 +20,7 @@ pub(crate) mod refused;
 pub(crate) mod replay;
 pub(crate) mod respond;
 pub(crate) mod stalls;
+mod trace;
 pub(crate) mod tunnel;
 mod unread;
 

@@ -64,6 +64,7 @@ impl<'a> Refused<'a> {
             route: None,
             reason: Some(self.row.reason),
             request_id: None,
+            trace_id: None,
             referer: None,
             user_agent: None,
             host: None,

@@ -83,6 +83,7 @@ fn plain_changes(old: &Config, new: &Config, lines: &mut Vec<String>) {
     plain("maintenance", without_windows(old) != without_windows(new), "");
     plain("host", old.host != new.host, "");
     plain("notify", old.notify != new.notify, "");
+    plain("trace", old.trace != new.trace, "");
     plain("certificates", old.certificates != new.certificates, "");
     plain("tests", old.tests != new.tests, "");
 }

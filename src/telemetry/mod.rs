@@ -1,7 +1,7 @@
 //! What operators see: the access log, the events and the metrics.
 //!
 //! An I/O room: it owns the threads, files and counters that observe the proxy. It decides nothing about a
-//! request and imports only [`crate::config::model`]. The request path pays for a handful of atomics and one
+//! request and imports only [`crate::config::model`], and the message room's trace context. The request path pays for a handful of atomics and one
 //! line formatted into its worker's own buffer; everything else happens at a scrape, a tick, or on the log's thread.
 
 pub mod access_log;
@@ -11,4 +11,6 @@ pub mod host;
 pub mod machine;
 pub mod metrics;
 pub(crate) mod notify;
+mod post;
 pub mod recent;
+pub(crate) mod traces;

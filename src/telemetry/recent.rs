@@ -22,6 +22,7 @@ pub struct Failed {
     /// When it ended, in Unix milliseconds.
     pub unix_ms: u64,
     pub request_id: Option<String>,
+    pub trace_id: Option<String>,
     /// `None` on a unix socket.
     pub client: Option<IpAddr>,
     pub method: Option<String>,
@@ -91,6 +92,7 @@ impl Failed {
     fn fill(&mut self, line: &Line<'_>, decided_by: Option<&str>) {
         self.unix_ms = line.unix_ms;
         put(&mut self.request_id, line.request_id.map(str::as_bytes));
+        put(&mut self.trace_id, line.trace_id.as_ref().map(<[u8; 32]>::as_slice));
         self.client = line.client;
         put(&mut self.method, Some(line.method.as_bytes()));
         put(&mut self.host, line.host);
@@ -149,6 +151,7 @@ mod tests {
             route: None,
             reason,
             request_id: None,
+            trace_id: None,
             referer: None,
             user_agent: None,
             host: None,

@@ -37,6 +37,11 @@ fn any_bytes_are_a_flag() {
 }
 
 #[test]
+fn traces_have_one_reading() {
+    replay("trace_context", checks::trace_context::check);
+}
+
+#[test]
 fn any_text_is_a_configuration_or_a_complaint() {
     replay("configuration", checks::configuration::check);
 }

@@ -72,6 +72,7 @@ mod system_calls;
 mod systemd;
 mod timeouts;
 mod tls;
+mod traces;
 mod upgrade_load;
 mod upgrades;
 mod upstream_faults;

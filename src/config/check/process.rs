@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[log]`, `[client_ip]`, `[timeouts]`, `[bounds]`, `[certificates]`.
+//! `[server]`, `[admin]`, `[log]`, `[client_ip]`, `[timeouts]`, `[bounds]`, `[trace]`, `[certificates]`.
 
 use std::num::NonZeroUsize;
 
@@ -7,13 +7,19 @@ use tracing_subscriber::EnvFilter;
 use super::super::document::Path;
 use super::super::model::{
     AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader, Log, LogFormat,
-    Server, Timeouts,
+    Secret, Server, Timeouts, Trace,
 };
 use super::super::problem::suggest;
 use super::super::raw;
 use super::Check;
 use super::values::{at_least_one, at_least_one_thing};
 use super::words::is_host_name;
+
+/// Where a collector takes traces, below the base that people know it by (OpenTelemetry protocol, OTLP/HTTP).
+const TRACES_PATH: &str = "/v1/traces";
+
+/// Where collectors speak gRPC.
+const GRPC_PORT: u16 = 4317;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -140,6 +146,35 @@ impl Check<'_> {
             h2_streams_max: at_least_one(raw.h2_max_streams),
         }
     }
+
+    pub(super) fn trace(&mut self, raw: &raw::Trace, at: &Path) -> Trace {
+        let (text, place) = (raw.otlp.as_str(), at.key("otlp"));
+        let problems_before = self.problems.len();
+        if !text.is_empty() {
+            self.url(text, &["http", "https"], &place);
+        }
+        let is_url = !text.is_empty() && self.problems.len() == problems_before;
+        let uri = text.parse::<http::Uri>().ok().filter(|_| is_url);
+        if uri.as_ref().is_some_and(|uri| uri.port_u16() == Some(GRPC_PORT) && has_no_path(uri)) {
+            self.warn(
+                &place,
+                "names the port of OTLP over gRPC, which is not spoken here",
+                "name the collector's port for HTTP, 4318 by convention",
+            );
+        }
+        let otlp = uri.map(|uri| Secret(if has_no_path(&uri) { with_path(text) } else { text.to_owned() }));
+        Trace { otlp, sample: raw.sample }
+    }
+}
+
+fn has_no_path(uri: &http::Uri) -> bool {
+    matches!(uri.path(), "" | "/")
+}
+
+/// A base, with or without a slash and a query, and the path behind it.
+fn with_path(base: &str) -> String {
+    let (base, query) = base.split_once('?').map_or((base, String::new()), |(base, query)| (base, format!("?{query}")));
+    format!("{}{TRACES_PATH}{query}", base.trim_end_matches('/'))
 }
 
 pub(super) fn certificates(raw: &raw::Certificates) -> Certificates {

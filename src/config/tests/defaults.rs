@@ -58,6 +58,7 @@ fn defaults_of_timeouts_bounds_and_maintenance_are_the_contracts() {
         }
     );
     assert_eq!(config.certificates, Certificates { warn_days: 30 });
+    assert_eq!(config.trace, Trace { otlp: None, sample: 0.01 });
     assert_eq!(config.host, Host { memory_percent: Some(85), disk_percent: Some(80), cpu_percent: Some(90) });
     let redis = Redis { url: None, ca: None, timeout: Duration::from_millis(50), on_error: RedisOnError::Local };
     assert_eq!(config.redis, redis);

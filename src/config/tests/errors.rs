@@ -249,6 +249,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[probe.x]", "probe.x: looks at nothing"),
     ("[log]\nlevel = \"inof\"", "\"inof\" is not a level: did you mean \"info\"?"),
     ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
+    (
+        "[trace]\notlp = \"collector:4318\"",
+        "trace.otlp: not such a URL: write a whole URL that starts with \"http://\" or \"https://\"",
+    ),
+    ("[trace]\nsample = 1.5", "trace.sample = 1.5: "),
+    ("[trace]\notpl = \"http://c\"", "did you mean \"otlp\""),
     ("[admin]\ntoken = \"a b\"", "admin.token: has a character that cannot be sent"),
     ("[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }", "not a whole URL"),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
@@ -285,6 +291,7 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusts everyone"),
         ("[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]", "it means 10.0.0.0/8"),
         ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
+        ("[trace]\notlp = \"http://c:4317\"", "OTLP over gRPC, which is not spoken here"),
         ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
     ];
     for (addition, expected) in cases {

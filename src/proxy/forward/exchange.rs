@@ -32,7 +32,9 @@ use super::outbound::Outbound;
 use crate::balance::{Retry, RetryBudget, full_jitter, hash_of};
 use crate::config::model::{Balance, HashKey};
 use crate::message::cookie;
+use crate::message::trace_context::TRACEPARENT;
 use crate::snapshot::Route;
+use crate::telemetry::traces::Attempt;
 use crate::upstream::Wish;
 use crate::upstream::connection::SendError;
 use crate::upstream::endpoint::{InFlight, Lease};
@@ -183,6 +185,7 @@ impl<'a> Exchange<'a> {
         let worker = self.context.worker();
         let mut began = now;
         while let Some(ready) = place.endpoint().kept(worker, now).await {
+            self.begin_attempt(&place, began);
             match self.on_connection(Lease::new(place, ready, worker), began).await {
                 Ok(answered) => return Ok(answered),
                 Err((lease, missed)) => {
@@ -202,13 +205,16 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
+        self.begin_attempt(&place, began);
         // Boxed, like all that most requests have no need of: the future of every request is as large as the largest wait
         // in it.
         let ready = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
             Ok(ready) => ready,
             Err(error) => {
                 tracing::debug!(endpoint = &*place.endpoint().label, %error, "cannot connect");
-                return Err(self.failed(&place, Kind::Connect(error), began));
+                let kind = Kind::Connect(error);
+                self.end_attempt(Err(kind.word()));
+                return Err(self.failed(&place, kind, began));
             }
         };
         let began = Instant::now();
@@ -241,6 +247,12 @@ impl<'a> Exchange<'a> {
         };
         let latency = began.elapsed();
         self.context.upstream_duration = Some(latency);
+        self.end_attempt(match &answer {
+            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Err(SendError::Unsent(_))) => Err("unsent"),
+            Ok(Err(_)) => Err(Kind::Reset.word()),
+            Err(HeadLate) => Err(Kind::HeadTimeout.word()),
+        });
         match answer {
             Ok(Ok(response)) => {
                 self.group.metrics.answered(self.context.worker(), latency);
@@ -262,6 +274,32 @@ impl<'a> Exchange<'a> {
                 Err((lease, Missed::Failed(Kind::Reset)))
             }
             Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout))),
+        }
+    }
+
+    /// Notes a try at an endpoint and tells it of its span, where the request is recorded.
+    fn begin_attempt(&mut self, place: &InFlight, began: Instant) {
+        let Some(trace) = &mut self.context.trace else { return };
+        let settings = &self.group.settings;
+        let told = trace.begin_attempt(|span_id| Attempt {
+            span_id,
+            upstream: Arc::clone(&self.group.name),
+            endpoint: Arc::clone(&place.endpoint().label),
+            is_tls: settings.tls.is_some(),
+            is_http2: settings.http2,
+            began,
+            end: None,
+        });
+        let headers = self.outbound.headers_mut();
+        // A route may keep it from its app.
+        if let Some((told, headers)) = told.zip(headers.filter(|headers| headers.contains_key(TRACEPARENT))) {
+            headers.insert(TRACEPARENT, told);
+        }
+    }
+
+    fn end_attempt(&mut self, outcome: Result<u16, &'static str>) {
+        if let Some(trace) = &mut self.context.trace {
+            trace.end_attempt(outcome);
         }
     }
 

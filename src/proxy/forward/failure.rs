@@ -25,6 +25,19 @@ pub(super) enum Kind {
     Reset,
 }
 
+impl Kind {
+    /// As a span tells it: the reason that a client would get.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
+            Self::Connect(_) => "connect_failed",
+            Self::HeadTimeout => "upstream_timeout",
+            Self::Reset => "upstream_error",
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn new(kind: Kind, began: Instant) -> Self {
         Self { kind, began }

@@ -1,4 +1,5 @@
-//! One JSON object a line, every field always there, `null` where there is nothing to say.
+//! One JSON object a line, every field always there, `null` where there is nothing to say. Only `trace_id` is there or not: it
+//! comes last, while tracing is on.
 //!
 //! Written by hand rather than through serde: the values are bytes, not always UTF-8, and a line allocates nothing.
 //! Invalid UTF-8 becomes U+FFFD. Control characters (C0, DEL and C1) and the line separators U+2028 and
@@ -47,6 +48,10 @@ pub(super) fn write(out: &mut Vec<u8>, line: &Line<'_>, stamp: &mut Stamp) {
     string(out, line.user_agent);
     out.extend_from_slice(b",\"host\":");
     string(out, line.host);
+    if let Some(trace_id) = &line.trace_id {
+        out.extend_from_slice(b",\"trace_id\":");
+        string(out, Some(trace_id));
+    }
     out.extend_from_slice(b"}\n");
 }
 

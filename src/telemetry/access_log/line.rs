@@ -35,6 +35,8 @@ pub struct Line<'a> {
     /// The `Flagstone-Reason` of an answer made here.
     pub reason: Option<&'a str>,
     pub request_id: Option<&'a str>,
+    /// Of the trace it belongs to; `None` = tracing is off, or its head was refused.
+    pub trace_id: Option<[u8; 32]>,
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
     pub host: Option<&'a [u8]>,

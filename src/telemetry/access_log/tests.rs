@@ -31,6 +31,7 @@ fn line<'a>() -> Line<'a> {
         route: None,
         reason: None,
         request_id: None,
+        trace_id: None,
         referer: None,
         user_agent: None,
         host: None,
@@ -126,6 +127,8 @@ fn json_says_everything_by_name() {
             "agent": null, "host": "example.com",
         })
     );
+    let traced = json_value(&Line { trace_id: Some([b'a'; 32]), ..full });
+    assert_eq!(traced["trace_id"], "a".repeat(32));
 }
 
 /// The inverse of nginx's escaping; `None` when a byte stands there that should not.

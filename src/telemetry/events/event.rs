@@ -105,6 +105,14 @@ pub enum Event {
     AccessLogRecovered {
         dropped: u64,
     },
+    /// The collector does not take traces. Told once, until it does again.
+    TraceExportFailing {
+        error: String,
+    },
+    /// It takes traces again; `dropped` spans were lost since the start of the process.
+    TraceExportRecovered {
+        dropped: u64,
+    },
     /// `count` requests were over a limit; `enforced` is false where the limit only watches. Sampled.
     RateLimited {
         route: String,
@@ -179,6 +187,8 @@ impl Event {
             Self::UpgradeFailed { .. } => "Upgrade failed",
             Self::AccessLogDropping { .. } => "Access log is dropping lines",
             Self::AccessLogRecovered { .. } => "Access log has recovered",
+            Self::TraceExportFailing { .. } => "Trace export is failing",
+            Self::TraceExportRecovered { .. } => "Trace export has recovered",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Blocked { .. } => "BLOCKED",
             Self::Unauthorized { .. } => "UNAUTHORIZED",
@@ -203,6 +213,7 @@ impl Event {
             | Self::EndpointEjected { .. }
             | Self::CertificateExpiring { .. }
             | Self::AccessLogDropping { .. }
+            | Self::TraceExportFailing { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
             | Self::Unauthorized { .. } => Level::Warn,
@@ -233,6 +244,8 @@ impl Event {
             Self::OperationBlocked { .. }
             | Self::AccessLogDropping { .. }
             | Self::AccessLogRecovered { .. }
+            | Self::TraceExportFailing { .. }
+            | Self::TraceExportRecovered { .. }
             | Self::RateLimited { .. }
             | Self::Blocked { .. }
             | Self::Unauthorized { .. } => None,
@@ -284,8 +297,10 @@ impl Event {
             }
             Self::UpgradeFinished { pid, version } => fields.number("pid", *pid).text("version", version),
             Self::UpgradeFailed { error } => fields.text("error", error),
-            Self::AccessLogDropping { error } => fields.text("error", error),
-            Self::AccessLogRecovered { dropped } => fields.number("dropped", *dropped as i64),
+            Self::AccessLogDropping { error } | Self::TraceExportFailing { error } => fields.text("error", error),
+            Self::AccessLogRecovered { dropped } | Self::TraceExportRecovered { dropped } => {
+                fields.number("dropped", *dropped as i64)
+            }
             Self::RateLimited { route, limit, enforced, count } => {
                 let enforced = if *enforced { "" } else { "false" };
                 fields

@@ -259,6 +259,16 @@ fn single(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         "Lines that the access log could not take",
         [([], inner.log_lines_lost.load(Relaxed))],
     )?;
+    page.counter(
+        "flagstone_trace_spans_exported_total",
+        "Spans that the collector has taken",
+        [([], inner.spans_exported.load(Relaxed))],
+    )?;
+    page.counter(
+        "flagstone_trace_spans_dropped_total",
+        "Spans lost: the queue was full, or the collector did not take them",
+        [([], inner.spans_dropped.load(Relaxed))],
+    )?;
     let certificates = lock(&inner.certificates).clone();
     page.gauge(
         "flagstone_certificate_expiry_timestamp_seconds",

@@ -77,6 +77,8 @@ struct Inner {
     health: AtomicU8,
     generation: AtomicU64,
     log_lines_lost: AtomicU64,
+    spans_exported: AtomicU64,
+    spans_dropped: AtomicU64,
     reload_success: AtomicBool,
     reload_unix_seconds: AtomicU64,
     window: Mutex<Window>,
@@ -100,6 +102,8 @@ impl Metrics {
             health: AtomicU8::new(HealthStatus::Healthy as u8),
             generation: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
+            spans_exported: AtomicU64::new(0),
+            spans_dropped: AtomicU64::new(0),
             reload_success: AtomicBool::new(true),
             reload_unix_seconds: AtomicU64::new(0),
             window: Mutex::default(),
@@ -168,6 +172,16 @@ impl Metrics {
     /// Counts lines that the access log could not take.
     pub fn lost_log_lines(&self, count: u64) {
         self.0.log_lines_lost.fetch_add(count, Relaxed);
+    }
+
+    /// Counts spans that the collector has taken.
+    pub fn spans_exported(&self, count: u64) {
+        self.0.spans_exported.fetch_add(count, Relaxed);
+    }
+
+    /// Counts spans that nobody will see.
+    pub fn spans_dropped(&self, count: u64) {
+        self.0.spans_dropped.fetch_add(count, Relaxed);
     }
 
     /// Forgets every series that `config` no longer names. Guards and handles still held stay usable.

@@ -6,17 +6,18 @@
 //! process that drains gives what is still waiting one more try, within a bound. A URL is a secret: the log names a webhook by its place in the file.
 
 mod body;
-mod post;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
-use self::post::{Poster, Verdict};
 use super::events::{EventLog, Record};
+use super::post::{Answer, Poster, Unsent};
 use crate::config::model::Notify;
 use crate::upstream::Resolver;
 
@@ -26,6 +27,7 @@ const QUEUE_MAX: usize = 128;
 const ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Tells the webhooks of what happens.
 pub(crate) struct Notifier<C> {
@@ -161,7 +163,7 @@ async fn deliver(
     mut closing: watch::Receiver<bool>,
 ) {
     while let Some(record) = events.recv().await {
-        let body = body::of(&record, settings.format);
+        let body = Bytes::from(body::of(&record, settings.format));
         let Err(problem) = try_to_deliver(&poster, &settings, &body, &mut closing).await else { continue };
         tracing::warn!("notify[{index}]: {:?} was not delivered: {problem}", record.event.message());
     }
@@ -170,13 +172,13 @@ async fn deliver(
 async fn try_to_deliver(
     poster: &Poster,
     settings: &Notify,
-    body: &str,
+    body: &Bytes,
     closing: &mut watch::Receiver<bool>,
 ) -> Result<(), String> {
     let mut attempt = 1;
     loop {
         let is_last = attempt == ATTEMPTS || *closing.borrow();
-        let (problem, asked) = match poster.post(&settings.url.0, body).await {
+        let (problem, asked) = match verdict(poster.post(&settings.url.0, body.clone(), JSON, &[]).await) {
             Verdict::Delivered => return Ok(()),
             Verdict::Refused(problem) => return Err(problem),
             Verdict::Failed { problem, retry_after } => (problem, retry_after),
@@ -193,6 +195,33 @@ async fn try_to_deliver(
     }
 }
 
+/// What came of a POST.
+#[derive(Debug)]
+enum Verdict {
+    Delivered,
+    /// Trying again would bring the same.
+    Refused(String),
+    Failed {
+        problem: String,
+        retry_after: Option<Duration>,
+    },
+}
+
+fn verdict(answer: Result<Answer, Unsent>) -> Verdict {
+    let Answer { status, retry_after } = match answer {
+        Ok(answer) => answer,
+        Err(Unsent::Wrong(problem)) => return Verdict::Refused(problem.to_owned()),
+        Err(Unsent::Failed(problem)) => return Verdict::Failed { problem, retry_after: None },
+    };
+    let problem = format!("it answered {}", status.as_u16());
+    let may_pass = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    match status {
+        status if status.is_success() => Verdict::Delivered,
+        status if may_pass || status.is_server_error() => Verdict::Failed { problem, retry_after },
+        _ => Verdict::Refused(problem),
+    }
+}
+
 /// Before the try after `attempt` (1, 2, …): doubled each time, or as long as the receiver asked for; up to half as
 /// long again, so that several instances do not come back together. `random` is from 0 to 1.
 fn pause(attempt: u32, asked: Option<Duration>, random: f64) -> Duration {
@@ -204,6 +233,23 @@ fn pause(attempt: u32, asked: Option<Duration>, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_nothing_else() {
+        let verdict = |code| {
+            let status = StatusCode::from_u16(code).unwrap();
+            verdict(Ok(Answer { status, retry_after: None }))
+        };
+        for code in [200, 204] {
+            assert!(matches!(verdict(code), Verdict::Delivered), "{code}");
+        }
+        for code in [408, 429, 500, 503] {
+            assert!(matches!(verdict(code), Verdict::Failed { .. }), "{code}");
+        }
+        for code in [301, 400, 403, 404, 410] {
+            assert!(matches!(verdict(code), Verdict::Refused(_)), "{code}");
+        }
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute_and_a_half() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics};
 
 /// Every family of SPEC section 5 with its type, `process_*` aside.
-const FAMILIES: [(&str, &str); 24] = [
+const FAMILIES: [(&str, &str); 26] = [
     ("flagstone_requests_total", "counter"),
     ("flagstone_request_duration_seconds", "histogram"),
     ("flagstone_upstream_duration_seconds", "histogram"),
@@ -26,6 +26,8 @@ const FAMILIES: [(&str, &str); 24] = [
     ("flagstone_config_last_reload_timestamp_seconds", "gauge"),
     ("flagstone_config_generation", "gauge"),
     ("flagstone_access_log_dropped_total", "counter"),
+    ("flagstone_trace_spans_exported_total", "counter"),
+    ("flagstone_trace_spans_dropped_total", "counter"),
     ("flagstone_certificate_expiry_timestamp_seconds", "gauge"),
     ("flagstone_build_info", "gauge"),
     ("process_cpu_seconds_total", "counter"),

@@ -1,4 +1,4 @@
-//! One POST to one URL, over HTTP or HTTPS, on a connection of its own: webhooks are rare.
+//! One POST to one URL, over HTTP or HTTPS, on a connection of its own: webhooks are rare, and traces come in batches.
 
 use std::io;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -28,16 +28,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// What came of a POST. The texts name neither URL nor token.
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Why there is no answer. The texts name neither URL nor token.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    Delivered,
+pub(super) enum Unsent {
     /// Trying again would bring the same.
-    Refused(String),
-    Failed {
-        problem: String,
-        retry_after: Option<Duration>,
-    },
+    Wrong(&'static str),
+    Failed(String),
 }
 
 pub(super) struct Poster {
@@ -51,15 +54,25 @@ impl Poster {
     }
 
     /// # Cancel safety
-    /// The connection is closed; the receiver may have got the event.
-    pub(super) async fn post(&self, url: &str, body: &str) -> Verdict {
-        let Ok(uri) = url.parse::<Uri>() else { return Verdict::Refused("its url is no URL".to_owned()) };
-        let Some(request) = request(&uri, body) else { return Verdict::Refused("its url has no host".to_owned()) };
-        let failed = |problem: String| Verdict::Failed { problem, retry_after: None };
+    /// The connection is closed; the receiver may have got the body.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        body: Bytes,
+        content_type: HeaderValue,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Answer, Unsent> {
+        let uri = url.parse::<Uri>().map_err(|_| Unsent::Wrong("its url is no URL"))?;
+        let mut request = request(&uri, body).ok_or(Unsent::Wrong("its url has no host"))?;
+        request.headers_mut().insert(CONTENT_TYPE, content_type);
+        request.headers_mut().extend(headers.iter().cloned());
         match tokio::time::timeout(TIMEOUT, self.exchange(&uri, request)).await {
-            Ok(Ok(response)) => verdict(response.status(), response.headers().get(RETRY_AFTER)),
-            Ok(Err(error)) => failed(error.to_string()),
-            Err(_) => failed(format!("no answer within {} s", TIMEOUT.as_secs())),
+            Ok(Ok(response)) => Ok(Answer {
+                status: response.status(),
+                retry_after: response.headers().get(RETRY_AFTER).and_then(seconds),
+            }),
+            Ok(Err(error)) => Err(Unsent::Failed(error.to_string())),
+            Err(_) => Err(Unsent::Failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
     }
 
@@ -96,19 +109,18 @@ async fn send(
     }
 }
 
-fn request(uri: &Uri, body: &str) -> Option<Request<Full<Bytes>>> {
+fn request(uri: &Uri, body: Bytes) -> Option<Request<Full<Bytes>>> {
     let authority = uri.authority()?.as_str();
     let (login, host) = match authority.rsplit_once('@') {
         Some((login, host)) => (Some(login), host),
         None => (None, authority),
     };
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut request = Request::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.parse().ok()?;
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_str(host).ok()?);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flagstone/", env!("CARGO_PKG_VERSION"))));
     if let Some(login) = login {
         let login: Vec<u8> = percent_encoding::percent_decode_str(login).collect();
@@ -117,17 +129,9 @@ fn request(uri: &Uri, body: &str) -> Option<Request<Full<Bytes>>> {
     Some(request)
 }
 
-fn verdict(status: StatusCode, retry_after: Option<&HeaderValue>) -> Verdict {
-    let problem = format!("it answered {}", status.as_u16());
-    let may_pass = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    if status.is_success() {
-        return Verdict::Delivered;
-    }
-    if !may_pass && !status.is_server_error() {
-        return Verdict::Refused(problem);
-    }
-    let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
-    Verdict::Failed { problem, retry_after: seconds.map(Duration::from_secs) }
+/// The other form of `Retry-After`, a date, is not read.
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 fn client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
@@ -149,22 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_is_tried_again_and_nothing_else() {
-        let verdict = |code| verdict(StatusCode::from_u16(code).unwrap(), None);
-        for code in [200, 204] {
-            assert!(matches!(verdict(code), Verdict::Delivered), "{code}");
-        }
-        for code in [408, 429, 500, 503] {
-            assert!(matches!(verdict(code), Verdict::Failed { .. }), "{code}");
-        }
-        for code in [301, 400, 403, 404, 410] {
-            assert!(matches!(verdict(code), Verdict::Refused(_)), "{code}");
-        }
-    }
-
-    #[test]
     fn a_login_in_the_url_is_sent_as_such() {
-        let request = request(&"https://me:p%40ss@example.com:8443/hook?x=1".parse().unwrap(), "{}").unwrap();
+        let request = request(&"https://me:p%40ss@example.com:8443/hook?x=1".parse().unwrap(), Bytes::new()).unwrap();
         assert_eq!(request.uri(), "/hook?x=1");
         assert_eq!(request.headers()[HOST], "example.com:8443");
         assert_eq!(request.headers()[AUTHORIZATION], format!("Basic {}", STANDARD.encode("me:p@ss")));
