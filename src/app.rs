@@ -96,10 +96,9 @@ pub struct Control {
     /// True once another process has taken over.
     handed_over: watch::Sender<bool>,
     is_upgrading: AtomicBool,
-    admin_closing: watch::Sender<Drain>,
-    is_admin_done: AtomicBool,
     listening: Mutex<Listening>,
-    admin: Mutex<Option<Arc<Bound>>>,
+    /// Changed by a reload, which holds `listening`.
+    admin: watch::Sender<Arc<admin::Place>>,
     last_reload: Mutex<Option<LastReload>>,
     /// The listeners by name, with their real addresses. Beside `listening`, which a reload holds for long.
     addresses: Mutex<Vec<(String, Address)>>,
@@ -176,7 +175,7 @@ impl App {
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
         let runtime = Runtime::open(&config.server.state_dir);
         let shared = Shared::new(workers, resolver, runtime);
-        let (mut snapshot, sockets, admin_socket) =
+        let (mut snapshot, sockets, admin_place) =
             prepare(&config, &shared, inheritance).map_err(|problems| loaded.locate_all(problems))?;
         snapshot.masked = Arc::new(loaded.masked.clone());
         let flag_watcher = watch_flags(&config, &shared)?;
@@ -202,15 +201,13 @@ impl App {
             says_farewell: AtomicBool::new(false),
             handed_over: watch::Sender::new(false),
             is_upgrading: AtomicBool::new(false),
-            admin_closing: watch::Sender::new(Drain::No),
-            is_admin_done: AtomicBool::new(false),
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
                 connections_max: config.server.max_connections.get(),
                 open: BTreeMap::new(),
             }),
-            admin: Mutex::new(admin_socket.map(Arc::new)),
+            admin: watch::Sender::new(Arc::new(admin_place)),
             last_reload: Mutex::new(None),
             addresses: Mutex::default(),
         });
@@ -289,7 +286,7 @@ impl App {
 
     /// Where the admin side listens.
     pub fn admin_address(&self) -> Option<Address> {
-        self.control.admin().and_then(|socket| socket.address().ok())
+        self.control.admin().socket.as_ref().and_then(|socket| socket.address().ok())
     }
 
     /// Drains and stops: not ready for `delay` while still accepting, then nothing new, then up to `grace` for what
@@ -422,23 +419,25 @@ impl Control {
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
         let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
+        let admin = self.elsewhere(&loaded.config, listening).transpose();
+        let sockets = both(sockets, admin);
         // As at the start: all that is wrong is told, and a refused file leaves no log behind.
-        let mut config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
-        let mut masked = loaded.masked.clone();
-        if config.admin.listen != previous.config.admin.listen {
-            // It stays where it is until a restart, and so does its token: one address may need it, the other not.
-            config.admin = previous.config.admin.clone();
-            masked["admin"] = previous.masked["admin"].clone();
-        }
+        let config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
         let snapshot = Snapshot::build_proven(config, Some(&previous), &self.shared, route_tests::failures);
-        let (sockets, mut snapshot) = both(sockets, snapshot).map_err(located)?;
-        snapshot.masked = Arc::new(masked);
+        let ((sockets, admin), mut snapshot) = both(sockets, snapshot).map_err(located)?;
+        snapshot.masked = Arc::new(loaded.masked.clone());
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
         warn_of_pages(&snapshot, &loaded);
+        if admin.is_some() {
+            self.admin().leave();
+        }
         self.live.store(snapshot);
+        if let Some(place) = admin {
+            self.move_admin(place);
+        }
         certificates::tell_reloaded(&previous, &self.live.load_full());
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
@@ -517,7 +516,7 @@ fn prepare(
     config: &Config,
     shared: &Arc<Shared>,
     inheritance: &mut Inheritance,
-) -> Result<(Snapshot, Sockets, Option<Bound>), Problems> {
+) -> Result<(Snapshot, Sockets, admin::Place), Problems> {
     let state_dir = prepare_state_dir(config);
     let sockets = bind_all(config, &BTreeMap::new(), inheritance);
     let admin = admin::bind(&config.admin, inheritance);
@@ -742,7 +741,7 @@ fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<(
                 () = webhooks.run() => {}
                 () = exporter.run() => {}
                 () = beat(&control) => {}
-                () = admin::serve(control.admin(), Arc::clone(&control)) => {}
+                () = admin::serve(Arc::clone(&control)) => {}
                 () = control.tell_that_alive() => {}
             }
             if control.says_farewell.load(Relaxed) {

@@ -69,6 +69,9 @@ impl Refusals {
 
 /// Refuses foreign Hosts and Origins, and requests without the token.
 pub(super) async fn check(State(panel): State<Panel>, client: Client, request: Request, next: Next) -> Response {
+    if panel.place.is_left() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the admin side has moved: see admin.listen");
+    }
     let live = panel.control.live.load_full();
     let admin = &live.config.admin;
     let headers = request.headers();

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 pub(crate) mod maintenance;
 mod openapi;
+mod place;
 mod query;
 mod requests;
 mod routes;
@@ -25,6 +26,9 @@ mod system;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use crate::app::Control;
 use crate::config::model::Admin;
@@ -32,29 +36,44 @@ use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::bind::{self, Bound};
 use crate::upgrade::Inheritance;
+pub(crate) use place::Place;
 use server::Listener;
+
+/// How long what is under way at a place that was left may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Binds the admin socket, if there is to be one.
 ///
 /// # Errors
 /// The address is busy or not ours.
-pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance) -> Result<Option<Bound>, Problems> {
-    let Some(address) = &admin.listen else { return Ok(None) };
+pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance) -> Result<Place, Problems> {
+    let Some(address) = &admin.listen else { return Ok(Place::new(None, None)) };
     let bound = inherited.admin(address).map_or_else(|| bind::bind(address), Ok);
-    bound.map(Some).map_err(|error| {
+    bound.map(|socket| Place::new(Some(address.clone()), Some(socket))).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
         Problem::new("admin.listen", text).with_help("name a free address, or \"\" for no admin side").into()
     })
 }
 
-/// Serves until dropped. When the end begins it accepts no more, closes each connection after the answer that it owes, and
-/// says when that is done.
-pub(crate) async fn serve(socket: Option<Arc<Bound>>, control: Arc<Control>) {
-    let Some(socket) = socket else {
-        control.admin_is_done();
-        return std::future::pending().await;
-    };
-    let (router, closing) = (routes::router(Arc::clone(&control)), control.admin_closing());
+/// Serves until dropped, wherever the admin side is. When the end of a place begins it accepts no more, closes each connection
+/// after the answer that it owes, and notes when that is done.
+pub(crate) async fn serve(control: Arc<Control>) {
+    let refusals = Arc::new(guard::Refusals::new());
+    let mut places = control.admin_places();
+    // Ended with this, as are their connections.
+    let mut serving = JoinSet::new();
+    loop {
+        let place = Arc::clone(&places.borrow_and_update());
+        serving.spawn(serve_at(place, Arc::clone(&control), Arc::clone(&refusals)));
+        // The sender lives as long as `control`.
+        let _ = places.changed().await;
+        while serving.try_join_next().is_some() {}
+    }
+}
+
+async fn serve_at(place: Arc<Place>, control: Arc<Control>, refusals: Arc<guard::Refusals>) {
+    let Some(socket) = place.socket.clone() else { return place.done() };
+    let router = routes::router(control, refusals, Arc::clone(&place));
     // The socket itself stays with whoever may pass it on.
     let listener = match &*socket {
         Bound::Tcp(socket) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),
@@ -62,13 +81,12 @@ pub(crate) async fn serve(socket: Option<Arc<Bound>>, control: Arc<Control>) {
     };
     match listener {
         Ok(listener) => {
-            server::serve(listener, router, closing).await;
-            control.admin_is_done();
-            std::future::pending().await
+            tokio::select! {
+                () = server::serve(listener, router, place.closing()) => {}
+                () = place.is_forgotten(LAST_WORDS) => {}
+            }
         }
-        Err(error) => {
-            tracing::error!(%error, "the admin side has stopped");
-            std::future::pending().await
-        }
+        Err(error) => tracing::error!(%error, "the admin side has stopped"),
     }
+    place.done();
 }

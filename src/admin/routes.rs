@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
+    Place, block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
     maintenance, openapi, requests, schema, session, system, view,
 };
 use crate::app::Control;
@@ -23,13 +23,15 @@ use crate::app::Control;
 pub(super) struct Panel {
     pub(super) control: Arc<Control>,
     pub(super) refusals: Arc<guard::Refusals>,
+    /// Where it was asked for.
+    pub(super) place: Arc<Place>,
 }
 
 /// Request bodies. The largest that makes sense is a flag with its lists full.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
-pub(super) fn router(control: Arc<Control>) -> Router {
-    let panel = Panel { control, refusals: Arc::new(guard::Refusals::new()) };
+pub(super) fn router(control: Arc<Control>, refusals: Arc<guard::Refusals>, place: Arc<Place>) -> Router {
+    let panel = Panel { control, refusals, place };
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(healthz))
         .routes(routes!(readyz))

@@ -1,18 +1,20 @@
 //! How a running Flagstone comes to its end, and how another process takes over from it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{App, Control};
+use super::{App, Control, Listening};
+use crate::admin::{self, Place};
+use crate::config::Problems;
+use crate::config::model::Config;
 use crate::listener::bind::Bound;
 use crate::systemd;
 use crate::telemetry::events::Event;
 use crate::upgrade::{self, Inheritance, Offer, Passed, UpgradeError, Upgraded};
-use crate::worker::Drain;
 
 /// How long the last answers of the admin side may take; the streams of a dashboard do not end by themselves.
 const ADMIN_LAST: Duration = Duration::from_secs(2);
@@ -62,23 +64,14 @@ impl Control {
         self.handed_over.subscribe()
     }
 
-    /// Begins when the admin side is to come to its end.
-    pub(crate) fn admin_closing(&self) -> watch::Receiver<Drain> {
-        self.admin_closing.subscribe()
-    }
-
-    /// The admin side has answered all it was asked.
-    pub(crate) fn admin_is_done(&self) {
-        self.is_admin_done.store(true, Relaxed);
-    }
-
     /// Lets the admin side answer what it was asked: the drain itself may have been. It answers until the end.
     pub(super) fn finish_admin(&self) {
         let deadline = Instant::now() + ADMIN_LAST;
+        let admin = self.admin();
         if !self.has_handed_over() {
-            self.admin_closing.send_replace(Drain::Begun { idle: Duration::ZERO });
+            admin.close(Duration::ZERO);
         }
-        while !self.is_admin_done.load(Relaxed) && Instant::now() < deadline {
+        while !admin.is_done() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -87,8 +80,30 @@ impl Control {
         *self.handed_over.borrow()
     }
 
-    pub(super) fn admin(&self) -> Option<Arc<Bound>> {
-        self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Where the admin side is now.
+    pub(super) fn admin(&self) -> Arc<Place> {
+        Arc::clone(&self.admin.borrow())
+    }
+
+    /// Where the admin side is, and when it moves.
+    pub(crate) fn admin_places(&self) -> watch::Receiver<Arc<Place>> {
+        self.admin.subscribe()
+    }
+
+    /// A place for the admin side, bound, where the configuration names another address than the one that it has. None while
+    /// this process is on its way out.
+    pub(super) fn elsewhere(&self, config: &Config, listening: &Listening) -> Option<Result<Place, Problems>> {
+        let moves = listening.workers.is_some() && config.admin.listen != self.admin().configured;
+        moves.then(|| admin::bind(&config.admin, &mut Inheritance::default()))
+    }
+
+    /// The admin side is there from now on. What is under way where it was is answered.
+    pub(super) fn move_admin(&self, place: Place) {
+        match place.socket.as_ref().map(|socket| socket.address()) {
+            Some(Ok(address)) => tracing::info!(%address, "admin listening"),
+            _ => tracing::info!("the admin side is closed"),
+        }
+        self.admin.send_replace(Arc::new(place)).close(Duration::ZERO);
     }
 
     /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build, and
@@ -109,7 +124,7 @@ impl Control {
         });
         if result.is_ok() {
             // One that has just connected has not asked yet, and cannot know.
-            self.admin_closing.send_replace(Drain::Begun { idle: ADMIN_IDLE_LAST });
+            self.admin().close(ADMIN_IDLE_LAST);
             self.handed_over.send_replace(true);
         }
         result
@@ -133,9 +148,9 @@ impl Control {
         for (name, open) in &self.listening().open {
             sockets.push(pass(Some(name), open.configured.to_string(), &open.socket)?);
         }
-        if let Some(admin) = self.admin() {
-            let configured = self.live.load_full().config.admin.listen.as_ref().map(ToString::to_string);
-            sockets.push(pass(None, configured.unwrap_or_default(), &admin)?);
+        let admin = self.admin();
+        if let (Some(configured), Some(socket)) = (&admin.configured, &admin.socket) {
+            sockets.push(pass(None, configured.to_string(), socket)?);
         }
         Ok(Offer { sockets })
     }
@@ -148,8 +163,8 @@ impl Control {
         }
         listening.leave();
         self.is_ready.store(false, Relaxed);
-        if let Some(admin) = self.admin() {
-            admin.leave_file();
+        if let Some(socket) = &self.admin().socket {
+            socket.leave_file();
         }
         true
     }
@@ -157,8 +172,8 @@ impl Control {
     /// The process before has stepped back: what it would have removed in the end is ours to remove.
     pub(crate) fn own_files(&self) {
         self.listening().open.values().for_each(|open| open.socket.own_file());
-        if let Some(admin) = self.admin() {
-            admin.own_file();
+        if let Some(socket) = &self.admin().socket {
+            socket.own_file();
         }
     }
 

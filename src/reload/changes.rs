@@ -51,13 +51,11 @@ fn plain_changes(old: &Config, new: &Config, lines: &mut Vec<String>) {
             lines.push(format!("{part}: changed{note}"));
         }
     };
-    let need = |needs: bool| if needs { NEEDS_UPGRADE } else { "" };
     for (key, differs) in [
         ("server.workers", old.server.workers != new.server.workers),
         ("server.state_dir", old.server.state_dir != new.server.state_dir),
-        ("admin.listen", old.admin.listen != new.admin.listen),
     ] {
-        plain(key, differs, need(differs));
+        plain(key, differs, NEEDS_UPGRADE);
     }
     let aside = |server: &Server| Server {
         workers: None,
@@ -68,8 +66,8 @@ fn plain_changes(old: &Config, new: &Config, lines: &mut Vec<String>) {
     };
     plain("server", aside(&old.server) != aside(&new.server), "");
     let (token, hosts) = (old.admin.token != new.admin.token, old.admin.allowed_hosts != new.admin.allowed_hosts);
-    // While it listens where it did, it also asks for what it did.
-    plain("admin", token || hosts, need(old.admin.listen != new.admin.listen));
+    plain("admin.listen", old.admin.listen != new.admin.listen, "");
+    plain("admin", token || hosts, "");
     plain("log", old.log != new.log, "");
     plain("client_ip", old.client_ip != new.client_ip, "");
     plain("timeouts", old.timeouts != new.timeouts, "");
@@ -199,12 +197,7 @@ mod tests {
         });
         assert_eq!(
             lines,
-            [
-                "server.workers: changed (needs an upgrade)",
-                "admin.listen: changed (needs an upgrade)",
-                "server: changed",
-                "log: changed",
-            ]
+            ["server.workers: changed (needs an upgrade)", "server: changed", "admin.listen: changed", "log: changed",]
         );
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 mod access_log;
 mod admin;
+mod admin_moves;
 mod admin_session;
 mod admin_table;
 mod affinity;

@@ -1,0 +1,73 @@
+//! Where the admin side listens: a reload may move it.
+//!
+//! One place after the other serves. The one that is left closes each connection after the answer that it owes, and takes no
+//! further request: what the new place asks for (a token, say) may be less than the old one needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::model::Address;
+use crate::listener::bind::Bound;
+use crate::worker::Drain;
+
+/// See the module docs.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// As configured; `None` = there is no admin side.
+    pub(crate) configured: Option<Address>,
+    pub(crate) socket: Option<Arc<Bound>>,
+    closing: watch::Sender<Drain>,
+    is_left: AtomicBool,
+    is_done: AtomicBool,
+}
+
+impl Place {
+    /// A place that has not served yet.
+    pub(crate) fn new(configured: Option<Address>, socket: Option<Bound>) -> Self {
+        Self {
+            configured,
+            socket: socket.map(Arc::new),
+            closing: watch::Sender::new(Drain::No),
+            is_left: AtomicBool::new(false),
+            is_done: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins its end: connections without a request stay for `idle` longer.
+    pub(crate) fn close(&self, idle: Duration) {
+        self.closing.send_replace(Drain::Begun { idle });
+    }
+
+    /// From now on nothing is asked here any more. Before the settings of the next place count.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Relaxed)
+    }
+
+    /// Whether it has answered all it was asked.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done.load(Relaxed)
+    }
+
+    pub(super) fn done(&self) {
+        self.is_done.store(true, Relaxed);
+    }
+
+    pub(super) fn closing(&self) -> watch::Receiver<Drain> {
+        self.closing.subscribe()
+    }
+
+    /// Ready when it has been left for so long that nothing is worth waiting for.
+    pub(super) async fn is_forgotten(&self, patience: Duration) {
+        let mut closing = self.closing.subscribe();
+        // The sender lives as long as `self`.
+        let _ = closing.wait_for(|drain| drain.has_begun() && self.is_left()).await;
+        tokio::time::sleep(patience).await;
+    }
+}
