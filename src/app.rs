@@ -413,6 +413,7 @@ impl Control {
                 "",
                 "there is no configuration file to reload: the settings came from the command line",
             )
+            .with_help("start it with -c FILE")
             .into());
         };
         let loaded = self.read_again(file)?;
@@ -420,11 +421,12 @@ impl Control {
         let located = |problems: Problems| loaded.locate_all(problems);
         let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
         let admin = self.elsewhere(&loaded.config, listening).transpose();
-        let sockets = both(sockets, admin);
-        // As at the start: all that is wrong is told, and a refused file leaves no log behind.
-        let config = if sockets.is_ok() { loaded.config.clone() } else { without_log(&loaded.config) };
-        let snapshot = Snapshot::build_proven(config, Some(&previous), &self.shared, route_tests::failures);
-        let ((sockets, admin), mut snapshot) = both(sockets, snapshot).map_err(located)?;
+        let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
+        let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
+        let (config, before) = (loaded.config.clone(), Some(&*previous));
+        let built = Snapshot::build_proven(config, before, &self.shared, found, route_tests::failures);
+        let mut snapshot = built.map_err(located)?;
+        let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
         let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
         self.shared.watch_log(&previous.access_log);
@@ -520,14 +522,14 @@ fn prepare(
     let state_dir = prepare_state_dir(config);
     let sockets = bind_all(config, &BTreeMap::new(), inheritance);
     let admin = admin::bind(&config.admin, inheritance);
-    if let (Ok(()), Ok(_), Ok(_)) = (&state_dir, &sockets, &admin) {
-        shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error))?;
-        let snapshot = Snapshot::build(config.clone(), None, shared)?;
-        return Ok((snapshot, sockets?, admin?));
-    }
-    let built = Snapshot::build(without_log(config), None, shared);
-    let found = [state_dir.err(), sockets.err(), admin.err(), built.err()];
-    Err(Problems(found.into_iter().flatten().flat_map(|problems| problems.0).collect()))
+    let state_dir = match state_dir {
+        Ok(()) => shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error)),
+        wrong => wrong,
+    };
+    let found = [state_dir.err(), sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
+    let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
+    let snapshot = Snapshot::build_proven(config.clone(), None, shared, found, |_| Vec::new())?;
+    Ok((snapshot, sockets?, admin?))
 }
 
 fn without_log(config: &Config) -> Config {
@@ -650,17 +652,6 @@ impl Listening {
         self.workers = None;
         for (_, open) in std::mem::take(&mut self.open) {
             open.stop.send_replace(Stop::HandOver);
-        }
-    }
-}
-
-/// Both, or everything that is wrong with either.
-fn both<A, B>(one: Result<A, Problems>, other: Result<B, Problems>) -> Result<(A, B), Problems> {
-    match (one, other) {
-        (Ok(one), Ok(other)) => Ok((one, other)),
-        (one, other) => {
-            let found = one.err().into_iter().chain(other.err());
-            Err(Problems(found.flat_map(|problems| problems.0).collect()))
         }
     }
 }
@@ -807,5 +798,6 @@ fn unix_seconds() -> u64 {
 }
 
 fn thread_problem(error: &io::Error) -> Problems {
-    Problem::new("", format!("the system gives no thread: {}", io_reason(error))).into()
+    let problem = Problem::new("", format!("the system gives no thread: {}", io_reason(error)));
+    problem.with_help("allow this user or container more of them (ulimit -u, TasksMax=, pids.max)").into()
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +23,14 @@ use crate::policy::maintenance::Active;
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
-use crate::proxy::page::Pages;
+use crate::proxy::page::{PageError, Pages};
 use crate::route::{PathSet, Table};
 use crate::runtime::features::Feature;
 use crate::shared::Shared;
 use crate::shared_limit::Store;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, NO_ROUTE, RouteMetrics};
-use crate::tls::Terminator;
+use crate::tls::{Fault, Terminator};
 use crate::upstream::group::{Group, Surroundings};
 use crate::upstream::probe::Probe;
 
@@ -182,10 +183,11 @@ impl Snapshot {
     /// # Errors
     /// Everything that can't be built, all at once: unreadable certificates, folders, pages, log files.
     pub fn build(config: Config, previous: Option<&Self>, shared: &Arc<Shared>) -> Result<Self, Problems> {
-        Self::build_proven(config, previous, shared, |_| Vec::new())
+        Self::build_proven(config, previous, shared, Vec::new(), |_| Vec::new())
     }
 
-    /// [`Snapshot::build`], with `prove` asked before anything is left behind that others see (the log's file).
+    /// [`Snapshot::build`], with `prove` asked before anything is left behind that others see (the log's file). `found` is
+    /// what is wrong already, which is added to what is found here.
     ///
     /// # Errors
     /// As [`Snapshot::build`], and what `prove` found.
@@ -193,9 +195,10 @@ impl Snapshot {
         config: Config,
         previous: Option<&Self>,
         shared: &Arc<Shared>,
+        found: Vec<Problem>,
         prove: impl FnOnce(&Self) -> Vec<Problem>,
     ) -> Result<Self, Problems> {
-        let mut builder = Builder { config: &config, previous, shared, problems: Vec::new() };
+        let mut builder = Builder { config: &config, previous, shared, problems: found };
         let store = builder.store();
         let limits = builder.limits(store.as_ref());
         let groups = builder.groups();
@@ -203,8 +206,9 @@ impl Snapshot {
         let listeners = builder.listeners();
         let maintenance = builder.maintenance();
         let routes = builder.routes(&limits, &groups);
-        let problems = builder.problems;
+        let mut problems = builder.problems;
         let (Some(maintenance), true) = (maintenance, problems.is_empty()) else {
+            problems.extend(log_problem(AccessLog::could_start(&config.log.access)));
             return Err(Problems(problems));
         };
         let retired = previous.into_iter().flat_map(|previous| &previous.listeners);
@@ -235,8 +239,9 @@ impl Snapshot {
             shared: Arc::clone(shared),
             config: Arc::new(config),
         };
-        let problems = prove(&snapshot);
+        let mut problems = prove(&snapshot);
         if !problems.is_empty() {
+            problems.extend(log_problem(AccessLog::could_start(&snapshot.config.log.access)));
             return Err(Problems(problems));
         }
         // Last, and only when all the rest is well: it makes a file.
@@ -254,7 +259,10 @@ impl Snapshot {
             return Ok(Arc::clone(&previous.access_log));
         }
         let started = AccessLog::start(log.access.clone(), log.access_format, self.shared.workers);
-        started.map(Arc::new).map_err(|error| Problem::new("log.access", crate::error::io_reason(&error)).into())
+        match started {
+            Ok(started) => Ok(Arc::new(started)),
+            Err(error) => Err(Problems(log_problem(Err(error)).into_iter().collect())),
+        }
     }
 
     /// The listener with this name, also one that has just been taken away.
@@ -298,15 +306,35 @@ struct Builder<'a> {
     problems: Vec<Problem>,
 }
 
+/// What keeps the access log from being written.
+fn log_problem(tried: io::Result<()>) -> Option<Problem> {
+    let problem = Problem::new("log.access", crate::error::io_reason(&tried.err()?));
+    Some(problem.with_help("name a file that this user may write, in a folder that is there, or \"stdout\""))
+}
+
 impl Builder<'_> {
-    fn note<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
+    /// `help` is what to do about any failure.
+    fn note<T, E: fmt::Display>(&mut self, path: &str, help: &str, result: Result<T, E>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problems.push(Problem::new(path, error.to_string()));
+                self.problems.push(Problem::new(path, error.to_string()).with_help(help));
                 None
             }
         }
+    }
+
+    /// `path` is that of the table `tls`.
+    fn note_tls<T>(&mut self, path: &str, result: Result<T, Vec<Fault>>) -> Option<T> {
+        let faults = match result {
+            Ok(value) => return Some(value),
+            Err(faults) => faults,
+        };
+        for Fault { at, error } in faults {
+            let path = if at.is_empty() { path.to_owned() } else { format!("{path}.{at}") };
+            self.problems.push(Problem::new(path, error.to_string()).with_help(error.remedy()));
+        }
+        None
     }
 
     fn limits(&mut self, store: Option<&Arc<Store>>) -> BTreeMap<String, Arc<Limit>> {
@@ -337,7 +365,7 @@ impl Builder<'_> {
             return Some(Arc::clone(kept));
         }
         let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
-        self.note("redis.url", built).map(Arc::new)
+        self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT, its CA in redis.ca", built).map(Arc::new)
     }
 
     fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {
@@ -359,7 +387,7 @@ impl Builder<'_> {
                 previous: kept.map(|kept| &**kept),
             };
             let built = Group::build(name, settings, surroundings);
-            if let Some(group) = self.note(&format!("upstream.{name}.tls"), built) {
+            if let Some(group) = self.note_tls(&format!("upstream.{name}.tls"), built) {
                 groups.insert(name.clone(), Arc::new(group));
             }
         }
@@ -385,7 +413,7 @@ impl Builder<'_> {
             let tls = listener.tls.as_ref().and_then(|tls| {
                 let kept = self.previous.and_then(|previous| previous.listeners.get(listener.name.as_str()));
                 let kept = kept.and_then(|kept| kept.tls.as_deref());
-                self.note(&format!("listener[{index}].tls"), Terminator::build(tls, protocols, kept))
+                self.note_tls(&format!("listener[{index}].tls"), Terminator::build(tls, protocols, kept))
             });
             let hsts = listener.tls.as_ref().and_then(|tls| https::hsts(tls.hsts));
             let redirects_https = listener.redirect_https;
@@ -407,10 +435,18 @@ impl Builder<'_> {
 
     fn maintenance(&mut self) -> Option<Maintenance> {
         let settings = &self.config.maintenance;
-        let pages = Pages::load(settings.page.as_deref());
-        let pages = self.note("maintenance.page", pages);
+        let pages = Pages::load(settings.page.as_deref()).map_err(|error| match &error {
+            PageError::Read { source, .. } => format!("{error}: {}", crate::error::io_reason(source)),
+            PageError::TooLarge { .. } | PageError::NotText { .. } => error.to_string(),
+        });
+        let pages = self.note(
+            "maintenance.page",
+            "name a folder with index.html that this user may read, or \"\" for the built-in page",
+            pages,
+        );
         let exempt = PathSet::parse(&settings.exempt_paths).map_err(|(text, error)| format!("{text:?}: {error}"));
-        let exempt_paths = self.note("maintenance.exempt_paths", exempt);
+        let exempt_paths =
+            self.note("maintenance.exempt_paths", "write paths as a route's: \"/below\" or \"=/exact\"", exempt);
         Some(Maintenance {
             status: settings.status,
             retry_after: settings.retry_after,
@@ -447,7 +483,7 @@ impl Builder<'_> {
                 metrics: self.shared.metrics.route(&route.name),
             });
             let added = table.add(&route.hosts, &route.paths, &route.methods, built);
-            self.note(&format!("route[{index}]"), added);
+            self.note(&format!("route[{index}]"), "change the host, path or method of one of them", added);
         }
         table
     }
@@ -473,7 +509,8 @@ impl Builder<'_> {
             model::Action::Files(files) => {
                 let opened = Folder::open(files)
                     .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
-                self.note(&format!("route[{index}].files.root"), opened).map(Action::Files)
+                self.note(&format!("route[{index}].files.root"), "name a folder that this user may read", opened)
+                    .map(Action::Files)
             }
             model::Action::Redirect(redirect) => Some(Action::Redirect(redirect.clone())),
             model::Action::Respond(respond) => Some(Action::Respond(FixedAnswer {

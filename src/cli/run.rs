@@ -207,7 +207,7 @@ fn flag_from_environment(loaded: &Loaded) -> Result<(), Problems> {
         .and_then(|()| crate::reload::flag_file::write_flag(flag, &content));
     written.map_err(|error| {
         let text = format!("{} cannot be written: {}", flag.display(), io_reason(&error));
-        Problem::new("maintenance.flag", text).into()
+        Problem::new("maintenance.flag", text).with_help("name a file in a folder that this user may write").into()
     })
 }
 

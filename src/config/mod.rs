@@ -67,14 +67,33 @@ impl Loaded {
         self.places.locate(path)
     }
 
-    /// [`Self::locate`] for all of them.
+    /// [`Self::locate`] for all of them, in the order of the file.
     pub fn locate_all(&self, problems: Problems) -> Problems {
-        Problems(problems.0.into_iter().map(|problem| self.locate(problem)).collect())
+        let mut located: Vec<_> = problems.0.into_iter().map(|problem| self.locate(problem)).collect();
+        let place_of = |file: &PathBuf| self.files.iter().position(|known| known == file);
+        located.sort_by_key(|problem| (place_of(&problem.file), problem.line, problem.column));
+        Problems(located)
     }
 
-    /// Gives a problem that names a TOML path of this configuration its file and line.
+    /// Gives a problem that names a TOML path of this configuration its file and line, and the value that stands there.
     pub fn locate(&self, problem: Problem) -> Problem {
-        place(problem, &self.source, &self.places)
+        let value = problem.value.clone().or_else(|| self.value_at(&problem.path));
+        place(Problem { value, ..problem }, &self.source, &self.places)
+    }
+
+    /// What stands at a path, secrets masked, as far as it fits into a line.
+    fn value_at(&self, path: &str) -> Option<String> {
+        let pieces = path.split(['.', '[']).map(|piece| piece.strip_suffix(']').unwrap_or(piece));
+        let value = pieces.filter(|piece| !piece.is_empty()).try_fold(&self.masked, |value, piece| match value {
+            Value::Array(items) => items.get(piece.parse::<usize>().ok()?),
+            Value::Object(keys) => keys.get(piece),
+            _ => None,
+        })?;
+        match value {
+            Value::String(text) => Problem::new("", "").with_text(text).value,
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub use facts::{CertificateFacts, Standing};
 pub(crate) use peer::Peer;
-pub(crate) use pem::{Digest, digest_of_files};
+pub(crate) use pem::{Digest, digest_of_files, faults_of_pair};
 pub use pem::{read_facts, read_pair, read_roots};
 pub(crate) use terminator::{Finding, Terminator};
 
@@ -33,4 +33,37 @@ pub enum TlsError {
     Unusable { file: PathBuf, reason: String },
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// What to do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "name a PEM file that this user may read",
+            Self::Empty { what, .. } if *what == "certificate" => {
+                "name the PEM file with the certificate, its chain below it"
+            }
+            Self::Empty { .. } => "name the PEM file with the private key of the certificate",
+            Self::Passphrase { .. } => "write it without one: openssl pkey -in KEY -out NEW",
+            Self::Mismatch { .. } => "name the key that the certificate was made for",
+            Self::Unusable { .. } => {
+                "replace it by one that is complete and of a common kind (ECDSA P-256, RSA 2048, Ed25519)"
+            }
+            Self::Library(_) => "see what the library says, and tell us when it is no fault of the file",
+        }
+    }
+}
+
+/// One thing that keeps TLS from being set up.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fault {
+    /// Where, below `tls` in the configuration: `certificates[0].key`. Empty: as a whole.
+    pub(crate) at: String,
+    pub(crate) error: TlsError,
+}
+
+impl Fault {
+    pub(crate) fn new(at: impl Into<String>, error: impl Into<TlsError>) -> Self {
+        Self { at: at.into(), error: error.into() }
+    }
 }

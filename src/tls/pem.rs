@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{CertificateFacts, TlsError};
+use super::{CertificateFacts, Fault, TlsError};
 use crate::config::model::CertificatePair;
 
 /// A larger file is a mistake (a log, a device), not a chain: all public authorities together have a quarter of it.
@@ -39,6 +40,21 @@ pub(super) struct Roots {
 /// See [`TlsError`].
 pub fn read_pair(pair: &CertificatePair) -> Result<(CertifiedKey, CertificateFacts), TlsError> {
     Sources::read(pair)?.parse(pair).map(|pair| (pair.certified, pair.facts))
+}
+
+/// All that is wrong with a chain and its key, each under `at`, a TOML path.
+pub(crate) fn faults_of_pair(pair: &CertificatePair, at: &str) -> Vec<Fault> {
+    let (cert, key) = (read(&pair.cert), read(&pair.key));
+    let chain = cert.as_ref().map_err(Clone::clone).and_then(|text| certificates(&pair.cert, text).map(drop));
+    let private = key.as_ref().map_err(Clone::clone).and_then(|text| private_key(&pair.key, text).map(drop));
+    let apart = [("cert", chain.err()), ("key", private.err())];
+    let found: Vec<_> =
+        apart.into_iter().filter_map(|(of, error)| Some(Fault::new(format!("{at}.{of}"), error?))).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    // Each by itself is well.
+    read_pair(pair).err().map(|error| Fault::new(format!("{at}.cert"), error)).into_iter().collect()
 }
 
 /// Reads a chain without its key.
@@ -94,8 +110,7 @@ impl Sources {
 
     pub(super) fn parse(&self, pair: &CertificatePair) -> Result<Pair, TlsError> {
         let chain = certificates(&pair.cert, &self.cert)?;
-        let key = any_supported_type(&self.private_key(&pair.key)?)
-            .map_err(|error| TlsError::Unusable { file: pair.key.clone(), reason: error.to_string() })?;
+        let key = private_key(&pair.key, &self.key)?;
         let facts = CertificateFacts::read(&pair.cert, &chain[0])?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
@@ -105,16 +120,17 @@ impl Sources {
             Err(_) => Err(TlsError::Mismatch { cert: pair.cert.clone(), key: pair.key.clone() }),
         }
     }
+}
 
-    fn private_key(&self, file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-        PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
-            PemError::NoItemsFound if memchr::memmem::find(&self.key, b"ENCRYPTED").is_some() => {
-                TlsError::Passphrase { file: file.to_path_buf() }
-            }
-            PemError::NoItemsFound => TlsError::Empty { file: file.to_path_buf(), what: "private key" },
-            error => not_pem(file, &error),
-        })
-    }
+fn private_key(file: &Path, text: &[u8]) -> Result<Arc<dyn SigningKey>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        PemError::NoItemsFound if memchr::memmem::find(text, b"ENCRYPTED").is_some() => {
+            TlsError::Passphrase { file: file.to_path_buf() }
+        }
+        PemError::NoItemsFound => TlsError::Empty { file: file.to_path_buf(), what: "private key" },
+        error => not_pem(file, &error),
+    })?;
+    any_supported_type(&key).map_err(|error| TlsError::Unusable { file: file.to_path_buf(), reason: error.to_string() })
 }
 
 fn certificates(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

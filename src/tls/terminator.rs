@@ -20,7 +20,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::by_name::ByName;
 use super::pem::{self, Digest, Sources};
-use super::{CertificateFacts, TlsError};
+use super::{CertificateFacts, Fault, TlsError};
 use crate::config::model::{CertificatePair, ClientAuth, ClientAuthMode, ListenerTls, TlsVersion};
 
 /// A listener's TLS, ready to accept.
@@ -73,23 +73,38 @@ impl Terminator {
     /// in. `protocols` are what ALPN offers, the best first.
     ///
     /// # Errors
-    /// A file can't be read or parsed, holds nothing of its kind, or certificate and key don't match.
+    /// A file can't be read or parsed, holds nothing of its kind, or certificate and key don't match: all of it.
     pub(crate) fn build(
         settings: &ListenerTls,
         protocols: &[&[u8]],
         previous: Option<&Self>,
-    ) -> Result<Self, TlsError> {
-        let pairs = settings.certificates.iter().map(|pair| Sources::read(pair)?.parse(pair).map(Loaded::from));
-        let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-        let clients = settings.client_auth.as_ref().map(Clients::read).transpose()?;
+    ) -> Result<Self, Vec<Fault>> {
+        let (mut pairs, mut faults) = (Vec::new(), Vec::new());
+        for (index, pair) in settings.certificates.iter().enumerate() {
+            match Sources::read(pair).and_then(|sources| sources.parse(pair)) {
+                Ok(read) => pairs.push(Loaded::from(read)),
+                Err(error) => {
+                    let at = format!("certificates[{index}]");
+                    let found = pem::faults_of_pair(pair, &at);
+                    // Mended in this very moment, it was still not well when it was read.
+                    faults.extend(if found.is_empty() { vec![Fault::new(at, error)] } else { found });
+                }
+            }
+        }
+        let clients = settings.client_auth.as_ref().map(Clients::read).transpose();
+        let clients = clients.map_err(|error| faults.push(Fault::new("client_auth.ca", error))).ok().flatten();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let whole = |error: TlsError| vec![Fault::new("", error)];
         let previous = previous.map(Self::state);
         let lent = previous.filter(|previous| Clients::are_same(previous.clients.as_ref(), clients.as_ref()));
         let tickets = match lent {
             Some(previous) => Arc::clone(&previous.tickets),
-            None => aws_lc_rs::Ticketer::new()?,
+            None => aws_lc_rs::Ticketer::new().map_err(|error| whole(error.into()))?,
         };
         let protocols: Vec<_> = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let state = State::assemble(settings, &protocols, pairs, clients, tickets)?;
+        let state = State::assemble(settings, &protocols, pairs, clients, tickets).map_err(whole)?;
         Ok(Self { settings: settings.clone(), protocols, state: RwLock::new(Arc::new(state)) })
     }
 

@@ -17,13 +17,14 @@ use super::hold::Hold;
 use super::members::{Members, Wish};
 use super::resolve::Resolver;
 use super::standing::Health;
-use super::tls::{Originator, UpstreamTlsError};
+use super::tls::{self, Originator, UpstreamTlsError};
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
 use crate::breaker::{Breaker, Pauses, Transition};
 use crate::config::model::{self, Address};
 use crate::secret::Secret;
 use crate::telemetry::metrics::UpstreamMetrics;
+use crate::tls::Fault;
 
 /// How long requests wait for the first answer about a name.
 const FIRST_NAMES_LIMIT: Duration = Duration::from_secs(5);
@@ -93,6 +94,15 @@ impl Group {
     /// # Errors
     /// A CA, certificate or key of its `tls` can't be used.
     pub(crate) fn build(
+        name: &str,
+        settings: &model::Upstream,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, Vec<Fault>> {
+        let tls = |error| tls::faults(settings.tls.as_ref().expect("without TLS nothing fails"), error);
+        Self::try_build(name, settings, surroundings).map_err(tls)
+    }
+
+    fn try_build(
         name: &str,
         settings: &model::Upstream,
         surroundings: Surroundings<'_>,

@@ -11,7 +11,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::config::model::UpstreamTls;
-use crate::tls::{CertificateFacts, Digest, Finding, TlsError, digest_of_files, read_pair, read_roots};
+use crate::tls::{
+    CertificateFacts, Digest, Fault, Finding, TlsError, digest_of_files, faults_of_pair, read_pair, read_roots,
+};
 
 /// An upstream's TLS settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +96,14 @@ impl Originator {
             Err(error) => Some(Finding { file, domain, outcome: Err(error) }),
         }
     }
+}
+
+/// All that is wrong with the files of `settings`, or `error` where that is none of them.
+pub(super) fn faults(settings: &UpstreamTls, error: UpstreamTlsError) -> Vec<Fault> {
+    let mut faults: Vec<_> = settings.client.iter().flat_map(|pair| faults_of_pair(pair, "client")).collect();
+    let ca = settings.ca.as_deref().filter(|_| !settings.insecure);
+    faults.extend(ca.and_then(|ca| read_roots(ca).err()).map(|error| Fault::new("ca", error)));
+    if faults.is_empty() { vec![Fault::new("", error)] } else { faults }
 }
 
 /// Our own certificate first: it is what a finding is named for.

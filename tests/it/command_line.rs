@@ -113,13 +113,18 @@ async fn check_builds_certificates_folders_and_pages() {
     );
     let ended = check(&folder, &toml).await;
     assert_eq!(code(&ended), 1);
-    for part in ["no.pem: no such file", "files.root: ", "nowhere: no such file or folder", "maintenance.page: "] {
+    for part in [
+        "no.pem: no such file",
+        "no.key: no such file",
+        "files.root = \"nowhere\": ",
+        "maintenance.page = \"nopage\": ",
+    ] {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
-    assert_eq!(ended.stderr.lines().count(), 3, "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 4, "{}", ended.stderr);
     let said = refused(&folder, &toml).await;
     let errors = said.lines().filter(|line| line.starts_with("flagstone: ")).count();
-    assert_eq!(errors, 3, "{said}");
+    assert_eq!(errors, 4, "{said}");
 }
 
 #[tokio::test]
@@ -153,7 +158,7 @@ async fn what_cannot_be_served_is_one_sentence_and_1() {
         (tls("{ cert = \"bad.pem\", key = \"bad.key\" }", ""), "bad.pem: does not match the key in "),
         (tls("{ cert = \"good.pem\", key = \"good.key\" }", "min_version = \"1.1\"\n"), "must be \"1.2\" or \"1.3\""),
         (MINIMAL.replace("\"state\"", "\"file/state\""), "file/state cannot be written: "),
-        (MINIMAL.replace("access.log", "file/access.log"), "log.access: "),
+        (MINIMAL.replace("access.log", "file/access.log"), "log.access = \"file/access.log\": "),
         (format!("{MINIMAL}[maintenance]\npage = \"nopage\"\n"), "nopage"),
         (
             MINIMAL.replace("respond = { body = \"hello\" }", "files = { root = \"gone\" }"),

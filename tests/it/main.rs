@@ -61,6 +61,7 @@ mod redis;
 mod redis_cluster;
 mod refused_requests;
 mod reload;
+mod reload_errors;
 mod reload_faults;
 mod retries;
 mod route_tests;

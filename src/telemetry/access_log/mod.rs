@@ -78,6 +78,14 @@ impl AccessLog {
         Ok(Self { target, format, running })
     }
 
+    /// What would keep it from being started, as far as that can be seen without making a file.
+    ///
+    /// # Errors
+    /// As [`AccessLog::start`].
+    pub(crate) fn could_start(target: &AccessLogTarget) -> io::Result<()> {
+        Sink::could_open(target)
+    }
+
     /// One that takes nothing, as with the target `off`.
     pub fn off() -> Self {
         Self { target: AccessLogTarget::Off, format: AccessFormat::Combined, running: None }

@@ -40,6 +40,18 @@ impl Sink {
         Ok(Some(Self { file }))
     }
 
+    /// Whether it could be opened, as far as that can be seen without making it.
+    pub(super) fn could_open(target: &AccessLogTarget) -> io::Result<()> {
+        let AccessLogTarget::File(path) = target else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let asked = match path.is_dir() {
+            true => Err(rustix::io::Errno::ISDIR),
+            false if path.exists() => rustix::fs::access(path, rustix::fs::Access::WRITE_OK),
+            false => rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK),
+        };
+        asked.map_err(|error| explain(path, &error.into()))
+    }
+
     /// One `write(2)`, repeated only when a signal cut it short.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Progress {
         loop {
@@ -74,7 +86,7 @@ fn explain(path: &Path, error: &io::Error) -> io::Error {
         Some(folder) if error.kind() == io::ErrorKind::NotFound => {
             format!("access log {}: the folder {} does not exist", path.display(), folder.display())
         }
-        _ => format!("access log {}: {error}", path.display()),
+        _ => format!("access log {}: {}", path.display(), crate::error::io_reason(error)),
     };
     io::Error::new(error.kind(), message)
 }
