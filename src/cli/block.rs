@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError, JsonArgument};
+use super::client::{AdminArgument, JsonArgument, tell};
 use super::limit::while_seconds;
 use super::table::Table;
 use crate::policy::maintenance::network;
@@ -45,7 +45,7 @@ pub(super) struct Blocked {
 
 /// Blocks a network.
 pub(super) fn block(arguments: &Block) -> ExitCode {
-    finish((|| {
+    tell((|| {
         let mut body = json!({ "cidr": arguments.cidr.to_string() });
         if let Some(seconds) = arguments.seconds {
             body["ttlSeconds"] = json!(seconds);
@@ -59,7 +59,7 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
 
 /// Takes a network off the list; exit code 1 when it was not on it.
 pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
-    finish((|| {
+    tell((|| {
         let cidr = arguments.cidr.trunc();
         let entry = arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None)?;
         Ok(arguments.json.show(&entry, |_| format!("{cidr} is not blocked any more\n")))
@@ -68,7 +68,7 @@ pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
 
 /// Shows the list.
 pub(super) fn blocked(arguments: &Blocked) -> ExitCode {
-    finish((|| {
+    tell((|| {
         let answer = arguments.admin.client()?.call("GET", "/api/admin/blocklist", None)?;
         Ok(arguments.json.show(&answer, list))
     })())
@@ -80,16 +80,6 @@ fn list(answer: &Value) -> String {
         table.row(vec![entry["cidr"].as_str().unwrap_or_default().to_owned(), end(entry)]);
     }
     table.print("nobody is blocked\n")
-}
-
-fn finish(result: Result<String, CallError>) -> ExitCode {
-    match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
 }
 
 fn end(entry: &Value) -> String {

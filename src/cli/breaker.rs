@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::client::{AdminArgument, CallError, JsonArgument, segment};
+use super::client::{AdminArgument, CallError, JsonArgument, segment, tell};
 use super::table::Table;
 
 #[derive(Debug, clap::Args)]
@@ -52,13 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Command::Reset { name, admin, json } => (change(admin, name, "reset"), json),
         Command::Open { name, admin, json } => (change(admin, name, "open"), json),
     };
-    match answer {
-        Ok(answer) => {
-            print!("{}", json.show(&answer, table));
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
+    tell(answer.map(|answer| json.show(&answer, table)))
 }
 
 fn change(admin: &AdminArgument, name: &str, what: &str) -> Result<Value, CallError> {

@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// How to tell
     #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -47,9 +50,9 @@ struct Report {
 /// Exit code 0 when the file could be served as it is and its tests pass, 1 with every error otherwise.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let report = Report::of(&arguments.file);
-    match arguments.format {
-        Format::Text => report.print(),
-        Format::Json => println!("{:#}", report.to_json()),
+    match arguments.json || arguments.format == Format::Json {
+        false => report.print(),
+        true => println!("{:#}", report.to_json()),
     }
     if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

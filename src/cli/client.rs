@@ -15,7 +15,7 @@ use crate::config::{self, Problem, Problems};
 use crate::error::io_reason;
 
 /// How long the process may take for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// `admin.listen` unless set.
 const DEFAULT_ADDRESS: Address = Address::Socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900));
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -69,6 +69,24 @@ pub(super) enum CallError {
     Refused { status: u16, detail: String },
     #[error("what answers at {address} is no flagstone: {what}")]
     Foreign { address: Address, what: &'static str },
+}
+
+/// What a command that only makes the process do something takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct OrderArguments {
+    #[command(flatten)]
+    admin: AdminArgument,
+    #[command(flatten)]
+    json: JsonArgument,
+}
+
+impl OrderArguments {
+    /// Gives the order, waits for up to `patience` until it is done, and prints what came of it.
+    pub(super) fn order(&self, path: &str, patience: Duration, text: impl FnOnce(&Value) -> String) -> ExitCode {
+        let client = self.admin.client().map(|client| client.patience(patience));
+        let answer = client.and_then(|client| client.call("POST", path, None));
+        tell(answer.map(|answer| self.json.show(&answer, text)))
+    }
 }
 
 impl AdminArgument {
@@ -178,6 +196,17 @@ impl CallError {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Prints the answer to a call, or why there is none: all that most commands do.
+pub(super) fn tell(result: Result<String, CallError>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
     }
 }
 

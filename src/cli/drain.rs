@@ -2,24 +2,18 @@
 
 use std::process::ExitCode;
 
-use super::client::AdminArgument;
+use serde_json::Value;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    admin: AdminArgument,
-}
+use super::client::{OrderArguments, PATIENCE};
 
 /// Returns as soon as draining has begun.
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match arguments.admin.client().and_then(|client| client.call("POST", "/api/admin/drain", None)) {
-        Ok(answer) => {
-            println!(
-                "draining: process {} accepts for another {} s and ends within {} s of that",
-                answer["pid"], answer["delaySeconds"], answer["graceSeconds"]
-            );
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
+pub(super) fn run(arguments: &OrderArguments) -> ExitCode {
+    arguments.order("/api/admin/drain", PATIENCE, told)
+}
+
+fn told(answer: &Value) -> String {
+    format!(
+        "draining: process {} accepts for another {} s and ends within {} s of that\n",
+        answer["pid"], answer["delaySeconds"], answer["graceSeconds"]
+    )
 }

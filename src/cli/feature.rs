@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError};
+use super::client::{AdminArgument, CallError, JsonArgument, tell};
 use super::table::Table;
 
 #[derive(Debug, clap::Args)]
@@ -18,9 +18,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Show every switch: what is in force, and what the configuration says
     List {
-        /// Print JSON instead
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: JsonArgument,
         #[command(flatten)]
         admin: AdminArgument,
     },
@@ -31,9 +30,8 @@ enum Command {
         /// true or false
         #[arg(action = ArgAction::Set)]
         value: bool,
-        /// Print JSON instead
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: JsonArgument,
         #[command(flatten)]
         admin: AdminArgument,
     },
@@ -41,9 +39,8 @@ enum Command {
     Clear {
         /// A key of [features]
         key: String,
-        /// Print JSON instead
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: JsonArgument,
         #[command(flatten)]
         admin: AdminArgument,
     },
@@ -53,22 +50,12 @@ enum Command {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let (answer, json, show): (_, _, fn(&Value) -> String) = match &arguments.command {
         Command::List { json, admin } => {
-            (admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None)), *json, list)
+            (admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None)), json, list)
         }
-        Command::Set { key, value, json, admin } => (set(admin, key, Some(*value)), *json, one),
-        Command::Clear { key, json, admin } => (set(admin, key, None), *json, one),
+        Command::Set { key, value, json, admin } => (set(admin, key, Some(*value)), json, one),
+        Command::Clear { key, json, admin } => (set(admin, key, None), json, one),
     };
-    match answer {
-        Ok(answer) if json => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
-        Ok(answer) => {
-            print!("{}", show(&answer));
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
+    tell(answer.map(|answer| json.show(&answer, show)))
 }
 
 fn set(admin: &AdminArgument, key: &str, value: Option<bool>) -> Result<Value, CallError> {

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::client::AdminArgument;
+use serde_json::json;
+
+use super::client::{AdminArgument, JsonArgument};
 
 /// Whoever runs health checks waits less long than people do.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -12,21 +14,26 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Arguments {
     #[command(flatten)]
     admin: AdminArgument,
+    #[command(flatten)]
+    json: JsonArgument,
 }
 
 /// Exit 0 when it is ready, 1 when it is draining or not there. Needs no token.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let client = arguments.admin.client().map(|client| client.patience(PATIENCE));
-    match client.and_then(|client| client.ask("GET", "/readyz", None)) {
-        Ok((200, _)) => {
-            println!("ready");
-            ExitCode::SUCCESS
-        }
-        Ok((status, body)) => {
-            let body = String::from_utf8_lossy(&body);
-            eprintln!("flagstone: not ready: {status} {}", body.lines().next().unwrap_or_default());
-            ExitCode::FAILURE
-        }
-        Err(error) => error.report(),
+    let (status, body) = match client.and_then(|client| client.ask("GET", "/readyz", None)) {
+        Ok(answer) => answer,
+        Err(error) => return error.report(),
+    };
+    let is_ready = status == 200;
+    let body = String::from_utf8_lossy(&body);
+    let detail = body.lines().next().unwrap_or_default();
+    let answer = json!({ "ready": is_ready, "status": status, "detail": detail });
+    let text = if is_ready { "ready\n" } else { "" };
+    print!("{}", arguments.json.show(&answer, |_| text.to_owned()));
+    if is_ready {
+        return ExitCode::SUCCESS;
     }
+    eprintln!("flagstone: not ready: {status} {detail}");
+    ExitCode::FAILURE
 }

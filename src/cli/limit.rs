@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError, JsonArgument, segment};
+use super::client::{AdminArgument, CallError, JsonArgument, segment, tell};
 use super::table::Table;
 use crate::config::{duration, rate};
 
@@ -53,13 +53,7 @@ enum Action {
 
 /// 0 when it is done, 1 when the process said no or is not there.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match act(arguments) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
+    tell(act(arguments))
 }
 
 fn act(arguments: &Arguments) -> Result<String, CallError> {

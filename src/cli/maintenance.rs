@@ -60,6 +60,9 @@ pub struct On {
     /// Clients that see the app: an address or CIDR; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = client_network)]
     pub allow: Vec<IpNet>,
+    /// Print what is in maintenance then, as status --json does
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -67,6 +70,9 @@ pub struct Off {
     /// Only this route's own maintenance; may be given several times
     #[arg(long = "route", value_name = "NAME", value_parser = route_name)]
     pub routes: Vec<String>,
+    /// Print what is in maintenance then, as status --json does
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -131,11 +137,12 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn run(&self, args: &Args) -> Result<String, CliError> {
-        match &args.action {
-            Action::On(on) => self.on(on),
-            Action::Off(off) => self.off(off),
-            Action::Status(status) => self.status(status.json),
-        }
+        let (said, as_json) = match &args.action {
+            Action::On(on) => (self.on(on)?, on.json),
+            Action::Off(off) => (self.off(off)?, off.json),
+            Action::Status(status) => return self.status(status.json),
+        };
+        if as_json { self.status(true) } else { Ok(said) }
     }
 
     fn on(&self, on: &On) -> Result<String, CliError> {

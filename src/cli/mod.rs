@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::client::OrderArguments;
 use crate::config::{self, Loaded, Problems};
 
 /// A reverse proxy that stands in front of your app: maintenance by touch, limits, breakers, hot reload.
@@ -46,7 +47,7 @@ enum Command {
     /// Read, validate and build a configuration without serving it
     Check(check::Arguments),
     /// Make the running process read its configuration again, and say what changed
-    Reload(reload::Arguments),
+    Reload(OrderArguments),
     /// Show how the running process is: maintenance, upstreams, breakers, limits, certificates, last reload
     Status(status::Arguments),
     /// Switch maintenance on or off, or look at it; works with the process down too
@@ -68,11 +69,11 @@ enum Command {
     /// Ask whether the running process is ready; for container health checks
     Healthcheck(healthcheck::Arguments),
     /// Make the running process finish what is open and end, as on TERM
-    Drain(drain::Arguments),
+    Drain(OrderArguments),
     /// Say which listener, route, policies and upstream a request would meet, and why; works with the process down too
     Explain(explain::Arguments),
     /// Replace the running process by one of the program that is there now, without dropping a connection
-    Upgrade(upgrade::Arguments),
+    Upgrade(OrderArguments),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Print completions for a shell to source

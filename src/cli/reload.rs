@@ -5,27 +5,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::client::AdminArgument;
+use super::client::OrderArguments;
 
 /// Building a large configuration takes a while, and reloads wait for each other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    admin: AdminArgument,
-}
-
 /// Prints what changed; exit 1 when it was refused, with all that is wrong.
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let client = arguments.admin.client().map(|client| client.patience(PATIENCE));
-    match client.and_then(|client| client.call("POST", "/api/admin/reload", None)) {
-        Ok(answer) => {
-            print!("{}", told(&answer));
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.report(),
-    }
+pub(super) fn run(arguments: &OrderArguments) -> ExitCode {
+    arguments.order("/api/admin/reload", PATIENCE, told)
 }
 
 fn told(answer: &Value) -> String {

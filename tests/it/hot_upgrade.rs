@@ -41,6 +41,17 @@ async fn what_is_in_flight_finishes_where_it_began() {
 }
 
 #[tokio::test]
+async fn scripts_get_json_of_an_upgrade_and_of_a_drain() {
+    let mut line = Lineage::start("[[route]]\nname = \"a\"\nrespond = { body = \"a\" }\n").await;
+    let upgraded = line.json("upgrade").await;
+    assert_eq!((&upgraded["previousPid"], &upgraded["pid"]), (&line.first.id().into(), &line.pid().await.into()));
+    assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+    let draining = line.json("drain").await;
+    assert_eq!((&draining["pid"], &draining["graceSeconds"]), (&upgraded["pid"], &5.0.into()));
+    assert!(eventually(DEADLINE, || line.processes().is_empty()).await);
+}
+
+#[tokio::test]
 async fn usr2_upgrades_and_a_socket_file_stays() {
     let folder = Folder::new();
     let socket = folder.join("web.sock");

@@ -87,6 +87,8 @@ async fn healthcheck_follows_readiness_and_drain_ends_the_process() {
         "{}",
         drained.stdout
     );
+    let (code, told) = json(&flagstone, "healthcheck").await;
+    assert_eq!((code, &told["ready"], &told["status"]), (1, &false.into(), &503.into()), "{told}");
     let unready = run(&flagstone, "healthcheck").await;
     assert_eq!((unready.status.code(), unready.stdout.as_str()), (Some(1), ""));
     assert!(unready.stderr.contains("not ready: 503 draining"), "{}", unready.stderr);
@@ -94,6 +96,53 @@ async fn healthcheck_follows_readiness_and_drain_ends_the_process() {
     let gone = run(&flagstone, "healthcheck").await;
     assert_eq!(gone.status.code(), Some(1));
     assert!(gone.stderr.contains("no process answers on"), "{}", gone.stderr);
+}
+
+/// What a command prints with `--json`, and its exit code.
+async fn json(flagstone: &Flagstone, command: &str) -> (i32, serde_json::Value) {
+    let words = command.split(' ').map(std::ffi::OsStr::new);
+    let config = flagstone.config();
+    let ended = Flagstone::run(words.chain(["--json".as_ref(), "-c".as_ref(), config.as_os_str()])).await;
+    let value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{command}: {error}: {ended:?}"));
+    (ended.status.code().unwrap(), value)
+}
+
+#[tokio::test]
+async fn scripts_get_json_from_every_command_that_tells_something() {
+    let app = crate::support::upstream::FakeUpstream::http1().route("*", "ok").start().await;
+    let more = format!(
+        "[[route]]\nname = \"app\"\nupstream = \"app\"\nlimits = [\"l\"]\nfeature = \"f\"\n[upstream.app]\nendpoints = [\"{}\"]\n\
+         [limit.l]\nrate = \"9/1s\"\n[features]\nf = true\n",
+        app.endpoint()
+    );
+    let flagstone = serve(&(says("a", "1") + &more)).await;
+    for (command, key) in [
+        ("reload", "generation"),
+        ("healthcheck", "ready"),
+        ("check", "valid"),
+        ("status", "process"),
+        ("maintenance on --route a", "is_active"),
+        ("maintenance status", "is_active"),
+        ("maintenance off --route a", "is_active"),
+        ("breaker list", "circuitBreakers"),
+        ("breaker open app", "circuitBreakers"),
+        ("breaker reset app", "circuitBreakers"),
+        ("limit list", "limits"),
+        ("limit set l 5/1s", "rate"),
+        ("limit clear l", "rate"),
+        ("feature list", "featureFlags"),
+        ("feature set f false", "value"),
+        ("feature clear f", "value"),
+        ("block 192.0.2.1", "cidr"),
+        ("blocked", "entries"),
+        ("unblock 192.0.2.1", "cidr"),
+        ("explain /app", "route"),
+    ] {
+        let (code, value) = json(&flagstone, command).await;
+        assert!(code == 0 && !value[key].is_null(), "{command}: {code}: {value:#}");
+    }
+    assert_eq!(json(&flagstone, "certs").await, (0, serde_json::json!([])));
+    assert_eq!(json(&flagstone, "maintenance off").await.1["is_active"], false);
 }
 
 #[tokio::test]

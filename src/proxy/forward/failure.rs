@@ -26,11 +26,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As a span tells it: the reason that a client would get.
+    /// As a span tells it.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
+            Self::Connect(error) if error.is_ours() => "shortage",
             Self::Connect(_) => "connect_failed",
             Self::HeadTimeout => "upstream_timeout",
             Self::Reset => "upstream_error",

@@ -67,6 +67,15 @@ impl Lineage {
         self.command("upgrade").await
     }
 
+    /// What a command prints with `--json`.
+    pub async fn json(&self, command: &str) -> Value {
+        let file = self.folder.join("flagstone.toml");
+        let words = [command.as_ref(), "--json".as_ref(), "-c".as_ref(), file.as_os_str()];
+        let mut process = Process::start(&mut Flagstone::command(words));
+        assert_eq!(process.wait(Duration::from_secs(90)).await.code(), Some(0), "{}", process.stderr());
+        serde_json::from_str(&process.stdout()).expect("JSON")
+    }
+
     /// The process that serves now.
     pub async fn pid(&self) -> u32 {
         let mut client = Client::connect_unix(self.folder.join("admin.sock")).await.unwrap();
