@@ -175,6 +175,8 @@ impl App {
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
         let runtime = Runtime::open(&config.server.state_dir);
         let shared = Shared::new(workers, resolver, runtime);
+        // What it finds as it starts, the process before has told.
+        shared.set_in_charge(inheritance.predecessor.is_none());
         let (mut snapshot, sockets, admin_place) =
             prepare(&config, &shared, inheritance).map_err(|problems| loaded.locate_all(problems))?;
         snapshot.masked = Arc::new(loaded.masked.clone());
@@ -786,8 +788,8 @@ async fn tick(control: &Control) {
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
         control.settle();
-        // Once another process has taken over, planned maintenance is its business.
-        if !control.has_handed_over() {
+        // Of two processes, one begins planned maintenance.
+        if control.shared.is_in_charge() {
             windows.tick(jiff::Timestamp::now());
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ pub struct Shared {
     secret: OnceLock<Secret>,
     /// Ids of the maintenances that are known to be late.
     overdue_told: Mutex<BTreeSet<u64>>,
+    /// False in the one of the two processes of an upgrade that does not tell what both see.
+    is_in_charge: AtomicBool,
 }
 
 impl Shared {
@@ -98,7 +101,24 @@ impl Shared {
             places: Mutex::default(),
             secret: OnceLock::new(),
             overdue_told: Mutex::default(),
+            is_in_charge: AtomicBool::new(true),
         })
+    }
+
+    /// Leaves it to the other process of an upgrade to tell what both see, or takes it over.
+    pub(crate) fn set_in_charge(&self, is_in_charge: bool) {
+        self.is_in_charge.store(is_in_charge, Relaxed);
+    }
+
+    pub(crate) fn is_in_charge(&self) -> bool {
+        self.is_in_charge.load(Relaxed)
+    }
+
+    /// Tells what every process on these files and endpoints sees, unless that is another one's business.
+    pub(crate) fn tell(&self, event: Event) {
+        if self.is_in_charge() {
+            self.events.emit(event);
+        }
     }
 
     /// Takes the key of a state folder for cookies, or makes it. To be called before anything is built.
@@ -185,7 +205,7 @@ impl Shared {
         self.metrics.set_health(overall(&verdicts));
         let news = self.told.lock().unwrap_or_else(PoisonError::into_inner).news(&verdicts);
         if let Some((from, to, check)) = news {
-            self.events.emit(Event::HealthChanged { from, to, check });
+            self.tell(Event::HealthChanged { from, to, check });
         }
     }
 
@@ -218,18 +238,19 @@ impl Shared {
         match change {
             Change::Activated(active) => {
                 self.cuts.flag_is_on(active, Instant::now().into());
-                self.events.emit(activated(active));
+                self.tell(activated(active));
             }
             Change::Changed(active) => {
                 self.cuts.flag_is_on(active, Instant::now().into());
-                self.events.emit(activated(active));
+                self.tell(activated(active));
             }
             Change::Deactivated(active) => {
                 self.cuts.flag_is_off(active);
                 let (scope, by) = (scope_label(active), active.flag.by.clone().unwrap_or_default());
-                self.events.emit(Event::MaintenanceDeactivated { scope, by });
+                self.tell(Event::MaintenanceDeactivated { scope, by });
             }
-            Change::Warning { scope, text } => tracing::warn!(%scope, "flag file: {text}"),
+            Change::Warning { scope, text } if self.is_in_charge() => tracing::warn!(%scope, "flag file: {text}"),
+            Change::Warning { .. } => {}
         }
     }
 
@@ -244,7 +265,7 @@ impl Shared {
             if told.insert(active.id) {
                 let until = active.flag.until.map(|until| until.to_string()).unwrap_or_default();
                 let by = active.flag.by.clone().unwrap_or_default();
-                self.events.emit(Event::MaintenanceOverdue { scope: scope_label(&active), by, until });
+                self.tell(Event::MaintenanceOverdue { scope: scope_label(&active), by, until });
             }
         }
     }

@@ -123,6 +123,7 @@ impl Control {
             Err(error) => Event::UpgradeFailed { error: error.to_string() },
         });
         if result.is_ok() {
+            self.shared.set_in_charge(false);
             // One that has just connected has not asked yet, and cannot know.
             self.admin().close(ADMIN_IDLE_LAST);
             self.handed_over.send_replace(true);
@@ -169,8 +170,9 @@ impl Control {
         true
     }
 
-    /// The process before has stepped back: what it would have removed in the end is ours to remove.
-    pub(crate) fn own_files(&self) {
+    /// The process before has stepped back, or has gone: what it would have told and removed is ours to tell and remove.
+    pub(crate) fn take_charge(&self) {
+        self.shared.set_in_charge(true);
         self.listening().open.values().for_each(|open| open.socket.own_file());
         if let Some(socket) = &self.admin().socket {
             socket.own_file();

@@ -121,7 +121,7 @@ fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
             let control = Arc::clone(app.control());
             std::thread::spawn(move || {
                 predecessor.wait_for_commit();
-                control.own_files();
+                control.take_charge();
                 systemd::ready();
             });
         }

@@ -155,7 +155,7 @@ impl Follower {
             match outcome {
                 Ok(until) => {
                     if taken.insert(file) {
-                        self.shared.events.emit(Event::CertificateReloaded { domain, until });
+                        self.shared.tell(Event::CertificateReloaded { domain, until });
                     }
                 }
                 Err(error) => {
@@ -165,7 +165,7 @@ impl Follower {
                     let mut entry = kept.unwrap_or_else(fresh);
                     if !entry.is_told && now.duration_since(entry.since) >= BROKEN_AFTER {
                         entry.is_told = true;
-                        self.shared.events.emit(Event::CertificateRejected { domain, error: reason });
+                        self.shared.tell(Event::CertificateRejected { domain, error: reason });
                     }
                     broken.entry(file).or_insert(entry);
                 }
@@ -189,7 +189,7 @@ impl Follower {
             }
             self.reminded.insert(key(facts), now);
             let (domain, until, days_left) = (facts.domain(), facts.until(), facts.days_left(unix));
-            self.shared.events.emit(Event::CertificateExpiring { domain, until, days_left });
+            self.shared.tell(Event::CertificateExpiring { domain, until, days_left });
         }
     }
 }

@@ -248,3 +248,30 @@ async fn a_drain_calls_an_upgrade_off() {
     assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
     assert!(eventually(DEADLINE, || line.processes().is_empty()).await, "{:?}", line.processes());
 }
+
+/// Both see the flag while the old one drains. The one that serves says so; so it is with what was told before the upgrade.
+#[tokio::test]
+async fn of_two_processes_one_tells_of_maintenance() {
+    let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let line = Lineage::start_in(Folder::new(), &app(&upstream), "shutdown_grace = \"20s\"\n").await;
+    let told = |what: &str| line.first.stderr().matches(what).count();
+    let comes_to = async |what: &'static str, count: usize| eventually(DEADLINE, || told(what) == count).await;
+    // Holds the old process in its drain.
+    let mut busy = Client::connect(line.address).await.unwrap();
+    busy.request("GET", "/", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    line.folder.write("state/maintenance.flag", "");
+    assert!(comes_to("Maintenance mode activated", 1).await);
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    assert_eq!(line.processes().len(), 2);
+    line.folder.remove("state/maintenance.flag");
+    assert!(comes_to("Maintenance mode deactivated", 1).await, "{}", line.first.stderr());
+    line.folder.write("state/maintenance.flag", "");
+    assert!(comes_to("Maintenance mode activated", 2).await, "{}", line.first.stderr());
+    // Whatever the other one has to say, it has said by the time it has ended.
+    line.folder.remove("state/maintenance.flag");
+    drop(busy);
+    assert!(eventually(DEADLINE, || line.processes().len() == 1).await);
+    assert!(comes_to("Maintenance mode deactivated", 2).await, "{}", line.first.stderr());
+    assert_eq!(told("Maintenance mode activated"), 2, "{}", line.first.stderr());
+}
