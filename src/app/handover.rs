@@ -21,6 +21,9 @@ const ADMIN_LAST: Duration = Duration::from_secs(2);
 /// How long an admin connection without a request stays open for one, once another process has taken over.
 const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
 
+/// A worker that looks up from its work less often than this is stuck. Twice what it does when all is well.
+const ROUND_MAX: Duration = Duration::from_secs(2);
+
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
@@ -190,21 +193,24 @@ impl Control {
     /// Tells systemd's watchdog that this process is well, as long as all of its workers are.
     pub(super) async fn tell_that_alive(&self) {
         let Some(interval) = systemd::watchdog_interval() else { return std::future::pending().await };
+        let patience = interval.max(ROUND_MAX);
         let mut interval = tokio::time::interval(interval);
-        let mut before = Vec::new();
+        // What each worker had counted, and when that was news.
+        let mut seen: Vec<(usize, tokio::time::Instant)> = Vec::new();
         loop {
-            interval.tick().await;
+            let now = interval.tick().await;
             // Without workers it drains.
             let rounds = self.listening.try_lock().ok().and_then(|it| it.workers.as_ref().map(|it| it.rounds()));
-            match rounds {
-                Some(rounds) if rounds.iter().zip(&before).any(|(now, before)| now == before) => {
-                    tracing::error!("a worker is stuck; the watchdog is told nothing");
+            for (index, round) in rounds.unwrap_or_default().into_iter().enumerate() {
+                match seen.get_mut(index) {
+                    Some(known) if known.0 == round => {}
+                    Some(known) => *known = (round, now),
+                    None => seen.push((round, now)),
                 }
-                Some(rounds) => {
-                    before = rounds;
-                    systemd::alive();
-                }
-                None => systemd::alive(),
+            }
+            match seen.iter().any(|(_, since)| now.duration_since(*since) >= patience) {
+                true => tracing::error!("a worker is stuck; the watchdog is told nothing"),
+                false => systemd::alive(),
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
+use crate::support::frozen::freeze;
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
 
@@ -126,4 +127,49 @@ async fn systemd_is_told_of_every_step_and_that_the_process_is_well() {
     hears("STOPPING=1").await;
     let gone = || rustix::process::test_kill_process(second).is_err();
     assert!(eventually(Duration::from_secs(15), gone).await);
+}
+
+/// systemd starts it anew then (`WatchdogSec=`).
+#[tokio::test]
+async fn with_a_stuck_worker_the_watchdog_is_told_nothing() {
+    let folder = Folder::new();
+    let path = folder.join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let text = config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n");
+    let file = folder.write("f.toml", text.replace("state_dir", "workers = 2\nstate_dir"));
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let mut process = Process::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000"));
+    let is_told = async || eventually(DEADLINE, || told(&socket).iter().any(|it| it == "WATCHDOG=1")).await;
+    assert!(is_told().await);
+    let Ok(frozen) = freeze(process.id(), "worker-1") else { left_out!("nobody may stop threads here") };
+    process.stderr_line("a worker is stuck; the watchdog is told nothing").await;
+    told(&socket);
+    // Three times what systemd waits for.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(told(&socket), [""; 0]);
+    drop(frozen);
+    assert!(is_told().await);
+    let log = process.stderr();
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{log}");
+}
+
+/// Shorter than a worker's round, the watchdog is told all the same, and never that somebody is stuck.
+#[tokio::test]
+async fn a_hasty_watchdog_hears_of_nobody_who_is_well_that_he_is_stuck() {
+    let folder = Folder::new();
+    let path = folder.join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let file = folder.write("f.toml", config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n"));
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let process = Process::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000"));
+    let mut count = 0;
+    let heard = eventually(DEADLINE, || {
+        count += told(&socket).iter().filter(|it| *it == "WATCHDOG=1").count();
+        count >= 20
+    });
+    assert!(heard.await, "{count}: {}", process.stderr());
+    assert!(!process.stderr().contains("is stuck"), "{}", process.stderr());
 }

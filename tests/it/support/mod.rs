@@ -8,6 +8,7 @@
 //! | `blackhole` | an address that neither takes nor refuses connections |
 //! | `dns` | a name server that says what a test wants, or nothing |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
+//! | `frozen` | one thread of a process, stopped |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load` | many requests at once, every failure told |
 //! | `lineage` | a process and its successors |
@@ -25,6 +26,7 @@ pub mod certs;
 pub mod client;
 pub mod dns;
 pub mod files;
+pub mod frozen;
 pub mod h2;
 #[macro_use]
 pub mod left_out;
