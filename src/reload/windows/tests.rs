@@ -171,3 +171,28 @@ fn upcoming_windows_come_in_order() {
     assert_eq!(names, ["early", "late"]);
     assert_eq!(upcoming[0].at.end, at("2130-01-31T04:00:00Z"));
 }
+
+/// The wall clock may be set while all this runs.
+#[test]
+fn a_clock_that_jumps_neither_repeats_a_window_nor_loses_those_to_come() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T02:30:00Z"));
+    assert_eq!(scheduled(&keeper), 1);
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    // Back before its start and into it again: it was ended by hand, and announced.
+    for time in ["2130-01-31T02:15:00Z", "2130-01-31T02:59:59Z", "2130-01-31T03:00:00Z", "2130-01-31T03:59:59Z"] {
+        keeper.tick(at(time));
+        assert_eq!((fixture.read(), scheduled(&keeper)), (None, 1), "{time}");
+    }
+    // A year ahead, in the middle of a window: that one has begun.
+    keeper.tick(at("2131-01-31T03:30:00Z"));
+    assert_eq!(fixture.read().unwrap().until, Some(at("2131-01-31T04:00:00Z")));
+    // And all the way back: the flag that says 2131 is what there is, until it is removed; the next night is on time.
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    keeper.tick(at("2130-02-01T02:59:59Z"));
+    assert_eq!(fixture.read(), None);
+    keeper.tick(at("2130-02-01T03:00:00Z"));
+    assert_eq!(fixture.read().unwrap().until, Some(at("2130-02-01T04:00:00Z")));
+}

@@ -60,7 +60,16 @@ struct Ring {
 
 impl Series {
     /// Begins the step that ends at `unix_seconds`; every route is to be [`Series::note`]d, then [`Series::end`].
+    ///
+    /// Where the clock was set back, what it told before lies in the future now, and would count as recent until then: that
+    /// is forgotten.
     pub(super) fn begin(&mut self, unix_seconds: u64) {
+        if unix_seconds < self.now {
+            self.routes
+                .values_mut()
+                .filter_map(|route| route.ring.as_mut())
+                .for_each(|ring| ring.forget_after(unix_seconds));
+        }
         self.now = unix_seconds;
     }
 
@@ -142,6 +151,11 @@ impl Ring {
         }
     }
 
+    fn forget_after(&mut self, now: u64) {
+        self.seconds.retain(|second| second.unix_seconds <= now);
+        self.minute.retain(|(at, _)| *at <= now);
+    }
+
     fn last_minute(&self, now: u64, span: u64) -> LastMinute {
         let mut counts = [0_u64; BUCKETS];
         for (_, step) in &self.minute {
@@ -206,6 +220,24 @@ mod tests {
         assert!(series.history("api").is_empty() && series.last_minutes(60).is_empty());
         step(&mut series, 902, &[]);
         assert!(series.routes.is_empty(), "a route that the configuration no longer has is forgotten");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forward_leaves_no_wrong_minute() {
+        let mut series = Series::default();
+        for second in 0..120 {
+            step(&mut series, 10_000 + second, &[("api", (second + 1) * 5, 0)]);
+        }
+        // Two seconds back, as a time server may ask for: what was in them is not counted twice.
+        step(&mut series, 10_117, &[("api", 601, 0)]);
+        let minute = |series: &Series| series.last_minutes(60)[0].1.requests_per_second;
+        assert_eq!(minute(&series), (58.0 * 5.0 + 1.0) / 60.0);
+        // An hour back: it begins anew.
+        step(&mut series, 6_000, &[("api", 607, 0)]);
+        assert_eq!((series.history("api").len(), minute(&series)), (1, 0.1));
+        // A year forward: that is past, and not all of it at once.
+        step(&mut series, 6_000 + 31_536_000, &[("api", 613, 0)]);
+        assert_eq!((series.history("api").len(), minute(&series)), (1, 0.1));
     }
 
     #[test]
