@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -12,9 +13,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::limits::{end, object};
 use super::routes::Panel;
 use super::schema;
@@ -25,16 +24,15 @@ use crate::runtime::block_list::{Blocked, entry_json};
 
 const NO_NETWORK: &str = "cidr is an address or a network such as 192.0.2.0/24";
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
+pub(super) fn router() -> Router<Panel> {
     // A network's slash may come as it is, or encoded.
     let plain = delete(async |panel: State<Panel>, Path((net, length)): Path<(String, String)>| {
         unblock(panel, Path(format!("{net}/{length}"))).await
     });
-    OpenApiRouter::new()
-        .routes(routes!(list, block))
-        .routes(routes!(unblock))
-        .route("/api/admin/blocklist/{net}/{length}", plain)
+    calls().route("/api/admin/blocklist/{net}/{length}", plain)
 }
+
+calls!(list, block, unblock);
 
 #[utoipa::path(get, path = "/api/admin/blocklist", tag = "block list", responses((status = 200, description = "Who is turned away", body = schema::BlockList)))]
 async fn list(State(panel): State<Panel>) -> Response {

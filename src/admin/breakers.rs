@@ -2,31 +2,39 @@
 
 use std::time::Instant;
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use super::view;
 use crate::breaker::Breaker;
 
+pub(super) fn router() -> Router<Panel> {
+    calls()
+}
+
+calls!(list, reset, open);
+
 #[utoipa::path(get, path = "/api/status/circuit-breakers", tag = "status", responses((status = 200, description = "Every breaker", body = schema::CircuitBreakers)))]
-pub(super) async fn list(State(panel): State<Panel>) -> Response {
+async fn list(State(panel): State<Panel>) -> Response {
     let live = panel.control.live.load_full();
     axum::Json(json!({ "circuitBreakers": view::circuit_breakers(&live) })).into_response()
 }
 
 /// Closes it and forgets what led to its opening; the statistics stay.
 #[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/reset", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is closed", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
-pub(super) async fn reset(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+async fn reset(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(&panel, &name, |breaker| breaker.reset(Instant::now()))
 }
 
 /// Opens it until it is reset.
 #[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/open", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is open until it is reset", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
-pub(super) async fn open(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+async fn open(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(&panel, &name, |breaker| breaker.force_open(Instant::now(), None))
 }
 

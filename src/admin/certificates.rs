@@ -2,21 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use crate::snapshot::Snapshot;
 use crate::tls::CertificateFacts;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(list);
 
 #[utoipa::path(get, path = "/api/certificates", tag = "status", responses((status = 200, description = "What serves", body = Vec<schema::Certificate>)))]
 async fn list(State(panel): State<Panel>) -> Response {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -19,9 +20,7 @@ use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::history;
 use super::query::Parameters;
 use super::routes::Panel;
@@ -41,10 +40,12 @@ const PIECE: usize = 50;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
+pub(super) fn router() -> Router<Panel> {
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-    OpenApiRouter::new().routes(routes!(stream)).layer(Extension(streams))
+    calls().layer(Extension(streams))
 }
+
+calls!(stream);
 
 #[utoipa::path(get, path = "/api/events", tag = "metrics", params(
     ("recent" = Option<u16>, Query, description = "Begin with this many of what has been", minimum = 0, maximum = 1000),

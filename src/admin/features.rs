@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::limits::object;
 use super::routes::Panel;
 use super::schema;
@@ -19,9 +18,11 @@ use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::runtime::ChangeError;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(list, set);
 
 #[utoipa::path(get, path = "/api/status/feature-flags", tag = "status", responses((status = 200, description = "Every switch", body = schema::FeatureFlags)))]
 async fn list(State(panel): State<Panel>) -> Json<Value> {

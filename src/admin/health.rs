@@ -1,10 +1,12 @@
 //! `/api/health`, `/api/health/summary` and `/api/status/services`.
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use crate::shared::{verdicts, verdicts_of_services};
@@ -12,9 +14,15 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::HealthStatus;
 use crate::upstream::verdict::{EndpointVerdict, Verdict, overall};
 
+pub(super) fn router() -> Router<Panel> {
+    calls()
+}
+
+calls!(health, summary, services);
+
 /// Everything that is checked. Always 200: whoever wants a verdict asks for the summary.
 #[utoipa::path(get, path = "/api/health", tag = "health", responses((status = 200, description = "Every check", body = schema::Health)))]
-pub(super) async fn health(State(panel): State<Panel>) -> Response {
+async fn health(State(panel): State<Panel>) -> Response {
     let live = panel.control.live.load_full();
     let verdicts = verdicts(&live);
     let checks: Map<_, _> = verdicts.iter().map(|verdict| (verdict.name.clone(), check(verdict))).collect();
@@ -30,7 +38,7 @@ pub(super) async fn health(State(panel): State<Panel>) -> Response {
 
 /// The counts, with a status that a load balancer understands.
 #[utoipa::path(get, path = "/api/health/summary", tag = "health", responses((status = 200, description = "Healthy or degraded", body = schema::HealthSummary), (status = 503, description = "Unhealthy", body = schema::HealthSummary)))]
-pub(super) async fn summary(State(panel): State<Panel>) -> Response {
+async fn summary(State(panel): State<Panel>) -> Response {
     let verdicts = verdicts(&panel.control.live.load_full());
     let status = overall(&verdicts);
     let count = |wanted: bool| verdicts.iter().filter(|verdict| verdict.is_healthy == Some(wanted)).count();
@@ -45,7 +53,7 @@ pub(super) async fn summary(State(panel): State<Panel>) -> Response {
 }
 
 #[utoipa::path(get, path = "/api/status/services", tag = "status", responses((status = 200, description = "Upstreams and probes", body = schema::Services)))]
-pub(super) async fn services(State(panel): State<Panel>) -> Response {
+async fn services(State(panel): State<Panel>) -> Response {
     let live = panel.control.live.load_full();
     axum::Json(json!({ "services": services_of(&live) })).into_response()
 }

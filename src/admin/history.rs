@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
 use super::schema;
@@ -19,9 +18,11 @@ use crate::app::Control;
 use crate::telemetry::machine::{self, Cpu};
 use crate::telemetry::metrics::{HISTORY, LastMinute, NO_ROUTE, Process, RouteSecond, Second};
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(history)).layer(Extension(Arc::<Cpu>::default()))
+pub(super) fn router() -> Router<Panel> {
+    calls().layer(Extension(Arc::<Cpu>::default()))
 }
+
+calls!(metrics, history);
 
 /// The last minute, of all routes together and of each, and the machine.
 #[utoipa::path(get, path = "/api/metrics", tag = "metrics", responses((status = 200, description = "The last minute", body = schema::LiveMetrics)))]

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Value, json};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use super::view::problem;
 use crate::upgrade::UpgradeError;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(drain)).routes(routes!(upgrade))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(drain, upgrade);
 
 /// As TERM does. Answers when it has begun; asking twice changes nothing.
 #[utoipa::path(post, path = "/api/admin/drain", tag = "process", responses((status = 200, description = "It has begun", body = schema::Draining)))]

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -11,9 +12,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use super::view::{Problem, problem};
@@ -22,9 +21,11 @@ use crate::config::{duration, rate};
 use crate::runtime::overrides::Override;
 use crate::snapshot::Limit;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set, clear))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(list, set, clear);
 
 #[utoipa::path(get, path = "/api/status/limits", tag = "status", responses((status = 200, description = "Every limit", body = schema::Limits)))]
 async fn list(State(panel): State<Panel>) -> Json<Value> {

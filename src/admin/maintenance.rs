@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use super::view;
@@ -30,8 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at the switch.
 const LOOK: Duration = Duration::from_millis(5);
 
+pub(super) fn router() -> Router<Panel> {
+    calls()
+}
+
+calls!(status, enable, emergency, disable);
+
 #[utoipa::path(get, path = "/api/maintenance/status", tag = "maintenance", responses((status = 200, description = "How maintenance stands", body = schema::Maintenance)))]
-pub(super) async fn status(State(panel): State<Panel>) -> Response {
+async fn status(State(panel): State<Panel>) -> Response {
     Json(view(&panel.control)).into_response()
 }
 
@@ -81,7 +89,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
 
 /// The body's keys are a flag file's; without a body it is an empty file but for who wrote it.
 #[utoipa::path(post, path = "/api/admin/maintenance/enable", tag = "maintenance", request_body = Option<schema::Flag>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
-pub(super) async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
+async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
     match flag_from(&body) {
         Ok(flag) => switch_on(&panel.control, flag).await,
         Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
@@ -90,7 +98,7 @@ pub(super) async fn enable(State(panel): State<Panel>, body: Bytes) -> Response 
 
 /// `{reason, terminate_jobs, grace_period}`, the last in seconds.
 #[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
-pub(super) async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
+async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
     match emergency_from(&body) {
         Ok(flag) => switch_on(&panel.control, flag).await,
         Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
@@ -98,7 +106,7 @@ pub(super) async fn emergency(State(panel): State<Panel>, body: Bytes) -> Respon
 }
 
 #[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance", responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
-pub(super) async fn disable(State(panel): State<Panel>) -> Response {
+async fn disable(State(panel): State<Panel>) -> Response {
     let control = panel.control;
     let path = flag_path(&control);
     let removed = tokio::task::spawn_blocking(move || remove_flag(&path)).await;

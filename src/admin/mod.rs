@@ -4,6 +4,7 @@
 
 mod block_list;
 mod breakers;
+mod calls;
 mod certificates;
 mod dashboard;
 mod events;

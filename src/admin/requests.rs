@@ -1,15 +1,14 @@
 //! `/api/requests`: the last requests that were refused or failed, and why.
 
 use axum::Json;
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
 use super::schema;
@@ -18,9 +17,11 @@ use crate::telemetry::recent::{Failed, RECENT_MAX};
 
 const PARAMETERS: &[&str] = &["reason", "id", "route", "client", "status", "limit"];
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(list);
 
 /// The latest first; each parameter that is given must hold.
 #[utoipa::path(get, path = "/api/requests", tag = "status", params(

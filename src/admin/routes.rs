@@ -9,9 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::{
     Place, block_list, breakers, certificates, dashboard, events, features, guard, health, history, lifecycle, limits,
     maintenance, openapi, requests, schema, session, system, view,
@@ -32,22 +30,10 @@ const BODY_BYTES_MAX: usize = 256 << 10;
 
 pub(super) fn router(control: Arc<Control>, refusals: Arc<guard::Refusals>, place: Arc<Place>) -> Router {
     let panel = Panel { control, refusals, place };
-    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
-        .routes(routes!(status))
-        .routes(routes!(reload))
-        .routes(routes!(maintenance::status))
-        .routes(routes!(maintenance::emergency))
-        .routes(routes!(maintenance::enable))
-        .routes(routes!(maintenance::disable))
-        .routes(routes!(health::health))
-        .routes(routes!(health::summary))
-        .routes(routes!(health::services))
-        .routes(routes!(breakers::list))
-        .routes(routes!(breakers::reset))
-        .routes(routes!(breakers::open))
+    calls()
+        .merge(maintenance::router())
+        .merge(health::router())
+        .merge(breakers::router())
         .merge(certificates::router())
         .merge(lifecycle::router())
         .merge(limits::router())
@@ -58,10 +44,8 @@ pub(super) fn router(control: Arc<Control>, refusals: Arc<guard::Refusals>, plac
         .merge(system::router())
         .merge(session::router())
         .merge(requests::router())
-        .split_for_parts();
-    router
         .merge(dashboard::router())
-        .merge(openapi::router(document))
+        .merge(openapi::router())
         .fallback(|| async {
             view::problem(StatusCode::NOT_FOUND, "there is no such call: GET /api/openapi.json lists them")
         })
@@ -76,6 +60,8 @@ pub(super) fn router(control: Arc<Control>, refusals: Arc<guard::Refusals>, plac
         .layer(middleware::from_fn_with_state(panel.clone(), guard::check))
         .with_state(panel)
 }
+
+calls!(healthz, readyz, metrics, status, reload);
 
 #[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It lives", body = String, content_type = "text/plain")))]
 async fn healthz() -> &'static str {

@@ -4,6 +4,7 @@
 //! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
 
 use aws_lc_rs::hmac;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,9 +14,7 @@ use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::guard;
 use super::limits::object;
 use super::routes::Panel;
@@ -27,9 +26,11 @@ const SIGNED: &[u8] = b"flagstone admin session 1";
 /// A month, in seconds.
 const COOKIE_LIFE: u32 = 30 * 24 * 60 * 60;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(login)).routes(routes!(logout))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(login, logout);
 
 #[utoipa::path(post, path = "/api/login", tag = "session", request_body = schema::Login, responses((status = 204, description = "A cookie stands for the token from now on"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json")))]
 async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Client, body: Bytes) -> Response {

@@ -1,20 +1,21 @@
 //! `/api/config` and `/api/admin/system/status`: what was loaded, and the process that serves it.
 
 use axum::Json;
+use axum::Router;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
+use super::calls::calls;
 use super::routes::Panel;
 use super::schema;
 use crate::app::{Control, LastReload, Source};
 use crate::telemetry::metrics::Process;
 
-pub(super) fn router() -> OpenApiRouter<Panel> {
-    OpenApiRouter::new().routes(routes!(config)).routes(routes!(status))
+pub(super) fn router() -> Router<Panel> {
+    calls()
 }
+
+calls!(config, status);
 
 #[utoipa::path(get, path = "/api/config", tag = "process", responses((status = 200, description = "What serves, secrets masked", body = schema::Configuration)))]
 async fn config(State(panel): State<Panel>) -> Json<Value> {

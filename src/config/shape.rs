@@ -6,23 +6,63 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Number, Value};
 
 use super::document::{Node, Path};
 use super::expand::{Env, expand};
 use super::problem::{Problem, nearest, one_of};
-use super::raw;
+
+/// As the types of [`super::raw`] have it; a test makes it from them and compares. Making it here takes much code.
+const SCHEMA: &str = include_str!("../../static/schema.json");
 
 /// The schema with nothing by reference, for walking.
 static INLINE: LazyLock<Value> = LazyLock::new(|| {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings.into_generator().into_root_schema_for::<raw::File>().to_value()
+    let Value::Object(mut root) = schema() else { return Value::Null };
+    let definitions = root.remove("$defs").unwrap_or_default();
+    inlined(Value::Object(root), &definitions)
 });
 
 /// The schema as people and editors read it.
 pub(super) fn schema() -> Value {
-    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<raw::File>().to_value()
+    serde_json::from_str(SCHEMA).expect("a test reads it")
+}
+
+/// With what is referred to in place of the reference. What stands beside a reference goes before what it refers to.
+fn inlined(schema: Value, definitions: &Value) -> Value {
+    match schema {
+        Value::Object(mut object) => {
+            if let Some(Value::String(reference)) = object.remove("$ref") {
+                let name = reference.trim_start_matches("#/$defs/");
+                fill(&mut object, &definitions[name]);
+                return inlined(Value::Object(object), definitions);
+            }
+            let each = object.into_iter().map(|(key, value)| (key, inlined(value, definitions)));
+            or_null(each.collect())
+        }
+        Value::Array(list) => list.into_iter().map(|value| inlined(value, definitions)).collect(),
+        plain => plain,
+    }
+}
+
+/// "This, or null" is written as this, with one kind of value more.
+fn or_null(mut object: Map<String, Value>) -> Value {
+    if let Some([this, null]) = object.get("anyOf").and_then(Value::as_array).map(Vec::as_slice)
+        && null["type"] == "null"
+    {
+        let kinds = this["type"].as_array().cloned().unwrap_or_else(|| vec![this["type"].clone()]);
+        let (this, kinds) = (this.clone(), kinds.into_iter().chain([Value::from("null")]).collect());
+        object.remove("anyOf");
+        object.insert("type".to_owned(), kinds);
+        fill(&mut object, &this);
+    }
+    Value::Object(object)
+}
+
+/// Puts in what is not there yet.
+fn fill(object: &mut Map<String, Value>, from: &Value) {
+    for (key, value) in from.as_object().into_iter().flatten() {
+        object.entry(key).or_insert_with(|| value.clone());
+    }
 }
 
 /// What remains of a document, and what was wrong with it.
@@ -350,4 +390,31 @@ fn homes(key: &str) -> Option<String> {
     });
     let found: Vec<String> = found.collect();
     (1..=2).contains(&found.len()).then(|| found.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::generate::SchemaSettings;
+
+    use super::super::raw;
+    use super::*;
+
+    /// `FLAGSTONE_TESTS_WRITE=1` writes what the program has as text.
+    #[test]
+    fn the_schema_is_that_of_the_types() {
+        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<raw::File>();
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("FLAGSTONE_TESTS_WRITE").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/static/schema.json"), &text).unwrap();
+            return;
+        }
+        assert!(text == SCHEMA, "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/schema.json anew");
+    }
+
+    #[test]
+    fn references_are_followed_as_the_generator_does() {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let expected = settings.into_generator().into_root_schema_for::<raw::File>().to_value();
+        assert_eq!(serde_json::to_string_pretty(&*INLINE).unwrap(), serde_json::to_string_pretty(&expected).unwrap());
+    }
 }
