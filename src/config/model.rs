@@ -74,7 +74,7 @@ pub struct Secret(pub String);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// `tracing_subscriber::EnvFilter` directives, known to parse.
+    /// Directives of `tracing_subscriber::filter::Targets`, known to parse.
     pub level: String,
     pub format: LogFormat,
     pub access: AccessLogTarget,

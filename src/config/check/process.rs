@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::super::document::Path;
 use super::super::model::{
@@ -88,14 +88,14 @@ impl Check<'_> {
 
     /// The filter takes any word for a module's name and would then be silent: `inof` must not pass.
     fn log_level(&mut self, text: &str, at: &Path) {
-        for directive in text.split(',').map(str::trim).filter(|part| !part.contains('[')) {
+        for directive in text.split(',').map(str::trim) {
             let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
             if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
                 let help = suggest(level, LEVELS);
                 return self.refuse(at, text, format!("\"{level}\" is not a level"), help);
             }
         }
-        if EnvFilter::try_new(text).is_err() {
+        if text.parse::<Targets>().is_err() {
             self.refuse(
                 at,
                 text,

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 use super::format::Layout;
 use crate::config::model::LogFormat;
@@ -34,7 +34,7 @@ pub enum InitError {
 }
 
 struct Log {
-    level: reload::Handle<EnvFilter, Registry>,
+    level: reload::Handle<Targets, Registry>,
     layout: Layout,
 }
 
@@ -71,6 +71,6 @@ pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
     log.level.reload(parse(level)?).map_err(InitError::Gone)
 }
 
-fn parse(level: &str) -> Result<EnvFilter, InitError> {
-    EnvFilter::try_new(level).map_err(|source| InitError::Level { level: level.to_owned(), source })
+fn parse(level: &str) -> Result<Targets, InitError> {
+    level.parse().map_err(|source| InitError::Level { level: level.to_owned(), source })
 }
