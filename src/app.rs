@@ -96,6 +96,8 @@ pub struct Control {
     /// True once another process has taken over.
     handed_over: watch::Sender<bool>,
     is_upgrading: AtomicBool,
+    /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others itself.
+    turn: Mutex<()>,
     listening: Mutex<Listening>,
     /// Changed by a reload, which holds `listening`.
     admin: watch::Sender<Arc<admin::Place>>,
@@ -203,6 +205,7 @@ impl App {
             says_farewell: AtomicBool::new(false),
             handed_over: watch::Sender::new(false),
             is_upgrading: AtomicBool::new(false),
+            turn: Mutex::default(),
             listening: Mutex::new(Listening {
                 workers: Some(desks),
                 connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
@@ -362,11 +365,16 @@ impl Control {
         (live.config.server.shutdown_delay, live.config.server.shutdown_grace)
     }
 
-    /// Reads the configuration again, builds everything, binds what is new, then swaps.
+    /// Reads the configuration again, builds everything, binds what is new, then swaps. Waits for an upgrade under way.
     ///
     /// # Errors
-    /// Anything at all is wrong: the old generation serves on.
+    /// Anything at all is wrong: the old generation serves on. Or another process has taken over.
     pub fn reload(&self) -> Result<Reloaded, Problems> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_handed_over() {
+            let problem = Problem::new("", "another process has taken over from this one");
+            return Err(problem.with_help("it reads the file itself; ask it").into());
+        }
         systemd::reloading();
         let mut listening = self.listening();
         let result = self.try_reload(&mut listening);

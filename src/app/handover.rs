@@ -1,8 +1,8 @@
 //! How a running Flagstone comes to its end, and how another process takes over from it.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -79,6 +79,11 @@ impl Control {
         }
     }
 
+    /// Whether a reload would have to wait.
+    pub(crate) fn is_upgrading(&self) -> bool {
+        self.is_upgrading.load(Relaxed)
+    }
+
     pub(super) fn has_handed_over(&self) -> bool {
         *self.handed_over.borrow()
     }
@@ -118,6 +123,8 @@ impl Control {
         if self.is_upgrading.swap(true, Relaxed) {
             return Err(UpgradeError::Busy);
         }
+        // A reload that has begun comes to its end first, one that comes now waits.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         tracing::info!("upgrading");
         let result = self.try_upgrade();
         self.is_upgrading.store(false, Relaxed);

@@ -263,8 +263,7 @@ impl Signals {
                     how = app.control().asked_to_leave() => return Stop::Leave(how),
                     _ = interrupt.recv() => return Stop::Now,
                     _ = reopen.recv() => app.control().reopen_logs(),
-                    // The outcome, good or bad, has been logged and counted.
-                    _ = hangup.recv() => drop(app.control().reload()),
+                    _ = hangup.recv() => reload(app),
                     _ = upgrade.recv() => begin_upgrade(app),
                     _ = child.recv() => reap_orphans(),
                 }
@@ -275,6 +274,18 @@ impl Signals {
     /// Waits for INT alone.
     fn wait_for_interrupt(mut self) {
         self.runtime.block_on(self.interrupt.recv());
+    }
+}
+
+/// The outcome, good or bad, is logged and counted. While an upgrade is under way it is waited for, and other signals are not.
+fn reload(app: &App) {
+    if !app.control().is_upgrading() {
+        return drop(app.control().reload());
+    }
+    let control = Arc::clone(app.control());
+    let waiting = std::thread::Builder::new().name("reload".into()).spawn(move || drop(control.reload()));
+    if let Err(error) = waiting {
+        tracing::error!(%error, "the reload cannot begin");
     }
 }
 

@@ -275,3 +275,46 @@ async fn of_two_processes_one_tells_of_maintenance() {
     assert!(comes_to("Maintenance mode deactivated", 2).await, "{}", line.first.stderr());
     assert_eq!(told("Maintenance mode activated"), 2, "{}", line.first.stderr());
 }
+
+/// What deploys: a new file, and an upgrade at once. Whoever of the two processes binds the new listener, the other one does not
+/// get into its way.
+#[tokio::test]
+async fn an_upgrade_right_after_a_change_of_the_file_has_what_the_file_says() {
+    let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let original = line.folder.read("flagstone.toml");
+    let mut before = line.pid().await;
+    for round in 0..6_u64 {
+        let socket = line.folder.join(format!("round-{round}.sock"));
+        let more = format!("[[listener]]\nname = \"more-{round}\"\naddress = \"unix:{}\"\n", socket.display());
+        line.folder.replace("flagstone.toml", format!("{original}{more}"));
+        // From before the watcher looks until after it has reloaded.
+        tokio::time::sleep(Duration::from_millis(round * 30)).await;
+        let upgraded = line.upgrade().await;
+        assert_eq!(upgraded.status.code(), Some(0), "round {round}: {upgraded:?}\n{}", line.first.stderr());
+        let mut client = Client::connect_unix(&socket).await.unwrap();
+        assert_eq!(client.get("/").await.unwrap().text(), "ok");
+        assert_eq!(line.get("/").await.text(), "ok");
+        let pid = line.pid().await;
+        assert_ne!(pid, std::mem::replace(&mut before, pid));
+    }
+    assert!(!line.first.stderr().contains("Configuration rejected"), "{}", line.first.stderr());
+}
+
+/// The place that a reload has given to the admin side is handed over as any other.
+#[tokio::test]
+async fn an_admin_side_that_has_moved_is_handed_over_where_it_is() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let text = line.folder.read("flagstone.toml");
+    line.folder.replace("flagstone.toml", text.replace("admin.sock", "moved.sock"));
+    let moved = line.folder.join("moved.sock");
+    line.first.stderr_line(&format!("admin listening address=unix:{}", moved.display())).await;
+    assert!(eventually(DEADLINE, || !line.folder.join("admin.sock").exists()).await);
+    for _ in 0..2 {
+        let upgraded = line.upgrade().await;
+        assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+        assert!(eventually(DEADLINE, || line.processes().len() == 1).await);
+        assert!(moved.exists());
+    }
+    assert_eq!(line.command("drain").await.status.code(), Some(0));
+    assert!(eventually(DEADLINE, || line.processes().is_empty() && !moved.exists()).await);
+}
