@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -266,6 +266,8 @@ pub(crate) struct UpstreamBody {
     lease: Option<Lease>,
     /// The request's body; while it is on its way the connection can serve nobody else.
     request: Option<Arc<BodyFault>>,
+    /// It broke, and the next to ask is told.
+    broken: Option<hyper::Error>,
 }
 
 impl UpstreamBody {
@@ -275,22 +277,53 @@ impl UpstreamBody {
         lease: Lease,
         request: Option<Arc<BodyFault>>,
     ) -> Self {
-        let mut body = Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease), request };
+        let mut body =
+            Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease), request, broken: None };
+        if !body.is_sent()
+            && let Some(lease) = &mut body.lease
+        {
+            // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
+            lease.detach();
+        }
         if body.incoming.is_end_stream() {
             body.complete();
         }
         body
     }
 
+    /// Whether the request's body is no longer on its way.
+    fn is_sent(&self) -> bool {
+        self.request.as_ref().is_none_or(|request| request.has_ended())
+    }
+
     fn complete(&mut self) {
-        let is_sent = self.request.as_ref().is_none_or(|request| request.has_ended());
+        let is_sent = self.is_sent();
         if let Some(lease) = self.lease.take().filter(|_| is_sent) {
             lease.give_back();
         }
     }
 
+    /// What has been read already; failing that, what there is to read.
+    fn poll_incoming(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(lease) = &mut self.lease
+            && lease.is_to_be_driven()
+        {
+            // Nothing comes but by the connection, which is driven here: no need to be woken by it.
+            let mut nobody = TaskContext::from_waker(Waker::noop());
+            let read = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
+            if read.is_ready() {
+                return read;
+            }
+            lease.drive(cx);
+        }
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+
     fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(BodyError::Broken(error))));
+        }
+        match self.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
                 // Nothing comes behind trailers, and nobody may ask.
@@ -301,7 +334,10 @@ impl UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.lease = None;
-                Poll::Ready(Some(Err(BodyError::Broken(error))))
+                // A little later, so that what came before is sent: the client is to see an answer that breaks off.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 self.complete();

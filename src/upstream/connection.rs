@@ -8,15 +8,16 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 
+use super::http1::Http1;
 use crate::proxy::body::RequestBody;
 
 /// What a request is sent on.
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// One request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// One of many streams.
     Http2(Http2),
 }
@@ -73,10 +74,10 @@ impl Connection {
     pub(crate) fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send + '_ {
         match self {
-            Self::Http1(sender) => {
-                Either::Left(sender.try_send_request(request).map_err(|error| SendError::of(error, |_| ())))
+            Self::Http1(connection) => {
+                Either::Left(connection.send(request).map_err(|error| SendError::of(error, |_| ())))
             }
             Self::Http2(Http2 { sender, scheme, .. }) => {
                 let host = take_absolute_form(&mut request, scheme);

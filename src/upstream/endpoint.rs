@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use futures_util::TryFutureExt as _;
@@ -316,8 +317,8 @@ impl Lease {
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send {
-        let stream = &self.ready.stream;
-        self.ready.connection.send(request).inspect_err(move |error| {
+        let Ready { connection, stream } = &mut self.ready;
+        connection.send(request).inspect_err(move |error| {
             if let (SendError::Unsent(_) | SendError::Unprocessed, Some(stream)) = (error, stream) {
                 stream.retire();
             }
@@ -332,10 +333,29 @@ impl Lease {
     /// The answer has been read to its end.
     pub(crate) fn give_back(self) {
         let endpoint = &self.in_flight.0;
-        if let Connection::Http1(sender) = self.ready.connection
+        if let Connection::Http1(connection) = self.ready.connection
             && !endpoint.retired.load(Relaxed)
         {
-            endpoint.pool.keep(self.worker, sender);
+            endpoint.pool.keep(self.worker, connection);
+        }
+    }
+
+    /// Whether nothing comes on the connection unless the holder drives it.
+    pub(crate) fn is_to_be_driven(&self) -> bool {
+        matches!(&self.ready.connection, Connection::Http1(connection) if connection.is_to_be_driven())
+    }
+
+    /// Reads and writes what there is to, where nobody else does.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Connection::Http1(connection) = &mut self.ready.connection {
+            connection.drive(cx);
+        }
+    }
+
+    /// Lets the connection go on by itself: bytes are to flow whether or not anybody waits for the answer.
+    pub(crate) fn detach(&mut self) {
+        if let Connection::Http1(connection) = &mut self.ready.connection {
+            connection.detach();
         }
     }
 

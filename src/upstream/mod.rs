@@ -7,7 +7,7 @@
 //! | `group`, `members` | a named upstream; its endpoints at one time |
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
 //! | `connect`, `stream`, `tls`, `hello` | making a connection |
-//! | `connection`, `multiplex` | HTTP/1 or HTTP/2 on it; streams that share one |
+//! | `connection`, `http1`, `multiplex` | HTTP/1 or HTTP/2 on it; who drives it; streams that share one |
 //! | `affinity` | sticky sessions |
 //! | `hold` | requests that wait for an endpoint |
 //! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod group;
 mod hello;
 pub(crate) mod hold;
+mod http1;
 mod members;
 mod multiplex;
 mod names;

@@ -3,9 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
-
-use crate::proxy::body::RequestBody;
+use super::http1::Http1;
 
 /// Per worker, so that no worker waits for another.
 pub(super) struct Pool {
@@ -18,7 +16,7 @@ pub(super) struct Pool {
 
 /// A kept connection.
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Http1,
     since: Instant,
 }
 
@@ -34,7 +32,7 @@ impl Pool {
 
     /// A kept connection that is ready to take a request, the most recently used first: the others may
     /// then grow old and be closed.
-    pub(super) async fn take(&self, worker: usize, now: Instant) -> Option<SendRequest<RequestBody>> {
+    pub(super) async fn take(&self, worker: usize, now: Instant) -> Option<Http1> {
         loop {
             let idle = self.shelf(worker).pop()?;
             if now.saturating_duration_since(idle.since) >= self.idle_timeout {
@@ -42,30 +40,29 @@ impl Pool {
                 self.shelf(worker).clear();
                 return None;
             }
-            let mut sender = idle.sender;
-            // The last answer may have been read a moment before hyper's own task has put itself in order.
-            if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                return Some(sender);
+            let mut connection = idle.connection;
+            if connection.is_ready().await {
+                return Some(connection);
             }
         }
     }
 
-    pub(super) fn keep(&self, worker: usize, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
+    pub(super) fn keep(&self, worker: usize, connection: Http1) {
+        if connection.is_closed() {
             return;
         }
         let mut shelf = self.shelf(worker);
         if shelf.len() < self.idle_max {
-            shelf.push(Idle { sender, since: Instant::now() });
+            shelf.push(Idle { connection, since: Instant::now() });
         }
     }
 
-    /// Closes what one worker has kept for too long.
+    /// Closes what one worker has kept for too long, and what its endpoint has closed.
     pub(super) fn sweep(&self, worker: usize) {
         let mut shelf = self.shelf(worker);
         let old = shelf.iter().take_while(|idle| idle.since.elapsed() >= self.idle_timeout).count();
         shelf.drain(..old);
-        shelf.retain(|idle| !idle.sender.is_closed());
+        shelf.retain_mut(|idle| !idle.connection.has_ended());
     }
 
     /// Closes everything that is kept.

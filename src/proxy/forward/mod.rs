@@ -162,10 +162,11 @@ fn downstream(
 /// Both sides agreed to speak something else: what follows is a tunnel.
 fn switch(
     mut response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
+    lease.detach();
     let upgrade = hyper::upgrade::on(&mut response);
     let (parts, _) = response.into_parts();
     let mut answer = Response::new(Body::empty());
