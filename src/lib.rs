@@ -29,6 +29,7 @@
 //! admin          probes, metrics, status
 //! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics
+//! pieces         a message in pieces, to a socket
 //! explain        what a request would meet, without sending it; runs every [[test]]
 //! upgrade        another process takes over
 //! systemd        sd_notify
@@ -61,6 +62,7 @@ mod explain;
 pub mod listener;
 pub mod live;
 pub mod message;
+mod pieces;
 pub mod policy;
 pub mod proxy;
 pub mod reload;

@@ -188,7 +188,8 @@ async fn work(
                 Some(Order::Serve(accepted)) => {
                     let leaving = Leaving(Arc::clone(&connections));
                     let serving = serve::serve(accepted, worker, Arc::clone(&live), phases.draining.clone());
-                    open.spawn(async move { let _leaving = leaving; serving.await });
+                    // Boxed: tokio moves a task's future a dozen times, and this one is of several KB.
+                    open.spawn(Box::pin(async move { let _leaving = leaving; serving.await }));
                 }
                 Some(Order::Accept(acceptor)) => { open.spawn(acceptor.run()); }
                 None => is_last_call = true,

@@ -20,6 +20,7 @@ use super::chunked::ChunkFollower;
 use super::connection::{Connection, RefusedHead, Returned};
 use super::head::{self, BadHead, BodyFraming, HeadBounds};
 use super::stream::Stream;
+use crate::pieces::poll_write_pieces;
 
 /// Bytes held behind a request for an upgrade; more stay in the socket.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -345,7 +346,7 @@ impl AsyncWrite for Gate {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.stream().poll_write_vectored(cx, slices);
+        let result = poll_write_pieces(this.stream(), cx, slices);
         this.wrote(slices.iter().map(|slice| slice.len()).sum(), &result);
         result
     }

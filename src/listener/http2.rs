@@ -6,11 +6,10 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
@@ -20,16 +19,16 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 
 use super::connection::Connection;
-use super::frames::{Fault, Frames};
 use super::head::{self, BadHead, HeadBounds};
 use super::serve::{Settings, goodbye, waited};
 use super::stream::Stream;
 use super::timer::{End, Timer};
+use super::wire::{SharedWire, Wire};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::message::host::Host;
@@ -78,30 +77,34 @@ pub(super) async fn serve(
             connection.head_passed();
             let (request, pulse) = arrive(request, &bounds);
             streams.announce(pulse);
-            handle::handle(request, Arc::clone(&connection), Arc::clone(&live))
+            // Boxed: hyper and tokio move a stream's future a dozen times, and this one is of several KB.
+            Box::pin(handle::handle(request, Arc::clone(&connection), Arc::clone(&live)))
         })
     };
-    let left = Arc::default();
-    let wire = Wire::new(stream, early, Arc::clone(&connection), Arc::clone(&left));
+    let wire = Arc::new(Mutex::new(Wire::new(stream, early, Arc::clone(&connection))));
     let end = {
-        let http = pin!(builder.serve_connection(TokioIo::new(wire), service));
-        drive(http, &connection, &timeouts, draining).await
+        let http = pin!(builder.serve_connection(TokioIo::new(SharedWire(Arc::clone(&wire))), service));
+        drive(http, &wire, &connection, &timeouts, draining).await
     };
-    let Some(Left { mut stream, last_words }) = lock(&left).take() else { return };
-    if let Some(last_words) = last_words {
+    // hyper has let go of its half, and no stream's task has one.
+    let Some(wire) = Arc::into_inner(wire) else { return };
+    let is_broken = matches!(end, End::Broken);
+    let (mut stream, last_words) = wire.into_inner().unwrap_or_else(PoisonError::into_inner).end(is_broken);
+    if !last_words.is_empty() {
         // Whoever is sent away is told why, but not waited for.
         let _ = timeout(LAST_WORDS, stream.write_all(&last_words)).await;
     }
-    if !matches!(end, End::Broken) {
+    if !is_broken {
         goodbye(stream, false).await;
     }
 }
 
-type Http<S> = http2::Connection<TokioIo<Wire>, S, Streams>;
+type Http<S> = http2::Connection<TokioIo<SharedWire>, S, Streams>;
 
 /// Polls hyper, and beside it the drain signal and the one timer of this connection.
 async fn drive<S, Fut>(
     mut http: Pin<&mut Http<S>>,
+    wire: &Mutex<Wire>,
     connection: &Connection,
     timeouts: &Timeouts,
     mut draining: watch::Receiver<Drain>,
@@ -120,8 +123,8 @@ where
         if !registered {
             registered = drained.as_mut().poll(cx).is_pending();
         }
-        if let Poll::Ready(result) = http.as_mut().poll(cx) {
-            return Poll::Ready(end_of(result, connection));
+        if let Poll::Ready(end) = poll_http(http.as_mut(), wire, connection, cx) {
+            return Poll::Ready(end);
         }
         // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
         if ending.is_none()
@@ -131,8 +134,8 @@ where
             ending = Some(Ending::begin(http.as_mut()));
         }
         if let Some(ending) = &mut ending {
-            if let Poll::Ready(result) = http.as_mut().poll(cx) {
-                return Poll::Ready(end_of(result, connection));
+            if let Poll::Ready(end) = poll_http(http.as_mut(), wire, connection, cx) {
+                return Poll::Ready(end);
             }
             if connection.is_answered() && ending.poll_patience(cx).is_ready() {
                 return Poll::Ready(End::Idle);
@@ -148,6 +151,29 @@ where
         }
     })
     .await
+}
+
+/// Polls hyper, then sends what its streams have written meanwhile, together.
+fn poll_http<S, Fut>(
+    http: Pin<&mut Http<S>>,
+    wire: &Mutex<Wire>,
+    connection: &Connection,
+    cx: &mut Context<'_>,
+) -> Poll<End>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Fut>,
+    Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    if let Poll::Ready(result) = http.poll(cx) {
+        return Poll::Ready(end_of(result, connection));
+    }
+    match lock(wire).poll_send(cx) {
+        Poll::Ready(Err(error)) => {
+            tracing::debug!(%error, peer = ?connection.peer, "HTTP/2 connection ended early");
+            Poll::Ready(End::Broken)
+        }
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+    }
 }
 
 /// A connection that takes no new streams any more.
@@ -272,130 +298,6 @@ where
         match lock(&self.next).take() {
             Some(pulse) => drop(tokio::spawn(stalls::unless_stalled(task, pulse, self.patience))),
             None => drop(tokio::spawn(task)),
-        }
-    }
-}
-
-/// What is left when HTTP is over.
-#[derive(Debug)]
-struct Left {
-    stream: Stream,
-    last_words: Option<[u8; 17]>,
-}
-
-/// Reads and writes a [`Stream`] on hyper's behalf, with an eye on the frames.
-#[derive(Debug)]
-struct Wire {
-    /// `None` only while being dropped.
-    stream: Option<Stream>,
-    early: Vec<u8>,
-    frames: Frames,
-    fault: Option<Fault>,
-    connection: Arc<Connection>,
-    left: Arc<Mutex<Option<Left>>>,
-}
-
-impl Wire {
-    fn new(stream: Stream, early: Vec<u8>, connection: Arc<Connection>, left: Arc<Mutex<Option<Left>>>) -> Self {
-        connection.set_partial_head(true);
-        Self { stream: Some(stream), early, frames: Frames::new(Instant::now()), fault: None, connection, left }
-    }
-
-    fn stream(&mut self) -> Pin<&mut Stream> {
-        Pin::new(self.stream.as_mut().expect("only drop takes the stream"))
-    }
-
-    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let seen = self.frames.received(bytes, Instant::now);
-        self.connection.set_partial_head(self.frames.is_in_head());
-        seen.map_err(|fault| self.end(fault))
-    }
-
-    /// To hyper the connection breaks.
-    fn end(&mut self, fault: Fault) -> io::Error {
-        tracing::debug!(peer = ?self.connection.peer, %fault, "an HTTP/2 connection is sent away");
-        self.fault = Some(fault);
-        io::Error::new(io::ErrorKind::InvalidData, fault)
-    }
-
-    fn wrote(
-        &mut self,
-        offered: usize,
-        slices: &[io::IoSlice<'_>],
-        result: &Poll<io::Result<usize>>,
-    ) -> io::Result<()> {
-        let blocked = match result {
-            Poll::Ready(Ok(written)) => *written < offered,
-            Poll::Ready(Err(_)) => false,
-            Poll::Pending => true,
-        };
-        self.connection.set_write_blocked(blocked, matches!(result, Poll::Ready(Ok(_))));
-        let Poll::Ready(Ok(mut written)) = *result else { return Ok(()) };
-        for slice in slices {
-            let part = written.min(slice.len());
-            self.frames.sent(&slice[..part]).map_err(|fault| self.end(fault))?;
-            written -= part;
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(fault) = this.fault {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
-        }
-        let before = buf.filled().len();
-        if this.early.is_empty() {
-            ready!(this.stream().poll_read(cx, buf))?;
-        } else {
-            let fits = this.early.len().min(buf.remaining());
-            buf.put_slice(&this.early[..fits]);
-            this.early.drain(..fits);
-        }
-        Poll::Ready(this.received(&buf.filled()[before..]))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = this.stream().poll_write(cx, bytes);
-        this.wrote(bytes.len(), &[io::IoSlice::new(bytes)], &result)?;
-        result
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = this.stream().poll_write_vectored(cx, slices);
-        this.wrote(slices.iter().map(|slice| slice.len()).sum(), slices, &result)?;
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream().poll_flush(cx)
-    }
-
-    /// Only flushes: `serve` says goodbye when it has the stream back.
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(cx)
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            let last_words = self.fault.and_then(|fault| self.frames.goodbye(fault));
-            *lock(&self.left) = Some(Left { stream, last_words });
         }
     }
 }

@@ -15,3 +15,4 @@ mod rest;
 pub(crate) mod serve;
 pub(crate) mod stream;
 mod timer;
+mod wire;

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, timeout};
@@ -352,16 +353,31 @@ async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &C
 /// connection and take the answer along (RFC 9112, section 9.6). `unread` says that the client may be sending still;
 /// without it, only what has arrived already makes us wait.
 pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
-    // Boxed: the future of a connection has no room for what happens once, at its end.
+    if !unread && poll_fn(|cx| Poll::Ready(parts_at_once(&mut stream, cx))).await {
+        return;
+    }
+    // Boxed: the future of a connection has no room for what happens once, at its end, and not to most.
     let farewell = Box::pin(async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
-        let mut patience = if unread { LINGER_SILENCE } else { Duration::ZERO };
-        while timeout(patience, stream.read(&mut sink)).await.map_err(io::Error::from)?? > 0 {
-            patience = LINGER_SILENCE;
-        }
+        while timeout(LINGER_SILENCE, stream.read(&mut sink)).await.map_err(io::Error::from)?? > 0 {}
         io::Result::Ok(())
     });
     // However it ends, the socket is closed.
     let _ = timeout(LINGER, farewell).await;
+}
+
+/// Says goodbye to a client that has sent nothing more, or has gone; false when there is something to wait for.
+fn parts_at_once(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
+    match Pin::new(&mut *stream).poll_shutdown(cx) {
+        Poll::Ready(Ok(())) => {}
+        Poll::Ready(Err(_)) => return true,
+        Poll::Pending => return false,
+    }
+    let mut space = [MaybeUninit::uninit(); 64];
+    let mut unread = ReadBuf::uninit(&mut space);
+    match Pin::new(stream).poll_read(cx, &mut unread) {
+        Poll::Ready(Ok(())) => unread.filled().is_empty(),
+        Poll::Ready(Err(_)) | Poll::Pending => true,
+    }
 }

@@ -91,16 +91,17 @@ impl Host {
         if name.len() > NAME_BYTES_MAX {
             return Err(HostError::TooLong);
         }
-        let mut lower = SmallVec::with_capacity(name.len());
+        let mut lower = SmallVec::from_slice(name);
         let mut previous = b'.';
-        for &byte in name {
-            match byte {
+        for byte in &mut lower {
+            match *byte {
                 b'.' if previous == b'.' => return Err(HostError::EmptyLabel),
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => lower.push(byte.to_ascii_lowercase()),
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {}
+                b'A'..=b'Z' => *byte |= 0x20,
                 b'@' => return Err(HostError::UserInfo),
                 _ => return Err(user_info_or(HostError::InvalidByte, text)),
             }
-            previous = byte;
+            previous = *byte;
         }
         if previous == b'.' {
             return Err(HostError::EmptyLabel);
@@ -149,12 +150,13 @@ fn parse_port(digits: &[u8]) -> Result<Option<u16>, HostError> {
     if digits.is_empty() {
         return Ok(None);
     }
-    // `parse` alone would take a plus sign.
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(HostError::InvalidPort);
+    let mut port = 0_u16;
+    for digit in digits {
+        let value = digit.wrapping_sub(b'0');
+        let more = port.checked_mul(10).and_then(|tens| tens.checked_add(u16::from(value)));
+        port = more.filter(|_| value < 10).ok_or(HostError::InvalidPort)?;
     }
-    let text = std::str::from_utf8(digits).expect("digits are ASCII");
-    text.parse().map(Some).map_err(|_| HostError::InvalidPort)
+    Ok(Some(port))
 }
 
 #[cfg(test)]

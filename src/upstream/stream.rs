@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::pieces::poll_write_pieces;
+
 /// A connected socket, with TLS over it or without.
 #[derive(Debug)]
 pub enum Stream {
@@ -72,7 +74,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, inner => inner.poll_write_vectored(cx, slices))
+        each!(self, inner => poll_write_pieces(inner, cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,9 +1,12 @@
 //! What a request costs in system calls, as strace counts them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::certs::Ca;
 use crate::support::client::Client;
+use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
 use crate::support::upstream::FakeUpstream;
@@ -18,31 +21,19 @@ const BESIDE: u64 = 60;
 async fn a_request_on_kept_connections_costs_two_reads_and_two_writes() {
     let strace = or_left_out!(program("strace"));
     let app = FakeUpstream::http1().route("/", "x".repeat(1024)).start().await;
-    let mut proxy = Flagstone::serve(&format!(
-        "[server]\nworkers = 1\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"access.log\"\n\
-         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
-         limits = [\"per_ip\"]\n[upstream.app]\nendpoints = [\"{}\"]\n[limit.per_ip]\nrate = \"1000000/1s\"\nburst = 100000\n",
-        app.endpoint()
-    ))
-    .await;
+    let mut proxy = Flagstone::serve(&configuration("", &app.endpoint())).await;
     let mut client = Client::connect(proxy.address("web").await).await.unwrap();
     // Both connections are there, and nothing is done for the first time any more.
     for _ in 0..20 {
         assert_eq!(client.get("/").await.unwrap().status, 200);
     }
-    let summary = proxy.folder.join("calls");
-    let mut command = Command::new(strace);
-    command.args(["-c", "-U", "name,calls", "-p", &worker(proxy.process.id()), "-o"]).arg(&summary);
-    let mut tracer = Process::start(&mut command);
-    tracer.stderr_line("attached").await;
+    let tracer = Tracer::attach(&strace, &proxy).await;
     for _ in 0..REQUESTS {
         assert_eq!(client.get("/").await.unwrap().status, 200);
     }
-    tracer.signal(Signal::INT);
-    tracer.wait(DEADLINE).await;
-    let calls = counts(&std::fs::read_to_string(summary).unwrap());
-    let polls: u64 = calls.iter().filter(|(name, _)| name.starts_with("epoll_")).map(|(_, calls)| calls).sum();
-    let others: u64 = calls.values().sum::<u64>() - polls;
+    let calls = tracer.counts().await;
+    let polls = sum(&calls, |name| name.starts_with("epoll_"));
+    let others = sum(&calls, |_| true) - polls;
     assert!(others >= 4 * REQUESTS, "strace has seen the requests: {calls:?}");
     assert!(others <= 4 * REQUESTS + BESIDE, "two reads and two writes each, but: {calls:?}");
     // One connection at a time is the worst case: each side's readiness is a poll of its own.
@@ -50,12 +41,74 @@ async fn a_request_on_kept_connections_costs_two_reads_and_two_writes() {
     assert_eq!(app.connections(), 1);
 }
 
+/// The head of an answer and its body are one record of TLS at most; more often than not they share it with others.
+#[tokio::test]
+async fn an_answer_on_a_stream_of_http2_costs_no_more_than_one_write() {
+    let strace = or_left_out!(program("strace"));
+    let h2load = or_left_out!(program("h2load"));
+    let app = FakeUpstream::http1().route("/", "x".repeat(1024)).start().await;
+    let folder = Folder::new();
+    Ca::new().leaf(&["localhost"]).write(&folder, "site");
+    let tls = "[listener.tls]\ncertificates = [{ cert = \"site.pem\", key = \"site.key\" }]\n";
+    let mut proxy = Flagstone::serve_in(folder, &configuration(tls, &app.endpoint())).await;
+    let url = format!("https://{}/", proxy.address("web").await);
+    let load = |requests: u64| {
+        let mut command = Command::new(&h2load);
+        command.args(["-n", &requests.to_string(), "-c", "1", "-m", "16", &url]);
+        command
+    };
+    assert!(Process::run(&mut load(50)).await.status.success());
+    let tracer = Tracer::attach(&strace, &proxy).await;
+    let ended = Process::run(&mut load(REQUESTS)).await;
+    assert!(ended.stdout.contains(&format!("{REQUESTS} succeeded, 0 failed")), "{}", ended.stdout);
+    let calls = tracer.counts().await;
+    let writes = sum(&calls, |name| ["write", "writev", "sendto", "sendmsg"].contains(&name));
+    assert!(writes >= REQUESTS, "strace has seen the requests: {calls:?}");
+    assert!(writes <= 2 * REQUESTS + BESIDE, "one to the app and one to the client, but: {calls:?}");
+}
+
+/// One worker in front of an app, with what most have: an access log and a limit. `more` belongs to the listener.
+fn configuration(more: &str, app: &str) -> String {
+    format!(
+        "[server]\nworkers = 1\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"access.log\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{more}[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         limits = [\"per_ip\"]\n[upstream.app]\nendpoints = [\"{app}\"]\n[limit.per_ip]\nrate = \"1000000/1s\"\nburst = 100000\n"
+    )
+}
+
+/// strace, which counts what the worker calls.
+struct Tracer {
+    process: Process,
+    summary: PathBuf,
+}
+
+impl Tracer {
+    async fn attach(strace: &Path, proxy: &Flagstone) -> Self {
+        let summary = proxy.folder.join("calls");
+        let mut command = Command::new(strace);
+        command.args(["-c", "-U", "name,calls", "-p", &worker(proxy.process.id()), "-o"]).arg(&summary);
+        let mut process = Process::start(&mut command);
+        process.stderr_line("attached").await;
+        Self { process, summary }
+    }
+
+    /// How often what was called, since the beginning.
+    async fn counts(mut self) -> BTreeMap<String, u64> {
+        self.process.signal(Signal::INT);
+        self.process.wait(DEADLINE).await;
+        counts(&std::fs::read_to_string(self.summary).unwrap())
+    }
+}
+
+fn sum(calls: &BTreeMap<String, u64>, counted: impl Fn(&str) -> bool) -> u64 {
+    calls.iter().filter(|(name, _)| counted(name)).map(|(_, calls)| calls).sum()
+}
+
 /// The thread that serves, which strace then follows alone.
 fn worker(process: u32) -> String {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|thread| thread.unwrap().path());
-    let is_worker = |thread: &std::path::PathBuf| {
-        std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "worker-0")
-    };
+    let is_worker =
+        |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "worker-0");
     let worker = threads.into_iter().find(is_worker).expect("there is a worker");
     worker.file_name().unwrap().to_str().unwrap().to_owned()
 }

@@ -11,8 +11,8 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use http::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use super::{Decision, Settings};
 
@@ -22,58 +22,61 @@ pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-poli
 /// One limit as its fields describe it, formatted once.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Quoted.
-    name: Box<[u8]>,
+    /// Quoted, with what comes before the number that remains.
+    remaining: Box<[u8]>,
     item: Box<[u8]>,
 }
 
 impl Policy {
     /// `name` is shown with `?` for whatever a structured string cannot carry (anything but printable ASCII).
     pub fn new(name: &str, settings: &Settings) -> Self {
-        let name = quoted(name);
         let (count, seconds) = whole_seconds(settings.rate_count, settings.period);
-        let mut item = Text::new();
-        item.extend_from_slice(&name);
+        let mut item = quoted(name);
+        let remaining = remaining(&item);
         number(&mut item, b";q=", count.get());
         number(&mut item, b";w=", seconds.get());
         if settings.burst != settings.rate_count {
             number(&mut item, b";flagstone-burst=", u64::from(settings.burst.get()));
         }
-        Self { name, item: item.into_vec().into() }
+        Self { remaining, item: item.as_ref().into() }
     }
 
     /// A bound on requests in flight: `"per_ip";q=10;qu="concurrent-requests"`.
     pub fn concurrency(name: &str, slots: NonZeroU32) -> Self {
-        let name = quoted(name);
-        let mut item = Text::new();
-        item.extend_from_slice(&name);
+        let mut item = quoted(name);
+        let remaining = remaining(&item);
         number(&mut item, b";q=", u64::from(slots.get()));
         item.extend_from_slice(b";qu=\"concurrent-requests\"");
-        Self { name, item: item.into_vec().into() }
+        Self { remaining, item: item.as_ref().into() }
     }
+}
+
+fn remaining(quoted_name: &[u8]) -> Box<[u8]> {
+    [quoted_name, b";r="].concat().into()
 }
 
 /// The `RateLimit-Policy` of a route, to be made once and cloned per answer. `None` without policies.
 pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<HeaderValue> {
-    let mut text = Text::new();
+    let mut text = BytesMut::new();
     for policy in policies {
         separate(&mut text);
         text.extend_from_slice(&policy.item);
     }
-    value(&text)
+    value(text)
 }
 
-/// The `RateLimit` of one answer: formatted on the stack, one allocation for the value. `None` without limits.
+/// The `RateLimit` of one answer, by one allocation where there are no more than a few limits. `None` without limits.
 pub fn rate_limit<'a>(limits: impl IntoIterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {
-    let mut text = Text::new();
+    let mut limits = limits.into_iter().peekable();
+    limits.peek()?;
+    let mut text = BytesMut::with_capacity(FEW_LIMITS_BYTES);
     for (policy, decision) in limits {
         separate(&mut text);
-        text.extend_from_slice(&policy.name);
-        number(&mut text, b";r=", u64::from(decision.remaining));
+        number(&mut text, &policy.remaining, u64::from(decision.remaining));
         let seconds = if decision.allowed { seconds(decision.next) } else { retry_seconds(decision.wait) };
         number(&mut text, b";t=", seconds);
     }
-    value(&text)
+    value(text)
 }
 
 /// `Retry-After`: `wait` in whole seconds, rounded up, at least 1.
@@ -82,21 +85,22 @@ pub fn retry_after(wait: Duration) -> HeaderValue {
 }
 
 /// Three limits with names of usual length.
-type Text = SmallVec<[u8; 128]>;
+const FEW_LIMITS_BYTES: usize = 96;
 
-fn separate(text: &mut Text) {
+fn separate(text: &mut BytesMut) {
     if !text.is_empty() {
         text.extend_from_slice(b", ");
     }
 }
 
-fn number(text: &mut Text, parameter: &[u8], number: u64) {
+fn number(text: &mut BytesMut, parameter: &[u8], number: u64) {
     text.extend_from_slice(parameter);
     text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn value(text: &Text) -> Option<HeaderValue> {
-    (!text.is_empty()).then(|| HeaderValue::from_bytes(text).expect("names are quoted as printable ASCII"))
+fn value(text: BytesMut) -> Option<HeaderValue> {
+    let value = |text: BytesMut| HeaderValue::from_maybe_shared(text.freeze());
+    (!text.is_empty()).then(|| value(text).expect("names are quoted as printable ASCII"))
 }
 
 fn retry_seconds(wait: Duration) -> u64 {
@@ -108,17 +112,17 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// A string of RFC 9651, section 3.3.3.
-fn quoted(name: &str) -> Box<[u8]> {
-    let mut quoted = vec![b'"'];
+fn quoted(name: &str) -> BytesMut {
+    let mut quoted = BytesMut::from(&b"\""[..]);
     for character in name.chars() {
         match character {
-            '"' | '\\' => quoted.extend([b'\\', character as u8]),
-            ' '..='~' => quoted.push(character as u8),
-            _ => quoted.push(b'?'),
+            '"' | '\\' => quoted.extend_from_slice(&[b'\\', character as u8]),
+            ' '..='~' => quoted.put_u8(character as u8),
+            _ => quoted.put_u8(b'?'),
         }
     }
-    quoted.push(b'"');
-    quoted.into()
+    quoted.put_u8(b'"');
+    quoted
 }
 
 /// The same rate with a period of whole seconds, which is all that `w` can say: 5/500ms is 10 in 1 s. A rate that

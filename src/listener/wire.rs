@@ -1,0 +1,150 @@
+//! The wire under one HTTP/2 connection: its socket, an eye on the frames, and a buffer for what is sent.
+//!
+//! The frames of many streams are written one by one, and each write of its own would be a TLS record and a system call.
+//! So they are gathered, and sent when hyper has nothing more to write for now: whoever polls hyper sends afterwards.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+use super::frames::{Fault, Frames};
+use super::stream::Stream;
+
+/// What is gathered before it is sent: the most that one TLS record holds (RFC 8446, section 5.1).
+const GATHERED_BYTES: usize = 16 * 1024;
+
+/// Reads and writes a [`Stream`] on hyper's behalf.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    early: Vec<u8>,
+    frames: Frames,
+    fault: Option<Fault>,
+    connection: Arc<Connection>,
+    /// Written by hyper, not yet by us.
+    gathered: BytesMut,
+}
+
+impl Wire {
+    /// Of `stream`, `early` has been read before.
+    pub(super) fn new(stream: Stream, early: Vec<u8>, connection: Arc<Connection>) -> Self {
+        connection.set_partial_head(true);
+        let frames = Frames::new(Instant::now());
+        Self { stream, early, frames, fault: None, connection, gathered: BytesMut::new() }
+    }
+
+    /// Sends what has been gathered.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
+            self.wrote(self.gathered.len(), &result);
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.gathered.advance(written),
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// The stream, and what is still to be written to it: nothing on a connection that broke, unless its client is sent
+    /// away for a reason.
+    pub(super) fn end(self, is_broken: bool) -> (Stream, Vec<u8>) {
+        if is_broken && self.fault.is_none() {
+            return (self.stream, Vec::new());
+        }
+        let mut last_words = self.gathered.to_vec();
+        last_words.extend(self.fault.and_then(|fault| self.frames.goodbye(fault)).into_iter().flatten());
+        (self.stream, last_words)
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let seen = self.frames.received(bytes, Instant::now);
+        self.connection.set_partial_head(self.frames.is_in_head());
+        seen.map_err(|fault| self.fail(fault))
+    }
+
+    /// To hyper the connection breaks.
+    fn fail(&mut self, fault: Fault) -> io::Error {
+        tracing::debug!(peer = ?self.connection.peer, %fault, "an HTTP/2 connection is sent away");
+        self.fault = Some(fault);
+        io::Error::new(io::ErrorKind::InvalidData, fault)
+    }
+
+    fn wrote(&self, offered: usize, result: &Poll<io::Result<usize>>) {
+        let blocked = match result {
+            Poll::Ready(Ok(written)) => *written < offered,
+            Poll::Ready(Err(_)) => false,
+            Poll::Pending => true,
+        };
+        self.connection.set_write_blocked(blocked, matches!(result, Poll::Ready(Ok(_))));
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(fault) = self.fault {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        }
+        let before = buf.filled().len();
+        if self.early.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let fits = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early[..fits]);
+            self.early.drain(..fits);
+        }
+        Poll::Ready(self.received(&buf.filled()[before..]))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gathered.len() + bytes.len() > GATHERED_BYTES {
+            ready!(self.poll_send(cx))?;
+        }
+        let written = if bytes.len() < GATHERED_BYTES {
+            self.gathered.extend_from_slice(bytes);
+            bytes.len()
+        } else {
+            let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+            self.wrote(bytes.len(), &result);
+            ready!(result)?
+        };
+        self.frames.sent(&bytes[..written]).map_err(|fault| self.fail(fault))?;
+        Poll::Ready(Ok(written))
+    }
+}
+
+/// hyper's half of a [`Wire`]; the other drives it.
+#[derive(Debug)]
+pub(super) struct SharedWire(pub(super) Arc<Mutex<Wire>>);
+
+impl SharedWire {
+    fn with<T>(&self, act: impl FnOnce(&mut Wire) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl AsyncRead for SharedWire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.with(|wire| wire.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for SharedWire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|wire| wire.poll_write(cx, bytes))
+    }
+
+    /// Nothing: what was written is sent when hyper has been polled, with all that its other streams have to say.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Only sends: `serve` says goodbye when it has the stream back.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|wire| wire.poll_send(cx))
+    }
+}
