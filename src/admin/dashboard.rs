@@ -14,6 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::calls::calls;
 use super::routes::Panel;
 use super::view::problem;
 
@@ -47,9 +48,17 @@ const FILES: &[File] = files! {
 };
 
 pub(super) fn router() -> Router<Panel> {
-    Router::new()
-        .route("/", get(async |headers: HeaderMap| PAGE.answer(&headers)))
-        .route("/dashboard/{*name}", get(file))
+    // The files are no calls: OpenAPI cannot say "anything below" of a path, and nobody asks for them but the page.
+    calls().route("/dashboard/{*name}", get(file))
+}
+
+calls!(page);
+
+#[utoipa::path(get, path = "/", tag = "status", responses(
+    (status = 200, description = "The dashboard", body = String, content_type = "text/html"),
+    (status = 304, description = "The one that the client has")))]
+async fn page(headers: HeaderMap) -> Response {
+    PAGE.answer(&headers)
 }
 
 async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {

@@ -3,20 +3,23 @@
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use super::calls::calls;
 use super::routes::Panel;
 
 /// With a token set, as most who read it have it.
 const DOCUMENT: &str = include_str!("../../static/openapi.json");
 
 pub(super) fn router() -> Router<Panel> {
-    Router::new().route("/api/openapi.json", get(answer))
+    calls()
 }
 
+calls!(answer);
+
 /// It says what is asked for here and now.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "status", responses((status = 200, description = "This document", body = serde_json::Map<String, Value>)))]
 async fn answer(State(panel): State<Panel>) -> Response {
     let has_token = panel.control.live.load_full().config.admin.token.is_some();
     let header = [(CONTENT_TYPE, "application/json")];

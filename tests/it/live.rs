@@ -119,8 +119,18 @@ async fn events_come_live_and_metrics_every_second() {
     assert!(tick["second"]["time"].is_u64() && tick["requestsPerSecond"].is_number(), "{tick}");
     switch(proxy.admin(), "enable").await;
     let event = stream.event("Maintenance mode activated").await;
-    assert!(event.contains("\nevent: log\n"), "{event}");
-    assert_eq!(data(&event)["scope"], "global");
+    // `id`, `event`, `data`, in this order, each on its line.
+    let names: Vec<_> =
+        event.trim_end().lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect();
+    assert_eq!(names[names.len() - 3..], ["id", "event", "data"], "{event}");
+    let told = data(&event);
+    assert_eq!(
+        (&told["scope"], &told["level"], &told["message"]),
+        (&"global".into(), &"INFO".into(), &"Maintenance mode activated".into())
+    );
+    assert!(told["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{told}");
+    let (process, number) = id(&event).split_once('-').unwrap();
+    assert_eq!((process.len(), number.parse::<u64>().ok()), (8, told["id"].as_u64()));
     let next = data(&stream.event("event: metrics").await);
     assert!(next["second"]["time"].as_u64() > tick["second"]["time"].as_u64(), "{tick} {next}");
     assert!(stream.text.contains("retry: 1000\n\n"), "{}", stream.text);
@@ -146,6 +156,20 @@ async fn who_comes_back_is_told_what_was_missed_and_no_more() {
     let mut stream = Stream::open(proxy.admin(), "?metrics=false&recent=1", "").await;
     stream.event("Maintenance mode deactivated").await;
     assert!(!stream.text.contains("Maintenance mode activated"), "{}", stream.text);
+}
+
+/// Proxies in between close what is silent.
+#[tokio::test]
+async fn a_stream_with_nothing_to_tell_shows_that_it_lives() {
+    let proxy = TestProxy::toml(ROUTES).start().await;
+    let mut client = Client::connect(proxy.admin()).await.unwrap().deadline(DEADLINE * 2);
+    client.send("GET /api/events?metrics=false HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let head = client.read_until("retry: 1000\n\n").await.unwrap();
+    assert!(String::from_utf8(head).unwrap().to_lowercase().contains("cache-control: no-store"));
+    let began = std::time::Instant::now();
+    let comment = String::from_utf8(client.read_until("\n\n").await.unwrap()).unwrap();
+    assert!(comment.ends_with(": still here\n\n"), "{comment}");
+    assert!(began.elapsed() >= std::time::Duration::from_secs(10), "no more often than it has to be");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ mod logs;
 mod lost_events;
 mod maintenance;
 mod maintenance_flag;
+mod metrics;
 mod names;
 mod packaging;
 mod proxy_protocol;

@@ -8,13 +8,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::super::session::COOKIE_NAME;
 use super::super::{
-    block_list, breakers, certificates, events, features, health, history, lifecycle, limits, maintenance, requests,
-    routes, schema, session, system,
+    block_list, breakers, certificates, dashboard, events, features, health, history, lifecycle, limits, maintenance,
+    requests, routes, schema, session, system,
 };
-use super::{DOCUMENT, open};
+use super::{DOCUMENT, described, open};
 
 /// What needs no token.
-const OPEN: [&str; 4] = ["/healthz", "/readyz", "/api/login", "/api/logout"];
+const OPEN: [&str; 5] = ["/", "/healthz", "/readyz", "/api/login", "/api/logout"];
 /// What any call may be answered with, and why.
 const REFUSALS: [(&str, &str); 7] = [
     ("400", "The request is malformed"),
@@ -44,6 +44,8 @@ fn the_document_is_that_of_the_handlers() {
         system::described(),
         session::described(),
         requests::described(),
+        dashboard::described(),
+        described(),
     ];
     let all = described.into_iter().fold(OpenApiRouter::with_openapi(base()), OpenApiRouter::merge);
     let mut document = all.into_openapi();
@@ -68,6 +70,10 @@ fn without_a_token_nothing_is_said_of_one() {
     assert_eq!(open["paths"]["/api/status"]["get"]["responses"], whole["paths"]["/api/status"]["get"]["responses"]);
 }
 
+/// Why there is no path for the files of the dashboard.
+const ABOUT: &str = "All that the admin side answers, but for the files that the page at `/` is made of: they are below \
+    `/dashboard/`, fixed for one version, hold no data and need no token.";
+
 /// What is said before any call.
 fn base() -> OpenApi {
     #[derive(utoipa::OpenApi)]
@@ -76,6 +82,7 @@ fn base() -> OpenApi {
     let mut document = <Base as utoipa::OpenApi>::openapi();
     document.info = Info::new("Flagstone admin API", env!("CARGO_PKG_VERSION"));
     document.info.license = Some(License::new("Apache-2.0"));
+    document.info.description = Some(ABOUT.to_owned());
     document.tags = Some(
         [
             "status",

@@ -137,6 +137,39 @@ async fn many_requests_share_one_connection() {
 }
 
 #[tokio::test]
+async fn the_admin_side_answers_on_a_unix_socket() {
+    or_left_out!(program("curl"));
+    let folder = Folder::new();
+    let socket = folder.join("admin.sock").display().to_string();
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"unix:{socket}\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nname = \"all\"\nrespond = {{ body = \"ok\" }}\n"
+    );
+    let flagstone = Flagstone::serve_in(folder, &config).await;
+    let on_socket = async |arguments: &[&str]| {
+        let all = ["--unix-socket", &socket].into_iter().chain(arguments.iter().copied());
+        let ended = Process::run(Command::new("curl").args(["-sS", "--max-time", "20"]).args(all)).await;
+        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.stdout
+    };
+    assert_eq!(on_socket(&["http://localhost/readyz"]).await, "ok");
+    let enable = "http://flagstone/api/admin/maintenance/enable";
+    // Any other name could be that of a web page; a loopback name or an address is none.
+    let refused: serde_json::Value = serde_json::from_str(&on_socket(&["-X", "POST", enable]).await).unwrap();
+    assert_eq!(refused["status"], 403, "{refused}");
+    let enable = enable.replace("flagstone", "localhost");
+    let on: serde_json::Value =
+        serde_json::from_str(&on_socket(&["-X", "POST", "--json", "{\"reason\":\"curl\"}", &enable]).await).unwrap();
+    assert_eq!((&on["is_active"], &on["reason"]), (&true.into(), &"curl".into()));
+    assert!(flagstone.folder.join("state/maintenance.flag").exists());
+    let scrape = on_socket(&["http://localhost/metrics"]).await;
+    assert!(scrape.contains("\nflagstone_maintenance_active{scope=\"global\"} 1\n"), "{scrape}");
+    let document: serde_json::Value =
+        serde_json::from_str(&on_socket(&["http://localhost/api/openapi.json"]).await).unwrap();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+}
+
+#[tokio::test]
 async fn a_unix_socket_serves_like_any_listener() {
     or_left_out!(program("curl"));
     let folder = Folder::new();
