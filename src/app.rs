@@ -707,7 +707,7 @@ fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Pro
         .map_err(|error| thread_problem(&error))
 }
 
-fn flag_settings(config: &Config) -> flag_file::Settings {
+pub(crate) fn flag_settings(config: &Config) -> flag_file::Settings {
     flag_file::Settings {
         flag: config.maintenance.flag.clone(),
         routes_dir: config.server.state_dir.join("maintenance.d"),

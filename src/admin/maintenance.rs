@@ -1,6 +1,7 @@
 //! Maintenance by API: its status, and switching it on and off. As everybody else it writes or removes the flag
 //! file; it answers when the switch shows what the file says.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,17 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
 use super::calls::calls;
+use super::query::Parameters;
 use super::routes::Panel;
 use super::schema;
-use super::view;
-use crate::app::Control;
+use super::view::{self, Problem};
+use crate::app::{Control, flag_settings};
 use crate::config::duration;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope};
@@ -64,6 +66,24 @@ pub(super) fn view(control: &Control) -> Value {
         "in_flight": in_flight,
         "by": first.and_then(|active| active.flag.by.as_deref()),
         "upcoming": upcoming(&windows::upcoming(&live.config.maintenance.windows, now)),
+        "flags": all().map(|active| flag(active, now)).collect::<Vec<_>>(),
+    })
+}
+
+/// One flag file that is there.
+pub(crate) fn flag(active: &Active, now: Timestamp) -> Value {
+    json!({
+        "route": match &active.scope {
+            Scope::Global => None,
+            Scope::Route(name) => Some(name),
+        },
+        "mode": active.flag.mode.name(),
+        "reason": active.flag.reason,
+        "started_at": active.since.to_string(),
+        "estimated_completion": active.flag.until.map(|until| until.to_string()),
+        "overdue": active.overdue(now).is_some(),
+        "routes": active.flag.routes,
+        "by": active.flag.by,
     })
 }
 
@@ -88,11 +108,30 @@ fn routes_of(active: &Active) -> Vec<&str> {
 }
 
 /// The body's keys are a flag file's; without a body it is an empty file but for who wrote it.
-#[utoipa::path(post, path = "/api/admin/maintenance/enable", tag = "maintenance", request_body = Option<schema::Flag>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
-async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
+#[utoipa::path(post, path = "/api/admin/maintenance/enable", tag = "maintenance",
+    params(("route" = Option<String>, Query, description = "Only this route, by a flag of its own")),
+    request_body = Option<schema::Flag>, responses(
+    (status = 200, description = "How it stands then", body = schema::Maintenance),
+    (status = 404, description = "There is no such route", body = schema::Problem, content_type = "application/problem+json"),
+    (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
+    let scope = match scope_of(&uri, &panel.control) {
+        Ok(scope) => scope,
+        Err(problem) => return problem.into_response(),
+    };
     match flag_from(&body) {
-        Ok(flag) => switch_on(&panel.control, flag).await,
+        Ok(flag) => switch_on(&panel.control, scope, flag).await,
         Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
+    }
+}
+
+/// Everything, or the one route that is named.
+fn scope_of(uri: &Uri, control: &Control) -> Result<Scope, Problem> {
+    let query = Parameters::of(uri, &["route"])?;
+    let Some(name) = query.get("route") else { return Ok(Scope::Global) };
+    match control.live.load_full().config.routes.iter().any(|route| route.name == name) {
+        true => Ok(Scope::Route(name.to_owned())),
+        false => Err(view::problem(StatusCode::NOT_FOUND, &format!("there is no route {name:?}"))),
     }
 }
 
@@ -100,28 +139,38 @@ async fn enable(State(panel): State<Panel>, body: Bytes) -> Response {
 #[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
 async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
     match emergency_from(&body) {
-        Ok(flag) => switch_on(&panel.control, flag).await,
+        Ok(flag) => switch_on(&panel.control, Scope::Global, flag).await,
         Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
     }
 }
 
-#[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance", responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
-async fn disable(State(panel): State<Panel>) -> Response {
+#[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance",
+    params(("route" = Option<String>, Query, description = "Only this route's own flag")), responses(
+    (status = 200, description = "How it stands then", body = schema::Maintenance),
+    (status = 404, description = "There is no such route", body = schema::Problem, content_type = "application/problem+json"),
+    (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+async fn disable(State(panel): State<Panel>, uri: Uri) -> Response {
     let control = panel.control;
-    let path = flag_path(&control);
-    let removed = tokio::task::spawn_blocking(move || remove_flag(&path)).await;
-    if let Some(problem) = failure(removed, "removed", &control) {
+    let scope = match scope_of(&uri, &control) {
+        Ok(scope) => scope,
+        Err(problem) => return problem.into_response(),
+    };
+    let path = flag_path(&control, &scope);
+    let file = path.clone();
+    let removed = tokio::task::spawn_blocking(move || remove_flag(&file)).await;
+    if let Some(problem) = failure(removed, "removed", &path) {
         return problem;
     }
-    answer(&control, |active| active.is_none()).await
+    answer(&control, &scope, |active| active.is_none()).await
 }
 
-fn flag_path(control: &Control) -> std::path::PathBuf {
-    control.live.load_full().config.maintenance.flag.clone()
+fn flag_path(control: &Control, scope: &Scope) -> PathBuf {
+    flag_settings(&control.live.load_full().config).path_of(scope)
 }
 
-async fn switch_on(control: &Arc<Control>, flag: Flag) -> Response {
-    let (path, now) = (flag_path(control), Timestamp::now());
+async fn switch_on(control: &Arc<Control>, scope: Scope, flag: Flag) -> Response {
+    let (file, now) = (flag_path(control, &scope), Timestamp::now());
+    let path = file.clone();
     let written = tokio::task::spawn_blocking(move || {
         // Changing what a flag says does not begin a new maintenance.
         let begun = look_at(&path).ok().flatten().map(|active| active.since);
@@ -134,21 +183,22 @@ async fn switch_on(control: &Arc<Control>, flag: Flag) -> Response {
         Ok(Ok(flag)) => flag,
         failed => {
             let failed = failed.map(|result| result.map(drop));
-            return failure(failed, "written", control).unwrap_or_else(broke_off);
+            return failure(failed, "written", &file).unwrap_or_else(broke_off);
         }
     };
     if flag.auto_end && flag.until.is_some_and(|until| until <= now) {
-        return answer(control, |active| active.is_none()).await;
+        return answer(control, &scope, |active| active.is_none()).await;
     }
-    answer(control, |active| active.is_some_and(|active| active.flag == flag)).await
+    answer(control, &scope, |active| active.is_some_and(|active| active.flag == flag)).await
 }
 
 /// The status, once the switch is as it was asked to be. It answers 200 also when that takes too long: the file
 /// says what was asked for, and the status says what holds.
-async fn answer(control: &Control, is_done: impl Fn(Option<&Active>) -> bool) -> Response {
+async fn answer(control: &Control, scope: &Scope, is_done: impl Fn(Option<&Active>) -> bool) -> Response {
     let shows_it = || {
         let state = control.shared.switch.load();
-        is_done(state.as_ref().and_then(|state| state.global.as_deref()))
+        let active = state.as_ref().and_then(|state| state.all().find(|active| active.scope == *scope));
+        is_done(active.map(|active| &**active))
     };
     let waiting = async {
         while !shows_it() {
@@ -161,15 +211,11 @@ async fn answer(control: &Control, is_done: impl Fn(Option<&Active>) -> bool) ->
     Json(view(control)).into_response()
 }
 
-fn failure<T>(
-    result: Result<std::io::Result<T>, tokio::task::JoinError>,
-    what: &str,
-    control: &Control,
-) -> Option<Response> {
+fn failure<T>(result: Result<std::io::Result<T>, tokio::task::JoinError>, what: &str, path: &Path) -> Option<Response> {
     match result {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => {
-            let text = format!("{} cannot be {what}: {}", flag_path(control).display(), io_reason(&error));
+            let text = format!("{} cannot be {what}: {}", path.display(), io_reason(&error));
             Some(view::problem(StatusCode::INTERNAL_SERVER_ERROR, &text).into_response())
         }
         Err(_) => Some(broke_off()),

@@ -16,11 +16,11 @@ pub(super) fn router() -> Router<Panel> {
     calls()
 }
 
-calls!(answer);
+calls!(document);
 
 /// It says what is asked for here and now.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "status", responses((status = 200, description = "This document", body = serde_json::Map<String, Value>)))]
-async fn answer(State(panel): State<Panel>) -> Response {
+async fn document(State(panel): State<Panel>) -> Response {
     let has_token = panel.control.live.load_full().config.admin.token.is_some();
     let header = [(CONTENT_TYPE, "application/json")];
     match has_token {

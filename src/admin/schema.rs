@@ -266,6 +266,28 @@ pub(super) struct Maintenance {
     #[schema(required)]
     by: Option<String>,
     upcoming: Vec<Upcoming>,
+    /// Each flag file that is there, the global one first.
+    flags: Vec<ActiveFlag>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct ActiveFlag {
+    /// Whose flag it is; `null` = the global one.
+    #[schema(required)]
+    route: Option<String>,
+    mode: String,
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(format = DateTime)]
+    started_at: String,
+    #[schema(required, format = DateTime)]
+    estimated_completion: Option<String>,
+    /// It should have ended.
+    overdue: bool,
+    /// Those that the global one is bound to; empty = all.
+    routes: Vec<String>,
+    #[schema(required)]
+    by: Option<String>,
 }
 
 #[derive(ToSchema)]

@@ -62,6 +62,16 @@ pub struct Settings {
     pub routes_dir: PathBuf,
 }
 
+impl Settings {
+    /// The flag file of a scope. A route's name is one that a configuration has, and so can be a file's.
+    pub fn path_of(&self, scope: &Scope) -> PathBuf {
+        match scope {
+            Scope::Global => self.flag.clone(),
+            Scope::Route(name) => self.routes_dir.join(format!("{name}.flag")),
+        }
+    }
+}
+
 /// What happened, after the switch shows it.
 #[derive(Clone, Debug)]
 pub enum Change {

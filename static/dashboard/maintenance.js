@@ -1,10 +1,10 @@
 // Maintenance: what holds, and switching it. The switch shows what the process says, never what was merely asked for.
 
 import { api } from "./api.js";
-import { PERIODS, wire } from "./dialog.js";
+import { confirm, PERIODS, wire } from "./dialog.js";
 import { byId, each, element, facts, options, say, set } from "./dom.js";
-import { count, moment, plural, relative } from "./format.js";
-import { notice } from "./notices.js";
+import { moment, plural, relative } from "./format.js";
+import { failed, notice } from "./notices.js";
 import { refresh } from "./poll.js";
 import { learn, on, state } from "./state.js";
 
@@ -16,38 +16,86 @@ export function start() {
   options(byId("on-ends"), [["", "when somebody switches it off"], ...PERIODS.map(([value, text]) => [value, `in ${text}`]), [AT_A_TIME, "at a time…"]]);
   byId("on-ends").addEventListener("change", showEnd);
   byId("maintenance-switch").addEventListener("click", () => {
-    const { is_active, blocked_requests } = state.status?.maintenance ?? {};
-    if (is_active) {
-      say(byId("switch-off-text"), `Visitors reach the site again at once. ${plural(blocked_requests, "request")} blocked so far.`);
+    const { flags = [], blocked_requests } = state.status?.maintenance ?? {};
+    if (flags.some(isGlobal)) {
+      const own = flags.filter(flag => !isGlobal(flag)).map(flag => flag.route);
+      const but = own.length ? `, but for ${own.join(", ")}` : "";
+      say(byId("switch-off-text"), `Visitors reach the site again at once${but}. ${plural(blocked_requests, "request")} blocked so far.`);
       switchOff.open();
     } else {
-      switchOn.form.reset();
-      showEnd();
-      switchOn.open();
+      ask(switchOn, []);
     }
+  });
+  byId("maintenance-route").addEventListener("click", async () => {
+    try {
+      const routes = await routesToStop();
+      if (routes.length) ask(switchOn, routes);
+      else notice("Every route is in maintenance, or exempt from it.");
+    } catch (error) { failed("The routes are not known", error); }
   });
   startEmergency();
   on(["status"], ({ status }) => show(status.maintenance));
 }
 
+/** The flag of the whole, not of one route. */
+const isGlobal = flag => flag.route === null;
+
+/** Asks how; for one of `routes`, or with none for everything. */
+function ask(dialog, routes) {
+  dialog.form.reset();
+  options(byId("on-route"), routes.map(name => [name, name]));
+  for (const id of ["on-route", "on-route-label"]) byId(id).hidden = routes.length === 0;
+  say(byId("switch-on-title"), routes.length ? "Maintenance of one route" : "Switch maintenance on");
+  showEnd();
+  dialog.open();
+}
+
+/** Those that can be, and are not yet. */
+async function routesToStop() {
+  const { config } = await api.get("api/config");
+  const own = state.status.maintenance.flags.map(flag => flag.route);
+  return config.route.filter(route => route.maintenance !== "exempt" && !own.includes(route.name)).map(route => route.name);
+}
+
 function show(maintenance) {
-  const isOn = maintenance.is_active;
-  const isEverything = isOn && maintenance.routes.length === 0;
-  set(byId("maintenance"), "data-tone", isOn ? (maintenance.mode === "emergency" || maintenance.overdue ? "bad" : "warn") : "ok");
-  set(byId("maintenance-switch"), "aria-checked", String(isOn));
-  const words = isEverything ? "The site is in maintenance" : `In maintenance: ${maintenance.routes.join(", ")}`;
-  say(byId("maintenance-state"), isOn ? words : "The site is open");
-  const end = maintenance.estimated_completion;
-  facts(byId("maintenance-facts"), isOn ? [
-    ["Reason", maintenance.reason],
-    ["Mode", MODES[maintenance.mode] ?? maintenance.mode],
-    ["Since", maintenance.started_at && `${moment(maintenance.started_at)}, ${relative(maintenance.started_at)}`],
-    ["Ends", endOf(end, maintenance.overdue), maintenance.overdue ? "bad" : null],
-    ["By", maintenance.by],
-    ["Blocked", plural(maintenance.blocked_requests, "request")],
-    ["In flight", count(maintenance.in_flight)],
-  ] : [["In flight", plural(maintenance.in_flight, "request")]]);
+  const global = maintenance.flags.find(isGlobal), own = maintenance.flags.filter(flag => !isGlobal(flag));
+  set(byId("maintenance"), "data-tone", maintenance.is_active ? (global?.mode === "emergency" || maintenance.overdue ? "bad" : "warn") : "ok");
+  set(byId("maintenance-switch"), "aria-checked", String(Boolean(global)));
+  const open = own.length ? `The site is open, but for ${plural(own.length, "route")}` : "The site is open";
+  const closed = global?.routes.length ? `In maintenance: ${global.routes.join(", ")}` : "The site is in maintenance";
+  say(byId("maintenance-state"), global ? closed : open);
+  const flight = ["In flight", plural(maintenance.in_flight, "request")];
+  const blocked = ["Blocked", plural(maintenance.blocked_requests, "request")];
+  facts(byId("maintenance-facts"), global ? [
+    ["Reason", global.reason],
+    ["Mode", MODES[global.mode] ?? global.mode],
+    ["Since", `${moment(global.started_at)}, ${relative(global.started_at)}`],
+    ["Ends", endOf(global.estimated_completion, global.overdue), global.overdue ? "bad" : null],
+    ["By", global.by],
+    blocked,
+    flight,
+  ] : maintenance.is_active ? [blocked, flight] : [flight]);
+  each(byId("maintenance-routes"), own, flag => flag.route, routeRow);
   planned(maintenance.upcoming);
+}
+
+function routeRow({ route }) {
+  const note = element("small");
+  const end = element("button", { type: "button", "aria-label": `End the maintenance of ${route}`, onclick: () => askToEnd(route) }, "End…");
+  return {
+    root: element("li", {}, element("span", { class: "stack" }, element("span", { class: "mono" }, route), note), end),
+    update(flag) {
+      const mode = flag.mode === "full" ? null : MODES[flag.mode] ?? flag.mode;
+      const ends = flag.estimated_completion && `ends ${endOf(flag.estimated_completion, flag.overdue)}`;
+      say(note, [flag.reason, mode, `since ${moment(flag.started_at)}`, ends, flag.by && `by ${flag.by}`].filter(Boolean).join(" · "));
+      set(note, "data-tone", flag.overdue ? "bad" : null);
+    },
+  };
+}
+
+function askToEnd(route) {
+  confirm({ title: `Open ${route} again?`, text: `Visitors reach ${route} again at once.`, button: "Open the route", tone: "" },
+    () => change("disable", {}, false, route));
 }
 
 function endOf(end, isOverdue) {
@@ -77,7 +125,7 @@ function localInput(time) {
 }
 
 async function enable(form) {
-  const { reason, ends, until, auto_end, mode, grace, terminate } = form.elements;
+  const { route, reason, ends, until, auto_end, mode, grace, terminate } = form.elements;
   const body = { mode: mode.value };
   if (reason.value.trim()) body.reason = reason.value.trim();
   const end = ends.value === AT_A_TIME ? new Date(until.value) : ends.value && new Date(Date.now() + ends.value * 1000);
@@ -88,17 +136,23 @@ async function enable(form) {
   }
   if (grace.value) body.grace = `${grace.value}s`;
   if (terminate.checked) body.terminate = true;
-  await change("api/admin/maintenance/enable", body, true);
+  await change("enable", body, true, route.value || null);
 }
 
-const disable = () => change("api/admin/maintenance/disable", {}, false);
+const disable = () => change("disable", {}, false, null);
 
-/** Says what came of it, which may differ from what was asked: a route may have a flag of its own. */
-async function change(path, body, wanted) {
-  const maintenance = await api.post(path, body);
+/** Of one route, or with `null` of everything. Says what came of it, which may differ from what was asked. */
+async function change(how, body, wanted, route) {
+  const query = route === null ? "" : `?route=${encodeURIComponent(route)}`;
+  tell(await api.post(`api/admin/maintenance/${how}${query}`, body), wanted, route);
+}
+
+function tell(maintenance, wanted, route) {
   learn({ status: { ...state.status, maintenance } });
-  if (maintenance.is_active === wanted) notice(wanted ? "Maintenance is on." : "Maintenance is off.");
-  else notice(`Maintenance is still ${wanted ? "off" : `on: ${maintenance.routes.join(", ") || "look at the flag file"}`}.`, "bad");
+  const what = route === null ? "Maintenance" : `Maintenance of ${route}`;
+  const holds = maintenance.flags.some(flag => flag.route === route);
+  if (holds === wanted) notice(`${what} is ${wanted ? "on" : "off"}.`);
+  else notice(`${what} is still ${wanted ? "off" : "on"}: look at the flag file.`, "bad");
   refresh();
 }
 
@@ -125,7 +179,7 @@ function startEmergency() {
     const body = { terminate_jobs: terminate.checked };
     if (reason.value.trim()) body.reason = reason.value.trim();
     if (terminate.checked) body.grace_period = Number(grace.value || 0);
-    await change("api/maintenance/emergency", body, true);
+    tell(await api.post("api/maintenance/emergency", body), true, null);
     return true;
   });
   byId("emergency").addEventListener("click", () => {

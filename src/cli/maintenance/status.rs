@@ -57,6 +57,7 @@ impl Place<'_> {
             "in_flight": null,
             "by": first.and_then(|active| active.flag.by.as_deref()),
             "upcoming": admin::maintenance::upcoming(&upcoming(self.windows, self.now.timestamp())),
+            "flags": state.all().map(|active| admin::maintenance::flag(active, self.now.timestamp())).collect::<Vec<_>>(),
         })
     }
 

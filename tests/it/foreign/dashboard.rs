@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::LONG;
 use super::browser::Browser;
-use super::{HEAD, LONG};
+use super::site::{Site, config, serve};
 use crate::support::admin::{self, call};
-use crate::support::certs::Ca;
 use crate::support::client;
-use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::npm::npm_package;
 use crate::support::poll::eventually_async;
-use crate::support::process::{Flagstone, Signal};
+use crate::support::process::Signal;
 use crate::support::relay::Relay;
-use crate::support::reply::Reply;
-use crate::support::upstream::FakeUpstream;
 
 const AXE: (&str, &str) = ("axe-core", "4.14.1");
 /// As the WebDriver standard writes it.
@@ -25,49 +22,13 @@ const ENTER: &str = "\u{e007}";
 const TAB: &str = "\u{e004}";
 const ESCAPE: &str = "\u{e00c}";
 
-/// A site with something of everything.
-fn config(endpoint: &str) -> String {
-    format!(
-        r#"{HEAD}
-[[listener]]
-name = "secure"
-address = "127.0.0.1:0"
-[listener.tls]
-certificates = [{{ cert = "site.pem", key = "site.key" }}]
-[[route]]
-name = "site"
-respond = {{ status = 200, body = "the site" }}
-limits = ["per_ip"]
-[[route]]
-name = "orders"
-path = ["/orders"]
-upstream = "app"
-[upstream.app]
-endpoints = ["{endpoint}"]
-[upstream.app.breaker]
-failures = 1
-open = "5m"
-[limit.per_ip]
-key = "client_ip"
-rate = "1000/1m"
-burst = 100
-[features]
-"new.checkout" = true
-[[maintenance.window]]
-name = "weekly"
-schedule = "0 3 * * SUN"
-duration = "1h"
-"#
-    )
-}
+/// How long the certificate lasts.
+const DAYS: i32 = 90;
 
 /// A running site, and the dashboard open in a browser.
 struct Opened {
     browser: Browser,
-    flagstone: Flagstone,
-    admin: SocketAddr,
-    site: SocketAddr,
-    _app: FakeUpstream,
+    site: Site,
 }
 
 impl Opened {
@@ -75,12 +36,8 @@ impl Opened {
     /// That the browser is not installed.
     async fn start() -> Result<Self, String> {
         program("curl")?;
-        let browser = Browser::start().await?;
-        let app = FakeUpstream::http1().route("/orders", Reply::status(500, "oh")).start().await;
-        let mut flagstone = serve(&config(&app.endpoint())).await;
-        let (admin, site) = (flagstone.admin().await, flagstone.address("web").await);
-        let opened = Self { browser, flagstone, admin, site, _app: app };
-        opened.visit(admin).await;
+        let opened = Self { browser: Browser::start().await?, site: Site::start(1, DAYS).await };
+        opened.visit(opened.site.admin).await;
         Ok(opened)
     }
 
@@ -93,17 +50,11 @@ impl Opened {
     async fn status(&self, holds: impl Fn(&Value) -> bool) {
         let mut status = Value::Null;
         let held = eventually_async(LONG, async || {
-            status = admin::json(self.admin, "/api/status").await;
+            status = admin::json(self.site.admin, "/api/status").await;
             holds(&status)
         });
         assert!(held.await, "{status:#}");
     }
-}
-
-async fn serve(config: &str) -> Flagstone {
-    let folder = Folder::new();
-    Ca::new().leaf(&["shop.example"]).write(&folder, "site");
-    Flagstone::serve_in(folder, config).await
 }
 
 /// The page is up and told so by a tick of the stream.
@@ -112,7 +63,7 @@ const LIVE: &str = "document.getElementById('live').textContent === 'Live' && !d
 
 #[tokio::test]
 async fn the_switch_shows_what_holds_and_changes_it() {
-    let Opened { browser, flagstone, site, .. } = &or_left_out!(Opened::start().await);
+    let Opened { browser, site: Site { flagstone, web, .. } } = &or_left_out!(Opened::start().await);
     let is_on = |on: bool| format!("document.getElementById('maintenance-switch').ariaChecked === '{on}'");
     browser.until(&is_on(false)).await;
     browser.click("#maintenance-switch").await;
@@ -120,7 +71,7 @@ async fn the_switch_shows_what_holds_and_changes_it() {
     browser.click("#switch-on [type=submit]").await;
     browser.until(&is_on(true)).await;
     browser.until("document.getElementById('maintenance').innerText.includes('Moving <b>house</b>')").await;
-    let refused = client::get(*site, "/").await.unwrap();
+    let refused = client::get(*web, "/").await.unwrap();
     assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("maintenance")));
     assert!(refused.text().contains("Moving <b>house</b>"), "{}", refused.text());
 
@@ -132,7 +83,7 @@ async fn the_switch_shows_what_holds_and_changes_it() {
     browser.click("#maintenance-switch").await;
     browser.click("#switch-off [type=submit]").await;
     browser.until(&is_on(false)).await;
-    assert_eq!(client::get(*site, "/").await.unwrap().status, 200);
+    assert_eq!(client::get(*web, "/").await.unwrap().status, 200);
     let console = browser.console().await;
     assert!(console.is_empty(), "{console:?}");
     let elsewhere = "performance.getEntriesByType('resource').map(one => one.name).filter(name => !name.startsWith(location.origin))";
@@ -140,9 +91,63 @@ async fn the_switch_shows_what_holds_and_changes_it() {
 }
 
 #[tokio::test]
+async fn one_route_is_closed_and_opened_while_the_rest_goes_on() {
+    let Opened { browser, site: Site { flagstone, web, .. } } = &or_left_out!(Opened::start().await);
+    let rows = "document.getElementById('maintenance-routes').innerText";
+    let offered = "[...document.getElementById('on-route').options].map(one => one.value).join()";
+    browser.click("#maintenance-route").await;
+    browser.until(&format!("document.getElementById('switch-on').open && {offered} === 'site,orders'")).await;
+    browser.run("document.getElementById('on-route').value = 'orders'").await;
+    browser.write("#on-reason", "New <b>checkout</b>").await;
+    browser.click("#switch-on [type=submit]").await;
+    browser.until(&format!("{rows}.includes('orders') && {rows}.includes('New <b>checkout</b>')")).await;
+    browser.until("document.getElementById('maintenance-switch').ariaChecked === 'false'").await;
+    browser
+        .until("document.getElementById('maintenance-state').innerText === 'The site is open, but for 1 route'")
+        .await;
+    assert!(flagstone.folder.read("state/maintenance.d/orders.flag").contains("New <b>checkout</b>"));
+    let refused = client::get(*web, "/orders").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("maintenance")));
+    assert!(refused.text().contains("New <b>checkout</b>"), "{}", refused.text());
+    assert_eq!(client::get(*web, "/").await.unwrap().status, 200);
+
+    // Good news goes away by itself; until then it may lie on what is to be clicked.
+    let read = "document.querySelectorAll('#notices button').forEach(button => button.click())";
+    browser.run(read).await;
+    // What others do to a route is shown as well; what is closed is not offered again.
+    flagstone.folder.write("state/maintenance.d/site.flag", "reason = \"by hand\"\n");
+    browser.until(&format!("{rows}.includes('by hand')")).await;
+    flagstone.folder.remove("state/maintenance.d/site.flag");
+    browser.until(&format!("!{rows}.includes('by hand')")).await;
+    browser.click("#maintenance-route").await;
+    browser.until(&format!("document.getElementById('switch-on').open && {offered} === 'site'")).await;
+    browser.click("#switch-on [data-close]").await;
+
+    // Switching everything on and off leaves the route alone.
+    browser.click("#maintenance-switch").await;
+    browser.until("document.getElementById('on-route').hidden").await;
+    browser.click("#switch-on [type=submit]").await;
+    browser.until("document.getElementById('maintenance-switch').ariaChecked === 'true'").await;
+    browser.run(read).await;
+    browser.click("#maintenance-switch").await;
+    browser.until("document.getElementById('switch-off-text').innerText.includes('but for orders')").await;
+    browser.click("#switch-off [type=submit]").await;
+    browser.until("document.getElementById('maintenance-switch').ariaChecked === 'false'").await;
+    assert_eq!(client::get(*web, "/orders").await.unwrap().status, 503);
+
+    browser.run(read).await;
+    browser.click("[aria-label='End the maintenance of orders']").await;
+    browser.click("#confirm-go").await;
+    browser.until(&format!("{rows} === ''")).await;
+    assert_eq!(client::get(*web, "/orders").await.unwrap().text(), "oh");
+    let console = browser.console().await;
+    assert!(console.is_empty(), "{console:?}");
+}
+
+#[tokio::test]
 async fn an_emergency_is_confirmed_twice() {
     let opened = or_left_out!(Opened::start().await);
-    let Opened { browser, admin, .. } = &opened;
+    let Opened { browser, site: Site { admin, .. } } = &opened;
     browser.click("#emergency").await;
     browser.write("#emergency-reason", "Breach").await;
     browser.click("#emergency-go").await;
@@ -159,9 +164,9 @@ async fn an_emergency_is_confirmed_twice() {
 #[tokio::test]
 async fn a_breaker_is_reset_and_a_limit_overridden() {
     let opened = or_left_out!(Opened::start().await);
-    let Opened { browser, site, .. } = &opened;
-    client::get(*site, "/orders").await.unwrap();
-    client::get(*site, "/orders?again").await.unwrap();
+    let Opened { browser, site: Site { web, .. } } = &opened;
+    client::get(*web, "/orders").await.unwrap();
+    client::get(*web, "/orders?again").await.unwrap();
     let breaker = |state: &str| {
         format!("document.querySelector('article[aria-label=app] .breaker strong').textContent === '{state}'")
     };
@@ -190,7 +195,7 @@ async fn a_breaker_is_reset_and_a_limit_overridden() {
 
 #[tokio::test]
 async fn events_appear_as_they_happen_and_can_be_filtered() {
-    let Opened { browser, admin, site, .. } = &or_left_out!(Opened::start().await);
+    let Opened { browser, site: Site { admin, web, .. } } = &or_left_out!(Opened::start().await);
     let list = "document.getElementById('event-list').innerText";
     call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
     browser.until(&format!("{list}.includes('Circuit breaker opened')")).await;
@@ -199,14 +204,14 @@ async fn events_appear_as_they_happen_and_can_be_filtered() {
     browser.write("#event-text", "breaker app").await;
     browser.until(&format!("{list}.includes('breaker') && !{list}.includes('Maintenance')")).await;
     // Traffic is drawn as it happens, too.
-    client::get(*site, "/").await.unwrap();
+    client::get(*web, "/").await.unwrap();
     browser.until("[...document.querySelectorAll('#routes th')].some(row => row.innerText === 'site')").await;
     browser.until("document.querySelectorAll('.canvas canvas').length === 3").await;
 }
 
 #[tokio::test]
 async fn a_refused_reload_says_what_is_wrong_with_the_file() {
-    let Opened { browser, flagstone, .. } = &or_left_out!(Opened::start().await);
+    let Opened { browser, site: Site { flagstone, .. } } = &or_left_out!(Opened::start().await);
     let good = flagstone.folder.read("flagstone.toml");
     flagstone.folder.write("flagstone.toml", good.replace("failures = 1", "failure = 1"));
     browser.click("#reload").await;
@@ -225,7 +230,7 @@ async fn a_refused_reload_says_what_is_wrong_with_the_file() {
 #[tokio::test]
 async fn a_lost_connection_is_shown_and_found_again_by_itself() {
     let opened = or_left_out!(Opened::start().await);
-    let Opened { browser, admin, flagstone, .. } = &opened;
+    let Opened { browser, site: Site { admin, flagstone, .. } } = &opened;
     let relay = Relay::start(*admin).await;
     opened.visit(relay.address()).await;
     let stale = "document.body.hasAttribute('data-stale') && document.getElementById('stale').innerText.includes('Connection lost')";
@@ -244,7 +249,7 @@ async fn a_lost_connection_is_shown_and_found_again_by_itself() {
     browser.until(LIVE).await;
 
     // Another process at the same place: its own events are all news.
-    let mut next = serve(&config("127.0.0.1:9")).await;
+    let mut next = serve(&config("127.0.0.1:9", 1), DAYS).await;
     let next_admin = next.admin().await;
     relay.cut();
     browser.until(stale).await;
@@ -271,8 +276,8 @@ async fn violations(browser: &Browser) -> Value {
 async fn the_token_lets_in_and_logging_out_keeps_out() {
     or_left_out!(program("curl"));
     let browser = &or_left_out!(Browser::start().await);
-    let config = config("127.0.0.1:9").replace("[admin]\n", "[admin]\ntoken = \"correct-horse\"\n");
-    let mut flagstone = serve(&config).await;
+    let config = config("127.0.0.1:9", 1).replace("[admin]\n", "[admin]\ntoken = \"correct-horse\"\n");
+    let mut flagstone = serve(&config, DAYS).await;
     let url = format!("http://{}/", flagstone.admin().await);
     browser.visit(&url).await;
     let asks = "!document.getElementById('login').hidden && document.activeElement.id === 'token'";
@@ -298,7 +303,7 @@ async fn the_token_lets_in_and_logging_out_keeps_out() {
 async fn everybody_can_use_it() {
     let axe = or_left_out!(npm_package(AXE.0, AXE.1));
     let opened = or_left_out!(Opened::start().await);
-    let Opened { browser, admin, flagstone, .. } = &opened;
+    let Opened { browser, site: Site { admin, flagstone, .. } } = &opened;
     // With something in every list.
     call(*admin, "POST", "/api/admin/blocklist", Some(json!({ "cidr": "192.0.2.0/24" }))).await;
     call(*admin, "POST", "/api/admin/limits/per_ip", Some(json!({ "rate": "1/1s", "ttlSeconds": 900 }))).await;
@@ -320,7 +325,13 @@ async fn everybody_can_use_it() {
         browser.click("#maintenance-switch").await;
         assert_eq!(violations(browser).await, json!([]), "{scheme} {width}, a dialog");
         browser.click("#switch-on [data-close]").await;
+        browser.click("#maintenance-route").await;
+        browser.until("document.getElementById('switch-on').open").await;
+        assert_eq!(violations(browser).await, json!([]), "{scheme} {width}, the dialog of one route");
+        browser.click("#switch-on [data-close]").await;
     }
+    call(*admin, "POST", "/api/admin/maintenance/enable?route=orders", Some(json!({ "reason": "New checkout" }))).await;
+    browser.until("document.getElementById('maintenance-routes').innerText.includes('New checkout')").await;
     call(*admin, "POST", "/api/admin/maintenance/enable", Some(json!({ "reason": "Moving house" }))).await;
     browser.until("document.getElementById('maintenance').innerText.includes('Moving house')").await;
     assert_eq!(violations(browser).await, json!([]), "in maintenance");
@@ -348,6 +359,7 @@ async fn the_keyboard_is_enough() {
     }
     for wanted in [
         "maintenance-switch",
+        "maintenance-route",
         "emergency",
         "Open the breaker of app",
         "Set limit per_ip",

@@ -11,6 +11,7 @@ mod http_server;
 mod nginx;
 mod prometheus;
 mod schemathesis;
+mod site;
 mod slow;
 mod tls;
 mod websockets;

@@ -8,16 +8,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{HEAD, LONG, curl_text};
+use super::site::Site;
+use super::{LONG, curl_text};
 use crate::support::admin::metrics;
-use crate::support::certs::Ca;
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::eventually_async;
-use crate::support::process::{Ended, Flagstone, Process};
-use crate::support::reply::Reply;
-use crate::support::upstream::FakeUpstream;
+use crate::support::process::{Ended, Process};
 
 const ALERTS: &str = include_str!("../../../docker/prometheus/alerts.yml");
 const GRAFANA: &str = include_str!("../../../docker/grafana/flagstone.json");
@@ -26,61 +24,18 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus")
 }
 
-/// Everything that has metrics of its own, and an upstream that fails.
-fn config(endpoint: &str) -> String {
-    format!(
-        r#"{HEAD}
-[[listener]]
-name = "secure"
-address = "127.0.0.1:0"
-[listener.tls]
-certificates = [{{ cert = "site.pem", key = "site.key" }}]
-[[route]]
-name = "site"
-respond = {{ status = 200, body = "the site" }}
-limits = ["per_ip"]
-[[route]]
-name = "orders"
-path = ["/orders"]
-upstream = "app"
-[upstream.app]
-endpoints = ["{endpoint}"]
-[upstream.app.breaker]
-failures = 3
-open = "5m"
-[limit.per_ip]
-key = "client_ip"
-rate = "1000/1m"
-"#
-    )
+/// A site after a few requests, with an alert or two to come.
+async fn start() -> Site {
+    // Of ten days: that is an alert.
+    let site = Site::start(3, 10).await;
+    traffic(&site).await;
+    site
 }
 
-/// Flagstone with all of that, after a few requests.
-struct Site {
-    flagstone: Flagstone,
-    admin: SocketAddr,
-    web: SocketAddr,
-    _app: FakeUpstream,
-}
-
-impl Site {
-    async fn start() -> Self {
-        let app = FakeUpstream::http1().route("/orders", Reply::status(500, "oh")).start().await;
-        let folder = Folder::new();
-        // Of ten days: that is an alert.
-        Ca::new().leaf_with(&["shop.example"], crate::support::certs::Algorithm::Ecdsa, 10).write(&folder, "site");
-        let mut flagstone = Flagstone::serve_in(folder, &config(&app.endpoint())).await;
-        let (admin, web) = (flagstone.admin().await, flagstone.address("web").await);
-        let site = Self { flagstone, admin, web, _app: app };
-        site.traffic().await;
-        site
-    }
-
-    /// More errors than are allowed, as long as it takes to open the breaker, and after.
-    async fn traffic(&self) {
-        for path in ["/", "/orders", "/", "/orders", "/orders", "/orders"] {
-            client::get(self.web, path).await.unwrap();
-        }
+/// More errors than are allowed, as long as it takes to open the breaker, and after.
+async fn traffic(site: &Site) {
+    for path in ["/", "/orders", "/", "/orders", "/orders", "/orders"] {
+        client::get(site.web, path).await.unwrap();
     }
 }
 
@@ -110,7 +65,7 @@ async fn the_alerts_fire_when_they_should_and_only_then() {
 #[tokio::test]
 async fn promtool_finds_nothing_wrong_with_the_metrics() {
     let promtool = or_left_out!(program("promtool"));
-    let site = Site::start().await;
+    let site = start().await;
     let folder = Folder::new();
     let scrape = folder.write("scrape.txt", metrics(site.admin).await);
     let mut check = Command::new("sh");
@@ -182,7 +137,7 @@ fn queries() -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn alerts_and_dashboard_name_only_metrics_that_exist() {
-    let site = Site::start().await;
+    let site = start().await;
     let scrape = metrics(site.admin).await;
     let words: BTreeSet<_> = scrape.split([' ', '{', '\n']).collect();
     let names = names_in(ALERTS).into_iter().chain(names_in(GRAFANA));
@@ -269,7 +224,7 @@ impl Prometheus {
 #[tokio::test]
 async fn a_real_prometheus_scrapes_us_and_fires_what_is_wrong() {
     or_left_out!(program("curl"));
-    let site = Site::start().await;
+    let site = start().await;
     let prometheus = or_left_out!(Prometheus::watch(site.admin).await);
     // A file that is refused, and maintenance that should be over.
     let file = site.flagstone.folder.read("flagstone.toml");
@@ -286,7 +241,7 @@ async fn a_real_prometheus_scrapes_us_and_fires_what_is_wrong() {
     ];
     let mut firing = BTreeSet::new();
     let fired = eventually_async(LONG, async || {
-        site.traffic().await;
+        traffic(&site).await;
         firing = prometheus.firing().await;
         wanted.iter().all(|&alert| firing.contains(alert))
     });
@@ -297,7 +252,7 @@ async fn a_real_prometheus_scrapes_us_and_fires_what_is_wrong() {
     for (panel, query) in queries() {
         let mut result = Vec::new();
         let has_data = eventually_async(LONG, async || {
-            site.traffic().await;
+            traffic(&site).await;
             result = prometheus.query(&query).await;
             !result.is_empty()
         });

@@ -44,6 +44,32 @@ async fn enable_writes_what_it_was_told() {
 }
 
 #[tokio::test]
+async fn one_route_is_switched_by_a_flag_of_its_own() {
+    let (proxy, _upstream) = site("").await;
+    let (enable, disable) = ("/api/admin/maintenance/enable", "/api/admin/maintenance/disable");
+    let on = json(&ask(&proxy, "POST", &format!("{enable}?route=all"), r#"{"reason":"Moving"}"#).await);
+    assert_eq!((&on["is_active"], &on["routes"]), (&true.into(), &serde_json::json!(["all"])));
+    assert_eq!((&on["flags"][0]["route"], &on["flags"][0]["reason"]), (&"all".into(), &"Moving".into()));
+    assert!(!proxy.folder.join(FLAG).exists() && proxy.folder.read("state/maintenance.d/all.flag").contains("Moving"));
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 503);
+    // Neither flag is the other's.
+    let both = json(&ask(&proxy, "POST", enable, "").await);
+    let whose: Vec<_> = both["flags"].as_array().unwrap().iter().map(|flag| flag["route"].clone()).collect();
+    assert_eq!(whose, [serde_json::Value::Null, "all".into()]);
+    let still = json(&ask(&proxy, "POST", disable, "").await);
+    assert_eq!((&still["is_active"], &still["flags"][0]["route"]), (&true.into(), &"all".into()));
+    let off = json(&ask(&proxy, "POST", &format!("{disable}?route=all"), "").await);
+    assert_eq!((&off["is_active"], &off["flags"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(visit(&proxy, "GET", "/", "").await.status, 200);
+    for (query, status) in [("route=none", 404), ("route=..%2F..%2Fetc", 404), ("route=", 404), ("rout=all", 400)] {
+        for path in [enable, disable] {
+            assert_eq!(ask(&proxy, "POST", &format!("{path}?{query}"), "").await.status, status, "{query}");
+        }
+    }
+    assert_eq!(proxy.folder.path().join("state/maintenance.d").read_dir().unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_mistake_changes_nothing() {
     let (proxy, _upstream) = site("").await;
     for (path, body) in [
