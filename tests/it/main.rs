@@ -66,6 +66,7 @@ mod refused_requests;
 mod reload;
 mod reload_errors;
 mod reload_faults;
+mod reload_load;
 mod retries;
 mod route_tests;
 mod routes;

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-
-use http::Request;
 
 use crate::support::certs::Ca;
 use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::h2::{self, Framed, Http2, flag, kind};
+use crate::support::h2::{self, Framed, flag, kind};
 use crate::support::lineage::Lineage;
 use crate::support::load::Load;
 use crate::support::poll::eventually;
 use crate::support::process::DEADLINE;
 use crate::support::reply::Reply;
+use crate::support::streams::{Streams, assert_each_came_once, numbers};
 use crate::support::upstream::FakeUpstream;
 use crate::support::websocket::WebSocket;
 
@@ -24,23 +22,6 @@ fn app(upstream: &FakeUpstream) -> String {
         "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\nidle_timeout = \"30s\"\n",
         upstream.endpoint()
     )
-}
-
-/// How often each number came to the upstream, by path.
-fn numbers(upstream: &FakeUpstream) -> BTreeMap<String, BTreeMap<u64, u32>> {
-    let mut counts: BTreeMap<String, BTreeMap<u64, u32>> = BTreeMap::new();
-    for request in upstream.requests() {
-        let Some(number) = request.head.header("x-number").and_then(|number| number.parse().ok()) else { continue };
-        let path = request.head.line.split(' ').nth(1).unwrap().to_owned();
-        *counts.entry(path).or_default().entry(number).or_default() += 1;
-    }
-    counts
-}
-
-fn assert_each_came_once(counts: &BTreeMap<u64, u32>, sent: u64, what: &str) {
-    assert_eq!(counts.len() as u64, sent, "{what}");
-    let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
-    assert!(doubled.is_empty(), "{what}: {doubled:?}");
 }
 
 /// 2,000 a second are asked for. How many there were is printed, not judged: that is the machine's affair. What a release
@@ -80,69 +61,6 @@ async fn twenty_upgrades_under_load_lose_nothing_and_double_nothing() {
     assert!(alone, "{:?}", line.processes());
 }
 
-/// Numbered requests over connections of HTTP/2, each with many streams: a client as browsers are, that opens another
-/// connection when it is told to go, and sends again what never left.
-struct Streams {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<Result<(), String>>>,
-}
-
-impl Streams {
-    fn start(address: std::net::SocketAddr, path: &'static str, connections: usize, streams: usize) -> Self {
-        let (stop, sent): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
-        let mut tasks = Vec::new();
-        for _ in 0..connections {
-            let shared = Arc::new(tokio::sync::Mutex::new(None));
-            for _ in 0..streams {
-                let (stop, sent, shared) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&shared));
-                tasks.push(tokio::spawn(async move {
-                    while !stop.load(Relaxed) {
-                        let number = sent.fetch_add(1, Relaxed);
-                        one_stream(address, path, number, &shared).await?;
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                    Ok(())
-                }));
-            }
-        }
-        Self { stop, sent, tasks }
-    }
-
-    /// How many requests there were.
-    async fn stop(self) -> u64 {
-        self.stop.store(true, Relaxed);
-        for task in self.tasks {
-            task.await.unwrap().unwrap_or_else(|failure| panic!("{failure}"));
-        }
-        self.sent.load(Relaxed)
-    }
-}
-
-async fn one_stream(
-    address: std::net::SocketAddr,
-    path: &str,
-    number: u64,
-    shared: &tokio::sync::Mutex<Option<Http2>>,
-) -> Result<(), String> {
-    loop {
-        let mut connection = {
-            let mut shared = shared.lock().await;
-            match shared.as_ref() {
-                Some(open) if !open.is_closed() => open.clone(),
-                _ => shared.insert(Http2::connect(address).await).clone(),
-            }
-        };
-        let request = Request::get(format!("http://app{path}")).header("x-number", number);
-        match connection.try_send(request.body(h2::empty()).unwrap()).await {
-            Ok(answer) if answer.status() == 200 && answer.text() == "ok" => return Ok(()),
-            Ok(answer) => return Err(format!("{path} {number}: {answer:?}")),
-            Err((_, true)) => {}
-            Err((error, false)) => return Err(format!("{path} {number}: {error:?}")),
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upgrades_under_http2_and_tls_lose_nothing_and_double_nothing() {
     let (ca, folder) = (Ca::new(), Folder::new());
@@ -164,7 +82,9 @@ async fn upgrades_under_http2_and_tls_lose_nothing_and_double_nothing() {
         assert_eq!(upgraded.status.code(), Some(0), "round {round}: {upgraded:?}\n{}", line.first.stderr());
         assert!(kept.reaches(20, DEADLINE).await && fresh.reaches(20, DEADLINE).await, "round {round}");
     }
-    let (kept, fresh, sent) = (kept.stop().await, fresh.stop().await, streams.stop().await);
+    let (kept, fresh, (sent, opened)) = (kept.stop().await, fresh.stop().await, streams.stop().await);
+    // Each upgrade ends those of before.
+    assert!(opened > 4, "{opened}");
     let counts = numbers(&upstream);
     assert_each_came_once(&counts["/streams"], sent, "/streams");
     for (report, path) in [(kept, "/kept"), (fresh, "/fresh")] {

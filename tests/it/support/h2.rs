@@ -18,7 +18,7 @@ use super::client::Client;
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// A connection with prior knowledge.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Http2 {
     sender: http2::SendRequest<Body>,
 }

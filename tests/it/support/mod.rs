@@ -10,7 +10,7 @@
 //! | `process` | the real binary, and any other program, with deadlines and signals |
 //! | `frozen` | one thread of a process, stopped |
 //! | `files`, `certs` | folders and certificates for one test |
-//! | `load` | many requests at once, every failure told |
+//! | `load`, `streams` | many requests at once, every failure told; the same over HTTP/2 |
 //! | `lineage` | a process and its successors |
 //! | `poll` | the only place that waits for a condition |
 //! | `relay` | a connection that can be cut |
@@ -40,6 +40,7 @@ pub mod python;
 pub mod relay;
 pub mod reply;
 pub mod socket;
+pub mod streams;
 pub mod upstream;
 mod upstream_connection;
 pub mod websocket;
