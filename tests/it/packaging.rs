@@ -66,6 +66,14 @@ async fn the_dockerfile_passes_a_linter() {
     assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:?}");
 }
 
+/// What it says of the one that is shipped takes minutes to build; see docs/operating.md.
+#[tokio::test]
+async fn a_binary_that_wants_libraries_is_not_shipped() {
+    let ended = run(Path::new(".ci/ship"), &[env!("CARGO_BIN_EXE_flagstone")]).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("wants libraries"), "{ended:?}");
+}
+
 /// What systemd ignores it tells on stderr, and passes all the same.
 #[tokio::test]
 async fn the_units_are_systemd_in_every_key_and_leave_little_open() {
