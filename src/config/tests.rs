@@ -83,7 +83,7 @@ fn places_of_keys_can_be_asked_for_afterwards() {
     let line = MINIMAL.lines().position(|line| line.starts_with("address")).unwrap() + 1;
     assert_eq!(loaded.locate_path("listener[0].address"), Some((line, 1)));
     let problem = loaded.locate(Problem::new("listener[0].address", "in use"));
-    let shown = format!("flagstone.toml:{line}:1: listener[0].address = \"127.0.0.1:8080\": in use");
+    let shown = format!("flagstone.toml:{line}:1: listener[0].address = \"0.0.0.0:8080\": in use");
     assert_eq!(problem.to_string(), shown);
 }
 
