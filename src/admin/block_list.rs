@@ -1,5 +1,7 @@
 //! The block list: who is on it, putting on and taking off.
 
+pub(super) mod schema;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,7 +18,6 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::limits::{end, object};
 use super::routes::Panel;
-use super::schema;
 use super::view::{Problem, problem};
 use crate::policy::maintenance::network;
 use crate::runtime::ChangeError;
@@ -40,7 +41,7 @@ async fn list(State(panel): State<Panel>) -> Response {
     Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() })).into_response()
 }
 
-#[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     let (net, until) = match parse(&body) {
         Ok(wanted) => wanted,
@@ -54,7 +55,7 @@ async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     .await
 }
 
-#[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
     let Some(net) = network(&cidr).map(|net| net.trunc()) else {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();

@@ -1,5 +1,7 @@
 //! `/api/status/circuit-breakers`, and closing or opening one by hand.
 
+pub(super) mod schema;
+
 use std::time::Instant;
 
 use axum::Router;
@@ -10,7 +12,6 @@ use serde_json::json;
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use super::view;
 use crate::breaker::Breaker;
 
@@ -27,13 +28,13 @@ async fn list(State(panel): State<Panel>) -> Response {
 }
 
 /// Closes it and forgets what led to its opening; the statistics stay.
-#[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/reset", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is closed", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/reset", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is closed", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn reset(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(&panel, &name, |breaker| breaker.reset(Instant::now()))
 }
 
 /// Opens it until it is reset.
-#[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/open", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is open until it is reset", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/open", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is open until it is reset", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn open(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(&panel, &name, |breaker| breaker.force_open(Instant::now(), None))
 }

@@ -1,5 +1,7 @@
 //! `/api/certificates`.
 
+pub(super) mod schema;
+
 use std::collections::BTreeSet;
 
 use axum::Router;
@@ -9,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use crate::snapshot::Snapshot;
 use crate::tls::CertificateFacts;
 

@@ -1,5 +1,7 @@
 //! Feature switches: how they stand, and switching them.
 
+pub(super) mod schema;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,7 +15,6 @@ use serde_json::{Map, Value, json};
 use super::calls::calls;
 use super::limits::object;
 use super::routes::Panel;
-use super::schema;
 use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::runtime::ChangeError;
@@ -41,7 +42,7 @@ fn view(control: &Control, key: &str, default: bool) -> Value {
     json!({ "value": value.unwrap_or(default), "default": default })
 }
 
-#[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
     let (key, value) = match parse(&body) {
         Ok(wanted) => wanted,

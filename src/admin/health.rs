@@ -1,5 +1,7 @@
 //! `/api/health`, `/api/health/summary` and `/api/status/services`.
 
+pub(super) mod schema;
+
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,7 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use crate::shared::{verdicts, verdicts_of_services};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::HealthStatus;

@@ -1,5 +1,7 @@
 //! `/api/metrics` and `/api/metrics/history`: the live figures, kept in the process for 15 minutes.
 
+pub(super) mod schema;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,7 +14,6 @@ use serde_json::{Map, Value, json};
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::schema;
 use super::view::problem;
 use crate::app::Control;
 use crate::telemetry::machine::{self, Cpu};
@@ -75,7 +76,7 @@ pub(super) fn second(second: &Second) -> Value {
 }
 
 /// Columns, which is what charts want and what is small: the n-th entries of all belong together.
-#[utoipa::path(get, path = "/api/metrics/history", tag = "metrics", params(("route" = Option<String>, Query)), responses((status = 200, description = "The last 15 minutes", body = schema::History), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/api/metrics/history", tag = "metrics", params(("route" = Option<String>, Query)), responses((status = 200, description = "The last 15 minutes", body = schema::History), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn history(State(panel): State<Panel>, uri: Uri) -> Response {
     let query = match Parameters::of(&uri, &["route"]) {
         Ok(query) => query,

@@ -1,5 +1,7 @@
 //! Draining and upgrading, asked for by a call.
 
+pub(super) mod schema;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,7 +13,6 @@ use serde_json::{Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use super::view::problem;
 use crate::upgrade::UpgradeError;
 
@@ -37,8 +38,8 @@ async fn drain(State(panel): State<Panel>) -> Json<Value> {
 /// As USR2 does. Answers when the new process has taken over, or when this one serves on.
 #[utoipa::path(post, path = "/api/admin/upgrade", tag = "process", responses(
     (status = 200, description = "The new process has taken over", body = schema::Upgraded),
-    (status = 409, description = "Not now", body = schema::Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The new binary does not serve", body = schema::Problem, content_type = "application/problem+json")))]
+    (status = 409, description = "Not now", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The new binary does not serve", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn upgrade(State(panel): State<Panel>) -> Response {
     let control = Arc::clone(&panel.control);
     match tokio::task::spawn_blocking(move || control.upgrade()).await {

@@ -1,5 +1,7 @@
 //! Limits: how they stand, and overriding them.
 
+pub(super) mod schema;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -14,7 +16,6 @@ use serde_json::{Map, Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::config::{duration, rate};
@@ -60,7 +61,7 @@ fn view(limit: &Limit, control: &Control) -> Value {
     })
 }
 
-#[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
     let wanted = match parse(&body, Timestamp::now()) {
         Ok(wanted) => wanted,
@@ -69,7 +70,7 @@ async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) 
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
 
-#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
 }

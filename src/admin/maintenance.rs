@@ -1,6 +1,8 @@
 //! Maintenance by API: its status, and switching it on and off. As everybody else it writes or removes the flag
 //! file; it answers when the switch shows what the file says.
 
+pub(super) mod schema;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,6 @@ use toml::Table;
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::schema;
 use super::view::{self, Problem};
 use crate::app::{Control, flag_settings};
 use crate::config::duration;
@@ -112,8 +113,8 @@ fn routes_of(active: &Active) -> Vec<&str> {
     params(("route" = Option<String>, Query, description = "Only this route, by a flag of its own")),
     request_body = Option<schema::Flag>, responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
-    (status = 404, description = "There is no such route", body = schema::Problem, content_type = "application/problem+json"),
-    (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+    (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
     let scope = match scope_of(&uri, &panel.control) {
         Ok(scope) => scope,
@@ -136,7 +137,7 @@ fn scope_of(uri: &Uri, control: &Control) -> Result<Scope, Problem> {
 }
 
 /// `{reason, terminate_jobs, grace_period}`, the last in seconds.
-#[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
     match emergency_from(&body) {
         Ok(flag) => switch_on(&panel.control, Scope::Global, flag).await,
@@ -147,8 +148,8 @@ async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
 #[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance",
     params(("route" = Option<String>, Query, description = "Only this route's own flag")), responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
-    (status = 404, description = "There is no such route", body = schema::Problem, content_type = "application/problem+json"),
-    (status = 500, description = "It could not be written", body = schema::Problem, content_type = "application/problem+json")))]
+    (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn disable(State(panel): State<Panel>, uri: Uri) -> Response {
     let control = panel.control;
     let scope = match scope_of(&uri, &control) {

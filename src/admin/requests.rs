@@ -1,5 +1,7 @@
 //! `/api/requests`: the last requests that were refused or failed, and why.
 
+pub(super) mod schema;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -11,7 +13,6 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::schema;
 use super::view::problem;
 use crate::telemetry::recent::{Failed, RECENT_MAX};
 

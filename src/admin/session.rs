@@ -3,6 +3,8 @@
 //! The cookie is an HMAC of a fixed text under the token: it can be checked without being kept, outlives restarts, ends
 //! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
 
+pub(super) mod schema;
+
 use aws_lc_rs::hmac;
 use axum::Router;
 use axum::body::Bytes;
@@ -18,7 +20,6 @@ use super::calls::calls;
 use super::guard;
 use super::limits::object;
 use super::routes::Panel;
-use super::schema;
 use super::view::problem;
 
 pub(super) const COOKIE_NAME: &str = "flagstone_admin";
@@ -32,7 +33,7 @@ pub(super) fn router() -> Router<Panel> {
 
 calls!(login, logout);
 
-#[utoipa::path(post, path = "/api/login", tag = "session", request_body = schema::Login, responses((status = 204, description = "A cookie stands for the token from now on"), (status = 422, description = "A value cannot be used", body = schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/login", tag = "session", request_body = schema::Login, responses((status = 204, description = "A cookie stands for the token from now on"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Client, body: Bytes) -> Response {
     let given = match object(&body, &["token"]).map(|mut body| body.remove("token")) {
         Ok(Some(Value::String(token))) => token,

@@ -1,5 +1,7 @@
 //! `/api/config` and `/api/admin/system/status`: what was loaded, and the process that serves it.
 
+pub(super) mod schema;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -7,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::schema;
 use crate::app::{Control, LastReload, Source};
 use crate::telemetry::metrics::Process;
 

@@ -1,0 +1,60 @@
+//! What these calls take and answer; see `admin::schema`.
+#![expect(dead_code, reason = "read by the derive macro only")]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+#[derive(ToSchema)]
+pub(in crate::admin) struct Limits {
+    limits: BTreeMap<String, Limit>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub(in crate::admin) struct Limit {
+    /// In force, as `10/1m`.
+    rate: String,
+    burst: u32,
+    configured: Rate,
+    #[schema(required)]
+    r#override: Option<Override>,
+    shadow: bool,
+    store: String,
+    #[schema(required)]
+    store_reachable: Option<bool>,
+    keys: u64,
+    allowed: u64,
+    limited: u64,
+    shadowed: u64,
+    queued: u64,
+    in_flight: u64,
+}
+
+#[derive(ToSchema)]
+pub(in crate::admin) struct Rate {
+    rate: String,
+    burst: u32,
+}
+
+#[derive(ToSchema)]
+pub(in crate::admin) struct Override {
+    rate: String,
+    burst: u32,
+    #[schema(required, format = DateTime)]
+    until: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::admin) struct LimitChange {
+    #[schema(pattern = r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,2}(s|m|h)$", example = "10/1m")]
+    rate: String,
+    /// How many may come at once; the rate's count unless given.
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+    burst: Option<u64>,
+    /// Until cleared unless given.
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    ttl_seconds: Option<u64>,
+}
