@@ -268,7 +268,12 @@ pub(crate) struct UpstreamBody {
     request: Option<Arc<BodyFault>>,
     /// It broke, and the next to ask is told.
     broken: Option<hyper::Error>,
+    /// Handed over since it last let others go on.
+    turn_bytes: usize,
 }
+
+/// After so much of one answer the other connections of its thread have their turn.
+const TURN_BYTES_MAX: usize = 256 * 1024;
 
 impl UpstreamBody {
     pub(crate) fn new(
@@ -277,8 +282,14 @@ impl UpstreamBody {
         lease: Lease,
         request: Option<Arc<BodyFault>>,
     ) -> Self {
-        let mut body =
-            Self { incoming, patience: Patience::new(read_timeout), lease: Some(lease), request, broken: None };
+        let mut body = Self {
+            incoming,
+            patience: Patience::new(read_timeout),
+            lease: Some(lease),
+            request,
+            broken: None,
+            turn_bytes: 0,
+        };
         if !body.is_sent()
             && let Some(lease) = &mut body.lease
         {
@@ -323,9 +334,15 @@ impl UpstreamBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(BodyError::Broken(error))));
         }
+        if self.turn_bytes >= TURN_BYTES_MAX {
+            self.turn_bytes = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match self.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
+                self.turn_bytes += frame.data_ref().map_or(0, Bytes::len);
                 // Nothing comes behind trailers, and nobody may ask.
                 if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.complete();
@@ -347,7 +364,10 @@ impl UpstreamBody {
                 self.lease = None;
                 Poll::Ready(Some(Err(BodyError::Timeout)))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.turn_bytes = 0;
+                Poll::Pending
+            }
         }
     }
 }
