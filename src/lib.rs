@@ -8,7 +8,7 @@
 //! cli            one file per command family
 //! config         raw TOML -> proven values (model), every error at once
 //!  -- pure rooms: no tokio, no I/O, no clock; `now` and randomness are arguments --
-//! message        hop-by-hop fields, forwarding fields, host, path, negotiation
+//! message        hop-by-hop fields, forwarding fields, host, path, trace context, negotiation
 //! route          (host, path, method) -> route
 //! policy         maintenance, access lists, client address, limits
 //! balance        which endpoint
@@ -28,7 +28,7 @@
 //! reload         the configuration file and the flag files, followed
 //! admin          probes, metrics, status
 //! shared_limit   limits that several instances count together, in Redis
-//! telemetry      access log, events, metrics
+//! telemetry      access log, events, metrics, traces
 //! pieces         a message in pieces, to a socket
 //! explain        what a request would meet, without sending it; runs every [[test]]
 //! upgrade        another process takes over

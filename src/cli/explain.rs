@@ -109,7 +109,8 @@ fn story(failed: &Value) -> String {
         ("upstream", upstream),
         ("took", failed["durationMs"].as_f64().map_or_else(|| "-".to_owned(), millis)),
     ];
-    let rows = rows.map(|(name, value)| format!("  {name:<12} {value}\n")).concat();
+    let trace = text("traceId").map(|trace| ("trace", trace));
+    let rows: String = rows.into_iter().chain(trace).map(|(name, value)| format!("  {name:<12} {value}\n")).collect();
     let (method, host, target) = (or_none("method"), text("host").unwrap_or_default(), or_none("target"));
     format!("{method} {host}{target}\n\n{rows}\n=> {}{reason}\n", failed["status"])
 }

@@ -6,11 +6,13 @@ mod failures;
 use self::collector::{Collector, PATIENCE, attribute, clients, hexadecimal, parts, servers};
 use crate::support::admin;
 use crate::support::client::Client;
+use crate::support::h2::Http2;
 use crate::support::poll::eventually;
 use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
+use crate::support::websocket::WebSocket;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -229,6 +231,31 @@ async fn refusals_and_tries_are_told() {
     assert!(clients(&spans).iter().all(|span| span.parent_span_id == servers(&spans)[0].span_id));
 }
 
+/// HTTP/2, and a WebSocket, which is one request until it ends.
+#[tokio::test]
+async fn streams_and_tunnels_are_spans_as_well() {
+    let app = FakeUpstream::http1().route("*", "hello").route("/ws", Reply::upgrade()).start().await;
+    let collector = Collector::start().await;
+    let proxy = TestProxy::before(&app, &trace(&collector, 1.0), "").start().await;
+    let mut socket = WebSocket::connect(proxy.address(), "/ws").await.unwrap();
+    socket.send_text("hi").await.unwrap();
+    drop(socket);
+    let spans = collector.wait(2).await;
+    let of = |key: &str| attribute(&servers(&spans)[0].attributes, key);
+    assert_eq!(
+        (of("http.response.status_code"), of("url.path"), of("error.type")),
+        ("101".into(), "/ws".into(), "".into())
+    );
+    assert_eq!(attribute(&clients(&spans)[0].attributes, "http.response.status_code"), "101");
+
+    let mut client = Http2::connect(proxy.address()).await;
+    assert_eq!(client.get("/over-h2").await.unwrap().status(), 200);
+    let spans = collector.wait(4).await.split_off(2);
+    let of = |key: &str| attribute(&servers(&spans)[0].attributes, key);
+    assert_eq!((of("network.protocol.version"), of("url.path")), ("2".into(), "/over-h2".into()));
+    assert_eq!(attribute(&clients(&spans)[0].attributes, "network.protocol.version"), "1.1");
+}
+
 #[tokio::test]
 async fn without_it_traces_pass_and_nothing_is_logged_of_them() {
     let app = FakeUpstream::http1().route("*", "hello").start().await;
@@ -287,7 +314,11 @@ async fn what_failed_is_found_by_its_trace() {
     client.request("GET", "/", &format!("traceparent: 00-{TRACE}-{PARENT}-00\r\n")).await.unwrap();
     client.read_response().await.unwrap();
     let recent = admin::json(proxy.admin(), "/api/requests").await;
-    assert_eq!(recent["requests"][0]["traceId"], TRACE);
+    let failed = &recent["requests"][0];
+    assert_eq!(failed["traceId"], TRACE);
+    let (admin, id) = (proxy.admin().to_string(), failed["requestId"].as_str().unwrap());
+    let told = Flagstone::run(["explain", "--admin", &admin, "--request-id", id]).await;
+    assert!(told.stdout.contains(&format!("\n  trace        {TRACE}\n")), "{told:?}");
     proxy.control().reload().unwrap();
     assert_eq!(collector.spans().len(), 0, "not sampled");
 }
