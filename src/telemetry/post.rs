@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -45,12 +45,14 @@ pub(super) enum Unsent {
 
 pub(super) struct Poster {
     resolver: Resolver,
-    tls: Result<Arc<ClientConfig>, String>,
+    /// Made when it is first wanted: most have nobody to tell, and reading roots takes some milliseconds.
+    tls: LazyLock<Result<Arc<ClientConfig>, String>>,
 }
 
 impl Poster {
     pub(super) fn new(resolver: Resolver) -> Self {
-        Self { resolver, tls: client_config().map_err(|error| format!("TLS cannot be set up: {error}")) }
+        let tls = || client_config().map_err(|error| format!("TLS cannot be set up: {error}"));
+        Self { resolver, tls: LazyLock::new(tls) }
     }
 
     /// # Cancel safety
