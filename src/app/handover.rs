@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{App, Control, Listening};
+use super::listening::Listening;
+use super::{App, Control};
 use crate::admin::{self, Place};
 use crate::config::Problems;
 use crate::config::model::Config;

@@ -1,0 +1,235 @@
+//! What a running Flagstone can be asked for, by the admin side, signals and watchers: above all, to reload.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::listening::{Listening, bind_all};
+use super::{Source, flag_settings, unix_seconds, warn_of_pages, watch_flags};
+use crate::admin;
+use crate::config::model::{Address, Config};
+use crate::config::{self, Loaded, Problem, Problems, Sources};
+use crate::explain::route_tests;
+use crate::live::Live;
+use crate::reload::certificates;
+use crate::reload::changes::changes;
+use crate::reload::flag_file::FlagWatcher;
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::systemd;
+use crate::telemetry::events::{self, Event};
+use crate::upgrade::Inheritance;
+
+/// What reloading needs, shared with the admin side and the watchers.
+pub struct Control {
+    pub(crate) live: Arc<Live>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) source: Source,
+    pub(super) is_ready: AtomicBool,
+    /// What the last load, good or bad, was made of.
+    pub(super) tried: Mutex<Sources>,
+    /// `None` at the end.
+    pub(super) flag_watcher: Mutex<Option<FlagWatcher>>,
+    /// True once somebody has asked it to drain and end.
+    pub(super) leaving: watch::Sender<bool>,
+    /// The end is orderly: webhooks are told what they have not been told.
+    pub(super) says_farewell: AtomicBool,
+    /// True once another process has taken over.
+    pub(super) handed_over: watch::Sender<bool>,
+    pub(super) is_upgrading: AtomicBool,
+    /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others itself.
+    pub(super) turn: Mutex<()>,
+    pub(super) listening: Mutex<Listening>,
+    /// Changed by a reload, which holds `listening`.
+    pub(super) admin: watch::Sender<Arc<admin::Place>>,
+    pub(super) last_reload: Mutex<Option<LastReload>>,
+    /// The listeners by name, with their real addresses. Beside `listening`, which a reload holds for long.
+    pub(super) addresses: Mutex<Vec<(String, Address)>>,
+}
+
+/// The last attempt to load another configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct LastReload {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) result: Result<Reloaded, Problems>,
+}
+
+/// What a reload came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    pub generation: u64,
+    /// One line per part: `routes: +api ~web -old`. Empty: nothing changed.
+    pub changes: Vec<String>,
+}
+
+impl Control {
+    /// Whether requests are welcome: false while draining.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Relaxed)
+    }
+
+    /// How a drain goes, by the configuration of now: the delay before it, the grace for what is open.
+    pub(crate) fn shutdown_patience(&self) -> (Duration, Duration) {
+        let live = self.live.load_full();
+        (live.config.server.shutdown_delay, live.config.server.shutdown_grace)
+    }
+
+    /// Reads the configuration again, builds everything, binds what is new, then swaps. Waits for an upgrade under way.
+    ///
+    /// # Errors
+    /// Anything at all is wrong: the old generation serves on. Or another process has taken over.
+    pub fn reload(&self) -> Result<Reloaded, Problems> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_handed_over() {
+            let problem = Problem::new("", "another process has taken over from this one");
+            return Err(problem.with_help("it reads the file itself; ask it").into());
+        }
+        systemd::reloading();
+        let mut listening = self.listening();
+        let result = self.try_reload(&mut listening);
+        let at = jiff::Timestamp::now();
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(LastReload { at, result: result.clone() });
+        let metrics = &self.shared.metrics;
+        match &result {
+            Ok(reloaded) => {
+                metrics.reloaded(true, reloaded.generation, unix_seconds());
+                self.shared.events.emit(Event::ConfigurationReloaded {
+                    generation: reloaded.generation,
+                    changes: reloaded.changes.join(", "),
+                });
+            }
+            Err(problems) => {
+                let generation = self.live.load_full().generation;
+                metrics.reloaded(false, generation, unix_seconds());
+                let error = match problems.0.as_slice() {
+                    [one] => one.to_string(),
+                    all => format!("{} errors", all.len()),
+                };
+                self.shared.events.emit(Event::ConfigurationRejected { generation, error });
+                for problem in &problems.0 {
+                    tracing::error!("{problem}");
+                }
+            }
+        }
+        systemd::ready();
+        result
+    }
+
+    /// Reads the files, and remembers that these have been tried: whatever comes of it, the watcher need not come back
+    /// before they are others.
+    fn read_again(&self, file: &Path) -> Result<Loaded, Problems> {
+        let env = |name: &str| std::env::var(name).ok();
+        let sources = Sources::read(file, &env);
+        let loaded = config::load_from(&sources, file, &env);
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+        loaded
+    }
+
+    fn try_reload(&self, listening: &mut Listening) -> Result<Reloaded, Problems> {
+        let Source::File(file) = &self.source else {
+            return Err(Problem::new(
+                "",
+                "there is no configuration file to reload: the settings came from the command line",
+            )
+            .with_help("start it with -c FILE")
+            .into());
+        };
+        let loaded = self.read_again(file)?;
+        let previous = self.live.load_full();
+        let located = |problems: Problems| loaded.locate_all(problems);
+        let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
+        let admin = self.elsewhere(&loaded.config, listening).transpose();
+        let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
+        let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
+        let (config, before) = (loaded.config.clone(), Some(&*previous));
+        let built = Snapshot::build_proven(config, before, &self.shared, found, route_tests::failures);
+        let mut snapshot = built.map_err(located)?;
+        let (sockets, admin) = (sockets?, admin?);
+        snapshot.masked = Arc::new(loaded.masked.clone());
+        let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
+        self.shared.watch_log(&previous.access_log);
+        self.shared.keep_metrics_of(&loaded.config);
+        snapshot.start();
+        warn_of_pages(&snapshot, &loaded);
+        if admin.is_some() {
+            self.admin().leave();
+        }
+        self.live.store(snapshot);
+        if let Some(place) = admin {
+            self.move_admin(place);
+        }
+        certificates::tell_reloaded(&previous, &self.live.load_full());
+        // One may have been set or cleared while the new generation was built.
+        self.follow_overrides();
+        self.follow_settings(&previous.config, &loaded.config);
+        listening.bound_connections(loaded.config.server.max_connections.get());
+        listening.take_over(sockets);
+        self.note_addresses(listening);
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(reloaded)
+    }
+
+    /// Brings what outlives generations to what the new one says: where the flags are, how loud the log is.
+    fn follow_settings(&self, old: &Config, new: &Config) {
+        if flag_settings(old) != flag_settings(new) {
+            let mut watcher = self.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            // One at a time writes to the switch.
+            *watcher = None;
+            match watch_flags(new, &self.shared) {
+                Ok(started) => *watcher = Some(started),
+                Err(problems) => tracing::error!("flag files are not followed any more: {problems}"),
+            }
+        }
+        if let Err(error) = events::follow(&new.log.level, new.log.format) {
+            tracing::error!(%error, "the log goes on as it was");
+        }
+    }
+
+    /// Once a second: what could not be done at once.
+    pub(super) fn settle(&self) {
+        self.shared.watch_log(&self.live.load_full().access_log);
+        // While a reload holds it there is time.
+        if let Ok(mut listening) = self.listening.try_lock() {
+            let wanted = self.live.load_full().config.server.max_connections.get();
+            listening.bound_connections(wanted);
+        }
+    }
+
+    /// Puts the rates in force that operators have set or cleared.
+    pub(crate) fn follow_overrides(&self) {
+        self.live.load_full().limits.values().for_each(|limit| limit.follow_override(&self.shared));
+    }
+
+    /// What became of the last reload; `None` = there was none yet.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The listeners by name, with their real addresses.
+    pub(crate) fn open_listeners(&self) -> Vec<(String, Address)> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note_addresses(&self, listening: &Listening) {
+        let open = listening.open.iter();
+        let addresses = open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?)));
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
+    }
+
+    /// Opens log files anew, for rotation by rename.
+    pub fn reopen_logs(&self) {
+        if let Err(error) = self.live.load_full().access_log.reopen() {
+            tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
+        }
+    }
+
+    pub(super) fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

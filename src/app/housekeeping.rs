@@ -1,0 +1,98 @@
+//! The thread beside the workers: the admin side, and what happens every second.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Control;
+use crate::admin;
+use crate::config::model::{Notify, Secret};
+use crate::reload::windows;
+use crate::telemetry::notify::Notifier;
+use crate::telemetry::traces::Exporter;
+use crate::worker::Phases;
+
+/// Housekeeping: rates, sampled events.
+const TICK: Duration = Duration::from_secs(1);
+/// Watching over upstreams.
+const BEAT: Duration = Duration::from_millis(200);
+/// How long webhooks and traces may still take at the end of a drain.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The thread beside the workers: the admin side and what happens every second.
+pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let control = Arc::clone(control);
+    std::thread::Builder::new().name("housekeeping".into()).spawn(move || {
+        runtime.block_on(async move {
+            let mut cutting = phases.cutting;
+            let (mut webhooks, mut exporter) = (webhooks(&control), exporter(&control));
+            tokio::select! {
+                _ = cutting.wait_for(|cutting| *cutting) => {}
+                () = tick(&control) => {}
+                () = control.shared.cuts.run() => {}
+                () = webhooks.run() => {}
+                () = exporter.run() => {}
+                () = beat(&control) => {}
+                () = admin::serve(Arc::clone(&control)) => {}
+                () = control.tell_that_alive() => {}
+            }
+            if control.says_farewell.load(Relaxed) {
+                tokio::join!(webhooks.farewell(FAREWELL), exporter.farewell(FAREWELL));
+            }
+        });
+    })
+}
+
+fn webhooks(control: &Arc<Control>) -> Notifier<impl Fn() -> (u64, Vec<Notify>) + use<>> {
+    let of = Arc::clone(control);
+    let current = move || {
+        let live = of.live.load_full();
+        (live.generation, live.config.notify.clone())
+    };
+    Notifier::new(&control.shared.events, control.shared.resolver.clone(), current)
+}
+
+fn exporter(control: &Arc<Control>) -> Exporter<impl Fn() -> Option<Secret> + use<>> {
+    let (of, shared) = (Arc::clone(control), &control.shared);
+    let current = move || of.live.load_full().config.trace.otlp.clone();
+    Exporter::new(
+        Arc::clone(&shared.traces),
+        Arc::clone(&shared.events),
+        shared.resolver.clone(),
+        &shared.instance,
+        current,
+    )
+}
+
+/// Watches over upstreams, and begins what a new generation wants begun.
+async fn beat(control: &Control) {
+    let mut interval = tokio::time::interval(BEAT);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let live = control.live.load_full();
+        live.watch(&tokio::runtime::Handle::current());
+        control.shared.beat(&live);
+    }
+}
+
+async fn tick(control: &Control) {
+    let mut interval = tokio::time::interval(TICK);
+    let mut windows = windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
+    loop {
+        interval.tick().await;
+        control.shared.tick();
+        let config = Arc::clone(&control.live.load_full().config);
+        control.shared.host.tick(&config.host, &config.server.state_dir);
+        // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
+        control.follow_overrides();
+        control.settle();
+        // Of two processes, one begins planned maintenance.
+        if control.shared.is_in_charge() {
+            windows.tick(jiff::Timestamp::now());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The sockets that are listened on, and how they follow a configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::model::{Address, Config, Listener};
+use crate::config::{Problem, Problems};
+use crate::error::io_reason;
+use crate::listener::accept::{Acceptor, Stop};
+use crate::listener::bind::{Bound, bind};
+use crate::upgrade::Inheritance;
+use crate::worker::Workers;
+
+/// The sockets, changed by one reload at a time.
+pub(super) struct Listening {
+    /// `None` once draining: what the workers wait for is that nobody can hand them anything.
+    pub(super) workers: Option<Workers>,
+    pub(super) connections: Arc<Semaphore>,
+    /// Permits of it that are free or in use.
+    pub(super) connections_max: usize,
+    pub(super) open: BTreeMap<String, Open>,
+}
+
+pub(super) struct Open {
+    pub(super) configured: Address,
+    pub(super) socket: Arc<Bound>,
+    pub(super) stop: watch::Sender<Stop>,
+}
+
+/// A listener's place after a reload.
+pub(super) enum Socket {
+    /// As it was.
+    Kept,
+    /// An open one under another name.
+    Renamed(Arc<Bound>),
+    New(Arc<Bound>),
+}
+
+pub(super) type Sockets = BTreeMap<String, (Address, Socket)>;
+
+/// Binds what is not open yet.
+pub(super) fn bind_all(
+    config: &Config,
+    open: &BTreeMap<String, Open>,
+    inheritance: &mut Inheritance,
+) -> Result<Sockets, Problems> {
+    let mut sockets = Sockets::new();
+    let mut problems = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let is_open = open.get(&listener.name).is_some_and(|open| open.configured == listener.address);
+        let socket = match renamed(listener, config, open) {
+            _ if is_open => Socket::Kept,
+            Some(socket) => Socket::Renamed(socket),
+            None => match inheritance
+                .listener(&listener.name, &listener.address)
+                .map_or_else(|| bind(&listener.address), Ok)
+            {
+                Ok(bound) => Socket::New(Arc::new(bound)),
+                Err(error) => {
+                    let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
+                    let problem = Problem::new(format!("listener[{index}].address"), text);
+                    problems.push(problem.with_help("name a free address of this machine"));
+                    continue;
+                }
+            },
+        };
+        sockets.insert(listener.name.clone(), (listener.address.clone(), socket));
+    }
+    if problems.is_empty() { Ok(sockets) } else { Err(Problems(problems)) }
+}
+
+/// The open socket with this listener's address, when another name had it and gives it up. Port 0 is no address: any
+/// free port will do.
+fn renamed(listener: &Listener, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
+    if matches!(&listener.address, Address::Socket(address) if address.port() == 0) {
+        return None;
+    }
+    let keeps = |name: &str, open: &Open| {
+        config.listeners.iter().any(|other| other.name == name && other.address == open.configured)
+    };
+    let found = open.iter().find(|(name, open)| open.configured == listener.address && !keeps(name, open));
+    found.map(|(_, open)| Arc::clone(&open.socket))
+}
+
+impl Listening {
+    /// Starts acceptors for new sockets and stops those that are no longer wanted.
+    pub(super) fn take_over(&mut self, sockets: Sockets) {
+        let Some(workers) = self.workers.clone() else { return };
+        let moved: Vec<_> = sockets
+            .values()
+            .filter_map(|(_, socket)| match socket {
+                Socket::Renamed(socket) => Some(Arc::as_ptr(socket)),
+                Socket::Kept | Socket::New(_) => None,
+            })
+            .collect();
+        self.open.retain(|name, open| match sockets.get(name) {
+            Some((_, Socket::Kept)) => true,
+            _ => {
+                let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
+                open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
+                false
+            }
+        });
+        for (index, (name, (configured, socket))) in sockets.into_iter().enumerate() {
+            let (Socket::New(socket) | Socket::Renamed(socket)) = socket else { continue };
+            let stop = watch::Sender::new(Stop::No);
+            let acceptor = Acceptor {
+                listener: name.as_str().into(),
+                socket: Arc::clone(&socket),
+                workers: workers.clone(),
+                connections: Arc::clone(&self.connections),
+                stop: stop.subscribe(),
+            };
+            workers.accept(index, acceptor);
+            self.open.insert(name, Open { configured, socket, stop });
+        }
+    }
+
+    /// Lets in more connections or fewer from now on. Those beyond the new bound are not cut: their places go as they
+    /// close, with further calls.
+    pub(super) fn bound_connections(&mut self, wanted: usize) {
+        if wanted > self.connections_max {
+            self.connections.add_permits(wanted - self.connections_max);
+            self.connections_max = wanted;
+        } else {
+            self.connections_max -= self.connections.forget_permits(self.connections_max - wanted);
+        }
+    }
+
+    /// Stops accepting for good, where another process goes on with the sockets.
+    pub(super) fn leave(&mut self) {
+        self.workers = None;
+        for (_, open) in std::mem::take(&mut self.open) {
+            open.socket.leave_file();
+            open.stop.send_replace(Stop::Leave);
+        }
+    }
+
+    /// Stops accepting for good.
+    pub(super) fn close(&mut self) {
+        self.workers = None;
+        for (_, open) in std::mem::take(&mut self.open) {
+            open.stop.send_replace(Stop::HandOver);
+        }
+    }
+}
