@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
@@ -67,13 +67,13 @@ async fn with_64_descriptors_it_neither_spins_nor_goes_deaf() {
 /// nor by the checks of its health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
-    let prlimit = or_left_out!(program("prlimit"));
     let slow =
         || FakeUpstream::http1().route("/slow", Reply::ok("slow").after(Duration::from_secs(3))).route("*", "ok");
     let (one, other) = (slow().start().await, slow().start().await);
     let folder = Folder::new();
     let app = format!(
-        "upstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\", \"{}\"]\n[upstream.app.breaker]\nfailures = 1\n\
+        "upstream = \"app\"\n[[route]]\nname = \"here\"\npath = [\"=/here\"]\nrespond = {{ body = \"here\" }}\n\
+         [upstream.app]\nendpoints = [\"{}\", \"{}\"]\n[upstream.app.breaker]\nfailures = 1\n\
          [upstream.app.ejection]\nfailures = 1\n[upstream.app.retry]\nattempts = 1\n\
          [upstream.app.health]\ntcp = true\ninterval = \"200ms\"\nunhealthy_after = 1\n",
         one.endpoint(),
@@ -81,14 +81,25 @@ async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
     );
     let text = config("state_dir = \"state\"\n").replace("respond = { body = \"ok\" }\n", &app);
     let file = folder.write("flagstone.toml", text);
-    let flagstone = env!("CARGO_BIN_EXE_flagstone");
-    let mut process = Process::start(Command::new(prlimit).arg("--nofile=64").args([flagstone, "run", "-c"]).arg(file));
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
     let web = address(&mut process, "listening name=web").await;
     let admin = address(&mut process, "admin listening").await;
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = Client::connect(web).await.unwrap().deadline(Duration::from_secs(60));
+        assert_eq!(client.get("/here").await.unwrap().text(), "here");
+        clients.push(client);
+    }
+    // From now on there are five for the app, and for checks of its health.
+    let numbers = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let taken: Vec<u64> = numbers.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
+    // The system gives the lowest that is free.
+    let limit = (0..).filter(|number| !taken.contains(number)).nth(5);
+    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
+    prlimit(pid, Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let mut asking = tokio::task::JoinSet::new();
-    for _ in 0..60 {
+    for mut client in clients {
         asking.spawn(async move {
-            let mut client = Client::connect(web).await.unwrap().deadline(Duration::from_secs(60));
             let answer = client.get("/slow").await.unwrap();
             (
                 answer.status,

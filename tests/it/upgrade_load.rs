@@ -97,7 +97,7 @@ async fn upgrades_under_http2_and_tls_lose_nothing_and_double_nothing() {
 #[tokio::test]
 async fn a_websocket_goes_on_through_an_upgrade_until_the_grace_of_the_old_process_is_over() {
     let upstream = FakeUpstream::http1().route("/chat", Reply::upgrade()).start().await;
-    let mut line = Lineage::start_in(Folder::new(), &app(&upstream), "shutdown_grace = \"3s\"\n").await;
+    let mut line = Lineage::start_in(Folder::new(), &app(&upstream), "shutdown_grace = \"6s\"\n").await;
     let before = WebSocket::connect(line.address, "/chat").await.unwrap();
     assert_eq!(line.upgrade().await.status.code(), Some(0));
     let after = WebSocket::connect(line.address, "/chat").await.unwrap();
