@@ -32,7 +32,7 @@ use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::InFlight;
-use crate::telemetry::traces::Finished;
+use crate::telemetry::traces::{Finished, shortened};
 use crate::upstream::endpoint::Lease;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
@@ -314,15 +314,15 @@ impl Context {
             duration,
             method: self.method.clone(),
             scheme: if self.is_tls() { "https" } else { "http" },
-            path: self.path().to_owned(),
-            query: self.uri.query().map(str::to_owned),
+            path: shortened(self.path()),
+            query: self.uri.query().map(shortened),
             host: self.host.name().to_owned(),
             port: self.host.port(),
             client: self.client_ip,
             peer: self.connection.peer,
             version: self.version,
-            user_agent: self.noted.user_agent.clone(),
-            request_id: self.request_id.clone(),
+            user_agent: self.noted.user_agent.as_ref().and_then(|agent| agent.to_str().ok()).map(shortened),
+            request_id: self.request_id.to_str().map(shortened).unwrap_or_default(),
             status: self.status.map(|status| status.as_u16()),
             body_bytes: self.body_bytes,
             pattern: route.as_ref().and_then(|route| self.pattern(route)),

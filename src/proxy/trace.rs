@@ -77,11 +77,14 @@ impl Trace {
     }
 }
 
+/// What has to be passed on at least (section 3.3.1.5); a longer one goes to the app, but is not kept for the collector.
+const TRACESTATE_BYTES_MAX: usize = 512;
+
 /// Several lines of `tracestate` are one list, in their order (section 3.3.1.1).
 fn joined(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(TRACESTATE).iter().filter_map(|line| line.to_str().ok());
     let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
-    (!lines.is_empty()).then(|| lines.join(","))
+    Some(lines.join(",")).filter(|list| (1..=TRACESTATE_BYTES_MAX).contains(&list.len()))
 }
 
 #[cfg(test)]
@@ -123,6 +126,16 @@ mod tests {
         assert!(trace.recording.is_none());
         assert_eq!(headers[TRACEPARENT], came);
         assert_eq!(headers.get_all(TRACESTATE).iter().count(), 2);
+    }
+
+    #[test]
+    fn a_long_tracestate_goes_on_and_is_not_kept() {
+        let mut headers = headers(&format!("{PARENT}1"));
+        headers.append(TRACESTATE, HeaderValue::from_str(&format!("d={}", "x".repeat(600))).unwrap());
+        let trace = Trace::begin(&headers, Share::new(0.0));
+        trace.tell(&mut headers);
+        assert_eq!(trace.recording.and_then(|recording| recording.tracestate), None);
+        assert_eq!(headers.get_all(TRACESTATE).iter().count(), 3);
     }
 
     #[test]

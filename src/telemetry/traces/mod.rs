@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 use tokio::sync::Notify;
 
 pub(crate) use self::export::Exporter;
@@ -34,7 +34,16 @@ const QUEUE_MAX: usize = 2048;
 /// Tries at endpoints that are recorded of one request.
 const ATTEMPTS_MAX: usize = 16;
 
-/// A recorded request that is over.
+/// Of a path, a query or an agent.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// What is kept of a text from outside: its beginning, copied, so that no head waits whole in the queue.
+pub(crate) fn shortened(text: &str) -> String {
+    let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text[..end.unwrap_or(0)].to_owned()
+}
+
+/// A recorded request that is over. Its texts are [`shortened`].
 #[derive(Debug)]
 pub(crate) struct Finished {
     /// Its own span.
@@ -60,8 +69,8 @@ pub(crate) struct Finished {
     /// `None` on a unix socket.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) version: Version,
-    pub(crate) user_agent: Option<HeaderValue>,
-    pub(crate) request_id: HeaderValue,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) request_id: String,
     /// `None` = the client left before there was one.
     pub(crate) status: Option<u16>,
     pub(crate) body_bytes: u64,

@@ -17,10 +17,6 @@ use super::query::redacted;
 use super::resource::{number, text};
 use super::{Attempt, Finished};
 
-/// Of a path, a query or an agent.
-const TEXT_BYTES_MAX: usize = 1024;
-/// Longer ones are left out, as section 3.3.1.3 of W3C Trace Context asks for 512 to be passed on.
-const TRACESTATE_BYTES_MAX: usize = 512;
 /// `Span.flags`: it is known whether the parent is another process's (bit 8), and it is (bit 9).
 const REMOTE_KNOWN: u32 = 0x100;
 const REMOTE: u32 = 0x200;
@@ -51,17 +47,17 @@ fn server(finished: &Finished) -> Span {
     let mut attributes = method(&finished.method);
     attributes.extend([
         text("url.scheme", finished.scheme),
-        text("url.path", cut(&finished.path)),
+        text("url.path", &finished.path),
         text("network.protocol.version", version(finished.version)),
         text("client.address", finished.client.to_string()),
-        text("flagstone.request_id", finished.request_id.to_str().unwrap_or_default()),
+        text("flagstone.request_id", &finished.request_id),
         number("http.response.body.size", i64::try_from(finished.body_bytes).unwrap_or(i64::MAX)),
     ]);
-    let mut add = |key: &str, value: Option<&str>| attributes.extend(value.map(|value| text(key, cut(value))));
+    let mut add = |key: &str, value: Option<&str>| attributes.extend(value.map(|value| text(key, value)));
     add("url.query", finished.query.as_deref().map(redacted).as_deref());
     add("http.route", finished.pattern.as_deref());
     add("server.address", Some(finished.host.as_str()).filter(|host| !host.is_empty()));
-    add("user_agent.original", finished.user_agent.as_ref().and_then(|agent| agent.to_str().ok()));
+    add("user_agent.original", finished.user_agent.as_deref());
     add("network.peer.address", finished.peer.map(|peer| peer.ip().to_string()).as_deref());
     add("error.type", error.as_deref());
     add("flagstone.route", finished.route.as_deref());
@@ -129,11 +125,10 @@ fn client(finished: &Finished, index: usize, attempt: &Attempt) -> Span {
 fn span(finished: &Finished, id: u64, start: Duration, duration: Duration) -> Span {
     let began = finished.began.duration_since(UNIX_EPOCH).unwrap_or_default() + start;
     let nanos = |at: Duration| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-    let state = finished.tracestate.as_ref().filter(|state| state.len() <= TRACESTATE_BYTES_MAX);
     Span {
         trace_id: finished.context.trace_id().to_be_bytes().to_vec(),
         span_id: id.to_be_bytes().to_vec(),
-        trace_state: state.cloned().unwrap_or_default(),
+        trace_state: finished.tracestate.clone().unwrap_or_default(),
         start_time_unix_nano: nanos(began),
         end_time_unix_nano: nanos(began + duration),
         ..Span::default()
@@ -165,7 +160,7 @@ fn method(method: &Method) -> Vec<KeyValue> {
     if is_known(method) {
         return vec![text("http.request.method", method.as_str())];
     }
-    let original = cut(method.as_str());
+    let original = super::shortened(method.as_str());
     vec![text("http.request.method", "_OTHER"), text("http.request.method_original", original)]
 }
 
@@ -190,11 +185,6 @@ fn version(version: Version) -> &'static str {
         Version::HTTP_2 => "2",
         _ => "1.1",
     }
-}
-
-fn cut(text: &str) -> &str {
-    let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
