@@ -11,8 +11,8 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::{Decision, Settings};
 
@@ -38,7 +38,7 @@ impl Policy {
         if settings.burst != settings.rate_count {
             number(&mut item, b";flagstone-burst=", u64::from(settings.burst.get()));
         }
-        Self { remaining, item: item.as_ref().into() }
+        Self { remaining, item: item.into_vec().into() }
     }
 
     /// A bound on requests in flight: `"per_ip";q=10;qu="concurrent-requests"`.
@@ -47,7 +47,7 @@ impl Policy {
         let remaining = remaining(&item);
         number(&mut item, b";q=", u64::from(slots.get()));
         item.extend_from_slice(b";qu=\"concurrent-requests\"");
-        Self { remaining, item: item.as_ref().into() }
+        Self { remaining, item: item.into_vec().into() }
     }
 }
 
@@ -57,26 +57,24 @@ fn remaining(quoted_name: &[u8]) -> Box<[u8]> {
 
 /// The `RateLimit-Policy` of a route, to be made once and cloned per answer. `None` without policies.
 pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<HeaderValue> {
-    let mut text = BytesMut::new();
+    let mut text = Text::new();
     for policy in policies {
         separate(&mut text);
         text.extend_from_slice(&policy.item);
     }
-    value(text)
+    value(&text)
 }
 
-/// The `RateLimit` of one answer, by one allocation where there are no more than a few limits. `None` without limits.
+/// The `RateLimit` of one answer: formatted on the stack, one allocation for the value. `None` without limits.
 pub fn rate_limit<'a>(limits: impl IntoIterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {
-    let mut limits = limits.into_iter().peekable();
-    limits.peek()?;
-    let mut text = BytesMut::with_capacity(FEW_LIMITS_BYTES);
+    let mut text = Text::new();
     for (policy, decision) in limits {
         separate(&mut text);
         number(&mut text, &policy.remaining, u64::from(decision.remaining));
         let seconds = if decision.allowed { seconds(decision.next) } else { retry_seconds(decision.wait) };
         number(&mut text, b";t=", seconds);
     }
-    value(text)
+    value(&text)
 }
 
 /// `Retry-After`: `wait` in whole seconds, rounded up, at least 1.
@@ -85,22 +83,21 @@ pub fn retry_after(wait: Duration) -> HeaderValue {
 }
 
 /// Three limits with names of usual length.
-const FEW_LIMITS_BYTES: usize = 96;
+type Text = SmallVec<[u8; 128]>;
 
-fn separate(text: &mut BytesMut) {
+fn separate(text: &mut Text) {
     if !text.is_empty() {
         text.extend_from_slice(b", ");
     }
 }
 
-fn number(text: &mut BytesMut, parameter: &[u8], number: u64) {
+fn number(text: &mut Text, parameter: &[u8], number: u64) {
     text.extend_from_slice(parameter);
     text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn value(text: BytesMut) -> Option<HeaderValue> {
-    let value = |text: BytesMut| HeaderValue::from_maybe_shared(text.freeze());
-    (!text.is_empty()).then(|| value(text).expect("names are quoted as printable ASCII"))
+fn value(text: &Text) -> Option<HeaderValue> {
+    (!text.is_empty()).then(|| HeaderValue::from_bytes(text).expect("names are quoted as printable ASCII"))
 }
 
 fn retry_seconds(wait: Duration) -> u64 {
@@ -112,16 +109,16 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// A string of RFC 9651, section 3.3.3.
-fn quoted(name: &str) -> BytesMut {
-    let mut quoted = BytesMut::from(&b"\""[..]);
+fn quoted(name: &str) -> Text {
+    let mut quoted = Text::from_slice(b"\"");
     for character in name.chars() {
         match character {
             '"' | '\\' => quoted.extend_from_slice(&[b'\\', character as u8]),
-            ' '..='~' => quoted.put_u8(character as u8),
-            _ => quoted.put_u8(b'?'),
+            ' '..='~' => quoted.push(character as u8),
+            _ => quoted.push(b'?'),
         }
     }
-    quoted.put_u8(b'"');
+    quoted.push(b'"');
     quoted
 }
 
