@@ -46,7 +46,7 @@ impl Http1 {
     /// Sends one request and drives the connection until the head of its answer is there.
     ///
     /// # Cancel safety
-    /// Dropped, it takes the request back from a connection that cannot be used any more.
+    /// Dropped, it gives the request up, and the connection is of no use any more.
     pub(super) fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send + '_ {
         Sending { answer: self.sender.try_send_request(request), driver: &mut self.driver }
     }

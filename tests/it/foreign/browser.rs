@@ -1,5 +1,7 @@
 //! A real browser: Chromium without a window.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -38,11 +40,11 @@ async fn dump_dom(chromium: PathBuf, url: &str) -> Ended {
 
 /// The same with further arguments.
 pub(super) async fn dump_dom_with(chromium: PathBuf, url: &str, further: &[String]) -> Ended {
-    let profile = Folder::new();
+    let profile = Profile(Folder::new());
     let mut command = Command::new(chromium);
     command.args(ARGUMENTS).args(further).args(["--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"]);
-    command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
-    command.env("HOME", profile.path()).env("LANGUAGE", "en").env("TZ", "UTC");
+    command.arg(profile.argument()).arg(url);
+    profile.keep_to_it(&mut command).env("LANGUAGE", "en");
     let mut process = Process::start(&mut command);
     let status = process.wait(LONG).await;
     Ended { status, stdout: process.stdout(), stderr: process.stderr() }
@@ -66,12 +68,54 @@ async fn the_maintenance_page_says_why_and_until_when() {
     assert!(!complaints.iter().any(|words| shown.stderr.contains(words)), "{}", shown.stderr);
 }
 
+/// All that a browser writes down. Its last processes write while it is removed, so that is tried again.
+struct Profile(Folder);
+
+impl Profile {
+    fn argument(&self) -> String {
+        format!("--user-data-dir={}", self.0.path().display())
+    }
+
+    /// Has a program write nothing elsewhere.
+    fn keep_to_it<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("HOME", self.0.path()).env("TMPDIR", self.0.path()).env("TZ", "UTC")
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        for _ in 0..20 {
+            // What could not be removed this time is there to be seen.
+            let _ = std::fs::remove_dir_all(self.0.path());
+            std::thread::sleep(Duration::from_millis(50));
+            if !self.0.path().exists() {
+                return;
+            }
+        }
+    }
+}
+
 /// A browser that can be asked things, through chromedriver.
 pub(crate) struct Browser {
     session: String,
-    // It ends the browser when it ends, since they talk through pipes.
+    // Its end is the browser's, should it not have quit: they talk through pipes.
     _driver: Process,
-    _profile: Folder,
+    _profile: Profile,
+}
+
+impl Drop for Browser {
+    /// Asks it to quit, and waits for that: killed, it leaves processes behind that go on for a while.
+    fn drop(&mut self) {
+        let quit = || {
+            let (address, path) = self.session.trim_start_matches("http://").split_once('/')?;
+            let mut driver = TcpStream::connect(address).ok()?;
+            driver.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            write!(driver, "DELETE /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+            driver.read(&mut [0; 1024]).ok()
+        };
+        // A test that failed because the browser is gone has said so itself.
+        let _: Option<usize> = quit();
+    }
 }
 
 impl Browser {
@@ -87,14 +131,14 @@ impl Browser {
     /// As for [`Self::start`].
     pub(crate) async fn start_with(further: &[String]) -> Result<Self, String> {
         let (chromium, driver) = (chromium()?, program("chromedriver")?);
-        let profile = Folder::new();
+        let profile = Profile(Folder::new());
         let mut command = Command::new(driver);
-        let mut driver = Process::start(command.arg("--port=0").env("HOME", profile.path()).env("TZ", "UTC"));
+        let mut driver = Process::start(profile.keep_to_it(command.arg("--port=0")));
         let line = driver.stdout_line("started successfully on port").await;
         let port = line.rsplit(' ').next().expect("a line has a last word").trim_end_matches('.');
         let mut args: Vec<String> = ARGUMENTS.iter().map(|&argument| argument.to_owned()).collect();
         args.extend_from_slice(further);
-        args.extend(["--remote-debugging-pipe".into(), format!("--user-data-dir={}", profile.path().display())]);
+        args.extend(["--remote-debugging-pipe".into(), profile.argument()]);
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": chromium, "args": args },
             "goog:loggingPrefs": { "browser": "ALL" },
