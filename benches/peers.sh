@@ -48,6 +48,8 @@ stop() {
     local it
     for it in "${masters[@]}"; do [ -s "$dir/$it.pid" ] && started+=("$(cat "$dir/$it.pid")"); done
     for it in "${started[@]}"; do kill "$it" 2>/dev/null || true; done
+    # Until they have ended: one that counts what it runs writes that down.
+    wait 2>/dev/null || true
     if [ "$keep" = yes ]; then echo "kept: $dir"; else rm -rf "$dir"; fi
 }
 trap stop EXIT

@@ -5,10 +5,12 @@
 //! worker's own event loop only after the hand-over.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -185,13 +187,37 @@ impl AsFd for RawSocket {
 }
 
 impl RawSocket {
+    /// One connection, not blocking, and without Nagle's delay where its listener is: it takes after that (tcp(7)).
     fn accept(&self) -> io::Result<AcceptedSocket> {
+        let (socket, peer) = acceptfrom_with(&*self.bound, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         match &*self.bound {
-            Bound::Tcp(socket) => {
-                let (stream, peer) = socket.accept()?;
-                Ok(AcceptedSocket::Tcp(stream, peer))
+            Bound::Tcp(_) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                Ok(AcceptedSocket::Tcp(socket.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
             }
-            Bound::Unix(socket, _) => socket.accept().map(|(stream, _)| AcceptedSocket::Unix(stream)),
+            Bound::Unix(..) => Ok(AcceptedSocket::Unix(socket.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Address;
+    use crate::listener::bind::bind;
+
+    #[test]
+    fn an_accepted_connection_neither_blocks_nor_waits_to_fill_its_segments() {
+        let bound = Arc::new(bind(&Address::Socket(([127, 0, 0, 1], 0).into())).unwrap());
+        let Address::Socket(address) = bound.address().unwrap() else { panic!("it has an address") };
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let watched = bound.as_fd().try_clone_to_owned().unwrap();
+        let AcceptedSocket::Tcp(socket, peer) = (RawSocket { bound, watched }).accept().unwrap() else {
+            panic!("it came by TCP")
+        };
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(socket.nodelay().unwrap());
+        let nothing_yet = io::Read::read(&mut &socket, &mut [0]).unwrap_err();
+        assert_eq!(nothing_yet.kind(), io::ErrorKind::WouldBlock);
     }
 }

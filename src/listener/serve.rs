@@ -116,15 +116,8 @@ async fn behind_proxy(
 
 fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
     match socket {
-        AcceptedSocket::Tcp(stream, peer) => {
-            stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
-            Ok((Socket::Tcp(TcpStream::from_std(stream)?), Some(peer)))
-        }
-        AcceptedSocket::Unix(stream) => {
-            stream.set_nonblocking(true)?;
-            Ok((Socket::Unix(UnixStream::from_std(stream)?), None))
-        }
+        AcceptedSocket::Tcp(stream, peer) => Ok((Socket::Tcp(TcpStream::from_std(stream)?), Some(peer))),
+        AcceptedSocket::Unix(stream) => Ok((Socket::Unix(UnixStream::from_std(stream)?), None)),
     }
 }
 
@@ -367,12 +360,15 @@ pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
     let _ = timeout(LINGER, farewell).await;
 }
 
-/// Says goodbye to a client that has sent nothing more, or has gone; false when there is something to wait for.
+/// Says goodbye to a client that has sent nothing more, or has gone; false when there is something to wait for. Closing a
+/// socket that has nothing unread ends the connection properly: only TLS has words for it.
 fn parts_at_once(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
-    match Pin::new(&mut *stream).poll_shutdown(cx) {
-        Poll::Ready(Ok(())) => {}
-        Poll::Ready(Err(_)) => return true,
-        Poll::Pending => return false,
+    if let Stream::Tls(stream) = stream {
+        match Pin::new(stream).poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return true,
+            Poll::Pending => return false,
+        }
     }
     let mut space = [MaybeUninit::uninit(); 64];
     let mut unread = ReadBuf::uninit(&mut space);

@@ -65,7 +65,8 @@ impl SendError {
 }
 
 impl Connection {
-    /// Sends a request in the form of HTTP/1 and waits for the head of its answer.
+    /// Sends a request in the form of HTTP/1 and waits for the head of its answer, which is boxed because it is moved a dozen
+    /// times.
     ///
     /// Not an `async fn`: that would keep the request twice in a future that is part of every request's.
     ///
@@ -74,15 +75,16 @@ impl Connection {
     pub(crate) fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send + '_ {
+    ) -> impl Future<Output = Result<Box<Response<Incoming>>, SendError>> + Send + '_ {
         match self {
             Self::Http1(connection) => {
-                Either::Left(connection.send(request).map_err(|error| SendError::of(error, |_| ())))
+                Either::Left(connection.send(request).map_ok(Box::new).map_err(|error| SendError::of(error, |_| ())))
             }
             Self::Http2(Http2 { sender, scheme, .. }) => {
                 let host = take_absolute_form(&mut request, scheme);
                 let restore = |request: &mut Request<_>| take_origin_form(request, host);
-                Either::Right(sender.try_send_request(request).map_err(|error| SendError::of(error, restore)))
+                let answer = sender.try_send_request(request).map_ok(Box::new);
+                Either::Right(answer.map_err(|error| SendError::of(error, restore)))
             }
         }
     }

@@ -316,7 +316,7 @@ impl Lease {
     pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + Send {
+    ) -> impl Future<Output = Result<Box<Response<Incoming>>, SendError>> + Send {
         let Ready { connection, stream } = &mut self.ready;
         connection.send(request).inspect_err(move |error| {
             if let (SendError::Unsent(_) | SendError::Unprocessed, Some(stream)) = (error, stream) {

@@ -243,7 +243,7 @@ impl<'a> Exchange<'a> {
         let answer = {
             // Pinned here and lent on, for it holds the request.
             let answer = pin!(lease.send(request));
-            self.in_time(answer).await
+            self.in_time(answer, began).await
         };
         let latency = began.elapsed();
         self.context.upstream_duration = Some(latency);
@@ -305,10 +305,12 @@ impl<'a> Exchange<'a> {
 
     /// Waits for the answer's head. The time counts from the last moment that the endpoint took some of the request's
     /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
-    async fn in_time<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Result<T, HeadLate> {
+    async fn in_time<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>, began: Instant) -> Result<T, HeadLate> {
         let limit = self.route.timeouts.response_head;
         let Some(body) = &self.outbound.fault else {
-            return tokio::time::timeout(limit, answer).await.map_err(|_| HeadLate);
+            // A limit that reaches beyond all time is none.
+            let Some(end) = began.checked_add(limit) else { return Ok(answer.await) };
+            return tokio::time::timeout_at(end.into(), answer).await.map_err(|_| HeadLate);
         };
         let mut seen = (body.progress(), body.has_ended());
         loop {

@@ -124,7 +124,7 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
 
 /// A response head, and the connection its body comes on.
 struct Answered {
-    response: Response<Incoming>,
+    response: Box<Response<Incoming>>,
     lease: Lease,
     /// When the request was sent.
     began: Instant,
@@ -147,7 +147,8 @@ fn downstream(
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
-    let Answered { mut response, lease, .. } = answered;
+    let Answered { response, lease, .. } = answered;
+    let mut response = *response;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Unasked, it would turn what the client sends next into bytes that nobody has judged.
         return if wants_upgrade { switch(response, lease, route, context) } else { Err(Refusal::UpstreamError) };
