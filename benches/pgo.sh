@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds what is shipped with profile-guided optimisation: an instrumented build serves the load of peers.sh, and what it
+# counted tells the compiler which way requests mostly go (https://doc.rust-lang.org/rustc/profile-guided-optimization.html).
+#   usage: benches/pgo.sh
+# Two builds of some minutes each, and two minutes of load. Needs what peers.sh needs, and `rustup component add llvm-tools`.
+# The binary is target/pgo/flagstone; `.ci/ship target/pgo/flagstone` holds it to its promises.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host=$(rustc -vV | sed -n 's/^host: //p')
+profdata=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
+[ -x "$profdata" ] || { echo "pgo.sh: needs llvm-profdata: rustup component add llvm-tools" >&2; exit 2; }
+target=$(uname -m)-unknown-linux-gnu folder=$PWD/target/pgo
+build() { # FOLDER FLAGS
+    RUSTFLAGS="-C target-feature=+crt-static $2" \
+        cargo build --locked --profile dist --bin flagstone --target "$target" --target-dir "$folder/$1"
+}
+# cargo does not see that counts have changed.
+rm -rf "$folder/counts" "$folder/counts.profdata" "$folder/using"
+build counting "-Cprofile-generate=$folder/counts"
+# What most sites serve, each for as long.
+benches/peers.sh --only kept,h2,close,large,maintenance,websocket --rounds 1 --seconds 5 \
+    "$folder/counting/$target/dist/flagstone" >/dev/null
+"$profdata" merge -o "$folder/counts.profdata" "$folder/counts"
+# Much never ran under this load and has no counts: no reason for thousands of warnings.
+build using "-Cprofile-use=$folder/counts.profdata -Cllvm-args=-pgo-warn-missing-function=false"
+cp "$folder/using/$target/dist/flagstone" "$folder/flagstone"
+ls -l "$folder/flagstone"
