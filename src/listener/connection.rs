@@ -2,9 +2,11 @@
 //!
 //! All of it is touched from one worker's thread; the atomics are for `Send`, not for ordering.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use http::HeaderValue;
 
@@ -192,7 +194,13 @@ impl Connection {
         self.is_holding.store(holding, Relaxed);
     }
 
-    pub(super) fn set_write_blocked(&self, blocked: bool, progress: bool) {
+    /// Notes what came of a write of `offered` bytes: whether the client holds us up, and whether it took some.
+    pub(super) fn wrote(&self, offered: usize, result: &Poll<io::Result<usize>>) {
+        let (blocked, progress) = match result {
+            Poll::Ready(Ok(written)) => (*written < offered, true),
+            Poll::Ready(Err(_)) => (false, false),
+            Poll::Pending => (true, false),
+        };
         self.is_write_blocked.store(blocked, Relaxed);
         if blocked && progress {
             self.write_progress.store(true, Relaxed);

@@ -321,22 +321,13 @@ impl Gate {
         }
         Poll::Pending
     }
-
-    fn wrote(&self, offered: usize, result: &Poll<io::Result<usize>>) {
-        let blocked = match result {
-            Poll::Ready(Ok(written)) => *written < offered,
-            Poll::Ready(Err(_)) => false,
-            Poll::Pending => true,
-        };
-        self.connection.set_write_blocked(blocked, matches!(result, Poll::Ready(Ok(_))));
-    }
 }
 
 impl AsyncWrite for Gate {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = this.stream().poll_write(cx, bytes);
-        this.wrote(bytes.len(), &result);
+        this.connection.wrote(bytes.len(), &result);
         result
     }
 
@@ -347,7 +338,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = poll_write_pieces(this.stream(), cx, slices);
-        this.wrote(slices.iter().map(|slice| slice.len()).sum(), &result);
+        this.connection.wrote(slices.iter().map(|slice| slice.len()).sum(), &result);
         result
     }
 

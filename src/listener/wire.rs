@@ -43,7 +43,7 @@ impl Wire {
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let result = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
-            self.wrote(self.gathered.len(), &result);
+            self.connection.wrote(self.gathered.len(), &result);
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.gathered.advance(written),
@@ -76,15 +76,6 @@ impl Wire {
         io::Error::new(io::ErrorKind::InvalidData, fault)
     }
 
-    fn wrote(&self, offered: usize, result: &Poll<io::Result<usize>>) {
-        let blocked = match result {
-            Poll::Ready(Ok(written)) => *written < offered,
-            Poll::Ready(Err(_)) => false,
-            Poll::Pending => true,
-        };
-        self.connection.set_write_blocked(blocked, matches!(result, Poll::Ready(Ok(_))));
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(fault) = self.fault {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
@@ -109,7 +100,7 @@ impl Wire {
             bytes.len()
         } else {
             let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-            self.wrote(bytes.len(), &result);
+            self.connection.wrote(bytes.len(), &result);
             ready!(result)?
         };
         self.frames.sent(&bytes[..written]).map_err(|fault| self.fail(fault))?;

@@ -1,7 +1,7 @@
 //! A connection of HTTP/1 to an endpoint, and who drives it.
 //!
 //! hyper splits a connection into a handle that takes requests and a future that reads and writes the socket. Whoever
-//! waits for an answer polls that future itself: a task of its own would cost every request three wake-ups more. So a
+//! waits for an answer polls that future itself: a task of its own would cost every request two wake-ups more. So a
 //! connection that is kept is driven by nobody, and what its endpoint did meanwhile shows when it is taken. A task takes
 //! over where bytes have to flow while nobody waits: in an upgrade, for a request's body that goes on behind the answer's
 //! head, and for the goodbye.
