@@ -52,8 +52,9 @@ async fn a_body_of_get_and_head_is_not_lost() {
     let (upstream, before) = (&upstream, upstream.requests().len());
     for method in ["GET", "HEAD"] {
         let mut client = Client::connect(proxy.address()).await.unwrap();
-        client.request(method, "/", "Transfer-Encoding: chunked\r\n").await.unwrap();
-        client.send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        // In one piece: a head that comes alone may rightly be at the app before the body turns out to be malformed.
+        let head = format!("{method} / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(format!("{head}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")).await.unwrap();
         let _ = client.read_to_end().await.unwrap();
     }
     let raw = String::from_utf8_lossy(&upstream.raw().concat()).into_owned();
