@@ -29,18 +29,12 @@ pub(crate) struct Http1 {
     driver: Driver,
 }
 
-/// What reads and writes the socket.
-enum Driver {
-    /// Whoever has the connection.
-    Holder(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>),
-    Task,
-    /// Nobody any more: the connection has ended.
-    Nobody,
-}
+/// What reads and writes the socket, where that is the holder's part; `None` = a task does, or the connection has ended.
+struct Driver(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>>);
 
 impl Http1 {
     pub(super) fn new(sender: http1::SendRequest<RequestBody>, wire: Wire) -> Self {
-        Self { sender, driver: Driver::Holder(Box::pin(wire.with_upgrades())) }
+        Self { sender, driver: Driver(Some(Box::pin(wire.with_upgrades()))) }
     }
 
     /// Sends one request and drives the connection until the head of its answer is there.
@@ -53,7 +47,7 @@ impl Http1 {
 
     /// Whether that is the holder's part: then nothing comes on it otherwise.
     pub(super) fn is_to_be_driven(&self) -> bool {
-        matches!(self.driver, Driver::Holder(_))
+        self.driver.0.is_some()
     }
 
     /// Reads and writes what there is to, where that is the holder's part.
@@ -77,12 +71,11 @@ impl Http1 {
         if self.sender.is_ready() {
             return true;
         }
-        match self.driver {
-            Driver::Holder(_) => !self.has_ended() && self.sender.is_ready(),
-            // The last answer may have been read a moment before the task has put itself in order.
-            Driver::Task => !self.sender.is_closed() && self.sender.ready().await.is_ok(),
-            Driver::Nobody => false,
+        if self.is_to_be_driven() {
+            return !self.has_ended() && self.sender.is_ready();
         }
+        // The last answer may have been read a moment before the task has put itself in order.
+        !self.is_closed() && self.sender.ready().await.is_ok()
     }
 
     /// Looks whether its endpoint has closed it while it was kept.
@@ -104,19 +97,17 @@ impl Drop for Http1 {
 impl Driver {
     #[inline]
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Self::Holder(wire) = self
+        if let Some(wire) = &mut self.0
             && let Poll::Ready(end) = wire.as_mut().poll(cx)
         {
             told(end);
-            *self = Self::Nobody;
+            self.0 = None;
         }
     }
 
     fn detach(&mut self) {
-        match std::mem::replace(self, Self::Task) {
-            Self::Holder(wire) => drop(tokio::spawn(async move { told(wire.await) })),
-            Self::Task => {}
-            Self::Nobody => *self = Self::Nobody,
+        if let Some(wire) = self.0.take() {
+            tokio::spawn(async move { told(wire.await) });
         }
     }
 }
