@@ -14,7 +14,6 @@ use std::time::Duration;
 use http::header::{COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -25,6 +24,7 @@ use tokio::time::{Sleep, timeout};
 
 use super::connection::Connection;
 use super::head::{self, BadHead, HeadBounds};
+use super::incoming::Incoming;
 use super::serve::{Settings, goodbye, waited};
 use super::stream::Stream;
 use super::timer::{End, Timer};
@@ -73,12 +73,12 @@ pub(super) async fn serve(
         .enable_connect_protocol();
     let service = {
         let connection = Arc::clone(&connection);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<hyper::body::Incoming>| {
             connection.head_passed();
             let (request, pulse) = arrive(request, &bounds);
             streams.announce(pulse);
             // Boxed: hyper and tokio move a stream's future a dozen times, and this one is of several KB.
-            Box::pin(handle::handle(request, Arc::clone(&connection), Arc::clone(&live)))
+            Box::pin(handle::handle(request.map(Incoming::Hyper), Arc::clone(&connection), Arc::clone(&live)))
         })
     };
     let wire = Arc::new(Mutex::new(Wire::new(stream, early, Arc::clone(&connection))));
@@ -110,7 +110,12 @@ async fn drive<S, Fut>(
     mut draining: watch::Receiver<Drain>,
 ) -> End
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Fut>,
+    S: hyper::service::Service<
+            Request<hyper::body::Incoming>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = Fut,
+        >,
     Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     let drain_flag = draining.clone();
@@ -161,7 +166,12 @@ fn poll_http<S, Fut>(
     cx: &mut Context<'_>,
 ) -> Poll<End>
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Fut>,
+    S: hyper::service::Service<
+            Request<hyper::body::Incoming>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = Fut,
+        >,
     Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     if let Poll::Ready(result) = http.poll(cx) {
@@ -185,7 +195,12 @@ impl Ending {
     /// Says GOAWAY, and waits for the client to have heard it before it names the last stream (RFC 9113, section 6.8).
     fn begin<S, Fut>(http: Pin<&mut Http<S>>) -> Self
     where
-        S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Fut>,
+        S: hyper::service::Service<
+                Request<hyper::body::Incoming>,
+                Response = Response<Body>,
+                Error = Infallible,
+                Future = Fut,
+            >,
         Fut: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
         http.graceful_shutdown();
@@ -209,7 +224,10 @@ fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
 }
 
 /// Makes a request look as one of HTTP/1, and judges what only HTTP/1's gate would have judged.
-fn arrive(mut request: Request<Incoming>, bounds: &HeadBounds) -> (Request<Incoming>, Arc<Pulse>) {
+fn arrive(
+    mut request: Request<hyper::body::Incoming>,
+    bounds: &HeadBounds,
+) -> (Request<hyper::body::Incoming>, Arc<Pulse>) {
     let pulse = Arc::new(Pulse::default());
     let connect = Connect::take(&mut request);
     let bad_head = judge(&request, bounds).err();

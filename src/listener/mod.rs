@@ -10,6 +10,7 @@ mod frames;
 mod gate;
 pub(crate) mod head;
 pub(crate) mod http2;
+pub(crate) mod incoming;
 mod proxy_header;
 mod rest;
 pub(crate) mod serve;

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,6 +23,7 @@ use super::connection::{Connection, RefusedHead, Returned};
 use super::gate::Gate;
 use super::head::{BadHead, HeadBounds};
 use super::http2;
+use super::incoming::Incoming;
 use super::proxy_header;
 use super::rest::{Woken, rest};
 use super::stream::{Socket, Stream};
@@ -170,8 +170,8 @@ async fn round(
     }
     let service = {
         let (connection, live) = (Arc::clone(connection), Arc::clone(live));
-        service_fn(move |request: Request<Incoming>| {
-            handle::handle(request, Arc::clone(&connection), Arc::clone(&live))
+        service_fn(move |request: Request<hyper::body::Incoming>| {
+            handle::handle(request.map(Incoming::Hyper), Arc::clone(&connection), Arc::clone(&live))
         })
     };
     // Over TLS the handshake has settled the version, on others the first bytes.
@@ -239,7 +239,7 @@ async fn drive<F, Fut>(
 ) -> End
 where
     F: hyper::service::Service<
-            Request<Incoming>,
+            Request<hyper::body::Incoming>,
             Response = Response<crate::proxy::body::Body>,
             Error = std::convert::Infallible,
             Future = Fut,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::context::Context;
 use super::replay::Tap;
 use crate::listener::connection::{Connection, OpenBody};
+use crate::listener::incoming::{self, Lost};
 use crate::upstream::endpoint::Lease;
 
 /// A body that could not be read to its end.
@@ -27,7 +28,7 @@ pub(crate) enum BodyError {
     #[error("the body is larger than allowed")]
     TooLarge,
     #[error("the body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("maintenance cut what was in flight")]
     Cut,
     #[error("the file could not be read")]
@@ -140,7 +141,7 @@ pub(crate) enum RequestBody {
 /// A body that is read from the client as the upstream takes it.
 #[derive(Debug)]
 pub(crate) struct Streaming {
-    incoming: Incoming,
+    incoming: incoming::Incoming,
     left: Option<u64>,
     patience: Patience,
     fault: Arc<BodyFault>,
@@ -150,7 +151,7 @@ pub(crate) struct Streaming {
 impl RequestBody {
     /// Wraps a client's body. `bytes_max` bounds it as it flows; the returned fault tells why it stopped.
     pub(crate) fn new(
-        incoming: Incoming,
+        incoming: incoming::Incoming,
         bytes_max: Option<u64>,
         read_timeout: Duration,
         connection: &Arc<Connection>,
@@ -207,8 +208,11 @@ impl HttpBody for RequestBody {
                 }
             }
             Poll::Ready(Some(Err(error))) => {
-                let fault = if is_refused_by_gate(&error) { FAULT_BROKEN } else { FAULT_LEFT };
-                body.fail(fault, BodyError::Broken(error))
+                let fault = match error {
+                    Lost::Malformed => FAULT_BROKEN,
+                    Lost::Left(_) => FAULT_LEFT,
+                };
+                body.fail(fault, BodyError::Broken(error.into()))
             }
             Poll::Ready(None) => {
                 body.fault.is_now(ENDED);
@@ -237,12 +241,6 @@ impl HttpBody for RequestBody {
             Self::Kept(tap) => tap.size_hint(),
         }
     }
-}
-
-/// Whether the gate refused the rest of a body; otherwise the client is gone.
-fn is_refused_by_gate(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|source| source.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// An answer's body on its way to the client. Dropping it finishes the request's log line.
@@ -332,7 +330,7 @@ impl UpstreamBody {
 
     fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(BodyError::Broken(error))));
+            return Poll::Ready(Some(Err(BodyError::Broken(error.into()))));
         }
         if self.turn_bytes >= TURN_BYTES_MAX {
             self.turn_bytes = 0;

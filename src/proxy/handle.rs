@@ -8,7 +8,6 @@ use std::sync::Arc;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::body::Body;
 use super::context::Context;
@@ -18,6 +17,7 @@ use super::head_of;
 use super::refusal::Refusal;
 use super::{bypass, connect, files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
+use crate::listener::incoming::Incoming;
 use crate::live::Live;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+
+use crate::listener::incoming::Incoming;
 
 /// A larger body ends the connection instead.
 const DRAINED_BYTES_MAX: u64 = 16 * 1024;

@@ -27,6 +27,7 @@ use super::decide;
 use super::refusal::Refusal;
 use super::tunnel::{self, Tunnel};
 use crate::breaker::{Outcome, OwnedPermit};
+use crate::listener::incoming;
 use crate::message::hop_by_hop;
 use crate::snapshot::{Route, Target};
 use crate::upstream::endpoint::Lease;
@@ -42,7 +43,7 @@ use crate::upstream::group::Group;
 /// Dropped when the client leaves: the exchange is cut or taken out of its queue, the breaker's permit and the in-flight
 /// counts go with it.
 pub(super) async fn send(
-    request: &mut Request<Option<Incoming>>,
+    request: &mut Request<Option<incoming::Incoming>>,
     target: &Target,
     route: &Route,
     context: &mut Context,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
-use hyper::body::Incoming;
 
 use super::super::body::{BodyFault, RequestBody};
 use super::super::context::Context;
 use super::super::refusal::Refusal;
 use super::super::replay::Replay;
 use crate::config::model;
+use crate::listener::incoming::Incoming;
 use crate::message::hop_by_hop;
 use crate::snapshot::Route;
 
