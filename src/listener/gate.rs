@@ -16,10 +16,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chunked::ChunkFollower;
 use super::connection::{Connection, RefusedHead, Returned};
 use super::head::{self, BadHead, BodyFraming, HeadBounds};
 use super::stream::Stream;
+use crate::message::chunked::ChunkFollower;
 use crate::pieces::poll_write_pieces;
 
 /// Bytes held behind a request for an upgrade; more stay in the socket.

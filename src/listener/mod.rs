@@ -4,7 +4,6 @@
 
 pub mod accept;
 pub mod bind;
-mod chunked;
 pub mod connection;
 mod frames;
 mod gate;

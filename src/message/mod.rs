@@ -10,6 +10,7 @@
 //! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
 //! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
 //! | [`trace_context`] | the trace a request belongs to | W3C Trace Context |
+//! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
@@ -17,6 +18,7 @@
 //!
 //! May import `std`, `http` types and small value crates; never another room.
 
+pub(crate) mod chunked;
 pub mod cookie;
 pub mod forwarded;
 pub mod hop_by_hop;
