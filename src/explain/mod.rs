@@ -133,7 +133,7 @@ fn judged(request: &Request<()>, snapshot: &Snapshot) -> Result<(String, String)
     }
     bytes.extend_from_slice(b"\r\n");
     head::judge(&bytes, &snapshot.head_bounds()).map_err(Refusal::of_head)?;
-    let (host, path) = decide::place(request)?;
+    let (host, path) = decide::place(request, None)?;
     Ok((host.name().to_owned(), path.into_owned()))
 }
 

@@ -7,10 +7,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::http2::body::StreamBody;
+
 /// Reads as it is asked to; dropped, the rest of it is not wanted.
 #[derive(Debug)]
 pub(crate) enum Incoming {
+    /// There is none.
+    Empty,
     Hyper(hyper::body::Incoming),
+    Stream(StreamBody),
 }
 
 /// Why a body does not come to its end.
@@ -39,19 +44,25 @@ impl Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Lost::of),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Empty => true,
             Self::Hyper(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Empty => SizeHint::with_exact(0),
             Self::Hyper(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
         }
     }
 }

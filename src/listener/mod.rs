@@ -5,7 +5,6 @@
 pub mod accept;
 pub mod bind;
 pub mod connection;
-mod frames;
 mod gate;
 pub(crate) mod head;
 pub(crate) mod http2;
@@ -15,4 +14,3 @@ mod rest;
 pub(crate) mod serve;
 pub(crate) mod stream;
 mod timer;
-mod wire;

@@ -171,7 +171,12 @@ async fn round(
     let service = {
         let (connection, live) = (Arc::clone(connection), Arc::clone(live));
         service_fn(move |request: Request<hyper::body::Incoming>| {
-            handle::handle(request.map(Incoming::Hyper), Arc::clone(&connection), Arc::clone(&live))
+            handle::handle(
+                request.map(|body| Some(Incoming::Hyper(body))),
+                Arc::clone(&connection),
+                Arc::clone(&live),
+                None,
+            )
         })
     };
     // Over TLS the handshake has settled the version, on others the first bytes.

@@ -39,23 +39,24 @@ pub(crate) enum BodyError {
 
 /// A timer that runs only while a read is waiting.
 #[derive(Debug)]
-struct Patience {
+pub(crate) struct Patience {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
 }
 
 impl Patience {
-    fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, sleep: None, is_armed: false }
     }
 
-    fn rest(&mut self) {
+    /// Nothing is waited for any more.
+    pub(crate) fn rest(&mut self) {
         self.is_armed = false;
     }
 
     /// Ready when the current wait has lasted too long.
-    fn poll_waiting(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    pub(crate) fn poll_waiting(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let deadline = || Instant::now() + self.limit;
         let sleep = match &mut self.sleep {
             Some(sleep) => {
@@ -409,9 +410,6 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let streams = !matches!(this.inner, Inner::Full(_));
-        if let Some(pulse) = this.context.as_ref().and_then(|context| context.pulse()) {
-            pulse.is_asked();
-        }
         if streams
             && let Some(context) = &mut this.context
             && context.is_cut()
@@ -426,14 +424,9 @@ impl HttpBody for Body {
         };
         if let Some(context) = &mut this.context {
             match &frame {
-                Poll::Ready(Some(Ok(frame))) => {
-                    context.sent(frame.data_ref().map_or(0, Bytes::len));
-                    if let Some(pulse) = context.pulse() {
-                        pulse.gave();
-                    }
-                }
+                Poll::Ready(Some(Ok(frame))) => context.sent(frame.data_ref().map_or(0, Bytes::len)),
                 Poll::Ready(Some(Err(error))) => context.broke_off(error),
-                Poll::Pending if context.poll_is_cut(cx) => return this.cut(),
+                Poll::Pending if context.is_cut() => return this.cut(),
                 _ => {}
             }
         }

@@ -20,11 +20,10 @@ use super::cut;
 use super::decide::{Asked, facts_of};
 use super::noted::Noted;
 use super::refusal::CLIENT_CLOSED_REQUEST;
-use super::stalls::Pulse;
 use super::trace::Trace;
 use crate::listener::connection::Connection;
 use crate::listener::head::BadHead;
-use crate::listener::http2::StreamFacts;
+use crate::listener::http2::arrive::StreamFacts;
 use crate::message::forwarded;
 use crate::message::host::Host;
 use crate::policy::limit::Slot;
@@ -58,6 +57,8 @@ pub(crate) struct Context {
     pub(super) client_ip: IpAddr,
     peer_is_trusted: bool,
     host: Host,
+    /// What its client's first line of HTTP/2 said, until it is located.
+    pub(super) named: Option<Host>,
     /// Where it differs from what the client sent.
     normal_path: Option<Box<str>>,
     pub(super) request_id: HeaderValue,
@@ -83,7 +84,6 @@ pub(crate) struct Context {
     pub(super) is_bypassed: bool,
     /// Why its head is refused, where HTTP/1's gate has not seen it.
     pub(super) bad_head: Option<BadHead>,
-    pulse: Option<Arc<Pulse>>,
     /// `None` = tracing is off, and all that this costs.
     pub(super) trace: Option<Box<Trace>>,
     cut: cut::Watch,
@@ -91,45 +91,54 @@ pub(crate) struct Context {
 
 impl Context {
     /// Takes down what is needed later; nothing is decided yet.
-    pub(super) fn begin<B>(request: &Request<B>, connection: Arc<Connection>, snapshot: Arc<Snapshot>) -> Box<Self> {
+    pub(super) fn begin<B>(
+        request: &Request<B>,
+        connection: Arc<Connection>,
+        snapshot: Arc<Snapshot>,
+        stream: Option<StreamFacts>,
+    ) -> Box<Self> {
+        let StreamFacts { bad_head, connect, host: named } = stream.unwrap_or_default();
         let headers = request.headers();
         let client = snapshot.trusted.resolve(connection.peer_ip(), headers, snapshot.client_ip_header);
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
         let bypass = snapshot.maintenance.bypass.as_ref();
-        let stream = request.extensions().get::<StreamFacts>();
-        Box::new(Self {
-            connection,
-            began: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            noted: Noted::of(headers),
-            client_ip: client.ip,
-            peer_is_trusted: client.peer_trusted,
-            host: Host::default(),
-            normal_path: None,
-            request_id,
-            route: None,
-            in_flight: None,
-            upstream: None,
-            endpoint: None,
-            upstream_duration: None,
-            reason: None,
-            decided_by: None,
-            slots: SmallVec::new(),
-            rate_limit: None,
-            connect: stream.and_then(|stream| stream.connect.clone()),
-            tunnel: None,
-            status: None,
-            body_bytes: 0,
-            is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
-            bad_head: stream.and_then(|stream| stream.bad_head),
-            pulse: stream.map(|stream| Arc::clone(&stream.pulse)),
-            trace: snapshot.traced.map(|share| Trace::begin(headers, share)),
-            cut: cut::Watch::new(&snapshot, request.version()),
-            snapshot,
-        })
+        // Made where it stays, rather than moved there.
+        Box::write(
+            Box::new_uninit(),
+            Self {
+                connection,
+                began: Instant::now(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                noted: Noted::of(headers),
+                client_ip: client.ip,
+                peer_is_trusted: client.peer_trusted,
+                host: Host::default(),
+                named,
+                normal_path: None,
+                request_id,
+                route: None,
+                in_flight: None,
+                upstream: None,
+                endpoint: None,
+                upstream_duration: None,
+                reason: None,
+                decided_by: None,
+                slots: SmallVec::new(),
+                rate_limit: None,
+                connect,
+                tunnel: None,
+                status: None,
+                body_bytes: 0,
+                is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
+                bad_head,
+                trace: snapshot.traced.map(|share| Trace::begin(headers, share)),
+                cut: cut::Watch::new(&snapshot),
+                snapshot,
+            },
+        )
     }
 
     pub(crate) fn worker(&self) -> usize {
@@ -142,11 +151,6 @@ impl Context {
 
     pub(super) fn version(&self) -> Version {
         self.version
-    }
-
-    /// Of the stream, for one of HTTP/2.
-    pub(super) fn pulse(&self) -> Option<&Pulse> {
-        self.pulse.as_deref()
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -242,7 +246,8 @@ impl Context {
         });
     }
 
-    /// Whether maintenance cuts this request, which is being answered.
+    /// Whether maintenance cuts this request, which is being answered. Its connection's task is woken when that may have
+    /// changed.
     pub(crate) fn is_cut(&mut self) -> bool {
         if !self.cut.is_new_round(&self.snapshot) {
             return false;
@@ -251,12 +256,6 @@ impl Context {
         let client = (self.client_ip, self.is_bypassed);
         let facts = facts_of(self.route.as_deref(), place, &self.method, client, &self.snapshot);
         self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
-    }
-
-    /// The same for who waits: the task is woken when that may have changed.
-    pub(crate) fn poll_is_cut(&mut self, cx: &mut std::task::Context<'_>) -> bool {
-        self.cut.listen(cx);
-        self.is_cut()
     }
 
     /// Waits until maintenance cuts this stream.

@@ -4,8 +4,7 @@
 //! woken. A request notes the number when it begins and compares it whenever it has to wait; only when the number
 //! has changed does it look at the switch. So a request pays one read of shared memory where nothing is cut.
 //!
-//! HTTP/1 requests live on their connection's task, which is woken. The streams of HTTP/2 have tasks of their own
-//! and so listen by themselves.
+//! Requests live on their connection's task, which is woken, and with it all streams of one of HTTP/2.
 //!
 //! A client that takes nothing of its answer any more is not found here but by `response_body`.
 
@@ -48,9 +47,6 @@ struct Plan {
     /// `None` = done.
     deadline: Option<Instant>,
 }
-
-/// A future that never ends; who polls it is woken at every round from then on.
-type Signal = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl Cuts {
     /// A flag is there, or says something else now. Its grace begins, unless it is running or over already.
@@ -119,7 +115,7 @@ impl Cuts {
         self.round.load(Ordering::Acquire)
     }
 
-    /// See [`Signal`].
+    /// A future that never ends; who polls it is woken at every round from then on.
     pub(crate) fn signal(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let mut rounds = self.rounds.subscribe();
         async move {
@@ -132,28 +128,17 @@ impl Cuts {
 /// What a request in flight keeps to notice a round.
 pub(crate) struct Watch {
     round: u64,
-    /// Only where nobody else wakes the request's task.
-    signal: Option<Signal>,
 }
 
 impl Watch {
-    pub(super) fn new(snapshot: &Snapshot, version: Version) -> Self {
-        let cuts = &snapshot.shared.cuts;
-        let round = cuts.round();
-        Self { round, signal: (version == Version::HTTP_2).then(|| Box::pin(cuts.signal()) as Signal) }
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        Self { round: snapshot.shared.cuts.round() }
     }
 
     /// Whether a round began since this was last asked.
     pub(super) fn is_new_round(&mut self, snapshot: &Snapshot) -> bool {
         let round = snapshot.shared.cuts.round();
         std::mem::replace(&mut self.round, round) != round
-    }
-
-    /// Makes sure that the next round wakes this task. To be followed by a look.
-    pub(super) fn listen(&mut self, cx: &mut std::task::Context<'_>) {
-        if let Some(signal) = &mut self.signal {
-            let _ = signal.as_mut().poll(cx);
-        }
     }
 }
 
@@ -179,7 +164,7 @@ impl Known {
             version,
             client_ip: context.client_ip,
             is_bypassed: context.is_bypassed,
-            watch: Watch::new(&context.snapshot, version),
+            watch: Watch::new(&context.snapshot),
             snapshot: Arc::clone(&context.snapshot),
         }
     }
@@ -195,7 +180,6 @@ impl Known {
             if let Poll::Ready(served) = serving.as_mut().poll(cx) {
                 return Poll::Ready(Ok(served));
             }
-            self.watch.listen(cx);
             if self.watch.is_new_round(&self.snapshot)
                 && let Some(active) = self.cut_by()
             {

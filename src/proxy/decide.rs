@@ -81,12 +81,14 @@ pub(crate) enum Verdict<'s> {
     NoHost,
 }
 
-/// What the request names, in the one form that everything after works with: its host and its path.
+/// What the request names, in the one form that everything after works with: its host, unless that is known already,
+/// and its path.
 ///
 /// # Errors
 /// Either is malformed or ambiguous.
-pub(crate) fn place<B>(request: &Request<B>) -> Result<(Host, Cow<'_, str>), Refusal> {
-    let host = Host::of_request(request.uri(), request.headers(), request.version())
+pub(crate) fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Host, Cow<'_, str>), Refusal> {
+    let host = known
+        .map_or_else(|| Host::of_request(request.uri(), request.headers(), request.version()), Ok)
         .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
     let path = path::normalise(request.uri().path())
         .map_err(|_| Refusal::BadRequest("The path of the request is malformed or ambiguous."))?;

@@ -17,21 +17,22 @@ use super::head_of;
 use super::refusal::Refusal;
 use super::{bypass, connect, files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
+use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
 use crate::live::Live;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
-/// Answers one request. Never fails: what goes wrong is an answer too.
+/// Answers one request. Never fails: what goes wrong is an answer too. Its body is there; `stream` is of one of HTTP/2.
 pub(crate) async fn handle(
-    request: Request<Incoming>,
+    mut request: Request<Option<Incoming>>,
     connection: Arc<Connection>,
     live: Arc<Live>,
+    stream: Option<StreamFacts>,
 ) -> Result<Response<Body>, Infallible> {
     let snapshot = live.load_full();
-    let mut context = Context::begin(&request, connection, Arc::clone(&snapshot));
+    let mut context = Context::begin(&request, connection, Arc::clone(&snapshot), stream);
     let asker = respond::Asker::of(&request);
-    let mut request = request.map(Some);
     let mut known = Known::of(&request, &context);
     let result = {
         // Pinned here and lent on: a future of that size is not to be moved.
@@ -94,7 +95,8 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
     if let Some(why) = context.bad_head {
         return Err(Refusal::of_head(why));
     }
-    let (host, path) = decide::place(request)?;
+    let known = context.named.take();
+    let (host, path) = decide::place(request, known)?;
     let normal_path = match path {
         Cow::Borrowed(_) => None,
         Cow::Owned(path) => Some(path.into_boxed_str()),

@@ -19,7 +19,6 @@ pub(crate) mod refusal;
 pub(crate) mod refused;
 pub(crate) mod replay;
 pub(crate) mod respond;
-pub(crate) mod stalls;
 mod trace;
 pub(crate) mod tunnel;
 mod unread;

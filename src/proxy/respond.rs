@@ -38,10 +38,10 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    pub(super) fn of<B: http_body::Body>(request: &Request<B>) -> Self {
+    pub(super) fn of<B: http_body::Body>(request: &Request<Option<B>>) -> Self {
         Self {
             is_safe: matches!(*request.method(), Method::GET | Method::HEAD),
-            has_body: !request.body().is_end_stream(),
+            has_body: request.body().as_ref().is_some_and(|body| !body.is_end_stream()),
         }
     }
 }
@@ -221,7 +221,7 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     route.response_headers.apply(headers);
 }
 
-/// Leaves its length (RFC 9110, section 9.3.2). hyper does so too, but not in HTTP/2.
+/// Leaves its length (RFC 9110, section 9.3.2). hyper does so too, h2 does not.
 fn without_body(response: &mut Response<Body>) {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());

@@ -56,14 +56,6 @@ pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, ear
     drop(lease);
 }
 
-/// The same on a stream of HTTP/2, once the client has been told that it is open.
-pub(crate) async fn run_on_stream(stream: OnUpgrade, tunnel: Tunnel) {
-    match stream.await {
-        Ok(stream) => run(TokioIo::new(stream), Bytes::new(), tunnel).await,
-        Err(error) => tracing::debug!(%error, "the client left in the middle of an upgrade"),
-    }
-}
-
 /// Copies one direction; an end of stream is passed on as such, so that half-closed streams work.
 async fn copy(
     mut from: impl AsyncRead + Unpin,

@@ -188,6 +188,26 @@ async fn there_must_be_somebody_at_the_other_end() {
     assert_eq!(open(&mut Framed::connect(proxy.start().await.address()).await, 1).await, "502");
 }
 
+/// What follows is the other protocol's; a length would have it be a body as well (RFC 9110, section 9.3.6).
+#[tokio::test]
+async fn a_length_is_refused_alone() {
+    let (upstream, proxy) = before(Reply::upgrade()).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "app"),
+        (":path", "/up"),
+        ("content-length", "4"),
+    ];
+    client.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&fields))).await;
+    let head = client.find(|frame| frame.kind == kind::HEADERS && frame.stream == 1).await.expect("an answer");
+    assert_eq!(status(&head), "400");
+    assert!(upstream.requests().is_empty());
+    assert_eq!(open(&mut client, 3).await, "200", "the connection lives on");
+}
+
 #[tokio::test]
 async fn maintenance_and_limits_apply() {
     let limit = "[limit.few]\nkey = \"client_ip\"\nrate = \"2/1h\"\n";

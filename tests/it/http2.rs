@@ -250,6 +250,20 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up_alone() {
     assert_eq!(client.find(|frame| frame.kind == kind::DATA && frame.stream == 3).await.unwrap().payload, b"small");
 }
 
+/// Also where all of the answer is at hand: its stream is not to wait for ever in the send buffer.
+#[tokio::test]
+async fn a_client_that_never_opens_a_window_is_given_up_whatever_the_size() {
+    let (_upstream, proxy) = app_with("small", "[timeouts]\nresponse_body = \"300ms\"\n", "").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE, 0.
+    client.send(&[frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0]), h2::request(1, flag::END_STREAM)].concat()).await;
+    let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+    assert_eq!((reset.stream, reset.code()), (1, Some(8)), "CANCEL");
+    client.send(&frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 255, 255])).await;
+    client.send(&h2::request(3, flag::END_STREAM)).await;
+    assert_eq!(client.find(|frame| frame.kind == kind::DATA).await.unwrap().payload, b"small");
+}
+
 #[tokio::test]
 async fn the_preface_may_come_in_any_pieces() {
     let (_upstream, proxy) = app("hello").await;

@@ -25,7 +25,7 @@ use super::body::{Body, BodyFault, UpstreamBody};
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
-use super::tunnel::{self, Tunnel};
+use super::tunnel::Tunnel;
 use crate::breaker::{Outcome, OwnedPermit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
@@ -187,15 +187,16 @@ fn switch(
 }
 
 impl Context {
-    /// Hands the tunnel of an accepted upgrade to the connection's driver, and itself along with it. That of a stream of
-    /// HTTP/2 runs by itself: it ends with the stream, which ends with its connection.
+    /// Hands the tunnel of an accepted upgrade to the connection's driver, or to the stream of HTTP/2 that it came on, and
+    /// itself along with it.
     pub(super) fn into_tunnel(mut self: Box<Self>) {
         let Some((upgrade, idle, lease)) = self.tunnel.take() else { return };
         let connection = Arc::clone(&self.connection);
         let connect = self.connect.take();
         let tunnel = Tunnel { upgrade, idle, lease, context: self };
         match connect {
-            Some(connect) => drop(tokio::spawn(tunnel::run_on_stream(connect.stream, tunnel))),
+            // Nobody is there when the stream was reset meanwhile.
+            Some(connect) => drop(connect.stream.send(tunnel)),
             None => connection.set_tunnel(tunnel),
         }
     }

@@ -7,8 +7,8 @@
 //! against streams that came to their end. An empty purse ends the connection with ENHANCE_YOUR_CALM (RFC 9113, section
 //! 10.5).
 //!
-//! Beside floods it ends what the heads alone show to be no HTTP/2: sizes that a frame cannot have, for which hyper knows
-//! no better name than PROTOCOL_ERROR, and a beginning without SETTINGS, which hyper overlooks.
+//! Beside floods it ends what the heads alone show to be no HTTP/2: sizes that a frame cannot have, for which h2 knows
+//! no better name than PROTOCOL_ERROR, and a beginning without SETTINGS, which h2 overlooks.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Head {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
     }
 
-    /// Whether a frame of this type can be of this size (section 6). The most is hyper's to check.
+    /// Whether a frame of this type can be of this size (section 6). The most is h2's to check.
     fn has_a_size(self) -> bool {
         match self.kind {
             PRIORITY => self.length == 5,

@@ -1,7 +1,7 @@
 //! The wire under one HTTP/2 connection: its socket, an eye on the frames, and a buffer for what is sent.
 //!
 //! The frames of many streams are written one by one, and each write of its own would be a TLS record and a system call.
-//! So they are gathered, and sent when hyper has nothing more to write for now: whoever polls hyper sends afterwards.
+//! So they are gathered, and sent when h2 has nothing more to write for now: whoever polls h2 sends afterwards.
 
 use std::io;
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection::Connection;
 use super::frames::{Fault, Frames};
-use super::stream::Stream;
+use crate::listener::connection::Connection;
+use crate::listener::stream::Stream;
 
 /// What is gathered before it is sent: the most that one TLS record holds (RFC 8446, section 5.1).
 const GATHERED_BYTES: usize = 16 * 1024;
 
-/// Reads and writes a [`Stream`] on hyper's behalf.
+/// Reads and writes a [`Stream`] on h2's behalf.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: Stream,
@@ -27,8 +27,12 @@ pub(super) struct Wire {
     frames: Frames,
     fault: Option<Fault>,
     connection: Arc<Connection>,
-    /// Written by hyper, not yet by us.
+    /// Written by h2, not yet by us.
     gathered: BytesMut,
+    /// Something was written to the stream that may not have reached the socket.
+    is_unflushed: bool,
+    /// The socket had nothing, and will wake h2.
+    is_dry: bool,
 }
 
 impl Wire {
@@ -36,7 +40,21 @@ impl Wire {
     pub(super) fn new(stream: Stream, early: Vec<u8>, connection: Arc<Connection>) -> Self {
         connection.set_partial_head(true);
         let frames = Frames::new(Instant::now());
-        Self { stream, early, frames, fault: None, connection, gathered: BytesMut::new() }
+        Self {
+            stream,
+            early,
+            frames,
+            fault: None,
+            connection,
+            gathered: BytesMut::new(),
+            is_unflushed: false,
+            is_dry: false,
+        }
+    }
+
+    /// Lets h2 look at the socket once more. It looks again and again in one turn, once for each stream that it hands out.
+    pub(super) fn look_again(&mut self) {
+        self.is_dry = false;
     }
 
     /// Sends what has been gathered.
@@ -48,8 +66,13 @@ impl Wire {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.gathered.advance(written),
             }
+            self.is_unflushed = true;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The stream, and what is still to be written to it: nothing on a connection that broke, unless its client is sent
@@ -69,7 +92,7 @@ impl Wire {
         seen.map_err(|fault| self.fail(fault))
     }
 
-    /// To hyper the connection breaks.
+    /// To h2 the connection breaks.
     fn fail(&mut self, fault: Fault) -> io::Error {
         tracing::debug!(peer = ?self.connection.peer, %fault, "an HTTP/2 connection is sent away");
         self.fault = Some(fault);
@@ -82,7 +105,12 @@ impl Wire {
         }
         let before = buf.filled().len();
         if self.early.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if self.is_dry {
+                return Poll::Pending;
+            }
+            let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+            self.is_dry = result.is_pending();
+            ready!(result)?;
         } else {
             let fits = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..fits]);
@@ -101,6 +129,7 @@ impl Wire {
         } else {
             let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
             self.connection.wrote(bytes.len(), &result);
+            self.is_unflushed = true;
             ready!(result)?
         };
         self.frames.sent(&bytes[..written]).map_err(|fault| self.fail(fault))?;
@@ -108,7 +137,7 @@ impl Wire {
     }
 }
 
-/// hyper's half of a [`Wire`]; the other drives it.
+/// h2's half of a [`Wire`]; the other drives it.
 #[derive(Debug)]
 pub(super) struct SharedWire(pub(super) Arc<Mutex<Wire>>);
 
@@ -129,7 +158,7 @@ impl AsyncWrite for SharedWire {
         self.with(|wire| wire.poll_write(cx, bytes))
     }
 
-    /// Nothing: what was written is sent when hyper has been polled, with all that its other streams have to say.
+    /// Nothing: what was written is sent when h2 has been polled, with all that its other streams have to say.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

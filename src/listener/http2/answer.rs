@@ -1,0 +1,94 @@
+//! The head of an answer as HTTP/2 has it.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::message::hop_by_hop;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Takes out what concerns a connection of HTTP/1 (RFC 9113, section 8.2.2), and adds what is owed: `Date` (RFC 9110,
+/// section 6.6.1), and the length where it is known.
+pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>) {
+    let (mut has_date, mut has_length, mut has_others) = (false, false, false);
+    // One walk costs less than looking up eight names, which are hashed each.
+    for name in headers.keys() {
+        has_date |= *name == DATE;
+        has_length |= *name == CONTENT_LENGTH;
+        has_others |= is_of_http1(name);
+    }
+    if has_others {
+        hop_by_hop::strip_response(headers);
+    }
+    if !has_date {
+        headers.insert(DATE, now());
+    }
+    if !has_length && let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+}
+
+fn is_of_http1(name: &HeaderName) -> bool {
+    [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &TE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name)
+}
+
+/// The value of `Date`, made once a second by each worker.
+fn now() -> HeaderValue {
+    thread_local! {
+        static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let time = SystemTime::now();
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    NOW.with_borrow_mut(|(made, value)| {
+        if *made != seconds {
+            let text = Bytes::from(httpdate::fmt_http_date(time));
+            *value = HeaderValue::from_maybe_shared(text).expect("a date is a header value");
+            *made = seconds;
+        }
+        value.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_owed_is_added_and_what_is_there_stays() {
+        let mut headers = HeaderMap::new();
+        complete(&mut headers, Some(7));
+        assert_eq!(headers[CONTENT_LENGTH], "7");
+        assert!(httpdate::parse_http_date(headers[DATE].to_str().unwrap()).is_ok());
+        headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
+        complete(&mut headers, Some(8));
+        assert_eq!(headers[CONTENT_LENGTH], "7");
+        assert_eq!(headers[DATE], "Thu, 01 Jan 1970 00:00:00 GMT");
+        headers.clear();
+        complete(&mut headers, None);
+        assert!(!headers.contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn what_http2_has_no_place_for_goes() {
+        let mut headers = HeaderMap::new();
+        let fields = [
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "trailers"),
+            ("x", "y"),
+        ];
+        fields.iter().for_each(|(name, value)| drop(headers.insert(*name, HeaderValue::from_static(value))));
+        complete(&mut headers, None);
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x", "date"]);
+    }
+}

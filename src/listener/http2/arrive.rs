@@ -1,0 +1,175 @@
+//! A request of HTTP/2 made to look as one of HTTP/1, before anything is decided about it: `Host` for `:authority`, a
+//! target in origin form, one `Cookie` (RFC 9113, sections 8.2.3 and 8.3.1). And the judgement of what only HTTP/1's gate
+//! would have judged.
+
+use h2::RecvStream;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+
+use super::body::StreamBody;
+use super::stream::Opening;
+use crate::listener::head::{self, BadHead, HeadBounds};
+use crate::listener::incoming::Incoming;
+use crate::message::host::{Host, HostError};
+use crate::proxy::connect::Connect;
+
+/// What the way of a request has to know of its stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamFacts {
+    /// Why nothing of it may be forwarded.
+    pub(crate) bad_head: Option<BadHead>,
+    /// It asks for another protocol.
+    pub(crate) connect: Option<Connect>,
+    /// What it names, where that was looked at already.
+    pub(crate) host: Option<Host>,
+}
+
+/// A request, ready to be handled.
+pub(super) struct Arrived {
+    pub(super) request: Request<Option<Incoming>>,
+    pub(super) facts: StreamFacts,
+    pub(super) opening: Option<Opening>,
+}
+
+pub(super) fn arrive(request: Request<RecvStream>, bounds: &HeadBounds) -> Arrived {
+    let is_connect = request.method() == Method::CONNECT;
+    let (parts, stream) = request.into_parts();
+    let mut receiving = None;
+    let body = if is_connect {
+        // Whatever comes on it is no body.
+        receiving = Some(stream);
+        Incoming::Empty
+    } else if stream.is_end_stream() {
+        Incoming::Empty
+    } else {
+        Incoming::Stream(StreamBody::new(stream, &parts.headers))
+    };
+    let mut request = Request::from_parts(parts, Some(body));
+    let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    let (connect, tunnel) = if is_connect { Connect::take(&mut request).unzip() } else { (None, None) };
+    let bad_head =
+        if announces_body { Some(BadHead::Malformed("CONNECT has no body")) } else { judge(&request, bounds).err() };
+    // One walk costs less than looking up two names, which are hashed each.
+    let (mut has_host, mut has_cookie) = (false, false);
+    for name in request.headers().keys() {
+        has_host |= *name == HOST;
+        has_cookie |= *name == COOKIE;
+    }
+    if has_cookie {
+        join_cookies(request.headers_mut());
+    }
+    let host = if bad_head.is_none() { take_origin_form(&mut request, has_host).ok() } else { None };
+    let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
+    Arrived { request, facts: StreamFacts { bad_head, connect, host }, opening }
+}
+
+fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
+    let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+    if request.headers().len() > bounds.headers_max {
+        return Err(BadHead::HeadersTooLarge);
+    }
+    if target.len() > bounds.uri_bytes_max {
+        return Err(BadHead::UriTooLong);
+    }
+    if request.method() == Method::CONNECT {
+        return Err(BadHead::Malformed("CONNECT is for forward proxies"));
+    }
+    if !head::is_target(target) {
+        return Err(BadHead::Malformed("the target is neither a path nor a URL"));
+    }
+    Ok(())
+}
+
+/// Crumbs become one field again, which is all that HTTP/1 knows (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined).expect("valid values with a separator make a valid value");
+    headers.insert(COOKIE, joined);
+}
+
+/// `Host` for `:authority`, where the two agree; the host that they name.
+///
+/// # Errors
+/// There is no such host, and the request stays as it is.
+fn take_origin_form<B>(request: &mut Request<B>, has_host: bool) -> Result<Host, HostError> {
+    let host = match request.uri().authority() {
+        Some(authority) if !has_host => {
+            let text = authority.as_str();
+            let host = Host::parse(text.as_bytes())?;
+            let line = HeaderValue::from_str(text).expect("an authority is a header value");
+            request.headers_mut().insert(HOST, line);
+            host
+        }
+        _ => {
+            Host::of_request(request.uri(), request.headers(), Version::HTTP_2)?;
+            // From now on it is the field that says it.
+            Host::parse(request.headers().get(HOST).map_or(&[], HeaderValue::as_bytes))?
+        }
+    };
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = Uri::from(target);
+    }
+    Ok(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HeadBounds = HeadBounds { head_bytes_max: 1024, headers_max: 3, uri_bytes_max: 16 };
+
+    fn request(uri: &str) -> Request<()> {
+        Request::builder().version(Version::HTTP_2).uri(uri).body(()).unwrap()
+    }
+
+    #[test]
+    fn a_request_takes_the_form_of_http1() {
+        let mut request = request("https://example.com:8443/a?b");
+        let host = take_origin_form(&mut request, false).unwrap();
+        assert_eq!((host.name(), host.port()), ("example.com", Some(8443)));
+        assert_eq!(request.headers()[HOST], "example.com:8443");
+        assert_eq!(request.uri(), "/a?b");
+    }
+
+    #[test]
+    fn a_host_that_is_named_twice_is_named_by_its_field() {
+        let mut agreeing = request("https://example.com/");
+        agreeing.headers_mut().insert(HOST, HeaderValue::from_static("example.com:443"));
+        assert_eq!(take_origin_form(&mut agreeing, true).unwrap().port(), Some(443));
+        let mut disagreeing = request("https://example.com/");
+        disagreeing.headers_mut().insert(HOST, HeaderValue::from_static("other.example"));
+        assert_eq!(take_origin_form(&mut disagreeing, true), Err(HostError::Disagree));
+        assert_eq!(disagreeing.uri(), "https://example.com/");
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie_in_their_order() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2; c=3", "d=4"] {
+            headers.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
+    fn bounds_hold_as_for_http1() {
+        assert_eq!(judge(&request("https://a/"), &BOUNDS), Ok(()));
+        assert_eq!(judge(&request("https://a/0123456789abcdef"), &BOUNDS), Err(BadHead::UriTooLong));
+        let mut many = request("https://a/");
+        for _ in 0..4 {
+            many.headers_mut().append("x", HeaderValue::from_static("y"));
+        }
+        assert_eq!(judge(&many, &BOUNDS), Err(BadHead::HeadersTooLarge));
+        let mut connect = request("a:1");
+        *connect.method_mut() = Method::CONNECT;
+        assert!(matches!(judge(&connect, &BOUNDS), Err(BadHead::Malformed(_))));
+    }
+}

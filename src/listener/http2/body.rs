@@ -1,0 +1,110 @@
+//! The body of a request that comes on a stream of HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::listener::incoming::Lost;
+
+/// Opens the client's window as it is read (RFC 9113, section 5.2).
+#[derive(Debug)]
+pub(crate) struct StreamBody {
+    stream: RecvStream,
+    /// Of the length that was announced. h2 holds the client to it.
+    left: Option<u64>,
+    /// Only trailers may come.
+    has_all_data: bool,
+}
+
+impl StreamBody {
+    pub(super) fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
+        Self { stream, left: announced(headers), has_all_data: false }
+    }
+}
+
+impl Body for StreamBody {
+    type Data = Bytes;
+    type Error = Lost;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        let this = self.get_mut();
+        if !this.has_all_data {
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(bytes)) => {
+                    // Only fails when the stream has gone, which the next look at it tells.
+                    let _ = this.stream.flow_control().release_capacity(bytes.len());
+                    this.left = this.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Err(error)) => return Poll::Ready(lost(error).map(Err)),
+                None => this.has_all_data = true,
+            }
+        }
+        match ready!(this.stream.poll_trailers(cx)) {
+            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Err(error) => Poll::Ready(lost(error).map(Err)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A stream that is reset without an error ends where it is (RFC 9113, section 8.1).
+fn lost(error: h2::Error) -> Option<Lost> {
+    (error.reason() != Some(Reason::NO_ERROR)).then(|| Lost::Left(error.into()))
+}
+
+/// The length that all lines and all members of `Content-Length` agree on.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let mut length = None;
+    for line in headers.get_all(CONTENT_LENGTH) {
+        for member in line.to_str().ok()?.split(',') {
+            let member = member.trim();
+            let value = member.parse().ok().filter(|_| member.bytes().all(|byte| byte.is_ascii_digit()))?;
+            if *length.get_or_insert(value) != value {
+                return None;
+            }
+        }
+    }
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_length_is_what_all_lines_agree_on() {
+        for (lines, wanted) in [
+            (&[][..], None),
+            (&["5"], Some(5)),
+            (&["5", "5"], Some(5)),
+            (&["5, 5"], Some(5)),
+            (&["5", "6"], None),
+            (&["5, 6"], None),
+            (&["+5"], None),
+            (&["-5"], None),
+            (&[""], None),
+            (&["18446744073709551616"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            assert_eq!(announced(&headers), wanted, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Serves one HTTP/2 connection: streams, bounds, timeouts, the goodbye (RFC 9113).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `arrive` | a request made to look as one of HTTP/1 |
+//! | `stream` | one stream, from its request to the end of its answer or of its tunnel |
+//! | `body`, `sending`, `answer` | a request's body, an answer's body, an answer's head |
+//! | `upgraded` | a stream that became a byte stream |
+//! | `streams` | all of a connection's streams, polled in its own task |
+//! | `wire`, `frames` | what lies under h2: the socket, what is gathered to be sent, an eye on floods |
+//!
+//! h2 speaks the protocol; all that happens on a connection happens in one task.
+
+pub(crate) mod arrive;
+pub(crate) mod body;
+
+mod answer;
+mod frames;
+mod sending;
+mod stream;
+mod streams;
+mod upgraded;
+mod wire;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{self, Handshake};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::time::{Sleep, timeout};
+
+use self::streams::Streams;
+use self::wire::{SharedWire, Wire};
+use super::connection::Connection;
+use super::head::HeadBounds;
+use super::serve::{Settings, goodbye, waited};
+use super::stream::Stream;
+use super::timer::{End, Timer};
+use crate::config::model::Timeouts;
+use crate::live::Live;
+use crate::proxy::cut::Cuts;
+use crate::worker::Drain;
+
+/// What a client may send ahead of us, on one stream and on all of them.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// What is kept of one answer for a client that reads slowly.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// The least that a client must let us set (RFC 9113, section 4.2).
+const FRAME_BYTES_MAX: u32 = 16 * 1024;
+/// Streams that a client may reset before we have looked at them, and that it may make us reset; more at once than this
+/// ends the connection. `frames` bounds them over time.
+const RESETS_AT_ONCE_MAX: usize = 100;
+/// How long a client that has no stream open may take to agree to the end of the connection.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often streams and h2 take turns before the worker's other tasks have theirs.
+const ROUNDS_MAX: u32 = 4;
+
+/// Serves `stream`, of which `early` has been read already, to its end.
+pub(super) async fn serve(
+    stream: Stream,
+    early: Vec<u8>,
+    connection: Arc<Connection>,
+    settings: Settings,
+    timeouts: Timeouts,
+    live: Arc<Live>,
+    draining: watch::Receiver<Drain>,
+) {
+    let wire = Arc::new(Mutex::new(Wire::new(stream, early, Arc::clone(&connection))));
+    let end = {
+        let shared = Arc::clone(&live.load_full().shared);
+        let http = Http::new(&wire, connection, live, settings, timeouts.response_body);
+        drive(http, &timeouts, draining, &shared.cuts).await
+    };
+    // h2 has let go of its half, and no stream has one.
+    let Some(wire) = Arc::into_inner(wire) else { return };
+    let is_broken = matches!(end, End::Broken);
+    let (mut stream, last_words) = wire.into_inner().unwrap_or_else(PoisonError::into_inner).end(is_broken);
+    if !last_words.is_empty() {
+        // Whoever is sent away is told why, but not waited for.
+        let _ = timeout(LAST_WORDS, stream.write_all(&last_words)).await;
+    }
+    if !is_broken {
+        goodbye(stream, false).await;
+    }
+}
+
+/// Polls the connection, and beside it the drain signal, the end of a maintenance's grace, and the one timer.
+async fn drive(mut http: Http, timeouts: &Timeouts, mut draining: watch::Receiver<Drain>, cuts: &Cuts) -> End {
+    let connection = Arc::clone(&http.connection);
+    let drain_flag = draining.clone();
+    let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
+    let mut registered = false;
+    let mut first_request = None;
+    let mut timer = Timer::new(timeouts);
+    let mut ending: Option<Ending> = None;
+    let mut cut = pin!(cuts.signal());
+    let mut cut_round = None;
+    poll_fn(|cx| {
+        if !registered {
+            registered = drained.as_mut().poll(cx).is_pending();
+        }
+        let round = Some(cuts.round());
+        if cut_round != round {
+            cut_round = round;
+            // Registered until the next round; the streams look for themselves.
+            let _ = cut.as_mut().poll(cx);
+            http.streams.wake_all();
+        }
+        if let Poll::Ready(end) = http.poll(cx) {
+            return Poll::Ready(end);
+        }
+        // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
+        if ending.is_none()
+            && drain_flag.borrow().has_begun()
+            && (connection.requests() > 0 || waited(&mut first_request, cx))
+        {
+            ending = Some(Ending::begin(&mut http));
+            if let Poll::Ready(end) = http.poll(cx) {
+                return Poll::Ready(end);
+            }
+        }
+        if let Some(ending) = &mut ending
+            && connection.is_answered()
+            && ending.poll_patience(cx).is_ready()
+        {
+            return Poll::Ready(End::Idle);
+        }
+        match timer.poll_phase((connection.phase_of_streams(), connection.requests()), &connection, cx) {
+            Poll::Ready(End::Idle) if ending.is_none() => {
+                ending = Some(Ending::begin(&mut http));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            end => end,
+        }
+    })
+    .await
+}
+
+/// One connection: h2, its streams, and the wire under it.
+struct Http {
+    state: State,
+    streams: Streams,
+    /// Wakes the connection for h2.
+    waker: Waker,
+    wire: Arc<Mutex<Wire>>,
+    connection: Arc<Connection>,
+    live: Arc<Live>,
+    bounds: HeadBounds,
+    /// For a client that takes nothing of its answer.
+    patience: Duration,
+}
+
+enum State {
+    Greeting { handshake: Handshake<SharedWire, Bytes>, is_ending: bool },
+    Open(server::Connection<SharedWire, Bytes>),
+}
+
+impl Http {
+    fn new(
+        wire: &Arc<Mutex<Wire>>,
+        connection: Arc<Connection>,
+        live: Arc<Live>,
+        settings: Settings,
+        patience: Duration,
+    ) -> Self {
+        let bounds = settings.bounds;
+        let mut builder = server::Builder::new();
+        builder
+            .max_header_list_size(u32::try_from(bounds.head_bytes_max).unwrap_or(u32::MAX))
+            .max_frame_size(FRAME_BYTES_MAX)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_pending_accept_reset_streams(RESETS_AT_ONCE_MAX)
+            .max_local_error_reset_streams(Some(RESETS_AT_ONCE_MAX))
+            .enable_connect_protocol();
+        if let Some(streams_max) = settings.http2 {
+            builder.max_concurrent_streams(streams_max);
+        }
+        let handshake = builder.handshake(SharedWire(Arc::clone(wire)));
+        let streams = Streams::new();
+        let waker = streams.connection_waker();
+        let state = State::Greeting { handshake, is_ending: false };
+        Self { state, streams, waker, wire: Arc::clone(wire), connection, live, bounds, patience }
+    }
+
+    /// Polls what is ready, then sends what has been written meanwhile, together.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.streams.begin_turn(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            // The streams first: what they have to say goes out with what h2 has.
+            let had_streams = self.streams.poll();
+            if self.streams.take_connection() {
+                if let Poll::Ready(result) = self.poll_h2() {
+                    return Poll::Ready(self.end_of(result));
+                }
+            } else if !had_streams {
+                break;
+            }
+        }
+        // By h2's waker: once there is room, it may go on as well.
+        let sent = lock(&self.wire).poll_send(&mut Context::from_waker(&self.waker));
+        if let Poll::Ready(Err(error)) = sent {
+            return Poll::Ready(self.end_of(Err(error)));
+        }
+        self.streams.end_turn();
+        Poll::Pending
+    }
+
+    /// Has h2 read and write, and takes in the streams that have come.
+    fn poll_h2(&mut self) -> Poll<Result<(), h2::Error>> {
+        let mut cx = Context::from_waker(&self.waker);
+        lock(&self.wire).look_again();
+        loop {
+            match &mut self.state {
+                State::Greeting { handshake, is_ending } => {
+                    let mut open = ready!(Pin::new(handshake).poll(&mut cx))?;
+                    if *is_ending {
+                        open.graceful_shutdown();
+                    }
+                    self.state = State::Open(open);
+                }
+                State::Open(open) => match ready!(open.poll_accept(&mut cx)) {
+                    None => return Poll::Ready(Ok(())),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    Some(Ok((request, respond))) => {
+                        self.connection.head_passed();
+                        let arrived = arrive::arrive(request, &self.bounds);
+                        let (connection, live) = (Arc::clone(&self.connection), Arc::clone(&self.live));
+                        // Made where it stays: it is of several KB.
+                        let served = Box::write(
+                            Box::new_uninit(),
+                            stream::serve(arrived, respond, connection, live, self.patience),
+                        );
+                        self.streams.push(Box::into_pin(served));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Says GOAWAY, and waits for the client to have heard it before it names the last stream (RFC 9113, section 6.8).
+    fn end_gracefully(&mut self) {
+        match &mut self.state {
+            State::Greeting { is_ending, .. } => *is_ending = true,
+            State::Open(open) => open.graceful_shutdown(),
+        }
+        self.waker.wake_by_ref();
+    }
+
+    fn end_of(&self, result: Result<(), impl std::error::Error>) -> End {
+        match result {
+            Ok(()) => End::Finished,
+            Err(error) => {
+                tracing::debug!(%error, peer = ?self.connection.peer, "HTTP/2 connection ended early");
+                End::Broken
+            }
+        }
+    }
+}
+
+/// A connection that takes no new streams any more.
+struct Ending {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Ending {
+    fn begin(http: &mut Http) -> Self {
+        http.end_gracefully();
+        Self { sleep: None }
+    }
+
+    /// From when nothing is open any more; a client that does not answer holds nobody up for longer.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS))).as_mut().poll(cx)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

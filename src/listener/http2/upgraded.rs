@@ -1,0 +1,99 @@
+//! A stream that has become a byte stream: what follows an extended CONNECT (RFC 8441, section 5).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Reads and writes DATA, within the windows of both sides. Dropped, it ends its direction properly.
+pub(super) struct Upgraded {
+    sending: SendStream<Bytes>,
+    receiving: RecvStream,
+    /// Received, not yet read.
+    unread: Bytes,
+    has_ended: bool,
+}
+
+impl Upgraded {
+    pub(super) fn new(sending: SendStream<Bytes>, receiving: RecvStream) -> Self {
+        Self { sending, receiving, unread: Bytes::new(), has_ended: false }
+    }
+
+    fn end(&mut self) -> Result<(), h2::Error> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return Ok(());
+        }
+        self.sending.send_data(Bytes::new(), true)
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.unread.is_empty() {
+            match ready!(this.receiving.poll_data(cx)) {
+                Some(Ok(bytes)) => this.unread = bytes,
+                None => return Poll::Ready(Ok(())),
+                // The client takes no more, and sends no more: for the app that is an end like any other.
+                Some(Err(error)) if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+            }
+        }
+        let read = this.unread.len().min(buf.remaining());
+        buf.put_slice(&this.unread[..read]);
+        this.unread.advance(read);
+        // Only fails when the stream has gone, which the next read tells.
+        let _ = this.receiving.flow_control().release_capacity(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if this.sending.capacity() == 0 {
+            // No more than shows that there is a window: what is reserved is taken from other streams.
+            this.sending.reserve_capacity(1);
+            while this.sending.capacity() == 0 {
+                match ready!(this.sending.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                }
+            }
+        }
+        this.sending.send_data(Bytes::copy_from_slice(bytes), false).map_err(io_error)?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Nothing: the connection sends what it has when its streams have been polled.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().end().map_err(io_error))
+    }
+}
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        // A stream that was reset has ended already.
+        let _ = self.end();
+    }
+}
+
+fn io_error(error: h2::Error) -> io::Error {
+    match error.reason() {
+        Some(Reason::STREAM_CLOSED) => io::Error::new(io::ErrorKind::BrokenPipe, error),
+        _ => io::Error::other(error),
+    }
+}
