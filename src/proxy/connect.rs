@@ -86,9 +86,9 @@ impl Connect {
 ///
 /// # Errors
 /// It would open a stream that nobody is at the other end of.
-pub(super) fn judge(response: Response<Body>, context: &Context) -> Result<Response<Body>, Refusal> {
+pub(super) fn judge(response: &Response<Body>, context: &Context) -> Result<(), Refusal> {
     if context.connect.is_none() || context.tunnel.is_some() || !response.status().is_success() {
-        return Ok(response);
+        return Ok(());
     }
     Err(match context.upstream {
         Some(_) => Refusal::NotUpgraded,

@@ -217,14 +217,13 @@ impl Context {
     }
 
     /// Notes the answer's status and lets the context live on in its body.
-    pub(super) fn attach(mut self: Box<Self>, mut response: Response<Body>) -> Response<Body> {
+    pub(super) fn attach(mut self: Box<Self>, response: &mut Response<Body>) {
         self.status = Some(response.status());
         if self.tunnel.is_some() {
             self.into_tunnel();
         } else {
             response.body_mut().attach(self);
         }
-        response
     }
 
     /// Counts body bytes on their way to the client.

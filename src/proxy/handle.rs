@@ -42,9 +42,18 @@ pub(crate) async fn handle(
             Err(active) => Err(decide::maintained(&active, &snapshot)),
         }
     };
-    let result = result.and_then(|answer| connect::judge(answer, &context));
-    let is_refusal = result.is_err();
-    let mut response = result.unwrap_or_else(|refusal| respond::refuse(&refusal, asker, &mut context));
+    let mut is_refusal = true;
+    // By `match`, for each function between would move the answer.
+    let mut response = match result {
+        Ok(answer) => match connect::judge(&answer, &context) {
+            Ok(()) => {
+                is_refusal = false;
+                answer
+            }
+            Err(refusal) => respond::refuse(&refusal, asker, &mut context),
+        },
+        Err(refusal) => respond::refuse(&refusal, asker, &mut context),
+    };
     let is_clean = match request.into_body() {
         Some(unread) if unread.is_end_stream() => true,
         Some(unread) => Box::pin(unread::drain(unread, context.noted.expects_continue)).await,
@@ -57,7 +66,8 @@ pub(crate) async fn handle(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     respond::finish(&mut response, &mut context);
-    Ok(context.attach(response))
+    context.attach(&mut response);
+    Ok(response)
 }
 
 /// Whoever needs the body takes it out of the request.
@@ -80,8 +90,10 @@ async fn serve(
     }
     limits::admit(route, request.headers(), context).await?;
     match &route.action {
-        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes.
-        Action::Upstream(target) => Box::pin(forward::send(request, target, route, context)).await,
+        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it stays.
+        Action::Upstream(target) => {
+            Box::into_pin(Box::write(Box::new_uninit(), forward::send(request, target, route, context))).await
+        }
         Action::Files(folder) => {
             Box::pin(files::serve(head_of(request), folder, context.path(), route.strip_prefix.as_deref())).await
         }

@@ -8,9 +8,10 @@
 //! | dropped without an answer, with its connection or by a panic | reset with CANCEL, if anybody is there to hear it |
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,13 +62,27 @@ async fn unless_reset<T>(
     respond: &mut SendResponse<Bytes>,
     mut handling: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    poll_fn(|cx| {
-        // Asked first: for a stream that was reset before its turn came, nothing is begun.
-        if let Poll::Ready(reset) = respond.poll_reset(cx) {
+    let mut is_reset = |cx: &mut Context<'_>| {
+        let reset = respond.poll_reset(cx);
+        if let Poll::Ready(reset) = &reset {
             tracing::debug!(?reset, "a client reset its stream");
+        }
+        reset.is_ready()
+    };
+    let mut is_new = true;
+    poll_fn(|cx| {
+        let is_first = mem::take(&mut is_new);
+        // For a stream that was reset before its turn came, nothing is begun.
+        if is_first && is_reset(cx) {
             return Poll::Ready(None);
         }
-        handling.as_mut().poll(cx).map(Some)
+        match handling.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            // Nothing has come since.
+            Poll::Pending if is_first => Poll::Pending,
+            Poll::Pending if is_reset(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }

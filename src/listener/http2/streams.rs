@@ -61,7 +61,7 @@ impl Streams {
         });
         let slot = &mut self.slots[index];
         slot.stream = Some(stream);
-        slot.waker.wake_by_ref();
+        slot.note.wake_by_ref();
     }
 
     /// Begins a turn of the connection's task: until it ends, what becomes ready does not wake the task.
@@ -105,7 +105,7 @@ impl Streams {
 
     /// Makes all of them look again.
     pub(super) fn wake_all(&self) {
-        self.slots.iter().filter(|slot| slot.stream.is_some()).for_each(|slot| slot.waker.wake_by_ref());
+        self.slots.iter().filter(|slot| slot.stream.is_some()).for_each(|slot| slot.note.wake_by_ref());
     }
 }
 
