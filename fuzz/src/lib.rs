@@ -3,6 +3,7 @@
 //! The targets run them on nightly with coverage; `tests/it/corpus.rs` runs them on every file of `fuzz/corpus` with
 //! every other test. So nothing here may depend on libfuzzer.
 
+pub mod answer;
 pub mod configuration;
 pub mod connection;
 pub mod flag;

@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
 
+use crate::message::answer::content_length;
+
 /// Header slots on the stack; more than this and one allocation is made per head.
 const INLINE_HEADERS: usize = 100;
 
@@ -160,9 +162,7 @@ impl Fields {
         if self.length.is_some() {
             return Err(BadHead::Malformed("more than one Content-Length"));
         }
-        let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
-        let length = digits.then(|| value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));
-        self.length = length.filter(|length| *length < 1 << 63);
+        self.length = content_length(value);
         if self.length.is_none() {
             return Err(BadHead::Malformed("Content-Length is not a number of bytes"));
         }

@@ -1,8 +1,8 @@
-//! Follows the framing of a chunked request body without touching its data.
+//! Follows the framing of a chunked body without touching its data.
 //!
-//! The gate needs to know where a body ends to find the next head. This is not a decoder: hyper decodes.
-//! It is stricter than most: anything two parsers could read differently is refused, so that hyper and
-//! whatever stands behind Flagstone see the same message (RFC 9112, section 7.1).
+//! The gate needs to know where a request's body ends to find the next head; there hyper decodes. What an app answers is
+//! taken apart by it ([`super::answer`]). It is stricter than most: anything two parsers could read differently is refused,
+//! so that whatever stands before and behind Flagstone sees the same message (RFC 9112, section 7.1).
 
 /// Longest chunk-size line, extensions included, in bytes.
 const SIZE_LINE_BYTES_MAX: usize = 256;
@@ -14,6 +14,7 @@ const TRAILER_BYTES_MAX: usize = 16 * 1024;
 enum Place {
     SizeStart,
     Size,
+    SizeBlank,
     Extension,
     SizeLf,
     Data,
@@ -26,9 +27,27 @@ enum Place {
     End,
 }
 
+impl Place {
+    /// Behind the last chunk, or at the end.
+    fn is_in_trailers(self) -> bool {
+        use Place::{End, EndLf, TrailerLf, TrailerLine, TrailerStart};
+        matches!(self, TrailerStart | TrailerLine | TrailerLf | EndLf | End)
+    }
+}
+
 /// The body's framing is broken; where exactly does not matter to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BrokenChunk;
+
+/// A run of bytes of one kind, and how many of those at hand belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Sizes, extensions and line ends.
+    Framing(usize),
+    Data(usize),
+    /// Of the trailer section, its last empty line included.
+    Trailers(usize),
+}
 
 /// Follows one chunked body, from its first size line to the end of its trailers.
 #[derive(Debug)]
@@ -38,15 +57,33 @@ pub(crate) struct ChunkFollower {
     left: u64,
     /// Bytes of the current line or of the trailer section so far.
     line_bytes: usize,
+    /// Whether blanks may stand behind a size: some old servers pad it.
+    takes_padding: bool,
 }
 
 impl ChunkFollower {
+    /// For what a client sends.
     pub(crate) fn new() -> Self {
-        Self { place: Place::SizeStart, left: 0, line_bytes: 0 }
+        Self { place: Place::SizeStart, left: 0, line_bytes: 0, takes_padding: false }
+    }
+
+    /// For what an app sends: nobody behind it reads the same bytes.
+    pub(crate) fn of_answer() -> Self {
+        Self { takes_padding: true, ..Self::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.place == Place::End
+    }
+
+    /// Whether data comes next.
+    pub(crate) fn is_in_data(&self) -> bool {
+        self.place == Place::Data
+    }
+
+    /// Whether the trailer section, or the empty line in its stead, comes next.
+    pub(crate) fn is_before_trailers(&self) -> bool {
+        self.place == Place::TrailerStart && self.line_bytes == 0
     }
 
     /// Takes as many of `bytes` as belong to the body and says how many those were.
@@ -55,18 +92,37 @@ impl ChunkFollower {
     /// The coding is malformed, ambiguous or beyond the bounds of this file.
     pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<usize, BrokenChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.place != Place::End {
-            if self.place == Place::Data {
-                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += step;
-                self.left -= step as u64;
+        while at < bytes.len() && !self.is_done() {
+            let (Run::Framing(taken) | Run::Data(taken) | Run::Trailers(taken)) = self.next(&bytes[at..])?;
+            at += taken;
+        }
+        Ok(at)
+    }
+
+    /// Takes those bytes from the front that are of one kind. Of none at all, or behind the end, it takes none.
+    ///
+    /// # Errors
+    /// As [`ChunkFollower::advance`].
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<Run, BrokenChunk> {
+        match self.place {
+            Place::Data => {
+                let data = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= data as u64;
                 if self.left == 0 {
                     self.place = Place::DataCr;
                 }
-            } else {
-                self.place = self.step(bytes[at])?;
-                at += 1;
+                Ok(Run::Data(data))
             }
+            place if place.is_in_trailers() => Ok(Run::Trailers(self.steps(bytes, |place| place != Place::End)?)),
+            _ => Ok(Run::Framing(self.steps(bytes, |place| place != Place::Data && !place.is_in_trailers())?)),
+        }
+    }
+
+    fn steps(&mut self, bytes: &[u8], goes_on: impl Fn(Place) -> bool) -> Result<usize, BrokenChunk> {
+        let mut at = 0;
+        while at < bytes.len() && goes_on(self.place) {
+            self.place = self.step(bytes[at])?;
+            at += 1;
         }
         Ok(at)
     }
@@ -74,8 +130,11 @@ impl ChunkFollower {
     fn step(&mut self, byte: u8) -> Result<Place, BrokenChunk> {
         match (self.place, byte) {
             (Place::SizeStart | Place::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.size_digit(byte),
-            (Place::Size, b';') => Ok(Place::Extension),
-            (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLf),
+            (Place::Size | Place::SizeBlank, b' ' | b'\t') if self.takes_padding => {
+                self.within(SIZE_LINE_BYTES_MAX, Place::SizeBlank)
+            }
+            (Place::Size | Place::SizeBlank, b';') => Ok(Place::Extension),
+            (Place::Size | Place::SizeBlank | Place::Extension, b'\r') => Ok(Place::SizeLf),
             // A bare LF ends the line for some parsers and not for others.
             (Place::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.within(SIZE_LINE_BYTES_MAX, Place::Extension),
             (Place::SizeLf, b'\n') => {
@@ -163,6 +222,32 @@ mod tests {
         ];
         for bytes in broken {
             assert_eq!(follow(bytes), Err(BrokenChunk), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn runs_tell_data_from_framing_and_trailers() {
+        use Run::{Data, Framing, Trailers};
+        let mut follower = ChunkFollower::of_answer();
+        let (mut rest, mut runs) = (&b"2 \r\nhi\r\n1\r\n!\r\n0\r\nA: b\r\n\r\nnext"[..], Vec::new());
+        while !follower.is_done() {
+            let run = follower.next(rest).unwrap();
+            let (Framing(taken) | Data(taken) | Trailers(taken)) = run;
+            runs.push(run);
+            rest = &rest[taken..];
+        }
+        assert_eq!(runs, [Framing(4), Data(2), Framing(5), Data(1), Framing(5), Trailers(8)]);
+        assert_eq!((rest, follower.next(rest)), (&b"next"[..], Ok(Trailers(0))));
+    }
+
+    #[test]
+    fn only_answers_may_pad_a_size() {
+        for padded in [&b"4 \r\nWiki\r\n"[..], b"4\t ;a\r\nWiki\r\n"] {
+            assert_eq!(ChunkFollower::new().advance(padded), Err(BrokenChunk));
+            assert_eq!(ChunkFollower::of_answer().advance(padded), Ok(padded.len()));
+        }
+        for broken in [&b" 4\r\n"[..], b"4 4\r\n", b"4 \n"] {
+            assert_eq!(ChunkFollower::of_answer().advance(broken), Err(BrokenChunk), "{}", broken.escape_ascii());
         }
     }
 

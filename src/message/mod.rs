@@ -10,6 +10,7 @@
 //! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
 //! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
 //! | [`trace_context`] | the trace a request belongs to | W3C Trace Context |
+//! | [`answer`] | what an app answers: head, framing, body | RFC 9112, 4 to 7 |
 //! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
@@ -18,6 +19,7 @@
 //!
 //! May import `std`, `http` types and small value crates; never another room.
 
+pub mod answer;
 pub(crate) mod chunked;
 pub mod cookie;
 pub mod forwarded;

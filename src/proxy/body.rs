@@ -1,23 +1,23 @@
 //! Bodies in both directions, streamed with back-pressure, bounded and timed.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::replay::Tap;
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
+use crate::upstream::alarm::Alarm;
+use crate::upstream::connection::AnswerError;
 use crate::upstream::endpoint::Lease;
 
 /// A body that could not be read to its end.
@@ -35,40 +35,33 @@ pub(crate) enum BodyError {
     File(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the request was sent again elsewhere")]
     Superseded,
+    #[error("the body is not as long as its head says")]
+    Misframed,
 }
 
-/// A timer that runs only while a read is waiting.
+/// Time that runs only while a read is waiting.
 #[derive(Debug)]
 pub(crate) struct Patience {
     limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-    is_armed: bool,
+    alarm: Alarm,
+    /// When the current wait is too long.
+    end: Option<Instant>,
 }
 
 impl Patience {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, is_armed: false }
+        Self { limit, alarm: Alarm::default(), end: None }
     }
 
     /// Nothing is waited for any more.
     pub(crate) fn rest(&mut self) {
-        self.is_armed = false;
+        self.end = None;
     }
 
     /// Ready when the current wait has lasted too long.
     pub(crate) fn poll_waiting(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let deadline = || Instant::now() + self.limit;
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if !self.is_armed {
-                    sleep.as_mut().reset(deadline());
-                }
-                sleep
-            }
-            None => self.sleep.insert(Box::pin(tokio::time::sleep_until(deadline()))),
-        };
-        self.is_armed = true;
-        sleep.as_mut().poll(cx)
+        let end = *self.end.get_or_insert_with(|| Instant::now() + self.limit);
+        self.alarm.poll(end.into_std(), cx)
     }
 }
 
@@ -258,15 +251,12 @@ enum Inner {
 }
 
 /// An upstream's answer, and the connection it comes on.
-pub(crate) struct UpstreamBody {
-    incoming: Incoming,
+struct UpstreamBody {
     patience: Patience,
     /// Given back when the answer is complete; dropped, and the connection with it, when it is not.
     lease: Option<Lease>,
-    /// The request's body; while it is on its way the connection can serve nobody else.
-    request: Option<Arc<BodyFault>>,
     /// It broke, and the next to ask is told.
-    broken: Option<hyper::Error>,
+    broken: Option<AnswerError>,
     /// Handed over since it last let others go on.
     turn_bytes: usize,
 }
@@ -275,75 +265,51 @@ pub(crate) struct UpstreamBody {
 const TURN_BYTES_MAX: usize = 256 * 1024;
 
 impl UpstreamBody {
-    pub(crate) fn new(
-        incoming: Incoming,
-        read_timeout: Duration,
-        lease: Lease,
-        request: Option<Arc<BodyFault>>,
-    ) -> Self {
-        let mut body = Self {
-            incoming,
-            patience: Patience::new(read_timeout),
-            lease: Some(lease),
-            request,
-            broken: None,
-            turn_bytes: 0,
-        };
-        if !body.is_sent()
-            && let Some(lease) = &mut body.lease
-        {
-            // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
-            lease.detach();
-        }
-        if body.incoming.is_end_stream() {
+    fn new(mut lease: Lease, read_timeout: Duration) -> Self {
+        // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
+        lease.share();
+        let patience = Patience::new(read_timeout);
+        let mut body = Self { patience, lease: Some(lease), broken: None, turn_bytes: 0 };
+        if body.has_ended() {
             body.complete();
         }
         body
     }
 
-    /// Whether the request's body is no longer on its way.
-    fn is_sent(&self) -> bool {
-        self.request.as_ref().is_none_or(|request| request.has_ended())
-    }
-
     fn complete(&mut self) {
-        let is_sent = self.is_sent();
-        if let Some(lease) = self.lease.take().filter(|_| is_sent) {
+        if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
     }
 
-    /// What has been read already; failing that, what there is to read.
-    fn poll_incoming(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(lease) = &mut self.lease
-            && lease.is_to_be_driven()
-        {
-            // Nothing comes but by the connection, which is driven here: no need to be woken by it.
-            let mut nobody = TaskContext::from_waker(Waker::noop());
-            let read = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
-            if read.is_ready() {
-                return read;
-            }
-            lease.drive(cx);
+    fn has_ended(&self) -> bool {
+        self.broken.is_none() && self.lease.as_ref().is_none_or(Lease::has_ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.lease {
+            Some(lease) => lease.size_hint(),
+            None if self.broken.is_some() => SizeHint::default(),
+            None => SizeHint::with_exact(0),
         }
-        Pin::new(&mut self.incoming).poll_frame(cx)
     }
 
     fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(BodyError::Broken(error.into()))));
         }
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         if self.turn_bytes >= TURN_BYTES_MAX {
             self.turn_bytes = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match self.poll_incoming(cx) {
+        match lease.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
                 self.turn_bytes += frame.data_ref().map_or(0, Bytes::len);
                 // Nothing comes behind trailers, and nobody may ask.
-                if self.incoming.is_end_stream() || frame.is_trailers() {
+                if lease.has_ended() || frame.is_trailers() {
                     self.complete();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -380,8 +346,14 @@ impl Body {
         Self::full(Bytes::new())
     }
 
-    pub(crate) fn upstream(body: UpstreamBody) -> Self {
-        Self { inner: Inner::Upstream(Box::new(body)), context: None }
+    /// What an endpoint answers, as far as the head has been read. A small answer is there with its head as a rule, and its
+    /// connection free for others.
+    pub(crate) fn answer(mut lease: Lease, read_timeout: Duration) -> Self {
+        if let Some(whole) = lease.take_whole() {
+            lease.give_back();
+            return Self::full(whole);
+        }
+        Self { inner: Inner::Upstream(Box::new(UpstreamBody::new(lease, read_timeout))), context: None }
     }
 
     pub(crate) fn file(body: UnsyncBoxBody<Bytes, BodyError>) -> Self {
@@ -436,7 +408,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Full(bytes) => bytes.is_empty(),
-            Inner::Upstream(body) => body.incoming.is_end_stream(),
+            Inner::Upstream(body) => body.has_ended(),
             Inner::File(body) => body.is_end_stream(),
         }
     }
@@ -444,7 +416,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Upstream(body) => body.incoming.size_hint(),
+            Inner::Upstream(body) => body.size_hint(),
             Inner::File(body) => body.size_hint(),
         }
     }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
 
 use super::body::{Body, BodyError};
@@ -32,7 +31,7 @@ use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log::Line;
 use crate::telemetry::metrics::InFlight;
 use crate::telemetry::traces::{Finished, shortened};
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::Upgraded;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
 fn new_request_id(random: u128) -> HeaderValue {
@@ -77,7 +76,7 @@ pub(crate) struct Context {
     /// Its client asks for another protocol on one stream of HTTP/2.
     pub(super) connect: Option<Connect>,
     /// Set between a 101 and its way to the client.
-    pub(super) tunnel: Option<(OnUpgrade, Duration, Lease)>,
+    pub(super) tunnel: Option<(Upgraded, Duration)>,
     status: Option<StatusCode>,
     body_bytes: u64,
     /// The client may see the app in maintenance.

@@ -6,41 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::context::Context;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::Upgraded;
 
 /// Bytes read at once, each way.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The upstream's half of an upgrade that both sides have agreed on.
 pub(crate) struct Tunnel {
-    pub(crate) upgrade: OnUpgrade,
+    /// Keeps the endpoint's in-flight count true for as long as the stream lives.
+    pub(crate) upstream: Upgraded,
     pub(crate) idle: Duration,
     pub(crate) context: Box<Context>,
-    /// Keeps the endpoint's in-flight count true for as long as the stream lives.
-    pub(crate) lease: Lease,
 }
 
 /// Copies until both directions have ended, one has failed, or nothing moved for `idle`.
 ///
 /// `early` is what the client sent behind its request.
 pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, early: Bytes, tunnel: Tunnel) {
-    let Tunnel { upgrade, idle, mut context, lease } = tunnel;
-    let mut upstream = match upgrade.await {
-        Ok(upgraded) => TokioIo::new(upgraded),
-        Err(error) => return tracing::debug!(%error, "the upstream left in the middle of an upgrade"),
-    };
-    if !early.is_empty() && upstream.write_all(&early).await.is_err() {
+    let Tunnel { mut upstream, idle, mut context } = tunnel;
+    if !early.is_empty() && upstream.stream.write_all(&early).await.is_err() {
         return;
     }
     let activity = Activity::new();
     let (down_read, down_write) = tokio::io::split(&mut downstream);
-    let (up_read, up_write) = tokio::io::split(&mut upstream);
+    let (up_read, up_write) = tokio::io::split(&mut upstream.stream);
+    let up_read = (&*upstream.early).chain(up_read);
     let received = AtomicU64::new(0);
     let sent = AtomicU64::new(0);
     let copying = async {
@@ -53,7 +47,6 @@ pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, ear
         () = activity.idle(idle) => tracing::debug!("an upgraded connection was silent for too long"),
     }
     context.sent(usize::try_from(sent.load(Relaxed)).unwrap_or(usize::MAX));
-    drop(lease);
 }
 
 /// Copies one direction; an end of stream is passed on as such, so that half-closed streams work.

@@ -14,7 +14,6 @@ use super::endpoint::Endpoint;
 use super::standing::{Health, Thresholds};
 use crate::breaker::Pauses;
 use crate::config::model::{self, HealthKind};
-use crate::proxy::body::RequestBody;
 
 /// Checks come this much (of 1) earlier or later, so that those of many endpoints and proxies do not come at once.
 const JITTER: f64 = 0.1;
@@ -128,10 +127,10 @@ pub(super) async fn http(
         .header(HOST, host)
         .header(USER_AGENT, concat!("flagstone-health/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, "close")
-        .body(RequestBody::Empty)
+        .body(())
         .map_err(|error| error.to_string())?;
-    let response = connection.send(request).await.map_err(|error| error.to_string())?;
-    Ok(response.status())
+    let (head, ()) = request.into_parts();
+    Ok(connection.ask(&head).await.map_err(|error| error.to_string())?)
 }
 
 /// Connects to the first of `addresses` that lets it.

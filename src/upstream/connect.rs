@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::uri::Scheme;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::io::Errno;
 use rustls_pki_types::ServerName;
@@ -14,26 +14,23 @@ use tokio::net::{TcpStream, UnixStream};
 
 use tokio_rustls::TlsConnector;
 
-use super::connection::{Connection, Http2};
+use super::connection::Connection;
 use super::hello::Hello;
 use super::http1::Http1;
+use super::http2::{Http2, Http2Stream};
 use super::multiplex::STREAMS_MAX;
 use super::resolve::loopback;
 use super::stream::Stream;
 use super::tls::Originator;
 use crate::config::model::Address;
+use crate::message::answer::HEAD_BYTES_MAX;
 
-/// Read from an endpoint ahead of the client. A client that reads slowly holds about twice as much. With 64 KiB a large body
-/// costs two thirds more, with 128 KiB a quarter; from here on only the memory grows.
-const READ_BYTES_MAX: usize = 160 * 1024;
-/// The same for a stream of HTTP/2, and for all streams of a connection: a client that reads slowly must not hold up the
-/// others on it.
+/// Read from an endpoint ahead of the client, for one stream and for all of a connection: a client that reads slowly must not
+/// hold up the others on it.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// Between two warnings that nothing is left to connect with.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
-/// The largest response head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What is kept of a request's body for an endpoint that speaks HTTP/2.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 
@@ -89,13 +86,7 @@ impl Connector {
             let started = tokio::time::timeout(limit, self.start_http2(stream)).await;
             return started.map_err(|_| ConnectError::Timeout { limit })?;
         }
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BYTES_MAX)
-            .max_header_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Http)?;
-        Ok(Connection::Http1(Http1::new(sender, connection)))
+        Ok(Connection::Http1(Http1::new(stream)))
     }
 
     /// Returns once the endpoint has said how many streams it takes: more than that it would refuse.
@@ -121,7 +112,7 @@ impl Connector {
             }
         });
         let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;
-        Ok(Connection::Http2(Http2 { sender, scheme, streams_max }))
+        Ok(Connection::Http2(Box::new(Http2Stream::new(Http2 { sender, scheme, streams_max }))))
     }
 
     /// Connects, and shakes hands where there is TLS, within `limit`.

@@ -1,16 +1,16 @@
 //! A connection to an endpoint, in the version of HTTP that its upstream speaks.
 
-use std::error::Error as _;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
-use futures_util::TryFutureExt as _;
-use futures_util::future::Either;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 
-use super::http1::Http1;
+use super::http1::{Broken, Http1};
+use super::http2::Http2Stream;
 use crate::proxy::body::RequestBody;
 
 /// What a request is sent on.
@@ -19,24 +19,15 @@ pub(crate) enum Connection {
     /// One request at a time.
     Http1(Http1),
     /// One of many streams.
-    Http2(Http2),
-}
-
-/// A connection of HTTP/2, as often as it is wanted.
-#[derive(Clone, Debug)]
-pub(crate) struct Http2 {
-    pub(super) sender: http2::SendRequest<RequestBody>,
-    pub(super) scheme: Scheme,
-    /// Streams that the endpoint allowed at a time when the connection began.
-    pub(super) streams_max: usize,
+    Http2(Box<Http2Stream>),
 }
 
 /// Why a request brought no answer's head.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// Nothing of it was sent: here it is again.
+    /// Nothing of it was sent: here is its body again.
     #[error("nothing was sent")]
-    Unsent(Box<Request<RequestBody>>),
+    Unsent(RequestBody),
     /// The endpoint says that it has not looked at it: a stream refused, or above the last one of a GOAWAY (RFC 9113,
     /// section 8.7). It may be sent again whatever its method.
     #[error("the endpoint refused the stream")]
@@ -45,106 +36,114 @@ pub(crate) enum SendError {
     #[error("the endpoint reset the stream: {0}")]
     StreamReset(#[source] hyper::Error),
     #[error("no answer from the upstream: {0}")]
-    Failed(#[source] hyper::Error),
+    Failed(#[source] AnswerError),
 }
 
-impl SendError {
-    fn of(mut error: TrySendError<Request<RequestBody>>, restore: impl FnOnce(&mut Request<RequestBody>)) -> Self {
-        match error.take_message() {
-            Some(mut request) => {
-                restore(&mut request);
-                Self::Unsent(Box::new(request))
-            }
-            None => match stream_error(error.error()) {
-                Some(error) if is_unprocessed(error) => Self::Unprocessed,
-                Some(reset) if reset.is_reset() => Self::StreamReset(error.into_error()),
-                _ => Self::Failed(error.into_error()),
-            },
+/// Why an answer did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    #[error(transparent)]
+    Http1(#[from] Broken),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl From<Broken> for SendError {
+    fn from(error: Broken) -> Self {
+        match error {
+            Broken::Unsent(_) => Self::Unsent(RequestBody::Empty),
+            error => Self::Failed(error.into()),
         }
     }
 }
 
 impl Connection {
-    /// Sends a request in the form of HTTP/1 and waits for the head of its answer, which is boxed because it is moved a dozen
-    /// times.
-    ///
-    /// Not an `async fn`: that would keep the request twice in a future that is part of every request's.
+    /// Takes a request in the form of HTTP/1, to be sent as its answer is asked for.
     ///
     /// # Errors
-    /// See [`SendError`].
-    pub(crate) fn send(
-        &mut self,
-        mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Box<Response<Incoming>>, SendError>> + Send + '_ {
+    /// [`SendError::Unsent`]: the endpoint has closed the connection.
+    pub(crate) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), SendError> {
         match self {
-            Self::Http1(connection) => {
-                Either::Left(connection.send(request).map_ok(Box::new).map_err(|error| SendError::of(error, |_| ())))
-            }
-            Self::Http2(Http2 { sender, scheme, .. }) => {
-                let host = take_absolute_form(&mut request, scheme);
-                let restore = |request: &mut Request<_>| take_origin_form(request, host);
-                let answer = sender.try_send_request(request).map_ok(Box::new);
-                Either::Right(answer.map_err(|error| SendError::of(error, restore)))
+            Self::Http1(connection) => connection.begin(head, body).map_err(SendError::Unsent),
+            Self::Http2(stream) => {
+                stream.begin(head, body);
+                Ok(())
             }
         }
     }
-}
 
-/// `:scheme` and `:authority` for `Host`, and nothing of HTTP/1's connections (RFC 9113, sections 8.2.2 and 8.3.1).
-fn take_absolute_form<B>(request: &mut Request<B>, scheme: &Scheme) -> Option<HeaderValue> {
-    const KEPT_OUT: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
-    for name in KEPT_OUT {
-        request.headers_mut().remove(name);
+    /// Sends, and waits for the head of the answer. `spare` is a map that nobody needs once there is one.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub(crate) fn poll_answer(
+        &mut self,
+        spare: Option<&mut HeaderMap>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StatusCode, SendError>> {
+        match self {
+            Self::Http1(connection) => connection.poll_answer(spare, cx).map_err(SendError::from),
+            Self::Http2(stream) => stream.poll_answer(cx),
+        }
     }
-    let host = request.headers_mut().remove(HOST);
-    let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(scheme.clone());
-    parts.authority = Some(authority.unwrap_or(Authority::from_static("localhost")));
-    parts.path_and_query = Some(target_of(request.uri()));
-    *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path make a URI");
-    *request.version_mut() = Version::HTTP_2;
-    host
-}
 
-/// Takes [`take_absolute_form`] back.
-fn take_origin_form<B>(request: &mut Request<B>, host: Option<HeaderValue>) {
-    if let Some(host) = host {
-        request.headers_mut().insert(HOST, host);
+    /// Ready when it is `deadline`.
+    pub(crate) fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(connection) => connection.poll_alarm(deadline, cx),
+            Self::Http2(stream) => stream.alarm.poll(deadline, cx),
+        }
     }
-    *request.uri_mut() = Uri::from(target_of(request.uri()));
-    *request.version_mut() = Version::HTTP_11;
-}
 
-fn target_of(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
-}
-
-/// What the endpoint said about a stream, or about all of them.
-fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())
-}
-
-fn is_unprocessed(error: &h2::Error) -> bool {
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-        _ => false,
+    /// The head of the answer that has come.
+    pub(crate) fn take_answer(&mut self) -> Option<Response<()>> {
+        match self {
+            Self::Http1(connection) => connection.take_answer(),
+            Self::Http2(stream) => stream.take_answer(),
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// All of the answer's body, where it is there already and its length is known.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Http1(connection) => connection.take_whole(),
+            Self::Http2(_) => None,
+        }
+    }
 
-    #[test]
-    fn the_two_forms_are_each_others_inverse() {
-        let mut request = Request::get("/a?b").header(HOST, "example.com:81").header("x", "y").body(()).unwrap();
-        let host = take_absolute_form(&mut request, &Scheme::HTTPS);
-        assert_eq!(request.uri(), "https://example.com:81/a?b");
-        assert!(!request.headers().contains_key(HOST));
-        take_origin_form(&mut request, host);
-        assert_eq!(request.uri(), "/a?b");
-        assert_eq!(request.headers()[HOST], "example.com:81");
+    /// What there is of the answer's body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match self {
+            Self::Http1(connection) => connection.poll_frame(cx).map_err(AnswerError::from),
+            Self::Http2(stream) => stream.poll_frame(cx).map_err(AnswerError::from),
+        }
+    }
+
+    /// Whether the answer has been read to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.has_ended(),
+            Self::Http2(stream) => stream.has_ended(),
+        }
+    }
+
+    /// Of what is left of the answer's body.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection) => connection.size_hint(),
+            Self::Http2(stream) => stream.size_hint(),
+        }
+    }
+
+    /// Sends one request without a body and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it gives the request up, and the connection is of no use any more.
+    pub(super) async fn ask(&mut self, head: &Parts) -> Result<StatusCode, SendError> {
+        self.begin(head, RequestBody::Empty)?;
+        poll_fn(|cx| self.poll_answer(None, cx)).await
     }
 }

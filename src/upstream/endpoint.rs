@@ -3,21 +3,23 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::TryFutureExt as _;
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
-use super::connection::{Connection, SendError};
+use super::connection::{AnswerError, Connection, SendError};
 use super::hold::Hold;
 use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
+use super::stream::Stream;
 use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
 use crate::proxy::body::RequestBody;
@@ -156,10 +158,10 @@ impl Endpoint {
         }
     }
 
-    /// A kept connection that is ready to take a request.
-    pub(crate) async fn kept(&self, worker: usize, now: Instant) -> Option<Ready> {
+    /// A kept connection.
+    pub(crate) fn kept(&self, worker: usize, now: Instant) -> Option<Ready> {
         match &self.multiplexed {
-            None => Some(Ready { connection: Connection::Http1(self.pool.take(worker, now).await?), stream: None }),
+            None => Some(Ready { connection: Connection::Http1(self.pool.take(worker, now)?), stream: None }),
             Some(multiplexed) => multiplexed.take(worker).map(Ready::on_stream),
         }
     }
@@ -309,20 +311,66 @@ impl Lease {
         Self { in_flight, ready, worker }
     }
 
-    /// Sends one request and waits for the head of its answer.
+    /// Takes a request, to be sent as its answer is asked for.
+    ///
+    /// # Errors
+    /// [`SendError::Unsent`].
+    pub(crate) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), SendError> {
+        self.ready.connection.begin(head, body)
+    }
+
+    /// Sends it and waits for the head of its answer. `spare` is a map that nobody needs once there is one.
     ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) fn send(
+    pub(crate) fn poll_answer(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Box<Response<Incoming>>, SendError>> + Send {
+        spare: Option<&mut HeaderMap>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StatusCode, SendError>> {
         let Ready { connection, stream } = &mut self.ready;
-        connection.send(request).inspect_err(move |error| {
-            if let (SendError::Unsent(_) | SendError::Unprocessed, Some(stream)) = (error, stream) {
-                stream.retire();
-            }
-        })
+        let answer = connection.poll_answer(spare, cx);
+        if let (Poll::Ready(Err(SendError::Unsent(_) | SendError::Unprocessed)), Some(stream)) = (&answer, stream) {
+            stream.retire();
+        }
+        answer
+    }
+
+    /// Ready when it is `deadline`.
+    pub(crate) fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.ready.connection.poll_alarm(deadline, cx)
+    }
+
+    /// The head of the answer. Once, when there is one.
+    pub(crate) fn take_answer(&mut self) -> Option<Response<()>> {
+        self.ready.connection.take_answer()
+    }
+
+    /// All of the answer's body, where it is there already and its length is known.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        self.ready.connection.take_whole()
+    }
+
+    /// What there is of the answer's body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        self.ready.connection.poll_frame(cx)
+    }
+
+    /// Whether the answer has been read to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ready.connection.has_ended()
+    }
+
+    /// Of what is left of the answer's body.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.ready.connection.size_hint()
+    }
+
+    /// Lets what is left of the request go on by itself, whether or not anybody reads the answer.
+    pub(crate) fn share(&mut self) {
+        if let Connection::Http1(connection) = &mut self.ready.connection {
+            connection.share();
+        }
     }
 
     /// Closes the connection and keeps the place at the endpoint.
@@ -340,28 +388,25 @@ impl Lease {
         }
     }
 
-    /// Whether nothing comes on the connection unless the holder drives it.
-    pub(crate) fn is_to_be_driven(&self) -> bool {
-        matches!(&self.ready.connection, Connection::Http1(connection) if connection.is_to_be_driven())
-    }
-
-    /// Reads and writes what there is to, where nobody else does.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Connection::Http1(connection) = &mut self.ready.connection {
-            connection.drive(cx);
-        }
-    }
-
-    /// Lets the connection go on by itself: bytes are to flow whether or not anybody waits for the answer.
-    pub(crate) fn detach(&mut self) {
-        if let Connection::Http1(connection) = &mut self.ready.connection {
-            connection.detach();
-        }
+    /// What follows a 101: the stream, and what has been read of it. None where there can be none.
+    pub(crate) fn into_upgraded(self) -> Option<Upgraded> {
+        let Connection::Http1(connection) = self.ready.connection else { return None };
+        let (stream, early) = connection.into_upgraded()?;
+        Some(Upgraded { stream, early, _place: self.in_flight })
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.in_flight.0
     }
+}
+
+/// A connection that speaks something else now, and its place at the endpoint.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) stream: Stream,
+    /// What has been read of it.
+    pub(crate) early: Bytes,
+    _place: InFlight,
 }
 
 /// Whether connections made under one of these settings are good for the other.
@@ -385,6 +430,12 @@ impl fmt::Debug for Endpoint {
             .field("label", &self.label)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlight").field("endpoint", &self.0.label).finish()
     }
 }
 

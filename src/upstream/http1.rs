@@ -1,144 +1,229 @@
-//! A connection of HTTP/1 to an endpoint, and who drives it.
+//! A connection of HTTP/1 to an endpoint: one request at a time (RFC 9112).
 //!
-//! hyper splits a connection into a handle that takes requests and a future that reads and writes the socket. Whoever
-//! waits for an answer polls that future itself: a task of its own would cost every request two wake-ups more. So a
-//! connection that is kept is driven by nobody, and what its endpoint did meanwhile shows when it is taken. A task takes
-//! over where bytes have to flow while nobody waits: in an upgrade, for a request's body that goes on behind the answer's
-//! head, and for the goodbye.
+//! It is driven by whoever has the request: no task and no channel lies between the request and the socket. So a connection
+//! that is kept is driven by nobody, and what its endpoint did meanwhile shows when it is used, or once a second. Where an
+//! answer comes before all of its request has been sent, a task goes on sending beside whoever reads the answer: a client
+//! may read only when it has sent everything.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `wire` | the socket, and how far request and answer have come |
+//! | `request` | a request as bytes |
+//! | `appetite` | how much is read at once |
+//!
+//! What an answer means is read in [`crate::message::answer`].
+
+mod appetite;
+mod request;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use tokio::task::AbortHandle;
 
+use self::wire::Wire;
 use super::stream::Stream;
-use crate::proxy::body::RequestBody;
+use crate::message::answer::BadAnswer;
+use crate::proxy::body::{BodyError, RequestBody};
 
-type Wire = http1::Connection<TokioIo<Stream>, RequestBody>;
-type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-
-/// One connection. Dropped, it is closed with a goodbye.
-pub(crate) struct Http1 {
-    sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
+/// Why an answer did not come, or not to its end. Its connection is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// None of the request was taken, and its body, if it had one, was not touched.
+    #[error("the connection was closed before anything was sent: {0}")]
+    Unsent(#[source] io::Error),
+    #[error("the request could not be sent to its end: {0}")]
+    Request(#[source] BodyError),
+    #[error("the connection broke: {0}")]
+    Io(#[source] io::Error),
+    #[error("the connection was closed before the answer")]
+    Closed,
+    #[error("bad answer: {0}")]
+    Answer(#[from] BadAnswer),
 }
 
-/// What reads and writes the socket, where that is the holder's part; `None` = a task does, or the connection has ended.
-struct Driver(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>>);
+/// One connection. Dropped, it is closed with a goodbye.
+pub(crate) struct Http1(Holder);
+
+enum Holder {
+    Own(Box<Wire>),
+    /// A task sends what is left of the request.
+    Shared(Arc<Mutex<Wire>>, AbortHandle),
+    Gone,
+}
 
 impl Http1 {
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, wire: Wire) -> Self {
-        Self { sender, driver: Driver(Some(Box::pin(wire.with_upgrades()))) }
+    pub(super) fn new(stream: Stream) -> Self {
+        Self(Holder::Own(Box::new(Wire::new(stream))))
     }
 
-    /// Sends one request and drives the connection until the head of its answer is there.
+    /// Puts a request in line, to be sent as the answer is asked for.
     ///
-    /// # Cancel safety
-    /// Dropped, it gives the request up, and the connection is of no use any more.
-    pub(super) fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send + '_ {
-        Sending { answer: self.sender.try_send_request(request), driver: &mut self.driver }
-    }
-
-    /// Whether that is the holder's part: then nothing comes on it otherwise.
-    pub(super) fn is_to_be_driven(&self) -> bool {
-        self.driver.0.is_some()
-    }
-
-    /// Reads and writes what there is to, where that is the holder's part.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.driver.drive(cx);
-    }
-
-    /// Whether it has ended, as far as it is known.
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Lets a task drive it from here on.
-    pub(super) fn detach(&mut self) {
-        self.driver.detach();
-    }
-
-    /// Whether it takes another request. What its endpoint said while it was kept is looked at only when there is need
-    /// to: a close that goes unnoticed here hands the request back.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        if self.sender.is_ready() {
-            return true;
+    /// # Errors
+    /// Hands the body back when the endpoint has closed the connection meanwhile.
+    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), RequestBody> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.begin(head, body),
+            Holder::Shared(..) | Holder::Gone => Err(body),
         }
-        if self.is_to_be_driven() {
-            return !self.has_ended() && self.sender.is_ready();
-        }
-        // The last answer may have been read a moment before the task has put itself in order.
-        !self.is_closed() && self.sender.ready().await.is_ok()
     }
 
-    /// Looks whether its endpoint has closed it while it was kept.
-    pub(super) fn has_ended(&mut self) -> bool {
-        self.driver.drive(&mut Context::from_waker(Waker::noop()));
-        self.sender.is_closed()
+    /// Sends, and reads until the answer's head is there. `spare` is a map that its fields may be put into.
+    pub(super) fn poll_answer(
+        &mut self,
+        spare: Option<&mut HeaderMap>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StatusCode, Broken>> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.poll_answer(spare, cx),
+            Holder::Shared(..) | Holder::Gone => Poll::Ready(Err(Broken::Closed)),
+        }
+    }
+
+    /// Ready when it is `deadline`.
+    pub(super) fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.alarm.poll(deadline, cx),
+            Holder::Shared(..) | Holder::Gone => Poll::Pending,
+        }
+    }
+
+    /// The head of the answer that has come.
+    pub(super) fn take_answer(&mut self) -> Option<Response<()>> {
+        self.wire(Wire::take_answer).flatten()
+    }
+
+    /// All of the answer's body, where it is there already and its length is known.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.take_whole(),
+            Holder::Shared(..) | Holder::Gone => None,
+        }
+    }
+
+    /// What there is of the answer's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.poll_frame(cx),
+            Holder::Shared(wire, _) => {
+                let mut wire = lock(wire);
+                wire.set_reader(cx.waker());
+                wire.poll_frame(cx)
+            }
+            Holder::Gone => Poll::Ready(None),
+        }
+    }
+
+    /// Whether the answer has been read to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.0 {
+            Holder::Own(wire) => wire.has_ended(),
+            Holder::Shared(wire, _) => lock(wire).has_ended(),
+            Holder::Gone => true,
+        }
+    }
+
+    /// Of what is left of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Holder::Own(wire) => wire.size_hint(),
+            Holder::Shared(wire, _) => lock(wire).size_hint(),
+            Holder::Gone => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Lets a task send what is left of the request, if something is.
+    pub(super) fn share(&mut self) {
+        if !matches!(&self.0, Holder::Own(wire) if wire.is_sending()) {
+            return;
+        }
+        if let Holder::Own(wire) = mem::replace(&mut self.0, Holder::Gone) {
+            let wire = Arc::new(Mutex::new(*wire));
+            // Ends with the request, or with whoever reads the answer before that is read.
+            let task = tokio::spawn(send_rest(Arc::clone(&wire))).abort_handle();
+            self.0 = Holder::Shared(wire, task);
+        }
+    }
+
+    /// The connection for another request, if it can take one.
+    pub(super) fn kept(mut self) -> Option<Self> {
+        let mut wire = match mem::replace(&mut self.0, Holder::Gone) {
+            Holder::Own(wire) => wire,
+            Holder::Shared(wire, _) => match Arc::try_unwrap(wire) {
+                Ok(wire) => Box::new(wire.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                // The task ends it.
+                Err(_) => return None,
+            },
+            Holder::Gone => return None,
+        };
+        let is_ready = wire.rest();
+        let connection = Self(Holder::Own(wire));
+        is_ready.then_some(connection)
+    }
+
+    /// Whether its endpoint has closed it while it was kept. It lets go of its buffers, as it has not been used for a while.
+    pub(super) fn doze(&mut self) -> bool {
+        self.wire(Wire::doze).unwrap_or(true)
+    }
+
+    /// The stream behind a 101, and what has been read of it; `None` when that came too early.
+    pub(super) fn into_upgraded(mut self) -> Option<(Stream, Bytes)> {
+        match mem::replace(&mut self.0, Holder::Gone) {
+            Holder::Own(wire) => wire.into_upgraded(),
+            Holder::Shared(..) | Holder::Gone => None,
+        }
+    }
+
+    fn wire<T>(&mut self, act: impl FnOnce(&mut Wire) -> T) -> Option<T> {
+        match &mut self.0 {
+            Holder::Own(wire) => Some(act(wire)),
+            Holder::Shared(wire, _) => Some(act(&mut lock(wire))),
+            Holder::Gone => None,
+        }
     }
 }
 
 impl Drop for Http1 {
-    /// Whatever is to be said at the end of a connection, hyper says when the handle is gone.
     fn drop(&mut self) {
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.driver.detach();
+        match &mut self.0 {
+            Holder::Own(wire) => wire.goodbye(),
+            // Once the answer has been read, what is left of the request goes on without us.
+            Holder::Shared(wire, task) if Arc::strong_count(wire) == 1 || !lock(wire).has_ended() => {
+                lock(wire).goodbye();
+                task.abort();
+            }
+            Holder::Shared(..) | Holder::Gone => {}
         }
     }
 }
 
-impl Driver {
-    #[inline]
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(wire) = &mut self.0
-            && let Poll::Ready(end) = wire.as_mut().poll(cx)
-        {
-            told(end);
-            self.0 = None;
-        }
+/// Sends what is left of a request, and closes the connection when nobody reads on it any more.
+async fn send_rest(wire: Arc<Mutex<Wire>>) {
+    poll_fn(|cx| lock(&wire).poll_rest(cx)).await;
+    if let Ok(wire) = Arc::try_unwrap(wire) {
+        wire.into_inner().unwrap_or_else(PoisonError::into_inner).goodbye();
     }
+}
 
-    fn detach(&mut self) {
-        if let Some(wire) = self.0.take() {
-            tokio::spawn(async move { told(wire.await) });
-        }
-    }
+/// Both of its holders are on one thread, and none waits with it.
+fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
+    wire.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Http1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1").field("sender", &self.sender).finish_non_exhaustive()
-    }
-}
-
-fn told(end: hyper::Result<()>) {
-    if let Err(error) = end {
-        tracing::trace!(%error, "upstream connection ended");
-    }
-}
-
-pin_project! {
-    /// A request on its way, and the connection that has to be driven for it.
-    struct Sending<'a, F> {
-        #[pin]
-        answer: F,
-        driver: &'a mut Driver,
-    }
-}
-
-impl<F: Future> Future for Sending<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        this.driver.drive(cx);
-        this.answer.poll(cx)
+        f.debug_struct("Http1").finish_non_exhaustive()
     }
 }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connect::ConnectError;
-use super::connection::{Connection, Http2};
+use super::connection::Connection;
+use super::http2::{Http2, Http2Stream};
 
 /// Streams on one connection, whatever the endpoint allows: what one slow connection holds up is bounded.
 pub(super) const STREAMS_MAX: usize = 128;
@@ -90,7 +91,8 @@ impl Multiplexed {
             return Ok(place);
         }
         match connect.await? {
-            Connection::Http2(connection) => {
+            Connection::Http2(stream) => {
+                let connection = stream.into_connection();
                 let load = Load {
                     streams: AtomicUsize::new(0),
                     is_draining: AtomicBool::new(false),
@@ -136,7 +138,7 @@ impl Shared {
 
     fn begin(&self) -> (Connection, StreamPlace) {
         self.load.streams.fetch_add(1, Relaxed);
-        (Connection::Http2(self.connection.clone()), StreamPlace(Arc::clone(&self.load)))
+        (Connection::Http2(Box::new(Http2Stream::new(self.connection.clone()))), StreamPlace(Arc::clone(&self.load)))
     }
 }
 

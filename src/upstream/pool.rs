@@ -30,39 +30,34 @@ impl Pool {
         }
     }
 
-    /// A kept connection that is ready to take a request, the most recently used first: the others may
-    /// then grow old and be closed.
-    pub(super) async fn take(&self, worker: usize, now: Instant) -> Option<Http1> {
-        loop {
-            let idle = self.shelf(worker).pop()?;
-            if now.saturating_duration_since(idle.since) >= self.idle_timeout {
-                // All below it are older still.
-                self.shelf(worker).clear();
-                return None;
-            }
-            let mut connection = idle.connection;
-            if connection.is_ready().await {
-                return Some(connection);
-            }
+    /// A kept connection, the most recently used first: the others may then grow old and be closed. Whether its endpoint has
+    /// closed it shows as it is used.
+    pub(super) fn take(&self, worker: usize, now: Instant) -> Option<Http1> {
+        let mut shelf = self.shelf(worker);
+        let idle = shelf.pop()?;
+        if now.saturating_duration_since(idle.since) >= self.idle_timeout {
+            // All below it are older still.
+            shelf.clear();
+            return None;
         }
+        Some(idle.connection)
     }
 
+    /// Takes a connection back, if it can take another request.
     pub(super) fn keep(&self, worker: usize, connection: Http1) {
-        if connection.is_closed() {
-            return;
-        }
+        let Some(connection) = connection.kept() else { return };
         let mut shelf = self.shelf(worker);
         if shelf.len() < self.idle_max {
             shelf.push(Idle { connection, since: Instant::now() });
         }
     }
 
-    /// Closes what one worker has kept for too long, and what its endpoint has closed.
+    /// Closes what one worker has kept for too long, and what its endpoint has closed; the others let go of their buffers.
     pub(super) fn sweep(&self, worker: usize) {
         let mut shelf = self.shelf(worker);
         let old = shelf.iter().take_while(|idle| idle.since.elapsed() >= self.idle_timeout).count();
         shelf.drain(..old);
-        shelf.retain_mut(|idle| !idle.connection.has_ended());
+        shelf.retain_mut(|idle| !idle.connection.doze());
     }
 
     /// Closes everything that is kept.

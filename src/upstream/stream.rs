@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,6 +22,22 @@ pub enum Stream {
 impl Stream {
     pub(super) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::TlsUnix(_))
+    }
+
+    /// Whether its other end has closed it, or said something, as far as the event loop knows: where nothing has happened this
+    /// is no system call. What was said is lost.
+    pub(super) fn has_news(&mut self) -> bool {
+        let mut byte = [0];
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read(&mut byte),
+            Self::Unix(stream) => stream.try_read(&mut byte),
+            // TLS has words of its own, which are no news.
+            Self::Tls(_) | Self::TlsUnix(_) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_ready();
+            }
+        };
+        !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the handshake settled on HTTP/2.

@@ -17,7 +17,7 @@ use flagstone::upstream::Resolver;
 
 /// At most so many allocations for one request on kept connections, with all that `benches/peers.sh` switches on. To be
 /// lowered whenever they become fewer.
-const PER_REQUEST_MAX: f64 = 15.0;
+const PER_REQUEST_MAX: f64 = 7.5;
 /// And for one that maintenance answers.
 const PER_PAGE_MAX: f64 = 18.0;
 

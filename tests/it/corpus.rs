@@ -47,6 +47,17 @@ fn any_text_is_a_configuration_or_a_complaint() {
 }
 
 #[test]
+fn an_answer_has_one_reading() {
+    replay("answer", checks::answer::check);
+}
+
+/// The same for answers as for connections below.
+#[test]
+fn mutations_have_one_reading_as_answers_too() {
+    mutated("answer", 20_000, checks::answer::check);
+}
+
+#[test]
 fn a_connection_has_one_reading() {
     let bench = checks::connection::Bench::start();
     replay("connection", |bytes| bench.check(bytes));
@@ -56,20 +67,24 @@ fn a_connection_has_one_reading() {
 /// on every run; `FLAGSTONE_TESTS_MUTATIONS=100000` and another `FLAGSTONE_TESTS_SEED` look further.
 #[test]
 fn mutations_have_one_reading_too() {
+    let bench = checks::connection::Bench::start();
+    mutated("connection", 200, |bytes| bench.check(bytes));
+}
+
+fn mutated(target: &str, usually: u64, check: impl Fn(&[u8])) {
     let number = |name, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let mut random = fastrand::Rng::with_seed(number("FLAGSTONE_TESTS_SEED", 1));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/connection");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     seeds.sort();
     let seeds: Vec<_> = seeds.iter().map(|file| std::fs::read(file).unwrap()).collect();
-    let bench = checks::connection::Bench::start();
-    for _ in 0..number("FLAGSTONE_TESTS_MUTATIONS", 200) {
+    for _ in 0..number("FLAGSTONE_TESTS_MUTATIONS", usually) {
         let mut bytes = random.choice(&seeds).unwrap().clone();
         for _ in 0..random.u8(1..6) {
             let other = random.choice(&seeds).unwrap();
             mutate(&mut bytes, other, &mut random);
         }
-        bench.check(&bytes);
+        check(&bytes);
     }
 }
 

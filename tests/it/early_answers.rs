@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::client::Client;
 use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -147,6 +147,37 @@ async fn an_early_answer_of_the_app_reaches_the_client() {
     let _ = client.send(SMUGGLED).await;
     let _ = client.read_to_end().await;
     assert!(upstream.requests().iter().all(|request| !request.head.line.contains("smuggled")));
+}
+
+#[tokio::test]
+async fn an_app_that_closes_in_the_middle_of_an_upload_is_heard() {
+    let upstream = FakeUpstream::http1().route("/early", Reply::early_then_close(413, "too much")).start().await;
+    let proxy = TestProxy::before(&upstream, "", "max_body = 0").start().await;
+    for _ in 0..10 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", "/early", "Content-Length: 30000000\r\n").await.unwrap();
+        // What is left of the upload meets a closed connection: the answer was there before.
+        let _ = client.send(vec![b'x'; 3_000_000]).await;
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (413, "too much"));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_behind_its_answer() {
+    // The app answers, and reads the rest only then; the client reads only when it has sent everything.
+    let upstream = FakeUpstream::http1().route("/early", Reply::early(200, "early").then(Step::ReadBody)).start().await;
+    let server = "[server]\nstate_dir = \"state\"\nworkers = 1\n";
+    let proxy = TestProxy::before(&upstream, server, "max_body = 0").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let body: Vec<u8> = (0..8_000_000_u32).map(|number| (number % 251) as u8).collect();
+    for number in 1..=2 {
+        client.request("POST", "/early", &format!("Content-Length: {}\r\n", body.len())).await.unwrap();
+        client.send(&body).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().text(), "early");
+        let arrived = || upstream.requests().get(number - 1).is_some_and(|request| request.body == body);
+        assert!(eventually(DEADLINE, arrived).await, "{number}");
+    }
 }
 
 #[tokio::test]

@@ -15,16 +15,17 @@
 //! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand. A try
 //! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use http::header::HOST;
+use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use super::super::body::{BodyFault, Fault};
+use super::super::body::Fault;
 use super::super::context::Context;
 use super::Answered;
 use super::failure::{Failure, Kind};
@@ -165,9 +166,9 @@ impl<'a> Exchange<'a> {
         (!stays).then(|| affinity.set_cookie(token, self.context.is_tls()))
     }
 
-    /// What becomes of the request's body, and whether the request asked for an upgrade.
-    pub(super) fn finish(self) -> (Option<Arc<BodyFault>>, bool) {
-        (self.outbound.fault, self.outbound.wants_upgrade)
+    /// Whether the request asked for an upgrade.
+    pub(super) fn wants_upgrade(&self) -> bool {
+        self.outbound.wants_upgrade
     }
 
     /// One endpoint: kept connections first, then a fresh one.
@@ -176,15 +177,14 @@ impl<'a> Exchange<'a> {
     /// request goes on to another connection, when nothing of it was sent or nothing can have been done twice.
     async fn on_endpoint(&mut self, mut place: InFlight, now: Instant) -> Result<Answered, Failure> {
         // HTTP/1.0 may come without a Host, HTTP/1.1 may not leave without one.
-        if let Some(headers) = self.outbound.headers_mut()
-            && (!self.route.preserve_host || !headers.contains_key(HOST))
-        {
+        let headers = self.outbound.headers_mut();
+        if !self.route.preserve_host || !headers.contains_key(HOST) {
             headers.insert(HOST, place.endpoint().host.clone());
         }
         self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
         let worker = self.context.worker();
         let mut began = now;
-        while let Some(ready) = place.endpoint().kept(worker, now).await {
+        while let Some(ready) = place.endpoint().kept(worker, now) {
             self.begin_attempt(&place, began);
             match self.on_connection(Lease::new(place, ready, worker), began).await {
                 Ok(answered) => return Ok(answered),
@@ -237,31 +237,30 @@ impl<'a> Exchange<'a> {
 
     /// `began` is now, as near as the caller knows.
     async fn on_connection(&mut self, mut lease: Lease, began: Instant) -> Result<Answered, (Lease, Missed)> {
-        let Some(request) = self.outbound.depart() else {
+        let Some(body) = self.outbound.depart() else {
             unreachable!("a request is sent only after it was made ready");
         };
-        let answer = {
-            // Pinned here and lent on, for it holds the request.
-            let answer = pin!(lease.send(request));
-            self.in_time(answer, began).await
+        let answer = match lease.begin(self.outbound.head(), body) {
+            Ok(()) => self.in_time(&mut lease, began).await,
+            Err(error) => Ok(Err(error)),
         };
         let latency = began.elapsed();
         self.context.upstream_duration = Some(latency);
         self.end_attempt(match &answer {
-            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Ok(status)) => Ok(status.as_u16()),
             Ok(Err(SendError::Unsent(_))) => Err("unsent"),
             Ok(Err(_)) => Err(Kind::Reset.word()),
             Err(HeadLate) => Err(Kind::HeadTimeout.word()),
         });
         match answer {
-            Ok(Ok(response)) => {
+            Ok(Ok(status)) => {
                 self.group.metrics.answered(self.context.worker(), latency);
-                let answered = Answered { response, lease, began, latency };
+                let answered = Answered { status, lease, began, latency };
                 self.answered(&answered);
                 Ok(answered)
             }
-            Ok(Err(SendError::Unsent(request))) => {
-                self.outbound.returned(*request);
+            Ok(Err(SendError::Unsent(body))) => {
+                self.outbound.returned(body);
                 Err((lease, Missed::Unsent))
             }
             Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed)),
@@ -292,7 +291,7 @@ impl<'a> Exchange<'a> {
         });
         let headers = self.outbound.headers_mut();
         // A route may keep it from its app.
-        if let Some((told, headers)) = told.zip(headers.filter(|headers| headers.contains_key(TRACEPARENT))) {
+        if let Some(told) = told.filter(|_| headers.contains_key(TRACEPARENT)) {
             headers.insert(TRACEPARENT, told);
         }
     }
@@ -305,30 +304,33 @@ impl<'a> Exchange<'a> {
 
     /// Waits for the answer's head. The time counts from the last moment that the endpoint took some of the request's
     /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
-    async fn in_time<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>, began: Instant) -> Result<T, HeadLate> {
+    async fn in_time(&mut self, lease: &mut Lease, began: Instant) -> Result<Result<StatusCode, SendError>, HeadLate> {
         let limit = self.route.timeouts.response_head;
-        let Some(body) = &self.outbound.fault else {
-            // A limit that reaches beyond all time is none.
-            let Some(end) = began.checked_add(limit) else { return Ok(answer.await) };
-            return tokio::time::timeout_at(end.into(), answer).await.map_err(|_| HeadLate);
-        };
-        let mut seen = (body.progress(), body.has_ended());
-        loop {
-            if let Ok(answer) = tokio::time::timeout(limit, answer.as_mut()).await {
-                return Ok(answer);
+        let body = self.outbound.fault.clone();
+        let seen = || body.as_deref().map(|body| (body.progress(), body.has_ended()));
+        // A limit that reaches beyond all time is none.
+        let (mut end, mut before) = (began.checked_add(limit), seen());
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answer) = lease.poll_answer(self.outbound.spare(), cx) {
+                    return Poll::Ready(Ok(answer));
+                }
+                let Some(deadline) = end else { return Poll::Pending };
+                ready!(lease.poll_alarm(deadline, cx));
+                let (now, is_ours) = (seen(), body.as_deref().is_none_or(|body| !body.waits_for_client()));
+                if now == before && is_ours {
+                    return Poll::Ready(Err(HeadLate));
+                }
+                (end, before) = (Instant::now().checked_add(limit), now);
             }
-            let now = (body.progress(), body.has_ended());
-            if now == seen && !body.waits_for_client() {
-                return Err(HeadLate);
-            }
-            seen = now;
-        }
+        })
+        .await
     }
 
     /// Tells the endpoint's keepers of an answer.
     fn answered(&self, answered: &Answered) {
         let (endpoint, now) = (answered.lease.endpoint(), answered.at());
-        let is_failure = self.group.settings.breaker.count.statuses.contains(answered.response.status());
+        let is_failure = self.group.settings.breaker.count.statuses.contains(answered.status);
         self.group.record(endpoint, !is_failure, now);
         endpoint.answered(answered.latency, now);
     }
@@ -395,7 +397,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn wants_another(&self, answered: &Answered) -> bool {
-        self.group.settings.retry.on.statuses.contains(answered.response.status())
+        self.group.settings.retry.on.statuses.contains(answered.status)
     }
 
     /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent again.
@@ -467,10 +469,10 @@ impl<'a> Exchange<'a> {
 
     /// What the request says of the endpoint it should go to.
     fn wish(&self) -> Wish {
-        let Some(request) = self.outbound.request() else { return Wish::default() };
-        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(request.headers()));
+        let head = self.outbound.head();
+        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(&head.headers));
         let Balance::Hash(key) = &self.group.settings.balance else { return Wish { hash: 0, home } };
-        let headers = request.headers();
+        let headers = &head.headers;
         let hash = match key {
             HashKey::ClientIp => Some(match self.context.client_ip {
                 IpAddr::V4(ip) => hash_of(&ip.octets()),
@@ -478,7 +480,7 @@ impl<'a> Exchange<'a> {
             }),
             HashKey::Header(name) => headers.get(name).map(|value| hash_of(value.as_bytes())),
             HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
-            HashKey::Uri => Some(hash_of(request.uri().path().as_bytes())),
+            HashKey::Uri => Some(hash_of(head.uri.path().as_bytes())),
         };
         // Requests without a key would else all go to one endpoint.
         Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }

@@ -15,13 +15,12 @@ use std::time::{Duration, Instant};
 
 use http::header::{SET_COOKIE, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 
 use self::exchange::Exchange;
 use self::failure::{Failure, refusal_of_fault};
 use self::outbound::Outbound;
 pub(crate) use self::outbound::origin_form;
-use super::body::{Body, BodyFault, UpstreamBody};
+use super::body::Body;
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
@@ -70,8 +69,7 @@ pub(super) async fn send(
     match result {
         Ok(answered) => {
             let new_home = exchange.new_home(&answered);
-            let (body, wants_upgrade) = exchange.finish();
-            let mut response = downstream(answered, body, wants_upgrade, route, context)?;
+            let mut response = downstream(answered, exchange.wants_upgrade(), route, context)?;
             if let Some(cookie) = new_home {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
@@ -103,7 +101,7 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
     let breaker = &group.settings.breaker;
     match result {
         Ok(answered) => {
-            let outcome = match answered.response.status() {
+            let outcome = match answered.status {
                 status if breaker.count.statuses.contains(status) => Outcome::Failure,
                 StatusCode::TOO_MANY_REQUESTS => Outcome::TooManyRequests,
                 _ => Outcome::Success { latency: answered.latency },
@@ -123,9 +121,9 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
     }
 }
 
-/// A response head, and the connection its body comes on.
+/// The connection that an answer comes on; its head is there.
 struct Answered {
-    response: Box<Response<Incoming>>,
+    status: StatusCode,
     lease: Lease,
     /// When the request was sent.
     began: Instant,
@@ -143,13 +141,12 @@ impl Answered {
 /// Makes the upstream's answer the client's.
 fn downstream(
     answered: Answered,
-    request: Option<Arc<BodyFault>>,
     wants_upgrade: bool,
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
-    let Answered { response, lease, .. } = answered;
-    let mut response = *response;
+    let Answered { mut lease, .. } = answered;
+    let mut response = lease.take_answer().ok_or(Refusal::UpstreamError)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Unasked, it would turn what the client sends next into bytes that nobody has judged.
         return if wants_upgrade { switch(response, lease, route, context) } else { Err(Refusal::UpstreamError) };
@@ -157,23 +154,18 @@ fn downstream(
     hop_by_hop::strip_response(response.headers_mut());
     response.extensions_mut().clear();
     *response.version_mut() = Version::HTTP_11;
-    let timeout = route.timeouts.response_body;
-    Ok(response.map(|incoming| Body::upstream(UpstreamBody::new(incoming, timeout, lease, request))))
+    Ok(response.map(|()| Body::answer(lease, route.timeouts.response_body)))
 }
 
 /// Both sides agreed to speak something else: what follows is a tunnel.
 fn switch(
-    mut response: Response<Incoming>,
-    mut lease: Lease,
+    response: Response<()>,
+    lease: Lease,
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
-    lease.detach();
-    let upgrade = hyper::upgrade::on(&mut response);
-    let (parts, _) = response.into_parts();
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *answer.headers_mut() = parts.headers;
+    let upgraded = lease.into_upgraded().ok_or(Refusal::UpstreamError)?;
+    let mut answer = response.map(|()| Body::empty());
     let protocol = answer.headers().get(UPGRADE).cloned();
     hop_by_hop::strip_response(answer.headers_mut());
     if let Some(protocol) = protocol {
@@ -182,7 +174,7 @@ fn switch(
     if let Some(connect) = &context.connect {
         answer = connect.open(answer)?;
     }
-    context.tunnel = Some((upgrade, route.timeouts.stream_idle, lease));
+    context.tunnel = Some((upgraded, route.timeouts.stream_idle));
     Ok(answer)
 }
 
@@ -190,10 +182,10 @@ impl Context {
     /// Hands the tunnel of an accepted upgrade to the connection's driver, or to the stream of HTTP/2 that it came on, and
     /// itself along with it.
     pub(super) fn into_tunnel(mut self: Box<Self>) {
-        let Some((upgrade, idle, lease)) = self.tunnel.take() else { return };
+        let Some((upstream, idle)) = self.tunnel.take() else { return };
         let connection = Arc::clone(&self.connection);
         let connect = self.connect.take();
-        let tunnel = Tunnel { upgrade, idle, lease, context: self };
+        let tunnel = Tunnel { upstream, idle, context: self };
         match connect {
             // Nobody is there when the stream was reset meanwhile.
             Some(connect) => drop(connect.stream.send(tunnel)),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::super::body::{BodyFault, RequestBody};
 use super::super::context::Context;
@@ -17,17 +18,16 @@ use crate::snapshot::Route;
 
 /// One request, ready to be sent, perhaps more than once.
 pub(super) struct Outbound {
+    head: Parts,
     /// `None` while it is on its way.
-    request: Option<Request<RequestBody>>,
-    /// The head once more, for as long as it may be sent again.
-    spare: Option<Request<()>>,
-    body: Kept,
+    body: Option<RequestBody>,
+    kept: Kept,
     /// Why the client's body ended early, if it did.
     pub(super) fault: Option<Arc<BodyFault>>,
     /// Its method is one that may be sent twice.
     is_repeatable: bool,
-    /// The endpoint may send it back although it was sent.
-    may_be_refused: bool,
+    /// An answer may make it go on elsewhere.
+    may_follow_an_answer: bool,
     pub(super) wants_upgrade: bool,
 }
 
@@ -67,16 +67,13 @@ impl Outbound {
             None
         };
         hop_by_hop::strip_request(&mut parts.headers, settings.http2);
-        // hyper sends 100 Continue when the endpoint's connection asks for the first byte of the body.
+        // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
         parts.headers.remove(EXPECT);
         context.forward_headers(&mut parts.headers);
         if let Some(protocol) = upgrade {
             hop_by_hop::set_upgrade(&mut parts.headers, protocol);
         }
         route.request_headers.apply(&mut parts.headers);
-        if !settings.http2 && !body.is_empty() {
-            keep_body(&parts.method, &mut parts.headers);
-        }
         parts.uri = origin_form(&parts.uri, context.path(), route.strip_prefix.as_deref());
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
@@ -92,37 +89,36 @@ impl Outbound {
             }
             body => (body, Kept::Gone),
         };
-        let request = Some(Request::from_parts(parts, body));
-        let may_be_refused = settings.http2;
-        Ok(Self { request, spare: None, body: kept, fault, is_repeatable, may_be_refused, wants_upgrade })
+        let may_follow_an_answer = is_repeatable && !retry.on.statuses.0.is_empty();
+        Ok(Self { head: parts, body: Some(body), kept, fault, is_repeatable, may_follow_an_answer, wants_upgrade })
     }
 
-    /// The headers, while it is not on its way.
-    pub(super) fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
-        self.request.as_mut().map(Request::headers_mut)
+    pub(super) fn head(&self) -> &Parts {
+        &self.head
     }
 
-    /// The request while it is not on its way.
-    pub(super) fn request(&self) -> Option<&Request<RequestBody>> {
-        self.request.as_ref()
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.head.headers
     }
 
-    /// Takes it to be sent. A copy of the head stays here where it may be sent again.
-    pub(super) fn depart(&mut self) -> Option<Request<RequestBody>> {
-        let request = self.request.take()?;
-        let may_return = (self.is_repeatable || self.may_be_refused) && !matches!(self.body, Kept::Gone);
-        self.spare = may_return.then(|| crate::proxy::head_of(&request));
-        Some(request)
+    /// The map of its fields, where nobody needs those once there is an answer.
+    pub(super) fn spare(&mut self) -> Option<&mut HeaderMap> {
+        if self.may_follow_an_answer { None } else { Some(&mut self.head.headers) }
+    }
+
+    /// Takes its body to be sent; with that, it is on its way.
+    pub(super) fn depart(&mut self) -> Option<RequestBody> {
+        self.body.take()
     }
 
     /// It came back: nothing of it was sent.
-    pub(super) fn returned(&mut self, request: Request<RequestBody>) {
-        self.request = Some(request);
+    pub(super) fn returned(&mut self, body: RequestBody) {
+        self.body = Some(body);
     }
 
     /// Whether it can be sent: it never left, or came back.
     pub(super) fn is_here(&self) -> bool {
-        self.request.is_some()
+        self.body.is_some()
     }
 
     /// Makes it ready to be sent again after it was sent, wholly or in part, and may have been read; whether that can be done.
@@ -135,30 +131,19 @@ impl Outbound {
         if self.fault.as_ref().is_some_and(|fault| fault.kind().is_some()) {
             return false;
         }
-        let body = match &self.body {
+        self.body = match &self.kept {
             Kept::Nothing => Some(RequestBody::Empty),
             Kept::Flowing(replay) => replay.again(),
             Kept::Gone => None,
         };
-        let (Some(body), Some(head)) = (body, self.spare.take()) else { return false };
-        self.request = Some(head.map(|()| body));
-        true
+        self.body.is_some()
     }
 
     /// Bytes that wait with it, roughly.
     pub(super) fn weight(&self) -> usize {
         /// What a request costs beside its head: tasks, buffers.
         const BASE: usize = 2048;
-        let fields = self.request.iter().flat_map(Request::headers);
-        BASE + fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
-    }
-}
-
-/// Says that a body of unknown length follows a GET or HEAD: hyper, left alone, takes it for none, so that the app would get
-/// a request that the client never sent, whole even where its body turns out to be malformed.
-fn keep_body(method: &Method, headers: &mut HeaderMap) {
-    if matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        BASE + self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
     }
 }
 

@@ -44,6 +44,11 @@ class App(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), App)
+class Server(ThreadingHTTPServer):
+    # Five, as usual, are overrun by fifty connections at once, which then wait for seconds or are reset by the system.
+    request_queue_size = 128
+
+
+server = Server(("127.0.0.1", 0), App)
 print("port", server.server_address[1])
 server.serve_forever()

@@ -1,0 +1,361 @@
+//! A request on its way to an endpoint: its head as bytes, and its body as it comes (RFC 9112, sections 3, 5, 6.3 and 7.1).
+//!
+//! | body | framing |
+//! |---|---|
+//! | none | none; a `Content-Length` of the client stays |
+//! | the client told its length | `Content-Length` as it came |
+//! | its length is known | `Content-Length` |
+//! | otherwise | `Transfer-Encoding: chunked` |
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST,
+    MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body, Frame};
+use smallvec::SmallVec;
+use tokio::io::AsyncWrite as _;
+
+use super::super::stream::Stream;
+use crate::message::answer::content_length;
+use crate::message::hop_by_hop;
+use crate::proxy::body::BodyError;
+
+/// Pieces of a body up to here are copied behind what is to be written before them, so that one write takes both.
+const COPIED_BYTES_MAX: usize = 4096;
+/// Larger pieces that one write takes, and how much together: that much is read from the client ahead of the endpoint.
+const GATHERED_PIECES_MAX: usize = 16;
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// What a connection keeps of the buffer that it writes heads from.
+const KEPT_BYTES_MAX: usize = 8 * 1024;
+
+/// One request after the other. One without a body whose first write fails has not been sent at all.
+#[derive(Debug)]
+pub(super) struct Outgoing<B> {
+    queue: Queue,
+    /// `None` where there is none, or nothing more of it is wanted.
+    body: Option<B>,
+    framing: Framing,
+    /// The names that the request's `Trailer` announces.
+    announced: Vec<HeaderName>,
+    state: State,
+    /// Some of it has been written, or some of its body asked for.
+    is_touched: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// So much is still to come.
+    Length(u64),
+    Chunked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// More of the body may come.
+    Open,
+    /// All that there is stands in the queue.
+    Ended,
+    Sent,
+    /// It never comes to its end.
+    Broken,
+}
+
+/// Why a request cannot be sent to its end.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// The endpoint does not take it.
+    Refused(io::Error),
+    /// The client did not deliver it.
+    Lost(BodyError),
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Queue::default(),
+            body: None,
+            framing: Framing::Length(0),
+            announced: Vec::new(),
+            state: State::Sent,
+            is_touched: false,
+        }
+    }
+
+    /// Puts the next request's head in line. The one before has been sent.
+    pub(super) fn begin(&mut self, head: &Parts, body: B) {
+        self.body = Some(body).filter(|body| !body.is_end_stream());
+        self.framing = write_head(&mut self.queue.text, head, self.body.as_ref());
+        self.state = if self.body.is_some() { State::Open } else { State::Ended };
+        self.announced.clear();
+        if self.framing == Framing::Chunked {
+            self.announced.extend(announced(&head.headers));
+        }
+        self.is_touched = self.body.is_some();
+    }
+
+    /// Whether all of it has been written.
+    pub(super) fn is_sent(&self) -> bool {
+        self.state == State::Sent
+    }
+
+    /// Whether nothing more of it is to be sent.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Sent | State::Broken)
+    }
+
+    /// Whether nothing of it has been taken, and it has no body: it may go anywhere else.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.is_touched
+    }
+
+    /// Lets go of what is still to be sent; the body's reader is gone, and the client is told where it can be.
+    pub(super) fn give_up(&mut self) {
+        self.queue = Queue::default();
+        self.body = None;
+        self.state = State::Broken;
+    }
+
+    /// Lets go of a large buffer, between two requests.
+    pub(super) fn rest(&mut self) {
+        if self.queue.text.capacity() > KEPT_BYTES_MAX {
+            self.doze();
+        }
+    }
+
+    /// Lets go of its buffer.
+    pub(super) fn doze(&mut self) {
+        self.queue.text = Vec::new();
+    }
+
+    /// Writes what can be written; ready when all of it is.
+    pub(super) fn poll_send(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        loop {
+            if self.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            // Before the first write, so that what is there of the body goes with the head.
+            let more = self.poll_gather(cx).map_err(Unsent::Lost)?;
+            let before = self.queue.len();
+            let written = self.queue.poll_write(stream, cx);
+            self.is_touched |= self.queue.len() < before;
+            ready!(written).map_err(Unsent::Refused)?;
+            if self.state == State::Ended || more.is_pending() {
+                ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(Unsent::Refused)?;
+            }
+            if self.state == State::Ended {
+                self.state = State::Sent;
+                self.body = None;
+            } else {
+                ready!(more);
+            }
+        }
+    }
+
+    /// Puts pieces of the body in line until those are enough for one write. Pending when there is nothing more for now.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        while self.state == State::Open && self.queue.takes_more() {
+            let Some(body) = &mut self.body else { return Poll::Ready(self.end(None)) };
+            match ready!(Pin::new(body).poll_frame(cx)).transpose()? {
+                Some(frame) => self.put(frame)?,
+                None => self.end(None)?,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn put(&mut self, frame: Frame<Bytes>) -> Result<(), BodyError> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.end(frame.into_trailers().ok()),
+        };
+        let is_last = self.body.as_ref().is_none_or(Body::is_end_stream);
+        if !data.is_empty() {
+            match &mut self.framing {
+                Framing::Length(left) => {
+                    *left = left.checked_sub(data.len() as u64).ok_or(BodyError::Misframed)?;
+                    self.queue.put(data);
+                }
+                Framing::Chunked => {
+                    self.queue.put_text(format_args!("{:X}\r\n", data.len()));
+                    self.queue.put(data);
+                    self.queue.put(Bytes::from_static(b"\r\n"));
+                }
+            }
+        }
+        if is_last { self.end(None) } else { Ok(()) }
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), BodyError> {
+        self.state = State::Ended;
+        match self.framing {
+            Framing::Length(0) => Ok(()),
+            Framing::Length(_) => Err(BodyError::Misframed),
+            Framing::Chunked => {
+                let mut text = Vec::new();
+                for (name, value) in trailers.iter().flatten() {
+                    if self.announced.contains(name) && may_be_trailer(name) {
+                        write_field(&mut text, name, value);
+                    }
+                }
+                self.queue.put(Bytes::from_static(b"0\r\n"));
+                self.queue.put(text.into());
+                self.queue.put(Bytes::from_static(b"\r\n"));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is to be written next: the head and what fits behind it as one text, then larger pieces as they are.
+#[derive(Debug, Default)]
+struct Queue {
+    text: Vec<u8>,
+    /// So much of `text` has been written.
+    written: usize,
+    pieces: VecDeque<Bytes>,
+    /// All of them together.
+    pieces_bytes: usize,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.text.len() - self.written + self.pieces_bytes
+    }
+
+    fn takes_more(&self) -> bool {
+        self.len() < GATHERED_BYTES_MAX && self.pieces.len() < GATHERED_PIECES_MAX
+    }
+
+    fn put(&mut self, piece: Bytes) {
+        if self.pieces.is_empty() && self.text.len() + piece.len() <= COPIED_BYTES_MAX {
+            self.text.extend_from_slice(&piece);
+        } else if !piece.is_empty() {
+            self.pieces_bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn put_text(&mut self, text: std::fmt::Arguments<'_>) {
+        if self.pieces.is_empty() {
+            // Writing to memory does not fail.
+            let _ = self.text.write_fmt(text);
+        } else {
+            self.put(text.to_string().into());
+        }
+    }
+
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.len() > 0 {
+            let text = &self.text[self.written..];
+            let stream = Pin::new(&mut *stream);
+            let written = if self.pieces.is_empty() {
+                ready!(stream.poll_write(cx, text))?
+            } else {
+                let text = (!text.is_empty()).then_some(text);
+                let slices: SmallVec<[IoSlice<'_>; GATHERED_PIECES_MAX + 1]> =
+                    text.into_iter().chain(self.pieces.iter().map(|piece| &piece[..])).map(IoSlice::new).collect();
+                ready!(stream.poll_write_vectored(cx, &slices))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
+        }
+        self.text.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, written: usize) {
+        let of_text = written.min(self.text.len() - self.written);
+        self.written += of_text;
+        let mut left = written - of_text;
+        self.pieces_bytes -= left;
+        while let Some(piece) = self.pieces.front_mut() {
+            if left < piece.len() {
+                return piece.advance(left);
+            }
+            left -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// Writes the request line and the fields, in the order they have and in lower case, and settles the framing.
+fn write_head(text: &mut Vec<u8>, head: &Parts, body: Option<&impl Body>) -> Framing {
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    let told = body.and_then(|_| head.headers.get(CONTENT_LENGTH));
+    let told = told.and_then(|length| content_length(length.as_bytes()));
+    for (name, value) in &head.headers {
+        // Ours is written where there is need of one.
+        let is_ours = *name == TRANSFER_ENCODING || (body.is_some() && told.is_none() && *name == CONTENT_LENGTH);
+        if !is_ours {
+            write_field(text, name, value);
+        }
+    }
+    let framing = match (body, told) {
+        (None, _) => Framing::Length(0),
+        (Some(_), Some(length)) => Framing::Length(length),
+        (Some(body), None) => match body.size_hint().exact() {
+            Some(length) => {
+                write_field(text, &CONTENT_LENGTH, &length.into());
+                Framing::Length(length)
+            }
+            None => {
+                write_field(text, &TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
+                Framing::Chunked
+            }
+        },
+    };
+    text.extend_from_slice(b"\r\n");
+    framing
+}
+
+fn write_field(text: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    text.extend_from_slice(name.as_str().as_bytes());
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value.as_bytes());
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Whether the request says that its connection is to end with it.
+pub(super) fn asks_to_close(head: &Parts) -> bool {
+    head.headers.contains_key(CONNECTION) && hop_by_hop::wants_close(&head.headers)
+}
+
+/// The trailers that a request is going to have, by its own word.
+fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(TRAILER).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    lines.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+}
+
+/// Not what frames, routes or describes a message (RFC 9110, section 6.5.1).
+fn may_be_trailer(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 13] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        HOST,
+        MAX_FORWARDS,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ];
+    !NEVER.contains(name)
+}

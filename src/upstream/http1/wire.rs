@@ -1,0 +1,254 @@
+//! One connection's socket and buffers, and how far the request on it and its answer have come.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+
+use super::super::alarm::Alarm;
+use super::super::stream::Stream;
+use super::Broken;
+use super::appetite::Appetite;
+use super::request::{Outgoing, Unsent, asks_to_close};
+use crate::message::answer::{BodyReader, HeadReader};
+use crate::proxy::body::RequestBody;
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    /// Read, and not yet taken.
+    read: BytesMut,
+    appetite: Appetite,
+    outgoing: Outgoing<RequestBody>,
+    head: HeadReader,
+    /// The answer's head, until it is taken.
+    answer: Option<Response<()>>,
+    /// What is left of its body.
+    body: BodyReader,
+    /// Where the request and its answer are.
+    stage: Stage,
+    /// The request says that it is the last one.
+    is_last: bool,
+    pub(super) alarm: Alarm,
+    /// Who reads the answer while somebody else sends the request.
+    reader: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is on the way.
+    Idle,
+    /// There is no head yet.
+    Asked,
+    /// There is one. Whether the connection is kept when all has been read.
+    Answered {
+        is_kept: bool,
+    },
+    Broken,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            read: BytesMut::new(),
+            appetite: Appetite::default(),
+            outgoing: Outgoing::new(),
+            head: HeadReader::new(false),
+            answer: None,
+            body: BodyReader::none(),
+            stage: Stage::Idle,
+            is_last: false,
+            alarm: Alarm::default(),
+            reader: None,
+        }
+    }
+
+    /// Puts a request in line.
+    ///
+    /// # Errors
+    /// Hands the body back when the endpoint has closed the connection, or said something unasked, as far as the event loop
+    /// knows of it.
+    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), RequestBody> {
+        if self.stage != Stage::Idle || self.stream.has_news() {
+            self.stage = Stage::Broken;
+            return Err(body);
+        }
+        self.head = HeadReader::new(head.method == Method::HEAD);
+        self.is_last = asks_to_close(head);
+        self.outgoing.begin(head, body);
+        self.stage = Stage::Asked;
+        Ok(())
+    }
+
+    /// Sends, and reads until the answer's head is there: an endpoint may answer before it has taken everything, and will
+    /// perhaps take nothing more before its answer is read.
+    ///
+    /// `spare` is a map whose fields nobody needs once there is an answer, to be used again.
+    pub(super) fn poll_answer(
+        &mut self,
+        spare: Option<&mut HeaderMap>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StatusCode, Broken>> {
+        let result = self.poll_head(spare, cx);
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.stage = Stage::Broken;
+        }
+        result
+    }
+
+    fn poll_head(&mut self, spare: Option<&mut HeaderMap>, cx: &mut Context<'_>) -> Poll<Result<StatusCode, Broken>> {
+        match self.outgoing.poll_send(&mut self.stream, cx) {
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+            Poll::Ready(Err(Unsent::Lost(error))) => return Poll::Ready(Err(Broken::Request(error))),
+            Poll::Ready(Err(Unsent::Refused(error))) if self.outgoing.is_untouched() => {
+                return Poll::Ready(Err(Broken::Unsent(error)));
+            }
+            // It may have answered before it closed.
+            Poll::Ready(Err(Unsent::Refused(_))) => self.outgoing.give_up(),
+        }
+        let mut own = HeaderMap::new();
+        let headers = spare.unwrap_or(&mut own);
+        loop {
+            if let Some(head) = self.head.read(&mut self.read, headers)? {
+                let mut answer = Response::new(());
+                *answer.status_mut() = head.status;
+                *answer.headers_mut() = std::mem::take(headers);
+                self.answer = Some(answer);
+                if let Some(left) = head.body.left() {
+                    self.appetite.expects(left.saturating_sub(self.read.len() as u64));
+                }
+                self.body = head.body;
+                self.stage = Stage::Answered { is_kept: head.keeps_alive && !self.is_last };
+                return Poll::Ready(Ok(head.status));
+            }
+            if ready!(self.poll_read(cx)).map_err(Broken::Io)? == 0 {
+                return Poll::Ready(Err(Broken::Closed));
+            }
+        }
+    }
+
+    /// The answer's head. Once, when there is one.
+    pub(super) fn take_answer(&mut self) -> Option<Response<()>> {
+        self.answer.take()
+    }
+
+    /// All of the answer's body, where its length is known, it is there and the request is out of the way.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        if self.is_sending() { None } else { self.body.take_whole(&mut self.read) }
+    }
+
+    /// What there is of the answer's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame = self.poll_body(cx);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            self.stage = Stage::Broken;
+        }
+        frame
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            if self.stage == Stage::Broken {
+                return Poll::Ready(Some(Err(Broken::Closed)));
+            }
+            if let Some(frame) = self.body.next(&mut self.read)? {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.body.has_ended() {
+                return Poll::Ready(None);
+            }
+            if ready!(self.poll_read(cx)).map_err(Broken::Io)? == 0 {
+                self.body.close()?;
+            }
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.body.has_ended()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// Whether some of the request is still on its way.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.outgoing.is_done()
+    }
+
+    /// Sends the rest of the request beside its answer.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.outgoing.poll_send(&mut self.stream, cx)) {
+            Ok(()) => {}
+            // What it does not want to hear keeps nobody from what it says.
+            Err(Unsent::Refused(_)) => self.outgoing.give_up(),
+            Err(Unsent::Lost(_)) => {
+                self.outgoing.give_up();
+                self.stage = Stage::Broken;
+                self.reader.take().into_iter().for_each(Waker::wake);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// To be woken when the request cannot be sent to its end.
+    pub(super) fn set_reader(&mut self, waker: &Waker) {
+        if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(waker)) {
+            self.reader = Some(waker.clone());
+        }
+    }
+
+    /// Makes it ready for another request; whether it can take one: all of this one has been sent, all of its answer has
+    /// been read and nothing behind it, and both sides want to go on.
+    pub(super) fn rest(&mut self) -> bool {
+        let is_kept = self.stage == Stage::Answered { is_kept: true };
+        if !(is_kept && self.body.has_ended() && self.outgoing.is_sent() && self.read.is_empty()) {
+            return false;
+        }
+        self.stage = Stage::Idle;
+        self.reader = None;
+        if self.appetite.is_large() {
+            self.appetite = Appetite::default();
+            self.read = BytesMut::new();
+        }
+        self.outgoing.rest();
+        true
+    }
+
+    /// Whether its endpoint has closed it while it was kept. What it holds for the next request is let go of.
+    pub(super) fn doze(&mut self) -> bool {
+        self.read = BytesMut::new();
+        self.outgoing.doze();
+        self.alarm.rest();
+        self.stream.has_news()
+    }
+
+    /// The stream, and what has been read of it behind the head of a 101; `None` when the request is not wholly sent.
+    pub(super) fn into_upgraded(self) -> Option<(Stream, Bytes)> {
+        self.outgoing.is_sent().then(|| (self.stream, self.read.freeze()))
+    }
+
+    /// The last words, where there are any: those of TLS.
+    pub(super) fn goodbye(&mut self) {
+        if self.stream.is_tls() {
+            // Taken by the socket at once, or lost.
+            let _ = Pin::new(&mut self.stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let wanted = self.appetite.bytes();
+        if self.read.capacity() - self.read.len() < wanted {
+            self.read.reserve(wanted);
+        }
+        let read = ready!(pin!(self.stream.read_buf(&mut self.read)).poll(cx))?;
+        self.appetite.had(read);
+        Poll::Ready(Ok(read))
+    }
+}

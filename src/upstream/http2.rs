@@ -1,0 +1,177 @@
+//! Streams of HTTP/2 to an endpoint, on connections that hyper drives.
+
+use std::error::Error as _;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+
+use super::alarm::Alarm;
+use super::connection::{AnswerError, SendError};
+use crate::proxy::body::RequestBody;
+
+/// A connection, as often as it is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Http2 {
+    pub(super) sender: http2::SendRequest<RequestBody>,
+    pub(super) scheme: Scheme,
+    /// Streams that the endpoint allowed at a time when the connection began.
+    pub(super) streams_max: usize,
+}
+
+type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// One request on it, and its answer.
+pub(crate) struct Http2Stream {
+    connection: Http2,
+    state: State,
+    pub(super) alarm: Alarm,
+}
+
+enum State {
+    Idle,
+    Asked(Pin<Box<dyn Future<Output = Answer> + Send + Sync>>),
+    Answered(Box<Response<Incoming>>),
+    Body(Incoming),
+    Over,
+}
+
+impl Http2Stream {
+    pub(super) fn new(connection: Http2) -> Self {
+        Self { connection, state: State::Idle, alarm: Alarm::default() }
+    }
+
+    /// The connection that it is on.
+    pub(super) fn into_connection(self) -> Http2 {
+        self.connection
+    }
+
+    /// Sends a request that is in the form of HTTP/1.
+    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) {
+        let request = absolute_form(head, &self.connection.scheme).map(|()| body);
+        self.state = State::Asked(Box::pin(self.connection.sender.try_send_request(request)));
+    }
+
+    /// Waits for the head of the answer.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<StatusCode, SendError>> {
+        let State::Asked(answer) = &mut self.state else { unreachable!("a request is sent before its answer") };
+        let answer = ready!(answer.as_mut().poll(cx));
+        self.state = State::Over;
+        let answer = answer.map_err(failure)?;
+        let status = answer.status();
+        self.state = State::Answered(Box::new(answer));
+        Poll::Ready(Ok(status))
+    }
+
+    /// The head of the answer that has come.
+    pub(super) fn take_answer(&mut self) -> Option<Response<()>> {
+        let State::Answered(answer) = mem::replace(&mut self.state, State::Over) else { return None };
+        let (head, body) = answer.into_parts();
+        self.state = State::Body(body);
+        Some(Response::from_parts(head, ()))
+    }
+
+    /// What there is of the answer's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.state {
+            State::Body(body) => Pin::new(body).poll_frame(cx),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    /// Whether the answer has been read to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.state {
+            State::Body(body) => body.is_end_stream(),
+            _ => true,
+        }
+    }
+
+    /// Of what is left of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Body(body) => body.size_hint(),
+            _ => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// What became of a request that was not answered.
+fn failure(mut error: TrySendError<Request<RequestBody>>) -> SendError {
+    if let Some(request) = error.take_message() {
+        return SendError::Unsent(request.into_body());
+    }
+    match stream_error(error.error()) {
+        Some(error) if is_unprocessed(error) => SendError::Unprocessed,
+        Some(reset) if reset.is_reset() => SendError::StreamReset(error.into_error()),
+        _ => SendError::Failed(AnswerError::Http2(error.into_error())),
+    }
+}
+
+/// What the endpoint said about a stream, or about all of them.
+fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())
+}
+
+fn is_unprocessed(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        _ => false,
+    }
+}
+
+/// `:scheme` and `:authority` for `Host`, and nothing of HTTP/1's connections (RFC 9113, sections 8.2.2 and 8.3.1).
+fn absolute_form(head: &Parts, scheme: &Scheme) -> Request<()> {
+    const KEPT_OUT: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
+    let mut request = Request::new(());
+    *request.headers_mut() = head.headers.clone();
+    for name in KEPT_OUT {
+        request.headers_mut().remove(name);
+    }
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let target = head.uri.path_and_query().cloned();
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(scheme.clone());
+    parts.authority = Some(authority.unwrap_or(Authority::from_static("localhost")));
+    parts.path_and_query = Some(target.unwrap_or(PathAndQuery::from_static("/")));
+    *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path make a URI");
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
+impl fmt::Debug for Http2Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2Stream").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_becomes_the_authority() {
+        let request = Request::post("/a?b")
+            .header(HOST, "example.com:81")
+            .header("x", "y")
+            .header(CONNECTION, "x")
+            .header(TRANSFER_ENCODING, "chunked");
+        let sent = absolute_form(&request.body(()).unwrap().into_parts().0, &Scheme::HTTPS);
+        assert_eq!((sent.method().as_str(), sent.uri().to_string().as_str()), ("POST", "https://example.com:81/a?b"));
+        assert_eq!(sent.headers().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
+        let sent = absolute_form(&Request::get("/").body(()).unwrap().into_parts().0, &Scheme::HTTP);
+        assert_eq!(sent.uri(), "http://localhost/");
+    }
+}
