@@ -1,16 +1,27 @@
-//! Names to addresses, through hickory: a static binary has no NSS, and TTLs are honoured.
+//! Names to addresses: `/etc/hosts`, then the name servers of `/etc/resolv.conf`, as the C library's stub resolver takes
+//! them. A static binary has no NSS, and TTLs are honoured.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+mod servers;
+mod system;
+
+use servers::Servers;
+use system::{Hosts, Search};
 
 /// Asks the system's name servers, or those it is given. It keeps no answers: who asks knows how long they last.
 #[derive(Clone, Debug)]
-pub struct Resolver(Option<TokioResolver>);
+pub struct Resolver(Option<Arc<Settings>>);
+
+#[derive(Debug)]
+struct Settings {
+    hosts: Hosts,
+    search: Search,
+    servers: Servers,
+}
 
 /// What a name resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,32 +35,23 @@ pub(crate) struct Answer {
 impl Resolver {
     /// Reads `/etc/resolv.conf` and `/etc/hosts`. Without them only `localhost` resolves.
     pub fn from_system() -> Self {
-        let built = TokioResolver::builder_tokio().and_then(|mut builder| {
-            builder.options_mut().cache_size = 0;
-            builder.build()
-        });
-        if let Err(error) = &built {
-            tracing::warn!(%error, "names cannot be resolved: the system's resolver configuration is unusable");
-        }
-        Self(built.ok())
+        let (search, servers) = system::resolv_conf();
+        Self::of(Settings { hosts: Hosts::from_system(), search, servers })
     }
 
     /// Asks these servers over UDP, and TCP where an answer is too long, instead of the system's.
     pub fn from_servers(servers: &[SocketAddr]) -> Self {
-        let server = |address: &SocketAddr| {
-            let mut server = NameServerConfig::udp_and_tcp(address.ip());
-            server.connections.iter_mut().for_each(|connection| connection.port = address.port());
-            server
-        };
-        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        builder.options_mut().cache_size = 0;
-        Self(builder.build().ok())
+        let servers = Servers { addresses: servers.to_vec(), ..Servers::default() };
+        Self::of(Settings { hosts: Hosts::default(), search: Search::default(), servers })
     }
 
     /// One that resolves nothing, for building without serving.
     pub(crate) fn unused() -> Self {
         Self(None)
+    }
+
+    fn of(settings: Settings) -> Self {
+        Self(Some(Arc::new(settings)))
     }
 
     /// Every address of `host`, with `port`; an address is its own, `localhost` is this machine.
@@ -67,18 +69,23 @@ impl Resolver {
         Ok(answer.addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
-    /// Every address of `host`: the A records, or the AAAA records where there are no others.
+    /// Every address of `host`, of both families.
     ///
     /// # Errors
     /// The name does not exist, has no address, or no resolver answers.
     pub(crate) async fn lookup(&self, host: &str) -> io::Result<Answer> {
-        let resolver = self.0.as_ref().ok_or_else(|| io::Error::other("no resolver is configured"))?;
-        let found = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
-        let addresses: Vec<_> = found.iter().collect();
-        if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        let settings = self.0.as_deref().ok_or_else(|| io::Error::other("no resolver is configured"))?;
+        if let Some(answer) = settings.hosts.answer(host) {
+            return Ok(answer);
         }
-        Ok(Answer { addresses, valid_until: found.valid_until() })
+        let mut outcome = Err(io::ErrorKind::InvalidInput.into());
+        for name in settings.search.names(host) {
+            outcome = settings.servers.addresses(&name).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 }
 
@@ -86,3 +93,6 @@ impl Resolver {
 pub(super) fn loopback(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }
+
+#[cfg(test)]
+mod tests;
