@@ -1,4 +1,4 @@
-//! What is known of one downstream connection, shared by its gate, its driver and its requests.
+//! What is known of one downstream connection, shared by who serves it and its requests.
 //!
 //! All of it is touched from one worker's thread; the atomics are for `Send`, not for ordering.
 
@@ -10,8 +10,6 @@ use std::task::Poll;
 
 use http::HeaderValue;
 
-use super::head::BadHead;
-use super::stream::Stream;
 use crate::message::forwarded;
 use crate::proxy::tunnel::Tunnel;
 use crate::tls::Peer;
@@ -32,19 +30,15 @@ pub struct Connection {
     heads_passed: AtomicU64,
     heads_answered: AtomicU64,
     has_partial_head: AtomicBool,
-    is_holding: AtomicBool,
     is_mid_body: AtomicBool,
     /// Request bodies that somebody is still reading.
     bodies_open: AtomicU64,
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
-    is_refused: AtomicBool,
-    is_http2: AtomicBool,
     ends_in_reset: AtomicBool,
     is_leaving: AtomicBool,
-    refusal: Mutex<Option<RefusedHead>>,
+    is_closing: AtomicBool,
     tunnel: Mutex<Option<Tunnel>>,
-    returned: Mutex<Option<Returned>>,
 }
 
 /// A request body that somebody reads.
@@ -55,26 +49,6 @@ impl Drop for OpenBody {
     fn drop(&mut self) {
         self.0.bodies_open.store(self.0.bodies_open.load(Relaxed) - 1, Relaxed);
     }
-}
-
-/// A head that was refused.
-#[derive(Clone, Debug)]
-pub(crate) struct RefusedHead {
-    pub(crate) why: BadHead,
-    /// Its first line, as far as it came.
-    pub(crate) line: Box<[u8]>,
-}
-
-/// What is left when HTTP is over.
-#[derive(Debug)]
-pub(crate) struct Returned {
-    pub(crate) stream: Stream,
-    /// Read, but never passed to hyper.
-    pub(crate) held: Vec<u8>,
-    /// The first line of a head that has not come to its end.
-    pub(crate) partial_line: Box<[u8]>,
-    /// A request body was not read to its end.
-    pub(crate) is_mid_body: bool,
 }
 
 /// What a connection is waiting for, and so which timeout applies.
@@ -101,18 +75,14 @@ impl Connection {
             heads_passed: AtomicU64::new(0),
             heads_answered: AtomicU64::new(0),
             has_partial_head: AtomicBool::new(false),
-            is_holding: AtomicBool::new(false),
             is_mid_body: AtomicBool::new(false),
             bodies_open: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
-            is_refused: AtomicBool::new(false),
-            is_http2: AtomicBool::new(false),
             ends_in_reset: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
-            refusal: Mutex::new(None),
+            is_closing: AtomicBool::new(false),
             tunnel: Mutex::new(None),
-            returned: Mutex::new(None),
         }
     }
 
@@ -169,7 +139,7 @@ impl Connection {
         self.heads_passed.load(Relaxed)
     }
 
-    /// Whether every request that hyper has seen has been answered.
+    /// Whether every request has been answered.
     pub(crate) fn is_answered(&self) -> bool {
         self.heads_answered.load(Relaxed) >= self.heads_passed.load(Relaxed)
     }
@@ -187,11 +157,7 @@ impl Connection {
     /// Whether nothing of HTTP would be lost if an idle connection let go of it. An answer may be complete while the
     /// request's body is still on its way to the app.
     pub(super) fn may_rest(&self) -> bool {
-        !self.is_mid_body.load(Relaxed) && self.bodies_open.load(Relaxed) == 0 && !self.is_holding.load(Relaxed)
-    }
-
-    pub(super) fn set_holding(&self, holding: bool) {
-        self.is_holding.store(holding, Relaxed);
+        !self.is_mid_body.load(Relaxed) && self.bodies_open.load(Relaxed) == 0
     }
 
     /// Notes what came of a write of `offered` bytes: whether the client holds us up, and whether it took some.
@@ -216,40 +182,6 @@ impl Connection {
         self.write_progress.swap(false, Relaxed)
     }
 
-    /// Refuses a head; the first refusal stands. The answer is for `serve` to write.
-    pub(super) fn refuse(&self, head: RefusedHead) {
-        self.is_refused.store(true, Relaxed);
-        lock(&self.refusal).get_or_insert(head);
-    }
-
-    /// Refuses the rest of a body. Its request is under way already and gets an answer of its own.
-    pub(super) fn refuse_body(&self) {
-        self.is_refused.store(true, Relaxed);
-    }
-
-    /// The client's first bytes were HTTP/2's: to HTTP/1 that is the end of the stream.
-    pub(super) fn switch_to_http2(&self) {
-        self.is_http2.store(true, Relaxed);
-        self.is_refused.store(true, Relaxed);
-    }
-
-    /// Whether HTTP/2 is to go on where HTTP/1 ended; said once.
-    pub(super) fn take_http2(&self) -> bool {
-        let is_http2 = self.is_http2.swap(false, Relaxed);
-        if is_http2 {
-            self.is_refused.store(false, Relaxed);
-        }
-        is_http2
-    }
-
-    pub(crate) fn is_refused(&self) -> bool {
-        self.is_refused.load(Relaxed)
-    }
-
-    pub(super) fn take_refusal(&self) -> Option<RefusedHead> {
-        lock(&self.refusal).take()
-    }
-
     /// An answer broke off whose end only the end of the connection would have told.
     pub(crate) fn end_in_reset(&self) {
         self.ends_in_reset.store(true, Relaxed);
@@ -268,24 +200,18 @@ impl Connection {
         self.is_leaving.load(Relaxed)
     }
 
-    /// Whether hyper should be polled again, because the gate can now go on.
-    pub(crate) fn wants_poll(&self) -> bool {
-        (self.is_holding.load(Relaxed) && self.is_answered())
-            || (self.is_refused() && self.is_answered() && !self.is_write_blocked())
+    /// From now on it waits for no other request.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Relaxed)
     }
 
     /// Leaves the other half of an accepted upgrade for the driver to take over.
     pub(crate) fn set_tunnel(&self, tunnel: Tunnel) {
         *lock(&self.tunnel) = Some(tunnel);
-    }
-
-    pub(super) fn give_back(&self, returned: Returned) {
-        *lock(&self.returned) = Some(returned);
-    }
-
-    /// The stream, once hyper has let go of it.
-    pub(super) fn take_back(&self) -> Option<Returned> {
-        lock(&self.returned).take()
     }
 
     pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {

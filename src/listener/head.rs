@@ -1,14 +1,18 @@
-//! Judges one request head before hyper sees it.
+//! Reads one request head of HTTP/1, if it has exactly one reading.
 //!
-//! hyper forgives things that the next hop may read otherwise: a `Content-Length` beside a
-//! `Transfer-Encoding` vanishes, bare line feeds end lines, two Hosts pass. A head that more than one
-//! reading fits is refused here, byte for byte as it came (RFC 9112, sections 2.2, 3.2, 5, 6 and 11.2).
+//! Parsers forgive things that the next hop may read otherwise: a `Content-Length` beside a `Transfer-Encoding`, bare
+//! line feeds that end lines, two Hosts. A head that more than one reading fits is refused here, byte for byte as it
+//! came (RFC 9112, sections 2.2, 3.2, 5, 6 and 11.2).
 
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use memchr::memchr_iter;
 
 use crate::message::answer::content_length;
+use crate::message::hop_by_hop;
 
 /// Header slots on the stack; more than this and one allocation is made per head.
 const INLINE_HEADERS: usize = 100;
@@ -64,11 +68,24 @@ pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Ba
     Ok(None)
 }
 
-/// Judges a complete head, from the request line to the empty line.
+/// A request head that has one reading.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(super) parts: request::Parts,
+    pub(super) framing: BodyFraming,
+    /// The client wants to go on with the connection (RFC 9112, section 9.3).
+    pub(super) is_kept: bool,
+    /// Its body waits for a 100 (RFC 9110, section 10.1.1).
+    pub(super) expects_continue: bool,
+    /// It reads trailers (RFC 9110, section 10.1.4).
+    pub(super) takes_trailers: bool,
+}
+
+/// Reads a complete head, from the request line to the empty line. `fields` is an empty map to put its fields in.
 ///
 /// # Errors
 /// The head breaks a rule or a bound; nothing of it may be forwarded.
-pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, BadHead> {
+pub(crate) fn read(head: &Bytes, bounds: &HeadBounds, mut fields: HeaderMap) -> Result<Head, BadHead> {
     if head.len() > bounds.head_bytes_max {
         return Err(too_large(head, bounds));
     }
@@ -80,8 +97,8 @@ pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, Bad
         heap = vec![MaybeUninit::uninit(); bounds.headers_max];
         &mut heap[..]
     };
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, slots) {
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, slots) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(BadHead::Malformed("the head does not end where its empty line is")),
         Err(httparse::Error::TooManyHeaders) => return Err(BadHead::HeadersTooLarge),
@@ -89,21 +106,44 @@ pub(crate) fn judge(head: &[u8], bounds: &HeadBounds) -> Result<BodyFraming, Bad
         Err(httparse::Error::Token) => return Err(BadHead::Malformed("the request line is malformed")),
         Err(_) => return Err(BadHead::Malformed("a header line is malformed")),
     }
-    let target = request.path.unwrap_or_default();
+    let target = parsed.path.unwrap_or_default();
     if target.len() > bounds.uri_bytes_max.min(URI_BYTES_MAX) {
         return Err(BadHead::UriTooLong);
     }
     if !is_target(target) {
         return Err(BadHead::Malformed("the target is neither a path nor a URL"));
     }
-    if request.method == Some("CONNECT") {
+    let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
+        .map_err(|_| BadHead::Malformed("the request line is malformed"))?;
+    if method == Method::CONNECT {
         return Err(BadHead::Malformed("CONNECT is for forward proxies"));
     }
-    Fields::gather(&request)?.framing()
+    let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes()))
+        .map_err(|_| BadHead::Malformed("the target is neither a path nor a URL"))?;
+    let mut told = Told { is_http11: parsed.version == Some(1), ..Told::default() };
+    fields.reserve(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let malformed = |_| BadHead::Malformed("a header line is malformed");
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed(()))?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| malformed(()))?;
+        told.note(&name, &value)?;
+        fields.append(name, value);
+    }
+    let framing = told.framing()?;
+    let mut parts = Request::new(()).into_parts().0;
+    (parts.method, parts.uri, parts.headers) = (method, uri, fields);
+    parts.version = if told.is_http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    Ok(Head {
+        parts,
+        framing,
+        is_kept: !told.closes && (told.is_http11 || told.keeps),
+        expects_continue: told.expects_continue && told.is_http11,
+        takes_trailers: told.takes_trailers,
+    })
 }
 
 /// Whether a target is in origin-form, absolute-form or `*` (RFC 9112, section 3.2), without a fragment, which some
-/// parsers cut off and others forward. What passes here also passes `http::Uri`, so that hyper never has to refuse it.
+/// parsers cut off and others forward. What passes here also passes `http::Uri`, whose reason for a refusal would be no better.
 pub(super) fn is_target(target: &str) -> bool {
     if target == "*" {
         return true;
@@ -112,9 +152,7 @@ pub(super) fn is_target(target: &str) -> bool {
         let is_url = ["http://", "https://"]
             .iter()
             .any(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-        return is_url
-            && !target.contains('#')
-            && http::Uri::try_from(target).is_ok_and(|uri| uri.authority().is_some());
+        return is_url && !target.contains('#') && Uri::try_from(target).is_ok_and(|uri| uri.authority().is_some());
     }
     let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
         Some(mark) => target.as_bytes().split_at(mark),
@@ -130,31 +168,36 @@ pub(crate) fn too_large(head: &[u8], bounds: &HeadBounds) -> BadHead {
     if line > bounds.uri_bytes_max { BadHead::UriTooLong } else { BadHead::HeadersTooLarge }
 }
 
-/// The fields that decide the framing.
+/// What the fields say about the message and its connection.
 #[derive(Default)]
-struct Fields {
+struct Told {
     is_http11: bool,
     length: Option<u64>,
     chunked: bool,
     hosts: u32,
     upgrade: bool,
+    closes: bool,
+    keeps: bool,
+    expects_continue: bool,
+    takes_trailers: bool,
 }
 
-impl Fields {
-    fn gather(request: &httparse::Request<'_, '_>) -> Result<Self, BadHead> {
-        let mut fields = Self { is_http11: request.version == Some(1), ..Self::default() };
-        for header in request.headers.iter() {
-            match header.name.len() {
-                4 if header.name.eq_ignore_ascii_case("host") => fields.hosts += 1,
-                7 if header.name.eq_ignore_ascii_case("upgrade") => fields.upgrade = true,
-                14 if header.name.eq_ignore_ascii_case("content-length") => fields.content_length(header.value)?,
-                17 if header.name.eq_ignore_ascii_case("transfer-encoding") => {
-                    fields.transfer_encoding(header.value)?;
-                }
-                _ => {}
+impl Told {
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), BadHead> {
+        match *name {
+            HOST => self.hosts += 1,
+            UPGRADE => self.upgrade = true,
+            CONTENT_LENGTH => self.content_length(value.as_bytes())?,
+            TRANSFER_ENCODING => self.transfer_encoding(value.as_bytes())?,
+            CONNECTION => {
+                self.closes |= hop_by_hop::lists(value, "close");
+                self.keeps |= hop_by_hop::lists(value, "keep-alive");
             }
+            EXPECT => self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            TE => self.takes_trailers |= hop_by_hop::lists(value, "trailers"),
+            _ => {}
         }
-        Ok(fields)
+        Ok(())
     }
 
     /// One field, digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).
@@ -203,7 +246,7 @@ mod tests {
     const BOUNDS: HeadBounds = HeadBounds { head_bytes_max: 1024, headers_max: 5, uri_bytes_max: 64 };
 
     fn verdict(head: &str) -> Result<BodyFraming, BadHead> {
-        judge(head.as_bytes(), &BOUNDS)
+        read(&Bytes::from(head.to_owned()), &BOUNDS, HeaderMap::new()).map(|head| head.framing)
     }
 
     #[test]
@@ -259,7 +302,7 @@ mod tests {
             for target in [format!("/a{byte}b"), format!("/a?b{byte}c"), format!("http://a/{byte}"), format!("{byte}")]
             {
                 let passes = is_target(&target);
-                assert!(!passes || http::Uri::try_from(target.as_str()).is_ok(), "{target}");
+                assert!(!passes || Uri::try_from(target.as_str()).is_ok(), "{target}");
                 assert!(!passes || !target.contains('#'), "{target}");
             }
         }

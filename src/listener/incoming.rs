@@ -1,12 +1,12 @@
 //! A request's body as it comes from its client.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::http1::Upload;
 use super::http2::body::StreamBody;
 
 /// Reads as it is asked to; dropped, the rest of it is not wanted.
@@ -14,7 +14,7 @@ use super::http2::body::StreamBody;
 pub(crate) enum Incoming {
     /// There is none.
     Empty,
-    Hyper(hyper::body::Incoming),
+    Http1(Upload),
     Stream(StreamBody),
 }
 
@@ -27,17 +27,6 @@ pub(crate) enum Lost {
     Left(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl Lost {
-    /// The gate's word for a malformed body is `InvalidData`.
-    fn of(error: hyper::Error) -> Self {
-        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-        match source {
-            Some(source) if source.kind() == io::ErrorKind::InvalidData => Self::Malformed,
-            _ => Self::Left(error.into()),
-        }
-    }
-}
-
 impl Body for Incoming {
     type Data = Bytes;
     type Error = Lost;
@@ -45,15 +34,15 @@ impl Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Lost::of),
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Http1(body) => body.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
         }
     }
@@ -61,7 +50,7 @@ impl Body for Incoming {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Hyper(body) => body.size_hint(),
+            Self::Http1(body) => body.size_hint(),
             Self::Stream(body) => body.size_hint(),
         }
     }

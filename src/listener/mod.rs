@@ -5,8 +5,8 @@
 pub mod accept;
 pub mod bind;
 pub mod connection;
-mod gate;
 pub(crate) mod head;
+mod http1;
 pub(crate) mod http2;
 pub(crate) mod incoming;
 mod proxy_header;

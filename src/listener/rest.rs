@@ -1,4 +1,4 @@
-//! The rest of an idle connection: hyper and its buffers (16 KiB) are let go of, and only the socket waits. The first
+//! The rest of an idle connection: its buffer and its future are let go of, and only the socket waits. The first
 //! bytes that come begin a new round of HTTP, as if the connection had just been accepted.
 //!
 //! Most kept connections of a site are idle at any moment, so what one of them holds while it waits decides how many a

@@ -1,4 +1,4 @@
-//! Drives one downstream connection: handshake, hyper, timeouts, refusals, upgrades, the last goodbye.
+//! Drives one downstream connection: handshake, HTTP, timeouts, refusals, upgrades, the last goodbye.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -9,21 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{Connection, RefusedHead, Returned};
-use super::gate::Gate;
+use super::connection::Connection;
 use super::head::{BadHead, HeadBounds};
+use super::http1::{Over, Rest, Wire};
 use super::http2;
-use super::incoming::Incoming;
 use super::proxy_header;
 use super::rest::{Woken, rest};
 use super::stream::{Socket, Stream};
@@ -31,7 +26,7 @@ use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
-use crate::proxy::{handle, https, refused, tunnel};
+use crate::proxy::{https, refused, tunnel};
 use crate::snapshot::Snapshot;
 use crate::tls::Peer;
 use crate::worker::{Accepted, AcceptedSocket, Drain};
@@ -40,14 +35,10 @@ use crate::worker::{Accepted, AcceptedSocket, Drain};
 /// `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
-/// What hyper may read ahead of us or write ahead of the client; never less than a head that the gate lets through.
-const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a refusal may take to be written.
 const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 /// For the first request of a connection that is open when a drain begins.
 pub(super) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
-/// hyper is asked again at most this often without having taken a byte.
-const NUDGES_MAX: u32 = 4;
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<Drain>) {
@@ -121,6 +112,13 @@ fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> 
     }
 }
 
+/// How a round of HTTP/1 came to its end.
+enum Stop {
+    Over(Over),
+    /// The client kept us waiting, or has been idle for long enough to come to rest.
+    Time(End),
+}
+
 /// In rounds: one after the other, with rests in between.
 async fn http1(
     mut stream: Stream,
@@ -130,18 +128,17 @@ async fn http1(
     live: Arc<Live>,
     draining: watch::Receiver<Drain>,
 ) {
-    let mut held = Vec::new();
+    let mut early = Vec::new();
     let mut idle_until = None;
     loop {
         // Boxed, so that a connection at rest does not hold the room for it.
-        let round = round((stream, held), &connection, settings, &timeouts, idle_until, &live, &draining);
-        let end = Box::pin(round).await;
-        let returned = connection.take_back().expect("hyper has dropped the gate");
-        let End::Rest { until } = end else {
-            return Box::pin(end_http1(end, returned, connection, settings, timeouts, live, draining)).await;
+        let round = round((stream, early), &connection, settings, &timeouts, idle_until, &live, &draining);
+        let (stop, left) = Box::pin(round).await;
+        let Stop::Time(End::Rest { until }) = stop else {
+            return Box::pin(end_http1(stop, left, connection, settings, timeouts, live, draining)).await;
         };
-        stream = returned.stream;
-        held = match rest(&mut stream, until, draining.clone()).await {
+        stream = { left }.stream;
+        early = match rest(&mut stream, until, draining.clone()).await {
             Woken::Bytes(bytes) => bytes,
             Woken::Over => return goodbye(stream, false).await,
             Woken::Broken(error) => return tracing::debug!(%error, peer = ?connection.peer, "connection ended early"),
@@ -152,77 +149,54 @@ async fn http1(
 
 /// HTTP from a request on, until something ends it. `read` is the stream and what was read of it before.
 async fn round(
-    read: (Stream, Vec<u8>),
+    (stream, early): (Stream, Vec<u8>),
     connection: &Arc<Connection>,
     settings: Settings,
     timeouts: &Timeouts,
     idle_until: Option<Instant>,
     live: &Arc<Live>,
     draining: &watch::Receiver<Drain>,
-) -> End {
-    let bounds = settings.bounds;
-    let mut builder = http1::Builder::new();
-    // The gate times heads from their first moment; hyper's own timer starts too late (hyper #3756).
-    builder.header_read_timeout(None).half_close(false);
-    builder.max_buf_size(BUFFER_BYTES.max(bounds.head_bytes_max + BUFFER_BYTES / 8));
-    if bounds.headers_max > 100 {
-        builder.max_headers(bounds.headers_max);
-    }
-    let service = {
-        let (connection, live) = (Arc::clone(connection), Arc::clone(live));
-        service_fn(move |request: Request<hyper::body::Incoming>| {
-            handle::handle(
-                request.map(|body| Some(Incoming::Hyper(body))),
-                Arc::clone(&connection),
-                Arc::clone(&live),
-                None,
-            )
-        })
-    };
+) -> (Stop, Rest) {
     // Over TLS the handshake has settled the version, on others the first bytes.
     let may_switch = settings.http2.is_some() && !connection.is_tls() && idle_until.is_none();
-    let gate = Gate::new(read, Arc::clone(connection), bounds, may_switch);
+    let mut wire = Wire::new(stream, &early, Arc::clone(connection), may_switch);
+    drop(early);
     let shared = Arc::clone(&live.load_full().shared);
     let timer = Timer::with_rest(timeouts, idle_until.map(|until| (connection.requests(), until)));
-    let http = pin!(builder.serve_connection(TokioIo::new(gate), service));
-    drive(http, connection, timer, draining.clone(), &shared.cuts).await
+    let stop = {
+        let http = pin!(wire.converse(&settings.bounds, live));
+        drive(http, connection, timer, draining.clone(), &shared.cuts).await
+    };
+    (stop, wire.into_rest())
 }
 
 /// What is to be done when HTTP/1 is over.
 async fn end_http1(
-    end: End,
-    returned: Returned,
+    stop: Stop,
+    rest: Rest,
     connection: Arc<Connection>,
     settings: Settings,
     timeouts: Timeouts,
     live: Arc<Live>,
     draining: watch::Receiver<Drain>,
 ) {
-    let Returned { stream, held, partial_line, is_mid_body } = returned;
-    if connection.take_http2() {
-        return http2::serve(stream, held, connection, settings, timeouts, live, draining).await;
-    }
-    if let Some(tunnel) = connection.take_tunnel() {
-        return tunnel::run(stream, held.into(), tunnel).await;
-    }
-    match end {
-        End::Broken if connection.ends_in_reset() => stream.reset(),
-        End::Broken => {}
-        End::HeadTimeout if connection.has_partial_head() => {
-            refuse(
-                stream,
-                BadRequest::HeadTimeout { waited: timeouts.request_head },
-                &partial_line,
-                &connection,
-                &live,
-            )
-            .await;
+    let Rest { stream, bytes, line } = rest;
+    match stop {
+        Stop::Over(Over::Http2) => {
+            http2::serve(stream, bytes.to_vec(), connection, settings, timeouts, live, draining).await;
         }
-        End::HeadTimeout | End::Idle | End::Rest { .. } => goodbye(stream, false).await,
-        End::Finished => match connection.take_refusal() {
-            Some(RefusedHead { why, line }) => refuse(stream, BadRequest::Head(why), &line, &connection, &live).await,
-            None => goodbye(stream, is_mid_body || connection.is_refused()).await,
+        Stop::Over(Over::Done { is_unread }) => match connection.take_tunnel() {
+            Some(tunnel) => tunnel::run(stream, bytes.freeze(), tunnel).await,
+            None => goodbye(stream, is_unread).await,
         },
+        Stop::Over(Over::Refused(why)) => refuse(stream, BadRequest::Head(why), &line, &connection, &live).await,
+        Stop::Time(End::HeadTimeout) if connection.has_partial_head() => {
+            let why = BadRequest::HeadTimeout { waited: timeouts.request_head };
+            refuse(stream, why, &line, &connection, &live).await;
+        }
+        Stop::Over(Over::Broken) | Stop::Time(End::Broken) if connection.ends_in_reset() => stream.reset(),
+        Stop::Over(Over::Broken) | Stop::Time(End::Broken) => {}
+        Stop::Time(End::HeadTimeout | End::Idle | End::Rest { .. } | End::Finished) => goodbye(stream, false).await,
     }
 }
 
@@ -232,34 +206,21 @@ pub(crate) enum BadRequest {
     HeadTimeout { waited: Duration },
 }
 
-type Http<F> = http1::Connection<TokioIo<Gate>, F>;
-
-/// Polls hyper, and beside it the drain signal and the one timer of this connection.
-async fn drive<F, Fut>(
-    mut http: Pin<&mut Http<F>>,
+/// Polls the conversation, and beside it the drain signal and the one timer of this connection.
+async fn drive(
+    mut http: Pin<&mut impl Future<Output = Over>>,
     connection: &Connection,
     mut timer: Timer<'_>,
     mut draining: watch::Receiver<Drain>,
     cuts: &Cuts,
-) -> End
-where
-    F: hyper::service::Service<
-            Request<hyper::body::Incoming>,
-            Response = Response<crate::proxy::body::Body>,
-            Error = std::convert::Infallible,
-            Future = Fut,
-        >,
-    Fut: Future<Output = Result<Response<crate::proxy::body::Body>, std::convert::Infallible>>,
-{
+) -> Stop {
     let drain_flag = draining.clone();
     let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
     // Polled once, so that the signal wakes this task; whether it came is then read from the flag.
     let mut registered = false;
-    let mut is_draining = false;
     let mut last_call = LastCall::default();
     let mut cut = pin!(cuts.signal());
     let mut cut_round = None;
-    let mut nudges = 0;
     poll_fn(|cx| {
         loop {
             if !registered {
@@ -272,29 +233,20 @@ where
                 cut_round = round;
                 let _ = cut.as_mut().poll(cx);
             }
-            if let Poll::Ready(result) = http.as_mut().poll(cx) {
-                return Poll::Ready(end_of(result, connection));
+            if let Poll::Ready(over) = http.as_mut().poll(cx) {
+                return Poll::Ready(Stop::Over(over));
             }
-            // Only after hyper has been polled: it closes a connection on which it has not seen a byte.
+            // Only after the socket has been read: what has come by now is served.
             if let Drain::Begun { idle } = *drain_flag.borrow()
-                && !is_draining
+                && !connection.is_closing()
             {
                 connection.leave();
                 if last_call.is_over(connection, idle, cx) {
-                    is_draining = true;
-                    http.as_mut().graceful_shutdown();
+                    connection.close();
                     continue;
                 }
             }
-            if nudges < NUDGES_MAX && connection.wants_poll() {
-                nudges += 1;
-                continue;
-            }
-            nudges = 0;
-            if let Poll::Ready(end) = timer.poll_phase((connection.phase(), connection.requests()), connection, cx) {
-                return Poll::Ready(end);
-            }
-            return Poll::Pending;
+            return timer.poll_phase((connection.phase(), connection.requests()), connection, cx).map(Stop::Time);
         }
     })
     .await
@@ -321,17 +273,6 @@ impl LastCall {
 pub(super) fn waited(sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
     let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(DRAIN_FIRST_REQUEST)));
     sleep.as_mut().poll(cx).is_ready()
-}
-
-fn end_of(result: hyper::Result<()>, connection: &Connection) -> End {
-    match result {
-        Ok(()) => End::Finished,
-        Err(_) if connection.is_refused() => End::Finished,
-        Err(error) => {
-            tracing::debug!(%error, peer = ?connection.peer, "connection ended early");
-            End::Broken
-        }
-    }
 }
 
 /// Answers what never became a request, notes it in log and counts, then closes. `line` is the beginning of it.

@@ -12,7 +12,7 @@ use crate::config::model::Timeouts;
 
 /// How a connection's HTTP came to its end.
 pub(super) enum End {
-    /// hyper is done, or the gate refused something.
+    /// Both sides are done.
     Finished,
     HeadTimeout,
     Idle,

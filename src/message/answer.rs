@@ -16,7 +16,6 @@
 //! no number, another coding than `chunked`, chunks in HTTP/1.0, folded lines, control bytes, blanks before a colon. A line
 //! may end in a bare line feed: what goes on to the client is written anew.
 
-mod body;
 #[cfg(test)]
 mod tests;
 
@@ -28,12 +27,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use smallvec::SmallVec;
 
-pub use self::body::BodyReader;
+pub use super::body::BodyReader;
 
 /// The largest head.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most fields of a head, and of trailers.
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 
 /// What came is no answer, or one with two readings. Its connection is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -207,7 +206,7 @@ impl Fields {
             (true, Some(_)) => Err(Malformed("both Content-Length and Transfer-Encoding")),
             (true, None) if self.has_odd_coding => Err(Malformed("Transfer-Encoding is not \"chunked\"")),
             (true, None) if !self.is_http11 => Err(Malformed("HTTP/1.0 has no Transfer-Encoding")),
-            (true, None) => Ok(BodyReader::chunked()),
+            (true, None) => Ok(BodyReader::chunked_answer()),
             (false, Some(length)) => Ok(BodyReader::sized(length)),
             (false, None) => Ok(BodyReader::until_close()),
         }

@@ -1,7 +1,6 @@
 //! Follows the framing of a chunked body without touching its data.
 //!
-//! The gate needs to know where a request's body ends to find the next head; there hyper decodes. What an app answers is
-//! taken apart by it ([`super::answer`]). It is stricter than most: anything two parsers could read differently is refused,
+//! Both what a client sends and what an app answers is taken apart by it (`super::body`). It is stricter than most: anything two parsers could read differently is refused,
 //! so that whatever stands before and behind Flagstone sees the same message (RFC 9112, section 7.1).
 
 /// Longest chunk-size line, extensions included, in bytes.
@@ -50,7 +49,7 @@ pub(crate) enum Run {
 }
 
 /// Follows one chunked body, from its first size line to the end of its trailers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ChunkFollower {
     place: Place,
     /// Size of the current chunk while its line is read, then the bytes of it still to come.

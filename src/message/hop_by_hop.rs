@@ -148,9 +148,18 @@ fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
+/// Whether one line of a list header has this item, whatever its parameters.
+pub fn lists(line: &HeaderValue, wanted: &str) -> bool {
+    items(line).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
 /// The items of a list header over all its lines, without parameters.
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(|item| {
+    headers.get_all(name).into_iter().flat_map(items)
+}
+
+fn items(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|&byte| byte == b',').map(|item| {
         let end = memchr::memchr(b';', item).unwrap_or(item.len());
         item[..end].trim_ascii()
     })

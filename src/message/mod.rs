@@ -10,16 +10,18 @@
 //! | [`forwarded`] | headers that tell the upstream about the client | RFC 7239, nginx |
 //! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
 //! | [`trace_context`] | the trace a request belongs to | W3C Trace Context |
-//! | [`answer`] | what an app answers: head, framing, body | RFC 9112, 4 to 7 |
+//! | [`answer`] | the head of what an app answers, and its framing | RFC 9112, 4 to 6 |
+//! | `body` | the body of a message, off the front of what is read | RFC 9112, 6 and 7 |
 //! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
 //! `forwarded::apply`. What the proxy sets is set last, so nothing a client writes can remove it.
 //!
-//! May import `std`, `http` types and small value crates; never another room.
+//! May import `std`, `http` types, httparse and small value crates; never another room.
 
 pub mod answer;
+mod body;
 pub(crate) mod chunked;
 pub mod cookie;
 pub mod forwarded;

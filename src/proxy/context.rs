@@ -81,7 +81,7 @@ pub(crate) struct Context {
     body_bytes: u64,
     /// The client may see the app in maintenance.
     pub(super) is_bypassed: bool,
-    /// Why its head is refused, where HTTP/1's gate has not seen it.
+    /// Why its head is refused, where that was not done before.
     pub(super) bad_head: Option<BadHead>,
     /// `None` = tracing is off, and all that this costs.
     pub(super) trace: Option<Box<Trace>>,

@@ -1,7 +1,6 @@
 //! The way of a request, top to bottom.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ pub(crate) async fn handle(
     connection: Arc<Connection>,
     live: Arc<Live>,
     stream: Option<StreamFacts>,
-) -> Result<Response<Body>, Infallible> {
+) -> Response<Body> {
     let snapshot = live.load_full();
     let mut context = Context::begin(&request, connection, Arc::clone(&snapshot), stream);
     let asker = respond::Asker::of(&request);
@@ -67,7 +66,7 @@ pub(crate) async fn handle(
     }
     respond::finish(&mut response, &mut context);
     context.attach(&mut response);
-    Ok(response)
+    response
 }
 
 /// Whoever needs the body takes it out of the request.

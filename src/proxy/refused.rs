@@ -1,6 +1,6 @@
 //! What is refused before it is a request: its answer as bytes, its log line, its count.
 //!
-//! hyper has never seen it, so nothing is known but its first line, as far as that came. It is logged as nginx logs
+//! It never became one, so nothing is known but its first line, as far as that came. It is logged as nginx logs
 //! it: what can be read as a request line as such, anything else as it came.
 
 use std::borrow::Cow;

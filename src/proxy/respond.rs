@@ -221,7 +221,7 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     route.response_headers.apply(headers);
 }
 
-/// Leaves its length (RFC 9110, section 9.3.2). hyper does so too, h2 does not.
+/// Leaves its length (RFC 9110, section 9.3.2). HTTP/1 does so too, h2 does not.
 fn without_body(response: &mut Response<Body>) {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());

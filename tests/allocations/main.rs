@@ -17,9 +17,9 @@ use flagstone::upstream::Resolver;
 
 /// At most so many allocations for one request on kept connections, with all that `benches/peers.sh` switches on. To be
 /// lowered whenever they become fewer.
-const PER_REQUEST_MAX: f64 = 7.5;
+const PER_REQUEST_MAX: f64 = 5.0;
 /// And for one that maintenance answers.
-const PER_PAGE_MAX: f64 = 18.0;
+const PER_PAGE_MAX: f64 = 10.0;
 
 /// What a kept connection may hold while it waits for its next request.
 const IDLE_BYTES_MAX: i64 = 6 * 1024;

@@ -1,6 +1,6 @@
 //! A request of HTTP/2 made to look as one of HTTP/1, before anything is decided about it: `Host` for `:authority`, a
-//! target in origin form, one `Cookie` (RFC 9113, sections 8.2.3 and 8.3.1). And the judgement of what only HTTP/1's gate
-//! would have judged.
+//! target in origin form, one `Cookie` (RFC 9113, sections 8.2.3 and 8.3.1). And it is judged by what
+//! heads of HTTP/1 are judged by.
 
 use h2::RecvStream;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};

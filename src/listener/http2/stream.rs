@@ -44,7 +44,7 @@ pub(super) async fn serve(
         let handling = pin!(handle(request, connection, live, Some(facts)));
         unless_reset(&mut respond, handling).await
     };
-    let Some(Ok(answer)) = answer else { return };
+    let Some(answer) = answer else { return };
     match opening.filter(|_| answer.status().is_success()) {
         None => send(answer, respond, patience).await,
         Some(opening) => Box::pin(tunnel(answer, respond, opening)).await,

@@ -228,13 +228,13 @@ fn a_whole_body_is_taken_at_once() {
 
 #[test]
 fn the_last_piece_is_known_to_be_the_last() {
-    let (mut bytes, mut body) = (BytesMut::from("2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n"), BodyReader::chunked());
+    let (mut bytes, mut body) = (BytesMut::from("2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n"), BodyReader::chunked_answer());
     assert_eq!(body.next(&mut bytes).unwrap().unwrap().into_data().unwrap(), "hi");
     assert!(!body.has_ended());
     assert_eq!(body.next(&mut bytes).unwrap().unwrap().into_data().unwrap(), "!");
     assert!(body.has_ended() && bytes.is_empty());
     // Broken chunks do not cost what stands before them, and do not mend.
-    let (mut bytes, mut body) = (BytesMut::from("2\r\nhiX"), BodyReader::chunked());
+    let (mut bytes, mut body) = (BytesMut::from("2\r\nhiX"), BodyReader::chunked_answer());
     assert_eq!(body.next(&mut bytes).unwrap().unwrap().into_data().unwrap(), "hi");
     assert!(body.next(&mut bytes).is_err() && body.next(&mut bytes).is_err() && body.close().is_err());
 }

@@ -1,7 +1,7 @@
 //! Good requests with a few bytes changed: whatever becomes of them, it is Flagstone that says so, and nothing hangs.
 //!
-//! The changes are the same in every run. hyper, behind the gate, would answer what it refuses without a
-//! `Flagstone-Reason`; so an error without one is a head that the gate let through and should not have.
+//! The changes are the same in every run. What refuses a head gives its reason; so an error
+//! without a `Flagstone-Reason` is a head that was let through and should not have been.
 
 use std::time::Duration;
 

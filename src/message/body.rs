@@ -1,12 +1,13 @@
-//! The body of an answer: by its length, by its chunks, or to the end of the connection (RFC 9112, sections 6 and 7).
+//! The body of a message: by its length, by its chunks, or, of an answer, to the end of the connection (RFC 9112, sections
+//! 6 and 7).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
-use super::BadAnswer::{self, Malformed, Truncated};
-use super::FIELDS_MAX;
-use crate::message::chunked::{BrokenChunk, ChunkFollower, Run};
+use super::answer::BadAnswer::{self, Malformed, Truncated};
+use super::answer::FIELDS_MAX;
+use super::chunked::{BrokenChunk, ChunkFollower, Run};
 
 /// Takes one body off the front of what is read.
 #[derive(Debug)]
@@ -31,17 +32,28 @@ struct Chunks {
 }
 
 impl BodyReader {
-    /// For an answer without a body.
+    /// For a message without a body.
     pub fn none() -> Self {
         Self(Kind::Ended)
     }
 
-    pub(super) fn sized(length: u64) -> Self {
+    pub(crate) fn sized(length: u64) -> Self {
         Self(if length == 0 { Kind::Ended } else { Kind::Length(length) })
     }
 
-    pub(super) fn chunked() -> Self {
+    /// What an app sends in chunks.
+    pub(super) fn chunked_answer() -> Self {
         Self(Kind::Chunked(Chunks { follower: ChunkFollower::of_answer(), trailers: Vec::new() }))
+    }
+
+    /// What a client sends in chunks.
+    pub(crate) fn chunked_request() -> Self {
+        Self(Kind::Chunked(Chunks { follower: ChunkFollower::new(), trailers: Vec::new() }))
+    }
+
+    /// Whether `bytes` cannot be how it goes on.
+    pub(crate) fn is_broken_by(&self, bytes: &[u8]) -> bool {
+        matches!(&self.0, Kind::Chunked(chunks) if chunks.follower.clone().advance(bytes).is_err())
     }
 
     pub(super) fn until_close() -> Self {

@@ -1,0 +1,406 @@
+//! One client's requests over HTTP/1, one after the other (RFC 9112).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `input` | what the client sends, cut into heads and pieces of bodies |
+//! | `upload` | a request's body between the connection and whoever wants it |
+//! | `answer` | an answer's head, and the framing of its body |
+//! | `output` | what is on its way to the client |
+//!
+//! [`Wire::converse`] is the whole of it: a head, its answer, the next head. All of it is one future, polled by the
+//! connection's task together with what the request waits for, so that nothing has to be handed from one task to another.
+//! A head is judged before anything is made of it (`super::head`); what follows it stays here until it has been answered,
+//! and only a 101 makes that something other than HTTP.
+
+mod answer;
+mod input;
+mod output;
+mod upload;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::BytesMut;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use tokio::io::AsyncReadExt as _;
+
+use self::answer::{Asked, Framing, Length};
+use self::input::{Input, Next};
+use self::output::Output;
+pub(super) use self::upload::Upload;
+use self::upload::{Ending, Feeder};
+use super::connection::Connection;
+use super::head::{BadHead, BodyFraming, HeadBounds};
+use super::incoming::Incoming;
+use super::stream::Stream;
+use crate::live::Live;
+use crate::proxy::body::Body;
+use crate::proxy::handle;
+
+/// Room for what is read of heads, and of a body while it comes slowly.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A connection while it speaks HTTP/1.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    input: Input,
+    output: Output,
+    connection: Arc<Connection>,
+    /// HTTP/2's preface may come in place of the first request.
+    may_switch: bool,
+    /// A map to put the fields of the next request in, that has been made already.
+    fields: HeaderMap,
+    /// The body of the request that was read last, while it is under way.
+    upload: Option<Inflow>,
+}
+
+/// A request's body on its way in.
+#[derive(Debug)]
+struct Inflow {
+    feeder: Feeder,
+    /// Its client waits for a word before it sends it.
+    awaits_continue: bool,
+}
+
+/// Why the conversation is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// Both sides are done: the client has closed, or this was the last answer, or an upgrade.
+    Done {
+        /// The client may be sending still.
+        is_unread: bool,
+    },
+    Refused(BadHead),
+    /// The client began with HTTP/2.
+    Http2,
+    /// The socket failed, the client went away, or an answer broke off.
+    Broken,
+}
+
+/// What is left of it.
+pub(super) struct Rest {
+    pub(super) stream: Stream,
+    /// Read, and not taken.
+    pub(super) bytes: BytesMut,
+    /// The first line of the head that was refused, or has not come to its end.
+    pub(super) line: Box<[u8]>,
+}
+
+impl Wire {
+    /// Of `stream`, `early` has been read before.
+    pub(super) fn new(stream: Stream, early: &[u8], connection: Arc<Connection>, may_switch: bool) -> Self {
+        let mut bytes = BytesMut::with_capacity(READ_BYTES.max(early.len()));
+        bytes.extend_from_slice(early);
+        let (input, output) = (Input::new(bytes), Output::default());
+        Self { stream, input, output, connection, may_switch, fields: HeaderMap::new(), upload: None }
+    }
+
+    pub(super) fn into_rest(self) -> Rest {
+        let line = self.input.first_line();
+        Rest { stream: self.stream, bytes: self.input.bytes, line }
+    }
+
+    /// Answers requests until there are no more.
+    ///
+    /// # Cancel safety
+    /// Between two requests nothing is lost; a request that is being answered is given up.
+    pub(super) async fn converse(&mut self, bounds: &HeadBounds, live: &Arc<Live>) -> Over {
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(bounds, cx)).await {
+                Ok(head) => head,
+                Err(over) => return over,
+            };
+            self.connection.head_passed();
+            let mut asked = Asked {
+                version: head.parts.version,
+                is_head: head.parts.method == Method::HEAD,
+                is_kept: head.is_kept,
+                takes_trailers: head.takes_trailers,
+            };
+            let body = self.open(head.framing, head.expects_continue);
+            let response = {
+                let request = Request::from_parts(head.parts, Some(body));
+                // Pinned here and lent on: a future of that size is not to be moved.
+                let handling = pin!(handle::handle(request, Arc::clone(&self.connection), Arc::clone(live), None));
+                match self.during(handling).await {
+                    Ok(response) => response,
+                    Err(over) => return over,
+                }
+            };
+            let is_unread = !self.leave_unwanted();
+            asked.is_kept &= !is_unread && !self.connection.is_closing();
+            let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            match self.answer(response, &asked).await {
+                Ok(true) => {}
+                Ok(false) => return Over::Done { is_unread: !is_upgrade && (is_unread || self.input.is_mid_body()) },
+                Err(over) => return over,
+            }
+        }
+    }
+
+    /// What the request of a head has for a body.
+    fn open(&mut self, framing: BodyFraming, awaits_continue: bool) -> Incoming {
+        let length = match framing {
+            BodyFraming::None | BodyFraming::Upgrade => return Incoming::Empty,
+            BodyFraming::Length(length) => Some(length),
+            BodyFraming::Chunked => None,
+        };
+        let (feeder, upload) = upload::pipe(length);
+        self.upload = Some(Inflow { feeder, awaits_continue });
+        let cx = Context::from_waker(Waker::noop());
+        if self.input.is_malformed() {
+            // Known before anything of it was passed on: it goes nowhere.
+            self.end_upload(Ending::Malformed, &cx);
+        } else if !awaits_continue {
+            self.take_piece(&cx);
+        }
+        self.settled();
+        Incoming::Http1(upload)
+    }
+
+    /// Hands over the next piece of the body, or its end, if that has been read; whether it has.
+    fn take_piece(&mut self, cx: &Context<'_>) -> bool {
+        let Some(upload) = &mut self.upload else { return false };
+        match self.input.take_body() {
+            Next::Piece(piece) => {
+                upload.feeder.give(piece, cx);
+                if !self.input.is_mid_body() {
+                    self.end_upload(Ending::Whole(None), cx);
+                }
+                true
+            }
+            Next::End(end) => {
+                self.end_upload(end, cx);
+                true
+            }
+            Next::Unread => false,
+        }
+    }
+
+    /// Waits for a head, and before it for the rest of the last request's body.
+    fn poll_head(&mut self, bounds: &HeadBounds, cx: &mut Context<'_>) -> Poll<Result<super::head::Head, Over>> {
+        loop {
+            if let Err(error) = ready!(self.output.poll_flush(&mut self.stream, &self.connection, cx)) {
+                return Poll::Ready(Err(self.broken(&error)));
+            }
+            self.poll_upload(cx);
+            if self.upload.is_some() {
+                return Poll::Pending;
+            }
+            if self.input.is_mid_body() {
+                return Poll::Ready(Err(Over::Done { is_unread: true }));
+            }
+            if self.may_switch && self.input.is_http2() {
+                return Poll::Ready(Err(Over::Http2));
+            }
+            match self.input.take_head(bounds, &mut self.fields) {
+                Ok(Some(head)) => {
+                    self.may_switch = false;
+                    self.connection.set_partial_head(false);
+                    return Poll::Ready(Ok(head));
+                }
+                Ok(None) => {}
+                Err(why) => return Poll::Ready(Err(Over::Refused(why))),
+            }
+            let is_partial = !self.input.bytes.is_empty();
+            self.connection.set_partial_head(is_partial);
+            if self.connection.is_closing() && !is_partial {
+                return Poll::Ready(Err(Over::Done { is_unread: false }));
+            }
+            match ready!(self.poll_read(READ_BYTES, cx)) {
+                Ok(0) => return Poll::Ready(Err(Over::Done { is_unread: false })),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.broken(&error))),
+            }
+        }
+    }
+
+    /// Polls the handling of a request, and beside it what it waits for on this connection.
+    async fn during<T>(&mut self, mut handling: Pin<&mut impl Future<Output = T>>) -> Result<T, Over> {
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(response));
+                }
+                let has_come = self.poll_upload(cx);
+                if let Poll::Ready(Err(error)) = self.output.poll_flush(&mut self.stream, &self.connection, cx) {
+                    return Poll::Ready(Err(self.broken(&error)));
+                }
+                if !has_come {
+                    return self.poll_gone(cx).map(Err);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends an answer; whether the connection goes on.
+    async fn answer(&mut self, response: Response<Body>, asked: &Asked) -> Result<bool, Over> {
+        if let Some(upload) = &mut self.upload {
+            // Whoever has an answer knows.
+            upload.awaits_continue = false;
+        }
+        let (parts, body) = response.into_parts();
+        let length = match body.is_end_stream() {
+            true => Length::Known(0),
+            false => body.size_hint().exact().map_or(Length::Unknown, Length::Known),
+        };
+        let out = self.output.head();
+        let (framing, is_kept) = answer::write_head(parts.status, &parts.headers, length, asked, out);
+        self.fields = parts.headers;
+        self.fields.clear();
+        let mut flow = Flow { body: Some(body), framing, trailers: None, takes_trailers: asked.takes_trailers };
+        poll_fn(|cx| self.poll_answer(&mut flow, cx)).await?;
+        Ok(is_kept)
+    }
+
+    fn poll_answer(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        loop {
+            let step = flow.poll_gather(&mut self.output, cx);
+            if let Poll::Ready(Err(BrokeOff)) = step {
+                return Poll::Ready(Err(Over::Broken));
+            }
+            let has_come = self.poll_upload(cx);
+            match self.output.poll_flush(&mut self.stream, &self.connection, cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
+                Poll::Ready(Ok(())) if flow.body.is_none() => return Poll::Ready(Ok(())),
+                // There was no room for more, and now there is.
+                Poll::Ready(Ok(())) if step.is_ready() => continue,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if !has_come {
+                return self.poll_gone(cx).map(Err);
+            }
+        }
+    }
+
+    /// Reads of the request's body what is asked for; whether some of it came for somebody in this task.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_come = false;
+        while let Some(upload) = &mut self.upload {
+            if upload.feeder.is_left() {
+                self.upload = None;
+                self.settled();
+                return has_come;
+            }
+            if !upload.feeder.is_asked(cx) {
+                return has_come;
+            }
+            if std::mem::take(&mut upload.awaits_continue) {
+                self.output.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            if self.take_piece(cx) {
+                has_come = true;
+                continue;
+            }
+            match self.poll_read(self.input.body_room(), cx) {
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.end_upload(Ending::ClientLeft, cx);
+                    has_come = true;
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return has_come,
+            }
+        }
+        has_come
+    }
+
+    fn end_upload(&mut self, end: Ending, cx: &Context<'_>) {
+        if let Some(upload) = self.upload.take() {
+            upload.feeder.end(end, cx);
+        }
+        self.settled();
+    }
+
+    /// Nothing of a body is under way any more.
+    fn settled(&self) {
+        self.connection.set_mid_body(self.input.is_mid_body());
+    }
+
+    /// Passes over the rest of a body that nobody wants, if it is there; whether nothing of it is still to come.
+    fn leave_unwanted(&mut self) -> bool {
+        if self.upload.as_ref().is_some_and(|upload| !upload.feeder.is_left()) {
+            return true;
+        }
+        self.upload = None;
+        let is_read = !self.input.is_mid_body() || self.input.skip_body();
+        self.settled();
+        is_read
+    }
+
+    /// Ready when the client went away while it was owed an answer. What it sends meanwhile is kept for later.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        if self.upload.is_some() || !self.input.bytes.is_empty() || self.input.is_mid_body() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_read(READ_BYTES, cx)) {
+            Ok(0) => Poll::Ready(self.broken(&io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Poll::Pending,
+            Err(error) => Poll::Ready(self.broken(&error)),
+        }
+    }
+
+    /// Reads once, into `room` bytes.
+    fn poll_read(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let bytes = &mut self.input.bytes;
+        if bytes.capacity() - bytes.len() < room / 2 {
+            bytes.reserve(room);
+        }
+        pin!(self.stream.read_buf(bytes)).poll(cx)
+    }
+
+    fn broken(&self, error: &io::Error) -> Over {
+        tracing::debug!(%error, peer = ?self.connection.peer, "connection ended early");
+        Over::Broken
+    }
+}
+
+/// An answer's body on its way out.
+struct Flow {
+    /// `None` once all of it, with its end, is in the output.
+    body: Option<Body>,
+    framing: Framing,
+    trailers: Option<HeaderMap>,
+    takes_trailers: bool,
+}
+
+/// The body of an answer did not come to its end.
+struct BrokeOff;
+
+impl Flow {
+    /// Moves what there is of the body to `output`, as long as there is room. Ready when it has all, or is full.
+    fn poll_gather(&mut self, output: &mut Output, cx: &mut Context<'_>) -> Poll<Result<(), BrokeOff>> {
+        while let Some(body) = &mut self.body {
+            if self.framing.is_whole() || body.is_end_stream() {
+                self.finish(output)?;
+                break;
+            }
+            if !output.has_room() {
+                break;
+            }
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.framing.push(data, output),
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok().filter(|_| self.takes_trailers);
+                        self.finish(output)?;
+                    }
+                },
+                None => self.finish(output)?,
+                Some(Err(_)) => return Poll::Ready(Err(BrokeOff)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets go of the body, and of the request's context with it.
+    fn finish(&mut self, output: &mut Output) -> Result<(), BrokeOff> {
+        self.body = None;
+        self.framing.end(self.trailers.as_ref(), output).map_err(|_| BrokeOff)
+    }
+}

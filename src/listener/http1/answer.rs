@@ -1,0 +1,364 @@
+//! An answer as HTTP/1 writes it: its head, and the framing of its body (RFC 9112, sections 4, 5, 6 and 9.3).
+
+use std::cell::RefCell;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::output::Output;
+use crate::message::hop_by_hop;
+
+/// What of a request decides about the form of its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) version: Version,
+    pub(super) is_head: bool,
+    /// The connection may go on behind this answer.
+    pub(super) is_kept: bool,
+    pub(super) takes_trailers: bool,
+}
+
+/// What is known of the body before it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    Known(u64),
+    Unknown,
+}
+
+/// How the body of an answer goes out.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// So many bytes are still to come.
+    Length(u64),
+    /// The fields that may come behind it.
+    Chunked(Vec<HeaderName>),
+    /// The end of the connection is its end.
+    ToTheEnd,
+}
+
+/// A body ended before its length.
+#[derive(Debug)]
+pub(super) struct Short;
+
+/// Writes the head of an answer; returns how its body goes out, and whether the connection goes on behind it.
+pub(super) fn write_head(
+    status: StatusCode,
+    fields: &HeaderMap,
+    length: Length,
+    asked: &Asked,
+    out: &mut Vec<u8>,
+) -> (Framing, bool) {
+    let is_http11 = asked.version >= Version::HTTP_11;
+    let has_body = !asked.is_head && may_have_body(status);
+    let (mut told_length, mut has_connection, mut has_trailer, mut has_date) = (None, false, false, false);
+    write_status(status, is_http11, out);
+    for (name, value) in fields {
+        match *name {
+            // Written last, from all that they say together.
+            CONNECTION => has_connection = true,
+            TRAILER => has_trailer = true,
+            // Ours to say.
+            TRANSFER_ENCODING => continue,
+            CONTENT_LENGTH => {
+                told_length.get_or_insert(value);
+            }
+            _ => {
+                has_date |= *name == DATE;
+                write_field(out, name.as_str(), value.as_bytes());
+            }
+        }
+    }
+    let told_bytes = || told_length.and_then(|told| told.to_str().ok()?.parse().ok());
+    let length = match length {
+        // A body may say less about itself than who made it.
+        Length::Unknown => told_bytes().map_or(Length::Unknown, Length::Known),
+        known @ Length::Known(_) => known,
+    };
+    let framing = match length {
+        Length::Known(bytes) if has_body => {
+            write_number(out, bytes);
+            Framing::Length(bytes)
+        }
+        Length::Unknown if has_body && is_http11 => {
+            write_field(out, "transfer-encoding", b"chunked");
+            Framing::Chunked(Vec::new())
+        }
+        Length::Unknown if has_body => Framing::ToTheEnd,
+        // What the body would be like (RFC 9110, section 9.3.2).
+        length if asked.is_head => {
+            match (told_length, length) {
+                (Some(told), _) => write_field(out, "content-length", told.as_bytes()),
+                (None, Length::Known(bytes)) if bytes > 0 => write_number(out, bytes),
+                (None, _) => {}
+            }
+            Framing::Length(0)
+        }
+        _ => Framing::Length(0),
+    };
+    let framing = match framing {
+        Framing::Chunked(_) if has_trailer => Framing::Chunked(write_trailer(fields, out)),
+        framing => framing,
+    };
+    let closes = has_connection && hop_by_hop::wants_close(fields);
+    let is_kept = asked.is_kept && !closes && !matches!(framing, Framing::ToTheEnd);
+    let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    write_connection(has_connection.then_some(fields), is_kept || is_upgrade, is_http11, out);
+    if !has_date {
+        write_date(out);
+    }
+    out.extend_from_slice(b"\r\n");
+    (framing, is_kept && !is_upgrade)
+}
+
+/// RFC 9110, sections 15.2, 15.3.5 and 15.4.5.
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn write_status(status: StatusCode, is_http11: bool, out: &mut Vec<u8>) {
+    if is_http11 && status == StatusCode::OK {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    out.extend_from_slice(if is_http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    // A client may want one, so a number that nobody has given a meaning gets one too.
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[inline]
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_number(out: &mut Vec<u8>, bytes: u64) {
+    write_field(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
+}
+
+/// The answer's own words about the connection, and what has to be said beside them.
+fn write_connection(own: Option<&HeaderMap>, is_kept: bool, is_http11: bool, out: &mut Vec<u8>) {
+    let ours = match (is_kept, is_http11) {
+        (false, true) => Some("close"),
+        (true, false) => Some("keep-alive"),
+        (true, true) | (false, false) => None,
+    };
+    if own.is_none() && ours.is_none() {
+        return;
+    }
+    let own = || own.into_iter().flat_map(|fields| fields.get_all(CONNECTION));
+    let is_told = |word: &&str| own().any(|line| hop_by_hop::lists(line, word));
+    let ours = ours.filter(|word| !is_told(word)).map(str::as_bytes);
+    write_list(out, "connection", own().map(|line| line.as_bytes()).chain(ours));
+}
+
+/// Announces the trailers, and returns their names.
+fn write_trailer(fields: &HeaderMap, out: &mut Vec<u8>) -> Vec<HeaderName> {
+    let lines = || fields.get_all(TRAILER).iter().map(|line| line.as_bytes());
+    write_list(out, "trailer", lines());
+    let names = lines().flat_map(|line| line.split(|&byte| byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+}
+
+fn write_list<'a>(out: &mut Vec<u8>, name: &str, items: impl Iterator<Item = &'a [u8]>) {
+    let mut separator: &[u8] = b": ";
+    out.extend_from_slice(name.as_bytes());
+    for item in items {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(item);
+        separator = b", ";
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The time, as RFC 9110, section 5.6.7 writes it. It is put into words once a second and per thread.
+fn write_date(out: &mut Vec<u8>) {
+    thread_local! {
+        static LAST: RefCell<(i64, String)> = const { RefCell::new((-1, String::new())) };
+    }
+    // To a few milliseconds, which is all that it takes and far cheaper.
+    let secs = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+    LAST.with_borrow_mut(|(at, text)| {
+        if *at != secs {
+            let time = UNIX_EPOCH + Duration::from_secs(secs.max(0).unsigned_abs());
+            (*at, *text) = (secs, httpdate::fmt_http_date(time));
+        }
+        write_field(out, "date", text.as_bytes());
+    });
+}
+
+impl Framing {
+    /// Puts one piece of the body on its way. What is beyond an announced length is left out.
+    pub(super) fn push(&mut self, mut data: Bytes, output: &mut Output) {
+        if let Self::Length(left) = self {
+            data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= data.len() as u64;
+        }
+        // Nothing would be the last chunk.
+        if data.is_empty() {
+            return;
+        }
+        match self {
+            Self::Chunked(_) => {
+                output.push_mark(&[hexadecimal(data.len(), &mut [0; 16]), b"\r\n"]);
+                output.push(data);
+                output.push_mark(&[b"\r\n"]);
+            }
+            Self::Length(_) | Self::ToTheEnd => output.push(data),
+        }
+    }
+
+    /// Puts the end of the body on its way, with those of the trailers that were announced.
+    ///
+    /// # Errors
+    /// Bytes are missing: the client can only see that by the end of the connection.
+    pub(super) fn end(&self, trailers: Option<&HeaderMap>, output: &mut Output) -> Result<(), Short> {
+        match self {
+            Self::Length(0) | Self::ToTheEnd => Ok(()),
+            Self::Length(_) => Err(Short),
+            Self::Chunked(announced) => {
+                let fields = trailers.into_iter().flatten().filter(|(name, _)| announced.contains(name));
+                let mut section = Vec::new();
+                fields.for_each(|(name, value)| write_field(&mut section, name.as_str(), value.as_bytes()));
+                if section.is_empty() {
+                    output.push_mark(&[b"0\r\n\r\n"]);
+                } else {
+                    output.push_mark(&[b"0\r\n"]);
+                    section.extend_from_slice(b"\r\n");
+                    output.push(section.into());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether everything that was announced has been put on its way.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Length(0))
+    }
+}
+
+fn hexadecimal(number: usize, digits: &mut [u8; 16]) -> &[u8] {
+    let (mut rest, mut at) = (number, digits.len());
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[rest & 0xf];
+        rest >>= 4;
+        if rest == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKED: Asked = Asked { version: Version::HTTP_11, is_head: false, is_kept: true, takes_trailers: false };
+
+    type Line = (&'static str, &'static str);
+
+    /// The head without its Date, and whether the connection goes on.
+    fn head(status: u16, lines: &[Line], length: Length, asked: Asked) -> (String, bool) {
+        let fields: HeaderMap = lines.iter().fold(HeaderMap::new(), |mut fields, (name, value)| {
+            fields.append(HeaderName::from_static(name), value.parse().unwrap());
+            fields
+        });
+        let mut out = Vec::new();
+        let (_, is_kept) = write_head(StatusCode::from_u16(status).unwrap(), &fields, length, &asked, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: "));
+        (lines.collect::<String>().replace("\r\n", "|"), is_kept)
+    }
+
+    #[test]
+    fn a_body_has_one_framing() {
+        use Length::{Known, Unknown};
+        let http10 = Asked { version: Version::HTTP_10, is_kept: false, ..ASKED };
+        let kept10 = Asked { version: Version::HTTP_10, ..ASKED };
+        let of_head = Asked { is_head: true, ..ASKED };
+        type Row<'a> = (u16, &'a [Line], Length, Asked, &'a str, bool);
+        let rows: [Row<'_>; 16] = [
+            (200, &[("a", "b")], Known(3), ASKED, "HTTP/1.1 200 OK|a: b|content-length: 3||", true),
+            (200, &[("content-length", "3")], Known(3), ASKED, "HTTP/1.1 200 OK|content-length: 3||", true),
+            (200, &[], Known(0), ASKED, "HTTP/1.1 200 OK|content-length: 0||", true),
+            (200, &[("content-length", "3")], Unknown, ASKED, "HTTP/1.1 200 OK|content-length: 3||", true),
+            (200, &[], Unknown, ASKED, "HTTP/1.1 200 OK|transfer-encoding: chunked||", true),
+            (200, &[("transfer-encoding", "gzip")], Known(1), ASKED, "HTTP/1.1 200 OK|content-length: 1||", true),
+            (204, &[("content-length", "3")], Known(0), ASKED, "HTTP/1.1 204 No Content||", true),
+            (304, &[("content-length", "3")], Known(0), ASKED, "HTTP/1.1 304 Not Modified||", true),
+            (200, &[("content-length", "9")], Known(0), of_head, "HTTP/1.1 200 OK|content-length: 9||", true),
+            (200, &[("content-length", "9")], Unknown, of_head, "HTTP/1.1 200 OK|content-length: 9||", true),
+            (200, &[], Known(0), of_head, "HTTP/1.1 200 OK||", true),
+            (200, &[], Unknown, http10, "HTTP/1.0 200 OK||", false),
+            (200, &[], Unknown, kept10, "HTTP/1.0 200 OK||", false),
+            (200, &[], Known(1), kept10, "HTTP/1.0 200 OK|content-length: 1|connection: keep-alive||", true),
+            (200, &[], Known(1), http10, "HTTP/1.0 200 OK|content-length: 1||", false),
+            (799, &[], Known(1), ASKED, "HTTP/1.1 799 Unknown|content-length: 1||", true),
+        ];
+        for (status, lines, length, asked, expected, is_kept) in rows {
+            assert_eq!(head(status, lines, length, asked), (expected.to_owned(), is_kept), "{lines:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_announced_once() {
+        let closing = Asked { is_kept: false, ..ASKED };
+        let rows: [(&[Line], Asked, &str, bool); 5] = [
+            (&[], closing, "connection: close|", false),
+            (&[("connection", "close")], ASKED, "connection: close|", false),
+            (&[("connection", "close")], closing, "connection: close|", false),
+            (&[("connection", "x"), ("connection", "y")], closing, "connection: x, y, close|", false),
+            (&[("connection", "x")], ASKED, "connection: x|", true),
+        ];
+        for (lines, asked, expected, is_kept) in rows {
+            let expected = format!("HTTP/1.1 200 OK|content-length: 0|{expected}|");
+            assert_eq!(head(200, lines, Length::Known(0), asked), (expected, is_kept), "{lines:?}");
+        }
+        let upgrade = [("connection", "upgrade"), ("upgrade", "x")];
+        let expected = "HTTP/1.1 101 Switching Protocols|upgrade: x|connection: upgrade||".to_owned();
+        assert_eq!(head(101, &upgrade, Length::Known(0), ASKED), (expected, false));
+    }
+
+    #[test]
+    fn chunks_carry_what_was_announced_and_end_once() {
+        let mut out = Vec::new();
+        let fields = HeaderMap::from_iter([(TRAILER, "X-Sum, x-other".parse().unwrap())]);
+        let (mut framing, _) = write_head(StatusCode::OK, &fields, Length::Unknown, &ASKED, &mut out);
+        let mut output = Output::default();
+        for piece in ["", "hello, hello, hello"] {
+            framing.push(Bytes::from(piece), &mut output);
+        }
+        let trailers: HeaderMap = [("x-sum", "7"), ("set-cookie", "a")]
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .into_iter()
+            .collect();
+        framing.end(Some(&trailers), &mut output).unwrap();
+        assert_eq!(output.text(), "13\r\nhello, hello, hello\r\n0\r\nx-sum: 7\r\n\r\n");
+    }
+
+    #[test]
+    fn a_length_is_neither_exceeded_nor_missed_in_silence() {
+        let mut output = Output::default();
+        let mut framing = Framing::Length(5);
+        framing.push(Bytes::from_static(b"abc"), &mut output);
+        assert!(framing.end(None, &mut output).is_err() && !framing.is_whole());
+        framing.push(Bytes::from_static(b"defgh"), &mut output);
+        assert!(framing.end(None, &mut output).is_ok() && framing.is_whole());
+        assert_eq!(output.text(), "abcde");
+    }
+
+    #[test]
+    fn sizes_are_written_in_hexadecimal() {
+        for number in [0, 9, 10, 15, 16, 255, 4096, 163_840, usize::MAX] {
+            assert_eq!(hexadecimal(number, &mut [0; 16]), format!("{number:x}").as_bytes());
+        }
+    }
+}
