@@ -10,7 +10,8 @@ use std::ffi::c_void;
 use libmimalloc_sys as mi;
 
 /// See the module.
-pub(crate) struct Allocator;
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator;
 
 /// What every block of at least this size is aligned to.
 const ALIGN_MIN: usize = 16;

@@ -2,11 +2,20 @@
 //! stood before.
 //!
 //! # Map
+//! Each room is a module. `engine.rs` and `shell.rs` are the roots of packages that hold those built alike; the last two rooms are packages of their own.
 //! ```text
-//! main.rs        CLI in, exit code out; the allocator
+//! main.rs        CLI in, exit code out
+//!
+//! shell: what stands around the engine. Built for size
 //! app            composition: load, bind, start workers, reload, drain
 //! cli            one file per command family
-//! config         raw TOML -> proven values (model), every error at once
+//! reload         the configuration file and the flag files, followed
+//! admin          probes, metrics, status
+//! explain        what a request would meet, without sending it; runs every [[test]]
+//! upgrade        another process takes over
+//! systemd        sd_notify
+//!
+//! engine: what a request passes through. Built for speed
 //!  -- pure rooms: no tokio, no I/O, no clock; `now` and randomness are arguments --
 //! message        hop-by-hop fields, forwarding fields, host, path, trace context, negotiation
 //! route          (host, path, method) -> route
@@ -19,20 +28,18 @@
 //! shared         what outlives generations
 //! runtime        what operators change while it runs: overrides, the block list
 //! secret         the key that signs cookies
+//! allocator      mimalloc, asked plainly
 //!  -- I/O rooms --
 //! worker         one thread and event loop per core
 //! listener       bind, accept, judge heads, serve
 //! proxy          the way of a request
 //! upstream       groups, endpoints, pools, connecting, names
 //! tls            PEM -> rustls
-//! reload         the configuration file and the flag files, followed
-//! admin          probes, metrics, status
 //! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics, traces
 //! pieces         a message in pieces, to a socket
-//! explain        what a request would meet, without sending it; runs every [[test]]
-//! upgrade        another process takes over
-//! systemd        sd_notify
+//!
+//! config         raw TOML -> proven values (model), every error at once
 //! demo           the sample app of `flagstone demo`
 //! ```
 //!
@@ -50,31 +57,7 @@
 //! - Every queue, key table, retry, wait and buffer has a bound.
 //! - Whatever must happen when a client disconnects is in `Drop`.
 
-pub mod admin;
-pub mod app;
-pub mod balance;
-pub mod breaker;
-pub mod cli;
-pub mod config;
-pub mod demo;
-pub mod error;
-mod explain;
-pub mod listener;
-pub mod live;
-pub mod message;
-mod pieces;
-pub mod policy;
-pub mod proxy;
-pub mod reload;
-pub mod route;
-mod runtime;
-mod secret;
-pub mod shared;
-mod shared_limit;
-pub mod snapshot;
-mod systemd;
-pub mod telemetry;
-pub mod tls;
-mod upgrade;
-pub mod upstream;
-pub mod worker;
+pub use flagstone_engine::{
+    balance, breaker, listener, message, policy, proxy, route, snapshot, telemetry, upstream, worker,
+};
+pub use flagstone_shell::{admin, app, cli, config, demo, reload};

@@ -25,7 +25,7 @@ impl Live {
     }
 
     /// From now on, new requests see `snapshot`.
-    pub(crate) fn store(&self, snapshot: Snapshot) {
+    pub fn store(&self, snapshot: Snapshot) {
         let before = self.current.swap(Arc::new(snapshot));
         let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
         earlier.retain(|snapshot| snapshot.strong_count() > 0);
@@ -33,7 +33,7 @@ impl Live {
     }
 
     /// How many generations are in use, the current one included.
-    pub(crate) fn alive(&self) -> usize {
+    pub fn alive(&self) -> usize {
         let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
         earlier.retain(|snapshot| snapshot.strong_count() > 0);
         earlier.len() + 1

@@ -1,11 +1,11 @@
 //! CLI in, exit code out.
 
-mod allocator;
-
 use std::process::ExitCode;
 
+use flagstone_engine::allocator::Allocator;
+
 #[global_allocator]
-static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     flagstone::cli::main()

@@ -13,9 +13,8 @@ use jiff::Timestamp;
 use crate::breaker::{Pauses, State, Transition};
 use crate::config::model::Config;
 use crate::policy::limit::Nanos;
-use crate::policy::maintenance::{Active, Mode, Scope, Switch};
+use crate::policy::maintenance::{Active, Change, Mode, Scope, Switch};
 use crate::proxy::cut::Cuts;
-use crate::reload::flag_file::Change;
 use crate::runtime::Runtime;
 use crate::secret::Secret;
 use crate::snapshot::Snapshot;
@@ -38,21 +37,21 @@ const PAUSE_TOLERANCE: Duration = Duration::from_secs(1);
 /// Shared by all generations and all workers of one process.
 #[derive(Debug)]
 pub struct Shared {
-    pub(crate) workers: usize,
-    pub(crate) switch: Arc<Switch>,
-    pub(crate) metrics: Metrics,
-    pub(crate) events: Arc<EventLog>,
+    pub workers: usize,
+    pub switch: Arc<Switch>,
+    pub metrics: Metrics,
+    pub events: Arc<EventLog>,
     /// Requests that were refused or failed.
-    pub(crate) recent: Recent,
+    pub recent: Recent,
     /// Requests that were recorded, on their way to the collector.
-    pub(crate) traces: Arc<Traces>,
-    pub(crate) host: Host,
-    pub(crate) cuts: Cuts,
-    pub(crate) resolver: Resolver,
-    pub(crate) started: Instant,
+    pub traces: Arc<Traces>,
+    pub host: Host,
+    pub cuts: Cuts,
+    pub resolver: Resolver,
+    pub started: Instant,
     /// Tells this process from those before and after it.
-    pub(crate) instance: String,
-    pub(crate) runtime: Runtime,
+    pub instance: String,
+    pub runtime: Runtime,
     /// Told every [`Shared::beat`].
     pub(crate) pauses: Arc<Pauses>,
     told: Mutex<LastTold>,
@@ -73,7 +72,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(workers: usize, resolver: Resolver, runtime: Runtime) -> Arc<Self> {
+    pub fn new(workers: usize, resolver: Resolver, runtime: Runtime) -> Arc<Self> {
         let metrics = Metrics::new(workers);
         // There from the first scrape on: an alert on a series that does not exist never fires.
         metrics.maintenance(GLOBAL_SCOPE);
@@ -106,16 +105,16 @@ impl Shared {
     }
 
     /// Leaves it to the other process of an upgrade to tell what both see, or takes it over.
-    pub(crate) fn set_in_charge(&self, is_in_charge: bool) {
+    pub fn set_in_charge(&self, is_in_charge: bool) {
         self.is_in_charge.store(is_in_charge, Relaxed);
     }
 
-    pub(crate) fn is_in_charge(&self) -> bool {
+    pub fn is_in_charge(&self) -> bool {
         self.is_in_charge.load(Relaxed)
     }
 
     /// Tells what every process on these files and endpoints sees, unless that is another one's business.
-    pub(crate) fn tell(&self, event: Event) {
+    pub fn tell(&self, event: Event) {
         if self.is_in_charge() {
             self.events.emit(event);
         }
@@ -125,14 +124,14 @@ impl Shared {
     ///
     /// # Errors
     /// The file can neither be read nor written.
-    pub(crate) fn open_state(&self, folder: &Path) -> io::Result<()> {
+    pub fn open_state(&self, folder: &Path) -> io::Result<()> {
         // A second state folder, after a reload, does not make the first one's cookies worthless.
         let _ = self.secret.set(Secret::of_folder(folder)?);
         Ok(())
     }
 
     /// As [`Self::open_state`], for who only looks: makes nothing.
-    pub(crate) fn look_at_state(&self, folder: &Path) {
+    pub fn look_at_state(&self, folder: &Path) {
         if let Some(secret) = Secret::look_at(folder) {
             let _ = self.secret.set(secret);
         }
@@ -144,12 +143,12 @@ impl Shared {
     }
 
     /// The seed of the limiters' keys.
-    pub(crate) fn limit_seed(&self) -> crate::policy::limit::Seed {
+    pub fn limit_seed(&self) -> crate::policy::limit::Seed {
         self.secret().seed_for("limit")
     }
 
     /// Now, as the limiters count it: nanoseconds since an hour before the start, for they may look back.
-    pub(crate) fn nanos(&self) -> Nanos {
+    pub fn nanos(&self) -> Nanos {
         self.nanos_at(Instant::now())
     }
 
@@ -195,7 +194,7 @@ impl Shared {
     }
 
     /// Several times a second: notices pauses of the process, ends of ejections and changes of health.
-    pub(crate) fn beat(&self, live: &Snapshot) {
+    pub fn beat(&self, live: &Snapshot) {
         let now = Instant::now();
         if let Some(pause) = self.pauses.beat(now) {
             tracing::warn!(?pause, "the process stood still; time-outs of that time are not held against upstreams");
@@ -234,7 +233,7 @@ impl Shared {
     }
 
     /// Makes events and metrics of what the flag files' watcher saw.
-    pub(crate) fn flag_changed(&self, change: &Change) {
+    pub fn flag_changed(&self, change: &Change) {
         match change {
             Change::Activated(active) => {
                 self.cuts.flag_is_on(active, Instant::now().into());
@@ -271,7 +270,7 @@ impl Shared {
     }
 
     /// Looks after the access log: `current` is the one in use.
-    pub(crate) fn watch_log(&self, current: &Arc<AccessLog>) {
+    pub fn watch_log(&self, current: &Arc<AccessLog>) {
         let (lost, news) = self.log_watch.lock().unwrap_or_else(PoisonError::into_inner).look(current);
         self.metrics.lost_log_lines(lost);
         match news {
@@ -282,7 +281,7 @@ impl Shared {
     }
 
     /// Once a second: closes a second of the live figures and tells what was sampled.
-    pub(crate) fn tick(&self) {
+    pub fn tick(&self) {
         let now = Timestamp::now();
         self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
         self.runtime.overrides.expire(now);
@@ -309,12 +308,12 @@ impl Shared {
     }
 
     /// Drops the counters of what a configuration no longer has.
-    pub(crate) fn keep_metrics_of(&self, config: &Config) {
+    pub fn keep_metrics_of(&self, config: &Config) {
         self.metrics.retain(config);
     }
 
     /// Brings those metrics up to date that are looked up when somebody asks.
-    pub(crate) fn gauge(&self, live: &Snapshot) {
+    pub fn gauge(&self, live: &Snapshot) {
         self.gauge_maintenance(&live.config);
         let now = Instant::now();
         self.metrics.set_health(overall(&verdicts(live)));
@@ -358,7 +357,7 @@ impl Shared {
 }
 
 /// What there is to say of every upstream and probe, in the order of their names, and of the machine.
-pub(crate) fn verdicts(live: &Snapshot) -> Vec<Verdict> {
+pub fn verdicts(live: &Snapshot) -> Vec<Verdict> {
     let mut verdicts = verdicts_of_services(live);
     // What has the name of an upstream or a probe is that one.
     let machine = live.shared.host.checks(&live.config.host).into_iter();
@@ -369,7 +368,7 @@ pub(crate) fn verdicts(live: &Snapshot) -> Vec<Verdict> {
 }
 
 /// The same without the machine.
-pub(crate) fn verdicts_of_services(live: &Snapshot) -> Vec<Verdict> {
+pub fn verdicts_of_services(live: &Snapshot) -> Vec<Verdict> {
     let now = Instant::now();
     let groups = live.groups.values().map(|group| Verdict::of_group(group, now));
     let probes = live.probes.iter().map(|(name, probe)| Verdict::of_probe(name, probe));

@@ -36,43 +36,43 @@ use crate::upstream::probe::Probe;
 
 mod limit;
 
-pub(crate) use limit::{Limit, Limits};
+pub use limit::{Limit, Limits};
 
 /// One generation.
 pub struct Snapshot {
-    pub(crate) generation: u64,
-    pub(crate) config: Arc<Config>,
-    pub(crate) loaded_at: jiff::Timestamp,
+    pub generation: u64,
+    pub config: Arc<Config>,
+    pub loaded_at: jiff::Timestamp,
     /// The configuration as it may be shown.
-    pub(crate) masked: Arc<serde_json::Value>,
-    pub(crate) routes: Table<Arc<Route>>,
-    pub(crate) groups: BTreeMap<String, Arc<Group>>,
+    pub masked: Arc<serde_json::Value>,
+    pub routes: Table<Arc<Route>>,
+    pub groups: BTreeMap<String, Arc<Group>>,
     pub(crate) probes: BTreeMap<String, Arc<Probe>>,
-    pub(crate) limits: BTreeMap<String, Arc<Limit>>,
+    pub limits: BTreeMap<String, Arc<Limit>>,
     /// Where limits count that are shared with other instances.
     pub(crate) store: Option<Arc<Store>>,
-    pub(crate) listeners: BTreeMap<Arc<str>, Listener>,
+    pub listeners: BTreeMap<Arc<str>, Listener>,
     /// What only the generation before had: a connection may have been accepted there a moment ago.
     retired_listeners: BTreeMap<Arc<str>, Listener>,
     /// Where plain requests are sent on to, when a listener does so.
     pub(crate) https: Option<https::Entrance>,
     pub(crate) has_hsts: bool,
-    pub(crate) trusted: TrustedProxies,
-    pub(crate) client_ip_header: Source,
-    pub(crate) maintenance: Maintenance,
-    pub(crate) access_log: Arc<AccessLog>,
+    pub trusted: TrustedProxies,
+    pub client_ip_header: Source,
+    pub maintenance: Maintenance,
+    pub access_log: Arc<AccessLog>,
     /// Of traces that begin here; `None` = tracing is off.
     pub(crate) traced: Option<Share>,
     /// Counts what no route matches.
     pub(crate) no_route: Arc<RouteMetrics>,
     /// What outlives generations.
-    pub(crate) shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
 }
 
 /// A `[[listener]]`, but for its socket.
 #[derive(Clone, Debug)]
-pub(crate) struct Listener {
-    pub(crate) tls: Option<Arc<Terminator>>,
+pub struct Listener {
+    pub tls: Option<Arc<Terminator>>,
     /// Plain requests are sent on to https.
     pub(crate) redirects_https: bool,
     /// `Strict-Transport-Security`.
@@ -84,26 +84,26 @@ pub(crate) struct Listener {
 }
 
 /// A `[[route]]`.
-pub(crate) struct Route {
-    pub(crate) name: Arc<str>,
-    pub(crate) action: Action,
-    pub(crate) strip_prefix: Option<String>,
+pub struct Route {
+    pub name: Arc<str>,
+    pub action: Action,
+    pub strip_prefix: Option<String>,
     pub(crate) preserve_host: bool,
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     pub(crate) feature: Option<Switched>,
-    pub(crate) maintenance_exempt: bool,
+    pub maintenance_exempt: bool,
     /// Where its events are sampled.
     pub(crate) sample_place: usize,
-    pub(crate) access: Access,
+    pub access: Access,
     pub(crate) request_headers: Edits,
     pub(crate) response_headers: Edits,
     pub(crate) timeouts: model::Timeouts,
     pub(crate) body_bytes_max: Option<u64>,
-    pub(crate) metrics: Arc<RouteMetrics>,
+    pub metrics: Arc<RouteMetrics>,
 }
 
 /// What a route does.
-pub(crate) enum Action {
+pub enum Action {
     Upstream(Target),
     Files(Folder),
     Redirect(model::Redirect),
@@ -134,28 +134,28 @@ impl Switched {
 }
 
 /// Where a route forwards to.
-pub(crate) struct Target {
-    pub(crate) group: Arc<Group>,
+pub struct Target {
+    pub group: Arc<Group>,
     /// Used while the breaker of `group` is open.
     pub(crate) fallback: Option<Arc<Group>>,
 }
 
 /// `respond = { … }`, ready to send.
-pub(crate) struct FixedAnswer {
-    pub(crate) status: StatusCode,
+pub struct FixedAnswer {
+    pub status: StatusCode,
     pub(crate) content_type: HeaderValue,
     pub(crate) body: bytes::Bytes,
 }
 
 /// What the configuration says about maintenance.
-pub(crate) struct Maintenance {
+pub struct Maintenance {
     pub(crate) status: StatusCode,
     pub(crate) retry_after: Duration,
-    pub(crate) exempt_paths: PathSet,
-    pub(crate) allow: Vec<IpNet>,
-    pub(crate) pages: Pages,
+    pub exempt_paths: PathSet,
+    pub allow: Vec<IpNet>,
+    pub pages: Pages,
     /// `None` = nobody gets past it by a token.
-    pub(crate) bypass: Option<Bypass>,
+    pub bypass: Option<Bypass>,
 }
 
 /// Header edits of a route.
@@ -191,7 +191,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::build`], and what `prove` found.
-    pub(crate) fn build_proven(
+    pub fn build_proven(
         config: Config,
         previous: Option<&Self>,
         shared: &Arc<Shared>,
@@ -270,7 +270,7 @@ impl Snapshot {
         self.listeners.get(name).or_else(|| self.retired_listeners.get(name))
     }
 
-    pub(crate) fn head_bounds(&self) -> HeadBounds {
+    pub fn head_bounds(&self) -> HeadBounds {
         let bounds = &self.config.bounds;
         HeadBounds {
             head_bytes_max: bounds.header_bytes_max,
@@ -280,14 +280,14 @@ impl Snapshot {
     }
 
     /// Starts what works beside the requests: the shared store connects.
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         if let Some(Err(error)) = self.store.as_ref().map(|store| store.start()) {
             tracing::error!(%error, "the shared store of limits does not start: redis.on_error holds");
         }
     }
 
     /// Begins what goes on beside requests: checks, probes, following names. What was begun already goes on.
-    pub(crate) fn watch(&self, runtime: &tokio::runtime::Handle) {
+    pub fn watch(&self, runtime: &tokio::runtime::Handle) {
         self.groups.values().for_each(|group| group.start(runtime));
         self.probes.values().for_each(|probe| probe.start(runtime));
     }

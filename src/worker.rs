@@ -53,7 +53,7 @@ impl AsRawFd for AcceptedSocket {
 
 /// Where accepted connections are handed in.
 #[derive(Clone, Debug)]
-pub(crate) struct Workers(Arc<[Desk]>);
+pub struct Workers(Arc<[Desk]>);
 
 /// One worker as the acceptors see it.
 #[derive(Debug)]
@@ -77,17 +77,17 @@ impl Workers {
     }
 
     /// How many connections each worker has.
-    pub(crate) fn connections(&self) -> Vec<usize> {
+    pub fn connections(&self) -> Vec<usize> {
         self.0.iter().map(|desk| desk.connections.load(Relaxed)).collect()
     }
 
     /// How often each worker has looked up from its work, which it does every [`SWEEP`].
-    pub(crate) fn rounds(&self) -> Vec<usize> {
+    pub fn rounds(&self) -> Vec<usize> {
         self.0.iter().map(|desk| desk.rounds.load(Relaxed)).collect()
     }
 
     /// Runs an acceptor on the worker `index`, counted round.
-    pub(crate) fn accept(&self, index: usize, acceptor: accept::Acceptor) {
+    pub fn accept(&self, index: usize, acceptor: accept::Acceptor) {
         let desk = &self.0[index % self.0.len()];
         // A worker that was cut accepts nothing more, which is what cutting means.
         let _ = desk.sender.send(Order::Accept(acceptor));
@@ -96,7 +96,7 @@ impl Workers {
 
 /// Whether connections are to come to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drain {
+pub enum Drain {
     No,
     /// Each with its next answer. One that waits for a request gets this long for another: closed at once, it might close
     /// upon a request that is on its way.
@@ -106,23 +106,23 @@ pub(crate) enum Drain {
 }
 
 impl Drain {
-    pub(crate) fn has_begun(self) -> bool {
+    pub fn has_begun(self) -> bool {
         self != Self::No
     }
 }
 
 /// How far the end has come; workers and connections watch it.
 #[derive(Clone, Debug)]
-pub(crate) struct Phases {
+pub struct Phases {
     /// Begun: finish what is open, start nothing.
-    pub(crate) draining: watch::Receiver<Drain>,
+    pub draining: watch::Receiver<Drain>,
     /// True: cut what is still open.
-    pub(crate) cutting: watch::Receiver<bool>,
+    pub cutting: watch::Receiver<bool>,
 }
 
 /// The worker threads.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub struct Crew {
     threads: Vec<JoinHandle<()>>,
     /// Disconnected when the last worker has left.
     working: std::sync::mpsc::Receiver<()>,
@@ -134,7 +134,7 @@ impl Crew {
     ///
     /// # Errors
     /// The system gives no thread or no event loop.
-    pub(crate) fn start(count: usize, live: &Arc<Live>, phases: &Phases) -> io::Result<(Self, Workers)> {
+    pub fn start(count: usize, live: &Arc<Live>, phases: &Phases) -> io::Result<(Self, Workers)> {
         let mut desks = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         let (at_work, working) = std::sync::mpsc::channel::<()>();
@@ -155,12 +155,12 @@ impl Crew {
     }
 
     /// Whether every worker left within `patience`.
-    pub(crate) fn has_left(&self, patience: Duration) -> bool {
+    pub fn has_left(&self, patience: Duration) -> bool {
         self.working.recv_timeout(patience) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
     }
 
     /// Waits for every worker.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         for thread in self.threads {
             // A panic of a whole worker has been printed by the panic hook.
             let _ = thread.join();

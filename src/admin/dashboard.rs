@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_served_and_used() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("static/dashboard");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../static/dashboard");
         let mut found = Vec::new();
         for (prefix, folder) in [("", folder.clone()), ("uplot/", folder.join("uplot"))] {
             let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());

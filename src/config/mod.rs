@@ -10,6 +10,8 @@
 //! [`Loaded::locate`] find its line.
 
 pub mod duration;
+#[path = "../error.rs"]
+pub mod error;
 pub mod model;
 pub mod rate;
 pub mod size;
@@ -56,7 +58,7 @@ pub struct Loaded {
     /// All keys with their values, defaults filled in, secrets as `***`.
     pub masked: Value,
     /// What it was read from; nothing where it was no file.
-    pub(crate) sources: Sources,
+    pub sources: Sources,
     places: Places,
 }
 

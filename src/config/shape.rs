@@ -405,7 +405,7 @@ mod tests {
         let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<raw::File>();
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         if std::env::var_os("FLAGSTONE_TESTS_WRITE").is_some() {
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/static/schema.json"), &text).unwrap();
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static/schema.json"), &text).unwrap();
             return;
         }
         assert!(text == SCHEMA, "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/schema.json anew");

@@ -24,7 +24,7 @@ pub struct Sources {
     /// and of their names.
     pub(super) files: Vec<SourceFile>,
     /// Folders in which a further file would belong to it.
-    pub(crate) folders: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
     /// What is wrong with the reading, with its file.
     pub(super) problems: Vec<Problem>,
     /// What is worth knowing of it.
@@ -80,11 +80,11 @@ impl Sources {
     }
 
     /// The file itself could not be read.
-    pub(crate) fn are_gone(&self) -> bool {
+    pub fn are_gone(&self) -> bool {
         self.files.is_empty()
     }
 
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 

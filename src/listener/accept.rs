@@ -29,19 +29,19 @@ const WARN_AGAIN: Duration = Duration::from_secs(10);
 const HALF_OPEN: Duration = Duration::from_millis(100);
 
 /// One listener's acceptor, to be run on a worker.
-pub(crate) struct Acceptor {
-    pub(crate) listener: Arc<str>,
-    pub(crate) socket: Arc<Bound>,
-    pub(crate) workers: Workers,
+pub struct Acceptor {
+    pub listener: Arc<str>,
+    pub socket: Arc<Bound>,
+    pub workers: Workers,
     /// `server.max_connections`.
-    pub(crate) connections: Arc<Semaphore>,
-    pub(crate) stop: watch::Receiver<Stop>,
+    pub connections: Arc<Semaphore>,
+    pub stop: watch::Receiver<Stop>,
 }
 
 /// Whether an acceptor is to stop, and what becomes of what the kernel has accepted by then: closing the socket
 /// would reset it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     No,
     /// It is served.
     HandOver,

@@ -108,7 +108,7 @@ impl Bound {
     ///
     /// # Errors
     /// It is no listening stream socket of a kind that we serve.
-    pub(crate) fn inherit(socket: OwnedFd, is_bequeathed: bool) -> io::Result<Self> {
+    pub fn inherit(socket: OwnedFd, is_bequeathed: bool) -> io::Result<Self> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
         let facts = SockRef::from(&socket);
         if facts.r#type()? != Type::STREAM || !facts.is_listener()? {
@@ -126,12 +126,12 @@ impl Bound {
     }
 
     /// Whether the file of a unix socket is ours to remove.
-    pub(crate) fn owns_file(&self) -> bool {
+    pub fn owns_file(&self) -> bool {
         matches!(self, Self::Unix(_, file) if file.is_ours.load(Relaxed))
     }
 
     /// Takes the file of a unix socket from the process before, if that had it.
-    pub(crate) fn own_file(&self) {
+    pub fn own_file(&self) {
         if let Self::Unix(_, file) = self
             && file.is_bequeathed
         {
@@ -140,7 +140,7 @@ impl Bound {
     }
 
     /// Leaves the file of a unix socket to whoever has the socket too.
-    pub(crate) fn leave_file(&self) {
+    pub fn leave_file(&self) {
         if let Self::Unix(_, file) = self {
             file.is_ours.store(false, Relaxed);
         }

@@ -22,7 +22,7 @@ const URI_BYTES_MAX: usize = u16::MAX as usize - 1;
 
 /// The bounds of a head, from the configuration's `[bounds]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HeadBounds {
+pub struct HeadBounds {
     pub(crate) head_bytes_max: usize,
     pub(crate) headers_max: usize,
     pub(crate) uri_bytes_max: usize,
@@ -30,7 +30,7 @@ pub(crate) struct HeadBounds {
 
 /// Why a head was not let through. Each is one answer, see `proxy::refusal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BadHead {
+pub enum BadHead {
     /// Not HTTP/1, or HTTP/1 that two parsers could read differently.
     Malformed(&'static str),
     UriTooLong,
@@ -39,7 +39,7 @@ pub(crate) enum BadHead {
 
 /// How the message behind a head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyFraming {
+pub enum BodyFraming {
     None,
     Length(u64),
     Chunked,
@@ -70,7 +70,7 @@ pub(crate) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Ba
 
 /// A request head that has one reading.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub struct Head {
     pub(super) parts: request::Parts,
     pub(super) framing: BodyFraming,
     /// The client wants to go on with the connection (RFC 9112, section 9.3).
@@ -85,7 +85,7 @@ pub(crate) struct Head {
 ///
 /// # Errors
 /// The head breaks a rule or a bound; nothing of it may be forwarded.
-pub(crate) fn read(head: &Bytes, bounds: &HeadBounds, mut fields: HeaderMap) -> Result<Head, BadHead> {
+pub fn read(head: &Bytes, bounds: &HeadBounds, mut fields: HeaderMap) -> Result<Head, BadHead> {
     if head.len() > bounds.head_bytes_max {
         return Err(too_large(head, bounds));
     }

@@ -5,7 +5,7 @@
 pub mod accept;
 pub mod bind;
 pub mod connection;
-pub(crate) mod head;
+pub mod head;
 mod http1;
 pub(crate) mod http2;
 pub(crate) mod incoming;

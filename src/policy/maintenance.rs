@@ -51,6 +51,21 @@ pub struct Active {
     is_cutting: AtomicBool,
 }
 
+/// What became of a flag, told after the switch shows it.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Activated(Arc<Active>),
+    /// Still on, with another flag.
+    Changed(Arc<Active>),
+    /// The maintenance that is over.
+    Deactivated(Arc<Active>),
+    /// Told once, until it is another text or the cause is gone.
+    Warning {
+        scope: Scope,
+        text: String,
+    },
+}
+
 /// All flags that are there. Never changed, only replaced.
 #[derive(Clone, Debug, Default)]
 pub struct State {

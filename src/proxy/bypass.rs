@@ -26,14 +26,14 @@ const COOKIE_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 const MAC_BYTES: usize = 32;
 
 /// The token of one configuration.
-pub(crate) struct Bypass {
+pub struct Bypass {
     token: String,
     key: hmac::Key,
 }
 
 /// A client that came in by the URL.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Entrance {
+pub struct Entrance {
     /// Path and query without the token.
     target: String,
     cookie: String,
@@ -46,7 +46,7 @@ impl Bypass {
     }
 
     /// Whether header or cookie let a client see the app.
-    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub fn admits(&self, headers: &HeaderMap) -> bool {
         headers.get(HEADER).is_some_and(|given| self.is_token(given.as_bytes()))
             || cookie::values(headers, COOKIE_NAME).any(|value| self.is_cookie(value, unix_seconds()))
     }

@@ -32,7 +32,7 @@ use crate::snapshot::Snapshot;
 
 /// The plans to cut, and the rounds so far. One per process.
 #[derive(Debug, Default)]
-pub(crate) struct Cuts {
+pub struct Cuts {
     round: AtomicU64,
     rounds: watch::Sender<u64>,
     /// One per scope that is on and terminates: as many as there are flags.
@@ -73,7 +73,7 @@ impl Cuts {
     }
 
     /// Waits for the end of each grace. To be run once, for as long as the process serves.
-    pub(crate) async fn run(&self) {
+    pub async fn run(&self) {
         loop {
             let replanned = self.replanned.notified();
             match self.next() {

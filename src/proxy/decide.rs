@@ -25,43 +25,43 @@ use crate::upstream::group::Group;
 
 /// What of a request decides.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    pub(crate) listener: &'a str,
-    pub(crate) is_tls: bool,
+pub struct Asked<'a> {
+    pub listener: &'a str,
+    pub is_tls: bool,
     /// A trusted proxy sent it.
-    pub(crate) peer_is_trusted: bool,
-    pub(crate) method: &'a Method,
-    pub(crate) uri: &'a Uri,
-    pub(crate) headers: &'a HeaderMap,
+    pub peer_is_trusted: bool,
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
     /// As [`place`] found it.
-    pub(crate) host: &'a str,
+    pub host: &'a str,
     /// As [`place`] found it.
-    pub(crate) path: &'a str,
-    pub(crate) client_ip: IpAddr,
+    pub path: &'a str,
+    pub client_ip: IpAddr,
     /// Header or cookie prove that the client may see the app in maintenance.
-    pub(crate) is_bypassed: bool,
+    pub is_bypassed: bool,
 }
 
 /// What operators have switched, as it is now.
 #[derive(Clone, Copy)]
-pub(crate) struct Switches<'a> {
+pub struct Switches<'a> {
     /// `None` = no maintenance anywhere.
-    pub(crate) maintenance: Option<&'a State>,
+    pub maintenance: Option<&'a State>,
     /// `None` = nobody is blocked.
-    pub(crate) blocked: Option<&'a Blocked>,
+    pub blocked: Option<&'a Blocked>,
     /// What somebody has set features to counts, not only the configuration's defaults.
-    pub(crate) features_are_set: bool,
+    pub features_are_set: bool,
 }
 
 /// The route, and whether the request may go there.
-pub(crate) struct Decision<'s> {
+pub struct Decision<'s> {
     /// `None` = no route matches, or it was not looked for.
-    pub(crate) route: Option<&'s Arc<Route>>,
-    pub(crate) verdict: Verdict<'s>,
+    pub route: Option<&'s Arc<Route>>,
+    pub verdict: Verdict<'s>,
 }
 
 /// What becomes of a request, up to its route's limits.
-pub(crate) enum Verdict<'s> {
+pub enum Verdict<'s> {
     Pass(&'s Arc<Route>),
     /// Sent on to this address.
     ToHttps(String),
@@ -86,7 +86,7 @@ pub(crate) enum Verdict<'s> {
 ///
 /// # Errors
 /// Either is malformed or ambiguous.
-pub(crate) fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Host, Cow<'_, str>), Refusal> {
+pub fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Host, Cow<'_, str>), Refusal> {
     let host = known
         .map_or_else(|| Host::of_request(request.uri(), request.headers(), request.version()), Ok)
         .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
@@ -99,7 +99,7 @@ pub(crate) fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Hos
 }
 
 /// The first of the stages that does not let the request pass, in their order (SPEC section 6).
-pub(crate) fn decide<'s>(asked: &Asked<'_>, snapshot: &'s Snapshot, switches: Switches<'_>) -> Decision<'s> {
+pub fn decide<'s>(asked: &Asked<'_>, snapshot: &'s Snapshot, switches: Switches<'_>) -> Decision<'s> {
     if let Some(verdict) = https::elsewhere(asked, snapshot) {
         return Decision { route: None, verdict };
     }
@@ -157,17 +157,12 @@ pub(crate) fn lists<'s>(asked: &Asked<'_>, route: Option<&Arc<Route>>, switches:
 }
 
 /// The limits that a client meets on a route.
-pub(crate) fn limits_met(route: &Route, client_ip: IpAddr) -> impl Iterator<Item = &Arc<Limit>> {
+pub fn limits_met(route: &Route, client_ip: IpAddr) -> impl Iterator<Item = &Arc<Limit>> {
     route.limits.each.iter().filter(move |limit| !limit.exempt.contains(client_ip))
 }
 
 /// What limits may count by.
-pub(crate) fn limit_facts<'a>(
-    route: &'a Route,
-    path: &'a str,
-    headers: &'a HeaderMap,
-    client_ip: IpAddr,
-) -> limit::Facts<'a> {
+pub fn limit_facts<'a>(route: &'a Route, path: &'a str, headers: &'a HeaderMap, client_ip: IpAddr) -> limit::Facts<'a> {
     limit::Facts { client_ip, route: &route.name, path, headers }
 }
 
@@ -176,7 +171,7 @@ pub(crate) fn limit_facts<'a>(
 ///
 /// # Errors
 /// What the breaker of the route's own upstream said, when neither takes it.
-pub(crate) fn upstream<T, E>(target: &Target, ask: impl Fn(&Group) -> Result<T, E>) -> Result<(&Arc<Group>, T), E> {
+pub fn upstream<T, E>(target: &Target, ask: impl Fn(&Group) -> Result<T, E>) -> Result<(&Arc<Group>, T), E> {
     let refused = match ask(&target.group) {
         Ok(given) => return Ok((&target.group, given)),
         Err(refused) => refused,
@@ -209,7 +204,7 @@ pub(super) fn facts_of<'a>(
 
 impl Verdict<'_> {
     /// How a request is refused that may not pass; `None` when it passes, or something else is served in its place.
-    pub(crate) fn refusal(&self, snapshot: &Snapshot) -> Option<Refusal> {
+    pub fn refusal(&self, snapshot: &Snapshot) -> Option<Refusal> {
         Some(match self {
             Self::Pass(_) | Self::ToHttps(_) | Self::Enter(_) | Self::PageAsset(_) => return None,
             Self::Maintenance(active) => maintained(active, snapshot),

@@ -17,7 +17,7 @@ use crate::config::model;
 
 /// One route's folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     /// Without symlinks.
     root: PathBuf,
     index: String,
@@ -39,7 +39,7 @@ impl Folder {
         Ok(Self { root, index: files.index.clone(), try_paths })
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
@@ -47,7 +47,7 @@ impl Folder {
     ///
     /// # Errors
     /// As [`serve`].
-    pub(crate) fn foresee(&self, method: &Method, path: &str, prefix: Option<&str>) -> Result<Lookup, Refusal> {
+    pub fn foresee(&self, method: &Method, path: &str, prefix: Option<&str>) -> Result<Lookup, Refusal> {
         check_method(method)?;
         match looked_for(path, prefix).map_or(Lookup::Redirect, |path| self.find(path)) {
             Lookup::Nothing => Err(Refusal::NoRoute),
@@ -87,7 +87,7 @@ impl Folder {
 }
 
 /// What there is at a path.
-pub(crate) enum Lookup {
+pub enum Lookup {
     File(PathBuf),
     /// A folder that was named without its slash.
     Redirect,
@@ -96,7 +96,7 @@ pub(crate) enum Lookup {
 
 impl Lookup {
     /// Of the answer, when nothing in the request asks for a part or for news only.
-    pub(crate) fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::File(_) => StatusCode::OK,
             Self::Redirect => StatusCode::PERMANENT_REDIRECT,
@@ -104,7 +104,7 @@ impl Lookup {
         }
     }
 
-    pub(crate) fn file(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&Path> {
         if let Self::File(file) = self { Some(file) } else { None }
     }
 }

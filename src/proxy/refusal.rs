@@ -11,7 +11,7 @@ pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Why a request was not answered by the app.
 #[derive(Clone, Debug)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The switch is on for this request.
     Maintenance(Maintained),
     /// The route's feature is switched off.
@@ -58,26 +58,26 @@ pub(crate) enum Refusal {
 
 /// What a maintenance answer says.
 #[derive(Clone, Debug)]
-pub(crate) struct Maintained {
+pub struct Maintained {
     pub(crate) scope: std::sync::Arc<crate::policy::maintenance::Active>,
     pub(crate) status: StatusCode,
     pub(crate) retry_after_secs: u64,
 }
 
 /// One row of the table.
-pub(crate) struct Row {
-    pub(crate) status: StatusCode,
+pub struct Row {
+    pub status: StatusCode,
     /// Value of `Flagstone-Reason`.
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
     /// For people: one plain sentence.
-    pub(crate) detail: &'static str,
+    pub detail: &'static str,
     /// The connection is no longer in a state to be trusted with another request.
     pub(crate) closes: bool,
 }
 
 impl Refusal {
     /// What a head that breaks a rule or a bound is answered with.
-    pub(crate) fn of_head(why: BadHead) -> Self {
+    pub fn of_head(why: BadHead) -> Self {
         match why {
             BadHead::Malformed(_) => Self::BadRequest("The request is malformed."),
             BadHead::UriTooLong => Self::UriTooLong,
@@ -86,7 +86,7 @@ impl Refusal {
     }
 
     /// Status, reason and text of this refusal.
-    pub(crate) fn row(&self) -> Row {
+    pub fn row(&self) -> Row {
         let (status, reason, detail) = match self {
             Self::Maintenance(maintained) => {
                 (maintained.status, "maintenance", "This site is down for maintenance and will be back soon.")

@@ -246,7 +246,7 @@ pub(super) fn redirect<B>(redirect: &Redirect, request: &Request<B>, context: &C
 }
 
 /// Where it leads to, with its variables filled in.
-pub(crate) fn location(redirect: &Redirect, asked: &Asked<'_>) -> String {
+pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> String {
     let query = asked.uri.query();
     let uri = match query {
         Some(query) => format!("{}?{query}", asked.path),

@@ -37,6 +37,7 @@ use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
 use read::{Folder, Found, Look};
 use watch::{Bell, Folders};
 
+pub use crate::policy::maintenance::Change;
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
 pub(crate) use write::write_atomically;
 pub use write::{remove_flag, write_flag};
@@ -70,21 +71,6 @@ impl Settings {
             Scope::Route(name) => self.routes_dir.join(format!("{name}.flag")),
         }
     }
-}
-
-/// What happened, after the switch shows it.
-#[derive(Clone, Debug)]
-pub enum Change {
-    Activated(Arc<Active>),
-    /// Still on, with another flag.
-    Changed(Arc<Active>),
-    /// The maintenance that is over.
-    Deactivated(Arc<Active>),
-    /// Told once, until it is another text or the cause is gone.
-    Warning {
-        scope: Scope,
-        text: String,
-    },
 }
 
 /// The thread that follows the flag files; dropping it ends the following and leaves the switch as it is.

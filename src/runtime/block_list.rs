@@ -18,7 +18,7 @@ pub(crate) const ENTRIES_MAX: usize = 100_000;
 
 /// Who may not come in, whatever the route.
 #[derive(Debug, Default)]
-pub(crate) struct Blocked {
+pub struct Blocked {
     file: StateFile,
     list: Mutex<BlockList>,
     /// What requests look at; `None` = nobody is blocked.
@@ -50,7 +50,7 @@ impl Blocked {
     ///
     /// # Errors
     /// The list is full or cannot be kept on disk; nothing has changed.
-    pub(crate) fn block(&self, net: IpNet, until: Option<Timestamp>) -> Result<(), ChangeError> {
+    pub fn block(&self, net: IpNet, until: Option<Timestamp>) -> Result<(), ChangeError> {
         self.change(|list| {
             list.block(net, until);
             true
@@ -62,7 +62,7 @@ impl Blocked {
     ///
     /// # Errors
     /// The change cannot be kept on disk; nothing has changed.
-    pub(crate) fn unblock(&self, net: IpNet) -> Result<bool, ChangeError> {
+    pub fn unblock(&self, net: IpNet) -> Result<bool, ChangeError> {
         self.change(|list| list.unblock(net))
     }
 
@@ -81,7 +81,7 @@ impl Blocked {
     }
 
     /// Every entry and its end.
-    pub(crate) fn entries(&self) -> Vec<(IpNet, Option<Timestamp>)> {
+    pub fn entries(&self) -> Vec<(IpNet, Option<Timestamp>)> {
         self.list().entries().collect()
     }
 
@@ -110,7 +110,7 @@ impl Blocked {
 }
 
 /// As files and the admin side show an entry.
-pub(crate) fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
+pub fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
     json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Feature {
 
 /// The features by key.
 #[derive(Debug, Default)]
-pub(crate) struct Features {
+pub struct Features {
     file: StateFile,
     held: Mutex<Held>,
 }
@@ -93,7 +93,7 @@ impl Features {
     }
 
     /// What somebody has set, if so.
-    pub(crate) fn value(&self, key: &str) -> Option<bool> {
+    pub fn value(&self, key: &str) -> Option<bool> {
         self.held().values.get(key).copied()
     }
 
@@ -101,7 +101,7 @@ impl Features {
     ///
     /// # Errors
     /// It cannot be kept on disk; nothing has changed.
-    pub(crate) fn set(&self, key: &str, value: Option<bool>) -> Result<(), ChangeError> {
+    pub fn set(&self, key: &str, value: Option<bool>) -> Result<(), ChangeError> {
         let mut held = self.held();
         let mut values = held.values.clone();
         match value {

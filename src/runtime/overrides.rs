@@ -17,16 +17,16 @@ const OVERRIDES_MAX: usize = 1_000;
 
 /// What is in force instead of a limit's own rate and burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Override {
-    pub(crate) rate: Rate,
-    pub(crate) burst: NonZeroU32,
+pub struct Override {
+    pub rate: Rate,
+    pub burst: NonZeroU32,
     /// When the configured rate comes back; `None` = when it is cleared.
-    pub(crate) until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 /// The overrides by limit.
 #[derive(Debug, Default)]
-pub(crate) struct Overrides {
+pub struct Overrides {
     file: StateFile,
     held: Mutex<BTreeMap<String, Override>>,
 }
@@ -48,7 +48,7 @@ impl Overrides {
     ///
     /// # Errors
     /// It cannot be kept on disk; nothing has changed.
-    pub(crate) fn set(&self, limit: &str, new: Override) -> Result<(), ChangeError> {
+    pub fn set(&self, limit: &str, new: Override) -> Result<(), ChangeError> {
         self.change(|held| {
             held.insert(limit.to_owned(), new);
             true
@@ -60,7 +60,7 @@ impl Overrides {
     ///
     /// # Errors
     /// As [`Self::set`].
-    pub(crate) fn clear(&self, limit: &str) -> Result<bool, ChangeError> {
+    pub fn clear(&self, limit: &str) -> Result<bool, ChangeError> {
         self.change(|held| held.remove(limit).is_some())
     }
 
@@ -105,7 +105,7 @@ impl Override {
     }
 
     /// As files and the admin side show it.
-    pub(crate) fn to_json(self) -> Value {
+    pub fn to_json(self) -> Value {
         let until = self.until.map(|until| until.to_string());
         json!({ "rate": self.rate.to_string(), "burst": self.burst, "until": until })
     }

@@ -28,7 +28,7 @@ use crate::upstream::Resolver;
 const REFUNDS_MAX: usize = 4_096;
 
 /// The shared store, over all generations with the same `[redis]`.
-pub(crate) struct Store {
+pub struct Store {
     pub(crate) settings: model::Redis,
     cluster: Arc<Cluster>,
     refunds: mpsc::Sender<Refund>,
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Whether every node that is known can be asked now.
-    pub(crate) fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         self.cluster.is_up()
     }
 

@@ -18,17 +18,17 @@ use crate::shared_limit::Store;
 use crate::telemetry::metrics::LimitMetrics;
 
 /// One limit, as requests meet it.
-pub(crate) struct Limit {
-    pub(crate) name: String,
-    pub(crate) settings: model::Limit,
-    pub(crate) source: Source,
-    pub(crate) limiter: Arc<Limiter>,
+pub struct Limit {
+    pub name: String,
+    pub settings: model::Limit,
+    pub source: Source,
+    pub limiter: Arc<Limiter>,
     /// Requests in flight, while `settings.concurrency` bounds them.
-    pub(crate) slots: Arc<Slots>,
+    pub slots: Arc<Slots>,
     /// Who counts in place of `limiter`, which then remembers what it was told.
-    pub(crate) store: Option<Arc<Store>>,
+    pub store: Option<Arc<Store>>,
     pub(crate) exempt: NetSet,
-    pub(crate) metrics: Arc<LimitMetrics>,
+    pub metrics: Arc<LimitMetrics>,
     pub(crate) policy: Policy,
     concurrency_policy: Option<Policy>,
     is_overridden: AtomicBool,
@@ -72,7 +72,7 @@ impl Limit {
     }
 
     /// Puts the rate in force that should be: the override's while there is one. Does nothing when it is already.
-    pub(crate) fn follow_override(&self, shared: &Shared) {
+    pub fn follow_override(&self, shared: &Shared) {
         let overridden = self.overridden(shared);
         let settings = limiter_settings(&self.settings, overridden);
         if self.limiter.settings() != settings {
@@ -84,7 +84,7 @@ impl Limit {
         }
     }
 
-    pub(crate) fn overridden(&self, shared: &Shared) -> Option<Override> {
+    pub fn overridden(&self, shared: &Shared) -> Option<Override> {
         overridden(&self.name, shared)
     }
 
@@ -106,8 +106,8 @@ impl Limit {
 }
 
 /// The limits of a route.
-pub(crate) struct Limits {
-    pub(crate) each: Vec<Arc<Limit>>,
+pub struct Limits {
+    pub each: Vec<Arc<Limit>>,
     pub(crate) are_plain: bool,
     /// The prepared `RateLimit-Policy`, as configured.
     policy: Option<HeaderValue>,

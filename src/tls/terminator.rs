@@ -25,7 +25,7 @@ use crate::config::model::{CertificatePair, ClientAuth, ClientAuthMode, Listener
 
 /// A listener's TLS, ready to accept.
 #[derive(Debug)]
-pub(crate) struct Terminator {
+pub struct Terminator {
     settings: ListenerTls,
     protocols: Vec<Vec<u8>>,
     /// Held only to take or exchange the pointer.
@@ -59,13 +59,13 @@ struct Clients {
 
 /// A file that is no longer what it was.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The certificate's, or the authorities'.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// Of the certificate that serves; the file's name for authorities.
-    pub(crate) domain: String,
+    pub domain: String,
     /// The end of what serves from now on, or why the old one serves on.
-    pub(crate) outcome: Result<String, TlsError>,
+    pub outcome: Result<String, TlsError>,
 }
 
 impl Terminator {
@@ -118,18 +118,18 @@ impl Terminator {
     }
 
     /// The certificates that serve, in the order of the file.
-    pub(crate) fn certificates(&self) -> Vec<CertificateFacts> {
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
         self.state().pairs.iter().map(|pair| pair.facts.clone()).collect()
     }
 
     /// Every file it is made of.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let pairs = self.settings.certificates.iter().flat_map(|pair| [&pair.cert, &pair.key]);
         pairs.chain(self.settings.client_auth.iter().map(|auth| &auth.ca))
     }
 
     /// Looks at every file and takes what is new and well. One task at a time.
-    pub(crate) fn refresh(&self) -> Vec<Finding> {
+    pub fn refresh(&self) -> Vec<Finding> {
         let state = self.state();
         let (mut pairs, mut clients) = (state.pairs.clone(), state.clients.clone());
         let mut findings = Vec::new();
@@ -158,7 +158,7 @@ impl Terminator {
     }
 
     /// Certificates of this one that were others in `previous`.
-    pub(crate) fn changed_since(&self, previous: &Self) -> Vec<CertificateFacts> {
+    pub fn changed_since(&self, previous: &Self) -> Vec<CertificateFacts> {
         let before = previous.state();
         let is_new = |pair: &&Loaded| {
             let same_file = before.pairs.iter().find(|other| other.facts.file == pair.facts.file);

@@ -31,8 +31,8 @@ const FIRST_NAMES_LIMIT: Duration = Duration::from_secs(5);
 
 /// One `[upstream.NAME]`, alive.
 pub struct Group {
-    pub(crate) name: Arc<str>,
-    pub(crate) settings: model::Upstream,
+    pub name: Arc<str>,
+    pub settings: model::Upstream,
     members: ArcSwap<Members>,
     /// Who lays out the members: one at a time.
     arranging: Mutex<Arrangement>,
@@ -43,11 +43,11 @@ pub struct Group {
     /// So that two endpoints are not each ejected because the other one still stands.
     ejecting: Mutex<()>,
     /// `None` when it is not enabled.
-    pub(crate) breaker: Option<Arc<Breaker>>,
+    pub breaker: Option<Arc<Breaker>>,
     pub(crate) metrics: Arc<UpstreamMetrics>,
     /// `None` where sessions do not stick.
     pub(crate) affinity: Option<Affinity>,
-    pub(crate) tls: Option<Arc<Originator>>,
+    pub tls: Option<Arc<Originator>>,
     workers: usize,
     observer: Observer,
     pauses: Arc<Pauses>,
@@ -82,10 +82,10 @@ pub(crate) struct Surroundings<'a> {
 
 /// An endpoint as another process knew it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EndpointMemory {
-    pub(crate) configured: String,
-    pub(crate) label: String,
-    pub(crate) standing: super::standing::Memory,
+pub struct EndpointMemory {
+    pub configured: String,
+    pub label: String,
+    pub standing: super::standing::Memory,
 }
 
 impl Group {
@@ -274,7 +274,7 @@ impl Group {
     }
 
     /// What its names resolve to and how its endpoints stand, for the same upstream in another process.
-    pub(crate) fn memory(&self, now: Instant) -> Vec<EndpointMemory> {
+    pub fn memory(&self, now: Instant) -> Vec<EndpointMemory> {
         let endpoints = self.iter();
         let memories = endpoints.iter().map(|endpoint| EndpointMemory {
             configured: endpoint.configured.to_string(),
@@ -285,7 +285,7 @@ impl Group {
     }
 
     /// Goes on where the same upstream stood in another process: what its names resolved to, how its endpoints stood.
-    pub(crate) fn recall(self: &Arc<Self>, endpoints: &[EndpointMemory]) {
+    pub fn recall(self: &Arc<Self>, endpoints: &[EndpointMemory]) {
         for (slot, configured) in self.settings.endpoints.iter().enumerate() {
             let own = configured.address.to_string();
             let known = endpoints.iter().filter(|endpoint| endpoint.configured == own);

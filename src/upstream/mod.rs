@@ -31,10 +31,10 @@ mod names;
 mod pool;
 pub(crate) mod probe;
 mod resolve;
-pub(crate) mod standing;
+pub mod standing;
 pub mod stream;
 pub(crate) mod tls;
-pub(crate) mod verdict;
+pub mod verdict;
 
 pub(crate) use members::Wish;
 pub use resolve::Resolver;

@@ -46,7 +46,7 @@ impl Resolver {
     }
 
     /// One that resolves nothing, for building without serving.
-    pub(crate) fn unused() -> Self {
+    pub fn unused() -> Self {
         Self(None)
     }
 

@@ -68,13 +68,13 @@ struct Tally {
 
 /// How an endpoint stands, in times that mean the same to every process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// As [`Health`] counts.
-    pub(crate) health: u8,
-    pub(crate) passed_in_a_row: u32,
-    pub(crate) failed_in_a_row: u32,
-    pub(crate) error: Option<String>,
-    pub(crate) ejection: EjectionMemory,
+    pub health: u8,
+    pub passed_in_a_row: u32,
+    pub failed_in_a_row: u32,
+    pub error: Option<String>,
+    pub ejection: EjectionMemory,
 }
 
 /// How many checks in a row it takes.

@@ -31,7 +31,7 @@ fn alpn(http2: bool) -> &'static [u8] {
 
 /// An upstream's TLS, ready to connect.
 #[derive(Debug)]
-pub(crate) struct Originator {
+pub struct Originator {
     settings: UpstreamTls,
     alpn: &'static [u8],
     /// Held only to take or exchange the pointer.
@@ -69,12 +69,12 @@ impl Originator {
     }
 
     /// Every file it is made of.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         files_of(&self.settings).into_iter().map(Path::to_path_buf).collect()
     }
 
     /// Looks at the files and takes them when they are new and well. One task at a time.
-    pub(crate) fn refresh(&self) -> Option<Finding> {
+    pub fn refresh(&self) -> Option<Finding> {
         let files = files_of(&self.settings);
         let file = files.first()?.to_path_buf();
         let outcome = digest_of_files(&files).and_then(|digest| {

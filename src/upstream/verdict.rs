@@ -10,26 +10,26 @@ use crate::telemetry::metrics::HealthStatus;
 
 /// One upstream or probe, or a figure of the machine.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Verdict {
-    pub(crate) name: String,
-    pub(crate) critical: bool,
+pub struct Verdict {
+    pub name: String,
+    pub critical: bool,
     /// `None` while nobody can tell yet.
-    pub(crate) is_healthy: Option<bool>,
-    pub(crate) latency: Option<Duration>,
-    pub(crate) error: Option<String>,
+    pub is_healthy: Option<bool>,
+    pub latency: Option<Duration>,
+    pub error: Option<String>,
     /// Of an upstream.
-    pub(crate) endpoints: Vec<EndpointVerdict>,
+    pub endpoints: Vec<EndpointVerdict>,
     /// Of the machine: how much is in use.
-    pub(crate) percent: Option<f64>,
+    pub percent: Option<f64>,
 }
 
 /// One endpoint of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EndpointVerdict {
-    pub(crate) label: String,
-    pub(crate) is_healthy: Option<bool>,
-    pub(crate) latency: Option<Duration>,
-    pub(crate) error: Option<String>,
+pub struct EndpointVerdict {
+    pub label: String,
+    pub is_healthy: Option<bool>,
+    pub latency: Option<Duration>,
+    pub error: Option<String>,
 }
 
 impl Verdict {
@@ -104,7 +104,7 @@ impl EndpointVerdict {
 }
 
 /// The whole: unhealthy when a critical check is down, degraded when another is. What is not known yet does not count.
-pub(crate) fn overall(verdicts: &[Verdict]) -> HealthStatus {
+pub fn overall(verdicts: &[Verdict]) -> HealthStatus {
     let down = || verdicts.iter().filter(|verdict| verdict.is_down());
     match () {
         () if down().any(|verdict| verdict.critical) => HealthStatus::Unhealthy,

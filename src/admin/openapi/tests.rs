@@ -53,7 +53,7 @@ fn the_document_is_that_of_the_handlers() {
     guard(&mut document);
     let text = text_of(&serde_json::to_value(&document).unwrap());
     if std::env::var_os("FLAGSTONE_TESTS_WRITE").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/static/openapi.json"), &text).unwrap();
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static/openapi.json"), &text).unwrap();
         return;
     }
     assert!(text == DOCUMENT, "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/openapi.json anew");

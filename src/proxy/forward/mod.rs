@@ -19,7 +19,7 @@ use http::{Request, Response, StatusCode, Version};
 use self::exchange::Exchange;
 use self::failure::{Failure, refusal_of_fault};
 use self::outbound::Outbound;
-pub(crate) use self::outbound::origin_form;
+pub use self::outbound::origin_form;
 use super::body::Body;
 use super::context::Context;
 use super::decide;

@@ -148,7 +148,7 @@ impl Outbound {
 }
 
 /// The target in origin form, with the path that was matched.
-pub(crate) fn origin_form(uri: &Uri, path: &str, strip_prefix: Option<&str>) -> Uri {
+pub fn origin_form(uri: &Uri, path: &str, strip_prefix: Option<&str>) -> Uri {
     let path = match strip_prefix.and_then(|prefix| path.strip_prefix(prefix)) {
         Some("") => "/",
         Some(rest) if rest.starts_with('/') => rest,

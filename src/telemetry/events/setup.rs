@@ -19,6 +19,9 @@ use crate::config::model::LogFormat;
 /// Lines that wait for stderr.
 const LINES_MAX: usize = 8192;
 
+/// Those that log.
+const PACKAGES: [&str; 2] = ["flagstone_engine", "flagstone_shell"];
+
 /// How the process logs, once it does.
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -71,6 +74,38 @@ pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
     log.level.reload(parse(level)?).map_err(InitError::Gone)
 }
 
+/// Rooms are told by the name they have for whoever reads the code, whichever package they are in.
 fn parse(level: &str) -> Result<Targets, InitError> {
-    level.parse().map_err(|source| InitError::Level { level: level.to_owned(), source })
+    let told: Targets = level.parse().map_err(|source| InitError::Level { level: level.to_owned(), source })?;
+    let in_packages = told.iter().filter_map(|(target, level)| Some((target.strip_prefix("flagstone::")?, level)));
+    let in_packages =
+        in_packages.flat_map(|(room, level)| PACKAGES.map(|package| (format!("{package}::{room}"), level)));
+    Ok(in_packages.fold(told.clone(), |targets, (target, level)| targets.with_target(target, level)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_room_has_its_level_in_whichever_package_it_is() {
+        let targets = parse("warn,flagstone::upstream=debug,flagstone::admin=info,h2=error").unwrap();
+        assert!(targets.would_enable("flagstone_engine::upstream::names", &Level::DEBUG));
+        assert!(targets.would_enable("flagstone_shell::admin::server", &Level::INFO));
+        assert!(targets.would_enable("flagstone::upstream", &Level::DEBUG));
+        assert!(targets.would_enable("flagstone_engine::proxy", &Level::WARN));
+        assert!(!targets.would_enable("flagstone_engine::proxy", &Level::INFO));
+        assert!(!targets.would_enable("h2::codec", &Level::WARN));
+    }
+
+    #[test]
+    fn all_rooms_have_one_level_by_one_name() {
+        let targets = parse("off,flagstone=debug").unwrap();
+        for target in ["flagstone_engine::proxy", "flagstone_shell::app", "flagstone::event"] {
+            assert!(targets.would_enable(target, &Level::DEBUG), "{target}");
+        }
+        assert!(!targets.would_enable("hyper", &Level::ERROR));
+    }
 }

@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Tells the webhooks of what happens.
-pub(crate) struct Notifier<C> {
+pub struct Notifier<C> {
     desk: Desk,
     receiver: broadcast::Receiver<Arc<Record>>,
     /// What happened before, which is told too, so that maintenance that was on at the start is known.
@@ -41,7 +41,7 @@ pub(crate) struct Notifier<C> {
 }
 
 impl<C: Fn() -> (u64, Vec<Notify>)> Notifier<C> {
-    pub(crate) fn new(events: &EventLog, resolver: Resolver, current: C) -> Self {
+    pub fn new(events: &EventLog, resolver: Resolver, current: C) -> Self {
         let (before, receiver) = events.subscribe();
         Self { desk: Desk::new(resolver), receiver, before, generation: 0, current }
     }
@@ -50,7 +50,7 @@ impl<C: Fn() -> (u64, Vec<Notify>)> Notifier<C> {
     ///
     /// # Cancel safety
     /// Nothing is lost: it may be run again, or said farewell to.
-    pub(crate) async fn run(&mut self) {
+    pub async fn run(&mut self) {
         for record in std::mem::take(&mut self.before) {
             self.tell(&record);
         }
@@ -65,7 +65,7 @@ impl<C: Fn() -> (u64, Vec<Notify>)> Notifier<C> {
 
     /// Delivers what is still waiting, for at most `patience`: no event waits for another try any more, each gets a
     /// last one at once.
-    pub(crate) async fn farewell(mut self, patience: Duration) {
+    pub async fn farewell(mut self, patience: Duration) {
         loop {
             match self.receiver.try_recv() {
                 Ok(record) => self.tell(&record),

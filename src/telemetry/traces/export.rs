@@ -36,7 +36,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
 /// Sends what waits in the queue.
-pub(crate) struct Exporter<C> {
+pub struct Exporter<C> {
     traces: Arc<Traces>,
     events: Arc<EventLog>,
     poster: Poster,
@@ -60,13 +60,7 @@ struct Batch {
 
 impl<C: Fn() -> Option<Secret>> Exporter<C> {
     /// `instance` tells this process from others.
-    pub(crate) fn new(
-        traces: Arc<Traces>,
-        events: Arc<EventLog>,
-        resolver: Resolver,
-        instance: &str,
-        current: C,
-    ) -> Self {
+    pub fn new(traces: Arc<Traces>, events: Arc<EventLog>, resolver: Resolver, instance: &str, current: C) -> Self {
         let lookup = |name: &str| std::env::var(name).ok();
         Self {
             traces,
@@ -85,7 +79,7 @@ impl<C: Fn() -> Option<Secret>> Exporter<C> {
     ///
     /// # Cancel safety
     /// Nothing is lost: it may be run again, or said farewell to. The collector may get one batch twice.
-    pub(crate) async fn run(&mut self) {
+    pub async fn run(&mut self) {
         let traces = Arc::clone(&self.traces);
         loop {
             tokio::select! {
@@ -99,7 +93,7 @@ impl<C: Fn() -> Option<Secret>> Exporter<C> {
     }
 
     /// Exports what still waits, for at most `patience`, with one try for each batch; what is left then is dropped.
-    pub(crate) async fn farewell(mut self, patience: Duration) {
+    pub async fn farewell(mut self, patience: Duration) {
         let last = async {
             while self.fill() {
                 if let Some(batch) = &mut self.batch {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, Version};
 use tokio::sync::Notify;
 
-pub(crate) use self::export::Exporter;
+pub use self::export::Exporter;
 use crate::message::trace_context::TraceContext;
 use crate::telemetry::metrics::Metrics;
 
@@ -133,7 +133,7 @@ impl Attempts {
 
 /// What waits to be exported. Shared by all workers and generations.
 #[derive(Debug)]
-pub(crate) struct Traces {
+pub struct Traces {
     queue: Mutex<VecDeque<Box<Finished>>>,
     /// The queue is half full: do not wait for the next tick.
     half_full: Notify,
