@@ -2,7 +2,7 @@
 //! stood before.
 //!
 //! # Map
-//! Each room is a module. `engine.rs` and `shell.rs` are the roots of packages that hold those built alike; the last two rooms are packages of their own.
+//! Each room is a module. `engine.rs` and `shell.rs` are the roots of packages that hold those built alike; the last three rooms are packages of their own.
 //! ```text
 //! main.rs        CLI in, exit code out
 //!
@@ -40,6 +40,7 @@
 //! pieces         a message in pieces, to a socket
 //!
 //! config         raw TOML -> proven values (model), every error at once
+//! assets         what is below static/, packed
 //! demo           the sample app of `flagstone demo`
 //! ```
 //!

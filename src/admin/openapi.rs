@@ -10,7 +10,9 @@ use super::calls::calls;
 use super::routes::Panel;
 
 /// With a token set, as most who read it have it.
-const DOCUMENT: &str = include_str!("../../static/openapi.json");
+fn document_text() -> &'static str {
+    flagstone_assets::text("openapi.json")
+}
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -24,14 +26,14 @@ async fn document(State(panel): State<Panel>) -> Response {
     let has_token = panel.control.live.load_full().config.admin.token.is_some();
     let header = [(CONTENT_TYPE, "application/json")];
     match has_token {
-        true => (header, DOCUMENT).into_response(),
+        true => (header, document_text()).into_response(),
         false => (header, open().to_string()).into_response(),
     }
 }
 
 /// The document where no call needs a token.
 fn open() -> Value {
-    let mut document: Value = serde_json::from_str(DOCUMENT).expect("a test reads it");
+    let mut document: Value = serde_json::from_str(document_text()).expect("a test reads it");
     let remove = |from: &mut Value, key| from.as_object_mut().and_then(|object| object.remove(key));
     remove(&mut document["components"], "securitySchemes");
     let calls = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());

@@ -13,7 +13,9 @@ use super::expand::{Env, expand};
 use super::problem::{Problem, nearest, one_of};
 
 /// As the types of [`super::raw`] have it; a test makes it from them and compares. Making it here takes much code.
-const SCHEMA: &str = include_str!("../../static/schema.json");
+fn schema_text() -> &'static str {
+    flagstone_assets::text("schema.json")
+}
 
 /// The schema with nothing by reference, for walking.
 static INLINE: LazyLock<Value> = LazyLock::new(|| {
@@ -24,7 +26,7 @@ static INLINE: LazyLock<Value> = LazyLock::new(|| {
 
 /// The schema as people and editors read it.
 pub(super) fn schema() -> Value {
-    serde_json::from_str(SCHEMA).expect("a test reads it")
+    serde_json::from_str(schema_text()).expect("a test reads it")
 }
 
 /// With what is referred to in place of the reference. What stands beside a reference goes before what it refers to.
@@ -408,7 +410,10 @@ mod tests {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static/schema.json"), &text).unwrap();
             return;
         }
-        assert!(text == SCHEMA, "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/schema.json anew");
+        assert!(
+            text == schema_text(),
+            "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/schema.json anew"
+        );
     }
 
     #[test]

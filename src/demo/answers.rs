@@ -23,7 +23,9 @@ use super::sample_app::{App, UpgradeSlot};
 /// Boxed once per answer; the demo is no benchmark.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-const PAGE: &str = include_str!("../../static/demo.html");
+fn page() -> &'static str {
+    flagstone_assets::text("demo.html")
+}
 const SLOW_DEFAULT: Duration = Duration::from_secs(2);
 const SLOW_MAX: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_secs(1);
@@ -39,7 +41,7 @@ pub(super) async fn answer(request: Request<Incoming>, app: &App, slot: &Upgrade
         return with_header(refusal, ALLOW, HeaderValue::from_static(allowed));
     }
     match path {
-        "/" => typed(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+        "/" => typed(StatusCode::OK, "text/html; charset=utf-8", page()),
         "/health" => text(StatusCode::OK, "ok\n"),
         "/api/time" => time(app),
         "/slow" => slow(&request).await,

@@ -101,7 +101,7 @@ impl Pages {
         environment.set_auto_escape_callback(escape_by_name);
         environment.set_formatter(write_escaped);
         environment
-            .add_template_owned(BUILT_IN, without_indentation(include_str!("../../static/maintenance.html")))
+            .add_template_owned(BUILT_IN, without_indentation(flagstone_assets::text("maintenance.html")))
             .expect("the built-in page compiles, as its tests show");
         let folder = folder.map(PageFolder::read).transpose()?;
         let folder = folder.map(|folder| Custom::compile(folder, &mut environment));
