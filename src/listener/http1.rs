@@ -34,7 +34,7 @@ use self::output::Output;
 pub(super) use self::upload::Upload;
 use self::upload::{Ending, Feeder};
 use super::connection::Connection;
-use super::head::{BadHead, BodyFraming, HeadBounds};
+use super::head::{BadHead, BodyFraming, Head, HeadBounds};
 use super::incoming::Incoming;
 use super::stream::Stream;
 use crate::live::Live;
@@ -159,7 +159,7 @@ impl Wire {
         } else if !awaits_continue {
             self.take_piece(&cx);
         }
-        self.settled();
+        self.note_place();
         Incoming::Http1(upload)
     }
 
@@ -183,7 +183,7 @@ impl Wire {
     }
 
     /// Waits for a head, and before it for the rest of the last request's body.
-    fn poll_head(&mut self, bounds: &HeadBounds, cx: &mut Context<'_>) -> Poll<Result<super::head::Head, Over>> {
+    fn poll_head(&mut self, bounds: &HeadBounds, cx: &mut Context<'_>) -> Poll<Result<Head, Over>> {
         loop {
             if let Err(error) = ready!(self.output.poll_flush(&mut self.stream, &self.connection, cx)) {
                 return Poll::Ready(Err(self.broken(&error)));
@@ -285,7 +285,7 @@ impl Wire {
         while let Some(upload) = &mut self.upload {
             if upload.feeder.is_left() {
                 self.upload = None;
-                self.settled();
+                self.note_place();
                 return has_come;
             }
             if !upload.feeder.is_asked(cx) {
@@ -314,11 +314,11 @@ impl Wire {
         if let Some(upload) = self.upload.take() {
             upload.feeder.end(end, cx);
         }
-        self.settled();
+        self.note_place();
     }
 
-    /// Nothing of a body is under way any more.
-    fn settled(&self) {
+    /// Tells whether a body is on its way in.
+    fn note_place(&self) {
         self.connection.set_mid_body(self.input.is_mid_body());
     }
 
@@ -329,7 +329,7 @@ impl Wire {
         }
         self.upload = None;
         let is_read = !self.input.is_mid_body() || self.input.skip_body();
-        self.settled();
+        self.note_place();
         is_read
     }
 
