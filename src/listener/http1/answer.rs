@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::output::Output;
@@ -52,7 +52,7 @@ pub(super) fn write_head(
     out: &mut Vec<u8>,
 ) -> (Framing, bool) {
     let is_http11 = asked.version >= Version::HTTP_11;
-    let has_body = !asked.is_head && may_have_body(status);
+    let has_body = if asked.is_head { HasBody::Untold } else { HasBody::of(status) };
     let (mut told_length, mut has_connection, mut has_trailer, mut has_date) = (None, false, false, false);
     write_status(status, is_http11, out);
     for (name, value) in fields {
@@ -71,34 +71,7 @@ pub(super) fn write_head(
             }
         }
     }
-    let told_bytes = || told_length.and_then(|told| told.to_str().ok()?.parse().ok());
-    let length = match length {
-        // A body may say less about itself than who made it.
-        Length::Unknown => told_bytes().map_or(Length::Unknown, Length::Known),
-        known @ Length::Known(_) => known,
-    };
-    let framing = match length {
-        Length::Known(bytes) if has_body => {
-            write_number(out, bytes);
-            Framing::Length(bytes)
-        }
-        Length::Unknown if has_body && is_http11 => {
-            write_field(out, "transfer-encoding", b"chunked");
-            Framing::Chunked(Vec::new())
-        }
-        Length::Unknown if has_body => Framing::ToTheEnd,
-        // What the body would be like (RFC 9110, section 9.3.2).
-        length if asked.is_head => {
-            match (told_length, length) {
-                (Some(told), _) => write_field(out, "content-length", told.as_bytes()),
-                (None, Length::Known(bytes)) if bytes > 0 => write_number(out, bytes),
-                (None, _) => {}
-            }
-            Framing::Length(0)
-        }
-        _ => Framing::Length(0),
-    };
-    let framing = match framing {
+    let framing = match write_length(length, told_length, has_body, is_http11, out) {
         Framing::Chunked(_) if has_trailer => Framing::Chunked(write_trailer(fields, out)),
         framing => framing,
     };
@@ -113,9 +86,55 @@ pub(super) fn write_head(
     (framing, is_kept && !is_upgrade)
 }
 
-/// RFC 9110, sections 15.2, 15.3.5 and 15.4.5.
-fn may_have_body(status: StatusCode) -> bool {
-    !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+/// Whether a body follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HasBody {
+    Yes,
+    Never,
+    /// The answer to HEAD tells what a body would be like (RFC 9110, section 9.3.2).
+    Untold,
+}
+
+impl HasBody {
+    /// RFC 9110, sections 15.2, 15.3.5 and 15.4.5.
+    fn of(status: StatusCode) -> Self {
+        let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if is_bare || status.is_informational() { Self::Never } else { Self::Yes }
+    }
+}
+
+/// Says how long the body is, or that it comes in chunks. `told` is what the answer says of it.
+fn write_length(
+    length: Length,
+    told: Option<&HeaderValue>,
+    has_body: HasBody,
+    is_http11: bool,
+    out: &mut Vec<u8>,
+) -> Framing {
+    let told_bytes = || told.and_then(|told| told.to_str().ok()?.parse().ok());
+    let length = match length {
+        // A body may say less about itself than who made it.
+        Length::Unknown => told_bytes().map_or(length, Length::Known),
+        Length::Known(_) => length,
+    };
+    match (has_body, length) {
+        (HasBody::Yes, Length::Known(bytes)) => {
+            write_number(out, bytes);
+            return Framing::Length(bytes);
+        }
+        (HasBody::Yes, Length::Unknown) if is_http11 => {
+            write_field(out, "transfer-encoding", b"chunked");
+            return Framing::Chunked(Vec::new());
+        }
+        (HasBody::Yes, Length::Unknown) => return Framing::ToTheEnd,
+        (HasBody::Untold, Length::Known(bytes)) => match told {
+            Some(told) => write_field(out, "content-length", told.as_bytes()),
+            None if bytes > 0 => write_number(out, bytes),
+            None => {}
+        },
+        (HasBody::Untold, Length::Unknown) | (HasBody::Never, _) => {}
+    }
+    Framing::Length(0)
 }
 
 fn write_status(status: StatusCode, is_http11: bool, out: &mut Vec<u8>) {
