@@ -121,8 +121,10 @@ async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
     assert_eq!((&breaker["state"], &breaker["failures"]), (&"CLOSED".into(), &0.into()), "{breaker}");
     assert_eq!(breaker["statistics"]["failedCalls"], 0, "{breaker}");
     let log = process.stderr();
+    // How full this machine's disk is may be told, and is another matter.
+    let told = |event: &str| log.lines().any(|line| line.contains(event) && !line.contains("check=disk"));
     for event in ["Endpoint ejected", "Health changed", "Circuit breaker"] {
-        assert!(!log.contains(event), "{log}");
+        assert!(!told(event), "{log}");
     }
 }
 
