@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod bind;
 pub mod connection;
+mod date;
 pub mod head;
 mod http1;
 pub(crate) mod http2;

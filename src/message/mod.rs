@@ -13,6 +13,7 @@
 //! | [`answer`] | the head of what an app answers, and its framing | RFC 9112, 4 to 6 |
 //! | `body` | the body of a message, off the front of what is read | RFC 9112, 6 and 7 |
 //! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
+//! | `trailers` | fields behind a body in chunks | RFC 9110, 6.5 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
@@ -32,3 +33,4 @@ pub mod negotiate;
 pub mod path;
 pub mod proxy_protocol;
 pub mod trace_context;
+pub(crate) mod trailers;

@@ -1,15 +1,12 @@
 //! An answer as HTTP/1 writes it: its head, and the framing of its body (RFC 9112, sections 4, 5, 6 and 9.3).
 
-use std::cell::RefCell;
-use std::time::{Duration, UNIX_EPOCH};
-
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::output::Output;
-use crate::message::hop_by_hop;
+use crate::listener::date;
+use crate::message::{hop_by_hop, trailers};
 
 /// What of a request decides about the form of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +77,7 @@ pub(super) fn write_head(
     let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     write_connection(has_connection.then_some(fields), is_kept || is_upgrade, is_http11, out);
     if !has_date {
-        write_date(out);
+        write_field(out, "date", date::now().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     (framing, is_kept && !is_upgrade)
@@ -180,10 +177,8 @@ fn write_connection(own: Option<&HeaderMap>, is_kept: bool, is_http11: bool, out
 
 /// Announces the trailers, and returns their names.
 fn write_trailer(fields: &HeaderMap, out: &mut Vec<u8>) -> Vec<HeaderName> {
-    let lines = || fields.get_all(TRAILER).iter().map(|line| line.as_bytes());
-    write_list(out, "trailer", lines());
-    let names = lines().flat_map(|line| line.split(|&byte| byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+    write_list(out, "trailer", fields.get_all(TRAILER).iter().map(|line| line.as_bytes()));
+    trailers::announced(fields).collect()
 }
 
 fn write_list<'a>(out: &mut Vec<u8>, name: &str, items: impl Iterator<Item = &'a [u8]>) {
@@ -195,22 +190,6 @@ fn write_list<'a>(out: &mut Vec<u8>, name: &str, items: impl Iterator<Item = &'a
         separator = b", ";
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// The time, as RFC 9110, section 5.6.7 writes it. It is put into words once a second and per thread.
-fn write_date(out: &mut Vec<u8>) {
-    thread_local! {
-        static LAST: RefCell<(i64, String)> = const { RefCell::new((-1, String::new())) };
-    }
-    // To a few milliseconds, which is all that it takes and far cheaper.
-    let secs = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-    LAST.with_borrow_mut(|(at, text)| {
-        if *at != secs {
-            let time = UNIX_EPOCH + Duration::from_secs(secs.max(0).unsigned_abs());
-            (*at, *text) = (secs, httpdate::fmt_http_date(time));
-        }
-        write_field(out, "date", text.as_bytes());
-    });
 }
 
 impl Framing {
@@ -243,9 +222,7 @@ impl Framing {
             Self::Length(0) | Self::ToTheEnd => Ok(()),
             Self::Length(_) => Err(Short),
             Self::Chunked(announced) => {
-                let fields = trailers.into_iter().flatten().filter(|(name, _)| announced.contains(name));
-                let mut section = Vec::new();
-                fields.for_each(|(name, value)| write_field(&mut section, name.as_str(), value.as_bytes()));
+                let mut section = trailers::section(trailers, announced);
                 if section.is_empty() {
                     output.push_mark(&[b"0\r\n\r\n"]);
                 } else {

@@ -1,12 +1,9 @@
 //! The head of an answer as HTTP/2 has it.
 
-use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
+use crate::listener::date;
 use crate::message::hop_by_hop;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -26,7 +23,7 @@ pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>) {
         hop_by_hop::strip_response(headers);
     }
     if !has_date {
-        headers.insert(DATE, now());
+        headers.insert(DATE, date::now());
     }
     if !has_length && let Some(length) = length {
         headers.insert(CONTENT_LENGTH, length.into());
@@ -37,25 +34,10 @@ fn is_of_http1(name: &HeaderName) -> bool {
     [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &TE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name)
 }
 
-/// The value of `Date`, made once a second by each worker.
-fn now() -> HeaderValue {
-    thread_local! {
-        static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
-    }
-    let time = SystemTime::now();
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    NOW.with_borrow_mut(|(made, value)| {
-        if *made != seconds {
-            let text = Bytes::from(httpdate::fmt_http_date(time));
-            *value = HeaderValue::from_maybe_shared(text).expect("a date is a header value");
-            *made = seconds;
-        }
-        value.clone()
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -13,10 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST,
-    MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
@@ -25,7 +22,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::super::stream::Stream;
 use crate::message::answer::content_length;
-use crate::message::hop_by_hop;
+use crate::message::{hop_by_hop, trailers};
 use crate::proxy::body::BodyError;
 
 /// Pieces of a body up to here are copied behind what is to be written before them, so that one write takes both.
@@ -96,7 +93,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
         self.state = if self.body.is_some() { State::Open } else { State::Ended };
         self.announced.clear();
         if self.framing == Framing::Chunked {
-            self.announced.extend(announced(&head.headers));
+            self.announced.extend(trailers::announced(&head.headers));
         }
         self.is_touched = self.body.is_some();
     }
@@ -199,14 +196,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             Framing::Length(0) => Ok(()),
             Framing::Length(_) => Err(BodyError::Misframed),
             Framing::Chunked => {
-                let mut text = Vec::new();
-                for (name, value) in trailers.iter().flatten() {
-                    if self.announced.contains(name) && may_be_trailer(name) {
-                        write_field(&mut text, name, value);
-                    }
-                }
                 self.queue.put(Bytes::from_static(b"0\r\n"));
-                self.queue.put(text.into());
+                self.queue.put(trailers::section(trailers.as_ref(), &self.announced).into());
                 self.queue.put(Bytes::from_static(b"\r\n"));
                 Ok(())
             }
@@ -332,30 +323,4 @@ fn write_field(text: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
 /// Whether the request says that its connection is to end with it.
 pub(super) fn asks_to_close(head: &Parts) -> bool {
     head.headers.contains_key(CONNECTION) && hop_by_hop::wants_close(&head.headers)
-}
-
-/// The trailers that a request is going to have, by its own word.
-fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    let lines = headers.get_all(TRAILER).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    lines.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-}
-
-/// Not what frames, routes or describes a message (RFC 9110, section 6.5.1).
-fn may_be_trailer(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 13] = [
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONNECTION,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        HOST,
-        MAX_FORWARDS,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-    ];
-    !NEVER.contains(name)
 }
