@@ -10,7 +10,7 @@ use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -177,13 +177,6 @@ async fn in_an_empty_root_as_nobody_it_serves_with_its_configuration_alone() {
     assert_eq!(drained.status.code(), Some(0), "{drained:?}");
     let stopped = eventually(DEADLINE, || process.stderr().matches("stopped pid=").count() == 2).await;
     assert!(stopped, "{}", process.stderr());
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let text = std::fs::read_dir(format!("/proc/{pid}/task"))
-        .unwrap()
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-    text.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 #[tokio::test]

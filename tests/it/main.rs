@@ -79,6 +79,7 @@ mod systemd;
 mod timeouts;
 mod tls;
 mod traces;
+mod units;
 mod upgrade_load;
 mod upgrades;
 mod upstream_faults;

@@ -265,3 +265,12 @@ fn text(output: &Output) -> String {
 fn complete_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
 }
+
+/// The processes that this one has started and that still are its own.
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    text.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
