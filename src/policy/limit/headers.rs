@@ -66,7 +66,28 @@ pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<He
 }
 
 /// The `RateLimit` of one answer: formatted on the stack, one allocation for the value. `None` without limits.
-pub fn rate_limit<'a>(limits: impl IntoIterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {
+///
+/// Of more than eight limits it tells the eight that are nearest to refusing: a head that grows with every limit is
+/// one that clients and proxies refuse in the end.
+pub fn rate_limit<'a, I>(limits: I) -> Option<HeaderValue>
+where
+    I: IntoIterator<Item = (&'a Policy, &'a Decision), IntoIter: ExactSizeIterator>,
+{
+    let limits = limits.into_iter();
+    if limits.len() <= TOLD_MAX { items(limits) } else { items(nearest(limits.collect())) }
+}
+
+/// In the order that they came in.
+fn nearest<'a>(limits: Vec<(&'a Policy, &'a Decision)>) -> impl Iterator<Item = (&'a Policy, &'a Decision)> {
+    let mut order: Vec<usize> = (0..limits.len()).collect();
+    let room = |index: &usize| (limits[*index].1.allowed, limits[*index].1.remaining, *index);
+    order.select_nth_unstable_by_key(TOLD_MAX, room);
+    order.truncate(TOLD_MAX);
+    order.sort_unstable();
+    order.into_iter().map(move |index| limits[index])
+}
+
+fn items<'a>(limits: impl Iterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {
     let mut text = Text::new();
     for (policy, decision) in limits {
         separate(&mut text);
@@ -81,6 +102,9 @@ pub fn rate_limit<'a>(limits: impl IntoIterator<Item = (&'a Policy, &'a Decision
 pub fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(retry_seconds(wait))
 }
+
+/// How many limits one `RateLimit` tells of.
+const TOLD_MAX: usize = 8;
 
 /// Three limits with names of usual length.
 type Text = SmallVec<[u8; 128]>;
@@ -196,6 +220,28 @@ mod tests {
         assert_eq!(rate_limit([(&policy, &refused)]).unwrap(), r#""per_ip";r=0;t=1"#);
         assert_eq!(retry_after(refused.wait), "1");
         assert!(rate_limit([]).is_none());
+    }
+
+    #[test]
+    fn of_many_limits_those_nearest_to_refusing_are_told() {
+        let policies: Vec<_> =
+            (0..20).map(|n| Policy::new(&format!("l{n}"), &settings(1, Duration::from_secs(60), 1))).collect();
+        let decision = |allowed, remaining| Decision {
+            allowed,
+            remaining,
+            reset: Duration::ZERO,
+            next: Duration::ZERO,
+            wait: Duration::ZERO,
+        };
+        // The further down, the nearer, but for two in front: one is used up, one refuses.
+        let mut decisions: Vec<_> = (0..20).map(|n| decision(true, 100 - n)).collect();
+        decisions[3] = decision(true, 0);
+        decisions[5] = decision(false, 0);
+        let value = rate_limit(policies.iter().zip(&decisions)).unwrap();
+        let items: Vec<_> = value.to_str().unwrap().split(", ").collect();
+        assert_eq!(items[..2], [r#""l3";r=0;t=0"#, r#""l5";r=0;t=1"#]);
+        let names: Vec<_> = items.iter().map(|item| item.split(';').next().unwrap()).collect();
+        assert_eq!(names[2..], ["\"l14\"", "\"l15\"", "\"l16\"", "\"l17\"", "\"l18\"", "\"l19\""]);
     }
 
     #[test]
