@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-    bc chromium chromium-driver curl goaccess haproxy nghttp2-client nginx-light openssl prometheus
+    bc chromium chromium-driver curl dnsmasq-base goaccess haproxy nghttp2-client nginx-light openssl prometheus
     python3-pip python3-venv redis-server slowhttptest strace systemd valgrind wrk
 )
 # Node.js often comes from elsewhere, with an npm that Debian's does not go beside.

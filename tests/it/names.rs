@@ -14,10 +14,10 @@ use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Several on one port, each at an address of its own.
-async fn replicas(count: u8) -> Vec<FakeUpstream> {
+pub(crate) async fn replicas(count: u8) -> Vec<FakeUpstream> {
     let first = FakeUpstream::http1().route("/", "replica 1").start().await;
     let port = first.address().port();
     let mut all = vec![first];
@@ -29,16 +29,17 @@ async fn replicas(count: u8) -> Vec<FakeUpstream> {
     all
 }
 
-fn ip(number: u8) -> Ipv4Addr {
+pub(crate) fn ip(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, number)
 }
 
-async fn proxy(dns: &DnsServer, port: u16, extra: &str) -> TestProxy {
+/// In front of what `dns` tells of `name`, which is asked anew all the time.
+pub(crate) async fn proxy(dns: SocketAddr, name: &str, port: u16, extra: &str) -> TestProxy {
     let toml = format!(
-        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"app.test:{port}\"]\n\
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{name}:{port}\"]\n\
          dns_refresh = \"100ms\"\nbalance = \"round_robin\"\n{extra}"
     );
-    TestProxy::toml(toml).resolver(Resolver::from_servers(&[dns.address()])).start().await
+    TestProxy::toml(toml).resolver(Resolver::from_servers(&[dns])).start().await
 }
 
 /// Whoever answers in some rounds.
@@ -50,7 +51,7 @@ async fn answering(proxy: &TestProxy) -> BTreeSet<String> {
     seen
 }
 
-async fn becomes(proxy: &TestProxy, numbers: &[u8]) {
+pub(crate) async fn becomes(proxy: &TestProxy, numbers: &[u8]) {
     let wanted: BTreeSet<_> = numbers.iter().map(|number| format!("replica {number}")).collect();
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -66,7 +67,7 @@ async fn becomes(proxy: &TestProxy, numbers: &[u8]) {
 async fn scaling_up_and_down_is_followed_without_an_error() {
     let (replicas, dns) = (replicas(3).await, DnsServer::start(0).await);
     dns.set("app.test", &[ip(1)]);
-    let proxy = proxy(&dns, replicas[0].address().port(), "").await;
+    let proxy = proxy(dns.address(), "app.test", replicas[0].address().port(), "").await;
     becomes(&proxy, &[1]).await;
     let load = Load::get(proxy.address(), "/").tasks(4).pause(Duration::from_millis(1)).start();
     dns.set("app.test", &[ip(1), ip(2), ip(3)]);
@@ -124,7 +125,7 @@ async fn scaling_with_containers_is_followed_within_the_ttl_and_costs_no_request
 #[tokio::test]
 async fn a_name_unknown_at_the_start_does_not_stop_it() {
     let (replicas, dns) = (replicas(1).await, DnsServer::start(0).await);
-    let proxy = proxy(&dns, replicas[0].address().port(), "").await;
+    let proxy = proxy(dns.address(), "app.test", replicas[0].address().port(), "").await;
     let response = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((response.status, response.header("flagstone-reason")), (503, Some("no_endpoint")));
     let health = admin::json(proxy.admin(), "/api/health").await;
@@ -139,7 +140,7 @@ async fn a_name_unknown_at_the_start_does_not_stop_it() {
 #[tokio::test]
 async fn requests_held_for_a_name_go_on_when_it_appears() {
     let (replicas, dns) = (replicas(1).await, DnsServer::start(0).await);
-    let proxy = proxy(&dns, replicas[0].address().port(), "hold = \"20s\"\n").await;
+    let proxy = proxy(dns.address(), "app.test", replicas[0].address().port(), "hold = \"20s\"\n").await;
     let address = proxy.address();
     let held = tokio::spawn(async move { client::get(address, "/").await.unwrap().text() });
     assert!(eventually(DEADLINE, || dns.asked() >= 2).await);

@@ -1,9 +1,10 @@
 //! Flagstone between programs that nobody wrote for it: nginx and Python behind it, curl, wrk, a browser before it,
-//! goaccess beside it. Each is the real binary; a test whose program is missing is left out.
+//! goaccess and dnsmasq beside it. Each is the real binary; a test whose program is missing is left out.
 
 pub(crate) mod browser;
 mod curl;
 mod dashboard;
+mod dnsmasq;
 mod goaccess;
 mod grpc;
 mod http2;
