@@ -43,13 +43,13 @@ use server::Listener;
 /// How long what is under way at a place that was left may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Binds the admin socket, if there is to be one.
+/// Binds the admin socket, if there is to be one; `before` is the one that it will take the place of.
 ///
 /// # Errors
 /// The address is busy or not ours.
-pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance) -> Result<Place, Problems> {
+pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance, before: Option<&Bound>) -> Result<Place, Problems> {
     let Some(address) = &admin.listen else { return Ok(Place::new(None, None)) };
-    let bound = inherited.admin(address).map_or_else(|| bind::bind(address), Ok);
+    let bound = inherited.admin(address).map_or_else(|| bind::bind_beside(address, before.as_slice()), Ok);
     bound.map(|socket| Place::new(Some(address.clone()), Some(socket))).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
         Problem::new("admin.listen", text).with_help("name a free address, or \"\" for no admin side").into()

@@ -102,8 +102,9 @@ impl Control {
     /// A place for the admin side, bound, where the configuration names another address than the one that it has. None while
     /// this process is on its way out.
     pub(super) fn elsewhere(&self, config: &Config, listening: &Listening) -> Option<Result<Place, Problems>> {
-        let moves = listening.workers.is_some() && config.admin.listen != self.admin().configured;
-        moves.then(|| admin::bind(&config.admin, &mut Inheritance::default()))
+        let place = self.admin();
+        let moves = listening.workers.is_some() && config.admin.listen != place.configured;
+        moves.then(|| admin::bind(&config.admin, &mut Inheritance::default(), place.socket.as_deref()))
     }
 
     /// The admin side is there from now on. What is under way where it was is answered.

@@ -9,7 +9,7 @@ use crate::config::model::{Address, Config, Listener};
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::accept::{Acceptor, Stop};
-use crate::listener::bind::{Bound, bind};
+use crate::listener::bind::{Bound, bind_beside};
 use crate::upgrade::Inheritance;
 use crate::worker::Workers;
 
@@ -48,6 +48,8 @@ pub(super) fn bind_all(
 ) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
     let mut problems = Vec::new();
+    let leaves = |open: &&Open| config.listeners.iter().all(|listener| listener.address != open.configured);
+    let leaving: Vec<_> = open.values().filter(leaves).map(|open| &*open.socket).collect();
     for (index, listener) in config.listeners.iter().enumerate() {
         let is_open = open.get(&listener.name).is_some_and(|open| open.configured == listener.address);
         let socket = match renamed(listener, config, open) {
@@ -55,7 +57,7 @@ pub(super) fn bind_all(
             Some(socket) => Socket::Renamed(socket),
             None => match inheritance
                 .listener(&listener.name, &listener.address)
-                .map_or_else(|| bind(&listener.address), Ok)
+                .map_or_else(|| bind_beside(&listener.address, &leaving), Ok)
             {
                 Ok(bound) => Socket::New(Arc::new(bound)),
                 Err(error) => {

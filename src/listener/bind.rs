@@ -56,11 +56,44 @@ pub fn bind(address: &Address) -> io::Result<Bound> {
     }
 }
 
+/// As [`bind`], where the address may overlap those of `leaving`, as `0.0.0.0:80` does `127.0.0.1:80`: they will be closed
+/// once this one serves.
+///
+/// # Errors
+/// As [`bind`]; sockets that another user has bound, as systemd does, cannot be overlapped.
+pub fn bind_beside(address: &Address, leaving: &[&Bound]) -> io::Result<Bound> {
+    match bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let Address::Socket(address) = address else { return Err(error) };
+            let overlapped: Vec<_> = leaving.iter().filter(|bound| bound.port() == Some(address.port())).collect();
+            if overlapped.is_empty() { Err(error) } else { bind_sharing(*address, &overlapped).map(Bound::Tcp) }
+        }
+        bound => bound,
+    }
+}
+
+/// Sockets of one user share a port when all of them say so (SO_REUSEPORT, socket(7)). Nobody else joins unasked: no socket of
+/// ours says so otherwise.
+fn bind_sharing(address: SocketAddr, others: &[&&Bound]) -> io::Result<std::net::TcpListener> {
+    others.iter().try_for_each(|other| SockRef::from(other).set_reuse_port(true))?;
+    let socket = tcp(address)?;
+    socket.set_reuse_port(true)?;
+    listen(socket, address)
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listen(tcp(address)?, address)
+}
+
+fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // A restart need not wait for old connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket, address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -167,6 +200,14 @@ impl Bound {
         match self {
             Self::Tcp(socket) => socket.local_addr().map(Address::Socket),
             Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+        }
+    }
+
+    /// None on a unix socket.
+    fn port(&self) -> Option<u16> {
+        match self.address() {
+            Ok(Address::Socket(address)) => Some(address.port()),
+            _ => None,
         }
     }
 }

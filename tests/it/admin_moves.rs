@@ -97,3 +97,15 @@ async fn a_busy_new_address_of_the_admin_side_refuses_the_whole_file() {
     let web = flagstone.address("web").await;
     assert_eq!(crate::support::client::get(web, "/").await.unwrap().text(), "ok");
 }
+
+/// From this machine alone to everywhere, as for a scraper that comes from outside.
+#[tokio::test]
+async fn the_admin_side_widens_on_its_port() {
+    let mut flagstone = Flagstone::serve(&config(WITH_TOKEN)).await;
+    let port = flagstone.admin().await.port();
+    let everywhere = WITH_TOKEN.replace("127.0.0.1:0", &format!("0.0.0.0:{port}"));
+    flagstone.folder.replace("flagstone.toml", config(&everywhere));
+    flagstone.process.stderr_line(&format!("admin listening address=0.0.0.0:{port}")).await;
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 2], port))).await.unwrap();
+    assert_eq!(call(&mut client, "GET", "/metrics", "secret").await, 200);
+}

@@ -1,5 +1,6 @@
 //! Sockets: addresses of every kind, connections spread over workers, bounds on connections and descriptors.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -56,6 +57,26 @@ async fn no_accepted_connection_is_lost_when_a_listener_goes() {
         proxy.rewrite(&two);
         assert!(eventually(DEADLINE, || proxy.has_listener("more")).await);
     }
+}
+
+/// From one address of this machine to all of them and back, on the same port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_widens_and_narrows_on_its_port_without_a_refusal() {
+    let at = |address: &str| format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n{HELLO}");
+    let proxy = TestProxy::toml(at("127.0.0.1:0")).start().await;
+    let port = proxy.listener("web").port();
+    let other = SocketAddr::from(([127, 0, 0, 2], port));
+    let load = Load::get(proxy.listener("web"), "/").tasks(4).on_fresh_connections().start();
+    assert!(load.reaches(50, DEADLINE).await);
+    for _ in 0..3 {
+        proxy.rewrite(&at(&format!("0.0.0.0:{port}")));
+        let answers = async || client::get(other, "/").await.is_ok_and(|answer| answer.status == 200);
+        assert!(eventually_async(DEADLINE, answers).await);
+        proxy.rewrite(&at(&format!("127.0.0.1:{port}")));
+        let refused = async || Client::connect(other).await.is_err();
+        assert!(eventually_async(DEADLINE, refused).await);
+    }
+    load.stop().await.assert_clean();
 }
 
 #[tokio::test]
