@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Flagstone beside nginx, HAProxy and a bare byte relay: every row of docs/performance.md in one run.
-#   usage: benches/peers.sh [--only ROW[,ROW]] [--rounds N] [--seconds N] [--keep] [BINARY]
+#   usage: benches/peers.sh [--only ROW[,ROW]] [--rounds N] [--seconds N] [--keep] [--alone] [BINARY]
 #   rows:  kept p99 large h2 handshakes close maintenance websocket idle workers routes
-# Without a binary, target/release is built. Five rounds of three seconds take about ten minutes, one row about one.
+# --alone leaves the others out: a load for Flagstone, nothing to compare it with. Without a binary, target/release is built. Five rounds of three seconds take about ten minutes, one row about one.
 #
 # The proxy has core 0, load and app share core 1. All proxies of a row take turns in every round, so that whatever else
 # the machine does falls on each of them; the ratios are those of the medians. Processor time is what the scheduler
@@ -11,7 +11,7 @@
 # Needs Debian's nginx-light haproxy wrk nghttp2-client openssl. Stops what it started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rows=kept,p99,large,h2,handshakes,close,maintenance,websocket,idle,workers,routes rounds=5 seconds=3 keep=no binary=
+rows=kept,p99,large,h2,handshakes,close,maintenance,websocket,idle,workers,routes rounds=5 seconds=3 keep=no alone=no binary=
 usage() { sed -n '2,5s/^# \?//p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -19,6 +19,7 @@ while [ $# -gt 0 ]; do
         --rounds) rounds=${2:?}; shift 2 ;;
         --seconds) seconds=${2:?}; shift 2 ;;
         --keep) keep=yes; shift ;;
+        --alone) alone=yes; shift ;;
         -*) usage ;;
         *) binary=$(readlink -f "$1"); shift ;;
     esac
@@ -29,7 +30,8 @@ for row in ${rows//,/ }; do
         *) echo "peers.sh: there is no row \"$row\"" >&2; usage ;;
     esac
 done
-for tool in nginx haproxy wrk h2load openssl taskset curl; do
+peers=(haproxy); [ $alone = no ] || peers=()
+for tool in nginx "${peers[@]}" wrk h2load openssl taskset curl; do
     command -v "$tool" >/dev/null || { echo "peers.sh: needs $tool" >&2; exit 2; }
 done
 ulimit -n "$(ulimit -Hn)"
@@ -93,6 +95,7 @@ median() { sort -n "$dir/$1.values" | awk '{v[NR] = $1} END {print v[int((NR + 1
 wanted() { case ,$rows, in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 : >"$dir/table"
 compare() { # ROW UNIT OURS THEIRS at-most|at-least TARGET
+    [ $alone = no ] || return 0
     local ours theirs r verdict=short
     ours=$(median "$3") theirs=$(median "$4") r=$(ratio "$ours" "$theirs")
     if [ "$r" = - ]; then verdict="no value"
@@ -208,17 +211,26 @@ N
 }
 flagstone_conf flagstone 19003 19013 1 >"$dir/flagstone.toml"
 nginx_on 1 app
-nginx_on 0 nginx; nginx_pid=$pid
-on 0 haproxy haproxy -db -f "$dir/haproxy.cfg"; haproxy_pid=$pid
-on 0 haproxy-log haproxy -db -f "$dir/haproxy-log.cfg"; haproxy_log_pid=$pid
-on 0 relay "$load" relay 127.0.0.1:19005 127.0.0.1:19000; relay_pid=$pid
+nginx_pid='' haproxy_pid='' haproxy_log_pid='' relay_pid='' others=
+if [ $alone = no ]; then
+    nginx_on 0 nginx; nginx_pid=$pid
+    on 0 haproxy haproxy -db -f "$dir/haproxy.cfg"; haproxy_pid=$pid
+    on 0 haproxy-log haproxy -db -f "$dir/haproxy-log.cfg"; haproxy_log_pid=$pid
+    on 0 relay "$load" relay 127.0.0.1:19005 127.0.0.1:19000; relay_pid=$pid
+    for port in 19001 19002 19004 19005; do answers "http://127.0.0.1:$port/"; done
+    others="; nginx $(nginx -v 2>&1 | sed 's/.*\///'), HAProxy $(haproxy -v | awk 'NR==1{print $3}')"
+fi
 on 0 flagstone "$binary" run -c "$dir/flagstone.toml"; flagstone_pid=$pid
-for port in 19000 19001 19002 19003 19004 19005; do answers "http://127.0.0.1:$port/"; done
+for port in 19000 19003; do answers "http://127.0.0.1:$port/"; done
 echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg);" \
-    "$rounds rounds of $seconds s; nginx $(nginx -v 2>&1 | sed 's/.*\///'), HAProxy $(haproxy -v | awk 'NR==1{print $3}')"
+    "$rounds rounds of $seconds s$others"
+
+# Whether a value is asked for.
+plays() { [ $alone = no ] || case $1 in *.flagstone) ;; *) false ;; esac; }
 
 # --- The rows --------------------------------------------------------------------------------------------------------
 with_wrk() { # VALUE PID FACTOR WRK_ARGUMENT…: processor time per request, times FACTOR (1 = µs)
+    plays "$1" || return 0
     local value=$1 process=$2 factor=$3 before after out requests; shift 3
     before=$(cpu_ns "$process")
     out=$(taskset -c 1 wrk -t1 -d"${seconds}s" "$@")
@@ -231,11 +243,11 @@ with_wrk() { # VALUE PID FACTOR WRK_ARGUMENT…: processor time per request, tim
 }
 row() { echo "$1: $2"; }
 
-top=0
+top=0 rate=
 kept() {
     row kept "1 KiB answers, 64 kept connections: µs of processor per request"
     for _ in $(seq "$rounds"); do
-        with_wrk kept.nginx "$nginx_pid" 1 -c64 http://127.0.0.1:19001/; echo "$rate" >>"$dir/top.values"
+        with_wrk kept.nginx "$nginx_pid" 1 -c64 http://127.0.0.1:19001/; [ -z "$rate" ] || echo "$rate" >>"$dir/top.values"
         with_wrk kept.haproxy "$haproxy_pid" 1 -c64 http://127.0.0.1:19002/
         with_wrk kept.haproxy-with-log "$haproxy_log_pid" 1 -c64 http://127.0.0.1:19004/
         with_wrk kept.relay "$relay_pid" 1 -c64 http://127.0.0.1:19005/
@@ -248,6 +260,7 @@ kept() {
 }
 
 p99() {
+    [ $alone = no ] || { row p99 "not measured: the rate is nginx's"; return; }
     if [ ! -s "$dir/top.values" ]; then
         for _ in 1 2 3; do
             taskset -c 1 wrk -t1 -c64 -d"${seconds}s" http://127.0.0.1:19001/ | awk '/Requests\/sec/{print $2}' >>"$dir/top.values"
@@ -255,7 +268,7 @@ p99() {
     fi
     top=$(median top); local pace; pace=$(per "$top" 1 0.7)
     row p99 "at $pace requests a second, 70 % of nginx's top: 99th percentile in µs"
-    at_rate() { note "$1" "$(taskset -c 1 "$load" http "127.0.0.1:$2" --rate "$pace" --seconds "$seconds" | tr ' ' '\n' | sed -n 's/p99_us=//p')"; }
+    at_rate() { plays "$1" || return 0; note "$1" "$(taskset -c 1 "$load" http "127.0.0.1:$2" --rate "$pace" --seconds "$seconds" | tr ' ' '\n' | sed -n 's/p99_us=//p')"; }
     for _ in $(seq "$rounds"); do at_rate p99.nginx 19001; at_rate p99.haproxy 19002; at_rate p99.flagstone 19003; done
     compare "p99 at 70 % of nginx's top rate" µs p99.flagstone p99.nginx at-most 1.0
 }
@@ -275,6 +288,7 @@ large() {
 h2() {
     row h2 "HTTP/2 over TLS, 16 connections of 16 streams: requests a second"
     by_h2load() { # VALUE PORT
+        plays "$1" || return 0
         local out; out=$(taskset -c 1 h2load -c16 -m16 -t1 -D"$seconds" --warm-up-time=0 "https://127.0.0.1:$2/")
         grep -q ' 0 failed, 0 errored' <<<"$out" || grep '^requests:' <<<"$out" >&2
         note "$1" "$(sed -n 's/.*, \([0-9.]*\) req\/s.*/\1/p' <<<"$out")"
@@ -287,6 +301,7 @@ h2() {
 handshakes() {
     row handshakes "full handshakes of TLS 1.3 (P-256, X25519) per second of one core"
     shakes() { # VALUE PORT PID [ARGUMENT]
+        plays "$1" || return 0
         local before after count; before=$(cpu_ns "$3")
         count=$(taskset -c 1 "$load" handshakes "127.0.0.1:$2" --seconds "$seconds" ${4:-} | sed -n 's/handshakes=//p')
         after=$(cpu_ns "$3")
@@ -316,7 +331,8 @@ maintenance() {
     mkdir -p "$dir/page" "$dir/down.state"; cp "$dir/maintenance.html" "$dir/page/index.html"; : >"$dir/down.state/maintenance.flag"
     { flagstone_conf down 19023 19033 1 "$dir/down.state"; printf '[maintenance]\npage = "%s"\n' "$dir/page"; } >"$dir/down.toml"
     on 0 down "$binary" run -c "$dir/down.toml"; local down=$pid
-    answers http://127.0.0.1:19023/ 503; answers http://127.0.0.1:19021/ 503
+    answers http://127.0.0.1:19023/ 503
+    plays maintenance.nginx && answers http://127.0.0.1:19021/ 503
     for _ in $(seq "$rounds"); do
         with_wrk maintenance.nginx "$nginx_pid" 1 -c64 -H 'Accept: text/html' http://127.0.0.1:19021/
         with_wrk maintenance.flagstone "$down" 1 -c64 -H 'Accept: text/html' http://127.0.0.1:19023/
@@ -329,6 +345,7 @@ websocket() {
     row websocket "WebSocket echo, 1,000 streams: µs of processor per message there and back"
     on 1 echo "$load" echo 127.0.0.1:19009; local echo=$pid; sleep 0.3
     echoes() { # VALUE PORT PID
+        plays "$1" || return 0
         # Connecting is not counted: the clock starts when the load says that it is ready.
         local before after out; out=$dir/echoes.out; : >"$out"
         taskset -c 1 "$load" streams "127.0.0.1:$2" --seconds "$seconds" >"$out" & local client=$!
@@ -411,5 +428,6 @@ routes() {
 }
 
 for row in ${rows//,/ }; do "$row"; done
+[ $alone = no ] || exit 0
 echo
 { echo "work|against|Flagstone|peer|ratio|target|"; cat "$dir/table"; } | column -t -s'|'

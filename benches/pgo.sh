@@ -2,7 +2,7 @@
 # Builds what is shipped with profile-guided optimisation: an instrumented build serves the load of peers.sh, and what it
 # counted tells the compiler which way requests mostly go (https://doc.rust-lang.org/rustc/profile-guided-optimization.html).
 #   usage: benches/pgo.sh
-# Two builds of some minutes each, and two minutes of load. Needs what peers.sh needs, and `rustup component add llvm-tools`.
+# Two builds of some minutes each, and two minutes of load. Needs what peers.sh needs but HAProxy, and `rustup component add llvm-tools`.
 # The binary is target/pgo/flagstone; `.ci/ship target/pgo/flagstone` holds it to its promises.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,7 @@ build() { # FOLDER FLAGS
 rm -rf "$folder/counts" "$folder/counts.profdata" "$folder/using"
 build counting "-Cprofile-generate=$folder/counts"
 # What most sites serve, each for as long.
-benches/peers.sh --only kept,h2,close,large,maintenance,websocket --rounds 1 --seconds 5 \
+benches/peers.sh --alone --only kept,h2,close,large,maintenance,websocket --rounds 1 --seconds 5 \
     "$folder/counting/$target/dist/flagstone" >/dev/null
 "$profdata" merge -o "$folder/counts.profdata" "$folder/counts"
 # Much never ran under this load and has no counts: no reason for thousands of warnings.
