@@ -132,7 +132,7 @@ fn judged(request: &Request<()>, snapshot: &Snapshot) -> Result<(String, String)
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    head::read(&bytes.into(), &snapshot.head_bounds(), HeaderMap::new()).map_err(Refusal::of_head)?;
+    head::read(&bytes.into(), &snapshot.head_bounds(), &mut HeaderMap::new()).map_err(Refusal::of_head)?;
     let (host, path) = decide::place(request, None)?;
     Ok((host.name().to_owned(), path.into_owned()))
 }

@@ -4,7 +4,7 @@
 //! line feeds that end lines, two Hosts. A head that more than one reading fits is refused here, byte for byte as it
 //! came (RFC 9112, sections 2.2, 3.2, 5, 6 and 11.2).
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
@@ -81,11 +81,12 @@ pub struct Head {
     pub(super) takes_trailers: bool,
 }
 
-/// Reads a complete head, from the request line to the empty line. `fields` is an empty map to put its fields in.
+/// Reads a complete head, from the request line to the empty line. `fields` is an empty map, which is taken to put its fields
+/// in.
 ///
 /// # Errors
 /// The head breaks a rule or a bound; nothing of it may be forwarded.
-pub fn read(head: &Bytes, bounds: &HeadBounds, mut fields: HeaderMap) -> Result<Head, BadHead> {
+pub fn read(head: &Bytes, bounds: &HeadBounds, fields: &mut HeaderMap) -> Result<Head, BadHead> {
     if head.len() > bounds.head_bytes_max {
         return Err(too_large(head, bounds));
     }
@@ -122,16 +123,17 @@ pub fn read(head: &Bytes, bounds: &HeadBounds, mut fields: HeaderMap) -> Result<
         .map_err(|_| BadHead::Malformed("the target is neither a path nor a URL"))?;
     let mut told = Told { is_http11: parsed.version == Some(1), ..Told::default() };
     fields.reserve(parsed.headers.len());
-    for field in parsed.headers.iter() {
+    for line in parsed.headers.iter() {
         let malformed = |_| BadHead::Malformed("a header line is malformed");
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed(()))?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| malformed(()))?;
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| malformed(()))?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value)).map_err(|_| malformed(()))?;
         told.note(&name, &value)?;
         fields.append(name, value);
     }
     let framing = told.framing()?;
     let mut parts = Request::new(()).into_parts().0;
-    (parts.method, parts.uri, parts.headers) = (method, uri, fields);
+    (parts.method, parts.uri) = (method, uri);
+    mem::swap(&mut parts.headers, fields);
     parts.version = if told.is_http11 { Version::HTTP_11 } else { Version::HTTP_10 };
     Ok(Head {
         parts,
@@ -246,7 +248,7 @@ mod tests {
     const BOUNDS: HeadBounds = HeadBounds { head_bytes_max: 1024, headers_max: 5, uri_bytes_max: 64 };
 
     fn verdict(head: &str) -> Result<BodyFraming, BadHead> {
-        read(&Bytes::from(head.to_owned()), &BOUNDS, HeaderMap::new()).map(|head| head.framing)
+        read(&Bytes::from(head.to_owned()), &BOUNDS, &mut HeaderMap::new()).map(|head| head.framing)
     }
 
     #[test]

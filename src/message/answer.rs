@@ -47,6 +47,8 @@ pub enum BadAnswer {
 
 use BadAnswer::Malformed;
 
+const MALFORMED_LINE: BadAnswer = Malformed("a header line is malformed");
+
 /// The head of a final answer.
 #[derive(Debug)]
 pub struct Head {
@@ -71,12 +73,11 @@ impl HeadReader {
         Self { is_for_head, scanned: 0 }
     }
 
-    /// Takes a head off the front of `bytes` and puts its fields into `headers`, in the place of what is there: all but those
-    /// that concern this connection alone, `Transfer-Encoding` and a `Connection` that names no field. `None` while it is not
-    /// whole.
+    /// Takes a head off the front of `bytes` and puts its fields into `headers`, which is empty: all but those that concern
+    /// this connection alone, `Transfer-Encoding` and a `Connection` that names no field. `None` while it is not whole.
     ///
     /// # Errors
-    /// See [`BadAnswer`]. `headers` are as they were.
+    /// See [`BadAnswer`].
     pub fn read(&mut self, bytes: &mut BytesMut, headers: &mut HeaderMap) -> Result<Option<Head>, BadAnswer> {
         while !bytes.is_empty() && (self.scanned == 0 || may_end(bytes, self.scanned)) {
             let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -86,7 +87,7 @@ impl HeadReader {
                 Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
                 Ok(httparse::Status::Complete(_)) => return Err(BadAnswer::HeadTooLarge),
                 Ok(httparse::Status::Partial) => break,
-                Err(error) => return Err(Malformed(why(error))),
+                Err(error) => return Err(why(error)),
             };
             let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
             let status = status.ok_or(Malformed("the status is none"))?;
@@ -95,12 +96,12 @@ impl HeadReader {
                 self.scanned = 0;
                 continue;
             }
-            let mut fields = Fields { is_http11: response.version == Some(1), ..Fields::default() };
-            fields.gather(&response, bytes.as_ptr() as usize)?;
-            let body = fields.framing(status, self.is_for_head)?;
-            let keeps_alive = fields.keeps_alive() && status != StatusCode::SWITCHING_PROTOCOLS;
+            let mut told = Told { is_http11: response.version == Some(1), ..Told::default() };
+            told.gather(response.headers, bytes)?;
+            let body = told.framing(status, self.is_for_head)?;
+            let keeps_alive = told.keeps_alive() && status != StatusCode::SWITCHING_PROTOCOLS;
             let keeps_alive = keeps_alive && !body.ends_the_connection();
-            fill(headers, fields.places, &bytes.split_to(length).freeze())?;
+            told.put_fields(headers, &bytes.split_to(length).freeze())?;
             return Ok(Some(Head { status, body, keeps_alive }));
         }
         if bytes.len() >= HEAD_BYTES_MAX {
@@ -118,25 +119,20 @@ fn may_end(bytes: &[u8], scanned: usize) -> bool {
     memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-fn why(error: httparse::Error) -> &'static str {
-    match error {
+fn why(error: httparse::Error) -> BadAnswer {
+    Malformed(match error {
         httparse::Error::TooManyHeaders => "the head has more than 100 fields",
         httparse::Error::Version => "it is no HTTP/1",
         httparse::Error::Status => "the status line is malformed",
-        _ => "a header line is malformed",
-    }
+        _ => return MALFORMED_LINE,
+    })
 }
 
-/// Where a field stands in its head.
-struct Place {
-    name: Range<u32>,
-    value: Range<u32>,
-}
-
-/// The fields of a head, and what those say that decide the framing.
+/// The fields of a head, and what those say that decides the framing.
 #[derive(Default)]
-struct Fields {
-    places: SmallVec<[Place; 24]>,
+struct Told {
+    /// Those that go further than this connection, each with the place of its value in the head.
+    fields: SmallVec<[(HeaderName, Range<usize>); 16]>,
     is_http11: bool,
     length: Option<u64>,
     is_chunked: bool,
@@ -145,11 +141,10 @@ struct Fields {
     says_keep_alive: bool,
 }
 
-impl Fields {
-    /// `base` is the address of the head.
-    fn gather(&mut self, response: &httparse::Response<'_, '_>, base: usize) -> Result<(), BadAnswer> {
-        for header in &*response.headers {
-            let (name, value) = (header.name, header.value);
+impl Told {
+    /// `lines` stand in `head`.
+    fn gather(&mut self, lines: &[httparse::Header<'_>], head: &[u8]) -> Result<(), BadAnswer> {
+        for httparse::Header { name, value } in lines {
             match name.len() {
                 10 if name.eq_ignore_ascii_case("connection") && !self.connection(value) => continue,
                 14 if name.eq_ignore_ascii_case("content-length") => self.content_length(value)?,
@@ -159,12 +154,10 @@ impl Fields {
                 }
                 _ => {}
             }
-            let range = |part: &[u8]| {
-                // An empty value may stand nowhere.
-                let start = if part.is_empty() { 0 } else { (part.as_ptr() as usize - base) as u32 };
-                start..start + part.len() as u32
-            };
-            self.places.push(Place { name: range(name.as_bytes()), value: range(value) });
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| MALFORMED_LINE)?;
+            // An empty value may stand nowhere.
+            let start = if value.is_empty() { 0 } else { value.as_ptr() as usize - head.as_ptr() as usize };
+            self.fields.push((name, start..start + value.len()));
         }
         Ok(())
     }
@@ -215,21 +208,15 @@ impl Fields {
     fn keeps_alive(&self) -> bool {
         !self.says_close && (self.is_http11 || self.says_keep_alive)
     }
-}
 
-fn fill(headers: &mut HeaderMap, places: SmallVec<[Place; 24]>, head: &Bytes) -> Result<(), BadAnswer> {
-    let mut fields: SmallVec<[(HeaderName, HeaderValue); 16]> = SmallVec::new();
-    for Place { name, value } in places {
-        let name = HeaderName::from_bytes(&head[name.start as usize..name.end as usize]);
-        let value = HeaderValue::from_maybe_shared(head.slice(value.start as usize..value.end as usize));
-        fields.push(name.ok().zip(value.ok()).ok_or(Malformed("a header line is malformed"))?);
+    fn put_fields(&mut self, headers: &mut HeaderMap, head: &Bytes) -> Result<(), BadAnswer> {
+        headers.reserve(self.fields.len());
+        for (name, place) in self.fields.drain(..) {
+            let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| MALFORMED_LINE)?;
+            headers.append(name, value);
+        }
+        Ok(())
     }
-    headers.clear();
-    headers.reserve(fields.len());
-    for (name, value) in fields {
-        headers.append(name, value);
-    }
-    Ok(())
 }
 
 /// Digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).

@@ -11,6 +11,7 @@
 //! | [`cookie`] | cookies of a request | RFC 6265, 5.4 |
 //! | [`trace_context`] | the trace a request belongs to | W3C Trace Context |
 //! | [`answer`] | the head of what an app answers, and its framing | RFC 9112, 4 to 6 |
+//! | `field_line` | one line of a head | RFC 9112, 5 |
 //! | `body` | the body of a message, off the front of what is read | RFC 9112, 6 and 7 |
 //! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
 //! | `trailers` | fields behind a body in chunks | RFC 9110, 6.5 |
@@ -25,6 +26,7 @@ pub mod answer;
 mod body;
 pub(crate) mod chunked;
 pub mod cookie;
+pub(crate) mod field_line;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;

@@ -6,6 +6,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
+use super::field_line;
+
 /// The trailers that a message is going to have, by its own word.
 pub(crate) fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let lines = headers.get_all(TRAILER).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
@@ -17,9 +19,7 @@ pub(crate) fn section(trailers: Option<&HeaderMap>, announced: &[HeaderName]) ->
     let mut text = Vec::new();
     for (name, value) in trailers.into_iter().flatten() {
         if announced.contains(name) && may_be_trailer(name) {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                text.extend_from_slice(part);
-            }
+            field_line::write(&mut text, name.as_str(), value.as_bytes());
         }
     }
     text

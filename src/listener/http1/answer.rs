@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use super::output::Output;
 use crate::listener::date;
-use crate::message::{hop_by_hop, trailers};
+use crate::message::{field_line, hop_by_hop, trailers};
 
 /// What of a request decides about the form of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub(super) fn write_head(
             }
             _ => {
                 has_date |= *name == DATE;
-                write_field(out, name.as_str(), value.as_bytes());
+                field_line::write(out, name.as_str(), value.as_bytes());
             }
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn write_head(
     let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     write_connection(has_connection.then_some(fields), is_kept || is_upgrade, is_http11, out);
     if !has_date {
-        write_field(out, "date", date::now().as_bytes());
+        field_line::write(out, "date", date::now().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     (framing, is_kept && !is_upgrade)
@@ -120,12 +120,12 @@ fn write_length(
             return Framing::Length(bytes);
         }
         (HasBody::Yes, Length::Unknown) if is_http11 => {
-            write_field(out, "transfer-encoding", b"chunked");
+            field_line::write(out, "transfer-encoding", b"chunked");
             return Framing::Chunked(Vec::new());
         }
         (HasBody::Yes, Length::Unknown) => return Framing::ToTheEnd,
         (HasBody::Untold, Length::Known(bytes)) => match told {
-            Some(told) => write_field(out, "content-length", told.as_bytes()),
+            Some(told) => field_line::write(out, "content-length", told.as_bytes()),
             None if bytes > 0 => write_number(out, bytes),
             None => {}
         },
@@ -146,17 +146,8 @@ fn write_status(status: StatusCode, is_http11: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-#[inline]
-fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 fn write_number(out: &mut Vec<u8>, bytes: u64) {
-    write_field(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
+    field_line::write(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
 }
 
 /// The answer's own words about the connection, and what has to be said beside them.

@@ -78,7 +78,7 @@ impl Input {
             return Err(head::too_large(&self.bytes, bounds));
         }
         let whole = self.bytes.split_to(end).freeze();
-        let head = head::read(&whole, bounds, std::mem::take(fields)).inspect_err(|_| {
+        let head = head::read(&whole, bounds, fields).inspect_err(|_| {
             let rest = std::mem::replace(&mut self.bytes, BytesMut::from(&whole[..]));
             self.bytes.unsplit(rest);
         })?;

@@ -15,14 +15,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite as _;
 
 use super::super::stream::Stream;
 use crate::message::answer::content_length;
-use crate::message::{hop_by_hop, trailers};
+use crate::message::{field_line, hop_by_hop, trailers};
 use crate::proxy::body::BodyError;
 
 /// Pieces of a body up to here are copied behind what is to be written before them, so that one write takes both.
@@ -292,7 +292,7 @@ fn write_head(text: &mut Vec<u8>, head: &Parts, body: Option<&impl Body>) -> Fra
         // Ours is written where there is need of one.
         let is_ours = *name == TRANSFER_ENCODING || (body.is_some() && told.is_none() && *name == CONTENT_LENGTH);
         if !is_ours {
-            write_field(text, name, value);
+            field_line::write(text, name.as_str(), value.as_bytes());
         }
     }
     let framing = match (body, told) {
@@ -300,24 +300,17 @@ fn write_head(text: &mut Vec<u8>, head: &Parts, body: Option<&impl Body>) -> Fra
         (Some(_), Some(length)) => Framing::Length(length),
         (Some(body), None) => match body.size_hint().exact() {
             Some(length) => {
-                write_field(text, &CONTENT_LENGTH, &length.into());
+                field_line::write(text, CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(length).as_bytes());
                 Framing::Length(length)
             }
             None => {
-                write_field(text, &TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
+                field_line::write(text, TRANSFER_ENCODING.as_str(), b"chunked");
                 Framing::Chunked
             }
         },
     };
     text.extend_from_slice(b"\r\n");
     framing
-}
-
-fn write_field(text: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    text.extend_from_slice(name.as_str().as_bytes());
-    text.extend_from_slice(b": ");
-    text.extend_from_slice(value.as_bytes());
-    text.extend_from_slice(b"\r\n");
 }
 
 /// Whether the request says that its connection is to end with it.

@@ -1,6 +1,7 @@
 //! One connection's socket and buffers, and how far the request on it and its answer have come.
 
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -26,6 +27,8 @@ pub(super) struct Wire {
     appetite: Appetite,
     outgoing: Outgoing<RequestBody>,
     head: HeadReader,
+    /// A map to put the fields of the next answer in, that has been made already.
+    fields: HeaderMap,
     /// The answer's head, until it is taken.
     answer: Option<Response<()>>,
     /// What is left of its body.
@@ -60,6 +63,7 @@ impl Wire {
             appetite: Appetite::default(),
             outgoing: Outgoing::new(),
             head: HeadReader::new(false),
+            fields: HeaderMap::new(),
             answer: None,
             body: BodyReader::none(),
             stage: Stage::Idle,
@@ -89,7 +93,8 @@ impl Wire {
     /// Sends, and reads until the answer's head is there: an endpoint may answer before it has taken everything, and will
     /// perhaps take nothing more before its answer is read.
     ///
-    /// `spare` is a map whose fields nobody needs once there is an answer, to be used again.
+    /// `spare` is a map whose fields nobody needs once there is an answer. It is kept for the next one: this answer may turn
+    /// out to be none while its fields are being read.
     pub(super) fn poll_answer(
         &mut self,
         spare: Option<&mut HeaderMap>,
@@ -112,13 +117,16 @@ impl Wire {
             // It may have answered before it closed.
             Poll::Ready(Err(Unsent::Refused(_))) => self.outgoing.give_up(),
         }
-        let mut own = HeaderMap::new();
-        let headers = spare.unwrap_or(&mut own);
         loop {
-            if let Some(head) = self.head.read(&mut self.read, headers)? {
+            if let Some(head) = self.head.read(&mut self.read, &mut self.fields)? {
                 let mut answer = Response::new(());
                 *answer.status_mut() = head.status;
-                *answer.headers_mut() = std::mem::take(headers);
+                mem::swap(answer.headers_mut(), &mut self.fields);
+                if let Some(spare) = spare {
+                    mem::swap(&mut self.fields, spare);
+                    // Its values hold on to what was read from the client.
+                    self.fields.clear();
+                }
                 self.answer = Some(answer);
                 if let Some(left) = head.body.left() {
                     self.appetite.expects(left.saturating_sub(self.read.len() as u64));
@@ -224,6 +232,7 @@ impl Wire {
     /// Whether its endpoint has closed it while it was kept. What it holds for the next request is let go of.
     pub(super) fn doze(&mut self) -> bool {
         self.read = BytesMut::new();
+        self.fields = HeaderMap::new();
         self.outgoing.doze();
         self.alarm.rest();
         self.stream.has_news()
