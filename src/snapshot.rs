@@ -163,6 +163,10 @@ pub struct Maintenance {
 pub(crate) struct Edits(model::HeaderEdits);
 
 impl Edits {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.remove.is_empty() && self.0.set.is_empty() && self.0.add.is_empty()
+    }
+
     /// Remove, then set, then add.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.0.remove {

@@ -59,12 +59,12 @@ fn check_hops(headers: &HeaderMap, peer: IpAddr, found: IpAddr) {
 
 fn check_told(mut headers: HeaderMap, peer: IpAddr, client: IpAddr, peer_trusted: bool) {
     let before = headers.clone();
-    forwarded::drop_ambiguous(&mut headers);
     let request_id = forwarded::kept_request_id(&before, peer_trusted).cloned();
     let request_id = request_id.unwrap_or(HeaderValue::from_static("new"));
     let (client_text, host) = (forwarded::ip_value(client), Some(HeaderValue::from_static("a.example")));
     let facts = Facts { peer_trusted, client: client_text, peer_ip: peer, proto: "https", host, request_id };
-    forwarded::apply(&mut headers, facts);
+    let told = forwarded::replace(&mut headers, facts);
+    forwarded::put(&mut headers, told);
     let single = |name: &str| {
         let lines: Vec<_> = headers.get_all(name).iter().collect();
         assert_eq!(lines.len(), 1, "{name}: {lines:?}");

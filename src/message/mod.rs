@@ -17,8 +17,8 @@
 //! | `trailers` | fields behind a body in chunks | RFC 9110, 6.5 |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
-//! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::drop_ambiguous`, then
-//! `forwarded::apply`. What the proxy sets is set last, so nothing a client writes can remove it.
+//! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::replace`. What the
+//! proxy sets is set last, so nothing a client writes can remove it.
 //!
 //! May import `std`, `http` types, httparse and small value crates; never another room.
 

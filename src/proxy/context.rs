@@ -193,9 +193,8 @@ impl Context {
         self.route = Some(route);
     }
 
-    /// Sets the fields that tell the app about its client (SPEC section 6).
-    pub(super) fn forward_headers(&self, headers: &mut HeaderMap) {
-        forwarded::drop_ambiguous(headers);
+    /// Makes room for the fields that tell the app about its client (SPEC section 6), and returns them.
+    pub(super) fn forward_headers(&self, headers: &mut HeaderMap) -> forwarded::Told {
         let facts = forwarded::Facts {
             peer_trusted: self.peer_is_trusted,
             client: self.connection.client_text(self.client_ip),
@@ -204,7 +203,7 @@ impl Context {
             host: self.noted.host.clone(),
             request_id: self.request_id.clone(),
         };
-        forwarded::apply(headers, facts);
+        let told = forwarded::replace(headers, facts);
         if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate) {
             let shown = tls.certificate.as_ref();
             let (subject, whole) = (shown.and_then(|it| it.subject.clone()), shown.and_then(|it| it.whole.clone()));
@@ -213,6 +212,7 @@ impl Context {
         if let Some(trace) = &self.trace {
             trace.tell(headers);
         }
+        told
     }
 
     /// Notes the answer's status and lets the context live on in its body.

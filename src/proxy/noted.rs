@@ -15,6 +15,7 @@ pub(super) struct Noted {
     pub(super) accept_language: Option<HeaderValue>,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) expects_continue: bool,
+    pub(super) asks_to_upgrade: bool,
 }
 
 impl Noted {
@@ -31,6 +32,10 @@ impl Noted {
                 "content-type" => &mut noted.content_type,
                 "expect" => {
                     noted.expects_continue = true;
+                    continue;
+                }
+                "upgrade" => {
+                    noted.asks_to_upgrade = true;
                     continue;
                 }
                 _ => continue,
@@ -50,14 +55,20 @@ mod tests {
     #[test]
     fn the_first_of_several_counts() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("accept", "a"), ("x", "y"), ("accept", "b"), ("referer", "c"), ("expect", "100-continue")]
-        {
+        for (name, value) in [
+            ("accept", "a"),
+            ("x", "y"),
+            ("accept", "b"),
+            ("referer", "c"),
+            ("expect", "100-continue"),
+            ("upgrade", "x"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         let noted = Noted::of(&headers);
         assert_eq!(noted.accept.unwrap(), "a");
         assert_eq!(noted.referer.unwrap(), "c");
-        assert!(noted.expects_continue && noted.host.is_none() && noted.user_agent.is_none());
+        assert!(noted.expects_continue && noted.asks_to_upgrade);
+        assert!(noted.host.is_none() && noted.user_agent.is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::http1::{Broken, Http1};
@@ -20,6 +20,26 @@ pub(crate) enum Connection {
     Http1(Http1),
     /// One of many streams.
     Http2(Box<Http2Stream>),
+}
+
+/// The head of a request, in the form of HTTP/1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestHead<'a> {
+    pub(crate) parts: &'a Parts,
+    /// Fields beside those of `parts`, which has none of these names.
+    pub(crate) told: &'a [(&'static HeaderName, HeaderValue)],
+}
+
+impl<'a> RequestHead<'a> {
+    pub(super) fn of(parts: &'a Parts) -> Self {
+        Self { parts, told: &[] }
+    }
+
+    /// The first value of a field.
+    pub(crate) fn field(&self, name: &HeaderName) -> Option<&'a HeaderValue> {
+        let told = || self.told.iter().find(|(told, _)| *told == name).map(|(_, value)| value);
+        self.parts.headers.get(name).or_else(told)
+    }
 }
 
 /// Why a request brought no answer's head.
@@ -58,11 +78,11 @@ impl From<Broken> for SendError {
 }
 
 impl Connection {
-    /// Takes a request in the form of HTTP/1, to be sent as its answer is asked for.
+    /// Takes a request, to be sent as its answer is asked for.
     ///
     /// # Errors
     /// [`SendError::Unsent`]: the endpoint has closed the connection.
-    pub(crate) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), SendError> {
+    pub(crate) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), SendError> {
         match self {
             Self::Http1(connection) => connection.begin(head, body).map_err(SendError::Unsent),
             Self::Http2(stream) => {
@@ -143,7 +163,7 @@ impl Connection {
     /// # Cancel safety
     /// Dropped, it gives the request up, and the connection is of no use any more.
     pub(super) async fn ask(&mut self, head: &Parts) -> Result<StatusCode, SendError> {
-        self.begin(head, RequestBody::Empty)?;
+        self.begin(RequestHead::of(head), RequestBody::Empty)?;
         poll_fn(|cx| self.poll_answer(None, cx)).await
     }
 }

@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
-use super::connection::{AnswerError, Connection, SendError};
+use super::connection::{AnswerError, Connection, RequestHead, SendError};
 use super::hold::Hold;
 use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
@@ -315,7 +314,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`SendError::Unsent`].
-    pub(crate) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), SendError> {
+    pub(crate) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), SendError> {
         self.ready.connection.begin(head, body)
     }
 

@@ -28,12 +28,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use self::wire::Wire;
+use super::connection::RequestHead;
 use super::stream::Stream;
 use crate::message::answer::BadAnswer;
 use crate::proxy::body::{BodyError, RequestBody};
@@ -73,7 +73,7 @@ impl Http1 {
     ///
     /// # Errors
     /// Hands the body back when the endpoint has closed the connection meanwhile.
-    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), RequestBody> {
+    pub(super) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), RequestBody> {
         match &mut self.0 {
             Holder::Own(wire) => wire.begin(head, body),
             Holder::Shared(..) | Holder::Gone => Err(body),

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -16,7 +15,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::alarm::Alarm;
-use super::connection::{AnswerError, SendError};
+use super::connection::{AnswerError, RequestHead, SendError};
+use crate::message::forwarded;
 use crate::proxy::body::RequestBody;
 
 /// A connection, as often as it is wanted.
@@ -55,8 +55,8 @@ impl Http2Stream {
         self.connection
     }
 
-    /// Sends a request that is in the form of HTTP/1.
-    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) {
+    /// Sends a request.
+    pub(super) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) {
         let request = absolute_form(head, &self.connection.scheme).map(|()| body);
         self.state = State::Asked(Box::pin(self.connection.sender.try_send_request(request)));
     }
@@ -131,14 +131,16 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 }
 
 /// `:scheme` and `:authority` for `Host`, and nothing of HTTP/1's connections (RFC 9113, sections 8.2.2 and 8.3.1).
-fn absolute_form(head: &Parts, scheme: &Scheme) -> Request<()> {
+fn absolute_form(head: RequestHead<'_>, scheme: &Scheme) -> Request<()> {
     const KEPT_OUT: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
+    let RequestHead { parts: head, told } = head;
     let mut request = Request::new(());
     *request.headers_mut() = head.headers.clone();
     for name in KEPT_OUT {
         request.headers_mut().remove(name);
     }
     let host = request.headers_mut().remove(HOST);
+    forwarded::put(request.headers_mut(), told.iter().cloned());
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let target = head.uri.path_and_query().cloned();
     let mut parts = http::uri::Parts::default();
@@ -159,6 +161,8 @@ impl fmt::Debug for Http2Stream {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -168,10 +172,13 @@ mod tests {
             .header("x", "y")
             .header(CONNECTION, "x")
             .header(TRANSFER_ENCODING, "chunked");
-        let sent = absolute_form(&request.body(()).unwrap().into_parts().0, &Scheme::HTTPS);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let told = [(&http::header::VIA, HeaderValue::from_static("y"))];
+        let sent = absolute_form(RequestHead { parts: &parts, told: &told }, &Scheme::HTTPS);
         assert_eq!((sent.method().as_str(), sent.uri().to_string().as_str()), ("POST", "https://example.com:81/a?b"));
-        assert_eq!(sent.headers().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
-        let sent = absolute_form(&Request::get("/").body(()).unwrap().into_parts().0, &Scheme::HTTP);
+        assert_eq!(sent.headers().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x", "via"]);
+        let (parts, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let sent = absolute_form(RequestHead::of(&parts), &Scheme::HTTP);
         assert_eq!(sent.uri(), "http://localhost/");
     }
 }

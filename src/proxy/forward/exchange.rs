@@ -470,17 +470,17 @@ impl<'a> Exchange<'a> {
     /// What the request says of the endpoint it should go to.
     fn wish(&self) -> Wish {
         let head = self.outbound.head();
-        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(&head.headers));
+        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(&head.parts.headers));
         let Balance::Hash(key) = &self.group.settings.balance else { return Wish { hash: 0, home } };
-        let headers = &head.headers;
+        let headers = &head.parts.headers;
         let hash = match key {
             HashKey::ClientIp => Some(match self.context.client_ip {
                 IpAddr::V4(ip) => hash_of(&ip.octets()),
                 IpAddr::V6(ip) => hash_of(&ip.octets()),
             }),
-            HashKey::Header(name) => headers.get(name).map(|value| hash_of(value.as_bytes())),
+            HashKey::Header(name) => head.field(name).map(|value| hash_of(value.as_bytes())),
             HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
-            HashKey::Uri => Some(hash_of(head.uri.path().as_bytes())),
+            HashKey::Uri => Some(hash_of(head.parts.uri.path().as_bytes())),
         };
         // Requests without a key would else all go to one endpoint.
         Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri, Version};
+use http_body::Body as _;
 
 use super::super::body::{BodyFault, RequestBody};
 use super::super::context::Context;
@@ -13,12 +14,15 @@ use super::super::refusal::Refusal;
 use super::super::replay::Replay;
 use crate::config::model;
 use crate::listener::incoming::Incoming;
-use crate::message::hop_by_hop;
+use crate::message::{forwarded, hop_by_hop};
 use crate::snapshot::Route;
+use crate::upstream::connection::RequestHead;
 
 /// One request, ready to be sent, perhaps more than once.
 pub(super) struct Outbound {
     head: Parts,
+    /// What its endpoint is told beside that.
+    told: forwarded::Told,
     /// `None` while it is on its way.
     body: Option<RequestBody>,
     kept: Kept,
@@ -54,30 +58,33 @@ impl Outbound {
     ) -> Result<Self, Refusal> {
         let retry = &settings.retry;
         let (mut parts, body) = request.into_parts();
-        let announced = content_length(&parts.headers);
+        let announced = if body.is_end_stream() { None } else { content_length(&parts.headers) };
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
         let (body, fault) =
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
-        let upgrade = if body.is_empty() && parts.method == Method::GET && !settings.http2 {
-            hop_by_hop::upgrade_protocol(&parts.headers).cloned()
-        } else {
-            None
-        };
+        let may_upgrade = context.noted.asks_to_upgrade && parts.method == Method::GET && !settings.http2;
+        let upgrade =
+            if may_upgrade && body.is_empty() { hop_by_hop::upgrade_protocol(&parts.headers).cloned() } else { None };
         hop_by_hop::strip_request(&mut parts.headers, settings.http2);
-        // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
-        parts.headers.remove(EXPECT);
-        context.forward_headers(&mut parts.headers);
+        if context.noted.expects_continue {
+            // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
+            parts.headers.remove(EXPECT);
+        }
+        let mut told = context.forward_headers(&mut parts.headers);
+        let wants_upgrade = upgrade.is_some();
         if let Some(protocol) = upgrade {
             hop_by_hop::set_upgrade(&mut parts.headers, protocol);
         }
-        route.request_headers.apply(&mut parts.headers);
+        if !route.request_headers.is_empty() {
+            forwarded::put(&mut parts.headers, told.drain(..));
+            route.request_headers.apply(&mut parts.headers);
+        }
         parts.uri = origin_form(&parts.uri, context.path(), route.strip_prefix.as_deref());
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let wants_upgrade = parts.headers.contains_key(UPGRADE);
         let repeats = retry.on.reset || !retry.on.statuses.0.is_empty();
         let is_repeatable = repeats && !wants_upgrade && retry.methods.contains(&parts.method);
         let fits = announced.is_none_or(|length| length <= retry.replay_bytes_max as u64);
@@ -90,11 +97,20 @@ impl Outbound {
             body => (body, Kept::Gone),
         };
         let may_follow_an_answer = is_repeatable && !retry.on.statuses.0.is_empty();
-        Ok(Self { head: parts, body: Some(body), kept, fault, is_repeatable, may_follow_an_answer, wants_upgrade })
+        Ok(Self {
+            head: parts,
+            told,
+            body: Some(body),
+            kept,
+            fault,
+            is_repeatable,
+            may_follow_an_answer,
+            wants_upgrade,
+        })
     }
 
-    pub(super) fn head(&self) -> &Parts {
-        &self.head
+    pub(super) fn head(&self) -> RequestHead<'_> {
+        RequestHead { parts: &self.head, told: &self.told }
     }
 
     pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
@@ -143,7 +159,9 @@ impl Outbound {
     pub(super) fn weight(&self) -> usize {
         /// What a request costs beside its head: tasks, buffers.
         const BASE: usize = 2048;
-        BASE + self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+        let told = self.told.iter().map(|(name, value)| (*name, value));
+        let fields = self.head.headers.iter().chain(told);
+        BASE + fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
     }
 }
 

@@ -14,12 +14,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite as _;
 
+use super::super::connection::RequestHead;
 use super::super::stream::Stream;
 use crate::message::answer::content_length;
 use crate::message::{field_line, hop_by_hop, trailers};
@@ -40,6 +40,8 @@ pub(super) struct Outgoing<B> {
     /// `None` where there is none, or nothing more of it is wanted.
     body: Option<B>,
     framing: Framing,
+    /// It says that it is the last one of its connection.
+    is_last: bool,
     /// The names that the request's `Trailer` announces.
     announced: Vec<HeaderName>,
     state: State,
@@ -80,6 +82,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             queue: Queue::default(),
             body: None,
             framing: Framing::Length(0),
+            is_last: false,
             announced: Vec::new(),
             state: State::Sent,
             is_touched: false,
@@ -87,15 +90,20 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
     }
 
     /// Puts the next request's head in line. The one before has been sent.
-    pub(super) fn begin(&mut self, head: &Parts, body: B) {
+    pub(super) fn begin(&mut self, head: RequestHead<'_>, body: B) {
         self.body = Some(body).filter(|body| !body.is_end_stream());
-        self.framing = write_head(&mut self.queue.text, head, self.body.as_ref());
+        (self.framing, self.is_last) = write_head(&mut self.queue.text, head, self.body.as_ref());
         self.state = if self.body.is_some() { State::Open } else { State::Ended };
         self.announced.clear();
         if self.framing == Framing::Chunked {
-            self.announced.extend(trailers::announced(&head.headers));
+            self.announced.extend(trailers::announced(&head.parts.headers));
         }
         self.is_touched = self.body.is_some();
+    }
+
+    /// Whether it says that its connection is to end with it.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Whether all of it has been written.
@@ -280,22 +288,29 @@ impl Queue {
     }
 }
 
-/// Writes the request line and the fields, in the order they have and in lower case, and settles the framing.
-fn write_head(text: &mut Vec<u8>, head: &Parts, body: Option<&impl Body>) -> Framing {
+/// Writes the request line and the fields, in the order they have and in lower case, and settles the framing. Also whether
+/// the connection is to end with it.
+fn write_head(text: &mut Vec<u8>, head: RequestHead<'_>, body: Option<&impl Body>) -> (Framing, bool) {
+    let RequestHead { parts: head, told } = head;
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
-    let told = body.and_then(|_| head.headers.get(CONTENT_LENGTH));
-    let told = told.and_then(|length| content_length(length.as_bytes()));
+    let length = body.and_then(|_| head.headers.get(CONTENT_LENGTH));
+    let length = length.and_then(|length| content_length(length.as_bytes()));
+    let mut is_last = false;
     for (name, value) in &head.headers {
         // Ours is written where there is need of one.
-        let is_ours = *name == TRANSFER_ENCODING || (body.is_some() && told.is_none() && *name == CONTENT_LENGTH);
+        let is_ours = *name == TRANSFER_ENCODING || (body.is_some() && length.is_none() && *name == CONTENT_LENGTH);
+        is_last |= *name == CONNECTION && hop_by_hop::lists(value, "close");
         if !is_ours {
             field_line::write(text, name.as_str(), value.as_bytes());
         }
     }
-    let framing = match (body, told) {
+    for (name, value) in told {
+        field_line::write(text, name.as_str(), value.as_bytes());
+    }
+    let framing = match (body, length) {
         (None, _) => Framing::Length(0),
         (Some(_), Some(length)) => Framing::Length(length),
         (Some(body), None) => match body.size_hint().exact() {
@@ -310,10 +325,5 @@ fn write_head(text: &mut Vec<u8>, head: &Parts, body: Option<&impl Body>) -> Fra
         },
     };
     text.extend_from_slice(b"\r\n");
-    framing
-}
-
-/// Whether the request says that its connection is to end with it.
-pub(super) fn asks_to_close(head: &Parts) -> bool {
-    head.headers.contains_key(CONNECTION) && hop_by_hop::wants_close(&head.headers)
+    (framing, is_last)
 }

@@ -3,6 +3,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use bytes::BytesMut;
+use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body::Body;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,7 +69,7 @@ async fn sent(head: &Parts, body: Pieces) -> (String, Result<(), Unsent>) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let mut stream = Stream::Unix(ours);
     let mut outgoing = Outgoing::new();
-    outgoing.begin(head, body);
+    outgoing.begin(RequestHead::of(head), body);
     let sending = async move {
         let ended = poll_fn(|cx| outgoing.poll_send(&mut stream, cx)).await;
         assert_eq!(outgoing.is_sent(), ended.is_ok());
@@ -168,7 +169,9 @@ fn connected() -> (Http1, UnixStream) {
 }
 
 async fn asks(connection: &mut Http1) -> Result<StatusCode, Broken> {
-    connection.begin(&head("GET", &[("host", "a")]), RequestBody::Empty).map_err(|_| Broken::Closed)?;
+    connection
+        .begin(RequestHead::of(&head("GET", &[("host", "a")])), RequestBody::Empty)
+        .map_err(|_| Broken::Closed)?;
     poll_fn(|cx| connection.poll_answer(None, cx)).await
 }
 
@@ -248,7 +251,7 @@ async fn an_answer_that_is_not_wholly_read_costs_the_connection() {
 async fn a_request_that_asks_for_the_end_is_the_last_one() {
     let (mut connection, mut endpoint) = connected();
     let last = head("GET", &[("connection", "close")]);
-    assert!(connection.begin(&last, RequestBody::Empty).is_ok());
+    assert!(connection.begin(RequestHead::of(&last), RequestBody::Empty).is_ok());
     let answering = endpoint.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
     let (status, written) = tokio::join!(poll_fn(|cx| connection.poll_answer(None, cx)), answering);
     assert_eq!((status.unwrap(), written.is_ok()), (StatusCode::NO_CONTENT, true));
@@ -278,7 +281,7 @@ async fn what_was_said_before_the_request_costs_no_request() {
         drop(endpoint);
         // For the event loop to take notice.
         tokio::task::yield_now().await;
-        let body = connection.begin(&head("POST", &[]), RequestBody::Empty);
+        let body = connection.begin(RequestHead::of(&head("POST", &[])), RequestBody::Empty);
         assert!(matches!(body, Err(RequestBody::Empty)), "{said:?}");
     }
 }
@@ -287,7 +290,7 @@ async fn what_was_said_before_the_request_costs_no_request() {
 async fn a_request_that_finds_the_connection_closed_was_not_sent() {
     let (mut connection, endpoint) = connected();
     // Unnoticed until it is written to.
-    assert!(connection.begin(&head("POST", &[]), RequestBody::Empty).is_ok());
+    assert!(connection.begin(RequestHead::of(&head("POST", &[])), RequestBody::Empty).is_ok());
     drop(endpoint);
     let answer = poll_fn(|cx| connection.poll_answer(None, cx)).await;
     assert!(matches!(answer, Err(Broken::Unsent(_))), "{answer:?}");
@@ -303,7 +306,7 @@ async fn a_map_of_fields_is_used_again_for_an_answer_only() {
         ("HTTP/1.1 200 O", Some("a")),
     ] {
         let (mut connection, mut endpoint) = connected();
-        assert!(connection.begin(&head("GET", &[]), RequestBody::Empty).is_ok());
+        assert!(connection.begin(RequestHead::of(&head("GET", &[])), RequestBody::Empty).is_ok());
         let mut lent = spare.clone();
         let answering = async move { endpoint.write_all(answer.as_bytes()).await };
         let (status, _) = tokio::join!(poll_fn(|cx| connection.poll_answer(Some(&mut lent), cx)), answering);

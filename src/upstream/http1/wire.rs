@@ -6,16 +6,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
 use super::super::alarm::Alarm;
+use super::super::connection::RequestHead;
 use super::super::stream::Stream;
 use super::Broken;
 use super::appetite::Appetite;
-use super::request::{Outgoing, Unsent, asks_to_close};
+use super::request::{Outgoing, Unsent};
 use crate::message::answer::{BodyReader, HeadReader};
 use crate::proxy::body::RequestBody;
 
@@ -35,8 +35,6 @@ pub(super) struct Wire {
     body: BodyReader,
     /// Where the request and its answer are.
     stage: Stage,
-    /// The request says that it is the last one.
-    is_last: bool,
     pub(super) alarm: Alarm,
     /// Who reads the answer while somebody else sends the request.
     reader: Option<Waker>,
@@ -67,7 +65,6 @@ impl Wire {
             answer: None,
             body: BodyReader::none(),
             stage: Stage::Idle,
-            is_last: false,
             alarm: Alarm::default(),
             reader: None,
         }
@@ -78,13 +75,12 @@ impl Wire {
     /// # Errors
     /// Hands the body back when the endpoint has closed the connection, or said something unasked, as far as the event loop
     /// knows of it.
-    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), RequestBody> {
+    pub(super) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), RequestBody> {
         if self.stage != Stage::Idle || self.stream.has_news() {
             self.stage = Stage::Broken;
             return Err(body);
         }
-        self.head = HeadReader::new(head.method == Method::HEAD);
-        self.is_last = asks_to_close(head);
+        self.head = HeadReader::new(head.parts.method == Method::HEAD);
         self.outgoing.begin(head, body);
         self.stage = Stage::Asked;
         Ok(())
@@ -132,7 +128,7 @@ impl Wire {
                     self.appetite.expects(left.saturating_sub(self.read.len() as u64));
                 }
                 self.body = head.body;
-                self.stage = Stage::Answered { is_kept: head.keeps_alive && !self.is_last };
+                self.stage = Stage::Answered { is_kept: head.keeps_alive && !self.outgoing.is_last() };
                 return Poll::Ready(Ok(head.status));
             }
             if ready!(self.poll_read(cx)).map_err(Broken::Io)? == 0 {
