@@ -1,11 +1,15 @@
 //! Writing a message in pieces to a socket.
 
+mod queue;
+
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncWrite, ReadBuf};
+
+pub(crate) use self::queue::Queue;
 
 /// Up to here a copy costs less than what `writev` does beyond `send`.
 const COPIED_BYTES_MAX: usize = 4096;

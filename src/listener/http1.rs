@@ -5,7 +5,7 @@
 //! | `input` | what the client sends, cut into heads and pieces of bodies |
 //! | `upload` | a request's body between the connection and whoever wants it |
 //! | `answer` | an answer's head, and the framing of its body |
-//! | `output` | what is on its way to the client |
+//! | `flow` | an answer's body on its way out |
 //!
 //! [`Wire::converse`] is the whole of it: a head, its answer, the next head. All of it is one future, polled by the
 //! connection's task together with what the request waits for, so that nothing has to be handed from one task to another.
@@ -13,8 +13,8 @@
 //! and only a 101 makes that something other than HTTP.
 
 mod answer;
+mod flow;
 mod input;
-mod output;
 mod upload;
 
 use std::future::{Future, poll_fn};
@@ -26,11 +26,11 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::BytesMut;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-use self::answer::{Asked, Framing, Length};
+use self::answer::{Asked, Length};
+use self::flow::{BrokeOff, Flow};
 use self::input::{Input, Next};
-use self::output::Output;
 pub(super) use self::upload::Upload;
 use self::upload::{Ending, Feeder};
 use super::connection::Connection;
@@ -38,6 +38,7 @@ use super::head::{BadHead, BodyFraming, Head, HeadBounds};
 use super::incoming::Incoming;
 use super::stream::Stream;
 use crate::live::Live;
+use crate::pieces::Queue;
 use crate::proxy::body::Body;
 use crate::proxy::handle;
 
@@ -49,7 +50,7 @@ const READ_BYTES: usize = 8 * 1024;
 pub(super) struct Wire {
     stream: Stream,
     input: Input,
-    output: Output,
+    output: Queue,
     connection: Arc<Connection>,
     /// HTTP/2's preface may come in place of the first request.
     may_switch: bool,
@@ -96,7 +97,7 @@ impl Wire {
     pub(super) fn new(stream: Stream, early: &[u8], connection: Arc<Connection>, may_switch: bool) -> Self {
         let mut bytes = BytesMut::with_capacity(READ_BYTES.max(early.len()));
         bytes.extend_from_slice(early);
-        let (input, output) = (Input::new(bytes), Output::default());
+        let (input, output) = (Input::new(bytes), Queue::default());
         Self { stream, input, output, connection, may_switch, fields: HeaderMap::new(), upload: None }
     }
 
@@ -185,7 +186,7 @@ impl Wire {
     /// Waits for a head, and before it for the rest of the last request's body.
     fn poll_head(&mut self, bounds: &HeadBounds, cx: &mut Context<'_>) -> Poll<Result<Head, Over>> {
         loop {
-            if let Err(error) = ready!(self.output.poll_flush(&mut self.stream, &self.connection, cx)) {
+            if let Err(error) = ready!(self.poll_flush(cx)) {
                 return Poll::Ready(Err(self.broken(&error)));
             }
             self.poll_upload(cx);
@@ -228,7 +229,7 @@ impl Wire {
                     return Poll::Ready(Ok(response));
                 }
                 let has_come = self.poll_upload(cx);
-                if let Poll::Ready(Err(error)) = self.output.poll_flush(&mut self.stream, &self.connection, cx) {
+                if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                     return Poll::Ready(Err(self.broken(&error)));
                 }
                 if !has_come {
@@ -254,7 +255,7 @@ impl Wire {
         let (framing, is_kept) = answer::write_head(parts.status, &parts.headers, length, asked, out);
         self.fields = parts.headers;
         self.fields.clear();
-        let mut flow = Flow { body: Some(body), framing, trailers: None, takes_trailers: asked.takes_trailers };
+        let mut flow = Flow::new(body, framing, asked.takes_trailers);
         poll_fn(|cx| self.poll_answer(&mut flow, cx)).await?;
         Ok(is_kept)
     }
@@ -266,9 +267,9 @@ impl Wire {
                 return Poll::Ready(Err(Over::Broken));
             }
             let has_come = self.poll_upload(cx);
-            match self.output.poll_flush(&mut self.stream, &self.connection, cx) {
+            match self.poll_flush(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
-                Poll::Ready(Ok(())) if flow.body.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if flow.has_ended() => return Poll::Ready(Ok(())),
                 // There was no room for more, and now there is.
                 Poll::Ready(Ok(())) if step.is_ready() => continue,
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -354,53 +355,22 @@ impl Wire {
         pin!(self.stream.read_buf(bytes)).poll(cx)
     }
 
+    /// Writes everything, and notes how that goes.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.output.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.output.is_empty() {
+            let offered = self.output.len();
+            let result = self.output.poll_write(Pin::new(&mut self.stream), cx);
+            self.connection.wrote(offered, &result);
+            ready!(result)?;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
     fn broken(&self, error: &io::Error) -> Over {
         tracing::debug!(%error, peer = ?self.connection.peer, "connection ended early");
         Over::Broken
-    }
-}
-
-/// An answer's body on its way out.
-struct Flow {
-    /// `None` once all of it, with its end, is in the output.
-    body: Option<Body>,
-    framing: Framing,
-    trailers: Option<HeaderMap>,
-    takes_trailers: bool,
-}
-
-/// The body of an answer did not come to its end.
-struct BrokeOff;
-
-impl Flow {
-    /// Moves what there is of the body to `output`, as long as there is room. Ready when it has all, or is full.
-    fn poll_gather(&mut self, output: &mut Output, cx: &mut Context<'_>) -> Poll<Result<(), BrokeOff>> {
-        while let Some(body) = &mut self.body {
-            if self.framing.is_whole() || body.is_end_stream() {
-                self.finish(output)?;
-                break;
-            }
-            if !output.has_room() {
-                break;
-            }
-            match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.framing.push(data, output),
-                    Err(frame) => {
-                        self.trailers = frame.into_trailers().ok().filter(|_| self.takes_trailers);
-                        self.finish(output)?;
-                    }
-                },
-                None => self.finish(output)?,
-                Some(Err(_)) => return Poll::Ready(Err(BrokeOff)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Lets go of the body, and of the request's context with it.
-    fn finish(&mut self, output: &mut Output) -> Result<(), BrokeOff> {
-        self.body = None;
-        self.framing.end(self.trailers.as_ref(), output).map_err(|_| BrokeOff)
     }
 }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
-use super::output::Output;
 use crate::listener::date;
 use crate::message::{field_line, hop_by_hop, trailers};
+use crate::pieces::Queue;
 
 /// What of a request decides about the form of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -185,21 +185,13 @@ fn write_list<'a>(out: &mut Vec<u8>, name: &str, items: impl Iterator<Item = &'a
 
 impl Framing {
     /// Puts one piece of the body on its way. What is beyond an announced length is left out.
-    pub(super) fn push(&mut self, mut data: Bytes, output: &mut Output) {
+    pub(super) fn push(&mut self, mut data: Bytes, output: &mut Queue) {
         if let Self::Length(left) = self {
             data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
             *left -= data.len() as u64;
         }
-        // Nothing would be the last chunk.
-        if data.is_empty() {
-            return;
-        }
         match self {
-            Self::Chunked(_) => {
-                output.push_mark(&[hexadecimal(data.len(), &mut [0; 16]), b"\r\n"]);
-                output.push(data);
-                output.push_mark(&[b"\r\n"]);
-            }
+            Self::Chunked(_) => output.push_chunk(data),
             Self::Length(_) | Self::ToTheEnd => output.push(data),
         }
     }
@@ -208,19 +200,12 @@ impl Framing {
     ///
     /// # Errors
     /// Bytes are missing: the client can only see that by the end of the connection.
-    pub(super) fn end(&self, trailers: Option<&HeaderMap>, output: &mut Output) -> Result<(), Short> {
+    pub(super) fn end(&self, trailers: Option<&HeaderMap>, output: &mut Queue) -> Result<(), Short> {
         match self {
             Self::Length(0) | Self::ToTheEnd => Ok(()),
             Self::Length(_) => Err(Short),
             Self::Chunked(announced) => {
-                let mut section = trailers::section(trailers, announced);
-                if section.is_empty() {
-                    output.push_mark(&[b"0\r\n\r\n"]);
-                } else {
-                    output.push_mark(&[b"0\r\n"]);
-                    section.extend_from_slice(b"\r\n");
-                    output.push(section.into());
-                }
+                output.push_last_chunk(trailers::section(trailers, announced));
                 Ok(())
             }
         }
@@ -229,18 +214,6 @@ impl Framing {
     /// Whether everything that was announced has been put on its way.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self, Self::Length(0))
-    }
-}
-
-fn hexadecimal(number: usize, digits: &mut [u8; 16]) -> &[u8] {
-    let (mut rest, mut at) = (number, digits.len());
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789abcdef"[rest & 0xf];
-        rest >>= 4;
-        if rest == 0 {
-            return &digits[at..];
-        }
     }
 }
 
@@ -319,7 +292,7 @@ mod tests {
         let mut out = Vec::new();
         let fields = HeaderMap::from_iter([(TRAILER, "X-Sum, x-other".parse().unwrap())]);
         let (mut framing, _) = write_head(StatusCode::OK, &fields, Length::Unknown, &ASKED, &mut out);
-        let mut output = Output::default();
+        let mut output = Queue::default();
         for piece in ["", "hello, hello, hello"] {
             framing.push(Bytes::from(piece), &mut output);
         }
@@ -333,19 +306,12 @@ mod tests {
 
     #[test]
     fn a_length_is_neither_exceeded_nor_missed_in_silence() {
-        let mut output = Output::default();
+        let mut output = Queue::default();
         let mut framing = Framing::Length(5);
         framing.push(Bytes::from_static(b"abc"), &mut output);
         assert!(framing.end(None, &mut output).is_err() && !framing.is_whole());
         framing.push(Bytes::from_static(b"defgh"), &mut output);
         assert!(framing.end(None, &mut output).is_ok() && framing.is_whole());
         assert_eq!(output.text(), "abcde");
-    }
-
-    #[test]
-    fn sizes_are_written_in_hexadecimal() {
-        for number in [0, 9, 10, 15, 16, 255, 4096, 163_840, usize::MAX] {
-            assert_eq!(hexadecimal(number, &mut [0; 16]), format!("{number:x}").as_bytes());
-        }
     }
 }

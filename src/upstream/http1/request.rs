@@ -7,31 +7,22 @@
 //! | its length is known | `Content-Length` |
 //! | otherwise | `Transfer-Encoding: chunked` |
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame};
-use smallvec::SmallVec;
 use tokio::io::AsyncWrite as _;
 
 use super::super::connection::RequestHead;
 use super::super::stream::Stream;
 use crate::message::answer::content_length;
 use crate::message::{field_line, hop_by_hop, trailers};
+use crate::pieces::Queue;
 use crate::proxy::body::BodyError;
-
-/// Pieces of a body up to here are copied behind what is to be written before them, so that one write takes both.
-const COPIED_BYTES_MAX: usize = 4096;
-/// Larger pieces that one write takes, and how much together: that much is read from the client ahead of the endpoint.
-const GATHERED_PIECES_MAX: usize = 16;
-const GATHERED_BYTES_MAX: usize = 64 * 1024;
-/// What a connection keeps of the buffer that it writes heads from.
-const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// One request after the other. One without a body whose first write fails has not been sent at all.
 #[derive(Debug)]
@@ -92,7 +83,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
     /// Puts the next request's head in line. The one before has been sent.
     pub(super) fn begin(&mut self, head: RequestHead<'_>, body: B) {
         self.body = Some(body).filter(|body| !body.is_end_stream());
-        (self.framing, self.is_last) = write_head(&mut self.queue.text, head, self.body.as_ref());
+        (self.framing, self.is_last) = write_head(self.queue.head(), head, self.body.as_ref());
         self.state = if self.body.is_some() { State::Open } else { State::Ended };
         self.announced.clear();
         if self.framing == Framing::Chunked {
@@ -128,16 +119,9 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
         self.state = State::Broken;
     }
 
-    /// Lets go of a large buffer, between two requests.
-    pub(super) fn rest(&mut self) {
-        if self.queue.text.capacity() > KEPT_BYTES_MAX {
-            self.doze();
-        }
-    }
-
     /// Lets go of its buffer.
     pub(super) fn doze(&mut self) {
-        self.queue.text = Vec::new();
+        self.queue.doze();
     }
 
     /// Writes what can be written; ready when all of it is.
@@ -148,10 +132,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             }
             // Before the first write, so that what is there of the body goes with the head.
             let more = self.poll_gather(cx).map_err(Unsent::Lost)?;
-            let before = self.queue.len();
-            let written = self.queue.poll_write(stream, cx);
-            self.is_touched |= self.queue.len() < before;
-            ready!(written).map_err(Unsent::Refused)?;
+            while !self.queue.is_empty() {
+                ready!(self.queue.poll_write(Pin::new(stream), cx)).map_err(Unsent::Refused)?;
+                self.is_touched = true;
+            }
             if self.state == State::Ended || more.is_pending() {
                 ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(Unsent::Refused)?;
             }
@@ -166,7 +150,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
 
     /// Puts pieces of the body in line until those are enough for one write. Pending when there is nothing more for now.
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        while self.state == State::Open && self.queue.takes_more() {
+        while self.state == State::Open && self.queue.has_room() {
             let Some(body) = &mut self.body else { return Poll::Ready(self.end(None)) };
             match ready!(Pin::new(body).poll_frame(cx)).transpose()? {
                 Some(frame) => self.put(frame)?,
@@ -182,18 +166,12 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             Err(frame) => return self.end(frame.into_trailers().ok()),
         };
         let is_last = self.body.as_ref().is_none_or(Body::is_end_stream);
-        if !data.is_empty() {
-            match &mut self.framing {
-                Framing::Length(left) => {
-                    *left = left.checked_sub(data.len() as u64).ok_or(BodyError::Misframed)?;
-                    self.queue.put(data);
-                }
-                Framing::Chunked => {
-                    self.queue.put_text(format_args!("{:X}\r\n", data.len()));
-                    self.queue.put(data);
-                    self.queue.put(Bytes::from_static(b"\r\n"));
-                }
+        match &mut self.framing {
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(BodyError::Misframed)?;
+                self.queue.push(data);
             }
+            Framing::Chunked => self.queue.push_chunk(data),
         }
         if is_last { self.end(None) } else { Ok(()) }
     }
@@ -204,86 +182,9 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             Framing::Length(0) => Ok(()),
             Framing::Length(_) => Err(BodyError::Misframed),
             Framing::Chunked => {
-                self.queue.put(Bytes::from_static(b"0\r\n"));
-                self.queue.put(trailers::section(trailers.as_ref(), &self.announced).into());
-                self.queue.put(Bytes::from_static(b"\r\n"));
+                self.queue.push_last_chunk(trailers::section(trailers.as_ref(), &self.announced));
                 Ok(())
             }
-        }
-    }
-}
-
-/// What is to be written next: the head and what fits behind it as one text, then larger pieces as they are.
-#[derive(Debug, Default)]
-struct Queue {
-    text: Vec<u8>,
-    /// So much of `text` has been written.
-    written: usize,
-    pieces: VecDeque<Bytes>,
-    /// All of them together.
-    pieces_bytes: usize,
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        self.text.len() - self.written + self.pieces_bytes
-    }
-
-    fn takes_more(&self) -> bool {
-        self.len() < GATHERED_BYTES_MAX && self.pieces.len() < GATHERED_PIECES_MAX
-    }
-
-    fn put(&mut self, piece: Bytes) {
-        if self.pieces.is_empty() && self.text.len() + piece.len() <= COPIED_BYTES_MAX {
-            self.text.extend_from_slice(&piece);
-        } else if !piece.is_empty() {
-            self.pieces_bytes += piece.len();
-            self.pieces.push_back(piece);
-        }
-    }
-
-    fn put_text(&mut self, text: std::fmt::Arguments<'_>) {
-        if self.pieces.is_empty() {
-            // Writing to memory does not fail.
-            let _ = self.text.write_fmt(text);
-        } else {
-            self.put(text.to_string().into());
-        }
-    }
-
-    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.len() > 0 {
-            let text = &self.text[self.written..];
-            let stream = Pin::new(&mut *stream);
-            let written = if self.pieces.is_empty() {
-                ready!(stream.poll_write(cx, text))?
-            } else {
-                let text = (!text.is_empty()).then_some(text);
-                let slices: SmallVec<[IoSlice<'_>; GATHERED_PIECES_MAX + 1]> =
-                    text.into_iter().chain(self.pieces.iter().map(|piece| &piece[..])).map(IoSlice::new).collect();
-                ready!(stream.poll_write_vectored(cx, &slices))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.advance(written);
-        }
-        self.text.clear();
-        self.written = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, written: usize) {
-        let of_text = written.min(self.text.len() - self.written);
-        self.written += of_text;
-        let mut left = written - of_text;
-        self.pieces_bytes -= left;
-        while let Some(piece) = self.pieces.front_mut() {
-            if left < piece.len() {
-                return piece.advance(left);
-            }
-            left -= piece.len();
-            self.pieces.pop_front();
         }
     }
 }

@@ -127,7 +127,7 @@ async fn large_pieces_arrive_in_order() {
     assert!(arrived.ends_with(&format!("\r\n\r\n{body}")), "{} of {length}", arrived.len());
     let arrived = text(&head("PUT", &[]), Pieces::of(&pieces)).await;
     let chunk =
-        |piece: &&str| if piece.is_empty() { String::new() } else { format!("{:X}\r\n{piece}\r\n", piece.len()) };
+        |piece: &&str| if piece.is_empty() { String::new() } else { format!("{:x}\r\n{piece}\r\n", piece.len()) };
     let chunks: String = pieces.iter().map(chunk).collect();
     assert!(arrived.ends_with(&format!("\r\n\r\n{chunks}0\r\n\r\n")), "{}", arrived.len());
 }

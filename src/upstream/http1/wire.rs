@@ -221,7 +221,6 @@ impl Wire {
             self.appetite = Appetite::default();
             self.read = BytesMut::new();
         }
-        self.outgoing.rest();
         true
     }
 
