@@ -15,6 +15,7 @@
 //! | `body` | the body of a message, off the front of what is read | RFC 9112, 6 and 7 |
 //! | `chunked` | where chunks and their body end | RFC 9112, 7.1 |
 //! | `trailers` | fields behind a body in chunks | RFC 9110, 6.5 |
+//! | `hexadecimal` | numbers in hexadecimal | |
 //! | [`negotiate`] | the kind and language of an answer made here | RFC 9110, 12.5; RFC 4647 |
 //!
 //! The order that keeps clients from meddling: `hop_by_hop::strip_request`, then `forwarded::replace`. What the
@@ -28,6 +29,7 @@ pub(crate) mod chunked;
 pub mod cookie;
 pub(crate) mod field_line;
 pub mod forwarded;
+pub(crate) mod hexadecimal;
 pub mod hop_by_hop;
 pub mod host;
 pub mod ip_text;

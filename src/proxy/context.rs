@@ -23,8 +23,8 @@ use super::trace::Trace;
 use crate::listener::connection::Connection;
 use crate::listener::head::BadHead;
 use crate::listener::http2::arrive::StreamFacts;
-use crate::message::forwarded;
 use crate::message::host::Host;
+use crate::message::{forwarded, hexadecimal};
 use crate::policy::limit::Slot;
 use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot};
@@ -35,13 +35,9 @@ use crate::upstream::endpoint::Upgraded;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
 fn new_request_id(random: u128) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(random.to_be_bytes()) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
-    }
     // Owned rather than copied: clones share it without an allocation more.
-    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).expect("hexadecimal digits are a header value")
+    let text = Bytes::from_owner(hexadecimal::digits(random));
+    HeaderValue::from_maybe_shared(text).expect("hexadecimal digits are a header value")
 }
 
 /// One request.
