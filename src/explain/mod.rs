@@ -213,7 +213,8 @@ impl Explanation {
                 }
                 self.stages.push(stages::upstream(group));
                 self.outcome.upstream = Some(group.name.to_string());
-                let sent = crate::proxy::forward::origin_form(asked.uri, asked.path, route.strip_prefix.as_deref());
+                let sent = crate::proxy::forward::target(asked.uri, asked.path, route.strip_prefix.as_deref());
+                let sent = sent.as_ref().unwrap_or(asked.uri);
                 self.outcome.says = format!("forwarded to upstream {} as {} {sent}", group.name, asked.method);
             }
             Action::Files(folder) => match folder.foresee(asked.method, asked.path, route.strip_prefix.as_deref()) {

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -37,7 +36,7 @@ use crate::message::trace_context::TRACEPARENT;
 use crate::snapshot::Route;
 use crate::telemetry::traces::Attempt;
 use crate::upstream::Wish;
-use crate::upstream::connection::SendError;
+use crate::upstream::connection::{RequestHead, SendError};
 use crate::upstream::endpoint::{InFlight, Lease};
 use crate::upstream::group::Group;
 use crate::upstream::hold::{Ticket, Turn};
@@ -86,24 +85,22 @@ enum Missed {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(group: &'a Arc<Group>, route: &'a Route, context: &'a mut Context, outbound: Outbound) -> Self {
-        let attempts_left = group.settings.retry.attempts;
-        let mut exchange = Self {
+        // Made where it stays: it is large.
+        Self {
+            wish: wish(outbound.head(), group, context),
+            attempts_left: group.settings.retry.attempts,
             group,
             route,
             context,
             outbound,
             tried: SmallVec::new(),
-            wish: Wish::default(),
-            attempts_left,
             attempts_made: 0,
             pause: Duration::ZERO,
             retry: None,
             queued: None,
             turn: None,
             last: None,
-        };
-        exchange.wish = exchange.wish();
-        exchange
+        }
     }
 
     /// Sends it until there is an answer or nothing more to try. `now` is when it came.
@@ -168,7 +165,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether the request asked for an upgrade.
     pub(super) fn wants_upgrade(&self) -> bool {
-        self.outbound.wants_upgrade
+        self.outbound.wants_upgrade()
     }
 
     /// One endpoint: kept connections first, then a fresh one.
@@ -176,11 +173,7 @@ impl<'a> Exchange<'a> {
     /// A kept connection may be closed by the endpoint at the very moment it is used. That costs no attempt: the
     /// request goes on to another connection, when nothing of it was sent or nothing can have been done twice.
     async fn on_endpoint(&mut self, mut place: InFlight, now: Instant) -> Result<Answered, Failure> {
-        // HTTP/1.0 may come without a Host, HTTP/1.1 may not leave without one.
-        let headers = self.outbound.headers_mut();
-        if !self.route.preserve_host || !headers.contains_key(HOST) {
-            headers.insert(HOST, place.endpoint().host.clone());
-        }
+        self.outbound.address(&place.endpoint().host);
         self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
         let worker = self.context.worker();
         let mut began = now;
@@ -466,23 +459,22 @@ impl<'a> Exchange<'a> {
     fn gives_up(&mut self, began: Instant) -> Failure {
         self.last.take().unwrap_or_else(|| Failure::new(Kind::NoEndpoint, began))
     }
+}
 
-    /// What the request says of the endpoint it should go to.
-    fn wish(&self) -> Wish {
-        let head = self.outbound.head();
-        let home = self.group.affinity.as_ref().and_then(|affinity| affinity.home(&head.parts.headers));
-        let Balance::Hash(key) = &self.group.settings.balance else { return Wish { hash: 0, home } };
-        let headers = &head.parts.headers;
-        let hash = match key {
-            HashKey::ClientIp => Some(match self.context.client_ip {
-                IpAddr::V4(ip) => hash_of(&ip.octets()),
-                IpAddr::V6(ip) => hash_of(&ip.octets()),
-            }),
-            HashKey::Header(name) => head.field(name).map(|value| hash_of(value.as_bytes())),
-            HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
-            HashKey::Uri => Some(hash_of(head.parts.uri.path().as_bytes())),
-        };
-        // Requests without a key would else all go to one endpoint.
-        Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }
-    }
+/// What a request says of the endpoint it should go to.
+fn wish(head: RequestHead<'_>, group: &Group, context: &Context) -> Wish {
+    let headers = &head.parts.headers;
+    let home = group.affinity.as_ref().and_then(|affinity| affinity.home(headers));
+    let Balance::Hash(key) = &group.settings.balance else { return Wish { hash: 0, home } };
+    let hash = match key {
+        HashKey::ClientIp => Some(match context.client_ip {
+            IpAddr::V4(ip) => hash_of(&ip.octets()),
+            IpAddr::V6(ip) => hash_of(&ip.octets()),
+        }),
+        HashKey::Header(name) => head.field(name).map(|value| hash_of(value.as_bytes())),
+        HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
+        HashKey::Uri => Some(hash_of(head.parts.uri.path().as_bytes())),
+    };
+    // Requests without a key would else all go to one endpoint.
+    Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }
 }

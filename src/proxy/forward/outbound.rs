@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
 
 use super::super::body::{BodyFault, RequestBody};
@@ -21,8 +21,7 @@ use crate::upstream::connection::RequestHead;
 /// One request, ready to be sent, perhaps more than once.
 pub(super) struct Outbound {
     head: Parts,
-    /// What its endpoint is told beside that.
-    told: forwarded::Told,
+    rewritten: Rewritten,
     /// `None` while it is on its way.
     body: Option<RequestBody>,
     kept: Kept,
@@ -32,7 +31,15 @@ pub(super) struct Outbound {
     is_repeatable: bool,
     /// An answer may make it go on elsewhere.
     may_follow_an_answer: bool,
-    pub(super) wants_upgrade: bool,
+}
+
+/// What came of rewriting a head, beside that itself.
+struct Rewritten {
+    /// Fields beside those of the head.
+    told: forwarded::Told,
+    /// It goes out with the host that it came with.
+    names_host: bool,
+    wants_upgrade: bool,
 }
 
 /// What there is of the body for a further try.
@@ -51,42 +58,24 @@ impl Outbound {
     /// # Errors
     /// Its body is announced as longer than the route takes.
     pub(super) fn new(
-        request: Request<Incoming>,
+        mut head: Parts,
+        body: Incoming,
         route: &Route,
         settings: &model::Upstream,
         context: &mut Context,
     ) -> Result<Self, Refusal> {
         let retry = &settings.retry;
-        let (mut parts, body) = request.into_parts();
-        let announced = if body.is_end_stream() { None } else { content_length(&parts.headers) };
+        let announced = if body.is_end_stream() { None } else { content_length(&head.headers) };
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
         let (body, fault) =
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
-        let may_upgrade = context.noted.asks_to_upgrade && parts.method == Method::GET && !settings.http2;
-        let upgrade =
-            if may_upgrade && body.is_empty() { hop_by_hop::upgrade_protocol(&parts.headers).cloned() } else { None };
-        hop_by_hop::strip_request(&mut parts.headers, settings.http2);
-        if context.noted.expects_continue {
-            // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
-            parts.headers.remove(EXPECT);
-        }
-        let mut told = context.forward_headers(&mut parts.headers);
-        let wants_upgrade = upgrade.is_some();
-        if let Some(protocol) = upgrade {
-            hop_by_hop::set_upgrade(&mut parts.headers, protocol);
-        }
-        if !route.request_headers.is_empty() {
-            forwarded::put(&mut parts.headers, told.drain(..));
-            route.request_headers.apply(&mut parts.headers);
-        }
-        parts.uri = origin_form(&parts.uri, context.path(), route.strip_prefix.as_deref());
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
+        let may_upgrade = body.is_empty() && head.method == Method::GET && !settings.http2;
+        let rewritten = rewrite(&mut head, may_upgrade, route, settings.http2, context);
         let repeats = retry.on.reset || !retry.on.statuses.0.is_empty();
-        let is_repeatable = repeats && !wants_upgrade && retry.methods.contains(&parts.method);
+        let is_repeatable = repeats && !rewritten.wants_upgrade && retry.methods.contains(&head.method);
         let fits = announced.is_none_or(|length| length <= retry.replay_bytes_max as u64);
         let (body, kept) = match body {
             RequestBody::Empty => (RequestBody::Empty, Kept::Nothing),
@@ -97,24 +86,27 @@ impl Outbound {
             body => (body, Kept::Gone),
         };
         let may_follow_an_answer = is_repeatable && !retry.on.statuses.0.is_empty();
-        Ok(Self {
-            head: parts,
-            told,
-            body: Some(body),
-            kept,
-            fault,
-            is_repeatable,
-            may_follow_an_answer,
-            wants_upgrade,
-        })
+        Ok(Self { head, rewritten, body: Some(body), kept, fault, is_repeatable, may_follow_an_answer })
     }
 
     pub(super) fn head(&self) -> RequestHead<'_> {
-        RequestHead { parts: &self.head, told: &self.told }
+        RequestHead { parts: &self.head, told: &self.rewritten.told }
+    }
+
+    pub(super) fn wants_upgrade(&self) -> bool {
+        self.rewritten.wants_upgrade
     }
 
     pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.head.headers
+    }
+
+    /// Says that it is for `host`, unless it keeps the one that it came with: HTTP/1.0 may come without, HTTP/1.1 may not leave
+    /// without.
+    pub(super) fn address(&mut self, host: &HeaderValue) {
+        if !self.rewritten.names_host {
+            self.head.headers.insert(HOST, host.clone());
+        }
     }
 
     /// The map of its fields, where nobody needs those once there is an answer.
@@ -159,28 +151,56 @@ impl Outbound {
     pub(super) fn weight(&self) -> usize {
         /// What a request costs beside its head: tasks, buffers.
         const BASE: usize = 2048;
-        let told = self.told.iter().map(|(name, value)| (*name, value));
+        let told = self.rewritten.told.iter().map(|(name, value)| (*name, value));
         let fields = self.head.headers.iter().chain(told);
         BASE + fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
     }
 }
 
-/// The target in origin form, with the path that was matched.
-pub fn origin_form(uri: &Uri, path: &str, strip_prefix: Option<&str>) -> Uri {
+/// Takes one hop's fields off a request and puts on what its endpoint is to know.
+fn rewrite(head: &mut Parts, may_upgrade: bool, route: &Route, is_http2: bool, context: &Context) -> Rewritten {
+    let noted = &context.noted;
+    let may_upgrade = may_upgrade && noted.asks_to_upgrade;
+    let upgrade = if may_upgrade { hop_by_hop::upgrade_protocol(&head.headers).cloned() } else { None };
+    hop_by_hop::strip_request(&mut head.headers, is_http2);
+    if noted.expects_continue {
+        // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
+        head.headers.remove(EXPECT);
+    }
+    let mut told = context.forward_headers(&mut head.headers);
+    let (wants_upgrade, mut has_host) = (upgrade.is_some(), noted.host.is_some());
+    if let Some(protocol) = upgrade {
+        hop_by_hop::set_upgrade(&mut head.headers, protocol);
+    }
+    if !route.request_headers.is_empty() {
+        forwarded::put(&mut head.headers, told.drain(..));
+        route.request_headers.apply(&mut head.headers);
+        has_host = head.headers.contains_key(HOST);
+    }
+    if let Some(target) = target(&head.uri, context.path(), route.strip_prefix.as_deref()) {
+        head.uri = target;
+    }
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    Rewritten { told, names_host: has_host && route.preserve_host, wants_upgrade }
+}
+
+/// The target in origin form, with the path that was matched; `None` where it came so.
+pub fn target(uri: &Uri, path: &str, strip_prefix: Option<&str>) -> Option<Uri> {
     let path = match strip_prefix.and_then(|prefix| path.strip_prefix(prefix)) {
         Some("") => "/",
         Some(rest) if rest.starts_with('/') => rest,
         _ => path,
     };
     if uri.authority().is_none() && uri.path() == path {
-        return uri.clone();
+        return None;
     }
     let text = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
     let target = PathAndQuery::try_from(text).expect("a normalised path and a parsed query make a target");
-    Uri::from(target)
+    Some(Uri::from(target))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
