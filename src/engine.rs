@@ -5,6 +5,7 @@
 pub use flagstone_config as config;
 pub use flagstone_config::error;
 
+mod alarm;
 pub mod allocator;
 pub mod balance;
 pub mod breaker;

@@ -37,6 +37,7 @@
 //! tls            PEM -> rustls
 //! shared_limit   limits that several instances count together, in Redis
 //! telemetry      access log, events, metrics, traces
+//! alarm          a timer that is set often and seldom goes off
 //! pieces         a message in pieces, to a socket
 //!
 //! config         raw TOML -> proven values (model), every error at once

@@ -1,13 +1,12 @@
 //! The time a connection gives its client, and how a connection ends.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::connection::{Connection, Phase};
+use crate::alarm::Alarm;
 use crate::config::model::Timeouts;
 
 /// How a connection's HTTP came to its end.
@@ -27,9 +26,9 @@ pub(super) enum End {
 /// A connection that is idle for this long is one among many: its next request may cost the making of two buffers.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
-/// The one timer of a connection: re-armed when the phase changes, at rest while we are busy.
+/// The one timer of a connection: set anew when the phase changes, at rest while we are busy.
 pub(super) struct Timer<'a> {
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     timeouts: &'a Timeouts,
     phase: Phase,
     requests: u64,
@@ -42,10 +41,8 @@ pub(super) struct Timer<'a> {
 
 impl<'a> Timer<'a> {
     pub(super) fn new(timeouts: &'a Timeouts) -> Self {
-        let deadline = Instant::now() + timeouts.request_head;
-        let sleep = Box::pin(tokio::time::sleep_until(deadline));
-        let phase = Phase::Busy;
-        Self { sleep, timeouts, phase, requests: 0, deadline: None, may_rest: false, idle_until: None }
+        let (alarm, phase) = (Alarm::default(), Phase::Busy);
+        Self { alarm, timeouts, phase, requests: 0, deadline: None, may_rest: false, idle_until: None }
     }
 
     /// For a connection that comes to rest when it is idle; after such a rest, `resumed` says how many requests there were
@@ -74,25 +71,13 @@ impl<'a> Timer<'a> {
             (self.phase, self.requests) = (phase, requests);
             self.begin();
         }
-        let Some(mut deadline) = self.deadline else { return Poll::Pending };
-        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
-            if deadline <= Instant::now() {
-                match self.verdict(connection) {
-                    Some(end) => return Poll::Ready(end),
-                    None => deadline = self.idle_out(),
-                }
+        while let Some(deadline) = self.deadline {
+            ready!(self.alarm.poll(deadline.into_std(), cx));
+            if let Some(end) = self.verdict(connection) {
+                return Poll::Ready(end);
             }
-            self.sleep.as_mut().reset(deadline);
-        }
-        // An earlier deadline than ours only wakes us to look again.
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            if deadline <= Instant::now() {
-                match self.verdict(connection) {
-                    Some(end) => return Poll::Ready(end),
-                    None => deadline = self.idle_out(),
-                }
-            }
-            self.sleep.as_mut().reset(deadline);
+            // No rest this time: the connection waits as it is until its time is over.
+            self.deadline = self.idle_until;
         }
         Poll::Pending
     }
@@ -105,13 +90,6 @@ impl<'a> Timer<'a> {
             self.idle_until = patience;
             self.deadline = patience.map(|until| until - self.timeouts.idle + REST_AFTER);
         }
-    }
-
-    /// No rest this time: the connection waits as it is until its time is over.
-    fn idle_out(&mut self) -> Instant {
-        let until = self.idle_until.expect("only an idle connection comes to rest");
-        self.deadline = Some(until);
-        until
     }
 
     fn patience(&self, phase: Phase) -> Option<Duration> {

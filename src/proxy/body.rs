@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::replay::Tap;
+use crate::alarm::Alarm;
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
-use crate::upstream::alarm::Alarm;
 use crate::upstream::connection::AnswerError;
 use crate::upstream::endpoint::Lease;
 

@@ -14,8 +14,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
-use super::alarm::Alarm;
 use super::connection::{AnswerError, RequestHead, SendError};
+use crate::alarm::Alarm;
 use crate::message::forwarded;
 use crate::proxy::body::RequestBody;
 

@@ -8,14 +8,12 @@
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
 //! | `connect`, `stream`, `tls`, `hello` | making a connection |
 //! | `connection`, `http1`, `http2`, `multiplex` | HTTP/1 or HTTP/2 on it; who drives it; streams that share one |
-//! | `alarm` | a timer that is set often and seldom goes off |
 //! | `affinity` | sticky sessions |
 //! | `hold` | requests that wait for an endpoint |
 //! | `check`, `probe`, `verdict` | active checks, further probes, what they come to |
 //! | `resolve`, `names` | name servers; following a name |
 
 pub(crate) mod affinity;
-pub(crate) mod alarm;
 mod check;
 pub mod connect;
 pub(crate) mod connection;

@@ -10,12 +10,12 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-use super::super::alarm::Alarm;
 use super::super::connection::RequestHead;
 use super::super::stream::Stream;
 use super::Broken;
 use super::appetite::Appetite;
 use super::request::{Outgoing, Unsent};
+use crate::alarm::Alarm;
 use crate::message::answer::{BodyReader, HeadReader};
 use crate::proxy::body::RequestBody;
 
