@@ -3,17 +3,21 @@
 //! A worker owns what it serves: its connections, its share of every upstream pool, its log buffer. Nothing
 //! on the request path crosses from one worker to another.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 
+use crate::listener::roll::Roll;
 use crate::listener::{accept, serve};
 use crate::live::Live;
 
@@ -42,11 +46,11 @@ pub(crate) enum AcceptedSocket {
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl AsRawFd for AcceptedSocket {
-    fn as_raw_fd(&self) -> RawFd {
+impl AsFd for AcceptedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(socket, _) => socket.as_raw_fd(),
-            Self::Unix(socket) => socket.as_raw_fd(),
+            Self::Tcp(socket, _) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
         }
     }
 }
@@ -60,25 +64,95 @@ pub struct Workers(Arc<[Desk]>);
 struct Desk {
     /// Bounded by `server.max_connections` through the permit in each [`Accepted`].
     sender: mpsc::UnboundedSender<Order>,
-    connections: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
     /// Sweeps so far: stands still when the worker does.
     rounds: Arc<AtomicUsize>,
 }
 
+/// How many connections a worker has, with those on their way to it.
+#[derive(Debug, Default)]
+struct Connections {
+    count: AtomicUsize,
+    emptied: Notify,
+}
+
+impl Connections {
+    fn leave(&self) {
+        if self.count.fetch_sub(1, Relaxed) == 1 {
+            self.emptied.notify_one();
+        }
+    }
+}
+
+/// What a worker serves its connections with.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Which worker it is.
+    pub(crate) worker: usize,
+    pub(crate) live: Arc<Live>,
+    pub(crate) draining: watch::Receiver<Drain>,
+    /// Who is woken when a drain or a round of cuts begins.
+    roll: Roll,
+    connections: Arc<Connections>,
+}
+
+impl Seat {
+    /// Serves a connection that has been counted. To be called on this worker.
+    fn serve(self: &Arc<Self>, accepted: Accepted) {
+        // Boxed: tokio moves a task's future a dozen times, and this one is of several KB. It ends with its connection, or
+        // with the worker's event loop. If it panics, the panic hook reports it, and the others go on.
+        tokio::spawn(Box::pin(serve::serve(accepted, Place { seat: Arc::clone(self), on_roll: None })));
+    }
+}
+
+/// A connection's place on its worker, counted out however it ends.
+#[derive(Debug)]
+pub(crate) struct Place {
+    seat: Arc<Seat>,
+    on_roll: Option<usize>,
+}
+
+impl Place {
+    /// From now on this task is woken when a drain or a round of cuts begins.
+    pub(crate) async fn enrol(&mut self) {
+        self.on_roll = poll_fn(|cx| Poll::Ready(Some(self.seat.roll.enter(cx.waker())))).await;
+    }
+}
+
+impl Deref for Place {
+    type Target = Seat;
+
+    fn deref(&self) -> &Seat {
+        &self.seat
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(index) = self.on_roll {
+            self.seat.roll.leave(index);
+        }
+        self.seat.connections.leave();
+    }
+}
+
 impl Workers {
-    /// Gives a connection to the worker that has the fewest.
-    pub(crate) fn give(&self, accepted: Accepted) {
-        let desk = self.0.iter().min_by_key(|desk| desk.connections.load(Relaxed)).expect("there is a worker");
-        desk.connections.fetch_add(1, Relaxed);
-        if desk.sender.send(Order::Serve(accepted)).is_err() {
+    /// Gives a connection to the worker that has the fewest. `here` is the one that this is called on.
+    pub(crate) fn give(&self, accepted: Accepted, here: &Arc<Seat>) {
+        let fewest = self.0.iter().enumerate().min_by_key(|(_, desk)| desk.connections.count.load(Relaxed));
+        let (index, desk) = fewest.expect("there is a worker");
+        desk.connections.count.fetch_add(1, Relaxed);
+        if index == here.worker {
+            here.serve(accepted);
+        } else if desk.sender.send(Order::Serve(accepted)).is_err() {
             // Only when the worker was cut: the connection closes.
-            desk.connections.fetch_sub(1, Relaxed);
+            desk.connections.leave();
         }
     }
 
     /// How many connections each worker has.
     pub fn connections(&self) -> Vec<usize> {
-        self.0.iter().map(|desk| desk.connections.load(Relaxed)).collect()
+        self.0.iter().map(|desk| desk.connections.count.load(Relaxed)).collect()
     }
 
     /// How often each worker has looked up from its work, which it does every [`SWEEP`].
@@ -140,14 +214,16 @@ impl Crew {
         let (at_work, working) = std::sync::mpsc::channel::<()>();
         for worker in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let connections = Arc::new(AtomicUsize::new(0));
+            let connections = Arc::new(Connections::default());
             let rounds = Arc::new(AtomicUsize::new(0));
             desks.push(Desk { sender, connections: Arc::clone(&connections), rounds: Arc::clone(&rounds) });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (live, phases, at_work) = (Arc::clone(live), phases.clone(), at_work.clone());
+            let (live, draining) = (Arc::clone(live), phases.draining.clone());
+            let seat = Arc::new(Seat { worker, live, draining, roll: Roll::default(), connections });
+            let (cutting, at_work) = (phases.cutting.clone(), at_work.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
                 let _at_work = at_work;
-                runtime.block_on(work(worker, receiver, (connections, rounds), live, phases));
+                runtime.block_on(work(seat, receiver, &rounds, cutting));
             })?;
             threads.push(thread);
         }
@@ -170,45 +246,32 @@ impl Crew {
 
 /// One worker's life: serve what is handed in until nobody can hand in more, or until cut.
 async fn work(
-    worker: usize,
+    seat: Arc<Seat>,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    (connections, rounds): (Arc<AtomicUsize>, Arc<AtomicUsize>),
-    live: Arc<Live>,
-    phases: Phases,
+    rounds: &AtomicUsize,
+    mut cutting: watch::Receiver<bool>,
 ) {
-    let mut open = JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP);
-    let mut cutting = phases.cutting.clone();
+    let (mut draining, mut rounds_of_cuts) = (seat.draining.clone(), seat.live.load_full().shared.cuts.rounds());
+    let mut cut = pin!(cutting.wait_for(|cutting| *cutting));
     let mut is_last_call = false;
-    while !(is_last_call && open.is_empty()) {
+    while !(is_last_call && seat.connections.count.load(Relaxed) == 0) {
         tokio::select! {
             biased;
-            _ = cutting.wait_for(|cutting| *cutting) => return,
+            _ = &mut cut => return,
             order = orders.recv(), if !is_last_call => match order {
-                Some(Order::Serve(accepted)) => {
-                    let leaving = Leaving(Arc::clone(&connections));
-                    let serving = serve::serve(accepted, worker, Arc::clone(&live), phases.draining.clone());
-                    // Boxed: tokio moves a task's future a dozen times, and this one is of several KB.
-                    open.spawn(Box::pin(async move { let _leaving = leaving; serving.await }));
-                }
-                Some(Order::Accept(acceptor)) => { open.spawn(acceptor.run()); }
+                Some(Order::Serve(accepted)) => seat.serve(accepted),
+                // Keeps the orders open, and so ends before the last call.
+                Some(Order::Accept(acceptor)) => { tokio::spawn(acceptor.run(Arc::clone(&seat))); }
                 None => is_last_call = true,
             },
-            // A connection that panicked has been reported by the panic hook; the others go on.
-            Some(_) = open.join_next() => {}
+            () = seat.connections.emptied.notified(), if is_last_call => {}
+            Ok(()) = draining.changed() => seat.roll.wake_all(),
+            Ok(()) = rounds_of_cuts.changed() => seat.roll.wake_all(),
             _ = sweep.tick() => {
                 rounds.fetch_add(1, Relaxed);
-                live.load_full().sweep(worker);
+                seat.live.load_full().sweep(seat.worker);
             }
         }
-    }
-}
-
-/// Counts a connection out of its worker, however it ends.
-struct Leaving(Arc<AtomicUsize>);
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::bind::Bound;
-use crate::worker::{Accepted, AcceptedSocket, Workers};
+use crate::worker::{Accepted, AcceptedSocket, Seat, Workers};
 
 /// After an accept that failed for want of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -50,8 +50,8 @@ pub enum Stop {
 }
 
 impl Acceptor {
-    /// Accepts until told to stop.
-    pub(crate) async fn run(mut self) {
+    /// Accepts until told to stop, on the worker `here`.
+    pub(crate) async fn run(mut self, here: Arc<Seat>) {
         let mut stop = self.stop.clone();
         let readiness = match watch_readiness(&self.socket) {
             Ok(readiness) => readiness,
@@ -63,28 +63,28 @@ impl Acceptor {
                     return;
                 }
             }
-            () = self.accept_all(&readiness) => {}
+            () = self.accept_all(&readiness, &here) => {}
         }
         if let Err(error) = self.socket.shut_the_door() {
             tracing::debug!(listener = &*self.listener, %error, "connections may be reset as the listener closes");
         }
-        self.take_what_is_there(&readiness);
+        self.take_what_is_there(&readiness, &here);
         // Handshakes that had begun.
         tokio::time::sleep(HALF_OPEN).await;
-        self.take_what_is_there(&readiness);
+        self.take_what_is_there(&readiness, &here);
     }
 
-    fn take_what_is_there(&self, readiness: &AsyncFd<RawSocket>) {
+    fn take_what_is_there(&self, readiness: &AsyncFd<RawSocket>, here: &Arc<Seat>) {
         while let Ok(socket) = readiness.get_ref().accept() {
             if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
-                self.hand_over(socket, permit);
+                self.hand_over(socket, permit, here);
             }
         }
     }
 
     /// # Cancel safety
     /// A connection is accepted and handed over without a pause in between.
-    async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>) {
+    async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>, here: &Arc<Seat>) {
         let mut warned: Option<Instant> = None;
         let ceiling = descriptor_ceiling();
         loop {
@@ -93,8 +93,8 @@ impl Acceptor {
             match accept(readiness).await {
                 Ok(socket) => {
                     // The system gives the lowest that is free, so all below are taken.
-                    let is_last = socket.as_raw_fd() >= ceiling;
-                    self.hand_over(socket, permit);
+                    let is_last = socket.as_fd().as_raw_fd() >= ceiling;
+                    self.hand_over(socket, permit, here);
                     if is_last {
                         self.warn(&mut warned, &"most file descriptors are taken, see LimitNOFILE= or ulimit -n");
                         room_below(ceiling).await;
@@ -116,8 +116,8 @@ impl Acceptor {
         }
     }
 
-    fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit) {
-        self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit });
+    fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit, here: &Arc<Seat>) {
+        self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit }, here);
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod http2;
 pub(crate) mod incoming;
 mod proxy_header;
 mod rest;
+pub(crate) mod roll;
 pub(crate) mod serve;
 pub(crate) mod stream;
 mod timer;

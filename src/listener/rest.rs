@@ -8,11 +8,11 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::ready;
+use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::stream::Stream;
 use crate::worker::Drain;
@@ -35,13 +35,14 @@ pub(super) enum Woken {
 ///
 /// # Cancel safety
 /// Nothing that was read is lost: a read ends the wait.
-pub(super) async fn rest(stream: &mut Stream, until: Instant, mut draining: watch::Receiver<Drain>) -> Woken {
-    let mut drained = pin!(async move {
-        // Whoever could say that a drain begins is gone only when the process is.
-        let idle = draining.wait_for(|drain| drain.has_begun()).await.map(|drain| *drain);
-        if let Ok(Drain::Begun { idle }) = idle {
-            tokio::time::sleep(idle).await;
-        }
+pub(super) async fn rest(stream: &mut Stream, until: Instant, draining: &watch::Receiver<Drain>) -> Woken {
+    let mut drained = pin!(async {
+        // A drain has the task woken.
+        let begun = poll_fn(|_| match *draining.borrow() {
+            Drain::Begun { idle } => Poll::Ready(idle),
+            Drain::No => Poll::Pending,
+        });
+        sleep(begun.await).await;
     });
     let mut timeout = pin!(sleep_until(until));
     tokio::select! {

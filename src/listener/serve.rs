@@ -25,11 +25,10 @@ use super::stream::{Socket, Stream};
 use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
-use crate::proxy::cut::Cuts;
 use crate::proxy::{https, refused, tunnel};
 use crate::snapshot::Snapshot;
 use crate::tls::Peer;
-use crate::worker::{Accepted, AcceptedSocket, Drain};
+use crate::worker::{Accepted, AcceptedSocket, Drain, Place};
 
 /// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
 /// `lingering_timeout`.
@@ -41,19 +40,23 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 pub(super) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, draining: watch::Receiver<Drain>) {
-    let snapshot = live.load_full();
+pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
+    place.enrol().await;
+    let snapshot = place.live.load_full();
     let Some(listener) = snapshot.listener(&accepted.listener) else { return };
     let _open = listener.metrics.open();
     let (socket, peer) = match register(accepted.socket) {
         Ok(registered) => registered,
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
     };
-    let timeouts = snapshot.config.timeouts.clone();
-    let (socket, peer) = match Box::pin(behind_proxy(socket, peer, listener.proxy_protocol, &snapshot)).await {
-        Ok(client) => client,
-        Err(error) => return tracing::debug!(%error, ?peer, "no PROXY header from a trusted proxy"),
+    let (socket, peer) = match listener.proxy_protocol {
+        false => (socket, peer),
+        true => match Box::pin(behind_proxy(socket, peer, &snapshot)).await {
+            Ok(client) => client,
+            Err(error) => return tracing::debug!(%error, ?peer, "no PROXY header from a trusted proxy"),
+        },
     };
+    let timeouts = snapshot.config.timeouts.clone();
     let (stream, tls) = match &listener.tls {
         None => (Stream::Plain(socket), None),
         Some(tls) => {
@@ -68,15 +71,15 @@ pub(crate) async fn serve(accepted: Accepted, worker: usize, live: Arc<Live>, dr
             }
         }
     };
-    let connection = Arc::new(Connection::new(worker, peer, accepted.listener, tls));
+    let connection = Arc::new(Connection::new(place.worker, peer, accepted.listener, tls));
     let http2 = listener.http2.then(|| snapshot.config.bounds.h2_streams_max.get());
     let settings = Settings { bounds: snapshot.head_bounds(), http2 };
     // A snapshot kept for the life of a connection would keep a whole generation alive.
     drop(snapshot);
     if stream.speaks_http2() {
-        Box::pin(http2::serve(stream, Vec::new(), connection, settings, timeouts, live, draining)).await;
+        Box::pin(http2::serve(stream, Vec::new(), connection, settings, &timeouts, &place)).await;
     } else {
-        http1(stream, connection, settings, timeouts, live, draining).await;
+        http1(stream, connection, settings, &timeouts, &place).await;
     }
     drop(accepted.permit);
 }
@@ -94,10 +97,9 @@ pub(super) struct Settings {
 async fn behind_proxy(
     mut socket: Socket,
     peer: Option<SocketAddr>,
-    proxy_protocol: bool,
     snapshot: &Snapshot,
 ) -> io::Result<(Socket, Option<SocketAddr>)> {
-    if !proxy_protocol || !peer.is_none_or(|peer| snapshot.trusted.contains(peer.ip())) {
+    if !peer.is_none_or(|peer| snapshot.trusted.contains(peer.ip())) {
         return Ok((socket, peer));
     }
     let header = timeout(snapshot.config.timeouts.request_head, proxy_header::read(&mut socket)).await;
@@ -124,21 +126,25 @@ async fn http1(
     mut stream: Stream,
     connection: Arc<Connection>,
     settings: Settings,
-    timeouts: Timeouts,
-    live: Arc<Live>,
-    draining: watch::Receiver<Drain>,
+    timeouts: &Timeouts,
+    place: &Place,
 ) {
     let mut early = Vec::new();
     let mut idle_until = None;
     loop {
         // Boxed, so that a connection at rest does not hold the room for it.
-        let round = round((stream, early), &connection, settings, &timeouts, idle_until, &live, &draining);
-        let (stop, left) = Box::pin(round).await;
-        let Stop::Time(End::Rest { until }) = stop else {
-            return Box::pin(end_http1(stop, left, connection, settings, timeouts, live, draining)).await;
+        let (stop, left) = Box::pin(round((stream, early), &connection, settings, timeouts, idle_until, place)).await;
+        let until = match stop {
+            Stop::Time(End::Rest { until }) => until,
+            // Most end like this: there is to be no room for the others.
+            Stop::Over(Over::Done { is_unread }) => match connection.take_tunnel() {
+                Some(tunnel) => return Box::pin(tunnel::run(left.stream, left.bytes.freeze(), tunnel)).await,
+                None => return goodbye({ left }.stream, is_unread).await,
+            },
+            stop => return Box::pin(end_http1(stop, left, connection, settings, timeouts, place)).await,
         };
         stream = { left }.stream;
-        early = match rest(&mut stream, until, draining.clone()).await {
+        early = match rest(&mut stream, until, &place.draining).await {
             Woken::Bytes(bytes) => bytes,
             Woken::Over => return goodbye(stream, false).await,
             Woken::Broken(error) => return tracing::debug!(%error, peer = ?connection.peer, "connection ended early"),
@@ -154,18 +160,16 @@ async fn round(
     settings: Settings,
     timeouts: &Timeouts,
     idle_until: Option<Instant>,
-    live: &Arc<Live>,
-    draining: &watch::Receiver<Drain>,
+    place: &Place,
 ) -> (Stop, Rest) {
     // Over TLS the handshake has settled the version, on others the first bytes.
     let may_switch = settings.http2.is_some() && !connection.is_tls() && idle_until.is_none();
     let mut wire = Wire::new(stream, &early, Arc::clone(connection), may_switch);
     drop(early);
-    let shared = Arc::clone(&live.load_full().shared);
     let timer = Timer::with_rest(timeouts, idle_until.map(|until| (connection.requests(), until)));
     let stop = {
-        let http = pin!(wire.converse(&settings.bounds, live));
-        drive(http, connection, timer, draining.clone(), &shared.cuts).await
+        let http = pin!(wire.converse(&settings.bounds, &place.live));
+        drive(http, connection, timer, &place.draining).await
     };
     (stop, wire.into_rest())
 }
@@ -176,23 +180,19 @@ async fn end_http1(
     rest: Rest,
     connection: Arc<Connection>,
     settings: Settings,
-    timeouts: Timeouts,
-    live: Arc<Live>,
-    draining: watch::Receiver<Drain>,
+    timeouts: &Timeouts,
+    place: &Place,
 ) {
     let Rest { stream, bytes, line } = rest;
     match stop {
         Stop::Over(Over::Http2) => {
-            http2::serve(stream, bytes.to_vec(), connection, settings, timeouts, live, draining).await;
+            http2::serve(stream, bytes.to_vec(), connection, settings, timeouts, place).await;
         }
-        Stop::Over(Over::Done { is_unread }) => match connection.take_tunnel() {
-            Some(tunnel) => tunnel::run(stream, bytes.freeze(), tunnel).await,
-            None => goodbye(stream, is_unread).await,
-        },
-        Stop::Over(Over::Refused(why)) => refuse(stream, BadRequest::Head(why), &line, &connection, &live).await,
+        Stop::Over(Over::Done { is_unread }) => goodbye(stream, is_unread).await,
+        Stop::Over(Over::Refused(why)) => refuse(stream, BadRequest::Head(why), &line, &connection, &place.live).await,
         Stop::Time(End::HeadTimeout) if connection.has_partial_head() => {
             let why = BadRequest::HeadTimeout { waited: timeouts.request_head };
-            refuse(stream, why, &line, &connection, &live).await;
+            refuse(stream, why, &line, &connection, &place.live).await;
         }
         Stop::Over(Over::Broken) | Stop::Time(End::Broken) if connection.ends_in_reset() => stream.reset(),
         Stop::Over(Over::Broken) | Stop::Time(End::Broken) => {}
@@ -206,38 +206,21 @@ pub(crate) enum BadRequest {
     HeadTimeout { waited: Duration },
 }
 
-/// Polls the conversation, and beside it the drain signal and the one timer of this connection.
+/// Polls the conversation, and beside it the one timer of this connection. A drain has the task woken.
 async fn drive(
     mut http: Pin<&mut impl Future<Output = Over>>,
     connection: &Connection,
     mut timer: Timer<'_>,
-    mut draining: watch::Receiver<Drain>,
-    cuts: &Cuts,
+    draining: &watch::Receiver<Drain>,
 ) -> Stop {
-    let drain_flag = draining.clone();
-    let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
-    // Polled once, so that the signal wakes this task; whether it came is then read from the flag.
-    let mut registered = false;
     let mut last_call = LastCall::default();
-    let mut cut = pin!(cuts.signal());
-    let mut cut_round = None;
     poll_fn(|cx| {
         loop {
-            if !registered {
-                let _ = drained.as_mut().poll(cx);
-                registered = true;
-            }
-            // Asked again only after a round: it stays registered until then. The requests look for themselves.
-            let round = Some(cuts.round());
-            if cut_round != round {
-                cut_round = round;
-                let _ = cut.as_mut().poll(cx);
-            }
             if let Poll::Ready(over) = http.as_mut().poll(cx) {
                 return Poll::Ready(Stop::Over(over));
             }
             // Only after the socket has been read: what has come by now is served.
-            if let Drain::Begun { idle } = *drain_flag.borrow()
+            if let Drain::Begun { idle } = *draining.borrow()
                 && !connection.is_closing()
             {
                 connection.leave();

@@ -3,7 +3,6 @@
 //! The context rides in the answer's body (or in its tunnel) and is dropped with it, however that ends: finished,
 //! broken off or abandoned by the client. Dropping it writes the log line and counts the request.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -257,12 +256,7 @@ impl Context {
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn cut(&mut self) {
-        let mut signal = std::pin::pin!(self.snapshot.shared.cuts.signal());
-        std::future::poll_fn(|cx| {
-            let _ = signal.as_mut().poll(cx);
-            if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        std::future::poll_fn(|_| if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }).await;
         self.reason = Some("maintenance");
     }
 

@@ -1,7 +1,7 @@
 //! Cutting what is in flight when the grace of a terminating maintenance is over.
 //!
-//! [`Cuts`] waits for the end of each grace and then starts a *round*: a number goes up and every connection is
-//! woken. A request notes the number when it begins and compares it whenever it has to wait; only when the number
+//! [`Cuts`] waits for the end of each grace and then starts a *round*: a number goes up, and the workers wake all their
+//! connections. A request notes the number when it begins and compares it whenever it has to wait; only when the number
 //! has changed does it look at the switch. So a request pays one read of shared memory where nothing is cut.
 //!
 //! Requests live on their connection's task, which is woken, and with it all streams of one of HTTP/2.
@@ -115,13 +115,9 @@ impl Cuts {
         self.round.load(Ordering::Acquire)
     }
 
-    /// A future that never ends; who polls it is woken at every round from then on.
-    pub(crate) fn signal(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        let mut rounds = self.rounds.subscribe();
-        async move {
-            while rounds.changed().await.is_ok() {}
-            std::future::pending().await
-        }
+    /// For who wakes connections: it changes at every round.
+    pub(crate) fn rounds(&self) -> watch::Receiver<u64> {
+        self.rounds.subscribe()
     }
 }
 

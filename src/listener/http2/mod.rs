@@ -23,7 +23,7 @@ mod upgraded;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -44,7 +44,7 @@ use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
-use crate::worker::Drain;
+use crate::worker::{Drain, Place};
 
 /// What a client may send ahead of us, on one stream and on all of them.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -67,15 +67,14 @@ pub(super) async fn serve(
     early: Vec<u8>,
     connection: Arc<Connection>,
     settings: Settings,
-    timeouts: Timeouts,
-    live: Arc<Live>,
-    draining: watch::Receiver<Drain>,
+    timeouts: &Timeouts,
+    place: &Place,
 ) {
     let wire = Arc::new(Mutex::new(Wire::new(stream, early, Arc::clone(&connection))));
     let end = {
-        let shared = Arc::clone(&live.load_full().shared);
-        let http = Http::new(&wire, connection, live, settings, timeouts.response_body);
-        drive(http, &timeouts, draining, &shared.cuts).await
+        let shared = Arc::clone(&place.live.load_full().shared);
+        let http = Http::new(&wire, connection, Arc::clone(&place.live), settings, timeouts.response_body);
+        drive(http, timeouts, &place.draining, &shared.cuts).await
     };
     // h2 has let go of its half, and no stream has one.
     let Some(wire) = Arc::into_inner(wire) else { return };
@@ -90,26 +89,17 @@ pub(super) async fn serve(
     }
 }
 
-/// Polls the connection, and beside it the drain signal, the end of a maintenance's grace, and the one timer.
-async fn drive(mut http: Http, timeouts: &Timeouts, mut draining: watch::Receiver<Drain>, cuts: &Cuts) -> End {
+/// Polls the connection, and beside it its one timer. A drain and a round of cuts have the task woken.
+async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<Drain>, cuts: &Cuts) -> End {
     let connection = Arc::clone(&http.connection);
-    let drain_flag = draining.clone();
-    let mut drained = pin!(async move { draining.wait_for(|drain| drain.has_begun()).await.map(|_| ()) });
-    let mut registered = false;
     let mut first_request = None;
     let mut timer = Timer::new(timeouts);
     let mut ending: Option<Ending> = None;
-    let mut cut = pin!(cuts.signal());
-    let mut cut_round = None;
+    let mut round = cuts.round();
     poll_fn(|cx| {
-        if !registered {
-            registered = drained.as_mut().poll(cx).is_pending();
-        }
-        let round = Some(cuts.round());
-        if cut_round != round {
-            cut_round = round;
-            // Registered until the next round; the streams look for themselves.
-            let _ = cut.as_mut().poll(cx);
+        if round != cuts.round() {
+            round = cuts.round();
+            // The streams look for themselves.
             http.streams.wake_all();
         }
         if let Poll::Ready(end) = http.poll(cx) {
@@ -117,7 +107,7 @@ async fn drive(mut http: Http, timeouts: &Timeouts, mut draining: watch::Receive
         }
         // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
         if ending.is_none()
-            && drain_flag.borrow().has_begun()
+            && draining.borrow().has_begun()
             && (connection.requests() > 0 || waited(&mut first_request, cx))
         {
             ending = Some(Ending::begin(&mut http));
