@@ -18,7 +18,7 @@ use super::stream::Stream;
 use crate::worker::Drain;
 
 /// What is read to begin with; as much as most heads are long. It lies on the stack, and only for the read.
-const FIRST_BYTES: usize = 2048;
+pub(super) const FIRST_BYTES: usize = 2048;
 
 /// What ended it.
 #[derive(Debug)]

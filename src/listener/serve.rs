@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use super::head::{BadHead, HeadBounds};
 use super::http1::{Over, Rest, Wire};
 use super::http2;
 use super::proxy_header;
-use super::rest::{Woken, rest};
+use super::rest::{FIRST_BYTES, Woken, rest};
 use super::stream::{Socket, Stream};
 use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
@@ -45,6 +46,8 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
     let snapshot = place.live.load_full();
     let Some(listener) = snapshot.listener(&accepted.listener) else { return };
     let _open = listener.metrics.open();
+    let speaks_first = !listener.proxy_protocol && listener.tls.is_none();
+    let early = if speaks_first { come_already(&accepted.socket) } else { Vec::new() };
     let (socket, peer) = match register(accepted.socket) {
         Ok(registered) => registered,
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
@@ -79,7 +82,7 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
     if stream.speaks_http2() {
         Box::pin(http2::serve(stream, Vec::new(), connection, settings, &timeouts, &place)).await;
     } else {
-        http1(stream, connection, settings, &timeouts, &place).await;
+        http1(stream, early, connection, settings, &timeouts, &place).await;
     }
     drop(accepted.permit);
 }
@@ -107,6 +110,16 @@ async fn behind_proxy(
     Ok((socket, client.or(peer)))
 }
 
+/// What a client has sent by now, which is its first request more often than not: no need to have it told by the event loop.
+fn come_already(socket: &AcceptedSocket) -> Vec<u8> {
+    let mut space = [MaybeUninit::uninit(); FIRST_BYTES];
+    match rustix::net::recv(socket, &mut space, RecvFlags::empty()) {
+        Ok(((bytes, _), _)) => bytes.to_vec(),
+        // If it is worse than that nothing has come, the next read tells.
+        Err(_) => Vec::new(),
+    }
+}
+
 fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
     match socket {
         AcceptedSocket::Tcp(stream, peer) => Ok((Socket::Tcp(TcpStream::from_std(stream)?), Some(peer))),
@@ -124,12 +137,12 @@ enum Stop {
 /// In rounds: one after the other, with rests in between.
 async fn http1(
     mut stream: Stream,
+    mut early: Vec<u8>,
     connection: Arc<Connection>,
     settings: Settings,
     timeouts: &Timeouts,
     place: &Place,
 ) {
-    let mut early = Vec::new();
     let mut idle_until = None;
     loop {
         // Boxed, so that a connection at rest does not hold the room for it.
