@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -249,15 +248,6 @@ impl Context {
         let client = (self.client_ip, self.is_bypassed);
         let facts = facts_of(self.route.as_deref(), place, &self.method, client, &self.snapshot);
         self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
-    }
-
-    /// Waits until maintenance cuts this stream.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    pub(crate) async fn cut(&mut self) {
-        std::future::poll_fn(|_| if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }).await;
-        self.reason = Some("maintenance");
     }
 
     /// `target` is the request's own.

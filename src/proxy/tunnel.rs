@@ -1,19 +1,27 @@
 //! Upgraded connections: bytes both ways until one side is done or both are silent for too long.
+//!
+//! A silent one holds no buffer: what is read lies on the stack, and only what the other side does not take at once is
+//! kept. Nothing more is read before it is gone.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::mem::{self, MaybeUninit};
+use std::pin::{Pin, pin};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
+use bytes::{Buf as _, Bytes};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::context::Context;
 use crate::upstream::endpoint::Upgraded;
 
 /// Bytes read at once, each way.
-const BUFFER_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 /// The upstream's half of an upgrade that both sides have agreed on.
 pub(crate) struct Tunnel {
@@ -28,76 +36,224 @@ pub(crate) struct Tunnel {
 /// `early` is what the client sent behind its request.
 pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, early: Bytes, tunnel: Tunnel) {
     let Tunnel { mut upstream, idle, mut context } = tunnel;
-    if !early.is_empty() && upstream.stream.write_all(&early).await.is_err() {
-        return;
-    }
-    let activity = Activity::new();
-    let (down_read, down_write) = tokio::io::split(&mut downstream);
-    let (up_read, up_write) = tokio::io::split(&mut upstream.stream);
-    let up_read = (&*upstream.early).chain(up_read);
-    let received = AtomicU64::new(0);
-    let sent = AtomicU64::new(0);
-    let copying = async {
-        tokio::try_join!(copy(down_read, up_write, &activity, &received), copy(up_read, down_write, &activity, &sent))
-    };
-    tokio::select! {
-        // How a stream ends is between its two ends; both halves are closed below.
-        _ = copying => {}
-        () = context.cut() => tracing::debug!("an upgraded connection was cut by maintenance"),
-        () = activity.idle(idle) => tracing::debug!("an upgraded connection was silent for too long"),
-    }
-    context.sent(usize::try_from(sent.load(Relaxed)).unwrap_or(usize::MAX));
-}
-
-/// Copies one direction; an end of stream is passed on as such, so that half-closed streams work.
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    activity: &Activity,
-    bytes: &AtomicU64,
-) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
-            return to.shutdown().await;
+    let (mut up, mut down) = (Flow::new(early), Flow::new(mem::take(&mut upstream.early)));
+    let timer = pin!(sleep(idle));
+    let mut silence = Silence::new(idle, now(), timer);
+    poll_fn(|cx| {
+        let ends =
+            (up.poll(&mut downstream, &mut upstream.stream, cx), down.poll(&mut upstream.stream, &mut downstream, cx));
+        let received = up.take_passed();
+        let sent = down.take_passed();
+        context.sent(sent);
+        if received + sent > 0 {
+            silence.breaks(now());
         }
-        to.write_all(&buffer[..read]).await?;
-        to.flush().await?;
-        bytes.fetch_add(read as u64, Relaxed);
-        activity.note();
-    }
+        match ends {
+            // How a stream ends is between its two ends; both halves are closed below.
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            (Poll::Pending, _) | (_, Poll::Pending) => {}
+        }
+        if context.is_cut() {
+            tracing::debug!("an upgraded connection was cut by maintenance");
+            context.reason = Some("maintenance");
+            return Poll::Ready(());
+        }
+        silence.poll(now, cx)
+    })
+    .await;
 }
 
-/// When something last moved, in milliseconds since the start.
-struct Activity {
-    start: Instant,
-    last_ms: AtomicU64,
+/// One direction.
+struct Flow {
+    /// Read, and not taken by the other side yet.
+    kept: Bytes,
+    /// What the other side has taken since that was last asked.
+    passed: usize,
+    stage: Stage,
 }
 
-impl Activity {
-    fn new() -> Self {
-        Self { start: Instant::now(), last_ms: AtomicU64::new(0) }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// One side has ended it, the other is being told.
+    Ending,
+    Ended,
+}
+
+impl Flow {
+    /// `early` has been read before.
+    fn new(early: Bytes) -> Self {
+        // Of nothing, it may still hold the buffer that a head came in.
+        let kept = if early.is_empty() { Bytes::new() } else { early };
+        Self { kept, passed: 0, stage: Stage::Open }
     }
 
-    fn note(&self) {
-        let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(now_ms, Relaxed);
+    fn take_passed(&mut self) -> usize {
+        mem::take(&mut self.passed)
     }
 
-    async fn idle(&self, limit: Duration) {
-        loop {
-            let seen = self.last_ms.load(Relaxed);
-            tokio::time::sleep_until(self.start + Duration::from_millis(seen) + limit).await;
-            if self.last_ms.load(Relaxed) == seen {
-                return;
+    /// Passes on what there is. Ready when `from` has ended and `to` has been told so: half-closed streams work.
+    fn poll(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        cx: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.stage == Stage::Open {
+            if !self.kept.is_empty() {
+                ready!(self.poll_pass_kept(to, cx))?;
+            }
+            ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            let mut space = [MaybeUninit::uninit(); READ_BYTES];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                self.stage = Stage::Ending;
+                break;
+            }
+            let taken = match poll_write(to, read.filled(), cx)? {
+                Poll::Ready(taken) => taken,
+                Poll::Pending => 0,
+            };
+            self.passed += taken;
+            if taken < read.filled().len() {
+                self.kept = Bytes::copy_from_slice(&read.filled()[taken..]);
             }
         }
+        if self.stage == Stage::Ending {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.stage = Stage::Ended;
+        }
+        Poll::Ready(Ok(()))
     }
+
+    fn poll_pass_kept(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin),
+        cx: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.kept.is_empty() {
+            let taken = ready!(poll_write(to, &self.kept, cx))?;
+            self.kept.advance(taken);
+            self.passed += taken;
+        }
+        self.kept = Bytes::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes some of `bytes`, which are not none.
+fn poll_write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], cx: &mut task::Context<'_>) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        taken => Poll::Ready(Ok(taken)),
+    }
+}
+
+/// How long nothing has moved. What moves is noted; only when the timer goes off is it asked when that was.
+struct Silence<'a> {
+    limit: Duration,
+    since: Duration,
+    timer: Pin<&'a mut Sleep>,
+    /// It wakes the task when it goes off.
+    is_set: bool,
+}
+
+impl<'a> Silence<'a> {
+    /// `timer` goes off after `limit`.
+    fn new(limit: Duration, now: Duration, timer: Pin<&'a mut Sleep>) -> Self {
+        Self { limit, since: now, timer, is_set: false }
+    }
+
+    fn breaks(&mut self, now: Duration) {
+        self.since = now;
+    }
+
+    /// Ready when it has lasted for too long.
+    fn poll(&mut self, now: impl Fn() -> Duration, cx: &mut task::Context<'_>) -> Poll<()> {
+        while !self.is_set || self.timer.is_elapsed() {
+            // Without, it only has the task polled again.
+            self.is_set = coop::has_budget_remaining();
+            ready!(self.timer.as_mut().poll(cx));
+            let left = (self.since + self.limit).saturating_sub(now());
+            if left.is_zero() {
+                tracing::debug!("an upgraded connection was silent for too long");
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(Instant::now() + left);
+            self.is_set = false;
+        }
+        Poll::Pending
+    }
+}
+
+/// Since some moment, as of the last tick of the system's clock: a hundredth of a second at most.
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec as u32)
 }
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tunnel").field("idle", &self.idle).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    fn poll_once<T>(poll: impl FnOnce(&mut task::Context<'_>) -> T) -> T {
+        poll(&mut task::Context::from_waker(task::Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn what_is_not_taken_is_kept_and_nothing_more_is_read() {
+        let (mut client, mut from) = duplex(64 * 1024);
+        let (mut to, mut app) = duplex(10);
+        let sent: Vec<u8> = (0..40_000_u32).map(|byte| byte as u8).collect();
+        client.write_all(&sent).await.unwrap();
+        let mut flow = Flow::new(Bytes::from_static(b"early"));
+        for _ in 0..3 {
+            assert!(poll_once(|cx| flow.poll(&mut from, &mut to, cx)).is_pending());
+            assert_eq!(flow.kept.len(), 5 + READ_BYTES - 10);
+        }
+        assert_eq!(flow.take_passed(), 10);
+        drop(client);
+        let flowing = poll_fn(|cx| flow.poll(&mut from, &mut to, cx));
+        let mut received = Vec::new();
+        let (ended, _) = tokio::join!(flowing, app.read_to_end(&mut received));
+        ended.unwrap();
+        assert_eq!(flow.take_passed(), 5 + sent.len() - 10);
+        assert!(received == [b"early", &*sent].concat());
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nothing_any_more_ends_it() {
+        let (mut client, mut from) = duplex(10);
+        let (mut to, app) = duplex(10);
+        client.write_all(b"word").await.unwrap();
+        drop(app);
+        let ended = poll_once(|cx| Flow::new(Bytes::new()).poll(&mut from, &mut to, cx));
+        assert!(matches!(ended, Poll::Ready(Err(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_what_moved_last() {
+        let (began, limit) = (Instant::now(), Duration::from_secs(10));
+        let timer = pin!(sleep(limit));
+        let mut silence = Silence::new(limit, Duration::ZERO, timer);
+        let now = || began.elapsed();
+        for pause_s in [6, 9] {
+            tokio::select! {
+                () = poll_fn(|cx| silence.poll(now, cx)) => panic!("something has just moved"),
+                () = sleep(Duration::from_secs(pause_s)) => silence.breaks(now()),
+            }
+        }
+        poll_fn(|cx| silence.poll(now, cx)).await;
+        assert_eq!(now().as_secs(), 6 + 9 + 10);
     }
 }

@@ -23,6 +23,8 @@ const PER_PAGE_MAX: f64 = 10.0;
 
 /// What a kept connection may hold while it waits for its next request.
 const IDLE_BYTES_MAX: i64 = 6 * 1024;
+/// And a stream that was upgraded, on both sides.
+const TUNNEL_BYTES_MAX: i64 = 14 * 1024;
 
 /// What a browser sends, so that fields are kept, matched and logged.
 const REQUEST: &[u8] = b"GET /api/orders?page=2 HTTP/1.1\r\nHost: example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux \
@@ -89,28 +91,52 @@ fn a_maintenance_page_allocates_little() {
 
 #[test]
 fn an_idle_connection_holds_little() {
-    const CONNECTIONS: i64 = 200;
     let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-    let app = start_app();
-    let (_proxy, address, _folder) = start(app, false);
+    let (_proxy, address, _folder) = start(start_app(), false);
     let mut buffer = vec![0; 64 * 1024];
-    let mut connect = || {
+    assert_each_holds("idle connection", IDLE_BYTES_MAX, || {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(REQUEST).unwrap();
         read_answer(&mut client, &mut buffer, b"HTTP/1.1 200 ");
         client
-    };
+    });
+}
+
+#[test]
+fn a_silent_tunnel_holds_little() {
+    let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_proxy, address, _folder) = start(start_app(), false);
+    assert_each_holds("silent tunnel", TUNNEL_BYTES_MAX, || {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /stream HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "));
+        let mut word = *b"word";
+        client.write_all(&word).unwrap();
+        client.read_exact(&mut word).unwrap();
+        client
+    });
+}
+
+/// Of many connections, once they have come to rest.
+fn assert_each_holds(what: &str, bytes_max: i64, mut connect: impl FnMut() -> TcpStream) {
+    const CONNECTIONS: i64 = 200;
     let _first = connect();
     let before = LIVE_BYTES.load(Relaxed);
     let clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let each = (LIVE_BYTES.load(Relaxed) - before) / CONNECTIONS;
-        if each <= IDLE_BYTES_MAX {
-            println!("{each} bytes per idle connection");
+        if each <= bytes_max {
+            println!("{each} bytes per {what}");
             break;
         }
-        assert!(Instant::now() < deadline, "{each} bytes per idle connection, more than {IDLE_BYTES_MAX}");
+        assert!(Instant::now() < deadline, "{each} bytes per {what}, more than {bytes_max}");
         std::thread::sleep(Duration::from_millis(50));
     }
     drop(clients);
@@ -151,7 +177,7 @@ fn read_answer(client: &mut TcpStream, buffer: &mut [u8], status: &[u8]) {
     }
 }
 
-/// An app that gives every request the same answer; its threads end with the process.
+/// An app that gives every request the same answer, and agrees to upgrades; its threads end with the process.
 fn start_app() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -174,10 +200,23 @@ fn answer_all(mut client: TcpStream) {
     let mut filled = 0;
     while let Ok(read @ 1..) = client.read(&mut buffer[filled..]) {
         filled += read;
-        if buffer[..filled].ends_with(b"\r\n\r\n") {
-            filled = 0;
-            client.write_all(&answer).unwrap();
+        if !buffer[..filled].ends_with(b"\r\n\r\n") {
+            continue;
         }
+        if memchr::memmem::find(&buffer[..filled], b"upgrade: echo").is_some() {
+            drop((buffer, answer));
+            return echo(client);
+        }
+        filled = 0;
+        client.write_all(&answer).unwrap();
+    }
+}
+
+fn echo(mut client: TcpStream) {
+    client.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+    let mut word = [0; 16];
+    while let Ok(read @ 1..) = client.read(&mut word) {
+        client.write_all(&word[..read]).unwrap();
     }
 }
 

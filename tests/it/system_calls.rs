@@ -9,6 +9,7 @@ use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 /// Requests under strace.
@@ -39,6 +40,55 @@ async fn a_request_on_kept_connections_costs_two_reads_and_two_writes() {
     // One connection at a time is the worst case: each side's readiness is a poll of its own.
     assert!(polls <= 3 * REQUESTS, "{calls:?}");
     assert_eq!(app.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_message_on_an_upgraded_connection_costs_two_reads_and_two_writes() {
+    let strace = or_left_out!(program("strace"));
+    let app = FakeUpstream::http1().route("/", Reply::upgrade()).start().await;
+    let mut proxy = Flagstone::serve(&configuration("", &app.endpoint())).await;
+    let mut client = Client::connect(proxy.address("web").await).await.unwrap();
+    client.request("GET", "/", "Connection: upgrade\r\nUpgrade: echo\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 101);
+    let tracer = Tracer::attach(&strace, &proxy).await;
+    for _ in 0..REQUESTS {
+        client.send(b"word").await.unwrap();
+        assert_eq!(client.read_exactly(4).await.unwrap(), b"word");
+    }
+    let calls = tracer.counts().await;
+    let polls = sum(&calls, |name| name.starts_with("epoll_"));
+    let others = sum(&calls, |_| true) - polls;
+    assert!(others >= 4 * REQUESTS, "strace has seen the messages: {calls:?}");
+    assert!(others <= 4 * REQUESTS + BESIDE, "two reads and two writes each, but: {calls:?}");
+    assert!(polls <= 3 * REQUESTS, "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_connection_costs_no_more_than_six_calls_beside_its_request() {
+    let strace = or_left_out!(program("strace"));
+    let app = FakeUpstream::http1().route("/", "x".repeat(1024)).start().await;
+    let mut proxy = Flagstone::serve(&configuration("", &app.endpoint())).await;
+    let address = proxy.address("web").await;
+    let once = async || {
+        let mut client = Client::connect(address).await.unwrap();
+        client.request("GET", "/", "Connection: close\r\n").await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().status, 200);
+        client.expect_closed().await.unwrap();
+    };
+    for _ in 0..20 {
+        once().await;
+    }
+    let tracer = Tracer::attach(&strace, &proxy).await;
+    for _ in 0..REQUESTS {
+        once().await;
+    }
+    let calls = tracer.counts().await;
+    // With `fcntl` a debug build of tokio makes sure that a socket does not block.
+    let others = sum(&calls, |name| !["epoll_wait", "epoll_pwait", "fcntl"].contains(&name));
+    assert!(others >= 8 * REQUESTS, "strace has seen the connections: {calls:?}");
+    // Accepted, and asked for another; its first bytes asked for, before they may have come; noted at the event loop and taken
+    // off; closed. The event loop is told once in a while to let go of what was closed.
+    assert!(others <= (4 + 6) * REQUESTS + REQUESTS / 8 + BESIDE, "{calls:?}");
 }
 
 /// The head of an answer and its body are one record of TLS at most; more often than not they share it with others.
