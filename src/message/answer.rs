@@ -23,6 +23,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use smallvec::SmallVec;
@@ -145,16 +146,16 @@ impl Told {
     /// `lines` stand in `head`.
     fn gather(&mut self, lines: &[httparse::Header<'_>], head: &[u8]) -> Result<(), BadAnswer> {
         for httparse::Header { name, value } in lines {
-            match name.len() {
-                10 if name.eq_ignore_ascii_case("connection") && !self.connection(value) => continue,
-                14 if name.eq_ignore_ascii_case("content-length") => self.content_length(value)?,
-                17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| MALFORMED_LINE)?;
+            match name {
+                CONNECTION if !self.connection(value) => continue,
+                CONTENT_LENGTH => self.content_length(value)?,
+                TRANSFER_ENCODING => {
                     self.transfer_encoding(value);
                     continue;
                 }
                 _ => {}
             }
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| MALFORMED_LINE)?;
             // An empty value may stand nowhere.
             let start = if value.is_empty() { 0 } else { value.as_ptr() as usize - head.as_ptr() as usize };
             self.fields.push((name, start..start + value.len()));
@@ -164,6 +165,11 @@ impl Told {
 
     /// Whether it names more than the two options that end here.
     fn connection(&mut self, value: &[u8]) -> bool {
+        if value == b"keep-alive" {
+            // What most say who say anything.
+            self.says_keep_alive = true;
+            return false;
+        }
         let mut names_more = false;
         for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             if option.eq_ignore_ascii_case(b"keep-alive") {
