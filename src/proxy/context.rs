@@ -33,9 +33,17 @@ use crate::upstream::endpoint::Upgraded;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
 fn new_request_id(random: u128) -> HeaderValue {
-    // Owned rather than copied: clones share it without an allocation more.
-    let text = Bytes::from_owner(hexadecimal::digits(random));
-    HeaderValue::from_maybe_shared(text).expect("hexadecimal digits are a header value")
+    let mut value = HeaderValue::from_maybe_shared(digits(random)).expect("hexadecimal digits are a header value");
+    // Never the same twice: HPACK does not put it in its table, where it would drive out what is (RFC 7541, 6.2.3).
+    value.set_sensitive(true);
+    value
+}
+
+/// Owned rather than copied: clones share it without an allocation more. Apart, because a loop over what is known to be 32 bytes
+/// is unrolled, and one over any number of bytes, as that which looks at them next, becomes vector instructions.
+#[inline(never)]
+fn digits(random: u128) -> Bytes {
+    Bytes::from_owner(hexadecimal::digits(random))
 }
 
 /// One request.
