@@ -15,6 +15,8 @@ use super::COPIED_BYTES_MAX;
 /// What is gathered before it is written: that much of a body is read ahead of whoever gets it.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 const GATHERED_PIECES_MAX: usize = 24;
+/// What most heads take, with what fits behind them. To grow up to that step by step costs more than to begin with it.
+const TEXT_BYTES: usize = 2 * 1024;
 /// A text that was larger leaves no room behind.
 const KEPT_BYTES_MAX: usize = 8 * 1024;
 /// The framing of a chunk: a few bytes that are not worth an allocation.
@@ -40,6 +42,9 @@ impl Queue {
     /// To write a head to. Whatever was pushed before has been written, but for another head.
     pub(crate) fn head(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.pieces.is_empty());
+        if self.text.capacity() == 0 {
+            self.text.reserve(TEXT_BYTES);
+        }
         &mut self.text
     }
 
