@@ -8,7 +8,7 @@ use crate::support::files::Folder;
 use crate::support::lineage::{Lineage, kill};
 use crate::support::load::Load;
 use crate::support::poll::eventually;
-use crate::support::process::{DEADLINE, Signal};
+use crate::support::process::{DEADLINE, Signal, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -183,23 +183,15 @@ async fn a_new_process_that_hangs_is_given_up() {
 
 /// The child of a process, as soon as there is one.
 async fn child_of(pid: u32) -> u32 {
-    let mut child = None;
-    let children = || -> Option<u32> {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-        let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-        lists.collect::<String>().split_whitespace().next()?.parse().ok()
-    };
     let found = async {
         loop {
-            child = children();
-            if child.is_some() {
-                return;
+            if let Some(child) = children(pid).first() {
+                return *child;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, found).await.expect("a child");
-    child.unwrap()
+    tokio::time::timeout(DEADLINE, found).await.expect("a child")
 }
 
 #[tokio::test]
@@ -210,8 +202,11 @@ async fn a_new_process_killed_at_any_moment_before_it_has_taken_over_costs_nothi
     for (round, after) in [0, 20, 60, 120, 250].into_iter().enumerate() {
         line.first.signal(Signal::USR2);
         let child = child_of(pid).await;
+        // What hands over stands still meanwhile, so that the new one cannot have taken over, however late we wake up.
+        line.first.signal(Signal::STOP);
         tokio::time::sleep(Duration::from_millis(after)).await;
         kill(child);
+        line.first.signal(Signal::CONT);
         let told = eventually(DEADLINE, || line.first.stderr().matches("Upgrade failed").count() == round + 1).await;
         assert!(told, "{}", line.first.stderr());
         assert!(load.reaches(20, DEADLINE).await);
