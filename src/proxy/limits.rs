@@ -64,7 +64,9 @@ fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedL
             .as_ref()
             .map(|_| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix)),
     };
-    limits_met(route, ip).map(asked).collect()
+    let mut all = AskedLimits::with_capacity(route.limits.each.len());
+    all.extend(limits_met(route, ip).map(asked));
+    all
 }
 
 /// The short way: nothing waits, nothing but rates is asked.

@@ -29,8 +29,9 @@ pub fn check_all<'a, I>(limits: I, now: Nanos) -> Verdict
 where
     I: IntoIterator<Item = (&'a Limiter, Key)> + Clone,
 {
-    let mut decisions = SmallVec::new();
-    for (limiter, key) in limits.clone() {
+    let charged = limits.clone().into_iter();
+    let mut decisions = SmallVec::with_capacity(charged.size_hint().0);
+    for (limiter, key) in charged {
         let decision = limiter.check(key, now);
         if !decision.allowed {
             return stand_back(limits, decisions.len(), now);
