@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
-use super::COPIED_BYTES_MAX;
+use super::{COPIED_BYTES_MAX, poll_write_pieces};
 
 /// What is gathered before it is written: that much of a body is read ahead of whoever gets it.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
@@ -128,7 +128,7 @@ impl Queue {
             let rests = self.pieces.iter().map(Piece::rest);
             let rests = Some(text).filter(|text| !text.is_empty()).into_iter().chain(rests);
             let slices: SmallVec<[IoSlice<'_>; GATHERED_PIECES_MAX + 4]> = rests.map(IoSlice::new).collect();
-            ready!(socket.poll_write_vectored(cx, &slices))?
+            ready!(poll_write_pieces(socket, cx, &slices))?
         };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
