@@ -109,6 +109,9 @@ impl Control {
 
     /// The admin side is there from now on. What is under way where it was is answered.
     pub(super) fn move_admin(&self, place: Place) {
+        if let Some(Err(error)) = place.socket.as_ref().map(|socket| socket.begin()) {
+            tracing::error!(%error, "the admin side cannot listen");
+        }
         match place.socket.as_ref().map(|socket| socket.address()) {
             Some(Ok(address)) => tracing::info!(%address, "admin listening"),
             _ => tracing::info!("the admin side is closed"),

@@ -107,6 +107,9 @@ impl Listening {
         });
         for (index, (name, (configured, socket))) in sockets.into_iter().enumerate() {
             let (Socket::New(socket) | Socket::Renamed(socket)) = socket else { continue };
+            if let Err(error) = socket.begin() {
+                tracing::error!(listener = name, %error, "cannot listen");
+            }
             let stop = watch::Sender::new(Stop::No);
             let acceptor = Acceptor {
                 listener: name.as_str().into(),

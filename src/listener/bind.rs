@@ -57,7 +57,8 @@ pub fn bind(address: &Address) -> io::Result<Bound> {
 }
 
 /// As [`bind`], where the address may overlap those of `leaving`, as `0.0.0.0:80` does `127.0.0.1:80`: they will be closed
-/// once this one serves.
+/// once this one serves. Until [`Bound::begin`] such a socket takes no connection from them, which would be lost if it came to
+/// nothing.
 ///
 /// # Errors
 /// As [`bind`]; sockets that another user has bound, as systemd does, cannot be overlapped.
@@ -78,7 +79,8 @@ fn bind_sharing(address: SocketAddr, others: &[&&Bound]) -> io::Result<std::net:
     others.iter().try_for_each(|other| SockRef::from(other).set_reuse_port(true))?;
     let socket = tcp(address)?;
     socket.set_reuse_port(true)?;
-    listen(socket, address)
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -156,6 +158,17 @@ impl Bound {
         let path = address.as_pathname().ok_or_else(|| invalid("it is neither TCP nor a unix socket with a path"))?;
         let file = SocketFile { path: path.to_owned(), is_ours: AtomicBool::new(false), is_bequeathed };
         Ok(Self::Unix(socket.into(), file))
+    }
+
+    /// Listens, if it does not do so yet. To be called when it is sure to serve.
+    ///
+    /// # Errors
+    /// Another socket has begun to listen on the address.
+    pub fn begin(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) if !SockRef::from(socket).is_listener()? => SockRef::from(socket).listen(BACKLOG),
+            Self::Tcp(_) | Self::Unix(..) => Ok(()),
+        }
     }
 
     /// Whether the file of a unix socket is ours to remove.

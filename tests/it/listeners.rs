@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::load::Load;
@@ -75,6 +76,29 @@ async fn an_address_widens_and_narrows_on_its_port_without_a_refusal() {
         proxy.rewrite(&at(&format!("127.0.0.1:{port}")));
         let refused = async || Client::connect(other).await.is_err();
         assert!(eventually_async(DEADLINE, refused).await);
+    }
+    load.stop().await.assert_clean();
+}
+
+/// Bound beside the socket that serves, the new one would be asked in its place: what it had taken would be lost with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_narrows_in_a_file_that_is_refused_costs_nobody_an_answer() {
+    let at = |address: &str| format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n{HELLO}");
+    let proxy = TestProxy::toml(at("0.0.0.0:0")).start().await;
+    let port = proxy.listener("web").port();
+    let here = SocketAddr::from(([127, 0, 0, 1], port));
+    let load = Load::get(here, "/").tasks(4).on_fresh_connections().start();
+    for round in 0..5 {
+        let test = format!(
+            "[[test]]\nname = \"wrong\"\nrequest = {{ url = \"http://a/{round}\" }}\nexpect = {{ status = 404 }}\n"
+        );
+        proxy.rewrite(&(at(&format!("127.0.0.1:{port}")) + &test));
+        let rejected = async || admin::metrics(proxy.admin()).await.contains("flagstone_config_last_reload_success 0");
+        assert!(eventually_async(DEADLINE, rejected).await);
+        proxy.rewrite(&at(&format!("0.0.0.0:{port}")));
+        let accepted = async || admin::metrics(proxy.admin()).await.contains("flagstone_config_last_reload_success 1");
+        assert!(eventually_async(DEADLINE, accepted).await);
+        assert!(load.reaches(20, DEADLINE).await);
     }
     load.stop().await.assert_clean();
 }
