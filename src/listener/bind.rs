@@ -84,7 +84,10 @@ fn bind_sharing(address: SocketAddr, others: &[&&Bound]) -> io::Result<std::net:
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    listen(tcp(address)?, address)
+    let socket = tcp(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn tcp(address: SocketAddr) -> io::Result<Socket> {
@@ -93,12 +96,6 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
-}
-
-fn listen(socket: Socket, address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {

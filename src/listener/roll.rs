@@ -6,41 +6,28 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use slab::Slab;
+
 /// The tasks that wait for news.
 #[derive(Debug, Default)]
-pub(crate) struct Roll(Mutex<Entries>);
-
-#[derive(Debug, Default)]
-struct Entries {
-    wakers: Vec<Option<Waker>>,
-    /// Indices without a waker.
-    free: Vec<usize>,
-}
+pub(crate) struct Roll(Mutex<Slab<Waker>>);
 
 impl Roll {
     /// Enters a task; what is returned takes it off again.
     pub(crate) fn enter(&self, task: &Waker) -> usize {
-        let entries = &mut *self.lock();
-        let index = entries.free.pop().unwrap_or_else(|| {
-            entries.wakers.push(None);
-            entries.wakers.len() - 1
-        });
-        entries.wakers[index] = Some(task.clone());
-        index
+        self.lock().insert(task.clone())
     }
 
     /// Takes off what was entered as `index`.
     pub(crate) fn leave(&self, index: usize) {
-        let entries = &mut *self.lock();
-        entries.wakers[index] = None;
-        entries.free.push(index);
+        self.lock().remove(index);
     }
 
     pub(crate) fn wake_all(&self) {
-        self.lock().wakers.iter().flatten().for_each(Waker::wake_by_ref);
+        self.lock().iter().for_each(|(_, task)| task.wake_by_ref());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Waker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
