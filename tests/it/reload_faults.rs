@@ -130,25 +130,27 @@ async fn a_thousand_reloads_under_load_leave_nothing_behind() {
     let (web, admin, id) = (flagstone.address("web").await, flagstone.admin().await, flagstone.process.id());
     let kept = Load::get(web, "/").tasks(3).pause(Duration::from_millis(2)).start();
     let fresh = Load::get(web, "/").on_fresh_connections().tasks(1).pause(Duration::from_millis(5)).start();
-    let mut before = (0, 0, 0);
+    let (mut resident, mut threads, mut descriptors) = (0, 0, 0);
     for round in 1..=1000 {
         flagstone.folder.write("flagstone.toml", toml(round));
         let answer = admin::ask(admin, "POST", "/api/admin/reload").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        if round == 200 {
-            // Warm by now: pools, buffers, the allocator.
-            before = (resident_bytes(id), counted(id, "task"), counted(id, "fd"));
+        if (100..=300).contains(&round) && round.is_multiple_of(20) {
+            // Warm by now: pools, buffers, the allocator. Threads that block come and go, each with some MiB of the allocator's:
+            // what is there at one moment says little.
+            resident = resident.max(resident_bytes(id));
+            threads = threads.max(counted(id, "task"));
+            descriptors = descriptors.max(counted(id, "fd"));
         }
     }
     kept.stop().await.assert_clean();
     fresh.stop().await.assert_clean();
-    let (resident, threads, descriptors) = before;
     // Old generations end with their last connection; what is kept open by then is a few connections to the app.
     let at_rest = || counted(id, "task") <= threads && counted(id, "fd") <= descriptors;
     let ended = eventually(DEADLINE, at_rest).await;
     assert!(ended, "threads {threads} -> {}, descriptors {descriptors} -> {}", counted(id, "task"), counted(id, "fd"));
-    let after = flagstone.resident_bytes();
-    assert!(after <= resident + resident / 10, "resident memory grew from {resident} to {after}");
+    let returned = eventually(DEADLINE, || resident_bytes(id) <= resident + resident / 10).await;
+    assert!(returned, "resident memory grew from {resident} to {}", resident_bytes(id));
     let alive = admin::json(admin, "/api/admin/system/status").await["generationsAlive"].clone();
     assert!(alive.is_null() || alive.as_u64().unwrap() <= 2, "{alive}");
 }
