@@ -10,10 +10,10 @@ use http::HeaderMap;
 use smallvec::SmallVec;
 
 use super::context::Context;
-use super::decide::{limit_facts, limits_met};
+use super::decide::limit_facts;
 use super::refusal::Refusal;
 use crate::config::model::RedisOnError;
-use crate::policy::limit::{Decision, Key, Nanos, Reservation, Shape, Slot, check_all, headers};
+use crate::policy::limit::{Ask, Decision, Key, Nanos, Reservation, Shape, Slot, Verdict, check_all, headers};
 use crate::shared::Shared;
 use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
@@ -46,42 +46,41 @@ pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Cont
     if route.limits.each.is_empty() {
         return Ok(());
     }
+    let keys = route.limits.keys(&limit_facts(route, context.path(), headers, context.client_ip));
     if route.limits.are_plain {
-        return at_once(&asked(route, headers, context), route, context);
+        return at_once(&keys, route, context);
     }
     // In a box of its own, so as not to make the future of every request larger.
-    Box::pin(in_turn(asked(route, headers, context), route, context)).await
-}
-
-fn asked<'a>(route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
-    let ip = context.client_ip;
-    let facts = limit_facts(route, context.path(), headers, ip);
-    let asked = |limit: &'a Arc<Limit>| Asked {
-        limit,
-        key: limit.source.key(&limit.limiter, &facts),
-        remote: limit
-            .store
-            .as_ref()
-            .map(|_| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix)),
-    };
-    let mut all = AskedLimits::with_capacity(route.limits.each.len());
-    all.extend(limits_met(route, ip).map(asked));
-    all
+    Box::pin(in_turn(asked(&keys, route, headers, context), route, context)).await
 }
 
 /// The short way: nothing waits, nothing but rates is asked.
-fn at_once(asked: &[Asked<'_>], route: &Route, context: &mut Context) -> Result<(), Refusal> {
-    let check = |now| check_all(asked.iter().map(|asked| (&*asked.limit.limiter, asked.key)), now);
-    let mut verdict = check(context.snapshot.shared.nanos_at(context.began));
-    if !verdict.allowed && verdict.wait() < OVERTAKEN {
-        verdict = check(context.snapshot.shared.nanos());
+fn at_once(keys: &[Key], route: &Route, context: &mut Context) -> Result<(), Refusal> {
+    let limits = &route.limits;
+    let check = |context: &Context, now| check_all(limits.met(context.client_ip, keys), now);
+    let mut verdict = check(context, context.snapshot.shared.nanos_at(context.began));
+    if verdict.wait().is_some_and(|wait| wait < OVERTAKEN) {
+        verdict = check(context, context.snapshot.shared.nanos());
     }
-    tell(asked, &verdict.decisions, context);
-    if verdict.allowed {
-        asked.iter().for_each(|asked| asked.limit.metrics.allowed());
-        return Ok(());
+    let (Verdict::Allowed(stands) | Verdict::Refused(stands)) = &verdict;
+    let stands = stands.iter().map(|(index, decision)| (&*limits.each[*index], decision));
+    tell(stands.clone(), context);
+    if let Verdict::Refused(_) = verdict {
+        return Err(refuse(stands, route, context));
     }
-    Err(refuse(asked, &verdict.decisions, route, context))
+    limits.count_passed(context.client_ip);
+    Ok(())
+}
+
+fn asked<'a>(keys: &[Key], route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
+    let ip = context.client_ip;
+    let facts = limit_facts(route, context.path(), headers, ip);
+    let remote = |limit: &Limit| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix);
+    let asked = |ask: Ask<'_>| {
+        let limit = &route.limits.each[ask.index];
+        Asked { limit, key: ask.key, remote: limit.store.as_ref().map(|_| remote(limit)) }
+    };
+    route.limits.met(ip, keys).map(asked).collect()
 }
 
 /// The long way.
@@ -101,8 +100,8 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
             let now = shared.nanos();
             let mut decisions: Decisions = enforced.iter().map(|asked| foresee(asked, now)).collect();
             decisions[index] = refusal;
-            tell(&enforced, &decisions, context);
-            return Err(refuse(&enforced, &decisions, route, context));
+            tell(stands(&enforced, &decisions), context);
+            return Err(refuse(stands(&enforced, &decisions), route, context));
         }
         charges.charged.push(charged);
     }
@@ -120,7 +119,7 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
     };
     context.slots.extend(slots);
     let decisions = charges.keep();
-    tell(&enforced, &decisions, context);
+    tell(stands(&enforced, &decisions), context);
     enforced.iter().for_each(|asked| asked.limit.metrics.allowed());
     Ok(())
 }
@@ -255,20 +254,29 @@ fn foresee(asked: &Asked<'_>, now: Nanos) -> Decision {
     asked.limit.limiter.foresee(asked.key, now, asked.limit.settings.queue)
 }
 
-fn tell(asked: &[Asked<'_>], decisions: &[Decision], context: &mut Context) {
-    let stands = asked.iter().zip(decisions).map(|(asked, decision)| (&asked.limit.policy, decision));
-    context.rate_limit = headers::rate_limit(stands);
+fn stands<'a>(
+    asked: &'a [Asked<'a>],
+    decisions: &'a [Decision],
+) -> impl ExactSizeIterator<Item = (&'a Limit, &'a Decision)> {
+    asked.iter().zip(decisions).map(|(asked, decision)| (&**asked.limit, decision))
+}
+
+fn tell<'a>(stands: impl ExactSizeIterator<Item = (&'a Limit, &'a Decision)>, context: &mut Context) {
+    context.rate_limit = headers::rate_limit(stands.map(|(limit, decision)| (&limit.policy, decision)));
 }
 
 /// Counts the refusal for the limit that keeps the client away the longest.
 #[cold]
-fn refuse(asked: &[Asked<'_>], decisions: &[Decision], route: &Route, context: &mut Context) -> Refusal {
-    let refusals = asked.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
-    // A place that became free between the refusal and the second look leaves none: then it is the last one asked.
-    let longest = refusals.max_by_key(|(_, decision)| decision.wait).or(asked.iter().zip(decisions).next_back());
-    let (asked, decision) = longest.expect("whoever was refused was asked");
-    asked.limit.metrics.limited(true);
-    context.snapshot.shared.rate_limited(route.sample_place, &route.name, &asked.limit.name, true);
-    context.decided_by = Some((*asked.limit.name).into());
-    Refusal::RateLimited { status: asked.limit.settings.status, retry_after: decision.wait }
+fn refuse<'a>(
+    stands: impl Iterator<Item = (&'a Limit, &'a Decision)>,
+    route: &Route,
+    context: &mut Context,
+) -> Refusal {
+    // A place that became free between the refusal and the second look leaves no refusal: then it is the last one asked.
+    let longest = stands.max_by_key(|(_, decision)| (!decision.allowed, decision.wait));
+    let (limit, decision) = longest.expect("whoever was refused was asked");
+    limit.metrics.limited(true);
+    context.snapshot.shared.rate_limited(route.sample_place, &route.name, &limit.name, true);
+    context.decided_by = Some((*limit.name).into());
+    Refusal::RateLimited { status: limit.settings.status, retry_after: decision.wait }
 }

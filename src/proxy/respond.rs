@@ -213,7 +213,7 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     let Some(route) = &context.route else { return };
     let headers = response.headers_mut();
     if let Some(state) = state {
-        if let Some(policy) = route.limits.policy() {
+        if let Some(policy) = route.limits.policy(&context.snapshot.shared.runtime.overrides) {
             headers.insert(RATELIMIT_POLICY, policy);
         }
         headers.insert(RATELIMIT, state);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ pub struct Override {
 pub struct Overrides {
     file: StateFile,
     held: Mutex<BTreeMap<String, Override>>,
+    /// Written under the lock.
+    are_any: AtomicBool,
 }
 
 impl Overrides {
@@ -36,7 +39,14 @@ impl Overrides {
         let read = file.read().unwrap_or_default();
         let limits = read.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
         let known = limits.iter().filter_map(|(name, value)| Some((name.clone(), parse(value)?)));
-        Self { held: Mutex::new(known.take(OVERRIDES_MAX).collect()), file }
+        let held: BTreeMap<_, _> = known.take(OVERRIDES_MAX).collect();
+        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file }
+    }
+
+    /// Whether any limit may be overridden: false needs no further look at a limit.
+    #[inline]
+    pub(crate) fn are_any(&self) -> bool {
+        self.are_any.load(Relaxed)
     }
 
     /// The override of a limit that is in force at `now`.
@@ -90,6 +100,7 @@ impl Overrides {
         }
         let limits: Map<_, _> = changed.iter().map(|(name, held)| (name.clone(), held.to_json())).collect();
         self.file.write(Map::from_iter([("limits".into(), limits.into())]))?;
+        self.are_any.store(!changed.is_empty(), Relaxed);
         *held = changed;
         Ok(true)
     }

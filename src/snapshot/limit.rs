@@ -1,5 +1,6 @@
 //! A `[limit.NAME]` with its keys, and what an operator put in its place for a while.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,11 +12,11 @@ use smallvec::SmallVec;
 use crate::config::model;
 use crate::policy::access::NetSet;
 use crate::policy::limit::headers::{self, Policy};
-use crate::policy::limit::{self, Limiter, Part, Slots, Source};
-use crate::runtime::overrides::Override;
+use crate::policy::limit::{self, Ask, Facts, Key, Limiter, Part, Slots, Source};
+use crate::runtime::overrides::{Override, Overrides};
 use crate::shared::Shared;
 use crate::shared_limit::Store;
-use crate::telemetry::metrics::LimitMetrics;
+use crate::telemetry::metrics::{LimitMetrics, PassedAll};
 
 /// One limit, as requests meet it.
 pub struct Limit {
@@ -93,6 +94,15 @@ impl Limit {
         self.settings == *settings && self.store.as_ref().map(Arc::as_ptr) == store.map(Arc::as_ptr)
     }
 
+    fn has_exempt(&self) -> bool {
+        !self.exempt.is_empty()
+    }
+
+    /// Whether every request has the same key in both.
+    fn counts_like(&self, other: &Self) -> bool {
+        self.source == other.source && self.limiter.has_keys_of(&other.limiter)
+    }
+
     /// Clients are not told of what only watches.
     fn is_announced(&self) -> bool {
         !self.settings.shadow
@@ -108,10 +118,28 @@ impl Limit {
 /// The limits of a route.
 pub struct Limits {
     pub each: Vec<Arc<Limit>>,
+    /// Of each in turn, what most requests need to know of it.
+    asks: Box<[Asks]>,
+    /// A limit for each way of counting there is among them.
+    ways: Box<[usize]>,
     pub(crate) are_plain: bool,
+    /// Those that have nobody exempt, who are all counted at once, and those that have.
+    passed: PassedAll,
+    with_exempt: Box<[usize]>,
     /// The prepared `RateLimit-Policy`, as configured.
     policy: Option<HeaderValue>,
 }
+
+/// Side by side, so that a hundred limits are a few lines of cache and not as many as there are limits.
+struct Asks {
+    limiter: Arc<Limiter>,
+    /// Which of [`Limits::ways`] it counts by.
+    way: usize,
+    has_exempt: bool,
+}
+
+/// A request's keys, one for each of [`Limits::ways`].
+type Keys = SmallVec<[Key; 4]>;
 
 impl Limits {
     pub(super) fn new(mut each: Vec<Arc<Limit>>) -> Self {
@@ -119,16 +147,53 @@ impl Limits {
         each.sort_by_key(|limit| limit.store.is_some());
         let announced = each.iter().filter(|limit| limit.is_announced());
         let policies = announced.flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
+        let mut ways: Vec<usize> = Vec::new();
+        let asks = each.iter().enumerate().map(|(index, limit)| {
+            let alike = ways.iter().position(|&way| each[way].counts_like(limit));
+            let way = alike.unwrap_or_else(|| {
+                ways.push(index);
+                ways.len() - 1
+            });
+            Asks { limiter: Arc::clone(&limit.limiter), way, has_exempt: limit.has_exempt() }
+        });
         Self {
+            asks: asks.collect(),
+            ways: ways.into(),
             policy: headers::policies(policies.flatten()),
             are_plain: each.iter().all(|limit| limit.is_plain()),
+            passed: PassedAll::new(
+                each.iter().filter(|limit| !limit.has_exempt()).map(|limit| Arc::clone(&limit.metrics)),
+            ),
+            with_exempt: (0..each.len()).filter(|&index| each[index].has_exempt()).collect(),
             each,
         }
     }
 
+    /// The keys of a request, hashed once for all limits that count by the same.
+    #[inline]
+    pub(crate) fn keys(&self, facts: &Facts<'_>) -> Keys {
+        self.ways.iter().map(|&way| self.each[way].source.key(&self.asks[way].limiter, facts)).collect()
+    }
+
+    /// Every limit that a client is asked for, in order.
+    #[inline]
+    pub(crate) fn met<'a>(&'a self, client_ip: IpAddr, keys: &'a [Key]) -> impl Iterator<Item = Ask<'a>> + Clone {
+        let is_met = move |index: usize, ask: &Asks| !ask.has_exempt || !self.each[index].exempt.contains(client_ip);
+        let asks = self.asks.iter().enumerate().filter(move |&(index, ask)| is_met(index, ask));
+        asks.map(|(index, ask)| Ask { index, limiter: &ask.limiter, key: keys[ask.way] })
+    }
+
+    /// Counts a request that has passed all limits which the client is asked for.
+    #[inline]
+    pub(crate) fn count_passed(&self, client_ip: IpAddr) {
+        self.passed.count();
+        let with_exempt = self.with_exempt.iter().map(|&index| &self.each[index]);
+        with_exempt.filter(|limit| !limit.exempt.contains(client_ip)).for_each(|limit| limit.metrics.allowed());
+    }
+
     /// `RateLimit-Policy`: what is in force now.
-    pub(crate) fn policy(&self) -> Option<HeaderValue> {
-        if !self.each.iter().any(|limit| limit.is_overridden.load(Relaxed)) {
+    pub(crate) fn policy(&self, overrides: &Overrides) -> Option<HeaderValue> {
+        if !overrides.are_any() || !self.each.iter().any(|limit| limit.is_overridden.load(Relaxed)) {
             return self.policy.clone();
         }
         let overrides: SmallVec<[_; 4]> = self.each.iter().map(|limit| limit.override_policy.load()).collect();

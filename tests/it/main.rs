@@ -54,6 +54,7 @@ mod logs;
 mod lost_events;
 mod maintenance;
 mod maintenance_flag;
+mod many_limits;
 mod metrics;
 mod names;
 mod packaging;

@@ -62,6 +62,12 @@ impl Gcra {
         (after <= ceiling).then_some(after)
     }
 
+    /// Whether fewer than `remaining` more would be allowed, seen without a division.
+    #[inline]
+    pub(super) fn has_less_left(&self, used: u64, remaining: u64) -> bool {
+        self.tolerance.saturating_sub(used) < self.interval.saturating_mul(remaining)
+    }
+
     /// What one more request meets. `used` is what is owed after it.
     #[inline]
     pub(super) fn allowed(&self, used: u64) -> Decision {

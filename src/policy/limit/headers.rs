@@ -22,7 +22,7 @@ pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-poli
 /// One limit as its fields describe it, formatted once.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Quoted, with what comes before the number that remains.
+    /// Quoted, with what comes before the number that remains, and what parts it from the item before.
     remaining: Box<[u8]>,
     item: Box<[u8]>,
 }
@@ -52,14 +52,16 @@ impl Policy {
 }
 
 fn remaining(quoted_name: &[u8]) -> Box<[u8]> {
-    [quoted_name, b";r="].concat().into()
+    [SEPARATOR, quoted_name, b";r="].concat().into()
 }
 
 /// The `RateLimit-Policy` of a route, to be made once and cloned per answer. `None` without policies.
 pub fn policies<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Option<HeaderValue> {
     let mut text = Text::new();
     for policy in policies {
-        separate(&mut text);
+        if !text.is_empty() {
+            text.extend_from_slice(SEPARATOR);
+        }
         text.extend_from_slice(&policy.item);
     }
     value(&text)
@@ -90,8 +92,8 @@ fn nearest<'a>(limits: Vec<(&'a Policy, &'a Decision)>) -> impl Iterator<Item = 
 fn items<'a>(limits: impl Iterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {
     let mut text = Text::new();
     for (policy, decision) in limits {
-        separate(&mut text);
-        number(&mut text, &policy.remaining, u64::from(decision.remaining));
+        let parted_from = if text.is_empty() { SEPARATOR.len() } else { 0 };
+        number(&mut text, &policy.remaining[parted_from..], u64::from(decision.remaining));
         let seconds = if decision.allowed { seconds(decision.next) } else { retry_seconds(decision.wait) };
         number(&mut text, b";t=", seconds);
     }
@@ -104,16 +106,13 @@ pub fn retry_after(wait: Duration) -> HeaderValue {
 }
 
 /// How many limits one `RateLimit` tells of.
-const TOLD_MAX: usize = 8;
+pub const TOLD_MAX: usize = 8;
 
-/// Three limits with names of usual length.
-type Text = SmallVec<[u8; 128]>;
+/// Eight limits with names of usual length.
+type Text = SmallVec<[u8; 256]>;
 
-fn separate(text: &mut Text) {
-    if !text.is_empty() {
-        text.extend_from_slice(b", ");
-    }
-}
+/// Between the items of a list.
+const SEPARATOR: &[u8] = b", ";
 
 fn number(text: &mut Text, parameter: &[u8], number: u64) {
     text.extend_from_slice(parameter);

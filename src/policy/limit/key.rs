@@ -20,7 +20,7 @@ pub struct Key(u64);
 pub type Seed = [u8; 16];
 
 /// Makes keys under one seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHasher {
     seed: Seed,
     ipv6_mask: u128,

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 pub use concurrency::{Slot, Slots};
 pub use key::{Key, KeyBuilder, KeyHasher, Seed};
-pub use several::{Verdict, check_all};
+pub use several::{Ask, Stands, Verdict, check_all};
 pub use shared::{Owes, Shape};
 pub use source::{Facts, Part, Source, Value};
 
@@ -134,6 +134,11 @@ impl Limiter {
         self.keys.builder()
     }
 
+    /// Whether the keys that either makes are good for both.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
+    }
+
     /// Charges one request to `key`, or refuses it and charges nothing.
     #[inline]
     pub fn check(&self, key: Key, now: Nanos) -> Decision {
@@ -190,16 +195,15 @@ impl Limiter {
     pub fn refund(&self, key: Key, now: Nanos) {
         let hash = key.hash();
         loop {
-            let rates = self.rates.load();
+            let rates = self.rates.at(now);
             let Some(slot) = self.table.find_surely(hash) else {
                 return;
             };
             let word = slot.word.load(Ordering::Acquire);
-            if !slot.holds(hash) || !self.rates.stands(&rates) {
+            let refunded = rates.word(rates.used(word).saturating_sub(rates.gcra.interval));
+            if !slot.holds(hash) || !rates.stands() {
                 continue;
             }
-            let used = rates.used(word, now).saturating_sub(rates.gcra.interval);
-            let refunded = rates.word(used, now);
             if slot.word.compare_exchange_weak(word, refunded, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return;
             }
@@ -210,22 +214,22 @@ impl Limiter {
     pub fn note(&self, key: Key, owes: Owes, now: Nanos) {
         let hash = key.hash();
         loop {
-            let rates = self.rates.load();
+            let rates = self.rates.at(now);
             let used = owes.in_ticks_of(&rates.gcra);
             let Some(slot) = self.table.find(hash) else {
                 let shard = self.table.lock(hash);
-                let rates = self.rates.load();
-                let word = rates.word(owes.in_ticks_of(&rates.gcra), now);
-                if used == 0 || shard.add(hash, word, |word| rates.used(word, now)) {
+                let rates = self.rates.at(now);
+                let word = rates.word(owes.in_ticks_of(&rates.gcra));
+                if used == 0 || shard.add(hash, word, |word| rates.used(word)) {
                     return;
                 }
                 continue;
             };
             let word = slot.word.load(Ordering::Acquire);
-            if !slot.holds(hash) || !self.rates.stands(&rates) {
+            if !slot.holds(hash) || !rates.stands() {
                 continue;
             }
-            let noted = rates.word(used, now);
+            let noted = rates.word(used);
             if slot.word.compare_exchange_weak(word, noted, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return;
             }
@@ -234,7 +238,7 @@ impl Limiter {
 
     /// The rate in force, for a count that is kept elsewhere.
     pub fn shape(&self) -> Shape {
-        Shape(self.rates.load().gcra)
+        Shape(self.rates.gcra())
     }
 
     /// Puts another rate and burst in force; every key keeps the number of requests it has used, up to the new burst.
@@ -249,10 +253,10 @@ impl Limiter {
         }
         *current = settings;
         self.rates.replace(settings.gcra());
-        let rates = self.rates.load();
+        let rates = self.rates.at(now);
         self.table.for_each(|_, word| {
             // Charges go on under this; those that come after find a word of the new generation.
-            let converted = |word| (!rates.is_fresh(word)).then(|| rates.word(rates.used(word, now), now));
+            let converted = |word| (!rates.is_fresh(word)).then(|| rates.word(rates.used(word)));
             let _already_fresh = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, converted);
         });
         true
@@ -266,10 +270,10 @@ impl Limiter {
     pub fn rebuild(&self, settings: Settings, now: Nanos) -> Self {
         let _unchanging = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let rebuilt = Self::with_keys(settings, self.keys.with_ipv6_prefix(settings.ipv6_prefix));
-        let (from, to) = (self.rates.load(), rebuilt.rates.load());
+        let (from, to) = (self.rates.at(now), rebuilt.rates.at(now));
         let mut owing = Vec::new();
         self.table.for_each(|hash, word| {
-            let used = to.gcra.convert(&from.gcra, from.used(word.load(Ordering::Acquire), now));
+            let used = to.gcra.convert(&from.gcra, from.used(word.load(Ordering::Acquire)));
             if used > 0 {
                 owing.push((used, hash));
             }
@@ -279,7 +283,7 @@ impl Limiter {
         let too_many = owing.len().saturating_sub(settings.keys_max.get());
         for (used, hash) in owing.split_off(too_many) {
             let shard = rebuilt.table.lock(hash);
-            shard.add(hash, to.word(used, now), |word| to.used(word, now));
+            shard.add(hash, to.word(used), |word| to.used(word));
         }
         rebuilt
     }
@@ -287,9 +291,9 @@ impl Limiter {
     /// What each key has used, for a limiter of the same seed in another process.
     pub fn memory(&self, now: Nanos) -> Memory {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = self.rates.load();
+        let rates = self.rates.at(now);
         let mut keys = Vec::new();
-        self.table.for_each(|hash, word| match rates.used(word.load(Ordering::Acquire), now) {
+        self.table.for_each(|hash, word| match rates.used(word.load(Ordering::Acquire)) {
             0 => {}
             used => keys.push((hash, used)),
         });
@@ -302,12 +306,12 @@ impl Limiter {
     /// the prefix is another: their keys mean nothing here, and are pushed out like any that nobody asks for.
     pub fn recall(&self, memory: &Memory, now: Nanos) {
         let old = memory.settings.gcra();
-        let rates = self.rates.load();
+        let rates = self.rates.at(now);
         let too_many = memory.keys.len().saturating_sub(self.settings().keys_max.get());
         for &(hash, used) in &memory.keys[too_many..] {
             let used = rates.gcra.convert(&old, used);
             if hash != 0 && used > 0 {
-                self.table.lock(hash).add(hash, rates.word(used, now), |word| rates.used(word, now));
+                self.table.lock(hash).add(hash, rates.word(used), |word| rates.used(word));
             }
         }
     }
@@ -328,9 +332,9 @@ impl Limiter {
 
     /// Keys whose bucket is not full at `now`. Walks the table: for a status page, not for the request path.
     pub fn keys_active(&self, now: Nanos) -> usize {
-        let rates = self.rates.load();
+        let rates = self.rates.at(now);
         let mut active = 0;
-        self.table.for_each(|_, word| active += usize::from(rates.used(word.load(Ordering::Relaxed), now) > 0));
+        self.table.for_each(|_, word| active += usize::from(rates.used(word.load(Ordering::Relaxed)) > 0));
         active
     }
 
@@ -346,11 +350,12 @@ impl Limiter {
 
     /// What `key` owes after one more request, or what it owes now when that would be more than `queue_max` beyond
     /// the burst; and the rate by which it was judged.
-    #[inline]
+    // Always, for what it gives is larger than what it does: five words, of which most callers want two.
+    #[inline(always)]
     fn charge(&self, key: Key, now: Nanos, queue_max: u32) -> (Gcra, Result<u64, u64>) {
         let hash = key.hash();
         loop {
-            let rates = self.rates.load();
+            let rates = self.rates.at(now);
             let gcra = rates.gcra;
             let Some(slot) = self.table.find(hash) else {
                 match self.admit(hash, now) {
@@ -359,14 +364,14 @@ impl Limiter {
                 }
             };
             let word = slot.word.load(Ordering::Acquire);
-            if !slot.holds(hash) || !self.rates.stands(&rates) {
+            let used = rates.used(word);
+            if !slot.holds(hash) || !rates.stands() {
                 continue;
             }
-            let used = rates.used(word, now);
             let Some(after) = gcra.charge(used, gcra.ceiling(queue_max)) else {
                 return (gcra, Err(used));
             };
-            let charged = rates.word(after, now);
+            let charged = rates.word(after);
             if slot.word.compare_exchange_weak(word, charged, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return (gcra, Ok(after));
             }
@@ -374,24 +379,25 @@ impl Limiter {
     }
 
     /// Adds a key with its first request, which fits any burst; `None` when somebody else added it just now.
+    #[inline(never)]
     fn admit(&self, hash: u64, now: Nanos) -> Option<Gcra> {
         let shard = self.table.lock(hash);
         // Read under the lock: a change of rate visits this shard before or after, never in between.
-        let rates = self.rates.load();
-        let word = rates.word(rates.gcra.interval, now);
-        shard.add(hash, word, |word| rates.used(word, now)).then_some(rates.gcra)
+        let rates = self.rates.at(now);
+        let word = rates.word(rates.gcra.interval);
+        shard.add(hash, word, |word| rates.used(word)).then_some(rates.gcra)
     }
 
     fn owed(&self, key: Key, now: Nanos) -> (Gcra, u64) {
         let hash = key.hash();
         loop {
-            let rates = self.rates.load();
+            let rates = self.rates.at(now);
             let Some(slot) = self.table.find_surely(hash) else {
                 return (rates.gcra, 0);
             };
-            let word = slot.word.load(Ordering::Acquire);
-            if slot.holds(hash) && self.rates.stands(&rates) {
-                return (rates.gcra, rates.used(word, now));
+            let used = rates.used(slot.word.load(Ordering::Acquire));
+            if slot.holds(hash) && rates.stands() {
+                return (rates.gcra, used);
             }
         }
     }

@@ -14,19 +14,22 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use super::Nanos;
 use super::gcra::Gcra;
 
-/// See the module's notes.
+/// See the module's notes. One line of the cache.
+#[repr(align(64))]
 pub(super) struct Rates {
     /// Odd while the words are being written; twice the generation otherwise.
     version: AtomicU64,
     words: [AtomicU64; 6],
 }
 
-/// A consistent copy.
+/// The rate in force and a moment, in the ticks of that rate.
 #[derive(Clone, Copy)]
-pub(super) struct Current {
+pub(super) struct Current<'a> {
+    rates: &'a Rates,
     version: u64,
     pub(super) gcra: Gcra,
-    previous: Gcra,
+    now: Nanos,
+    ticks: u64,
 }
 
 impl Rates {
@@ -35,61 +38,82 @@ impl Rates {
     }
 
     #[inline]
-    pub(super) fn load(&self) -> Current {
+    pub(super) fn at(&self, now: Nanos) -> Current<'_> {
+        let (version, gcra) = self.in_force();
+        Current { rates: self, version, gcra, now, ticks: gcra.ticks(now) }
+    }
+
+    pub(super) fn gcra(&self) -> Gcra {
+        self.in_force().1
+    }
+
+    #[inline]
+    fn in_force(&self) -> (u64, Gcra) {
         loop {
             let version = self.version.load(Ordering::Acquire);
-            let words = self.words.each_ref().map(|word| word.load(Ordering::Relaxed));
+            let gcra = self.read(0);
             fence(Ordering::Acquire);
             if version & 1 == 0 && self.version.load(Ordering::Relaxed) == version {
-                let [a, b, c, d, e, f] = words;
-                let gcra = Gcra { interval: a, tolerance: b, ticks_per_nano: c };
-                let previous = Gcra { interval: d, tolerance: e, ticks_per_nano: f };
-                return Current { version, gcra, previous };
+                return (version, gcra);
             }
             spin_loop();
         }
     }
 
-    /// Whether `current` is still what [`Self::load`] would give. A word that was read before this said yes is of
-    /// that generation or of the one before.
+    /// Three words, which mean something if the version stood still meanwhile.
     #[inline]
-    pub(super) fn stands(&self, current: &Current) -> bool {
-        self.version.load(Ordering::Acquire) == current.version
+    fn read(&self, from: usize) -> Gcra {
+        let [interval, tolerance, ticks_per_nano] = [0, 1, 2].map(|at| self.words[from + at].load(Ordering::Relaxed));
+        Gcra { interval, tolerance, ticks_per_nano }
+    }
+
+    /// What the key with this word of the generation before owes, in ticks of the rate in force; see [`Current::used`].
+    #[cold]
+    fn converted(&self, word: u64, now: Nanos) -> u64 {
+        let [in_force, previous] = [0, 3].map(|from| self.read(from));
+        let used = (word >> 1).saturating_sub(previous.ticks(now));
+        in_force.convert(&previous, used)
     }
 
     /// Puts `gcra` in force. The caller lets nobody else in until all words are of the new generation.
     pub(super) fn replace(&self, gcra: Gcra) {
-        let old = self.load();
-        self.version.store(old.version + 1, Ordering::Relaxed);
+        let (version, old) = self.in_force();
+        self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (word, value) in self.words.iter().zip(words(&gcra, &old.gcra)) {
+        for (word, value) in self.words.iter().zip(words(&gcra, &old)) {
             word.store(value, Ordering::Relaxed);
         }
-        self.version.store(old.version + 2, Ordering::Release);
+        self.version.store(version + 2, Ordering::Release);
     }
 }
 
-impl Current {
-    /// What the key with this word owes at `now`, in ticks of the rate in force.
+impl Current<'_> {
+    /// What the key with this word owes, in ticks of the rate in force.
+    ///
+    /// A word from before the last change is told by the rate of then, and so is right only if [`Self::stands`] says yes
+    /// afterwards.
     #[inline]
-    pub(super) fn used(&self, word: u64, now: Nanos) -> u64 {
-        if self.is_fresh(word) {
-            (word >> 1).saturating_sub(self.gcra.ticks(now))
-        } else {
-            let used = (word >> 1).saturating_sub(self.previous.ticks(now));
-            self.gcra.convert(&self.previous, used)
-        }
+    pub(super) fn used(&self, word: u64) -> u64 {
+        if self.is_fresh(word) { (word >> 1).saturating_sub(self.ticks) } else { self.rates.converted(word, self.now) }
     }
 
-    /// The word of a key that owes `used` at `now`.
+    /// The word of a key that owes `used`.
     #[inline]
-    pub(super) fn word(&self, used: u64, now: Nanos) -> u64 {
-        (self.gcra.ticks(now) + used) << 1 | self.generation()
+    pub(super) fn word(&self, used: u64) -> u64 {
+        (self.ticks + used) << 1 | self.generation()
     }
 
     #[inline]
     pub(super) fn is_fresh(&self, word: u64) -> bool {
         word & 1 == self.generation()
+    }
+
+    /// Whether this rate is still in force. A word that was read before this said yes is of its generation or of the one
+    /// before.
+    #[inline]
+    pub(super) fn stands(&self) -> bool {
+        fence(Ordering::Acquire);
+        self.rates.version.load(Ordering::Relaxed) == self.version
     }
 
     #[inline]

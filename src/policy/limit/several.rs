@@ -4,57 +4,111 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::gcra::Gcra;
+use super::headers::TOLD_MAX;
 use super::{Decision, Key, Limiter, Nanos};
+
+/// One limit that a request is asked for.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// What the caller knows the limit by; they ascend.
+    pub index: usize,
+    pub limiter: &'a Limiter,
+    pub key: Key,
+}
+
+/// Limits by their [`Ask::index`] and where they stand, in their order.
+pub type Stands = SmallVec<[(usize, Decision); 2]>;
 
 /// What several limits said together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Verdict {
-    /// Whether all allowed it.
-    pub allowed: bool,
-    /// Where each limit stands now, in their order. When `allowed` is false, the refusals are those that say so.
-    pub decisions: SmallVec<[Decision; 2]>,
+pub enum Verdict {
+    /// All let it through. Those that are nearest to refusing, at most [`TOLD_MAX`].
+    Allowed(Stands),
+    /// All of them; the refusals are those that say so.
+    Refused(Stands),
 }
 
 impl Verdict {
-    /// Until none of the limits would refuse; zero when none does.
-    pub fn wait(&self) -> Duration {
-        self.decisions.iter().map(|decision| decision.wait).max().unwrap_or_default()
+    /// Until none of the limits would refuse; `None` when none did.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Allowed(_) => None,
+            Self::Refused(stands) => stands.iter().map(|(_, decision)| decision.wait).max(),
+        }
     }
 }
 
 /// Charges one request to each of `limits`. When one refuses, those before it get theirs back and those after it are
 /// only looked at. For the race between a charge and its return see [`Limiter::refund`].
-pub fn check_all<'a, I>(limits: I, now: Nanos) -> Verdict
-where
-    I: IntoIterator<Item = (&'a Limiter, Key)> + Clone,
-{
-    let charged = limits.clone().into_iter();
-    let mut decisions = SmallVec::with_capacity(charged.size_hint().0);
-    for (limiter, key) in charged {
-        let decision = limiter.check(key, now);
-        if !decision.allowed {
-            return stand_back(limits, decisions.len(), now);
+pub fn check_all<'a>(limits: impl Iterator<Item = Ask<'a>> + Clone, now: Nanos) -> Verdict {
+    let mut nearest = Nearest::new();
+    for Ask { index, limiter, key } in limits.clone() {
+        match limiter.charge(key, now, 0) {
+            (gcra, Ok(used)) => nearest.consider(index, &gcra, used),
+            (_, Err(_)) => return Verdict::Refused(stand_back(limits, index, now)),
         }
-        decisions.push(decision);
     }
-    Verdict { allowed: true, decisions }
+    Verdict::Allowed(nearest.stands)
 }
 
 #[cold]
-fn stand_back<'a>(limits: impl IntoIterator<Item = (&'a Limiter, Key)>, charged: usize, now: Nanos) -> Verdict {
-    let stand = |(index, (limiter, key)): (usize, (&'a Limiter, Key))| {
-        if index < charged {
+fn stand_back<'a>(limits: impl Iterator<Item = Ask<'a>>, refused: usize, now: Nanos) -> Stands {
+    let stand = |Ask { index, limiter, key }| {
+        if index < refused {
             limiter.refund(key, now);
         }
-        limiter.peek(key, now)
+        (index, limiter.peek(key, now))
     };
-    Verdict { allowed: false, decisions: limits.into_iter().enumerate().map(stand).collect() }
+    limits.map(stand).collect()
+}
+
+/// The [`TOLD_MAX`] limits with the least left, of equals the first.
+///
+/// Of a hundred limits most are passed over: whether one has less left than those that are in is seen without the
+/// division that says how much.
+struct Nearest {
+    stands: Stands,
+    /// What the one in here has left that would go first, once there is no more room.
+    remaining_max: u64,
+}
+
+impl Nearest {
+    fn new() -> Self {
+        Self { stands: Stands::new(), remaining_max: u64::MAX }
+    }
+
+    #[inline]
+    fn consider(&mut self, index: usize, gcra: &Gcra, used: u64) {
+        if gcra.has_less_left(used, self.remaining_max) {
+            self.insert(index, gcra.allowed(used));
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, index: usize, decision: Decision) {
+        if self.stands.len() == TOLD_MAX {
+            self.stands.remove(self.last());
+        }
+        self.stands.push((index, decision));
+        if self.stands.len() == TOLD_MAX {
+            self.remaining_max = u64::from(self.stands[self.last()].1.remaining);
+        }
+    }
+
+    /// The last one of those that have the most left.
+    fn last(&self) -> usize {
+        let places = 0..self.stands.len();
+        places.max_by_key(|&place| self.stands[place].1.remaining).expect("there is no more room")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::{NonZeroU32, NonZeroUsize};
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::policy::limit::Settings;
@@ -65,24 +119,45 @@ mod tests {
         Limiter::new(Settings { rate_count: burst, period: Duration::from_secs(60), burst, keys_max, ipv6_prefix: 64 })
     }
 
+    fn asked<'a>(limiters: &'a [&'a Limiter]) -> impl Iterator<Item = Ask<'a>> + Clone {
+        limiters.iter().enumerate().map(|(index, limiter)| Ask { index, limiter, key: limiter.key().finish() })
+    }
+
     #[test]
     fn none_is_charged_when_one_refuses() {
         let (wide, narrow, last) = (limiter(10), limiter(2), limiter(5));
-        let limits = [&wide, &narrow, &last].map(|limiter| (limiter, limiter.key().finish()));
+        let limiters = [&wide, &narrow, &last];
+        let check = |now| check_all(asked(&limiters), now);
         let pass = |seconds: u64| {
-            let verdict = check_all(limits, Nanos(seconds * 1_000_000_000));
-            assert!(verdict.allowed);
-            verdict.decisions.iter().map(|decision| decision.remaining).collect::<Vec<_>>()
+            let Verdict::Allowed(stands) = check(Nanos(seconds * 1_000_000_000)) else { panic!("there is room") };
+            stands.iter().map(|(_, decision)| decision.remaining).collect::<Vec<_>>()
         };
 
         assert_eq!(pass(0), [9, 1, 4]);
         assert_eq!(pass(0), [8, 0, 3]);
         for _ in 0..20 {
-            let refused = check_all(limits, Nanos(0));
-            let each = refused.decisions.iter().map(|decision| (decision.allowed, decision.remaining));
-            assert_eq!(each.collect::<Vec<_>>(), [(true, 8), (false, 0), (true, 3)]);
-            assert_eq!((refused.allowed, refused.wait()), (false, Duration::from_secs(30)));
+            let refused = check(Nanos(0));
+            assert_eq!(refused.wait(), Some(Duration::from_secs(30)));
+            let Verdict::Refused(stands) = refused else { panic!("the second is used up") };
+            let each = stands.iter().map(|(index, decision)| (*index, decision.allowed, decision.remaining));
+            assert_eq!(each.collect::<Vec<_>>(), [(0, true, 8), (1, false, 0), (2, true, 3)]);
         }
         assert_eq!(pass(30), [9, 0, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn those_nearest_to_refusing_are_told(bursts in proptest::collection::vec(1..40u32, 1..60)) {
+            let limiters: Vec<_> = bursts.iter().map(|&burst| limiter(burst)).collect();
+            let limiters: Vec<_> = limiters.iter().collect();
+            let Verdict::Allowed(stands) = check_all(asked(&limiters), Nanos(0)) else { panic!("there is room") };
+            let told: Vec<_> = stands.iter().map(|(index, decision)| (*index, decision.remaining)).collect();
+
+            let mut nearest: Vec<_> = bursts.iter().map(|burst| burst - 1).enumerate().collect();
+            nearest.sort_by_key(|&(_, remaining)| remaining);
+            nearest.truncate(TOLD_MAX);
+            nearest.sort_unstable();
+            prop_assert_eq!(told, nearest);
+        }
     }
 }

@@ -76,10 +76,12 @@ impl Table {
         Self { shards: (0..shards).map(shard).collect(), buckets: (keys_max.div_ceil(shards) * 5 / 4).div_ceil(WAYS) }
     }
 
-    #[inline]
+    // Its eight comparisons would take the registers of whoever looks for the key.
+    #[inline(never)]
     pub(super) fn find(&self, key: u64) -> Option<&Slot> {
         let buckets = self.shard(key).buckets.get()?;
-        homes(key, buckets.len()).into_iter().find_map(|home| buckets[home].find(key))
+        let first = spread(key, buckets.len());
+        buckets[first].find(key).or_else(|| find_in_second_home(key, first, buckets))
     }
 
     /// As [`Self::find`], and sure of the answer: a key that is just being moved is not missed.
@@ -289,14 +291,24 @@ fn keep_stalest<'a>(stalest: &mut Option<Candidate<'a>>, candidate: Candidate<'a
 }
 
 /// The two buckets of a key; the same one twice only where there is no other.
-#[inline]
 fn homes(key: u64, buckets: usize) -> [usize; 2] {
     let first = spread(key, buckets);
-    let second = spread(key.rotate_left(24), buckets);
-    if first != second {
-        return [first, second];
+    [first, second_home(key, first, buckets)]
+}
+
+/// Apart, so that a key in its first home, as most are, is found with few registers.
+#[inline(never)]
+fn find_in_second_home(key: u64, first: usize, buckets: &[Bucket]) -> Option<&Slot> {
+    buckets[second_home(key, first, buckets.len())].find(key)
+}
+
+#[inline]
+fn second_home(key: u64, first: usize, buckets: usize) -> usize {
+    match spread(key.rotate_left(24), buckets) {
+        second if second != first => second,
+        _ if first + 1 == buckets => 0,
+        _ => first + 1,
     }
-    [first, if first + 1 == buckets { 0 } else { first + 1 }]
 }
 
 /// `hash` scaled to `0..len` by its high bits.

@@ -1,4 +1,4 @@
-//! The counters of upstreams, endpoints, limits, listeners, maintenance scopes and windows.
+//! The counters of upstreams, endpoints, listeners, maintenance scopes and windows.
 //!
 //! Unlike a route's these are not sharded, but for an upstream's durations: they move rarely, or once a connection.
 
@@ -173,50 +173,6 @@ impl ListenerMetrics {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// One limit.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct LimitMetrics {
-    allowed: AtomicU64,
-    limited: AtomicU64,
-    queued: AtomicU64,
-    /// Over the limit, let through because of `shadow`.
-    shadowed: AtomicU64,
-}
-
-impl LimitMetrics {
-    pub fn allowed(&self) {
-        self.allowed.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a request over the limit; `enforced` is false where the limit only watches.
-    pub fn limited(&self, enforced: bool) {
-        let counter = if enforced { &self.limited } else { &self.shadowed };
-        counter.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a request that waits for its turn.
-    pub fn queued(&self) {
-        self.queued.fetch_add(1, Relaxed);
-    }
-
-    /// Requests that have waited or are waiting for their turn.
-    pub fn queued_count(&self) -> u64 {
-        self.queued.load(Relaxed)
-    }
-
-    /// Requests within the limit so far.
-    pub fn allowed_count(&self) -> u64 {
-        self.allowed.load(Relaxed)
-    }
-
-    /// Requests over the limit so far, refused (`enforced`) or only counted.
-    pub fn limited_count(&self, enforced: bool) -> u64 {
-        let counter = if enforced { &self.limited } else { &self.shadowed };
-        counter.load(Relaxed)
     }
 }
 

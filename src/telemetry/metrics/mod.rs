@@ -7,6 +7,7 @@
 mod encode;
 mod handles;
 mod histogram;
+mod limit;
 mod process;
 mod route;
 mod series;
@@ -20,11 +21,11 @@ use tokio::sync::watch;
 
 pub use self::encode::CONTENT_TYPE;
 pub use self::handles::{
-    BreakerState, EndpointMetrics, LimitMetrics, ListenerMetrics, MaintenanceMetrics, OpenConnection, UpstreamMetrics,
-    WindowMetrics,
+    BreakerState, EndpointMetrics, ListenerMetrics, MaintenanceMetrics, OpenConnection, UpstreamMetrics, WindowMetrics,
 };
 pub use self::histogram::BOUNDS_MICROS;
 use self::histogram::FINE;
+pub use self::limit::{LimitMetrics, PassedAll};
 pub use self::process::Process;
 use self::route::Traffic;
 pub use self::route::{InFlight, RouteMetrics};
