@@ -119,21 +119,15 @@ impl Wire {
         Poll::Ready(self.received(&buf.filled()[before..]))
     }
 
+    /// Takes what there is room for, so that records are full.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.gathered.len() + bytes.len() > GATHERED_BYTES {
+        if self.gathered.len() >= GATHERED_BYTES {
             ready!(self.poll_send(cx))?;
         }
-        let written = if bytes.len() < GATHERED_BYTES {
-            self.gathered.extend_from_slice(bytes);
-            bytes.len()
-        } else {
-            let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-            self.connection.wrote(bytes.len(), &result);
-            self.is_unflushed = true;
-            ready!(result)?
-        };
-        self.frames.sent(&bytes[..written]).map_err(|fault| self.fail(fault))?;
-        Poll::Ready(Ok(written))
+        let taken = bytes.len().min(GATHERED_BYTES - self.gathered.len());
+        self.gathered.extend_from_slice(&bytes[..taken]);
+        self.frames.sent(&bytes[..taken]).map_err(|fault| self.fail(fault))?;
+        Poll::Ready(Ok(taken))
     }
 }
 
