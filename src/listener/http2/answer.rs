@@ -5,25 +5,34 @@ use http::{HeaderMap, HeaderName};
 
 use crate::listener::date;
 use crate::message::hop_by_hop;
+use crate::policy::limit::headers::RATELIMIT;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Takes out what concerns a connection of HTTP/1 (RFC 9113, section 8.2.2), and adds what is owed: `Date` (RFC 9110,
 /// section 6.6.1), and the length where it is known.
+///
+/// What is another every second, or every time, is not to be indexed (RFC 7541, section 6.2.3): h2 compares a value with each
+/// of that name in its table, which would soon be full of them.
 pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>) {
     let (mut has_date, mut has_length, mut has_others) = (false, false, false);
     // One walk costs less than looking up eight names, which are hashed each.
-    for name in headers.keys() {
+    for (name, value) in headers.iter_mut() {
         has_date |= *name == DATE;
         has_length |= *name == CONTENT_LENGTH;
         has_others |= is_of_http1(name);
+        if *name == DATE || *name == RATELIMIT {
+            value.set_sensitive(true);
+        }
     }
     if has_others {
         hop_by_hop::strip_response(headers);
     }
     if !has_date {
-        headers.insert(DATE, date::now());
+        let mut now = date::now();
+        now.set_sensitive(true);
+        headers.insert(DATE, now);
     }
     if !has_length && let Some(length) = length {
         headers.insert(CONTENT_LENGTH, length.into());
@@ -45,11 +54,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         complete(&mut headers, Some(7));
         assert_eq!(headers[CONTENT_LENGTH], "7");
+        assert!(headers[DATE].is_sensitive());
         assert!(httpdate::parse_http_date(headers[DATE].to_str().unwrap()).is_ok());
         headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
         complete(&mut headers, Some(8));
         assert_eq!(headers[CONTENT_LENGTH], "7");
         assert_eq!(headers[DATE], "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert!(headers[DATE].is_sensitive() && !headers[CONTENT_LENGTH].is_sensitive());
         headers.clear();
         complete(&mut headers, None);
         assert!(!headers.contains_key(CONTENT_LENGTH));
