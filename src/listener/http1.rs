@@ -125,9 +125,9 @@ impl Wire {
             };
             let body = self.open(head.framing, head.expects_continue);
             let response = {
-                let request = Request::from_parts(head.parts, Some(body));
+                let mut request = Request::from_parts(head.parts, Some(body));
                 // Pinned here and lent on: a future of that size is not to be moved.
-                let handling = pin!(handle::handle(request, Arc::clone(&self.connection), Arc::clone(live), None));
+                let handling = pin!(handle::handle(&mut request, Arc::clone(&self.connection), live, None));
                 match self.during(handling).await {
                     Ok(response) => response,
                     Err(over) => return over,

@@ -3,6 +3,7 @@
 //! The context rides in the answer's body (or in its tunnel) and is dropped with it, however that ends: finished,
 //! broken off or abandoned by the client. Dropping it writes the log line and counts the request.
 
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,7 +27,7 @@ use crate::message::{forwarded, hexadecimal};
 use crate::policy::limit::Slot;
 use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log;
 use crate::telemetry::metrics::InFlight;
 use crate::telemetry::traces::{Finished, shortened};
 use crate::upstream::endpoint::Upgraded;
@@ -46,14 +47,19 @@ fn digits(random: u128) -> Bytes {
     Bytes::from_owner(hexadecimal::digits(random))
 }
 
-/// One request.
+/// What a request asks for, shared by all that want to know until its end.
+pub(super) struct Line {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+}
+
+/// One request. It stays below a KiB: what is larger costs the allocator ten times as much.
 pub(crate) struct Context {
     pub(super) connection: Arc<Connection>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) began: Instant,
-    method: Method,
-    uri: Uri,
-    version: Version,
+    pub(super) line: Arc<Line>,
     pub(super) noted: Noted,
     pub(super) client_ip: IpAddr,
     peer_is_trusted: bool,
@@ -76,7 +82,7 @@ pub(crate) struct Context {
     /// `RateLimit` of a limited route.
     pub(super) rate_limit: Option<HeaderValue>,
     /// Its client asks for another protocol on one stream of HTTP/2.
-    pub(super) connect: Option<Connect>,
+    pub(super) connect: Option<Box<Connect>>,
     /// Set between a 101 and its way to the client.
     pub(super) tunnel: Option<(Upgraded, Duration)>,
     status: Option<StatusCode>,
@@ -96,9 +102,9 @@ impl Context {
         request: &Request<B>,
         connection: Arc<Connection>,
         snapshot: Arc<Snapshot>,
-        stream: Option<StreamFacts>,
+        stream: Option<&mut StreamFacts>,
     ) -> Box<Self> {
-        let StreamFacts { bad_head, connect, host: named } = stream.unwrap_or_default();
+        let StreamFacts { bad_head, connect, host: named } = stream.map(mem::take).unwrap_or_default();
         let headers = request.headers();
         let client = snapshot.trusted.resolve(connection.peer_ip(), headers, snapshot.client_ip_header);
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
@@ -110,9 +116,11 @@ impl Context {
             Self {
                 connection,
                 began: Instant::now(),
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
+                line: Arc::new(Line {
+                    method: request.method().clone(),
+                    uri: request.uri().clone(),
+                    version: request.version(),
+                }),
                 noted: Noted::of(headers),
                 client_ip: client.ip,
                 peer_is_trusted: client.peer_trusted,
@@ -147,11 +155,11 @@ impl Context {
     }
 
     pub(super) fn is_head(&self) -> bool {
-        self.method == Method::HEAD
+        self.line.method == Method::HEAD
     }
 
     pub(super) fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -181,7 +189,7 @@ impl Context {
 
     /// Normalised, once [`Self::locate`] has said so; what is matched and forwarded.
     pub(super) fn path(&self) -> &str {
-        self.normal_path.as_deref().unwrap_or(self.uri.path())
+        self.normal_path.as_deref().unwrap_or(self.line.uri.path())
     }
 
     /// Where the request goes. `normal_path` is `None` when it came in that form.
@@ -235,7 +243,7 @@ impl Context {
     /// The answer ends here, short of its length; the client will see that.
     pub(crate) fn broke_off(&mut self, error: &BodyError) {
         tracing::debug!(%error, upstream = self.upstream.as_deref(), "answer broke off");
-        if self.version < Version::HTTP_11 {
+        if self.line.version < Version::HTTP_11 {
             // Without chunks, the end of the connection may be the end of the answer.
             self.connection.end_in_reset();
         }
@@ -252,22 +260,22 @@ impl Context {
         if !self.cut.is_new_round(&self.snapshot) {
             return false;
         }
-        let place = (self.host.name(), self.normal_path.as_deref().unwrap_or(self.uri.path()));
+        let place = (self.host.name(), self.normal_path.as_deref().unwrap_or(self.line.uri.path()));
         let client = (self.client_ip, self.is_bypassed);
-        let facts = facts_of(self.route.as_deref(), place, &self.method, client, &self.snapshot);
+        let facts = facts_of(self.route.as_deref(), place, &self.line.method, client, &self.snapshot);
         self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
     }
 
     /// `target` is the request's own.
-    fn line<'a>(&'a self, target: &'a str, duration: Duration) -> Line<'a> {
+    fn line<'a>(&'a self, target: &'a str, duration: Duration) -> access_log::Line<'a> {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Line {
+        access_log::Line {
             unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
             client: self.connection.peer.map(|_| self.client_ip),
             authorization: self.noted.authorization.as_ref().map(HeaderValue::as_bytes),
-            method: self.method.as_str(),
+            method: self.line.method.as_str(),
             target: target.as_bytes(),
-            version: self.version,
+            version: self.line.version,
             status: self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16()),
             body_bytes: self.body_bytes,
             duration,
@@ -297,15 +305,15 @@ impl Context {
             began: recording.began,
             began_at: self.began,
             duration,
-            method: self.method.clone(),
+            method: self.line.method.clone(),
             scheme: if self.is_tls() { "https" } else { "http" },
             path: shortened(self.path()),
-            query: self.uri.query().map(shortened),
+            query: self.line.uri.query().map(shortened),
             host: self.host.name().to_owned(),
             port: self.host.port(),
             client: self.client_ip,
             peer: self.connection.peer,
-            version: self.version,
+            version: self.line.version,
             user_agent: self.noted.user_agent.as_ref().and_then(|agent| agent.to_str().ok()).map(shortened),
             request_id: self.request_id.to_str().map(shortened).unwrap_or_default(),
             status: self.status.map(|status| status.as_u16()),
@@ -342,9 +350,9 @@ impl Drop for Context {
             self.snapshot.access_log.write(self.worker(), &line);
             self.snapshot.shared.recent.note(self.worker(), &line, self.decided_by.as_deref());
         };
-        match self.uri.path_and_query() {
-            Some(target) if self.uri.authority().is_none() => line(target.as_str()),
-            _ => line(&self.uri.to_string()),
+        match self.line.uri.path_and_query() {
+            Some(target) if self.line.uri.authority().is_none() => line(target.as_str()),
+            _ => line(&self.line.uri.to_string()),
         }
         self.connection.head_answered();
         if self.trace.as_ref().is_some_and(|trace| trace.recording.is_some()) {

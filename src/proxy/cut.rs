@@ -18,11 +18,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, Line};
 use super::decide::facts_of;
 use crate::message::host::Host;
 use crate::message::path;
@@ -140,10 +140,8 @@ impl Watch {
 
 /// What decides whether a request is cut before it has an answer, as far as that is known at its beginning.
 pub(super) struct Known {
-    uri: Uri,
+    line: Arc<Line>,
     host: Option<HeaderValue>,
-    method: Method,
-    version: Version,
     client_ip: IpAddr,
     is_bypassed: bool,
     snapshot: Arc<Snapshot>,
@@ -151,13 +149,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of<B>(request: &Request<B>, context: &Context) -> Self {
-        let version = request.version();
+    pub(super) fn of(context: &Context) -> Self {
         Self {
-            uri: request.uri().clone(),
+            line: Arc::clone(&context.line),
             host: context.noted.host.clone(),
-            method: request.method().clone(),
-            version,
             client_ip: context.client_ip,
             is_bypassed: context.is_bypassed,
             watch: Watch::new(&context.snapshot),
@@ -190,14 +185,15 @@ impl Known {
     fn cut_by(&self) -> Option<Arc<Active>> {
         let mut headers = HeaderMap::new();
         headers.extend(self.host.clone().map(|host| (HOST, host)));
-        let host = Host::of_request(&self.uri, &headers, self.version).ok()?;
-        let path = path::normalise(self.uri.path()).ok()?;
-        let route = match self.snapshot.routes.find(host.name(), &path, &self.method) {
+        let Line { method, uri, version } = &*self.line;
+        let host = Host::of_request(uri, &headers, *version).ok()?;
+        let path = path::normalise(uri.path()).ok()?;
+        let route = match self.snapshot.routes.find(host.name(), &path, method) {
             Found::Route(route) => Some(&**route),
             _ => None,
         };
         let client = (self.client_ip, self.is_bypassed);
-        let facts = facts_of(route, (host.name(), &path), &self.method, client, &self.snapshot);
+        let facts = facts_of(route, (host.name(), &path), method, client, &self.snapshot);
         Some(Arc::clone(self.snapshot.shared.switch.load()?.cutting(&facts)?))
     }
 }

@@ -23,37 +23,41 @@ use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
 /// Answers one request. Never fails: what goes wrong is an answer too. Its body is there; `stream` is of one of HTTP/2.
+///
+/// It stays with the caller: a future holds each of its arguments twice.
 pub(crate) async fn handle(
-    mut request: Request<Option<Incoming>>,
+    request: &mut Request<Option<Incoming>>,
     connection: Arc<Connection>,
-    live: Arc<Live>,
-    stream: Option<StreamFacts>,
+    live: &Live,
+    stream: Option<&mut StreamFacts>,
 ) -> Response<Body> {
     let snapshot = live.load_full();
-    let mut context = Context::begin(&request, connection, Arc::clone(&snapshot), stream);
-    let asker = respond::Asker::of(&request);
-    let mut known = Known::of(&request, &context);
-    let result = {
-        // Pinned here and lent on: a future of that size is not to be moved.
-        let serving = pin!(serve(&mut request, &mut context, &snapshot));
-        match known.unless_cut(serving).await {
-            Ok(result) => result,
-            Err(active) => Err(decide::maintained(&active, &snapshot)),
+    let mut context = Context::begin(request, connection, Arc::clone(&snapshot), stream);
+    let asker = respond::Asker::of(request);
+    let mut is_refusal = true;
+    let mut response = {
+        let mut known = Known::of(&context);
+        let result = {
+            // Pinned here and lent on: a future of that size is not to be moved.
+            let serving = pin!(serve(request, &mut context, &snapshot));
+            match known.unless_cut(serving).await {
+                Ok(result) => result,
+                Err(active) => Err(decide::maintained(&active, &snapshot)),
+            }
+        };
+        // By `match`, for each function between would move the answer.
+        match result {
+            Ok(answer) => match connect::judge(&answer, &context) {
+                Ok(()) => {
+                    is_refusal = false;
+                    answer
+                }
+                Err(refusal) => respond::refuse(&refusal, asker, &mut context),
+            },
+            Err(refusal) => respond::refuse(&refusal, asker, &mut context),
         }
     };
-    let mut is_refusal = true;
-    // By `match`, for each function between would move the answer.
-    let mut response = match result {
-        Ok(answer) => match connect::judge(&answer, &context) {
-            Ok(()) => {
-                is_refusal = false;
-                answer
-            }
-            Err(refusal) => respond::refuse(&refusal, asker, &mut context),
-        },
-        Err(refusal) => respond::refuse(&refusal, asker, &mut context),
-    };
-    let is_clean = match request.into_body() {
+    let is_clean = match request.body_mut().take() {
         Some(unread) if unread.is_end_stream() => true,
         Some(unread) => Box::pin(unread::drain(unread, context.noted.expects_continue)).await,
         // Whoever took it may have left some of it, unless the app has answered.
@@ -112,11 +116,9 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
         Cow::Borrowed(_) => None,
         Cow::Owned(path) => Some(path.into_boxed_str()),
     };
+    let may_ask = context.connection.tls.as_ref().is_none_or(|tls| tls.may_ask_for(&host));
     context.locate(host, normal_path);
-    if context.connection.tls.as_ref().is_some_and(|tls| !tls.may_ask_for(context.host())) {
-        return Err(Refusal::Misdirected);
-    }
-    Ok(())
+    if may_ask { Ok(()) } else { Err(Refusal::Misdirected) }
 }
 
 /// What becomes of the request as things stand now, and whether there is maintenance somewhere.

@@ -7,6 +7,7 @@ use rustls::ServerConnection;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::names::distinguished_name;
+use crate::message::host::Host;
 
 /// A subject beyond this is not passed on: what cannot be read whole must not be believed in part.
 const SUBJECT_BYTES_MAX: usize = 4 * 1024;
@@ -44,8 +45,8 @@ impl Peer {
 
     /// Whether a request for this host may come over this connection (RFC 9110, section 7.4): where certificates are
     /// asked for, the name that was agreed on in the handshake must be the one that is used.
-    pub(crate) fn may_ask_for(&self, host: &str) -> bool {
-        !self.is_asked_for_certificate || self.server_name.as_deref().is_none_or(|name| name == host)
+    pub(crate) fn may_ask_for(&self, host: &Host) -> bool {
+        !self.is_asked_for_certificate || self.server_name.as_deref().is_none_or(|name| name == host.name())
     }
 }
 
@@ -69,11 +70,15 @@ mod tests {
         Peer { server_name: server_name.map(Into::into), is_asked_for_certificate, certificate: None }
     }
 
+    fn host(name: &str) -> Host {
+        Host::parse(name.as_bytes()).unwrap()
+    }
+
     #[test]
     fn where_certificates_are_asked_for_a_name_stands_for_itself_alone() {
-        assert!(peer(Some("a.example"), true).may_ask_for("a.example"));
-        assert!(!peer(Some("a.example"), true).may_ask_for("b.example"));
-        assert!(peer(None, true).may_ask_for("b.example"));
-        assert!(peer(Some("a.example"), false).may_ask_for("b.example"));
+        assert!(peer(Some("a.example"), true).may_ask_for(&host("a.example")));
+        assert!(!peer(Some("a.example"), true).may_ask_for(&host("b.example")));
+        assert!(peer(None, true).may_ask_for(&host("b.example")));
+        assert!(peer(Some("a.example"), false).may_ask_for(&host("b.example")));
     }
 }

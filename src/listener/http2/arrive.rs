@@ -20,7 +20,7 @@ pub(crate) struct StreamFacts {
     /// Why nothing of it may be forwarded.
     pub(crate) bad_head: Option<BadHead>,
     /// It asks for another protocol.
-    pub(crate) connect: Option<Connect>,
+    pub(crate) connect: Option<Box<Connect>>,
     /// What it names, where that was looked at already.
     pub(crate) host: Option<Host>,
 }
@@ -61,7 +61,7 @@ pub(super) fn arrive(request: Request<RecvStream>, bounds: &HeadBounds) -> Arriv
     }
     let host = if bad_head.is_none() { take_origin_form(&mut request, has_host).ok() } else { None };
     let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
-    Arrived { request, facts: StreamFacts { bad_head, connect, host }, opening }
+    Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening }
 }
 
 fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {

@@ -32,22 +32,40 @@ use crate::proxy::handle::handle;
 use crate::proxy::tunnel::{self, Tunnel};
 
 /// Serves one request. `patience` is for a client that takes nothing of its answer.
-pub(super) async fn serve(
-    arrived: Arrived,
+#[allow(clippy::manual_async_fn, reason = "the future of an `async fn` holds each of its arguments twice")]
+pub(super) fn serve(
+    mut arrived: Arrived,
     mut respond: SendResponse<Bytes>,
     connection: Arc<Connection>,
     live: Arc<Live>,
     patience: Duration,
-) {
-    let Arrived { request, facts, opening } = arrived;
-    let answer = {
-        let handling = pin!(handle(request, connection, live, Some(facts)));
-        unless_reset(&mut respond, handling).await
-    };
-    let Some(answer) = answer else { return };
-    match opening.filter(|_| answer.status().is_success()) {
-        None => send(answer, respond, patience).await,
-        Some(opening) => Box::pin(tunnel(answer, respond, opening)).await,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let answer = {
+            let handling = pin!(handle(&mut arrived.request, connection, &live, Some(&mut arrived.facts)));
+            unless_reset(&mut respond, handling).await
+        };
+        drop(arrived.request);
+        begin(answer, arrived.opening, &mut respond, patience).await;
+    }
+}
+
+/// What follows the head of an answer.
+enum Rest {
+    Nothing,
+    Body(Sending),
+    Tunnel(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Future for Rest {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Self::Nothing => Poll::Ready(()),
+            Self::Body(sending) => Pin::new(sending).poll(cx),
+            Self::Tunnel(tunnel) => tunnel.as_mut().poll(cx),
+        }
     }
 }
 
@@ -87,33 +105,52 @@ async fn unless_reset<T>(
     .await
 }
 
-/// Sends an answer: what is at hand of it in one go.
-async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes>, patience: Duration) {
+/// Sends the head of an answer, if there is one.
+fn begin(
+    answer: Option<Response<Body>>,
+    opening: Option<Opening>,
+    respond: &mut SendResponse<Bytes>,
+    patience: Duration,
+) -> Rest {
+    let Some(answer) = answer else { return Rest::Nothing };
+    match opening {
+        Some(opening) if answer.status().is_success() => open(answer, opening, respond),
+        _ => send(answer, respond, patience),
+    }
+}
+
+fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, patience: Duration) -> Rest {
     let (mut head, body) = split(answer);
     let is_whole = body.is_end_stream();
     answer::complete(head.headers_mut(), body.size_hint().exact().filter(|_| !is_whole));
-    let stream = match respond.send_response(head, is_whole) {
-        Ok(stream) => stream,
+    match respond.send_response(head, is_whole) {
+        Ok(_) if is_whole => Rest::Nothing,
+        Ok(stream) => Rest::Body(Sending::new(body, stream, patience)),
         Err(error) => {
             tracing::debug!(%error, "an answer could not be sent");
-            return respond.send_reset(Reason::INTERNAL_ERROR);
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            Rest::Nothing
         }
-    };
-    if !is_whole {
-        Sending::new(body, stream, patience).await;
     }
 }
 
 /// Opens the stream to what the app has agreed to.
-async fn tunnel(answer: Response<Body>, mut respond: SendResponse<Bytes>, mut opening: Opening) {
+fn open(answer: Response<Body>, mut opening: Opening, respond: &mut SendResponse<Bytes>) -> Rest {
     let (mut head, _) = split(answer);
     answer::complete(head.headers_mut(), None);
     let Ok(tunnel) = opening.tunnel.try_recv() else {
-        return respond.send_reset(Reason::INTERNAL_ERROR);
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        return Rest::Nothing;
     };
     match respond.send_response(head, false) {
-        Ok(sending) => tunnel::run(Upgraded::new(sending, opening.receiving), Bytes::new(), tunnel).await,
-        Err(error) => tracing::debug!(%error, "the client left in the middle of an upgrade"),
+        Ok(sending) => {
+            let upgraded = Upgraded::new(sending, opening.receiving);
+            Rest::Tunnel(Box::pin(tunnel::run(upgraded, Bytes::new(), tunnel)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the client left in the middle of an upgrade");
+            Rest::Nothing
+        }
     }
 }
 

@@ -22,7 +22,6 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
-use smallvec::SmallVec;
 
 use super::super::body::Fault;
 use super::super::context::Context;
@@ -51,14 +50,14 @@ pub(super) struct Exchange<'a> {
     group: &'a Arc<Group>,
     route: &'a Route,
     context: &'a mut Context,
-    outbound: Outbound,
+    outbound: Box<Outbound>,
     /// Keys of endpoints that failed this request.
-    tried: SmallVec<[u64; 4]>,
+    tried: Vec<u64>,
     wish: Wish,
     attempts_left: u32,
     attempts_made: u32,
-    /// The least to wait before the next try.
-    pause: Duration,
+    /// Where requests are held, the endpoint before reset this one: it may be on its way out.
+    was_reset: bool,
     /// Its share of the budget while a further try is on its way.
     retry: Option<Retry<Arc<RetryBudget>>>,
     /// Its place in the queue and since when it has it.
@@ -84,7 +83,12 @@ enum Missed {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(group: &'a Arc<Group>, route: &'a Route, context: &'a mut Context, outbound: Outbound) -> Self {
+    pub(super) fn new(
+        group: &'a Arc<Group>,
+        route: &'a Route,
+        context: &'a mut Context,
+        outbound: Box<Outbound>,
+    ) -> Self {
         // Made where it stays: it is large.
         Self {
             wish: wish(outbound.head(), group, context),
@@ -93,9 +97,9 @@ impl<'a> Exchange<'a> {
             route,
             context,
             outbound,
-            tried: SmallVec::new(),
+            tried: Vec::new(),
             attempts_made: 0,
-            pause: Duration::ZERO,
+            was_reset: false,
             retry: None,
             queued: None,
             turn: None,
@@ -406,7 +410,7 @@ impl<'a> Exchange<'a> {
         if (retry.is_none() && !is_calm) || (!self.outbound.is_here() && !self.outbound.repeat()) {
             return false;
         }
-        self.pause = if is_calm { RESET_PAUSE } else { Duration::ZERO };
+        self.was_reset = is_calm;
         self.retry = retry;
         self.attempts_left -= 1;
         self.attempts_made += 1;
@@ -419,7 +423,8 @@ impl<'a> Exchange<'a> {
     async fn back_off(&self) {
         let Some(retries) = self.attempts_made.checked_sub(1) else { return };
         if !self.group.has_other(&self.tried, Instant::now()) {
-            tokio::time::sleep(self.pause + full_jitter(retries, fastrand::u64(..))).await;
+            let pause = if self.was_reset { RESET_PAUSE } else { Duration::ZERO };
+            tokio::time::sleep(pause + full_jitter(retries, fastrand::u64(..))).await;
         }
     }
 

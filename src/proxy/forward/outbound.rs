@@ -63,7 +63,7 @@ impl Outbound {
         route: &Route,
         settings: &model::Upstream,
         context: &mut Context,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Box<Self>, Refusal> {
         let retry = &settings.retry;
         let announced = if body.is_end_stream() { None } else { content_length(&head.headers) };
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
@@ -86,7 +86,11 @@ impl Outbound {
             body => (body, Kept::Gone),
         };
         let may_follow_an_answer = is_repeatable && !retry.on.statuses.0.is_empty();
-        Ok(Self { head, rewritten, body: Some(body), kept, fault, is_repeatable, may_follow_an_answer })
+        let body = Some(body);
+        // Made where it stays, and apart from the future of its request: that is not to be larger than a KiB, for what is costs
+        // the allocator several times as much.
+        let it = Self { head, rewritten, body, kept, fault, is_repeatable, may_follow_an_answer };
+        Ok(Box::write(Box::new_uninit(), it))
     }
 
     pub(super) fn head(&self) -> RequestHead<'_> {
