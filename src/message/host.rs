@@ -11,10 +11,17 @@ use http::{HeaderMap, Uri, Version};
 use smallvec::SmallVec;
 
 /// A host as routes see it. Names of usual length are kept in place, without an allocation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Host {
     name: SmallVec<[u8; 48]>,
     port: Option<u16>,
+}
+
+impl Clone for Host {
+    /// A copy of the bytes: `SmallVec` would clone them one by one.
+    fn clone(&self) -> Self {
+        Self { name: SmallVec::from_slice(&self.name), port: self.port }
+    }
 }
 
 /// Why a request has no usable host. All of them are the client's fault: 400.

@@ -32,36 +32,67 @@ pub(super) struct Arrived {
     pub(super) opening: Option<Opening>,
 }
 
-pub(super) fn arrive(request: Request<RecvStream>, bounds: &HeadBounds) -> Arrived {
-    let is_connect = request.method() == Method::CONNECT;
-    let (parts, stream) = request.into_parts();
-    let mut receiving = None;
-    let body = if is_connect {
-        // Whatever comes on it is no body.
-        receiving = Some(stream);
-        Incoming::Empty
-    } else if stream.is_end_stream() {
-        Incoming::Empty
-    } else {
-        Incoming::Stream(StreamBody::new(stream, &parts.headers))
-    };
-    let mut request = Request::from_parts(parts, Some(body));
-    let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-    let (connect, tunnel) = if is_connect { Connect::take(&mut request).unzip() } else { (None, None) };
-    let bad_head =
-        if announces_body { Some(BadHead::Malformed("CONNECT has no body")) } else { judge(&request, bounds).err() };
-    // One walk costs less than looking up two names, which are hashed each.
-    let (mut has_host, mut has_cookie) = (false, false);
-    for name in request.headers().keys() {
-        has_host |= *name == HOST;
-        has_cookie |= *name == COOKIE;
+/// Takes in the requests of one connection.
+pub(super) struct Arrivals {
+    bounds: HeadBounds,
+    last: LastNamed,
+}
+
+impl Arrivals {
+    pub(super) fn new(bounds: HeadBounds) -> Self {
+        Self { bounds, last: LastNamed::default() }
     }
-    if has_cookie {
-        join_cookies(request.headers_mut());
+
+    pub(super) fn take_in(&mut self, request: Request<RecvStream>) -> Arrived {
+        let is_connect = request.method() == Method::CONNECT;
+        let (parts, stream) = request.into_parts();
+        let mut receiving = None;
+        let body = if is_connect {
+            // Whatever comes on it is no body.
+            receiving = Some(stream);
+            Incoming::Empty
+        } else if stream.is_end_stream() {
+            Incoming::Empty
+        } else {
+            Incoming::Stream(StreamBody::new(stream, &parts.headers))
+        };
+        let mut request = Request::from_parts(parts, Some(body));
+        let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        let (connect, tunnel) = if is_connect { Connect::take(&mut request).unzip() } else { (None, None) };
+        let bad_head = if announces_body {
+            Some(BadHead::Malformed("CONNECT has no body"))
+        } else {
+            judge(&request, &self.bounds).err()
+        };
+        // One walk costs less than looking up two names, which are hashed each.
+        let (mut has_host, mut has_cookie) = (false, false);
+        for name in request.headers().keys() {
+            has_host |= *name == HOST;
+            has_cookie |= *name == COOKIE;
+        }
+        if has_cookie {
+            join_cookies(request.headers_mut());
+        }
+        let host =
+            if bad_head.is_none() { take_origin_form(&mut request, has_host, &mut self.last).ok() } else { None };
+        let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
+        Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening }
     }
-    let host = if bad_head.is_none() { take_origin_form(&mut request, has_host).ok() } else { None };
-    let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
-    Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening }
+}
+
+/// The `:authority` before, as a field and as what it names: most of a connection's requests have the same.
+#[derive(Default)]
+struct LastNamed(Option<(HeaderValue, Host)>);
+
+impl LastNamed {
+    fn read(&mut self, authority: &str) -> Result<(HeaderValue, Host), HostError> {
+        if let Some(last) = self.0.as_ref().filter(|(line, _)| line.as_bytes() == authority.as_bytes()) {
+            return Ok(last.clone());
+        }
+        let host = Host::parse(authority.as_bytes())?;
+        let line = HeaderValue::from_str(authority).expect("an authority is a header value");
+        Ok(self.0.insert((line, host)).clone())
+    }
 }
 
 fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
@@ -98,12 +129,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// There is no such host, and the request stays as it is.
-fn take_origin_form<B>(request: &mut Request<B>, has_host: bool) -> Result<Host, HostError> {
+fn take_origin_form<B>(request: &mut Request<B>, has_host: bool, last: &mut LastNamed) -> Result<Host, HostError> {
     let host = match request.uri().authority() {
         Some(authority) if !has_host => {
-            let text = authority.as_str();
-            let host = Host::parse(text.as_bytes())?;
-            let line = HeaderValue::from_str(text).expect("an authority is a header value");
+            let (line, host) = last.read(authority.as_str())?;
             request.headers_mut().insert(HOST, line);
             host
         }
@@ -132,20 +161,33 @@ mod tests {
     #[test]
     fn a_request_takes_the_form_of_http1() {
         let mut request = request("https://example.com:8443/a?b");
-        let host = take_origin_form(&mut request, false).unwrap();
+        let host = take_origin_form(&mut request, false, &mut LastNamed::default()).unwrap();
         assert_eq!((host.name(), host.port()), ("example.com", Some(8443)));
         assert_eq!(request.headers()[HOST], "example.com:8443");
         assert_eq!(request.uri(), "/a?b");
     }
 
     #[test]
+    fn each_request_is_for_the_host_that_it_names_itself() {
+        let mut last = LastNamed::default();
+        for authority in ["a.example", "a.example", "b.example:81", "a.example", "A.example"] {
+            let mut request = request(&format!("https://{authority}/"));
+            let host = take_origin_form(&mut request, false, &mut last).unwrap();
+            assert_eq!(host, Host::parse(authority.as_bytes()).unwrap());
+            assert_eq!(request.headers()[HOST], authority);
+        }
+        assert_eq!(last.read("user@a.example"), Err(HostError::UserInfo));
+        assert_eq!(last.read("a.example").unwrap().1.name(), "a.example");
+    }
+
+    #[test]
     fn a_host_that_is_named_twice_is_named_by_its_field() {
         let mut agreeing = request("https://example.com/");
         agreeing.headers_mut().insert(HOST, HeaderValue::from_static("example.com:443"));
-        assert_eq!(take_origin_form(&mut agreeing, true).unwrap().port(), Some(443));
+        assert_eq!(take_origin_form(&mut agreeing, true, &mut LastNamed::default()).unwrap().port(), Some(443));
         let mut disagreeing = request("https://example.com/");
         disagreeing.headers_mut().insert(HOST, HeaderValue::from_static("other.example"));
-        assert_eq!(take_origin_form(&mut disagreeing, true), Err(HostError::Disagree));
+        assert_eq!(take_origin_form(&mut disagreeing, true, &mut LastNamed::default()), Err(HostError::Disagree));
         assert_eq!(disagreeing.uri(), "https://example.com/");
     }
 

@@ -34,10 +34,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 
+use self::arrive::Arrivals;
 use self::streams::Streams;
 use self::wire::{SharedWire, Wire};
 use super::connection::Connection;
-use super::head::HeadBounds;
 use super::serve::{Settings, goodbye, waited};
 use super::stream::Stream;
 use super::timer::{End, Timer};
@@ -142,7 +142,7 @@ struct Http {
     wire: Arc<Mutex<Wire>>,
     connection: Arc<Connection>,
     live: Arc<Live>,
-    bounds: HeadBounds,
+    arrivals: Arrivals,
     /// For a client that takes nothing of its answer.
     patience: Duration,
 }
@@ -178,7 +178,16 @@ impl Http {
         let streams = Streams::new();
         let waker = streams.connection_waker();
         let state = State::Greeting { handshake, is_ending: false };
-        Self { state, streams, waker, wire: Arc::clone(wire), connection, live, bounds, patience }
+        Self {
+            state,
+            streams,
+            waker,
+            wire: Arc::clone(wire),
+            connection,
+            live,
+            arrivals: Arrivals::new(bounds),
+            patience,
+        }
     }
 
     /// Polls what is ready, then sends what has been written meanwhile, together.
@@ -222,7 +231,7 @@ impl Http {
                     Some(Err(error)) => return Poll::Ready(Err(error)),
                     Some(Ok((request, respond))) => {
                         self.connection.head_passed();
-                        let arrived = arrive::arrive(request, &self.bounds);
+                        let arrived = self.arrivals.take_in(request);
                         let (connection, live) = (Arc::clone(&self.connection), Arc::clone(&self.live));
                         // Made where it stays: it is of several KB.
                         let served = Box::write(
