@@ -84,7 +84,8 @@ impl Queue {
 
     /// Copies what is small behind the text, if that is the end of what is there.
     fn has_copied(&mut self, data: &[u8]) -> bool {
-        let fits = self.pieces.is_empty() && self.text.len() + data.len() <= COPIED_BYTES_MAX;
+        let is_small = data.len() <= COPIED_BYTES_MAX && self.text.len() + data.len() <= KEPT_BYTES_MAX;
+        let fits = self.pieces.is_empty() && is_small;
         if fits {
             self.text.extend_from_slice(data);
         }
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     fn large(byte: u8) -> Bytes {
-        Bytes::from(vec![byte; COPIED_BYTES_MAX])
+        Bytes::from(vec![byte; COPIED_BYTES_MAX + 1])
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
             queue.push_chunk(Bytes::new());
             queue.push_last_chunk(b"a: b\r\n".to_vec());
             let whole =
-                format!("head;small;1000\r\n{}\r\n5\r\npiece\r\n0\r\na: b\r\n\r\n", "x".repeat(COPIED_BYTES_MAX));
+                format!("head;small;1001\r\n{}\r\n5\r\npiece\r\n0\r\na: b\r\n\r\n", "x".repeat(COPIED_BYTES_MAX + 1));
             let mut seen = String::new();
             while !queue.is_empty() {
                 let left = queue.text();
@@ -229,6 +230,16 @@ mod tests {
         assert_eq!((queue.text.len(), queue.pieces.len()), (5, 2));
         queue.push(Bytes::new());
         assert_eq!(queue.pieces.len(), 2);
+    }
+
+    #[test]
+    fn a_small_body_is_copied_behind_a_large_head_that_leaves_room() {
+        for (head_bytes, is_copied) in [(5_000, true), (KEPT_BYTES_MAX - 5, true), (KEPT_BYTES_MAX - 4, false)] {
+            let mut queue = Queue::default();
+            queue.head().resize(head_bytes, b'x');
+            queue.push(Bytes::from_static(b"small"));
+            assert_eq!(queue.pieces.is_empty(), is_copied, "{head_bytes}");
+        }
     }
 
     #[test]
