@@ -1,7 +1,9 @@
 //! The head of an answer as HTTP/2 has it.
 
+use std::sync::{Mutex, PoisonError};
+
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::listener::date;
 use crate::message::hop_by_hop;
@@ -14,15 +16,15 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// section 6.6.1), and the length where it is known.
 ///
 /// What is another every second, or every time, is not to be indexed (RFC 7541, section 6.2.3): h2 compares a value with each
-/// of that name in its table, which would soon be full of them.
-pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>) {
+/// of that name in its table, which would soon be full of them. A limit that is far away says the same again and again.
+pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>, said: &Said) {
     let (mut has_date, mut has_length, mut has_others) = (false, false, false);
     // One walk costs less than looking up eight names, which are hashed each.
     for (name, value) in headers.iter_mut() {
         has_date |= *name == DATE;
         has_length |= *name == CONTENT_LENGTH;
         has_others |= is_of_http1(name);
-        if *name == DATE || *name == RATELIMIT {
+        if *name == DATE || (*name == RATELIMIT && !said.again(value)) {
             value.set_sensitive(true);
         }
     }
@@ -39,31 +41,57 @@ pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>) {
     }
 }
 
+/// The `RateLimit` that a connection's last answer had.
+#[derive(Debug, Default)]
+pub(super) struct Said(Mutex<Option<HeaderValue>>);
+
+impl Said {
+    /// Whether the answer before said the same.
+    fn again(&self, value: &HeaderValue) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = last.as_ref() == Some(value);
+        if !is_same {
+            *last = Some(value.clone());
+        }
+        is_same
+    }
+}
+
 fn is_of_http1(name: &HeaderName) -> bool {
     [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &TE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name)
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
     fn what_is_owed_is_added_and_what_is_there_stays() {
         let mut headers = HeaderMap::new();
-        complete(&mut headers, Some(7));
+        complete(&mut headers, Some(7), &Said::default());
         assert_eq!(headers[CONTENT_LENGTH], "7");
         assert!(headers[DATE].is_sensitive());
         assert!(httpdate::parse_http_date(headers[DATE].to_str().unwrap()).is_ok());
         headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
-        complete(&mut headers, Some(8));
+        complete(&mut headers, Some(8), &Said::default());
         assert_eq!(headers[CONTENT_LENGTH], "7");
         assert_eq!(headers[DATE], "Thu, 01 Jan 1970 00:00:00 GMT");
         assert!(headers[DATE].is_sensitive() && !headers[CONTENT_LENGTH].is_sensitive());
         headers.clear();
-        complete(&mut headers, None);
+        complete(&mut headers, None, &Said::default());
         assert!(!headers.contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn a_rate_limit_is_indexed_where_it_is_what_it_was() {
+        let (said, mut headers) = (Said::default(), HeaderMap::new());
+        let mut is_indexed = |value| {
+            headers.insert(RATELIMIT, HeaderValue::from_static(value));
+            complete(&mut headers, None, &said);
+            !headers[RATELIMIT].is_sensitive()
+        };
+        let values = ["r=9", "r=9", "r=9", "r=8", "r=7", "r=9", "r=9"];
+        assert_eq!(values.map(&mut is_indexed), [false, true, true, false, false, false, true]);
     }
 
     #[test]
@@ -80,7 +108,7 @@ mod tests {
             ("x", "y"),
         ];
         fields.iter().for_each(|(name, value)| drop(headers.insert(*name, HeaderValue::from_static(value))));
-        complete(&mut headers, None);
+        complete(&mut headers, None, &Said::default());
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x", "date"]);
     }

@@ -34,6 +34,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 
+use self::answer::Said;
 use self::arrive::Arrivals;
 use self::streams::Streams;
 use self::wire::{SharedWire, Wire};
@@ -143,6 +144,7 @@ struct Http {
     connection: Arc<Connection>,
     live: Arc<Live>,
     arrivals: Arrivals,
+    said: Arc<Said>,
     /// For a client that takes nothing of its answer.
     patience: Duration,
 }
@@ -186,6 +188,7 @@ impl Http {
             connection,
             live,
             arrivals: Arrivals::new(bounds),
+            said: Arc::default(),
             patience,
         }
     }
@@ -233,10 +236,10 @@ impl Http {
                         self.connection.head_passed();
                         let arrived = self.arrivals.take_in(request);
                         let (connection, live) = (Arc::clone(&self.connection), Arc::clone(&self.live));
-                        // Made where it stays: it is of several KB.
+                        // Made where it stays: it is large.
                         let served = Box::write(
                             Box::new_uninit(),
-                            stream::serve(arrived, respond, connection, live, self.patience),
+                            stream::serve(arrived, respond, connection, live, Arc::clone(&self.said), self.patience),
                         );
                         self.streams.push(Box::into_pin(served));
                     }

@@ -21,7 +21,7 @@ use http::Response;
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use super::answer;
+use super::answer::{self, Said};
 use super::arrive::Arrived;
 use super::sending::Sending;
 use super::upgraded::Upgraded;
@@ -38,6 +38,7 @@ pub(super) fn serve(
     mut respond: SendResponse<Bytes>,
     connection: Arc<Connection>,
     live: Arc<Live>,
+    said: Arc<Said>,
     patience: Duration,
 ) -> impl Future<Output = ()> + Send {
     async move {
@@ -46,7 +47,7 @@ pub(super) fn serve(
             unless_reset(&mut respond, handling).await
         };
         drop(arrived.request);
-        begin(answer, arrived.opening, &mut respond, patience).await;
+        begin(answer, arrived.opening, &mut respond, &said, patience).await;
     }
 }
 
@@ -110,19 +111,20 @@ fn begin(
     answer: Option<Response<Body>>,
     opening: Option<Opening>,
     respond: &mut SendResponse<Bytes>,
+    said: &Said,
     patience: Duration,
 ) -> Rest {
     let Some(answer) = answer else { return Rest::Nothing };
     match opening {
-        Some(opening) if answer.status().is_success() => open(answer, opening, respond),
-        _ => send(answer, respond, patience),
+        Some(opening) if answer.status().is_success() => open(answer, opening, respond, said),
+        _ => send(answer, respond, said, patience),
     }
 }
 
-fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, patience: Duration) -> Rest {
+fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, patience: Duration) -> Rest {
     let (mut head, body) = split(answer);
     let is_whole = body.is_end_stream();
-    answer::complete(head.headers_mut(), body.size_hint().exact().filter(|_| !is_whole));
+    answer::complete(head.headers_mut(), body.size_hint().exact().filter(|_| !is_whole), said);
     match respond.send_response(head, is_whole) {
         Ok(_) if is_whole => Rest::Nothing,
         Ok(stream) => Rest::Body(Sending::new(body, stream, patience)),
@@ -135,9 +137,9 @@ fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, patience: Dur
 }
 
 /// Opens the stream to what the app has agreed to.
-fn open(answer: Response<Body>, mut opening: Opening, respond: &mut SendResponse<Bytes>) -> Rest {
+fn open(answer: Response<Body>, mut opening: Opening, respond: &mut SendResponse<Bytes>, said: &Said) -> Rest {
     let (mut head, _) = split(answer);
-    answer::complete(head.headers_mut(), None);
+    answer::complete(head.headers_mut(), None, said);
     let Ok(tunnel) = opening.tunnel.try_recv() else {
         respond.send_reset(Reason::INTERNAL_ERROR);
         return Rest::Nothing;
