@@ -89,7 +89,7 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
         bad.endpoint(),
         good.endpoint()
     );
-    let line = Lineage::start(&rest).await;
+    let mut line = Lineage::start(&rest).await;
     for _ in 0..3 {
         assert_eq!(line.get("/limited").await.status, 200);
     }
@@ -99,6 +99,7 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
     for _ in 0..3 {
         assert_eq!(line.get("/two").await.status, 200);
     }
+    line.first.stderr_line("Endpoint ejected").await;
     assert_eq!(line.first.stderr().matches("Endpoint ejected").count(), 1, "{}", line.first.stderr());
     for _ in 0..2 {
         let upgraded = line.upgrade().await;
