@@ -14,14 +14,19 @@ build() { # FOLDER FLAGS
     RUSTFLAGS="-C target-feature=+crt-static $2" \
         cargo build --locked --profile dist --bin flagstone --target "$target" --target-dir "$folder/$1"
 }
+# Before anything is counted LLVM puts small functions into their callers, so that there is less to count; what is built for
+# size grows by it. Both builds go without, or their functions would not be the same.
+alike=-Cllvm-args=-disable-preinline
+# What the load did not come through is made small, not only where the rest does not fit into the processor's cache anyway.
+small=-Cllvm-args=-pgso-lwss-only=false
 # cargo does not see that counts have changed.
 rm -rf "$folder/counts" "$folder/counts.profdata" "$folder/using"
-build counting "-Cprofile-generate=$folder/counts"
+build counting "-Cprofile-generate=$folder/counts $alike"
 # What most sites serve, each for as long.
 benches/peers.sh --alone --only kept,h2,close,large,maintenance,websocket --rounds 1 --seconds 5 \
     "$folder/counting/$target/dist/flagstone" >/dev/null
 "$profdata" merge -o "$folder/counts.profdata" "$folder/counts"
 # Much never ran under this load and has no counts: no reason for thousands of warnings.
-build using "-Cprofile-use=$folder/counts.profdata -Cllvm-args=-pgo-warn-missing-function=false"
+build using "-Cprofile-use=$folder/counts.profdata -Cllvm-args=-pgo-warn-missing-function=false $alike $small"
 cp "$folder/using/$target/dist/flagstone" "$folder/flagstone"
 ls -l "$folder/flagstone"
