@@ -158,7 +158,13 @@ async fn in_an_empty_root_as_nobody_it_serves_with_its_configuration_alone() {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let confined = |arguments: &[&str]| {
         let mut command = Command::new(&chroot);
-        command.arg("--userspec=65532:65532").arg(folder.path()).arg("/flagstone").args(arguments).env_clear().env("TZ", "Asia/Kathmandu");
+        command
+            .arg("--userspec=65532:65532")
+            .arg(folder.path())
+            .arg("/flagstone")
+            .args(arguments)
+            .env_clear()
+            .env("TZ", "Asia/Kathmandu");
         command
     };
     let mut process = Process::start(&mut confined(&["run", "-c", "/flagstone.toml"]));
