@@ -1,7 +1,10 @@
 //! Another process of the program takes over: sockets, state and requests, whatever goes wrong with either.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::support::client::Client;
 use crate::support::files::Folder;
@@ -21,7 +24,8 @@ fn app(upstream: &FakeUpstream) -> String {
 
 #[tokio::test]
 async fn what_is_in_flight_finishes_where_it_began() {
-    let slow = Reply::ok("at last").after(Duration::from_secs(3));
+    let now = Arc::new(Notify::new());
+    let slow = Reply::ok("at last").at(&now);
     let upstream = FakeUpstream::http1().route("/slow", slow).route("*", "ok").start().await;
     let mut line = Lineage::start(&app(&upstream)).await;
     let mut busy = Client::connect(line.address).await.unwrap();
@@ -34,6 +38,7 @@ async fn what_is_in_flight_finishes_where_it_began() {
     let last = idle.get("/").await.unwrap();
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     idle.expect_closed().await.unwrap();
+    now.notify_one();
     let answer = busy.read_response().await.unwrap();
     assert_eq!((answer.text(), answer.header("connection")), ("at last".into(), Some("close")));
     assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));

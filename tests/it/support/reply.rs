@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::wire::Message;
 
 /// A script; after its last step the connection waits for the next request.
@@ -26,6 +28,8 @@ pub enum Step {
         pause: Duration,
     },
     Wait(Duration),
+    /// Wait until the test says so.
+    Await(Arc<Notify>),
     /// Never go on; the connection stays open.
     Hang,
     /// End with FIN.
@@ -202,6 +206,13 @@ impl Reply {
         self
     }
 
+    /// Waits for `word` before the rest of the script.
+    #[must_use]
+    pub fn at(mut self, word: &Arc<Notify>) -> Self {
+        self.steps.insert(0, Step::Await(Arc::clone(word)));
+        self
+    }
+
     /// Does one more thing at the end.
     #[must_use]
     pub fn then(mut self, step: Step) -> Self {
@@ -230,6 +241,7 @@ impl std::fmt::Debug for Step {
             Self::Send(bytes) => write!(f, "Send({:?})", String::from_utf8_lossy(bytes)),
             Self::Repeat { pause, .. } => write!(f, "Repeat(every {pause:?})"),
             Self::Wait(wait) => write!(f, "Wait({wait:?})"),
+            Self::Await(_) => f.write_str("Await(..)"),
             Self::Hang => f.write_str("Hang"),
             Self::Close => f.write_str("Close"),
             Self::Reset => f.write_str("Reset"),

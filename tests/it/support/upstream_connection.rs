@@ -147,6 +147,7 @@ impl Connection {
                 Step::Send(bytes) => self.send(&bytes).await?,
                 Step::Repeat { bytes, pause } => self.repeat(&bytes, pause).await?,
                 Step::Wait(wait) => tokio::time::sleep(wait).await,
+                Step::Await(word) => word.notified().await,
                 Step::Hang => self.until_the_end().await?,
                 Step::Close => return Err(End::Close),
                 Step::Reset => return Err(End::Reset),
