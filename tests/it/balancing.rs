@@ -134,7 +134,8 @@ async fn every_instance_and_every_run_places_keys_alike() {
         let places = async |proxy: &TestProxy| {
             let mut client = Client::connect(proxy.address()).await.unwrap();
             let mut places = Vec::new();
-            for user in 0..30 {
+            // Ports are others in each run: of so many keys each of the three has one, but for about one run of 10^9.
+            for user in 0..100 {
                 let fields = format!("X-User: {user}\r\nCookie: user={user}\r\nX-Forwarded-For: 192.0.2.{user}\r\n");
                 client.request("GET", &format!("/{user}"), &fields).await.unwrap();
                 places.push(client.read_response().await.unwrap().text());
