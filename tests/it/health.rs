@@ -219,8 +219,10 @@ async fn a_real_redis_is_asked_with_its_password() {
     let app = FakeUpstream::http1().start().await;
     let proxy = TestProxy::toml(to(&[&app], &probes)).start().await;
     // It asks for no password, so giving one is refused.
+    becomes(&proxy, "degraded").await;
+    let is_open = async || checks(&proxy).await["checks"]["open"]["status"] == "healthy";
+    assert!(crate::support::poll::eventually_async(DEADLINE, is_open).await, "{}", checks(&proxy).await);
     let health = becomes(&proxy, "degraded").await;
-    assert_eq!(health["checks"]["open"]["status"], "healthy", "{health}");
     assert!(health["checks"]["guarded"]["error"].as_str().unwrap().contains("AUTH"), "{health}");
     let mut client = tokio::net::TcpStream::connect(&address).await.unwrap();
     client.write_all(b"CONFIG SET requirepass secret\r\n").await.unwrap();
