@@ -158,7 +158,7 @@ pub(crate) fn lists<'s>(asked: &Asked<'_>, route: Option<&Arc<Route>>, switches:
 
 /// The limits that a client meets on a route.
 pub fn limits_met(route: &Route, client_ip: IpAddr) -> impl Iterator<Item = &Arc<Limit>> {
-    route.limits.each.iter().filter(move |limit| !limit.exempt.contains(client_ip))
+    route.limits.each.iter().filter(move |limit| limit.is_met_by(client_ip))
 }
 
 /// What limits may count by.

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::decide::limit_facts;
 use super::refusal::Refusal;
 use crate::config::model::RedisOnError;
-use crate::policy::limit::{Ask, Decision, Key, Nanos, Reservation, Shape, Slot, Verdict, check_all, headers};
+use crate::policy::limit::{Ask, Decision, Facts, Key, Nanos, Reservation, Shape, Slot, Verdict, check_all, headers};
 use crate::shared::Shared;
 use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
@@ -46,12 +46,13 @@ pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Cont
     if route.limits.each.is_empty() {
         return Ok(());
     }
-    let keys = route.limits.keys(&limit_facts(route, context.path(), headers, context.client_ip));
+    let facts = limit_facts(route, context.path(), headers, context.client_ip);
+    let keys = route.limits.keys(&facts);
     if route.limits.are_plain {
         return at_once(&keys, route, context);
     }
     // In a box of its own, so as not to make the future of every request larger.
-    Box::pin(in_turn(asked(&keys, route, headers, context), route, context)).await
+    Box::pin(in_turn(asked(&keys, route, &facts), route, context)).await
 }
 
 /// The short way: nothing waits, nothing but rates is asked.
@@ -72,15 +73,13 @@ fn at_once(keys: &[Key], route: &Route, context: &mut Context) -> Result<(), Ref
     Ok(())
 }
 
-fn asked<'a>(keys: &[Key], route: &'a Route, headers: &HeaderMap, context: &Context) -> AskedLimits<'a> {
-    let ip = context.client_ip;
-    let facts = limit_facts(route, context.path(), headers, ip);
-    let remote = |limit: &Limit| RemoteKey::new(&limit.name, &limit.source, &facts, limit.settings.ipv6_prefix);
+fn asked<'a>(keys: &[Key], route: &'a Route, facts: &Facts<'_>) -> AskedLimits<'a> {
+    let remote = |limit: &Limit| RemoteKey::new(&limit.name, &limit.source, facts, limit.settings.ipv6_prefix);
     let asked = |ask: Ask<'_>| {
         let limit = &route.limits.each[ask.index];
         Asked { limit, key: ask.key, remote: limit.store.as_ref().map(|_| remote(limit)) }
     };
-    route.limits.met(ip, keys).map(asked).collect()
+    route.limits.met(facts.client_ip, keys).map(asked).collect()
 }
 
 /// The long way.

@@ -94,6 +94,11 @@ impl Limit {
         self.settings == *settings && self.store.as_ref().map(Arc::as_ptr) == store.map(Arc::as_ptr)
     }
 
+    /// Whether this client is asked for it.
+    pub(crate) fn is_met_by(&self, client_ip: IpAddr) -> bool {
+        !self.exempt.contains(client_ip)
+    }
+
     fn has_exempt(&self) -> bool {
         !self.exempt.is_empty()
     }
@@ -178,7 +183,7 @@ impl Limits {
     /// Every limit that a client is asked for, in order.
     #[inline]
     pub(crate) fn met<'a>(&'a self, client_ip: IpAddr, keys: &'a [Key]) -> impl Iterator<Item = Ask<'a>> + Clone {
-        let is_met = move |index: usize, ask: &Asks| !ask.has_exempt || !self.each[index].exempt.contains(client_ip);
+        let is_met = move |index: usize, ask: &Asks| !ask.has_exempt || self.each[index].is_met_by(client_ip);
         let asks = self.asks.iter().enumerate().filter(move |&(index, ask)| is_met(index, ask));
         asks.map(|(index, ask)| Ask { index, limiter: &ask.limiter, key: keys[ask.way] })
     }
@@ -188,7 +193,7 @@ impl Limits {
     pub(crate) fn count_passed(&self, client_ip: IpAddr) {
         self.passed.count();
         let with_exempt = self.with_exempt.iter().map(|&index| &self.each[index]);
-        with_exempt.filter(|limit| !limit.exempt.contains(client_ip)).for_each(|limit| limit.metrics.allowed());
+        with_exempt.filter(|limit| limit.is_met_by(client_ip)).for_each(|limit| limit.metrics.allowed());
     }
 
     /// `RateLimit-Policy`: what is in force now.

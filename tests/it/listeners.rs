@@ -60,10 +60,13 @@ async fn no_accepted_connection_is_lost_when_a_listener_goes() {
     }
 }
 
+fn at(address: &str) -> String {
+    format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n{HELLO}")
+}
+
 /// From one address of this machine to all of them and back, on the same port.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_widens_and_narrows_on_its_port_without_a_refusal() {
-    let at = |address: &str| format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n{HELLO}");
     let proxy = TestProxy::toml(at("127.0.0.1:0")).start().await;
     let port = proxy.listener("web").port();
     let other = SocketAddr::from(([127, 0, 0, 2], port));
@@ -83,7 +86,6 @@ async fn an_address_widens_and_narrows_on_its_port_without_a_refusal() {
 /// Bound beside the socket that serves, the new one would be asked in its place: what it had taken would be lost with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_narrows_in_a_file_that_is_refused_costs_nobody_an_answer() {
-    let at = |address: &str| format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n{HELLO}");
     let proxy = TestProxy::toml(at("0.0.0.0:0")).start().await;
     let port = proxy.listener("web").port();
     let here = SocketAddr::from(([127, 0, 0, 1], port));
