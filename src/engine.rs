@@ -13,6 +13,7 @@ pub mod listener;
 pub mod live;
 pub mod message;
 mod pieces;
+mod pipe;
 pub mod policy;
 pub mod proxy;
 pub mod route;

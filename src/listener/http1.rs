@@ -255,7 +255,7 @@ impl Wire {
         let (framing, is_kept) = answer::write_head(parts.status, &parts.headers, length, asked, out);
         self.fields = parts.headers;
         self.fields.clear();
-        let mut flow = Flow::new(body, framing, asked.takes_trailers);
+        let mut flow = Flow::new(body, framing, asked.takes_trailers, self.stream.plain().is_some());
         poll_fn(|cx| self.poll_answer(&mut flow, cx)).await?;
         Ok(is_kept)
     }
@@ -267,7 +267,11 @@ impl Wire {
                 return Poll::Ready(Err(Over::Broken));
             }
             let has_come = self.poll_upload(cx);
-            match self.poll_flush(cx) {
+            let written = match self.poll_flush(cx) {
+                Poll::Ready(Ok(())) => flow.poll_drain(&self.stream, &self.connection, cx),
+                other => other,
+            };
+            match written {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                 Poll::Ready(Ok(())) if flow.has_ended() => return Poll::Ready(Ok(())),
                 // There was no room for more, and now there is.

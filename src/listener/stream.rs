@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::pipe::Plain;
+
 /// A socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -93,6 +95,15 @@ impl Stream {
     /// Whether the handshake settled on HTTP/2 (RFC 7301; RFC 9113, section 3.2).
     pub(crate) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
+    /// The socket, where it has what is written as it is written.
+    pub(super) fn plain(&self) -> Option<Plain<'_>> {
+        match self {
+            Self::Plain(Socket::Tcp(socket)) => Some(Plain::Tcp(socket)),
+            Self::Plain(Socket::Unix(socket)) => Some(Plain::Unix(socket)),
+            Self::Tls(_) => None,
+        }
     }
 
     fn vectored_when_plain(&self) -> bool {

@@ -123,6 +123,13 @@ impl BodyReader {
         frame
     }
 
+    /// So many bytes of it, whose length is known, went another way.
+    pub(crate) fn passed(&mut self, bytes: u64) {
+        if let Kind::Length(left) = self.0 {
+            *self = Self::sized(left.saturating_sub(bytes));
+        }
+    }
+
     /// The connection has come to its end.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::replay::Tap;
 use crate::alarm::Alarm;
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
+use crate::pipe::Pipe;
 use crate::upstream::connection::AnswerError;
 use crate::upstream::endpoint::Lease;
 
@@ -298,20 +299,12 @@ impl UpstreamBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(BodyError::Broken(error.into()))));
         }
+        ready!(self.poll_turn(cx));
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
-        if self.turn_bytes >= TURN_BYTES_MAX {
-            self.turn_bytes = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         match lease.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.patience.rest();
-                self.turn_bytes += frame.data_ref().map_or(0, Bytes::len);
                 // Nothing comes behind trailers, and nobody may ask.
-                if lease.has_ended() || frame.is_trailers() {
-                    self.complete();
-                }
+                self.had(frame.data_ref().map_or(0, Bytes::len), frame.is_trailers());
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -325,15 +318,57 @@ impl UpstreamBody {
                 self.complete();
                 Poll::Ready(None)
             }
-            Poll::Pending if self.patience.poll_waiting(cx).is_ready() => {
-                self.lease = None;
-                Poll::Ready(Some(Err(BodyError::Timeout)))
-            }
-            Poll::Pending => {
-                self.turn_bytes = 0;
-                Poll::Pending
-            }
+            Poll::Pending => self.poll_too_late(cx).map(|late| Some(Err(late))),
         }
+    }
+
+    fn is_pipeable(&self) -> bool {
+        self.broken.is_none() && self.lease.as_ref().is_some_and(Lease::is_pipeable)
+    }
+
+    fn poll_pipe(
+        &mut self,
+        pipe: &mut Pipe,
+        bytes_max: usize,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        ready!(self.poll_turn(cx));
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(0)) };
+        match lease.poll_pipe(pipe, bytes_max, cx) {
+            Poll::Ready(0) => Poll::Ready(Ok(0)),
+            Poll::Ready(moved) => {
+                self.had(moved, false);
+                Poll::Ready(Ok(moved))
+            }
+            Poll::Pending => self.poll_too_late(cx).map(Err),
+        }
+    }
+
+    /// Pending when others have their turn first.
+    fn poll_turn(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
+        if self.turn_bytes < TURN_BYTES_MAX {
+            return Poll::Ready(());
+        }
+        self.turn_bytes = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// So much of it has come.
+    fn had(&mut self, bytes: usize, is_last: bool) {
+        self.patience.rest();
+        self.turn_bytes += bytes;
+        if is_last || self.has_ended() {
+            self.complete();
+        }
+    }
+
+    /// Nothing more has come. Ready when that has been so for too long.
+    fn poll_too_late(&mut self, cx: &mut TaskContext<'_>) -> Poll<BodyError> {
+        self.turn_bytes = 0;
+        ready!(self.patience.poll_waiting(cx));
+        self.lease = None;
+        Poll::Ready(BodyError::Timeout)
     }
 }
 
@@ -360,13 +395,50 @@ impl Body {
         Self { inner: Inner::File(body), context: None }
     }
 
-    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// Whether what is left of it can go on as it comes, by [`Self::poll_pipe`]: an app sends it over a plain connection, and
+    /// all that was read with its head has been taken.
+    pub(crate) fn is_pipeable(&self) -> bool {
+        matches!(&self.inner, Inner::Upstream(body) if body.is_pipeable())
+    }
+
+    /// Moves what has come of it into `pipe`, which is empty, at most `bytes_max`; how much that was. Where it is nothing the
+    /// next is a frame.
+    ///
+    /// # Errors
+    /// It does not come to its end.
+    pub(crate) fn poll_pipe(
+        &mut self,
+        pipe: &mut Pipe,
+        bytes_max: usize,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(self.cut()));
+        }
+        let Inner::Upstream(body) = &mut self.inner else { return Poll::Ready(Ok(0)) };
+        let moved = body.poll_pipe(pipe, bytes_max, cx);
+        if let Some(context) = &mut self.context {
+            match &moved {
+                Poll::Ready(Ok(bytes)) => context.sent(*bytes),
+                Poll::Ready(Err(error)) => context.broke_off(error),
+                Poll::Pending => {}
+            }
+        }
+        moved
+    }
+
+    /// Whether maintenance cuts it, unless it is there already.
+    fn is_cut(&mut self) -> bool {
+        !matches!(self.inner, Inner::Full(_)) && self.context.as_mut().is_some_and(|context| context.is_cut())
+    }
+
+    fn cut(&mut self) -> BodyError {
         // What still comes from upstream is not wanted: its connection goes too.
         self.inner = Inner::Full(Bytes::new());
         if let Some(context) = &mut self.context {
             context.broke_off(&BodyError::Cut);
         }
-        Poll::Ready(Some(Err(BodyError::Cut)))
+        BodyError::Cut
     }
 
     /// From here on the request's context lives and dies with the body.
@@ -381,12 +453,8 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let streams = !matches!(this.inner, Inner::Full(_));
-        if streams
-            && let Some(context) = &mut this.context
-            && context.is_cut()
-        {
-            return this.cut();
+        if this.is_cut() {
+            return Poll::Ready(Some(Err(this.cut())));
         }
         let frame = match &mut this.inner {
             Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -398,7 +466,6 @@ impl HttpBody for Body {
             match &frame {
                 Poll::Ready(Some(Ok(frame))) => context.sent(frame.data_ref().map_or(0, Bytes::len)),
                 Poll::Ready(Some(Err(error))) => context.broke_off(error),
-                Poll::Pending if context.is_cut() => return this.cut(),
                 _ => {}
             }
         }

@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 
 use super::http1::{Broken, Http1};
 use super::http2::Http2Stream;
+use crate::pipe::Pipe;
 use crate::proxy::body::RequestBody;
 
 /// What a request is sent on.
@@ -136,6 +137,19 @@ impl Connection {
         match self {
             Self::Http1(connection) => connection.poll_frame(cx).map_err(AnswerError::from),
             Self::Http2(stream) => stream.poll_frame(cx).map_err(AnswerError::from),
+        }
+    }
+
+    /// Whether what is left of the answer's body can be moved by [`Self::poll_pipe`].
+    pub(crate) fn is_pipeable(&self) -> bool {
+        matches!(self, Self::Http1(connection) if connection.is_pipeable())
+    }
+
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        match self {
+            Self::Http1(connection) => connection.poll_pipe(pipe, bytes_max, cx),
+            Self::Http2(_) => Poll::Ready(0),
         }
     }
 

@@ -21,6 +21,7 @@ use super::standing::{Health, Standing};
 use super::stream::Stream;
 use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
+use crate::pipe::Pipe;
 use crate::proxy::body::RequestBody;
 
 /// Longest pause between two tries to reach an endpoint that refuses connections.
@@ -353,6 +354,16 @@ impl Lease {
     /// What there is of the answer's body.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         self.ready.connection.poll_frame(cx)
+    }
+
+    /// Whether what is left of the answer's body can be moved by [`Self::poll_pipe`].
+    pub(crate) fn is_pipeable(&self) -> bool {
+        self.ready.connection.is_pipeable()
+    }
+
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        self.ready.connection.poll_pipe(pipe, bytes_max, cx)
     }
 
     /// Whether the answer has been read to its end.

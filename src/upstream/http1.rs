@@ -36,6 +36,7 @@ use self::wire::Wire;
 use super::connection::RequestHead;
 use super::stream::Stream;
 use crate::message::answer::BadAnswer;
+use crate::pipe::Pipe;
 use crate::proxy::body::{BodyError, RequestBody};
 
 /// Why an answer did not come, or not to its end. Its connection is of no use any more.
@@ -123,6 +124,19 @@ impl Http1 {
                 wire.poll_frame(cx)
             }
             Holder::Gone => Poll::Ready(None),
+        }
+    }
+
+    /// Whether what is left of the answer's body can be moved by [`Self::poll_pipe`].
+    pub(super) fn is_pipeable(&self) -> bool {
+        matches!(&self.0, Holder::Own(wire) if wire.is_pipeable())
+    }
+
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        match &mut self.0 {
+            Holder::Own(wire) => wire.poll_pipe(pipe, bytes_max, cx),
+            Holder::Shared(..) | Holder::Gone => Poll::Ready(0),
         }
     }
 

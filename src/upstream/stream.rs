@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::pieces::poll_write_pieces;
+use crate::pipe::Plain;
 
 /// A connected socket, with TLS over it or without.
 #[derive(Debug)]
@@ -22,6 +23,15 @@ pub enum Stream {
 impl Stream {
     pub(super) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::TlsUnix(_))
+    }
+
+    /// The socket, where what is read of it is what was sent.
+    pub(super) fn plain(&self) -> Option<Plain<'_>> {
+        match self {
+            Self::Tcp(socket) => Some(Plain::Tcp(socket)),
+            Self::Unix(socket) => Some(Plain::Unix(socket)),
+            Self::Tls(_) | Self::TlsUnix(_) => None,
+        }
     }
 
     /// Whether its other end has closed it, or said something, as far as the event loop knows: where nothing has happened this

@@ -45,6 +45,7 @@ mod http2_upstream;
 mod https;
 mod idle;
 mod include;
+mod large_bodies;
 mod lifecycle;
 mod limits;
 mod limits_and_breaker;

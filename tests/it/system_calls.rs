@@ -15,6 +15,9 @@ use crate::support::upstream::FakeUpstream;
 /// Requests under strace.
 const REQUESTS: u64 = 500;
 
+/// Bytes of a body that is worth moving rather than copying.
+const LARGE: usize = 3_000_000;
+
 /// What a worker does beside requests: waking the access log's writer, the sweep of every second.
 const BESIDE: u64 = 60;
 
@@ -117,6 +120,42 @@ async fn an_answer_on_a_stream_of_http2_costs_no_more_than_one_write() {
     assert!(writes <= 2 * REQUESTS + BESIDE, "one to the app and one to the client, but: {calls:?}");
 }
 
+/// Its bytes stay in the kernel (splice(2)), but for what comes with its head and what is too little to be worth it.
+#[tokio::test]
+async fn a_large_answer_is_not_copied() {
+    let strace = or_left_out!(program("strace"));
+    let app = FakeUpstream::http1().route("/", "x".repeat(LARGE)).start().await;
+    let mut proxy = Flagstone::serve(&configuration("", &app.endpoint())).await;
+    let mut client = Client::connect(proxy.address("web").await).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().body.len(), LARGE);
+    let tracer = Tracer::attach(&strace, &proxy).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.unwrap().body.len(), LARGE);
+    }
+    let calls = tracer.counts().await;
+    assert!(calls.get("splice").is_some_and(|calls| *calls > 0), "{calls:?}");
+    // For each the client is read, the app written to; its head is read, and written; so is what comes at the end.
+    let copies = sum(&calls, |name| ["read", "recvfrom", "readv", "write", "sendto", "writev"].contains(&name));
+    assert!(copies <= 10 * 20 + BESIDE, "{calls:?}");
+    assert_eq!(sum(&calls, |name| name.starts_with("pipe")), 0, "the pipe is the one of before: {calls:?}");
+}
+
+/// As a sandbox may that does not know the call.
+#[tokio::test]
+async fn where_the_system_refuses_to_splice_a_large_answer_is_copied() {
+    let strace = or_left_out!(program("strace"));
+    let app = FakeUpstream::http1().route("/", "x".repeat(LARGE)).start().await;
+    let mut proxy = Flagstone::serve(&configuration("", &app.endpoint())).await;
+    let mut client = Client::connect(proxy.address("web").await).await.unwrap();
+    assert_eq!(client.get("/small").await.unwrap().status, 404);
+    let tracer = Tracer::attach_with(&strace, &proxy, &["-e", "inject=splice:error=ENOSYS"]).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.unwrap().body.len(), LARGE);
+    }
+    let calls = tracer.counts().await;
+    assert_eq!(calls.get("splice"), Some(&1), "it is tried once: {calls:?}");
+}
+
 /// One worker in front of an app, with what most have: an access log and a limit. `more` belongs to the listener.
 fn configuration(more: &str, app: &str) -> String {
     format!(
@@ -134,9 +173,13 @@ struct Tracer {
 
 impl Tracer {
     async fn attach(strace: &Path, proxy: &Flagstone) -> Self {
+        Self::attach_with(strace, proxy, &[]).await
+    }
+
+    async fn attach_with(strace: &Path, proxy: &Flagstone, options: &[&str]) -> Self {
         let summary = proxy.folder.join("calls");
         let mut command = Command::new(strace);
-        command.args(["-c", "-U", "name,calls", "-p", &worker(proxy.process.id()), "-o"]).arg(&summary);
+        command.args(options).args(["-c", "-U", "name,calls", "-p", &worker(proxy.process.id()), "-o"]).arg(&summary);
         let mut process = Process::start(&mut command);
         process.stderr_line("attached").await;
         Self { process, summary }

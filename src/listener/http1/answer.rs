@@ -196,6 +196,18 @@ impl Framing {
         }
     }
 
+    /// How much of an announced length is still to come; nothing where none is announced.
+    pub(super) fn left(&self) -> u64 {
+        if let Self::Length(left) = self { *left } else { 0 }
+    }
+
+    /// So much of an announced length went another way.
+    pub(super) fn passed(&mut self, bytes: u64) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     /// Puts the end of the body on its way, with those of the trailers that were announced.
     ///
     /// # Errors

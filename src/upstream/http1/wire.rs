@@ -17,6 +17,7 @@ use super::appetite::Appetite;
 use super::request::{Outgoing, Unsent};
 use crate::alarm::Alarm;
 use crate::message::answer::{BodyReader, HeadReader};
+use crate::pipe::Pipe;
 use crate::proxy::body::RequestBody;
 
 #[derive(Debug)]
@@ -171,6 +172,22 @@ impl Wire {
                 self.body.close()?;
             }
         }
+    }
+
+    /// Whether what is left of the body is still to come, and as the client is to have it.
+    pub(super) fn is_pipeable(&self) -> bool {
+        self.read.is_empty() && self.body.left().is_some() && self.stream.plain().is_some()
+    }
+
+    /// Moves what has come of such a body into `pipe`, at most `bytes_max`; how much that was. Where it is nothing the body is
+    /// to be read.
+    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        let (Some(left), Some(socket)) = (self.body.left(), self.stream.plain()) else { return Poll::Ready(0) };
+        let bytes_max = usize::try_from(left).unwrap_or(usize::MAX).min(bytes_max);
+        // What is wrong with the connection, or that it is at its end, shows when it is read.
+        let moved = ready!(pipe.poll_fill(socket, bytes_max, cx)).unwrap_or(0);
+        self.body.passed(moved as u64);
+        Poll::Ready(moved)
     }
 
     pub(super) fn has_ended(&self) -> bool {
