@@ -17,6 +17,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_encode_byte;
+
 /// Why a path is refused; all of them are the client's fault: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -108,7 +110,7 @@ fn push_segment(out: &mut String, segment: &[u8]) -> Result<(), PathError> {
                 let low = bytes.next().and_then(|&digit| hex(digit)).ok_or(PathError::BadEscape)?;
                 push_decoded(out, high << 4 | low)?;
             }
-            Class::Encode => push_percent(out, byte),
+            Class::Encode => out.push_str(percent_encode_byte(byte)),
             Class::Slash | Class::Refuse => return Err(PathError::InvalidByte),
         }
     }
@@ -119,16 +121,9 @@ fn push_decoded(out: &mut String, byte: u8) -> Result<(), PathError> {
     match byte {
         0 | b'/' | b'\\' => return Err(PathError::RefusedEscape),
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-        byte => push_percent(out, byte),
+        byte => out.push_str(percent_encode_byte(byte)),
     }
     Ok(())
-}
-
-fn push_percent(out: &mut String, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(HEX[usize::from(byte >> 4)] as char);
-    out.push(HEX[usize::from(byte & 15)] as char);
 }
 
 fn hex(digit: u8) -> Option<u8> {

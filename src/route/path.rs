@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use percent_encoding::percent_encode_byte;
+
 use super::tree::Tree;
 
 /// One path as a route names it.
@@ -142,7 +144,7 @@ fn canonical(path: &str) -> Result<String, PathPatternError> {
             c if c.is_ascii() && is_pchar_or_slash(c as u8) => out.push(c),
             c => {
                 for &byte in c.encode_utf8(&mut [0; 4]).as_bytes() {
-                    push_percent(&mut out, byte);
+                    out.push_str(percent_encode_byte(byte));
                 }
             }
         }
@@ -154,16 +156,9 @@ fn push_escaped(out: &mut String, byte: u8) -> Result<(), PathPatternError> {
     match byte {
         b'/' | b'\\' | 0 => return Err(PathPatternError::RefusedEscape),
         b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => out.push(b as char),
-        b => push_percent(out, b),
+        b => out.push_str(percent_encode_byte(b)),
     }
     Ok(())
-}
-
-fn push_percent(out: &mut String, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(HEX[usize::from(byte >> 4)] as char);
-    out.push(HEX[usize::from(byte & 15)] as char);
 }
 
 fn is_pchar_or_slash(byte: u8) -> bool {
