@@ -33,13 +33,8 @@ pub(in crate::admin) struct LastReload {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub(in crate::admin) struct Configuration {
-    generation: u64,
-    #[schema(required)]
-    source: Option<String>,
-    #[schema(format = DateTime)]
-    loaded_at: String,
-    #[schema(required)]
-    last_reload: Option<LastReload>,
+    #[serde(flatten)]
+    generation: Generation,
     /// Every key with its value; secrets as `***`. Its schema is printed by `flagstone schema`.
     #[schema(value_type = Object)]
     config: Value,
