@@ -36,12 +36,12 @@ for tool in nginx "${peers[@]}" wrk h2load openssl taskset curl; do
 done
 ulimit -n "$(ulimit -Hn)"
 if [ -z "$binary" ]; then
-    cargo build --release --quiet --bin flagstone --example load
+    cargo build --release --bin flagstone --example load
     binary=${CARGO_TARGET_DIR:-target}/release/flagstone
     binary=$(readlink -f "$binary")
 fi
 load=$(dirname "$binary")/examples/load
-[ -x "$load" ] || { cargo build --release --quiet --example load; load=${CARGO_TARGET_DIR:-target}/release/examples/load; }
+[ -x "$load" ] || { cargo build --release --example load; load=${CARGO_TARGET_DIR:-target}/release/examples/load; }
 
 # --- What is started is stopped --------------------------------------------------------------------------------------
 dir=$(mktemp -d) started=() masters=()

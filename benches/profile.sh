@@ -20,7 +20,7 @@ for tool in nginx h2load valgrind callgrind_annotate; do
 done
 if [ -z "$binary" ]; then
     CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
-        cargo build --release --quiet --target-dir target/profile --bin flagstone
+        cargo build --release --target-dir target/profile --bin flagstone
     binary=target/profile/release/flagstone
 fi
 dir=$(mktemp -d) pid=
