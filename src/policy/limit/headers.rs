@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use super::nearest::Nearest;
 use super::{Decision, Settings};
 
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -76,17 +77,13 @@ where
     I: IntoIterator<Item = (&'a Policy, &'a Decision), IntoIter: ExactSizeIterator>,
 {
     let limits = limits.into_iter();
-    if limits.len() <= TOLD_MAX { items(limits) } else { items(nearest(limits.collect())) }
-}
-
-/// In the order that they came in.
-fn nearest<'a>(limits: Vec<(&'a Policy, &'a Decision)>) -> impl Iterator<Item = (&'a Policy, &'a Decision)> {
-    let mut order: Vec<usize> = (0..limits.len()).collect();
-    let room = |index: &usize| (limits[*index].1.allowed, limits[*index].1.remaining, *index);
-    order.select_nth_unstable_by_key(TOLD_MAX, room);
-    order.truncate(TOLD_MAX);
-    order.sort_unstable();
-    order.into_iter().map(move |index| limits[index])
+    if limits.len() <= TOLD_MAX {
+        return items(limits);
+    }
+    let limits: Vec<_> = limits.collect();
+    let mut nearest = Nearest::new();
+    limits.iter().enumerate().for_each(|(index, (_, decision))| nearest.consider(index, decision));
+    items(nearest.into_stands().into_iter().map(|(index, _)| limits[index]))
 }
 
 fn items<'a>(limits: impl Iterator<Item = (&'a Policy, &'a Decision)>) -> Option<HeaderValue> {

@@ -18,6 +18,7 @@ pub mod concurrency;
 mod gcra;
 pub mod headers;
 mod key;
+mod nearest;
 mod rates;
 mod several;
 pub mod shared;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::gcra::Gcra;
-use super::headers::TOLD_MAX;
+use super::nearest::Nearest;
 use super::{Decision, Key, Limiter, Nanos};
 
 /// One limit that a request is asked for.
@@ -24,7 +23,7 @@ pub type Stands = SmallVec<[(usize, Decision); 2]>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// All let it through. Those that are nearest to refusing, at most [`TOLD_MAX`].
+    /// All let it through. Those that are nearest to refusing, at most [`TOLD_MAX`](super::headers::TOLD_MAX).
     Allowed(Stands),
     /// All of them; the refusals are those that say so.
     Refused(Stands),
@@ -46,11 +45,11 @@ pub fn check_all<'a>(limits: impl Iterator<Item = Ask<'a>> + Clone, now: Nanos) 
     let mut nearest = Nearest::new();
     for Ask { index, limiter, key } in limits.clone() {
         match limiter.charge(key, now, 0) {
-            (gcra, Ok(used)) => nearest.consider(index, &gcra, used),
+            (gcra, Ok(used)) => nearest.consider_allowed(index, &gcra, used),
             (_, Err(_)) => return Verdict::Refused(stand_back(limits, index, now)),
         }
     }
-    Verdict::Allowed(nearest.stands)
+    Verdict::Allowed(nearest.into_stands())
 }
 
 #[cold]
@@ -64,46 +63,6 @@ fn stand_back<'a>(limits: impl Iterator<Item = Ask<'a>>, refused: usize, now: Na
     limits.map(stand).collect()
 }
 
-/// The [`TOLD_MAX`] limits with the least left, of equals the first.
-///
-/// Of a hundred limits most are passed over: whether one has less left than those that are in is seen without the
-/// division that says how much.
-struct Nearest {
-    stands: Stands,
-    /// What the one in here has left that would go first, once there is no more room.
-    remaining_max: u64,
-}
-
-impl Nearest {
-    fn new() -> Self {
-        Self { stands: Stands::new(), remaining_max: u64::MAX }
-    }
-
-    #[inline]
-    fn consider(&mut self, index: usize, gcra: &Gcra, used: u64) {
-        if gcra.has_less_left(used, self.remaining_max) {
-            self.insert(index, gcra.allowed(used));
-        }
-    }
-
-    #[inline]
-    fn insert(&mut self, index: usize, decision: Decision) {
-        if self.stands.len() == TOLD_MAX {
-            self.stands.remove(self.last());
-        }
-        self.stands.push((index, decision));
-        if self.stands.len() == TOLD_MAX {
-            self.remaining_max = u64::from(self.stands[self.last()].1.remaining);
-        }
-    }
-
-    /// The last one of those that have the most left.
-    fn last(&self) -> usize {
-        let places = 0..self.stands.len();
-        places.max_by_key(|&place| self.stands[place].1.remaining).expect("there is no more room")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::{NonZeroU32, NonZeroUsize};
@@ -112,6 +71,7 @@ mod tests {
 
     use super::*;
     use crate::policy::limit::Settings;
+    use crate::policy::limit::headers::TOLD_MAX;
 
     fn limiter(burst: u32) -> Limiter {
         let burst = NonZeroU32::new(burst).unwrap();
