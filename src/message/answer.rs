@@ -17,6 +17,8 @@
 //! may end in a bare line feed: what goes on to the client is written anew.
 
 #[cfg(test)]
+mod in_pieces;
+#[cfg(test)]
 mod tests;
 
 use std::mem::MaybeUninit;

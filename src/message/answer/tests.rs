@@ -1,54 +1,11 @@
+use super::in_pieces::{Read, read_in_pieces};
 use super::*;
-
-/// What comes of these bytes, a piece of so many at a time, until the connection ends.
-#[derive(Debug, PartialEq, Eq)]
-struct Read {
-    status: u16,
-    fields: String,
-    body: Vec<u8>,
-    trailers: String,
-    keeps_alive: bool,
-    /// What stands behind it.
-    rest: Vec<u8>,
-}
 
 fn text(headers: &HeaderMap) -> String {
     headers.iter().map(|(name, value)| format!("{name}: {}; ", value.as_bytes().escape_ascii())).collect()
 }
 
-fn read_in_pieces(bytes: &[u8], piece: usize, is_for_head: bool) -> Result<Read, BadAnswer> {
-    let (mut buffer, mut pieces) = (BytesMut::new(), bytes.chunks(piece));
-    let (mut reader, mut headers) = (HeadReader::new(is_for_head), HeaderMap::new());
-    let mut head = loop {
-        buffer.extend_from_slice(pieces.next().ok_or(BadAnswer::Truncated)?);
-        if let Some(head) = reader.read(&mut buffer, &mut headers)? {
-            break head;
-        }
-    };
-    let (mut body, mut trailers) = (Vec::new(), String::new());
-    loop {
-        match head.body.next(&mut buffer)?.map(http_body::Frame::into_data) {
-            Some(Ok(data)) => body.extend_from_slice(&data),
-            Some(Err(frame)) => trailers = text(frame.trailers_ref().unwrap()),
-            None if head.body.has_ended() => break,
-            None => match pieces.next() {
-                Some(piece) => buffer.extend_from_slice(piece),
-                None => head.body.close()?,
-            },
-        }
-    }
-    pieces.for_each(|piece| buffer.extend_from_slice(piece));
-    Ok(Read {
-        status: head.status.as_u16(),
-        fields: text(&headers),
-        body,
-        trailers,
-        keeps_alive: head.keeps_alive,
-        rest: buffer.to_vec(),
-    })
-}
-
-/// The same, however the bytes come.
+/// What comes of it is the same, however the bytes come.
 fn read(text: &str, is_for_head: bool) -> Result<Read, BadAnswer> {
     let at_once = read_in_pieces(text.as_bytes(), usize::MAX, is_for_head);
     for piece in [1, 2, 3, 7] {
@@ -85,7 +42,7 @@ fn every_framing_finds_its_end() {
 #[test]
 fn an_answer_to_head_has_no_body_and_keeps_its_length() {
     let head = read("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", true).unwrap();
-    assert_eq!((head.body.len(), head.keeps_alive, head.fields.as_str()), (0, true, "content-length: 10; "));
+    assert_eq!((head.body.len(), head.keeps_alive, &*text(&head.headers)), (0, true, "content-length: 10; "));
     assert!(read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true).unwrap().keeps_alive);
     assert!(read("HTTP/1.1 200 OK\r\n\r\n", true).unwrap().keeps_alive);
 }
@@ -104,7 +61,7 @@ fn the_connection_is_kept_as_both_sides_agree() {
 
 #[test]
 fn fields_of_this_connection_end_here() {
-    let fields = |fields: &str| get(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap().fields;
+    let fields = |fields: &str| text(&get(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap().headers);
     assert_eq!(fields("Connection: keep-alive\r\nB: 1\r\nA:\r\nB: 2\r\n"), "b: 1; b: 2; a: ; ");
     assert_eq!(fields("Connection: close\r\nconnection:\r\n"), "");
     // What names others is needed where those are removed.
@@ -118,7 +75,7 @@ fn interim_answers_are_skipped_and_101_is_final() {
     let interim =
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 x\r\n\r\n";
     let read = get(&format!("{interim}{last}")).unwrap();
-    assert_eq!((read.status, read.fields.as_str(), read.body.as_slice()), (200, "content-length: 2; ", &b"hi"[..]));
+    assert_eq!((read.status, &*text(&read.headers), read.body.as_slice()), (200, "content-length: 2; ", &b"hi"[..]));
     let switched = get("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nbytes").unwrap();
     assert_eq!((switched.status, switched.keeps_alive, switched.rest.as_slice()), (101, false, &b"bytes"[..]));
 }
@@ -127,7 +84,7 @@ fn interim_answers_are_skipped_and_101_is_final() {
 fn trailers_are_told() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let read = get(&format!("{head}2\r\nhi\r\n0\r\nX-Sum: 7\r\nB:\r\n\r\nHTTP")).unwrap();
-    assert_eq!((read.trailers.as_str(), read.rest.as_slice()), ("x-sum: 7; b: ; ", &b"HTTP"[..]));
+    assert_eq!((&*text(&read.trailers), read.rest.as_slice()), ("x-sum: 7; b: ; ", &b"HTTP"[..]));
     for bad in ["X Sum: 7", "X-Sum", ": 7", " folded: 7", "X: \0"] {
         let error = get(&format!("{head}0\r\n{bad}\r\n\r\n")).unwrap_err();
         assert!(matches!(error, Malformed(_)), "{bad}");
