@@ -23,19 +23,21 @@ use crate::policy::maintenance::Active;
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
-use crate::proxy::page::{PageError, Pages};
+use crate::proxy::page::Pages;
 use crate::route::{PathSet, Table};
 use crate::runtime::features::Feature;
 use crate::shared::Shared;
 use crate::shared_limit::Store;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, NO_ROUTE, RouteMetrics};
-use crate::tls::{Fault, Terminator};
-use crate::upstream::group::{Group, Surroundings};
+use crate::tls::Terminator;
+use crate::upstream::group::Group;
 use crate::upstream::probe::Probe;
 
+mod builder;
 mod limit;
 
+use builder::Builder;
 pub use limit::{Limit, Limits};
 
 /// One generation.
@@ -302,228 +304,10 @@ impl Snapshot {
     }
 }
 
-/// Gathers the parts and everything that is wrong with them.
-struct Builder<'a> {
-    config: &'a Config,
-    previous: Option<&'a Snapshot>,
-    shared: &'a Arc<Shared>,
-    problems: Vec<Problem>,
-}
-
 /// What keeps the access log from being written.
 fn log_problem(tried: io::Result<()>) -> Option<Problem> {
     let problem = Problem::new("log.access", crate::error::io_reason(&tried.err()?));
     Some(problem.with_help("name a file that this user may write, in a folder that is there, or \"stdout\""))
-}
-
-impl Builder<'_> {
-    /// `help` is what to do about any failure.
-    fn note<T, E: fmt::Display>(&mut self, path: &str, help: &str, result: Result<T, E>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.problems.push(Problem::new(path, error.to_string()).with_help(help));
-                None
-            }
-        }
-    }
-
-    /// `path` is that of the table `tls`.
-    fn note_tls<T>(&mut self, path: &str, result: Result<T, Vec<Fault>>) -> Option<T> {
-        let faults = match result {
-            Ok(value) => return Some(value),
-            Err(faults) => faults,
-        };
-        for Fault { at, error } in faults {
-            let path = if at.is_empty() { path.to_owned() } else { format!("{path}.{at}") };
-            self.problems.push(Problem::new(path, error.to_string()).with_help(error.remedy()));
-        }
-        None
-    }
-
-    fn limits(&mut self, store: Option<&Arc<Store>>) -> BTreeMap<String, Arc<Limit>> {
-        let build = |(name, settings): (&String, &model::Limit)| {
-            let store = store.filter(|_| settings.store == model::LimitStore::Redis);
-            let kept = self.previous.and_then(|previous| previous.limits.get(name));
-            let limit = match kept {
-                Some(kept) if kept.is_current(settings, store) => Arc::clone(kept),
-                kept => {
-                    let kept = kept.map(|kept| &**kept);
-                    Arc::new(Limit::build(name, settings, store.cloned(), kept, self.shared))
-                }
-            };
-            (name.clone(), limit)
-        };
-        self.config.limits.iter().map(build).collect()
-    }
-
-    /// The shared store, when a limit uses it.
-    fn store(&mut self) -> Option<Arc<Store>> {
-        let settings = &self.config.redis;
-        settings.url.as_ref()?;
-        if !self.config.limits.values().any(|limit| limit.store == model::LimitStore::Redis) {
-            return None;
-        }
-        let kept = self.previous.and_then(|previous| previous.store.as_ref());
-        if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
-            return Some(Arc::clone(kept));
-        }
-        let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
-        self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT, its CA in redis.ca", built).map(Arc::new)
-    }
-
-    fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {
-        let mut groups = BTreeMap::new();
-        for (name, settings) in &self.config.upstreams {
-            let kept = self.previous.and_then(|previous| previous.groups.get(name));
-            if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
-                groups.insert(name.clone(), Arc::clone(kept));
-                continue;
-            }
-            let surroundings = Surroundings {
-                workers: self.shared.workers,
-                resolver: &self.shared.resolver,
-                metrics: self.shared.metrics.upstream(name),
-                pauses: Arc::clone(&self.shared.pauses),
-                breaker_observer: self.shared.breaker_observer(name),
-                endpoint_observer: self.shared.endpoint_observer(name),
-                secret: self.shared.secret(),
-                previous: kept.map(|kept| &**kept),
-            };
-            let built = Group::build(name, settings, surroundings);
-            if let Some(group) = self.note_tls(&format!("upstream.{name}.tls"), built) {
-                groups.insert(name.clone(), Arc::new(group));
-            }
-        }
-        groups
-    }
-
-    fn probes(&self) -> BTreeMap<String, Arc<Probe>> {
-        let build = |(name, settings): (&String, &model::Probe)| {
-            let kept = self.previous.and_then(|previous| previous.probes.get(name));
-            let probe = match kept.filter(|kept| kept.settings == *settings) {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(Probe::new(settings, &self.shared.resolver, Arc::clone(&self.shared.pauses))),
-            };
-            (name.clone(), probe)
-        };
-        self.config.probes.iter().map(build).collect()
-    }
-
-    fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
-        let mut listeners = BTreeMap::new();
-        for (index, listener) in self.config.listeners.iter().enumerate() {
-            let protocols: &[&[u8]] = if listener.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-            let tls = listener.tls.as_ref().and_then(|tls| {
-                let kept = self.previous.and_then(|previous| previous.listeners.get(listener.name.as_str()));
-                let kept = kept.and_then(|kept| kept.tls.as_deref());
-                self.note_tls(&format!("listener[{index}].tls"), Terminator::build(tls, protocols, kept))
-            });
-            let hsts = listener.tls.as_ref().and_then(|tls| https::hsts(tls.hsts));
-            let redirects_https = listener.redirect_https;
-            let metrics = self.shared.metrics.listener(&listener.name);
-            listeners.insert(
-                Arc::from(listener.name.as_str()),
-                Listener {
-                    tls: tls.map(Arc::new),
-                    redirects_https,
-                    hsts,
-                    proxy_protocol: listener.proxy_protocol,
-                    http2: listener.http2,
-                    metrics,
-                },
-            );
-        }
-        listeners
-    }
-
-    fn maintenance(&mut self) -> Option<Maintenance> {
-        let settings = &self.config.maintenance;
-        let pages = Pages::load(settings.page.as_deref()).map_err(|error| match &error {
-            PageError::Read { source, .. } => format!("{error}: {}", crate::error::io_reason(source)),
-            PageError::TooLarge { .. } | PageError::NotText { .. } => error.to_string(),
-        });
-        let pages = self.note(
-            "maintenance.page",
-            "name a folder with index.html that this user may read, or \"\" for the built-in page",
-            pages,
-        );
-        let exempt = PathSet::parse(&settings.exempt_paths).map_err(|(text, error)| format!("{text:?}: {error}"));
-        let exempt_paths =
-            self.note("maintenance.exempt_paths", "write paths as a route's: \"/below\" or \"=/exact\"", exempt);
-        Some(Maintenance {
-            status: settings.status,
-            retry_after: settings.retry_after,
-            exempt_paths: exempt_paths?,
-            allow: settings.allow.clone(),
-            pages: pages?,
-            bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.secret())),
-        })
-    }
-
-    fn routes(
-        &mut self,
-        limits: &BTreeMap<String, Arc<Limit>>,
-        groups: &BTreeMap<String, Arc<Group>>,
-    ) -> Table<Arc<Route>> {
-        let mut table = Table::new();
-        for (index, route) in self.config.routes.iter().enumerate() {
-            let Some(action) = self.action(index, route, groups) else { continue };
-            let limits: Vec<_> = route.limits.iter().filter_map(|name| limits.get(name)).cloned().collect();
-            let built = Arc::new(Route {
-                name: route.name.as_str().into(),
-                action,
-                strip_prefix: route.strip_prefix.clone(),
-                preserve_host: route.preserve_host,
-                limits: Limits::new(limits),
-                feature: route.feature.as_ref().map(|key| self.switched(key)),
-                maintenance_exempt: route.maintenance_exempt,
-                sample_place: self.shared.place(&route.name),
-                access: Access::new(route.allow.iter().copied(), route.deny.iter().copied()),
-                request_headers: Edits(route.request_headers.clone()),
-                response_headers: Edits(route.response_headers.clone()),
-                timeouts: route.timeouts.clone(),
-                body_bytes_max: route.body_bytes_max,
-                metrics: self.shared.metrics.route(&route.name),
-            });
-            let added = table.add(&route.hosts, &route.paths, &route.methods, built);
-            self.note(&format!("route[{index}]"), "change the host, path or method of one of them", added);
-        }
-        table
-    }
-
-    fn switched(&self, key: &str) -> Switched {
-        Switched {
-            key: key.into(),
-            feature: self.shared.runtime.features.feature(key),
-            // Its key was proven to be one of them.
-            default: self.config.features.get(key).copied().unwrap_or(true),
-        }
-    }
-
-    /// `None` when it can't be built; the reason has been noted, here or where its upstream was built.
-    fn action(&mut self, index: usize, route: &model::Route, groups: &BTreeMap<String, Arc<Group>>) -> Option<Action> {
-        match &route.action {
-            model::Action::Upstream(name) => {
-                let group = Arc::clone(groups.get(name)?);
-                let fallback = group.settings.breaker.fallback.as_ref();
-                let fallback = fallback.and_then(|name| groups.get(name)).cloned();
-                Some(Action::Upstream(Target { group, fallback }))
-            }
-            model::Action::Files(files) => {
-                let opened = Folder::open(files)
-                    .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
-                self.note(&format!("route[{index}].files.root"), "name a folder that this user may read", opened)
-                    .map(Action::Files)
-            }
-            model::Action::Redirect(redirect) => Some(Action::Redirect(redirect.clone())),
-            model::Action::Respond(respond) => Some(Action::Respond(FixedAnswer {
-                status: respond.status,
-                content_type: respond.content_type.clone(),
-                body: respond.body.clone().into(),
-            })),
-        }
-    }
 }
 
 impl fmt::Debug for Snapshot {
