@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use rustls_pki_types::ServerName;
 use tokio::runtime::Handle;
 
 use super::affinity::{Affinity, Token};
@@ -383,10 +382,8 @@ impl Group {
         address: Address,
         previous: Option<&Self>,
     ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
-        let tls = match (&self.tls, &self.settings.tls) {
-            (Some(originator), Some(tls)) => Some((Arc::clone(originator), server_name(tls, &configured.address)?)),
-            _ => None,
-        };
+        let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
+        let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
         let before = previous.map(Self::iter).unwrap_or_default();
         let known = before.iter().find(|known| known.connector.address == address);
         Ok(Arc::new(Endpoint::new(Plan {
@@ -434,18 +431,6 @@ fn originator(
         return Ok(Some(Arc::clone(kept)));
     }
     Originator::build(tls, settings.http2).map(|built| Some(Arc::new(built)))
-}
-
-fn server_name(tls: &model::UpstreamTls, address: &Address) -> Result<ServerName<'static>, UpstreamTlsError> {
-    let name = match (&tls.server_name, address) {
-        (Some(name), _) => name.clone(),
-        (None, Address::Name { host, .. }) => host.clone(),
-        (None, Address::Socket(address)) => address.ip().to_string(),
-        (None, Address::Unix(_)) => "localhost".to_owned(),
-    };
-    ServerName::try_from(name).map_err(|_| {
-        UpstreamTlsError::Library(rustls::Error::General("server_name is neither a DNS name nor an address".into()))
-    })
 }
 
 fn breaker_settings(breaker: &model::Breaker) -> crate::breaker::Settings {

@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::config::model::UpstreamTls;
+use crate::config::model::{Address, UpstreamTls};
 use crate::tls::{
     CertificateFacts, Digest, Fault, Finding, TlsError, digest_of_files, faults_of_pair, read_pair, read_roots,
 };
@@ -66,6 +66,18 @@ impl Originator {
     /// What the next handshake goes by.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Whose certificate is asked for at this address, and must come.
+    pub(super) fn server_name(&self, address: &Address) -> Result<ServerName<'static>, UpstreamTlsError> {
+        let name = match (&self.settings.server_name, address) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Name { host, .. }) => host.clone(),
+            (None, Address::Socket(address)) => address.ip().to_string(),
+            (None, Address::Unix(_)) => "localhost".to_owned(),
+        };
+        let wrong = "server_name is neither a DNS name nor an address";
+        ServerName::try_from(name).map_err(|_| rustls::Error::General(wrong.into()).into())
     }
 
     /// Every file it is made of.
