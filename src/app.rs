@@ -8,12 +8,12 @@ mod listening;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::admin;
 use crate::config::model::{AccessLogTarget, Address, Config};
@@ -132,28 +132,9 @@ impl App {
         let (draining, cutting) = (watch::Sender::new(Drain::No), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
         let (crew, desks) = Crew::start(workers, &live, &phases).map_err(|error| thread_problem(&error))?;
-        let control = Arc::new(Control {
-            live,
-            shared,
-            source: source.clone(),
-            is_ready: AtomicBool::new(true),
-            tried: Mutex::new(loaded.sources),
-            flag_watcher: Mutex::new(Some(flag_watcher)),
-            leaving: watch::Sender::new(false),
-            says_farewell: AtomicBool::new(false),
-            handed_over: watch::Sender::new(false),
-            is_upgrading: AtomicBool::new(false),
-            turn: Mutex::default(),
-            listening: Mutex::new(Listening {
-                workers: Some(desks),
-                connections: Arc::new(Semaphore::new(config.server.max_connections.get())),
-                connections_max: config.server.max_connections.get(),
-                open: BTreeMap::new(),
-            }),
-            admin: watch::Sender::new(Arc::new(admin_place)),
-            last_reload: Mutex::new(None),
-            addresses: Mutex::default(),
-        });
+        let listening = Listening::new(desks, config.server.max_connections.get());
+        let control = Control::new(live, shared, source.clone(), loaded.sources, flag_watcher, listening, admin_place);
+        let control = Arc::new(control);
         control.go_on_from(inheritance);
         let mut listening = control.listening();
         listening.take_over(sockets);

@@ -66,6 +66,35 @@ pub struct Reloaded {
 }
 
 impl Control {
+    /// Of a process that has just begun to serve what is `live`.
+    pub(super) fn new(
+        live: Arc<Live>,
+        shared: Arc<Shared>,
+        source: Source,
+        tried: Sources,
+        flag_watcher: FlagWatcher,
+        listening: Listening,
+        admin: admin::Place,
+    ) -> Self {
+        Self {
+            live,
+            shared,
+            source,
+            is_ready: AtomicBool::new(true),
+            tried: Mutex::new(tried),
+            flag_watcher: Mutex::new(Some(flag_watcher)),
+            leaving: watch::Sender::new(false),
+            says_farewell: AtomicBool::new(false),
+            handed_over: watch::Sender::new(false),
+            is_upgrading: AtomicBool::new(false),
+            turn: Mutex::default(),
+            listening: Mutex::new(listening),
+            admin: watch::Sender::new(Arc::new(admin)),
+            last_reload: Mutex::new(None),
+            addresses: Mutex::default(),
+        }
+    }
+
     /// Whether requests are welcome: false while draining.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready.load(Relaxed)

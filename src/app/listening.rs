@@ -87,6 +87,12 @@ fn renamed(listener: &Listener, config: &Config, open: &BTreeMap<String, Open>) 
 }
 
 impl Listening {
+    /// Nothing is open yet.
+    pub(super) fn new(workers: Workers, connections_max: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Self { workers: Some(workers), connections, connections_max, open: BTreeMap::new() }
+    }
+
     /// Starts acceptors for new sockets and stops those that are no longer wanted.
     pub(super) fn take_over(&mut self, sockets: Sockets) {
         let Some(workers) = self.workers.clone() else { return };
