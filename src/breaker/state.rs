@@ -122,16 +122,6 @@ pub struct Rejected {
     pub state: State,
 }
 
-impl Rejected {
-    /// The value of `Retry-After`: `retry_after` rounded up to whole seconds, at least 1 (RFC 9110, section 10.2.3).
-    #[must_use]
-    pub fn retry_after_secs(&self) -> u64 {
-        let whole = self.retry_after.as_secs();
-        let begun = u64::from(self.retry_after.subsec_nanos() > 0);
-        (whole + begun).max(1)
-    }
-}
-
 /// Calls so far. They grow for as long as the breaker lives; a reset leaves them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {

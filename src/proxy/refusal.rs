@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use crate::listener::head::BadHead;
+use crate::policy::limit::headers::retry_seconds;
 
 /// nginx's status for a client that left before it was answered.
 pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -184,15 +185,11 @@ impl Refusal {
         match self {
             Self::Maintenance(maintained) | Self::FeatureOff(maintained) => Some(maintained.retry_after_secs.max(1)),
             Self::RateLimited { retry_after, .. } | Self::CircuitOpen { retry_after } => {
-                Some(whole_secs_up(*retry_after).max(1))
+                Some(retry_seconds(*retry_after))
             }
             // When a place will be free nobody knows.
             Self::Concurrency { .. } | Self::Shortage => Some(1),
             _ => None,
         }
     }
-}
-
-fn whole_secs_up(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -97,11 +97,6 @@ fn items<'a>(limits: impl Iterator<Item = (&'a Policy, &'a Decision)>) -> Option
     value(&text)
 }
 
-/// `Retry-After`: `wait` in whole seconds, rounded up, at least 1.
-pub fn retry_after(wait: Duration) -> HeaderValue {
-    HeaderValue::from(retry_seconds(wait))
-}
-
 /// How many limits one `RateLimit` tells of.
 pub const TOLD_MAX: usize = 8;
 
@@ -120,7 +115,8 @@ fn value(text: &Text) -> Option<HeaderValue> {
     (!text.is_empty()).then(|| HeaderValue::from_bytes(text).expect("names are quoted as printable ASCII"))
 }
 
-fn retry_seconds(wait: Duration) -> u64 {
+/// `Retry-After` (RFC 9110, section 10.2.3): `wait` in whole seconds, rounded up, at least 1.
+pub fn retry_seconds(wait: Duration) -> u64 {
     seconds(wait).max(1)
 }
 
@@ -214,7 +210,7 @@ mod tests {
         assert_eq!(rate_limit([(&policy, &passed)]).unwrap(), r#""per_ip";r=50;t=30"#);
         let refused = decision(false, 0, millis(300), millis(300));
         assert_eq!(rate_limit([(&policy, &refused)]).unwrap(), r#""per_ip";r=0;t=1"#);
-        assert_eq!(retry_after(refused.wait), "1");
+        assert_eq!(retry_seconds(refused.wait), 1);
         assert!(rate_limit([]).is_none());
     }
 
@@ -242,8 +238,8 @@ mod tests {
 
     #[test]
     fn retry_after_rounds_up_and_is_at_least_one() {
-        for (wait, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (59_999, "60"), (60_000, "60")] {
-            assert_eq!(retry_after(Duration::from_millis(wait)), seconds, "{wait}");
+        for (wait, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60), (60_000, 60)] {
+            assert_eq!(retry_seconds(Duration::from_millis(wait)), seconds, "{wait}");
         }
     }
 }
