@@ -67,7 +67,6 @@ pub struct Answer {
 pub struct Pages {
     environment: Environment<'static>,
     folder: Option<Custom>,
-    support: String,
     rendered: ArcSwap<Vec<Rendered>>,
 }
 
@@ -105,16 +104,9 @@ impl Pages {
             .expect("the built-in page compiles, as its tests show");
         let folder = folder.map(PageFolder::read).transpose()?;
         let folder = folder.map(|folder| Custom::compile(folder, &mut environment));
-        let mut pages = Self { environment, folder, support: String::new(), rendered: ArcSwap::default() };
+        let mut pages = Self { environment, folder, rendered: ArcSwap::default() };
         pages.try_out();
         Ok(pages)
-    }
-
-    /// The text that says where to turn to; empty = none.
-    #[must_use]
-    pub fn with_support(mut self, support: &str) -> Self {
-        support.clone_into(&mut self.support);
-        self
     }
 
     /// What is wrong with the folder's templates.
@@ -210,7 +202,6 @@ impl Pages {
             retry_after => facts.retry_after,
             status => facts.status.as_u16(),
             request_id => facts.request_id,
-            support => self.support.as_str(),
             lang => texts.lang,
             assets => ASSETS_PATH.trim_end_matches('/'),
         };
@@ -243,7 +234,6 @@ impl Pages {
             lead => texts.lead_of(flag.mode),
             reason => flag.reason.as_deref(),
             message => flag.message.as_deref(),
-            support => self.support.as_str(),
             started_at => facts.active.since.to_string(),
             until => flag.until.map(|until| until.to_string()),
             until_utc => flag.until.map(in_utc),
@@ -273,9 +263,6 @@ impl Pages {
         }
         if let Some(until) = flag.until {
             text += &format!("{}: {}\n", texts.expected, in_utc(until));
-        }
-        if !self.support.is_empty() {
-            text += &format!("\n{}\n", self.support);
         }
         Bytes::from(text)
     }

@@ -108,11 +108,6 @@ impl FlagWatcher {
         })?;
         Ok(Self { bell, thread: Some(thread) })
     }
-
-    /// Looks at once, for who has just written a flag and wants it seen.
-    pub fn nudge(&self) {
-        self.bell.ring();
-    }
 }
 
 impl Drop for FlagWatcher {
