@@ -293,8 +293,11 @@ h2() {
         grep -q ' 0 failed, 0 errored' <<<"$out" || grep '^requests:' <<<"$out" >&2
         note "$1" "$(sed -n 's/.*, \([0-9.]*\) req\/s.*/\1/p' <<<"$out")"
     }
-    for _ in $(seq "$rounds"); do by_h2load h2.nginx 19011; by_h2load h2.haproxy 19012; by_h2load h2.flagstone 19013; done
+    for _ in $(seq "$rounds"); do
+        by_h2load h2.nginx 19011; by_h2load h2.haproxy 19012; by_h2load h2.haproxy-with-log 19014; by_h2load h2.flagstone 19013
+    done
     compare "HTTP/2 over TLS, 16×16" req/s h2.flagstone h2.haproxy at-least 1.0
+    compare "HTTP/2 over TLS, 16×16" req/s h2.flagstone h2.haproxy-with-log at-least 1.0
     compare "HTTP/2 over TLS, 16×16" req/s h2.flagstone h2.nginx at-least 1.0
 }
 
