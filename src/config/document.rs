@@ -142,13 +142,6 @@ impl Places {
             path = parent(path)?;
         }
     }
-
-    /// Every place that begins in this line of the first file, from 1.
-    #[cfg(test)]
-    pub(super) fn in_line(&self, line: usize) -> Vec<&str> {
-        let here = |(_, (text, offset)): &(&String, &(usize, usize))| self.texts[*text].position(*offset).0 == line;
-        self.offsets.iter().filter(here).map(|(path, _)| path.as_str()).collect()
-    }
 }
 
 impl Text {

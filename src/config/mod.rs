@@ -22,7 +22,6 @@ mod document;
 mod expand;
 mod mask;
 mod merge;
-mod not_yet;
 mod problem;
 mod raw;
 mod shape;
@@ -35,7 +34,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use expand::Env;
-pub use not_yet::not_yet;
 pub use problem::{Problem, Problems};
 pub use sources::Sources;
 
@@ -273,11 +271,9 @@ fn prove(
     if !problems.is_empty() {
         return Err(Problems(in_order(problems, file, &places)));
     }
-    let mut warnings = checked.warnings;
-    warnings.extend(not_yet(&checked.config));
     Ok(Loaded {
         config: checked.config,
-        warnings: in_order(warnings, file, &places),
+        warnings: in_order(checked.warnings, file, &places),
         files: checked.files,
         source: file.to_owned(),
         masked: mask::masked(raw),

@@ -1,4 +1,4 @@
-//! The annotated reference is complete, loads, and says which keys are not active yet.
+//! The annotated reference is complete, and loads.
 
 use super::*;
 use serde_json::Value;
@@ -27,7 +27,7 @@ fn it_loads_as_it_is_without_a_warning() {
 #[test]
 fn it_loads_with_everything_switched_on() {
     let loaded = parsed(&uncommented()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(loaded.warnings.iter().all(|warning| warning.message == "not yet active"), "{:#?}", loaded.warnings);
+    assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.files.len(), 4, "{:?}", loaded.files);
 }
 
@@ -71,44 +71,6 @@ fn properties(schema: &Value, found: &mut dyn FnMut(&str)) {
         Value::Array(list) => list.iter().for_each(|value| properties(value, found)),
         _ => {}
     }
-}
-
-/// `upstream.app.hold` -> `upstream.*.hold`, as the table of keys that are not active has it.
-fn general(path: &str) -> String {
-    let path = path.split('[').map(|part| part.split_once(']').map_or(part.to_owned(), |(_, rest)| format!("*{rest}")));
-    let path = path.collect::<Vec<_>>().join("");
-    let mut parts: Vec<&str> = path.split('.').collect();
-    if ["upstream", "limit"].contains(&parts[0]) && parts.len() > 1 {
-        parts[1] = "*";
-    }
-    parts.join(".").replace("listener*", "listener[*]")
-}
-
-#[test]
-fn it_marks_exactly_the_keys_that_are_not_active() {
-    let text = uncommented();
-    let (_, places) = document::read(&text).unwrap();
-    let rows = not_yet::keys();
-    let mut marked = std::collections::BTreeSet::new();
-    for (index, line) in
-        text.lines().enumerate().filter(|(_, line)| line.contains("not yet active") && !line.starts_with('#'))
-    {
-        let here: Vec<String> = places.in_line(index + 1).into_iter().map(general).collect();
-        let row = here.iter().find_map(|path| {
-            rows.iter().find(|row| {
-                *row == path
-                    || path
-                        .strip_prefix(row.as_str())
-                        .is_some_and(|rest| rest == "*" || (rest.starts_with('.') && line.starts_with('[')))
-            })
-        });
-        match row {
-            Some(row) => marked.insert(row.clone()),
-            None => panic!("line {} is marked but active: {line}", index + 1),
-        };
-    }
-    let rows: std::collections::BTreeSet<String> = rows.into_iter().collect();
-    assert_eq!(marked, rows);
 }
 
 #[test]
