@@ -270,6 +270,7 @@ async fn work(
             Ok(()) = rounds_of_cuts.changed() => seat.roll.wake_all(),
             _ = sweep.tick() => {
                 rounds.fetch_add(1, Relaxed);
+                seat.roll.wake_new();
                 seat.live.load_full().sweep(seat.worker);
             }
         }

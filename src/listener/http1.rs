@@ -19,6 +19,7 @@ mod upload;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -58,6 +59,8 @@ pub(super) struct Wire {
     fields: HeaderMap,
     /// The body of the request that was read last, while it is under way.
     upload: Option<Inflow>,
+    /// Something has been waited for here before.
+    has_waited: bool,
 }
 
 /// A request's body on its way in.
@@ -98,7 +101,16 @@ impl Wire {
         let mut bytes = BytesMut::with_capacity(READ_BYTES.max(early.len()));
         bytes.extend_from_slice(early);
         let (input, output) = (Input::new(bytes), Queue::default());
-        Self { stream, input, output, connection, may_switch, fields: HeaderMap::new(), upload: None }
+        Self {
+            stream,
+            input,
+            output,
+            connection,
+            may_switch,
+            fields: HeaderMap::new(),
+            upload: None,
+            has_waited: false,
+        }
     }
 
     pub(super) fn into_rest(self) -> Rest {
@@ -255,7 +267,7 @@ impl Wire {
         let (framing, is_kept) = answer::write_head(parts.status, &parts.headers, length, asked, out);
         self.fields = parts.headers;
         self.fields.clear();
-        let mut flow = Flow::new(body, framing, asked.takes_trailers, self.stream.plain().is_some());
+        let mut flow = Flow::new(body, framing, asked.takes_trailers, !self.stream.is_tls());
         poll_fn(|cx| self.poll_answer(&mut flow, cx)).await?;
         Ok(is_kept)
     }
@@ -268,7 +280,7 @@ impl Wire {
             }
             let has_come = self.poll_upload(cx);
             let written = match self.poll_flush(cx) {
-                Poll::Ready(Ok(())) => flow.poll_drain(&self.stream, &self.connection, cx),
+                Poll::Ready(Ok(())) => flow.poll_drain(&mut self.stream, &self.connection, cx),
                 other => other,
             };
             match written {
@@ -296,7 +308,7 @@ impl Wire {
             if !upload.feeder.is_asked(cx) {
                 return has_come;
             }
-            if std::mem::take(&mut upload.awaits_continue) {
+            if mem::take(&mut upload.awaits_continue) {
                 self.output.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             if self.take_piece(cx) {
@@ -341,6 +353,11 @@ impl Wire {
     /// Ready when the client went away while it was owed an answer. What it sends meanwhile is kept for later.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         if self.upload.is_some() || !self.input.bytes.is_empty() || self.input.is_mid_body() {
+            return Poll::Pending;
+        }
+        // Most answers come before a client could go: a new connection is watched from the second time on that it waits. Its
+        // worker wakes it within a second.
+        if self.stream.is_fresh() && !mem::replace(&mut self.has_waited, true) {
             return Poll::Pending;
         }
         match ready!(self.poll_read(READ_BYTES, cx)) {

@@ -1,8 +1,11 @@
 //! The roll of a worker's connections: their tasks, to be woken all at once when something begins that concerns each of
 //! them, a drain or a round of cuts. They then look for themselves.
 //!
+//! One that is new is woken once, at its worker's next round: what it may have put off until then it does now.
+//!
 //! A connection enters once and for all, whatever it speaks later: that is cheaper than to listen for each kind of news.
 
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -10,12 +13,18 @@ use slab::Slab;
 
 /// The tasks that wait for news.
 #[derive(Debug, Default)]
-pub(crate) struct Roll(Mutex<Slab<Waker>>);
+pub(crate) struct Roll(Mutex<Slab<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    task: Waker,
+    is_new: bool,
+}
 
 impl Roll {
     /// Enters a task; what is returned takes it off again.
     pub(crate) fn enter(&self, task: &Waker) -> usize {
-        self.lock().insert(task.clone())
+        self.lock().insert(Entry { task: task.clone(), is_new: true })
     }
 
     /// Takes off what was entered as `index`.
@@ -24,10 +33,19 @@ impl Roll {
     }
 
     pub(crate) fn wake_all(&self) {
-        self.lock().iter().for_each(|(_, task)| task.wake_by_ref());
+        self.lock().iter().for_each(|(_, entry)| entry.task.wake_by_ref());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Waker>> {
+    /// Wakes those that have entered since this was last done.
+    pub(crate) fn wake_new(&self) {
+        for (_, entry) in self.lock().iter_mut() {
+            if mem::take(&mut entry.is_new) {
+                entry.task.wake_by_ref();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,6 +65,17 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Relaxed);
         }
+    }
+
+    #[test]
+    fn who_is_new_is_woken_once() {
+        let (roll, one, other) = (Roll::default(), Arc::new(Count::default()), Arc::new(Count::default()));
+        roll.enter(&Waker::from(Arc::clone(&one)));
+        roll.wake_new();
+        roll.enter(&Waker::from(Arc::clone(&other)));
+        roll.wake_new();
+        roll.wake_new();
+        assert_eq!((one.0.load(Relaxed), other.0.load(Relaxed)), (1, 1));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -22,7 +22,7 @@ use super::http1::{Over, Rest, Wire};
 use super::http2;
 use super::proxy_header;
 use super::rest::{FIRST_BYTES, Woken, rest};
-use super::stream::{Socket, Stream};
+use super::stream::{Socket, Stream, Watched};
 use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
@@ -122,8 +122,8 @@ fn come_already(socket: &AcceptedSocket) -> Vec<u8> {
 
 fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
     match socket {
-        AcceptedSocket::Tcp(stream, peer) => Ok((Socket::Tcp(TcpStream::from_std(stream)?), Some(peer))),
-        AcceptedSocket::Unix(stream) => Ok((Socket::Unix(UnixStream::from_std(stream)?), None)),
+        AcceptedSocket::Tcp(stream, peer) => Ok((Socket::Fresh(Some(stream)), Some(peer))),
+        AcceptedSocket::Unix(stream) => Ok((Socket::Watched(Watched::Unix(UnixStream::from_std(stream)?)), None)),
     }
 }
 
@@ -312,10 +312,6 @@ fn parts_at_once(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
             Poll::Pending => return false,
         }
     }
-    let mut space = [MaybeUninit::uninit(); 64];
-    let mut unread = ReadBuf::uninit(&mut space);
-    match Pin::new(stream).poll_read(cx, &mut unread) {
-        Poll::Ready(Ok(())) => unread.filled().is_empty(),
-        Poll::Ready(Err(_)) | Poll::Pending => true,
-    }
+    // A byte tells; and where nothing has come, there is nobody to wait for.
+    !matches!(stream.try_read(&mut [0; 64], cx), Some(Ok(1..)))
 }

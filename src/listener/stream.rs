@@ -1,6 +1,8 @@
 //! The byte stream of a downstream connection: TCP or a unix socket, with TLS or without.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -13,6 +15,15 @@ use crate::pipe::Plain;
 /// A socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
+    /// The event loop does not know of it before it is waited for: one that carries a single request never is, as a rule.
+    /// `None` when it could not be told.
+    Fresh(Option<std::net::TcpStream>),
+    Watched(Watched),
+}
+
+/// One that the event loop knows of.
+#[derive(Debug)]
+pub(crate) enum Watched {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -70,12 +81,85 @@ macro_rules! forward {
     };
 }
 
-forward!(Socket, always_vectored, Tcp | Unix);
+forward!(Watched, always_vectored, Tcp | Unix);
 forward!(Stream, vectored_when_plain, Plain | Tls);
 
-impl Socket {
+impl Watched {
     fn always_vectored(&self) -> bool {
         true
+    }
+}
+
+impl Socket {
+    /// Has the event loop know of it.
+    fn watched(&mut self) -> io::Result<&mut Watched> {
+        match self {
+            Self::Watched(socket) => Ok(socket),
+            Self::Fresh(socket) => {
+                let socket = socket.take().ok_or(io::ErrorKind::NotConnected)?;
+                *self = Self::Watched(Watched::Tcp(TcpStream::from_std(socket)?));
+                self.watched()
+            }
+        }
+    }
+
+    /// What comes of it at once where nobody has waited for it yet.
+    fn at_once<T>(&self, act: impl FnOnce(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
+        let Self::Fresh(Some(socket)) = self else { return None };
+        Some(act(socket)).filter(|result| !matches!(result, Err(error) if is_to_be_waited_for(error)))
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Fresh(socket) => socket.as_ref().map(|socket| socket.as_fd()),
+            Self::Watched(Watched::Tcp(socket)) => Some(socket.as_fd()),
+            Self::Watched(Watched::Unix(socket)) => Some(socket.as_fd()),
+        }
+    }
+}
+
+fn is_to_be_waited_for(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().watched()?).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.at_once(|mut socket| socket.write(bytes)) {
+            Some(result) => Poll::Ready(result),
+            None => Pin::new(self.get_mut().watched()?).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.at_once(|mut socket| socket.write_vectored(slices)) {
+            Some(result) => Poll::Ready(result),
+            None => Pin::new(self.get_mut().watched()?).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.at_once(|socket| socket.shutdown(Shutdown::Write)) {
+            Some(result) => Poll::Ready(result),
+            None => Pin::new(self.get_mut().watched()?).poll_shutdown(cx),
+        }
     }
 }
 
@@ -86,9 +170,9 @@ impl Stream {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
         };
-        if let Socket::Tcp(socket) = socket {
-            // Only fails when the connection is gone already, which is what is wanted.
-            let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+        if let Some(socket) = socket.fd() {
+            // Only fails when the connection is gone already, which is what is wanted; of a unix socket it is ignored.
+            let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 
@@ -97,12 +181,36 @@ impl Stream {
         matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 
-    /// The socket, where it has what is written as it is written.
-    pub(super) fn plain(&self) -> Option<Plain<'_>> {
-        match self {
-            Self::Plain(Socket::Tcp(socket)) => Some(Plain::Tcp(socket)),
-            Self::Plain(Socket::Unix(socket)) => Some(Plain::Unix(socket)),
-            Self::Tls(_) => None,
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Whether nobody has waited for the client yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Plain(Socket::Fresh(_)))
+    }
+
+    /// The socket of a stream without TLS, of which the client has what is written as it is written.
+    ///
+    /// # Errors
+    /// The event loop does not take it.
+    pub(super) fn plain(&mut self) -> io::Result<Option<Plain<'_>>> {
+        let Self::Plain(socket) = self else { return Ok(None) };
+        Ok(Some(match socket.watched()? {
+            Watched::Tcp(socket) => Plain::Tcp(socket),
+            Watched::Unix(socket) => Plain::Unix(socket),
+        }))
+    }
+
+    /// Reads a little of what the client has sent; `None` where that is nothing so far.
+    pub(super) fn try_read(&mut self, space: &mut [u8], cx: &mut Context<'_>) -> Option<io::Result<usize>> {
+        if let Self::Plain(socket @ Socket::Fresh(_)) = self {
+            return socket.at_once(|mut socket| socket.read(space));
+        }
+        let mut read = ReadBuf::new(space);
+        match Pin::new(self).poll_read(cx, &mut read) {
+            Poll::Ready(result) => Some(result.map(|()| read.filled().len())),
+            Poll::Pending => None,
         }
     }
 

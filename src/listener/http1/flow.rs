@@ -94,11 +94,12 @@ impl Flow {
     /// Moves what is in the pipe to the client, and notes how that goes. The output has been written.
     pub(super) fn poll_drain(
         &mut self,
-        stream: &Stream,
+        stream: &mut Stream,
         connection: &Connection,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let (Some(pipe), Some(socket)) = (&mut self.pipe, stream.plain()) else { return Poll::Ready(Ok(())) };
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
+        let Some(socket) = stream.plain()? else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
         while pipe.bytes() > 0 {
             let offered = pipe.bytes();
             let result = pipe.poll_drain(socket, cx);
