@@ -5,12 +5,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 
 use http::HeaderValue;
 
 use crate::message::forwarded;
+use crate::message::host::{Host, HostError};
 use crate::proxy::tunnel::Tunnel;
 use crate::tls::Peer;
 
@@ -38,6 +39,8 @@ pub struct Connection {
     ends_in_reset: AtomicBool,
     is_leaving: AtomicBool,
     is_closing: AtomicBool,
+    /// A `Host` that came on it, and what it names.
+    named: OnceLock<(Box<[u8]>, Host)>,
     tunnel: Mutex<Option<Tunnel>>,
 }
 
@@ -82,6 +85,7 @@ impl Connection {
             ends_in_reset: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            named: OnceLock::new(),
             tunnel: Mutex::new(None),
         }
     }
@@ -94,6 +98,22 @@ impl Connection {
     /// The text of a client's address: mostly that of the peer.
     pub(crate) fn client_text(&self, client_ip: IpAddr) -> HeaderValue {
         if client_ip == self.peer_ip() { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }
+    }
+
+    /// What the value of a `Host` names. Most requests of a connection have the same one, which is read once; of those that
+    /// have but one request it is not kept.
+    ///
+    /// # Errors
+    /// It is no host.
+    pub(crate) fn host_of(&self, text: &[u8]) -> Result<Host, HostError> {
+        if let Some((_, host)) = self.named.get().filter(|(known, _)| **known == *text) {
+            return Ok(host.clone());
+        }
+        let host = Host::parse(text)?;
+        if self.requests() > 1 {
+            self.named.get_or_init(|| (text.into(), host.clone()));
+        }
+        Ok(host)
     }
 
     pub(crate) fn is_tls(&self) -> bool {
@@ -230,4 +250,20 @@ fn add_one(counter: &AtomicU64) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_is_for_the_host_that_it_names_itself() {
+        let connection = Connection::new(0, None, "a".into(), None);
+        for text in ["a.example", "A.example:81", "b.example", "A.example:81", "a.example:81", "a.example"] {
+            connection.head_passed();
+            assert_eq!(connection.host_of(text.as_bytes()), Host::parse(text.as_bytes()));
+        }
+        assert_eq!(connection.host_of(b"user@a.example"), Err(HostError::UserInfo));
+        assert_eq!(&*connection.named.get().unwrap().0, b"A.example:81", "of the first request it is not kept");
+    }
 }

@@ -19,6 +19,7 @@ use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
 use crate::live::Live;
+use crate::message::host::Host;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
@@ -110,7 +111,7 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
     if let Some(why) = context.bad_head {
         return Err(Refusal::of_head(why));
     }
-    let known = context.named.take();
+    let known = context.named.take().or_else(|| named(request, context));
     let (host, path) = decide::place(request, known)?;
     let normal_path = match path {
         Cow::Borrowed(_) => None,
@@ -122,6 +123,13 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
 }
 
 /// What becomes of the request as things stand now, and whether there is maintenance somewhere.
+/// What a request of HTTP/1 names by its `Host` alone; it has no more than one (`listener::head`).
+fn named<B>(request: &Request<B>, context: &Context) -> Option<Host> {
+    let is_alone = request.version() == Version::HTTP_11 && request.uri().authority().is_none();
+    let line = context.noted.host.as_ref().filter(|_| is_alone)?;
+    context.connection.host_of(line.as_bytes()).ok()
+}
+
 fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snapshot) -> (Decision<'s>, bool) {
     let state = snapshot.shared.switch.load();
     let blocked = Some(&snapshot.shared.runtime.blocked);
