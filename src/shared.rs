@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,8 @@ pub struct Shared {
     pub cuts: Cuts,
     pub resolver: Resolver,
     pub started: Instant,
+    /// What the wall clock showed then, in Unix nanoseconds: by what it shows now, as of the last [`Shared::tick`].
+    started_unix_ns: AtomicU64,
     /// Tells this process from those before and after it.
     pub instance: String,
     pub runtime: Runtime,
@@ -88,6 +90,7 @@ impl Shared {
             cuts: Cuts::default(),
             resolver,
             started: Instant::now(),
+            started_unix_ns: AtomicU64::new(unix_ns(Timestamp::now())),
             instance: format!("{:08x}", fastrand::u32(..)),
             runtime,
             pauses: Arc::new(Pauses::new(PAUSE_TOLERANCE, Instant::now())),
@@ -157,6 +160,13 @@ impl Shared {
         const HOUR_NS: u64 = 3_600_000_000_000;
         let elapsed = u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         Nanos(elapsed.saturating_add(HOUR_NS))
+    }
+
+    /// The wall clock at a moment that was read from the other clock, in Unix milliseconds. One that is set shows so within
+    /// a second.
+    pub(crate) fn unix_ms_at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started).as_nanos() as u64;
+        self.started_unix_ns.load(Relaxed).saturating_add(since) / 1_000_000
     }
 
     /// A route's place in the samplers.
@@ -282,7 +292,8 @@ impl Shared {
 
     /// Once a second: closes a second of the live figures and tells what was sampled.
     pub fn tick(&self) {
-        let now = Timestamp::now();
+        let (now, since) = (Timestamp::now(), self.started.elapsed().as_nanos() as u64);
+        self.started_unix_ns.store(unix_ns(now).saturating_sub(since), Relaxed);
         self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
         self.runtime.overrides.expire(now);
         self.runtime.blocked.expire(now);
@@ -356,6 +367,11 @@ impl Shared {
     }
 }
 
+/// Zero before 1970.
+fn unix_ns(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
 /// What there is to say of every upstream and probe, in the order of their names, and of the machine.
 pub fn verdicts(live: &Snapshot) -> Vec<Verdict> {
     let mut verdicts = verdicts_of_services(live);
@@ -417,5 +433,21 @@ fn breaker_state(state: State) -> BreakerState {
         State::Closed | State::Ramp => BreakerState::Closed,
         State::HalfOpen => BreakerState::HalfOpen,
         State::Open => BreakerState::Open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_follows_the_other_one() {
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
+        let at = |secs| shared.unix_ms_at(shared.started + Duration::from_secs(secs));
+        assert_eq!(at(5) - at(0), 5000);
+        shared.started_unix_ns.store(0, Relaxed);
+        assert_eq!(at(7), 7000);
+        shared.tick();
+        assert!(at(0) > 1_700_000_000_000, "a clock that was set is noticed");
     }
 }

@@ -6,7 +6,7 @@
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -268,9 +268,8 @@ impl Context {
 
     /// `target` is the request's own.
     fn line<'a>(&'a self, target: &'a str, duration: Duration) -> access_log::Line<'a> {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         access_log::Line {
-            unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
+            unix_ms: self.snapshot.shared.unix_ms_at(self.began + duration),
             client: self.connection.peer.map(|_| self.client_ip),
             authorization: self.noted.authorization.as_ref().map(HeaderValue::as_bytes),
             method: self.line.method.as_str(),
