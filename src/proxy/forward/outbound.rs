@@ -21,7 +21,11 @@ use crate::upstream::connection::RequestHead;
 /// One request, ready to be sent, perhaps more than once.
 pub(super) struct Outbound {
     head: Parts,
-    rewritten: Rewritten,
+    /// Fields beside those of the head.
+    told: forwarded::Told,
+    /// It goes out with the host that it came with.
+    names_host: bool,
+    wants_upgrade: bool,
     /// `None` while it is on its way.
     body: Option<RequestBody>,
     kept: Kept,
@@ -31,15 +35,6 @@ pub(super) struct Outbound {
     is_repeatable: bool,
     /// An answer may make it go on elsewhere.
     may_follow_an_answer: bool,
-}
-
-/// What came of rewriting a head, beside that itself.
-struct Rewritten {
-    /// Fields beside those of the head.
-    told: forwarded::Told,
-    /// It goes out with the host that it came with.
-    names_host: bool,
-    wants_upgrade: bool,
 }
 
 /// What there is of the body for a further try.
@@ -58,7 +53,7 @@ impl Outbound {
     /// # Errors
     /// Its body is announced as longer than the route takes.
     pub(super) fn new(
-        mut head: Parts,
+        head: Parts,
         body: Incoming,
         route: &Route,
         settings: &model::Upstream,
@@ -73,32 +68,78 @@ impl Outbound {
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
         let may_upgrade = body.is_empty() && head.method == Method::GET && !settings.http2;
-        let rewritten = rewrite(&mut head, may_upgrade, route, settings.http2, context);
+        // Made where it stays, before it is rewritten, and apart from the future of its request: that is not to be larger than a
+        // KiB, for what is costs the allocator several times as much.
+        let mut it = Box::write(
+            Box::new_uninit(),
+            Self {
+                head,
+                told: forwarded::Told::new(),
+                names_host: false,
+                wants_upgrade: false,
+                body: None,
+                kept: Kept::Nothing,
+                fault,
+                is_repeatable: false,
+                may_follow_an_answer: false,
+            },
+        );
+        it.rewrite(may_upgrade, route, settings.http2, context);
         let repeats = retry.on.reset || !retry.on.statuses.0.is_empty();
-        let is_repeatable = repeats && !rewritten.wants_upgrade && retry.methods.contains(&head.method);
+        it.is_repeatable = repeats && !it.wants_upgrade && retry.methods.contains(&it.head.method);
+        it.may_follow_an_answer = it.is_repeatable && !retry.on.statuses.0.is_empty();
         let fits = announced.is_none_or(|length| length <= retry.replay_bytes_max as u64);
-        let (body, kept) = match body {
-            RequestBody::Empty => (RequestBody::Empty, Kept::Nothing),
-            body if (is_repeatable && retry.attempts > 0 || settings.http2) && fits => {
+        it.body = Some(match body {
+            RequestBody::Empty => RequestBody::Empty,
+            body if (it.is_repeatable && retry.attempts > 0 || settings.http2) && fits => {
                 let replay = Replay::new(body, retry.replay_bytes_max);
-                (replay.first(), Kept::Flowing(replay))
+                let first = replay.first();
+                it.kept = Kept::Flowing(replay);
+                first
             }
-            body => (body, Kept::Gone),
-        };
-        let may_follow_an_answer = is_repeatable && !retry.on.statuses.0.is_empty();
-        let body = Some(body);
-        // Made where it stays, and apart from the future of its request: that is not to be larger than a KiB, for what is costs
-        // the allocator several times as much.
-        let it = Self { head, rewritten, body, kept, fault, is_repeatable, may_follow_an_answer };
-        Ok(Box::write(Box::new_uninit(), it))
+            body => {
+                it.kept = Kept::Gone;
+                body
+            }
+        });
+        Ok(it)
+    }
+
+    /// Takes one hop's fields off and puts on what its endpoint is to know.
+    fn rewrite(&mut self, may_upgrade: bool, route: &Route, is_http2: bool, context: &Context) {
+        let (head, noted) = (&mut self.head, &context.noted);
+        let may_upgrade = may_upgrade && noted.asks_to_upgrade;
+        let upgrade = if may_upgrade { hop_by_hop::upgrade_protocol(&head.headers).cloned() } else { None };
+        hop_by_hop::strip_request(&mut head.headers, is_http2);
+        if noted.expects_continue {
+            // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
+            head.headers.remove(EXPECT);
+        }
+        self.told = context.forward_headers(&mut head.headers);
+        self.wants_upgrade = upgrade.is_some();
+        if let Some(protocol) = upgrade {
+            hop_by_hop::set_upgrade(&mut head.headers, protocol);
+        }
+        let mut has_host = noted.host.is_some();
+        if !route.request_headers.is_empty() {
+            forwarded::put(&mut head.headers, self.told.drain(..));
+            route.request_headers.apply(&mut head.headers);
+            has_host = head.headers.contains_key(HOST);
+        }
+        self.names_host = has_host && route.preserve_host;
+        if let Some(target) = target(&head.uri, context.path(), route.strip_prefix.as_deref()) {
+            head.uri = target;
+        }
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
     }
 
     pub(super) fn head(&self) -> RequestHead<'_> {
-        RequestHead { parts: &self.head, told: &self.rewritten.told }
+        RequestHead { parts: &self.head, told: &self.told }
     }
 
     pub(super) fn wants_upgrade(&self) -> bool {
-        self.rewritten.wants_upgrade
+        self.wants_upgrade
     }
 
     pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
@@ -108,7 +149,7 @@ impl Outbound {
     /// Says that it is for `host`, unless it keeps the one that it came with: HTTP/1.0 may come without, HTTP/1.1 may not leave
     /// without.
     pub(super) fn address(&mut self, host: &HeaderValue) {
-        if !self.rewritten.names_host {
+        if !self.names_host {
             self.head.headers.insert(HOST, host.clone());
         }
     }
@@ -155,38 +196,10 @@ impl Outbound {
     pub(super) fn weight(&self) -> usize {
         /// What a request costs beside its head: tasks, buffers.
         const BASE: usize = 2048;
-        let told = self.rewritten.told.iter().map(|(name, value)| (*name, value));
+        let told = self.told.iter().map(|(name, value)| (*name, value));
         let fields = self.head.headers.iter().chain(told);
         BASE + fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
     }
-}
-
-/// Takes one hop's fields off a request and puts on what its endpoint is to know.
-fn rewrite(head: &mut Parts, may_upgrade: bool, route: &Route, is_http2: bool, context: &Context) -> Rewritten {
-    let noted = &context.noted;
-    let may_upgrade = may_upgrade && noted.asks_to_upgrade;
-    let upgrade = if may_upgrade { hop_by_hop::upgrade_protocol(&head.headers).cloned() } else { None };
-    hop_by_hop::strip_request(&mut head.headers, is_http2);
-    if noted.expects_continue {
-        // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
-        head.headers.remove(EXPECT);
-    }
-    let mut told = context.forward_headers(&mut head.headers);
-    let (wants_upgrade, mut has_host) = (upgrade.is_some(), noted.host.is_some());
-    if let Some(protocol) = upgrade {
-        hop_by_hop::set_upgrade(&mut head.headers, protocol);
-    }
-    if !route.request_headers.is_empty() {
-        forwarded::put(&mut head.headers, told.drain(..));
-        route.request_headers.apply(&mut head.headers);
-        has_host = head.headers.contains_key(HOST);
-    }
-    if let Some(target) = target(&head.uri, context.path(), route.strip_prefix.as_deref()) {
-        head.uri = target;
-    }
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    Rewritten { told, names_host: has_host && route.preserve_host, wants_upgrade }
 }
 
 /// The target in origin form, with the path that was matched; `None` where it came so.
