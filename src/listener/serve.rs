@@ -145,8 +145,12 @@ async fn http1(
 ) {
     let mut idle_until = None;
     loop {
-        // Boxed, so that a connection at rest does not hold the room for it.
-        let (stop, left) = Box::pin(round((stream, early), &connection, settings, timeouts, idle_until, place)).await;
+        // Boxed, so that a connection at rest does not hold the room for it. Made where it stays, for it is large.
+        let (stop, left) = Box::into_pin(Box::write(
+            Box::new_uninit(),
+            round((stream, early), &connection, settings, timeouts, idle_until, place),
+        ))
+        .await;
         let until = match stop {
             Stop::Time(End::Rest { until }) => until,
             // Most end like this: there is to be no room for the others.
