@@ -66,8 +66,10 @@ pub(super) fn client(out: &mut Vec<u8>, line: &Line<'_>) {
 
 /// `$remote_user`: what stands before the colon in `Basic` credentials, else `-`.
 fn user(out: &mut Vec<u8>, authorization: Option<&[u8]>) {
+    // Most have none, and no need of room to decode it.
+    let Some(authorization) = authorization else { return out.push(b'-') };
     let mut decoded = [0; CREDENTIALS_MAX];
-    match authorization.and_then(|value| basic_user(value, &mut decoded)) {
+    match basic_user(authorization, &mut decoded) {
         Some(user) if !user.is_empty() => escape(out, user),
         _ => out.push(b'-'),
     }
