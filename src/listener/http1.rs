@@ -136,19 +136,21 @@ impl Wire {
                 takes_trailers: head.takes_trailers,
             };
             let body = self.open(head.framing, head.expects_continue);
-            let response = {
+            let mut response = None;
+            {
                 let mut request = Request::from_parts(head.parts, Some(body));
+                let connection = Arc::clone(&self.connection);
                 // Pinned here and lent on: a future of that size is not to be moved.
-                let handling = pin!(handle::handle(&mut request, Arc::clone(&self.connection), live, None));
-                match self.during(handling).await {
-                    Ok(response) => response,
-                    Err(over) => return over,
+                let handling = pin!(handle::handle(&mut request, &mut response, connection, live, None));
+                if let Err(over) = self.during(handling).await {
+                    return over;
                 }
-            };
+            }
             let is_unread = !self.leave_unwanted();
             asked.is_kept &= !is_unread && !self.connection.is_closing();
-            let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            match self.answer(response, &asked).await {
+            let is_upgrade =
+                response.as_ref().is_some_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            match self.answer(&mut response, &asked).await {
                 Ok(true) => {}
                 Ok(false) => return Over::Done { is_unread: !is_upgrade && (is_unread || self.input.is_mid_body()) },
                 Err(over) => return over,
@@ -252,12 +254,13 @@ impl Wire {
         .await
     }
 
-    /// Sends an answer; whether the connection goes on.
-    async fn answer(&mut self, response: Response<Body>, asked: &Asked) -> Result<bool, Over> {
+    /// Sends an answer, which is taken; whether the connection goes on.
+    async fn answer(&mut self, response: &mut Option<Response<Body>>, asked: &Asked) -> Result<bool, Over> {
         if let Some(upload) = &mut self.upload {
             // Whoever has an answer knows.
             upload.awaits_continue = false;
         }
+        let Some(response) = response.take() else { unreachable!("a request that was handled has an answer") };
         let (parts, body) = response.into_parts();
         let length = match body.is_end_stream() {
             true => Length::Known(0),

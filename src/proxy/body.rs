@@ -279,7 +279,7 @@ impl UpstreamBody {
 
     fn complete(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            lease.give_back(std::time::Instant::now());
         }
     }
 
@@ -381,11 +381,11 @@ impl Body {
         Self::full(Bytes::new())
     }
 
-    /// What an endpoint answers, as far as the head has been read. A small answer is there with its head as a rule, and its
-    /// connection free for others.
-    pub(crate) fn answer(mut lease: Lease, read_timeout: Duration) -> Self {
+    /// What an endpoint answers, as far as the head has been read, which was `now`. A small answer is there with its head as
+    /// a rule, and its connection free for others.
+    pub(crate) fn answer(mut lease: Lease, read_timeout: Duration, now: std::time::Instant) -> Self {
         if let Some(whole) = lease.take_whole() {
-            lease.give_back();
+            lease.give_back(now);
             return Self::full(whole);
         }
         Self { inner: Inner::Upstream(Box::new(UpstreamBody::new(lease, read_timeout))), context: None }

@@ -59,6 +59,9 @@ pub(crate) struct Context {
     pub(super) connection: Arc<Connection>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) began: Instant,
+    /// When nothing kept it from its endpoint any more: when it began, unless it had to wait. To ask the clock again costs more
+    /// than the time that it would tell of.
+    pub(super) admitted: Instant,
     pub(super) line: Arc<Line>,
     pub(super) noted: Noted,
     pub(super) client_ip: IpAddr,
@@ -110,18 +113,20 @@ impl Context {
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
         let bypass = snapshot.maintenance.bypass.as_ref();
-        // Made where it stays, rather than moved there.
-        Box::write(
+        let is_bypassed = bypass.is_some_and(|bypass| bypass.admits(headers));
+        let trace = snapshot.traced.map(|share| Trace::begin(headers, share));
+        let began = Instant::now();
+        let line = Line { method: request.method().clone(), uri: request.uri().clone(), version: request.version() };
+        let line = Arc::new(line);
+        // Made where it stays, rather than moved there: nothing that could fail comes between.
+        let mut context = Box::write(
             Box::new_uninit(),
             Self {
                 connection,
-                began: Instant::now(),
-                line: Arc::new(Line {
-                    method: request.method().clone(),
-                    uri: request.uri().clone(),
-                    version: request.version(),
-                }),
-                noted: Noted::of(headers),
+                began,
+                admitted: began,
+                line,
+                noted: Noted::default(),
                 client_ip: client.ip,
                 peer_is_trusted: client.peer_trusted,
                 host: Host::default(),
@@ -141,13 +146,15 @@ impl Context {
                 tunnel: None,
                 status: None,
                 body_bytes: 0,
-                is_bypassed: bypass.is_some_and(|bypass| bypass.admits(headers)),
+                is_bypassed,
                 bad_head,
-                trace: snapshot.traced.map(|share| Trace::begin(headers, share)),
+                trace,
                 cut: cut::Watch::new(&snapshot),
                 snapshot,
             },
-        )
+        );
+        context.noted.gather(headers);
+        context
     }
 
     pub(crate) fn worker(&self) -> usize {

@@ -139,24 +139,25 @@ impl Watch {
 }
 
 /// What decides whether a request is cut before it has an answer, as far as that is known at its beginning.
-pub(super) struct Known {
+pub(super) struct Known<'a> {
     line: Arc<Line>,
     host: Option<HeaderValue>,
     client_ip: IpAddr,
     is_bypassed: bool,
-    snapshot: Arc<Snapshot>,
+    snapshot: &'a Snapshot,
     watch: Watch,
 }
 
-impl Known {
-    pub(super) fn of(context: &Context) -> Self {
+impl<'a> Known<'a> {
+    /// `snapshot` is the request's own.
+    pub(super) fn of(context: &Context, snapshot: &'a Snapshot) -> Self {
         Self {
             line: Arc::clone(&context.line),
             host: context.noted.host.clone(),
             client_ip: context.client_ip,
             is_bypassed: context.is_bypassed,
-            watch: Watch::new(&context.snapshot),
-            snapshot: Arc::clone(&context.snapshot),
+            watch: Watch::new(snapshot),
+            snapshot,
         }
     }
 
@@ -171,7 +172,7 @@ impl Known {
             if let Poll::Ready(served) = serving.as_mut().poll(cx) {
                 return Poll::Ready(Ok(served));
             }
-            if self.watch.is_new_round(&self.snapshot)
+            if self.watch.is_new_round(self.snapshot)
                 && let Some(active) = self.cut_by()
             {
                 return Poll::Ready(Err(active));
@@ -193,7 +194,7 @@ impl Known {
             _ => None,
         };
         let client = (self.client_ip, self.is_bypassed);
-        let facts = facts_of(route, (host.name(), &path), method, client, &self.snapshot);
+        let facts = facts_of(route, (host.name(), &path), method, client, self.snapshot);
         Some(Arc::clone(self.snapshot.shared.switch.load()?.cutting(&facts)?))
     }
 }

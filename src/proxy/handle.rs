@@ -23,41 +23,35 @@ use crate::message::host::Host;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
-/// Answers one request. Never fails: what goes wrong is an answer too. Its body is there; `stream` is of one of HTTP/2.
+/// Answers one request, in `answer`. Never fails: what goes wrong is an answer too. Its body is there; `stream` is of one of
+/// HTTP/2.
 ///
-/// It stays with the caller: a future holds each of its arguments twice.
+/// Both stay with the caller: a future holds each of its arguments twice, and each future between would move what it returns.
 pub(crate) async fn handle(
     request: &mut Request<Option<Incoming>>,
+    answer: &mut Option<Response<Body>>,
     connection: Arc<Connection>,
     live: &Live,
     stream: Option<&mut StreamFacts>,
-) -> Response<Body> {
+) {
     let snapshot = live.load_full();
     let mut context = Context::begin(request, connection, Arc::clone(&snapshot), stream);
     let asker = respond::Asker::of(request);
-    let mut is_refusal = true;
-    let mut response = {
-        let mut known = Known::of(&context);
-        let result = {
-            // Pinned here and lent on: a future of that size is not to be moved.
-            let serving = pin!(serve(request, &mut context, &snapshot));
-            match known.unless_cut(serving).await {
-                Ok(result) => result,
-                Err(active) => Err(decide::maintained(&active, &snapshot)),
-            }
-        };
-        // By `match`, for each function between would move the answer.
-        match result {
-            Ok(answer) => match connect::judge(&answer, &context) {
-                Ok(()) => {
-                    is_refusal = false;
-                    answer
-                }
-                Err(refusal) => respond::refuse(&refusal, asker, &mut context),
-            },
-            Err(refusal) => respond::refuse(&refusal, asker, &mut context),
+    let result = {
+        let mut known = Known::of(&context, &snapshot);
+        // Pinned here and lent on: a future of that size is not to be moved.
+        let serving = pin!(serve(request, answer, &mut context, &snapshot));
+        match known.unless_cut(serving).await {
+            Ok(result) => result,
+            Err(active) => Err(decide::maintained(&active, &snapshot)),
         }
     };
+    let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));
+    let is_refusal = result.is_err();
+    if let Err(refusal) = result {
+        *answer = Some(respond::refuse(&refusal, asker, &mut context));
+    }
+    let Some(response) = answer else { unreachable!("what is not refused has been answered") };
     let is_clean = match request.body_mut().take() {
         Some(unread) if unread.is_end_stream() => true,
         Some(unread) => Box::pin(unread::drain(unread, context.noted.expects_continue)).await,
@@ -69,41 +63,48 @@ pub(crate) async fn handle(
     if (!is_clean || is_last) && context.version() != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    respond::finish(&mut response, &mut context);
-    context.attach(&mut response);
-    response
+    respond::finish(response, &mut context);
+    context.attach(response);
 }
 
 /// Whoever needs the body takes it out of the request.
 async fn serve(
     request: &mut Request<Option<Incoming>>,
+    answer: &mut Option<Response<Body>>,
     context: &mut Context,
     snapshot: &Snapshot,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<(), Refusal> {
     locate(request, context)?;
     let (decision, is_maintained) = decide_now(request, context, snapshot);
     if let Some(route) = decision.route {
         context.enter(Arc::clone(route));
     }
     let Verdict::Pass(route) = decision.verdict else {
-        return instead(decision, context, snapshot);
+        *answer = Some(instead(decision, context, snapshot)?);
+        return Ok(());
     };
     if is_maintained && snapshot.maintenance.bypass.is_some() {
         // What lets a client in here is not for the app to know.
         request.headers_mut().remove(bypass::HEADER);
     }
     limits::admit(route, request.headers(), context).await?;
-    match &route.action {
-        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it stays.
+    *answer = Some(match &route.action {
+        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it stays, for
+        // which the room has to be there first.
         Action::Upstream(target) => {
-            Box::into_pin(Box::write(Box::new_uninit(), forward::send(request, target, route, context))).await
+            return Box::into_pin(Box::write(
+                Box::new_uninit(),
+                forward::send(request, answer, target, route, context),
+            ))
+            .await;
         }
         Action::Files(folder) => {
-            Box::pin(files::serve(head_of(request), folder, context.path(), route.strip_prefix.as_deref())).await
+            Box::pin(files::serve(head_of(request), folder, context.path(), route.strip_prefix.as_deref())).await?
         }
-        Action::Redirect(redirect) => Ok(respond::redirect(redirect, request, context)),
-        Action::Respond(answer) => Ok(respond::fixed(answer)),
-    }
+        Action::Redirect(redirect) => respond::redirect(redirect, request, context),
+        Action::Respond(fixed) => respond::fixed(fixed),
+    });
+    Ok(())
 }
 
 /// Finds out what the request names.
@@ -122,7 +123,6 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
     if may_ask { Ok(()) } else { Err(Refusal::Misdirected) }
 }
 
-/// What becomes of the request as things stand now, and whether there is maintenance somewhere.
 /// What a request of HTTP/1 names by its `Host` alone; it has no more than one (`listener::head`).
 fn named<B>(request: &Request<B>, context: &Context) -> Option<Host> {
     let is_alone = request.version() == Version::HTTP_11 && request.uri().authority().is_none();
@@ -130,6 +130,7 @@ fn named<B>(request: &Request<B>, context: &Context) -> Option<Host> {
     context.connection.host_of(line.as_bytes()).ok()
 }
 
+/// What becomes of the request as things stand now, and whether there is maintenance somewhere.
 fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snapshot) -> (Decision<'s>, bool) {
     let state = snapshot.shared.switch.load();
     let blocked = Some(&snapshot.shared.runtime.blocked);

@@ -4,7 +4,7 @@
 //! a shared store take the longer way below: charge every limit or none, wait for the turn, take the places.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -35,7 +35,7 @@ struct Asked<'a> {
 type AskedLimits<'a> = SmallVec<[Asked<'a>; 4]>;
 type Decisions = SmallVec<[Decision; 4]>;
 
-/// Charges every limit of the route, or none when one refuses; waits where requests queue.
+/// Charges every limit of the route, or none when one refuses; waits where requests queue, and notes when that was over.
 ///
 /// # Errors
 /// The client is over a limit that is not in shadow.
@@ -52,7 +52,9 @@ pub(super) async fn admit(route: &Route, headers: &HeaderMap, context: &mut Cont
         return at_once(&keys, route, context);
     }
     // In a box of its own, so as not to make the future of every request larger.
-    Box::pin(in_turn(asked(&keys, route, &facts), route, context)).await
+    Box::pin(in_turn(asked(&keys, route, &facts), route, context)).await?;
+    context.admitted = Instant::now();
+    Ok(())
 }
 
 /// The short way: nothing waits, nothing but rates is asked.

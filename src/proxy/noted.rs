@@ -19,23 +19,23 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut noted = Self::default();
+    /// Takes down what is in `headers`. Called where it stays: it is large.
+    pub(super) fn gather(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
             let slot = match name.as_str() {
-                "host" => &mut noted.host,
-                "referer" => &mut noted.referer,
-                "user-agent" => &mut noted.user_agent,
-                "authorization" => &mut noted.authorization,
-                "accept" => &mut noted.accept,
-                "accept-language" => &mut noted.accept_language,
-                "content-type" => &mut noted.content_type,
+                "host" => &mut self.host,
+                "referer" => &mut self.referer,
+                "user-agent" => &mut self.user_agent,
+                "authorization" => &mut self.authorization,
+                "accept" => &mut self.accept,
+                "accept-language" => &mut self.accept_language,
+                "content-type" => &mut self.content_type,
                 "expect" => {
-                    noted.expects_continue = true;
+                    self.expects_continue = true;
                     continue;
                 }
                 "upgrade" => {
-                    noted.asks_to_upgrade = true;
+                    self.asks_to_upgrade = true;
                     continue;
                 }
                 _ => continue,
@@ -44,7 +44,6 @@ impl Noted {
                 *slot = Some(value.clone());
             }
         }
-        noted
     }
 }
 
@@ -65,7 +64,8 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let noted = Noted::of(&headers);
+        let mut noted = Noted::default();
+        noted.gather(&headers);
         assert_eq!(noted.accept.unwrap(), "a");
         assert_eq!(noted.referer.unwrap(), "c");
         assert!(noted.expects_continue && noted.asks_to_upgrade);

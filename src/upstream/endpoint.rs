@@ -388,13 +388,13 @@ impl Lease {
         self.in_flight
     }
 
-    /// The answer has been read to its end.
-    pub(crate) fn give_back(self) {
+    /// The answer has been read to its end, at `now`.
+    pub(crate) fn give_back(self, now: Instant) {
         let endpoint = &self.in_flight.0;
         if let Connection::Http1(connection) = self.ready.connection
             && !endpoint.retired.load(Relaxed)
         {
-            endpoint.pool.keep(self.worker, connection);
+            endpoint.pool.keep(self.worker, connection, now);
         }
     }
 

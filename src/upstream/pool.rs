@@ -43,12 +43,12 @@ impl Pool {
         Some(idle.connection)
     }
 
-    /// Takes a connection back, if it can take another request.
-    pub(super) fn keep(&self, worker: usize, connection: Http1) {
+    /// Takes a connection back at `now`, if it can take another request.
+    pub(super) fn keep(&self, worker: usize, connection: Http1, now: Instant) {
         let Some(connection) = connection.kept() else { return };
         let mut shelf = self.shelf(worker);
         if shelf.len() < self.idle_max {
-            shelf.push(Idle { connection, since: Instant::now() });
+            shelf.push(Idle { connection, since: now });
         }
     }
 

@@ -42,12 +42,14 @@ pub(super) fn serve(
     patience: Duration,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let answer = {
-            let handling = pin!(handle(&mut arrived.request, connection, &live, Some(&mut arrived.facts)));
+        let mut answer = None;
+        let handled = {
+            let facts = Some(&mut arrived.facts);
+            let handling = pin!(handle(&mut arrived.request, &mut answer, connection, &live, facts));
             unless_reset(&mut respond, handling).await
         };
         drop(arrived.request);
-        begin(answer, arrived.opening, &mut respond, &said, patience).await;
+        begin(handled.and(answer), arrived.opening, &mut respond, &said, patience).await;
     }
 }
 

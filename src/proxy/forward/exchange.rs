@@ -107,11 +107,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends it until there is an answer or nothing more to try. `now` is when it came.
+    /// Sends it until there is an answer or nothing more to try.
     ///
     /// # Errors
     /// The last failure.
-    pub(super) async fn run(&mut self, mut now: Instant) -> Result<Answered, Failure> {
+    pub(super) async fn run(&mut self) -> Result<Answered, Failure> {
+        let mut now = self.context.admitted;
         if let Some((home, patience)) = self.wish.home.and_then(|home| Some((home, self.group.patience_for(home)?))) {
             let is_known = || self.group.patience_for(home).is_none();
             Box::pin(self.group.hold.watch(now + patience, is_known)).await;

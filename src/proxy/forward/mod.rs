@@ -32,8 +32,8 @@ use crate::snapshot::{Route, Target};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Group;
 
-/// Forwards a request and returns the answer's head with its body still flowing. The request's body is taken out of it
-/// only once the breaker lets it through.
+/// Forwards a request; `answer` is the answer's head with its body still flowing. The request's body is taken out of it only
+/// once the breaker lets it through.
 ///
 /// # Errors
 /// No endpoint answered; the refusal says why.
@@ -43,12 +43,12 @@ use crate::upstream::group::Group;
 /// counts go with it.
 pub(super) async fn send(
     request: &mut Request<Option<incoming::Incoming>>,
+    answer: &mut Option<Response<Body>>,
     target: &Target,
     route: &Route,
     context: &mut Context,
-) -> Result<Response<Body>, Refusal> {
-    let now = Instant::now();
-    let (group, permit) = match decide::upstream(target, |group| ask(group, now)) {
+) -> Result<(), Refusal> {
+    let (group, permit) = match decide::upstream(target, |group| ask(group, context.admitted)) {
         Ok(admitted) => admitted,
         Err(refused) => {
             context.decided_by = Some(Arc::clone(&target.group.name));
@@ -60,7 +60,7 @@ pub(super) async fn send(
     let body = body.expect("nobody else takes the body");
     let outbound = Outbound::new(parts, body, route, &group.settings, context)?;
     let mut exchange = Exchange::new(group, route, context, outbound);
-    let result = exchange.run(now).await;
+    let result = exchange.run().await;
     let fault = exchange.client_fault();
     // What the client did is no verdict: the permit is dropped.
     if let Some(permit) = permit.filter(|_| result.is_ok() || fault.is_none()) {
@@ -69,11 +69,11 @@ pub(super) async fn send(
     match result {
         Ok(answered) => {
             let new_home = exchange.new_home(&answered);
-            let mut response = downstream(answered, exchange.wants_upgrade(), route, context)?;
+            let response = answer.insert(downstream(answered, exchange.wants_upgrade(), route, context)?);
             if let Some(cookie) = new_home {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
-            Ok(response)
+            Ok(())
         }
         Err(failure) => Err(fault.map_or_else(|| failure.refusal(), refusal_of_fault)),
     }
@@ -145,6 +145,7 @@ fn downstream(
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
+    let now = answered.at();
     let Answered { mut lease, .. } = answered;
     let mut response = lease.take_answer().ok_or(Refusal::UpstreamError)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -154,7 +155,7 @@ fn downstream(
     hop_by_hop::strip_response(response.headers_mut());
     response.extensions_mut().clear();
     *response.version_mut() = Version::HTTP_11;
-    Ok(response.map(|()| Body::answer(lease, route.timeouts.response_body)))
+    Ok(response.map(|()| Body::answer(lease, route.timeouts.response_body, now)))
 }
 
 /// Both sides agreed to speak something else: what follows is a tunnel.
