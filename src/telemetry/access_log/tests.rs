@@ -322,11 +322,10 @@ fn a_stalled_reader_costs_lines_not_time_and_recovery_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let (log, mut reader) = fifo(folder.path(), 1);
     let mut written = 0;
-    let begun = Instant::now();
     while log.dropped() < 10 {
         write_numbered(&log, 0, written);
         written += 1;
-        assert!(begun.elapsed() < Duration::from_secs(10), "never full");
+        assert!(written < 1_000_000, "never full");
     }
     assert!(log.is_dropping());
     assert_eq!(log.flush().unwrap_err().kind(), io::ErrorKind::TimedOut, "a flush does not wait for ever");

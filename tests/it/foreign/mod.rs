@@ -40,6 +40,10 @@ state_dir = "state"
 listen = "127.0.0.1:0"
 [log]
 access = "access.log"
+[host]
+memory_percent = 0
+disk_percent = 0
+cpu_percent = 0
 [[listener]]
 name = "web"
 address = "127.0.0.1:0"
