@@ -25,7 +25,7 @@ async fn one(reply: Reply) -> (FakeUpstream, Client) {
 }
 
 #[tokio::test]
-async fn upstream_records_every_byte_by_connection() {
+async fn upstream_records_every_byte_by_connection_and_requests_as_they_come() {
     let upstream = FakeUpstream::http1().route("/", "hello").start().await;
     let mut first = Client::connect(upstream.address()).await.unwrap();
     first.get("/?a").await.unwrap();
@@ -34,7 +34,7 @@ async fn upstream_records_every_byte_by_connection() {
     let raw: Vec<_> = upstream.raw().into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect();
     let first = "GET /?a HTTP/1.1\r\nHost: test\r\n\r\nPOST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody";
     assert_eq!(raw, [first, "GET /missing HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"]);
-    assert_eq!(upstream.requests().iter().map(|request| request.body.len()).collect::<Vec<_>>(), [0, 4, 0]);
+    assert_eq!(upstream.requests().iter().map(|request| request.body.len()).collect::<Vec<_>>(), [0, 0, 4]);
     assert_eq!(upstream.connections(), 2);
 }
 

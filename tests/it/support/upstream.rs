@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -109,9 +109,24 @@ pub(super) type Record = Arc<Mutex<Received>>;
 pub(super) struct Received {
     /// The first 8 MiB.
     pub(super) bytes: Vec<u8>,
+    /// How many there were before each read, and when that was.
+    pub(super) reads: Vec<(usize, Instant)>,
     pub(super) total: u64,
     /// Over TLS: how its handshake went.
     pub(super) handshake: Option<Handshake>,
+}
+
+impl Received {
+    /// The requests in it, each with when its first byte was read.
+    fn requests(&self) -> Vec<(Instant, Message)> {
+        let mut offset = 0;
+        let mut timed = |request: Message| {
+            let read = self.reads.partition_point(|(before, _)| *before <= offset) - 1;
+            offset += request.len;
+            (self.reads[read].1, request)
+        };
+        wire::requests(&self.bytes).into_iter().map(&mut timed).collect()
+    }
 }
 
 /// One TLS handshake, as the server saw it.
@@ -257,9 +272,12 @@ impl FakeUpstream {
         locked(&self.shared.records).iter().map(|record| locked(record).bytes.clone()).collect()
     }
 
-    /// All requests, read loosely from [`raw`](Self::raw): by connection, then in order.
+    /// All requests, read loosely from [`raw`](Self::raw), in the order in which they began to arrive.
     pub fn requests(&self) -> Vec<Message> {
-        self.raw().iter().flat_map(|bytes| wire::requests(bytes)).collect()
+        let records = locked(&self.shared.records);
+        let mut requests: Vec<_> = records.iter().flat_map(|record| locked(record).requests()).collect();
+        requests.sort_by_key(|(began, _)| *began);
+        requests.into_iter().map(|(_, request)| request).collect()
     }
 
     /// The TLS handshakes that succeeded, in the order their connections were accepted.

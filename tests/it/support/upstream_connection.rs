@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -257,7 +257,9 @@ impl Connection {
     fn note(&self, read: usize) -> Result<(), End> {
         let mut record = locked(&self.record);
         let fresh = &self.buffer[self.buffer.len() - read..];
-        let room = KEPT_BYTES_MAX - record.bytes.len();
+        let before = record.bytes.len();
+        record.reads.push((before, Instant::now()));
+        let room = KEPT_BYTES_MAX - before;
         record.bytes.extend_from_slice(&fresh[..read.min(room)]);
         record.total += read as u64;
         if record.total >= self.reset_after { Err(End::Reset) } else { Ok(()) }
