@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// What a pipe holds. A page takes a place of its own however little is in it, so that of small packets it is less.
-pub(crate) const PIPE_BYTES: usize = 256 * 1024;
+const PIPE_BYTES: usize = 256 * 1024;
 
 /// Of one thread. A system allows a user 64 MiB of pipes (pipe(7), pipe-user-pages-soft).
 const IN_USE_MAX: usize = 32;
@@ -83,12 +83,12 @@ impl Pipe {
     pub(crate) fn poll_fill(
         &mut self,
         from: Plain<'_>,
-        bytes_max: usize,
+        bytes_max: u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.bytes, 0, "a full pipe and an empty socket look the same");
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
-        let bytes_max = bytes_max.min(PIPE_BYTES);
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(PIPE_BYTES);
         let result =
             ready!(from.poll(Interest::READABLE, cx, || move_bytes(from.as_fd(), ends.write.as_fd(), bytes_max)));
         match &result {
@@ -233,11 +233,19 @@ mod tests {
         (one.unwrap(), other.unwrap().0)
     }
 
+    /// An app that has sent `bytes`, the socket to it, and an empty pipe.
+    async fn sent(bytes: &[u8]) -> (TcpStream, TcpStream, Pipe) {
+        forget();
+        let (mut app, from_app) = tcp().await;
+        app.write_all(bytes).await.unwrap();
+        (app, from_app, Pipe::take().unwrap())
+    }
+
     /// Moves everything from one to the other, to the end of the stream.
     async fn pass(from: Plain<'_>, to: Plain<'_>) -> io::Result<()> {
         loop {
             let mut pipe = Pipe::take().unwrap();
-            if poll_fn(|cx| pipe.poll_fill(from, usize::MAX, cx)).await? == 0 {
+            if poll_fn(|cx| pipe.poll_fill(from, u64::MAX, cx)).await? == 0 {
                 return Ok(());
             }
             while pipe.bytes() > 0 {
@@ -277,10 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_taken_than_is_asked_for() {
-        forget();
-        let (mut app, from_app) = tcp().await;
-        app.write_all(b"one answer, and the next").await.unwrap();
-        let mut pipe = Pipe::take().unwrap();
+        let (_app, from_app, mut pipe) = sent(b"one answer, and the next").await;
         assert_eq!(poll_fn(|cx| pipe.poll_fill(Plain::Tcp(&from_app), 10, cx)).await.unwrap(), 10);
         let mut left = [0; 100];
         let read = from_app.try_read(&mut left).unwrap();
@@ -289,10 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_not_empty_is_closed_and_an_empty_one_kept() {
-        forget();
-        let (mut app, from_app) = tcp().await;
-        app.write_all(b"lost").await.unwrap();
-        let mut pipe = Pipe::take().unwrap();
+        let (_app, from_app, mut pipe) = sent(b"lost").await;
         poll_fn(|cx| pipe.poll_fill(Plain::Tcp(&from_app), 10, cx)).await.unwrap();
         drop(pipe);
         assert!(is_kept(0));
@@ -312,10 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_the_system_refuses_nothing_is_taken_and_no_pipe_is_given_again() {
-        forget();
-        let (mut app, from_app) = tcp().await;
-        app.write_all(b"kept").await.unwrap();
-        let mut pipe = Pipe::take().unwrap();
+        let (_app, from_app, mut pipe) = sent(b"kept").await;
         // Where neither is a pipe the system's answer is that of one that knows no splice.
         let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
         pipe.ends = Some(Ends { read: read.into(), write: write.into() });

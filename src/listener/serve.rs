@@ -48,7 +48,7 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
     let _open = listener.metrics.open();
     let speaks_first = !listener.proxy_protocol && listener.tls.is_none();
     let early = if speaks_first { come_already(&accepted.socket) } else { Vec::new() };
-    let (socket, peer) = match register(accepted.socket) {
+    let (socket, peer) = match socket_of(accepted.socket) {
         Ok(registered) => registered,
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
     };
@@ -120,7 +120,8 @@ fn come_already(socket: &AcceptedSocket) -> Vec<u8> {
     }
 }
 
-fn register(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
+/// Of TCP, the event loop hears of it later.
+fn socket_of(socket: AcceptedSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
     match socket {
         AcceptedSocket::Tcp(stream, peer) => Ok((Socket::Fresh(Some(stream)), Some(peer))),
         AcceptedSocket::Unix(stream) => Ok((Socket::Watched(Watched::Unix(UnixStream::from_std(stream)?)), None)),

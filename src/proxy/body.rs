@@ -329,7 +329,7 @@ impl UpstreamBody {
     fn poll_pipe(
         &mut self,
         pipe: &mut Pipe,
-        bytes_max: usize,
+        bytes_max: u64,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<usize, BodyError>> {
         ready!(self.poll_turn(cx));
@@ -409,7 +409,7 @@ impl Body {
     pub(crate) fn poll_pipe(
         &mut self,
         pipe: &mut Pipe,
-        bytes_max: usize,
+        bytes_max: u64,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<usize, BodyError>> {
         if self.is_cut() {

@@ -362,7 +362,7 @@ impl Lease {
     }
 
     /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
-    pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+    pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         self.ready.connection.poll_pipe(pipe, bytes_max, cx)
     }
 

@@ -133,7 +133,7 @@ impl Http1 {
     }
 
     /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
-    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         match &mut self.0 {
             Holder::Own(wire) => wire.poll_pipe(pipe, bytes_max, cx),
             Holder::Shared(..) | Holder::Gone => Poll::Ready(0),

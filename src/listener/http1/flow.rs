@@ -11,7 +11,7 @@ use super::answer::Framing;
 use crate::listener::connection::Connection;
 use crate::listener::stream::Stream;
 use crate::pieces::Queue;
-use crate::pipe::{PIPE_BYTES, Pipe};
+use crate::pipe::Pipe;
 use crate::proxy::body::Body;
 
 /// With less to come, to copy it costs no more than to move it.
@@ -79,8 +79,7 @@ impl Flow {
     /// Moves what there is of the body into `pipe`.
     fn poll_fill(&mut self, mut pipe: Pipe, cx: &mut Context<'_>) -> Poll<Result<(), BrokeOff>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let bytes_max = usize::try_from(self.framing.left()).unwrap_or(usize::MAX).min(PIPE_BYTES);
-        match ready!(body.poll_pipe(&mut pipe, bytes_max, cx)) {
+        match ready!(body.poll_pipe(&mut pipe, self.framing.left(), cx)) {
             Ok(0) => self.takes_pipe = false,
             Ok(moved) => {
                 self.framing.passed(moved as u64);

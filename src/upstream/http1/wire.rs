@@ -181,11 +181,10 @@ impl Wire {
 
     /// Moves what has come of such a body into `pipe`, at most `bytes_max`; how much that was. Where it is nothing the body is
     /// to be read.
-    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: usize, cx: &mut Context<'_>) -> Poll<usize> {
+    pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         let (Some(left), Some(socket)) = (self.body.left(), self.stream.plain()) else { return Poll::Ready(0) };
-        let bytes_max = usize::try_from(left).unwrap_or(usize::MAX).min(bytes_max);
         // What is wrong with the connection, or that it is at its end, shows when it is read.
-        let moved = ready!(pipe.poll_fill(socket, bytes_max, cx)).unwrap_or(0);
+        let moved = ready!(pipe.poll_fill(socket, left.min(bytes_max), cx)).unwrap_or(0);
         self.body.passed(moved as u64);
         Poll::Ready(moved)
     }
