@@ -8,6 +8,7 @@ use crate::support::certs::Ca;
 use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
+use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -201,6 +202,8 @@ fn configuration(more: &str, app: &str) -> String {
 struct Tracer {
     process: Process,
     summary: PathBuf,
+    /// Of the worker, in the system's words.
+    state: PathBuf,
 }
 
 impl Tracer {
@@ -211,14 +214,19 @@ impl Tracer {
     async fn attach_with(strace: &Path, proxy: &Flagstone, options: &[&str]) -> Self {
         let summary = proxy.folder.join("calls");
         let mut command = Command::new(strace);
-        command.args(options).args(["-c", "-U", "name,calls", "-p", &worker(proxy.process.id()), "-o"]).arg(&summary);
+        let worker = worker(proxy.process.id());
+        command.args(options).args(["-c", "-U", "name,calls", "-p", &worker, "-o"]).arg(&summary);
         let mut process = Process::start(&mut command);
         process.stderr_line("attached").await;
-        Self { process, summary }
+        let state = PathBuf::from(format!("/proc/{}/task/{worker}/stat", proxy.process.id()));
+        Self { process, summary, state }
     }
 
     /// How often what was called, since the beginning.
     async fn counts(mut self) -> BTreeMap<String, u64> {
+        // A client may have what a call wrote before that has come to its end, and is counted.
+        let sleeps = || std::fs::read_to_string(&self.state).is_ok_and(|state| state.contains(") S "));
+        assert!(eventually(DEADLINE, sleeps).await, "the worker has nothing more to do");
         self.process.signal(Signal::INT);
         self.process.wait(DEADLINE).await;
         counts(&std::fs::read_to_string(self.summary).unwrap())
