@@ -142,7 +142,7 @@ impl Check<'_> {
             header_bytes_max: self.memory(&raw.max_header_bytes, 1024, &at.key("max_header_bytes")),
             headers_max: at_least_one_thing(raw.max_headers).get(),
             uri_bytes_max: self.memory(&raw.max_uri_bytes, 64, &at.key("max_uri_bytes")),
-            body_bytes_max: Some(self.size(&raw.max_body, &at.key("max_body"))).filter(|&bytes| bytes > 0),
+            body_bytes_max: self.size(&raw.max_body, &at.key("max_body")).filter(|&bytes| bytes > 0),
             h2_streams_max: at_least_one(raw.h2_max_streams),
         }
     }

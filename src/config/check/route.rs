@@ -51,7 +51,7 @@ impl Check<'_> {
             timeouts: self.route_timeouts(&raw.timeouts, timeouts, &at.key("timeouts")),
             body_bytes_max: match &raw.max_body {
                 None => bounds.body_bytes_max,
-                Some(size) => Some(self.size(size, &at.key("max_body"))).filter(|&bytes| bytes > 0),
+                Some(size) => self.size(size, &at.key("max_body")).filter(|&bytes| bytes > 0),
             },
         }
     }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::super::document::Path;
 use super::super::model::{Rate, Secret, StatusRanges};
+use super::super::problem::Problem;
 use super::super::{duration, problem, rate, raw, size};
 use super::Check;
 
@@ -33,23 +34,25 @@ impl Check<'_> {
         duration
     }
 
-    pub(super) fn size(&mut self, raw: &raw::Size, at: &Path) -> u64 {
+    /// `None` when it can't be read, which has been told then.
+    pub(super) fn size(&mut self, raw: &raw::Size, at: &Path) -> Option<u64> {
         match raw {
-            raw::Size::Bytes(bytes) => *bytes,
-            raw::Size::Text(text) => size::parse(text).unwrap_or_else(|error| {
-                self.refuse_sentence(at, text, &error);
-                1
-            }),
+            raw::Size::Bytes(bytes) => Some(*bytes),
+            raw::Size::Text(text) => size::parse(text).map_err(|error| self.refuse_sentence(at, text, &error)).ok(),
         }
     }
 
     /// A size that must fit in memory, and be at least `low` bytes.
     pub(super) fn memory(&mut self, raw: &raw::Size, low: u64, at: &Path) -> usize {
-        let bytes = self.size(raw, at);
+        let Some(bytes) = self.size(raw, at) else { return 1 };
         let fits = u32::try_from(bytes).is_ok();
         if bytes < low || !fits {
             let help = format!("write a size from \"{}\" to \"4095MiB\"", size::format(low));
-            self.refuse(at, &size::format(bytes), "is out of range", help);
+            let problem = Problem::new(at.as_str(), "is out of range").with_help(help);
+            self.problems.push(match raw {
+                raw::Size::Bytes(bytes) => problem.with_value(bytes.to_string()),
+                raw::Size::Text(text) => problem.with_text(text),
+            });
         }
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
@@ -63,10 +66,8 @@ impl Check<'_> {
 
     /// An error of the small parsers is a message and, after a colon, a remedy.
     fn refuse_sentence(&mut self, at: &Path, value: &str, sentence: &str) {
-        match sentence.split_once(": ") {
-            Some((message, help)) => self.refuse(at, value, message, help),
-            None => self.refuse(at, value, sentence, "write a number and a unit"),
-        }
+        let (message, help) = sentence.split_once(": ").expect("each of them says what to do");
+        self.refuse(at, value, message, help);
     }
 
     /// CIDRs; a bare address stands for itself.
@@ -152,7 +153,8 @@ impl Check<'_> {
     /// The schema has kept `code` within 100 and 599.
     pub(super) fn status(&mut self, code: u16, at: &Path) -> StatusCode {
         StatusCode::from_u16(code).unwrap_or_else(|_| {
-            self.refuse(at, &code.to_string(), "not a status", "write one from 100 to 599");
+            let problem = Problem::new(at.as_str(), "not a status").with_help("write one from 100 to 599");
+            self.problems.push(problem.with_value(code.to_string()));
             StatusCode::OK
         })
     }

@@ -53,7 +53,13 @@ impl Check<'_> {
         let kind = text.split_once(':');
         match kind {
             None if words.contains(&text) => Some(Key::Word(text.to_owned())),
-            Some(("header", name)) => self.header_name(name, at).map(Key::Header),
+            Some(("header", name)) => match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => Some(Key::Header(name)),
+                Err(_) => {
+                    self.refuse(at, text, "not a header's name", "write \"header:NAME\", such as \"header:X-Tenant\"");
+                    None
+                }
+            },
             Some(("cookie", name)) if is_cookie_name(name) => Some(Key::Cookie(name.to_owned())),
             Some(("cookie", _)) => {
                 self.refuse(at, text, "not a cookie's name", "write \"cookie:NAME\", such as \"cookie:session\"");

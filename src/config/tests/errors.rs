@@ -106,6 +106,40 @@ fn durations_that_must_be_above_zero_are() {
 }
 
 #[test]
+fn what_cannot_be_read_is_told_once_and_as_it_is_written() {
+    let cases = [
+        ("[bounds]\nmax_header_bytes = \"32kb\"", "bounds.max_header_bytes = \"32kb\": not a size: write \"32KB\""),
+        (
+            "[bounds]\nmax_uri_bytes = \"0\"",
+            "bounds.max_uri_bytes = \"0\": is out of range: write a size from \"64B\" to \"4095MiB\"",
+        ),
+        (
+            "[bounds]\nmax_uri_bytes = 7",
+            "bounds.max_uri_bytes = 7: is out of range: write a size from \"64B\" to \"4095MiB\"",
+        ),
+        (
+            "[bounds]\nmax_body = \"99999999999GiB\"",
+            "bounds.max_body = \"99999999999GiB\": this is more bytes than can be counted: write a smaller size",
+        ),
+        (
+            "[limit.l]\nrate = \"5000000000/1s\"",
+            "limit.l.rate = \"5000000000/1s\": a rate's count is at most 4294967295: write a smaller one",
+        ),
+        (
+            "hash_key = \"header:\"",
+            "upstream.app.hash_key = \"header:\": not a header's name: write \"header:NAME\", such as \"header:X-Tenant\"",
+        ),
+        (
+            "[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }\nexpect = { status = 99 }",
+            "test[0].expect.status = 99: not a status: write one from 100 to 599",
+        ),
+    ];
+    for (addition, expected) in cases {
+        assert_eq!(error_with(addition), expected);
+    }
+}
+
+#[test]
 fn a_route_does_exactly_one_thing() {
     let none = errors(&MINIMAL.replace("upstream = \"app\"", ""));
     assert!(
