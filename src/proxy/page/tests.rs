@@ -142,6 +142,10 @@ fn a_folder_brings_its_page_its_languages_and_its_files() {
     assert!(text(&pages, Kind::Html, &active, "de").starts_with("<p>Grund: &lt;a&gt;"));
     assert_eq!(text(&pages, Kind::Text, &active, "en"), "<a> \"b\"!");
     assert_eq!(text(&pages, Kind::Json, &active, "en"), r#"{"why": "<a> \"b\"", "end": null, "in": 90}"#);
+    let unsaid = self::active("");
+    assert_eq!(text(&pages, Kind::Text, &unsaid, "en"), "!");
+    assert!(text(&pages, Kind::Html, &unsaid, "fr").starts_with("<p> 90 r-1"));
+    assert_eq!(text(&pages, Kind::Json, &unsaid, "en"), r#"{"why": null, "end": null, "in": 90}"#);
     assert_eq!(pages.asset("/css/a%20b.css").unwrap().content_type, "text/css; charset=utf-8");
     assert!(pages.asset("/.flagstone/maintenance/css/a b.css").is_some());
     for absent in ["/", "/index.html", "/.hidden", "/css", "/../css/a b.css", "css/a b.css"] {
