@@ -387,7 +387,11 @@ pub fn verdicts(live: &Snapshot) -> Vec<Verdict> {
 pub fn verdicts_of_services(live: &Snapshot) -> Vec<Verdict> {
     let now = Instant::now();
     let groups = live.groups.values().map(|group| Verdict::of_group(group, now));
-    let probes = live.probes.iter().map(|(name, probe)| Verdict::of_probe(name, probe));
+    let probes = live.probes.iter().map(|(name, probe)| match live.groups.contains_key(name) {
+        // Both are told of.
+        true => Verdict::of_probe(&format!("probe.{name}"), probe),
+        false => Verdict::of_probe(name, probe),
+    });
     groups.chain(probes).collect()
 }
 

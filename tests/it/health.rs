@@ -208,6 +208,22 @@ async fn probes_of_all_kinds_are_reported() {
 }
 
 #[tokio::test]
+async fn a_probe_with_the_name_of_an_upstream_hides_nothing() {
+    let app = FakeUpstream::http1().route("/", "well").start().await;
+    let probes = "[probe.app]\ntcp = \"127.0.0.1:1\"\ncritical = false\ninterval = \"50ms\"\n";
+    let proxy = TestProxy::toml(to(&[&app], probes)).start().await;
+    let checks = becomes(&proxy, "degraded").await["checks"].clone();
+    assert_eq!(checks["app"]["status"], "healthy", "{checks}");
+    assert_eq!(checks["probe.app"]["status"], "unhealthy", "{checks}");
+    let services = admin::json(proxy.admin(), "/api/status/services").await["services"].clone();
+    assert_eq!(
+        (&services["app"]["ready"], &services["probe.app"]["ready"]),
+        (&true.into(), &false.into()),
+        "{services}"
+    );
+}
+
+#[tokio::test]
 async fn a_real_redis_is_asked_with_its_password() {
     let _server = or_left_out!(crate::support::left_out::program("redis-server"));
     let redis = crate::redis::Redis::start().await.unwrap();
