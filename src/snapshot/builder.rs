@@ -16,7 +16,7 @@ use crate::proxy::page::{PageError, Pages};
 use crate::route::{PathSet, Table};
 use crate::shared::Shared;
 use crate::shared_limit::Store;
-use crate::tls::{Fault, Terminator};
+use crate::tls::{Fault, Terminator, read_roots};
 use crate::upstream::group::{Group, Surroundings};
 use crate::upstream::probe::Probe;
 
@@ -69,19 +69,25 @@ impl Builder<'_> {
         self.config.limits.iter().map(build).collect()
     }
 
-    /// The shared store, when a limit uses it.
+    /// The shared store, when a limit uses it. The file of its authorities is looked at in any case.
     pub(super) fn store(&mut self) -> Option<Arc<Store>> {
         let settings = &self.config.redis;
         settings.url.as_ref()?;
-        if !self.config.limits.values().any(|limit| limit.store == model::LimitStore::Redis) {
-            return None;
-        }
+        let is_used = self.config.limits.values().any(|limit| limit.store == model::LimitStore::Redis);
         let kept = self.previous.and_then(|previous| previous.store.as_ref());
-        if let Some(kept) = kept.filter(|kept| kept.settings == *settings) {
+        if let Some(kept) = kept.filter(|kept| is_used && kept.settings == *settings) {
             return Some(Arc::clone(kept));
         }
+        // Found now, whoever names it, and not on the day that the first limit uses it.
+        if let Some(Err(error)) = settings.ca.as_deref().map(read_roots) {
+            self.problems.push(Problem::new("redis.ca", error.to_string()).with_help(error.remedy()));
+            return None;
+        }
+        if !is_used {
+            return None;
+        }
         let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
-        self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT, its CA in redis.ca", built).map(Arc::new)
+        self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT", built).map(Arc::new)
     }
 
     pub(super) fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {

@@ -48,6 +48,9 @@ files = {{ root = "no-files" }}
 [upstream.app]
 endpoints = ["127.0.0.1:1"]
 tls = {{ ca = "garbage.pem", client = {{ cert = "missing.pem", key = "missing.key" }} }}
+[redis]
+url = "rediss://127.0.0.1:1"
+ca = "missing.pem"
 "#,
         busy[0], busy[1]
     );
@@ -60,6 +63,7 @@ tls = {{ ca = "garbage.pem", client = {{ cert = "missing.pem", key = "missing.ke
         "listener[0].tls.certificates[1].key",
         "listener[0].tls.certificates[2].cert",
         "listener[0].tls.client_auth.ca",
+        "redis.ca",
         "route[1].files.root",
         "upstream.app.tls.ca",
         "upstream.app.tls.client.cert",
