@@ -4,6 +4,7 @@ mod control;
 mod handover;
 mod housekeeping;
 mod listening;
+pub(crate) mod loading;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -255,6 +255,13 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// What is wrong with the files and folders that a configuration names, also with one that was refused.
+    pub fn faults_of_files(config: &Config, shared: &Arc<Shared>) -> Vec<Problem> {
+        let mut builder = Builder { config, previous: None, shared, problems: Vec::new() };
+        builder.look_at_files();
+        builder.problems
+    }
+
     fn access_log(&self, previous: Option<&Self>) -> Result<Arc<AccessLog>, Problems> {
         let log = &self.config.log;
         let same = |previous: &&Self| {

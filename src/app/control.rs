@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::listening::{Listening, bind_all};
-use super::{Source, flag_settings, unix_seconds, warn_of_pages, watch_flags};
+use super::{Source, flag_settings, loading, unix_seconds, warn_of_pages, watch_flags};
 use crate::admin;
 use crate::config::model::{Address, Config};
-use crate::config::{self, Loaded, Problem, Problems, Sources};
+use crate::config::{Loaded, Problem, Problems, Sources};
 use crate::explain::route_tests;
 use crate::live::Live;
 use crate::reload::certificates;
@@ -153,7 +153,7 @@ impl Control {
     fn read_again(&self, file: &Path) -> Result<Loaded, Problems> {
         let env = |name: &str| std::env::var(name).ok();
         let sources = Sources::read(file, &env);
-        let loaded = config::load_from(&sources, file, &env);
+        let loaded = loading::load(&sources, file, &env);
         *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
         loaded
     }

@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 impl Report {
     fn of(file: &FileArgument) -> Self {
         let named = file.locate().ok();
-        match file.load() {
+        match file.load_to_build() {
             Err(Problems(errors)) => Self { file: named, errors, ..Self::default() },
             Ok((loaded, file)) => Self::of_loaded(loaded, file),
         }

@@ -28,7 +28,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::OrderArguments;
-use crate::config::{self, Loaded, Problems};
+use crate::app::loading;
+use crate::config::{self, Loaded, Problems, Sources};
 
 /// A reverse proxy that stands in front of your app: maintenance by touch, limits, breakers, hot reload.
 #[derive(Debug, Parser)]
@@ -110,6 +111,13 @@ impl FileArgument {
     fn load(&self) -> Result<(Loaded, PathBuf), Problems> {
         let file = self.locate()?;
         Ok((config::load(&file, &environment)?, file))
+    }
+
+    /// [`Self::load`] for those who then build it: what is wrong with the files it names is told, too.
+    fn load_to_build(&self) -> Result<(Loaded, PathBuf), Problems> {
+        let file = self.locate()?;
+        let sources = Sources::read(&file, &environment);
+        Ok((loading::load(&sources, &file, &environment)?, file))
     }
 }
 

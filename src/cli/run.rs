@@ -167,7 +167,7 @@ fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source),
         }
         return Ok((loaded, Source::Fixed));
     }
-    let (loaded, file) = arguments.file.load()?;
+    let (loaded, file) = arguments.file.load_to_build()?;
     Ok((loaded, Source::File(file)))
 }
 

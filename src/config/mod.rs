@@ -7,7 +7,7 @@
 //! Each step reports everything it finds and hands on what is left, so one look at the answer shows all
 //! that is wrong. Only a syntax error stops at the first. Reads the file, what it includes and nothing else: whether a
 //! certificate exists is for those who open it, who can make a [`Problem`] of their own and have
-//! [`Loaded::locate`] find its line.
+//! [`Loaded::locate`] find its line. They can look at the [`Remains`] of a file that is refused, too.
 
 pub mod duration;
 #[path = "../error.rs"]
@@ -29,6 +29,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -70,7 +71,11 @@ impl Loaded {
 
     /// [`Self::locate`] for all of them, in the order of the file.
     pub fn locate_all(&self, problems: Problems) -> Problems {
-        let mut located: Vec<_> = problems.0.into_iter().map(|problem| self.locate(problem)).collect();
+        self.in_order(problems.0.into_iter().map(|problem| self.locate(problem)).collect())
+    }
+
+    /// What has been located, in the order of the file.
+    pub fn in_order(&self, mut located: Vec<Problem>) -> Problems {
         let place_of = |file: &PathBuf| self.files.iter().position(|known| known == file);
         located.sort_by_key(|problem| (place_of(&problem.file), problem.line, problem.column));
         Problems(located)
@@ -98,6 +103,25 @@ impl Loaded {
     }
 }
 
+/// What is left of a file with errors, for finding what else is wrong with it: a stand-in is in the place of whatever was
+/// refused.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    pub loaded: Loaded,
+    /// TOML paths of what was refused or left out.
+    refused: BTreeSet<String>,
+}
+
+impl Remains {
+    /// Whether anything was refused at this TOML path, around it or below it.
+    pub fn is_refused(&self, path: &str) -> bool {
+        let is_within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.refused.iter().any(|refused| is_within(path, refused) || is_within(refused, path))
+    }
+}
+
 /// Reads and proves a file, with those it includes.
 ///
 /// # Errors
@@ -111,14 +135,26 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(sources: &Sources, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
+    proven(sources, file, env)?.into_result()
+}
+
+/// What is left of files that [`load_from`] refuses; `None` when one of them is no TOML.
+pub fn remains(sources: &Sources, file: &Path, env: Env<'_>) -> Option<Remains> {
+    let Proven { loaded, problems, mut spoilt } = proven(sources, file, env).ok()?;
+    spoilt.extend(problems.into_iter().map(|problem| problem.path));
+    Some(Remains { loaded, refused: spoilt })
+}
+
+fn proven(sources: &Sources, file: &Path, env: Env<'_>) -> Result<Proven, Problems> {
     let (document, places, mut problems) = joined(sources);
     let Some(document) = document else { return Err(Problems(problems)) };
     problems.extend(sources.problems.iter().cloned());
-    let mut loaded = prove_document(&document, file, places, problems, env)?;
+    let mut proven = prove_document(&document, file, places, problems, env);
+    let loaded = &mut proven.loaded;
     loaded.warnings.splice(0..0, sources.warnings.iter().cloned());
     loaded.files.splice(0..0, sources.paths().map(Path::to_owned));
     loaded.sources = sources.clone();
-    Ok(loaded)
+    Ok(proven)
 }
 
 /// All files as one document; `None` when one of them is no TOML, for then nothing can be said of the whole.
@@ -179,18 +215,12 @@ pub fn load_admin(file: &Path, env: Env<'_>) -> Result<model::Admin, Problems> {
 /// Everything that is wrong, in the order of the file.
 pub fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
     let (document, places) = parsed(text, file)?;
-    let mut loaded = prove_document(&document, file, places, Vec::new(), env)?;
+    let mut loaded = prove_document(&document, file, places, Vec::new(), env).into_result()?;
     loaded.files.insert(0, file.to_owned());
     Ok(loaded)
 }
 
-fn prove_document(
-    document: &Node,
-    file: &Path,
-    places: Places,
-    mut problems: Vec<Problem>,
-    env: Env<'_>,
-) -> Result<Loaded, Problems> {
+fn prove_document(document: &Node, file: &Path, places: Places, mut problems: Vec<Problem>, env: Env<'_>) -> Proven {
     let shape::Shaped { value, problems: misshapen, spoilt } = shape::fit(document, env);
     problems.extend(misshapen);
     let raw = serde_json::from_value::<raw::File>(value).unwrap_or_else(|error| {
@@ -222,7 +252,8 @@ pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> 
         return Err(Problems(problems));
     }
     let raw = raw::File::quick(listen, upstream);
-    let loaded = prove(&raw, Path::new(""), Path::new(""), Places::default(), problems, [].into());
+    let proven = prove(&raw, Path::new(""), Path::new(""), Places::default(), problems, [].into());
+    let loaded = proven.into_result();
     let mut loaded = loaded.map_err(|Problems(problems)| Problems(problems.into_iter().map(as_option).collect()))?;
     if let Some(flag) = flag.filter(|flag| !flag.is_empty()) {
         loaded.config.maintenance.flag = std::path::absolute(&flag).unwrap_or_else(|_| PathBuf::from(flag));
@@ -258,28 +289,43 @@ pub fn schema() -> Value {
     shape::schema()
 }
 
+/// A configuration, proven or not.
+struct Proven {
+    loaded: Loaded,
+    /// In the order of the file.
+    problems: Vec<Problem>,
+    spoilt: BTreeSet<String>,
+}
+
+impl Proven {
+    fn into_result(self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() { Ok(self.loaded) } else { Err(Problems(self.problems)) }
+    }
+}
+
 fn prove(
     raw: &raw::File,
     file: &Path,
     folder: &Path,
     places: Places,
     mut problems: Vec<Problem>,
-    spoilt: std::collections::BTreeSet<String>,
-) -> Result<Loaded, Problems> {
-    let checked = check::check(raw, folder, spoilt, &places);
+    spoilt: BTreeSet<String>,
+) -> Proven {
+    let checked = check::check(raw, folder, spoilt.clone(), &places);
     problems.extend(checked.problems);
-    if !problems.is_empty() {
-        return Err(Problems(in_order(problems, file, &places)));
+    Proven {
+        problems: in_order(problems, file, &places),
+        spoilt,
+        loaded: Loaded {
+            config: checked.config,
+            warnings: in_order(checked.warnings, file, &places),
+            files: checked.files,
+            source: file.to_owned(),
+            masked: mask::masked(raw),
+            sources: Sources::default(),
+            places,
+        },
     }
-    Ok(Loaded {
-        config: checked.config,
-        warnings: in_order(checked.warnings, file, &places),
-        files: checked.files,
-        source: file.to_owned(),
-        masked: mask::masked(raw),
-        sources: Sources::default(),
-        places,
-    })
 }
 
 fn in_order(problems: Vec<Problem>, file: &Path, places: &Places) -> Vec<Problem> {

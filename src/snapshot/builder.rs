@@ -53,6 +53,22 @@ impl Builder<'_> {
         None
     }
 
+    /// Opens every file and folder that the configuration names, and builds nothing of what it says: it may be the
+    /// remains of one that was refused.
+    pub(super) fn look_at_files(&mut self) {
+        self.listeners();
+        self.maintenance();
+        self.redis_ca();
+        for (name, upstream) in &self.config.upstreams {
+            self.note_tls(&format!("upstream.{name}.tls"), Err::<(), _>(Group::faults_of_files(upstream)));
+        }
+        for (index, route) in self.config.routes.iter().enumerate() {
+            if let model::Action::Files(files) = &route.action {
+                self.folder(index, files);
+            }
+        }
+    }
+
     pub(super) fn limits(&mut self, store: Option<&Arc<Store>>) -> BTreeMap<String, Arc<Limit>> {
         let build = |(name, settings): (&String, &model::Limit)| {
             let store = store.filter(|_| settings.store == model::LimitStore::Redis);
@@ -79,15 +95,18 @@ impl Builder<'_> {
             return Some(Arc::clone(kept));
         }
         // Found now, whoever names it, and not on the day that the first limit uses it.
-        if let Some(Err(error)) = settings.ca.as_deref().map(read_roots) {
-            self.problems.push(Problem::new("redis.ca", error.to_string()).with_help(error.remedy()));
-            return None;
-        }
-        if !is_used {
+        if !self.redis_ca() || !is_used {
             return None;
         }
         let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
         self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT", built).map(Arc::new)
+    }
+
+    /// Whether the file of the shared store's authorities can be read, if there is one.
+    fn redis_ca(&mut self) -> bool {
+        let Some(Err(error)) = self.config.redis.ca.as_deref().map(read_roots) else { return true };
+        self.problems.push(Problem::new("redis.ca", error.to_string()).with_help(error.remedy()));
+        false
     }
 
     pub(super) fn groups(&mut self) -> BTreeMap<String, Arc<Group>> {
@@ -228,12 +247,7 @@ impl Builder<'_> {
                 let fallback = fallback.and_then(|name| groups.get(name)).cloned();
                 Some(Action::Upstream(Target { group, fallback }))
             }
-            model::Action::Files(files) => {
-                let opened = Folder::open(files)
-                    .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
-                self.note(&format!("route[{index}].files.root"), "name a folder that this user may read", opened)
-                    .map(Action::Files)
-            }
+            model::Action::Files(files) => self.folder(index, files).map(Action::Files),
             model::Action::Redirect(redirect) => Some(Action::Redirect(redirect.clone())),
             model::Action::Respond(respond) => Some(Action::Respond(FixedAnswer {
                 status: respond.status,
@@ -241,5 +255,11 @@ impl Builder<'_> {
                 body: respond.body.clone().into(),
             })),
         }
+    }
+
+    fn folder(&mut self, index: usize, files: &model::Files) -> Option<Folder> {
+        let opened = Folder::open(files)
+            .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
+        self.note(&format!("route[{index}].files.root"), "name a folder that this user may read", opened)
     }
 }

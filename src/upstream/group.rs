@@ -101,6 +101,14 @@ impl Group {
         Self::try_build(name, settings, surroundings).map_err(tls)
     }
 
+    /// What is wrong with the files of its `tls`.
+    pub(crate) fn faults_of_files(settings: &model::Upstream) -> Vec<Fault> {
+        match (originator(settings, None), &settings.tls) {
+            (Err(error), Some(tls)) => tls::faults(tls, error),
+            _ => Vec::new(),
+        }
+    }
+
     fn try_build(
         name: &str,
         settings: &model::Upstream,

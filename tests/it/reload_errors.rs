@@ -124,7 +124,39 @@ async fn a_refused_start_and_a_check_tell_the_same() {
     }
 }
 
-fn sorted(paths: &[&'static str]) -> Vec<&'static str> {
+#[tokio::test]
+async fn a_slip_in_the_text_does_not_hide_what_is_missing_on_disk() {
+    let mut flagstone = Flagstone::serve(GOOD).await;
+    let admin = flagstone.admin().await;
+    let (text, mut paths) = bad(&flagstone.folder, ["127.0.0.1:0", "127.0.0.1:0"]);
+    // What has to be left out of the search is what these stand for: a key, a root, a whole upstream's address.
+    let text = text
+        .replace("key = \"garbage.pem\"", "kye = \"garbage.pem\"")
+        .replace("files = { root = \"no-files\" }", "files = { root = 7 }")
+        .replace("endpoints = [\"127.0.0.1:1\"]", "endpoints = [\"app\"]");
+    let is_of_text = |path: &&str| ["route[1].files.root", "listener[0].tls.certificates[1].key"].contains(path);
+    // Whether an address is free, or a log can be written, is looked at when all the rest is well.
+    let is_of_process = |path: &&str| ["admin.listen", "log.access", "listener[0].address"].contains(path);
+    paths.retain(|path| !is_of_text(path) && !is_of_process(path));
+    paths.extend(["listener[0].tls.certificates[1].kye", "route[1].files.root", "upstream.app.endpoints[0]"]);
+    let file = flagstone.folder.write("flagstone.toml", &text);
+    let answer = admin::ask(admin, "POST", "/api/admin/reload").await;
+    assert_eq!(answer.status, 422);
+    let json: Value = serde_json::from_slice(&answer.body).unwrap();
+    let told: Vec<_> = json["errors"].as_array().unwrap().iter().map(|error| error["path"].as_str().unwrap()).collect();
+    assert_eq!(sorted(&told), sorted(&paths), "{json:#}");
+    let lines: Vec<_> = json["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64()).collect();
+    assert!(lines.is_sorted(), "{lines:?}");
+    for command in ["check", "run"] {
+        let refused = Flagstone::run([command.as_ref(), "-c".as_ref(), file.as_os_str()]).await;
+        assert_eq!(refused.status.code(), Some(1));
+        let line_of = |path: &str| refused.stderr.lines().filter(|line| line.contains(&format!(": {path}"))).count();
+        assert!(paths.iter().all(|path| line_of(path) >= 1), "{command}: {}", refused.stderr);
+        assert_eq!(refused.stderr.lines().count(), paths.len(), "{command}: {}", refused.stderr);
+    }
+}
+
+fn sorted<'a>(paths: &[&'a str]) -> Vec<&'a str> {
     let mut paths = paths.to_vec();
     paths.sort_unstable();
     paths
