@@ -119,7 +119,8 @@ impl Default for Admin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
-    /// off, error, warn, info, debug or trace; or per-module directives, "info,flagstone::upstream=debug".
+    /// off, error, warn, info, debug or trace, which a release answers with debug; or per-module directives,
+    /// "info,flagstone::upstream=debug".
     pub(super) level: String,
     /// How events are written.
     pub(super) format: LogFormat,

@@ -108,7 +108,7 @@ impl Connector {
         // Owned by its two ends: it stops when the sender is dropped or the endpoint closes.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::trace!(%error, "upstream HTTP/2 connection ended");
+                tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
         let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::filter::Targets;
 
 use super::super::document::Path;
@@ -93,6 +94,11 @@ impl Check<'_> {
             if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
                 let help = suggest(level, LEVELS);
                 return self.refuse(at, text, format!("\"{level}\" is not a level"), help);
+            }
+            if level.parse::<LevelFilter>().is_ok_and(|level| level > STATIC_MAX_LEVEL) {
+                let finest = STATIC_MAX_LEVEL.to_string();
+                let help = format!("write \"{finest}\", or build without `--release`");
+                self.warn(at, format!("a release says no more at \"{level}\" than at \"{finest}\""), help);
             }
         }
         if text.parse::<Targets>().is_err() {

@@ -1,5 +1,7 @@
 //! What errors say, whole lines of them.
 
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+
 use super::*;
 
 /// All errors of a text, one a line.
@@ -333,6 +335,19 @@ fn what_is_odd_but_works_is_a_warning() {
         assert!(warnings.len() == 1 && warnings[0].to_string().contains(expected), "{addition}: {warnings:?}");
         assert!(warnings[0].line.is_some());
     }
+}
+
+#[test]
+fn a_level_that_a_release_does_not_have_is_a_warning_there() {
+    let loaded = with("[log]\nlevel = \"info,h2=trace\"").unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let is_release = STATIC_MAX_LEVEL < LevelFilter::TRACE;
+    assert_eq!(warnings.len(), usize::from(is_release), "{warnings:?}");
+    assert!(
+        warnings.iter().all(|text| text.contains("a release says no more at \"trace\" than at \"debug\"")),
+        "{warnings:?}"
+    );
+    assert_eq!(loaded.config.log.level, "info,h2=trace");
 }
 
 #[test]
