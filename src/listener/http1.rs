@@ -141,7 +141,7 @@ impl Wire {
                 let mut request = Request::from_parts(head.parts, Some(body));
                 let connection = Arc::clone(&self.connection);
                 // Pinned here and lent on: a future of that size is not to be moved.
-                let handling = pin!(handle::handle(&mut request, &mut response, connection, live, None));
+                let handling = pin!(handle::handle(&mut request, &mut response, connection, live.load_full(), None));
                 if let Err(over) = self.during(handling).await {
                     return over;
                 }

@@ -18,23 +18,21 @@ use super::{bypass, connect, files, forward, limits, respond, unread};
 use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
-use crate::live::Live;
 use crate::message::host::Host;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
-/// Answers one request, in `answer`. Never fails: what goes wrong is an answer too. Its body is there; `stream` is of one of
-/// HTTP/2.
+/// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too. Its body is
+/// there; `stream` is of one of HTTP/2.
 ///
 /// Both stay with the caller: a future holds each of its arguments twice, and each future between would move what it returns.
 pub(crate) async fn handle(
     request: &mut Request<Option<Incoming>>,
     answer: &mut Option<Response<Body>>,
     connection: Arc<Connection>,
-    live: &Live,
+    snapshot: Arc<Snapshot>,
     stream: Option<&mut StreamFacts>,
 ) {
-    let snapshot = live.load_full();
     let mut context = Context::begin(request, connection, Arc::clone(&snapshot), stream);
     let asker = respond::Asker::of(request);
     let result = {

@@ -220,6 +220,8 @@ impl Http {
     fn poll_h2(&mut self) -> Poll<Result<(), h2::Error>> {
         let mut cx = Context::from_waker(&self.waker);
         lock(&self.wire).look_again();
+        // Of all that come in one turn.
+        let mut snapshot = None;
         loop {
             match &mut self.state {
                 State::Greeting { handshake, is_ending } => {
@@ -235,11 +237,12 @@ impl Http {
                     Some(Ok((request, respond))) => {
                         self.connection.head_passed();
                         let arrived = self.arrivals.take_in(request);
-                        let (connection, live) = (Arc::clone(&self.connection), Arc::clone(&self.live));
+                        let snapshot = Arc::clone(snapshot.get_or_insert_with(|| self.live.load_full()));
+                        let (connection, said) = (Arc::clone(&self.connection), Arc::clone(&self.said));
                         // Made where it stays: it is large.
                         let served = Box::write(
                             Box::new_uninit(),
-                            stream::serve(arrived, respond, connection, live, Arc::clone(&self.said), self.patience),
+                            stream::serve(arrived, respond, connection, snapshot, said, self.patience),
                         );
                         self.streams.push(Box::into_pin(served));
                     }

@@ -26,10 +26,10 @@ use super::arrive::Arrived;
 use super::sending::Sending;
 use super::upgraded::Upgraded;
 use crate::listener::connection::Connection;
-use crate::live::Live;
 use crate::proxy::body::Body;
 use crate::proxy::handle::handle;
 use crate::proxy::tunnel::{self, Tunnel};
+use crate::snapshot::Snapshot;
 
 /// Serves one request. `patience` is for a client that takes nothing of its answer.
 #[allow(clippy::manual_async_fn, reason = "the future of an `async fn` holds each of its arguments twice")]
@@ -37,7 +37,7 @@ pub(super) fn serve(
     mut arrived: Arrived,
     mut respond: SendResponse<Bytes>,
     connection: Arc<Connection>,
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     said: Arc<Said>,
     patience: Duration,
 ) -> impl Future<Output = ()> + Send {
@@ -45,7 +45,7 @@ pub(super) fn serve(
         let mut answer = None;
         let handled = {
             let facts = Some(&mut arrived.facts);
-            let handling = pin!(handle(&mut arrived.request, &mut answer, connection, &live, facts));
+            let handling = pin!(handle(&mut arrived.request, &mut answer, connection, snapshot, facts));
             unless_reset(&mut respond, handling).await
         };
         drop(arrived.request);

@@ -1,8 +1,9 @@
 //! The streams of one connection: futures that are polled in the connection's own task.
 //!
 //! A task for each would be an allocation, a place in the worker's queue and two wake-ups more per request. Here a stream
-//! has a slot, whose waker stays with it: slots are used again, and a waker that was kept beyond its stream wakes the
-//! slot's next one, which does no harm. Streams end with the connection, for they are part of it.
+//! has a slot, whose waker stays with it: slots are used again, and a waker that was kept beyond its stream, as h2 keeps one
+//! for its reset, wakes nobody or the slot's next one, which does no harm. Streams end with the connection, for they are
+//! part of it.
 //!
 //! | who is woken | what happens |
 //! |---|---|
@@ -28,7 +29,7 @@ pub(super) struct Streams {
     slots: Vec<Slot>,
     /// Indices of slots without a stream.
     free: Vec<usize>,
-    /// Kept for its room.
+    /// Indices of slots whose stream has just come; the room is that of all that are polled together.
     batch: Vec<usize>,
     ready: Arc<Ready>,
 }
@@ -51,17 +52,16 @@ impl Streams {
         Waker::from(Arc::clone(&self.ready))
     }
 
-    /// Takes a stream, which is ready.
+    /// Takes a stream, which is ready. Within a turn, whose end sees to it that the stream has one.
     pub(super) fn push(&mut self, stream: Boxed) {
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len();
-            let note = Arc::new(Note { index, is_noted: AtomicBool::new(false), ready: Arc::clone(&self.ready) });
+            let note = Arc::new(Note { index, is_noted: AtomicBool::new(true), ready: Arc::clone(&self.ready) });
             self.slots.push(Slot { stream: None, waker: Waker::from(Arc::clone(&note)), note });
             index
         });
-        let slot = &mut self.slots[index];
-        slot.stream = Some(stream);
-        slot.note.wake_by_ref();
+        self.slots[index].stream = Some(stream);
+        self.batch.push(index);
     }
 
     /// Begins a turn of the connection's task: until it ends, what becomes ready does not wake the task.
@@ -77,7 +77,7 @@ impl Streams {
     pub(super) fn end_turn(&self) {
         let mut state = self.ready.lock();
         state.is_awake = false;
-        if state.is_connection_ready || !state.streams.is_empty() {
+        if state.is_connection_ready || !state.streams.is_empty() || !self.batch.is_empty() {
             state.wake();
         }
     }
@@ -90,7 +90,7 @@ impl Streams {
     /// Polls those that are ready now; false when none was.
     pub(super) fn poll(&mut self) -> bool {
         let mut batch = mem::take(&mut self.batch);
-        mem::swap(&mut batch, &mut self.ready.lock().streams);
+        batch.append(&mut self.ready.lock().streams);
         let has_some = !batch.is_empty();
         for index in batch.drain(..) {
             if let Some(slot) = self.slots.get_mut(index)
@@ -99,6 +99,7 @@ impl Streams {
                 self.free.push(index);
             }
         }
+        // Polling takes no streams in.
         self.batch = batch;
         has_some
     }
@@ -112,8 +113,8 @@ impl Streams {
 impl Slot {
     /// Whether its stream has ended.
     fn poll(&mut self) -> bool {
-        self.note.is_noted.store(false, Ordering::Release);
         let Some(stream) = &mut self.stream else { return false };
+        self.note.is_noted.store(false, Ordering::Release);
         let mut cx = Context::from_waker(&self.waker);
         // Their number, their windows and their buffers bound what streams can do in a turn. tokio's own bound is for a task,
         // which all of them share.
@@ -127,6 +128,7 @@ impl Slot {
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(stream)));
             }
         }
+        self.note.is_noted.store(true, Ordering::Release);
         true
     }
 }
@@ -134,6 +136,7 @@ impl Slot {
 /// Notes one stream as ready.
 struct Note {
     index: usize,
+    /// Nor is a slot noted that has no stream, or one that was not polled yet.
     is_noted: AtomicBool,
     ready: Arc<Ready>,
 }
