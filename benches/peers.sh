@@ -46,6 +46,7 @@ load=$(dirname "$binary")/examples/load
 # --- What is started is stopped --------------------------------------------------------------------------------------
 dir=$(mktemp -d) started=() masters=()
 chmod 755 "$dir" # nginx's workers read the page and the large file
+mkdir "$dir/etc" # Watched by Flagstone: nobody is to write logs there.
 stop() {
     local it
     for it in "${masters[@]}"; do [ -s "$dir/$it.pid" ] && started+=("$(cat "$dir/$it.pid")"); done
@@ -209,7 +210,7 @@ rate = "1000000/1s"
 burst = 100000
 N
 }
-flagstone_conf flagstone 19003 19013 1 >"$dir/flagstone.toml"
+flagstone_conf flagstone 19003 19013 1 >"$dir/etc/flagstone.toml"
 nginx_on 1 app
 nginx_pid='' haproxy_pid='' haproxy_log_pid='' relay_pid='' others=
 if [ $alone = no ]; then
@@ -220,7 +221,7 @@ if [ $alone = no ]; then
     for port in 19001 19002 19004 19005; do answers "http://127.0.0.1:$port/"; done
     others="; nginx $(nginx -v 2>&1 | sed 's/.*\///'), HAProxy $(haproxy -v | awk 'NR==1{print $3}')"
 fi
-on 0 flagstone "$binary" run -c "$dir/flagstone.toml"; flagstone_pid=$pid
+on 0 flagstone "$binary" run -c "$dir/etc/flagstone.toml"; flagstone_pid=$pid
 for port in 19000 19003; do answers "http://127.0.0.1:$port/"; done
 echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), load $(cut -d' ' -f1 /proc/loadavg);" \
     "$rounds rounds of $seconds s$others"
@@ -332,8 +333,8 @@ maintenance() {
     row maintenance "the maintenance page, 8 KiB, 64 kept connections: µs of processor per request"
     # A page of a folder, the same bytes as nginx's.
     mkdir -p "$dir/page" "$dir/down.state"; cp "$dir/maintenance.html" "$dir/page/index.html"; : >"$dir/down.state/maintenance.flag"
-    { flagstone_conf down 19023 19033 1 "$dir/down.state"; printf '[maintenance]\npage = "%s"\n' "$dir/page"; } >"$dir/down.toml"
-    on 0 down "$binary" run -c "$dir/down.toml"; local down=$pid
+    { flagstone_conf down 19023 19033 1 "$dir/down.state"; printf '[maintenance]\npage = "%s"\n' "$dir/page"; } >"$dir/etc/down.toml"
+    on 0 down "$binary" run -c "$dir/etc/down.toml"; local down=$pid
     answers http://127.0.0.1:19023/ 503
     plays maintenance.nginx && answers http://127.0.0.1:19021/ 503
     for _ in $(seq "$rounds"); do
@@ -363,8 +364,8 @@ websocket() {
 
 idle() {
     row idle "10,000 kept connections that have had one answer each: KiB of memory per connection"
-    flagstone_conf idle 19043 19053 1 >"$dir/idle.toml"
-    on 0 idle "$binary" run -c "$dir/idle.toml"; local process=$pid before
+    flagstone_conf idle 19043 19053 1 >"$dir/etc/idle.toml"
+    on 0 idle "$binary" run -c "$dir/etc/idle.toml"; local process=$pid before
     answers http://127.0.0.1:19043/
     taskset -c 1 "$load" http 127.0.0.1:19043 --requests 20000 >/dev/null
     before=$(resident_kib "$process")
@@ -391,9 +392,9 @@ workers() {
     row workers "requests a second with two workers on two cores, and with one on one"
     local n p
     for n in 1 2; do
-        flagstone_conf "workers$n" $((19060 + n)) $((19070 + n)) "$n" >"$dir/workers$n.toml"
+        flagstone_conf "workers$n" $((19060 + n)) $((19070 + n)) "$n" >"$dir/etc/workers$n.toml"
         p=0; [ "$n" = 2 ] && p=0,1
-        on "$p" "workers$n" "$binary" run -c "$dir/workers$n.toml"
+        on "$p" "workers$n" "$binary" run -c "$dir/etc/workers$n.toml"
         answers "http://127.0.0.1:$((19060 + n))/"
     done
     for _ in $(seq "$rounds"); do
@@ -417,8 +418,8 @@ routes() {
         done
         printf '[[route]]\nname = "all"\nupstream = "b"\nlimits = ["per_ip"]\n'
         printf '[[route]]\nname = "limited"\npath = ["/limited"]\nupstream = "b"\nlimits = [%s]\n' "${names%,}"
-    } >"$dir/many.toml"
-    on 0 many "$binary" run -c "$dir/many.toml"; local many=$pid
+    } >"$dir/etc/many.toml"
+    on 0 many "$binary" run -c "$dir/etc/many.toml"; local many=$pid
     answers http://127.0.0.1:19083/; answers http://127.0.0.1:19083/limited; answers http://127.0.0.1:19083/a500/b
     for _ in $(seq "$rounds"); do
         with_wrk routes.one "$flagstone_pid" 1 -c64 http://127.0.0.1:19003/
