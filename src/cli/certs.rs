@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::human::shown;
-use super::{FileArgument, refuse};
+use super::{FileArgument, print, refuse};
 use crate::config::model::{CertificatePair, Config};
 use crate::tls::{CertificateFacts, Standing, read_facts, read_pair};
 
@@ -41,25 +41,18 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         .into_iter()
         .map(|pair| Entry::read(pair, now, loaded.config.certificates.warn_days))
         .collect();
-    if arguments.json {
-        println!("{}", entries.iter().map(|entry| entry.json(now)).collect::<Value>());
-    } else if entries.is_empty() {
-        println!("no listener has certificates");
+    for error in entries.iter().filter_map(|entry| entry.error.as_ref()) {
+        eprintln!("flagstone: {error}");
     }
     // Scripts read these lines, people their columns.
     let widths = if std::io::stdout().is_terminal() { Widths::of(&entries) } else { Widths::default() };
-    for entry in &entries {
-        if !arguments.json {
-            println!("{}", entry.line(now, widths));
-        }
-        if let Some(error) = &entry.error {
-            eprintln!("flagstone: {error}");
-        }
-    }
-    match entries.iter().all(|entry| entry.standing == Standing::Ok) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    let text = match arguments.json {
+        true => format!("{}\n", entries.iter().map(|entry| entry.json(now)).collect::<Value>()),
+        false if entries.is_empty() => "no listener has certificates\n".to_owned(),
+        false => entries.iter().map(|entry| entry.line(now, widths) + "\n").collect(),
+    };
+    let is_well = entries.iter().all(|entry| entry.standing == Standing::Ok);
+    print(text, if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Each once, in the order of the file.

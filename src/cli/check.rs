@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{FileArgument, shown};
+use super::{FileArgument, print, shown};
 use crate::app::{App, TestResult};
 use crate::config::model::Config;
 use crate::config::{Loaded, Problem, Problems};
@@ -50,11 +50,11 @@ struct Report {
 /// Exit code 0 when the file could be served as it is and its tests pass, 1 with every error otherwise.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let report = Report::of(&arguments.file);
-    match arguments.json || arguments.format == Format::Json {
-        false => report.print(),
-        true => println!("{:#}", report.to_json()),
-    }
-    if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let text = match arguments.json || arguments.format == Format::Json {
+        false => report.tell(),
+        true => format!("{:#}\n", report.to_json()),
+    };
+    print(text, if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Report {
@@ -83,7 +83,8 @@ impl Report {
         report
     }
 
-    fn print(&self) {
+    /// Prints what is wrong, and returns what is to be said of a file that is not.
+    fn tell(&self) -> String {
         for warning in &self.warnings {
             eprintln!("flagstone: warning: {warning}");
         }
@@ -94,19 +95,21 @@ impl Report {
         if passed < self.tests.len() {
             eprintln!("flagstone: {} of {} failed", self.tests.len() - passed, counted(self.tests.len(), "test"));
         }
-        let (Some(config), Some(file), true) = (&self.config, &self.file, self.errors.is_empty()) else { return };
+        let (Some(config), Some(file), true) = (&self.config, &self.file, self.errors.is_empty()) else {
+            return String::new();
+        };
         let tests = match passed {
             0 => String::new(),
             passed => format!("; {} passed", counted(passed, "test")),
         };
-        println!(
-            "{} is valid: {}, {}, {}, {}{tests}",
+        format!(
+            "{} is valid: {}, {}, {}, {}{tests}\n",
             shown(file),
             counted(config.listeners.len(), "listener"),
             counted(config.routes.len(), "route"),
             counted(config.upstreams.len(), "upstream"),
             counted(config.limits.len(), "limit"),
-        );
+        )
     }
 
     fn to_json(&self) -> Value {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{FileArgument, environment, refuse};
+use super::{FileArgument, environment, print, refuse};
 use crate::config::model::{Address, Secret};
 use crate::config::{self, Problem, Problems};
 use crate::error::io_reason;
@@ -202,10 +202,7 @@ impl CallError {
 /// Prints the answer to a call, or why there is none: all that most commands do.
 pub(super) fn tell(result: Result<String, CallError>) -> ExitCode {
     match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => print(text, ExitCode::SUCCESS),
         Err(error) => error.report(),
     }
 }

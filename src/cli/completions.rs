@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::error::io_reason;
+use super::print;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "flagstone", &mut script);
-    print(&script)
+    print(&script, ExitCode::SUCCESS)
 }
 
 /// Prints one manual page: the program, then each command with its options.
@@ -29,7 +29,7 @@ pub(super) fn man() -> ExitCode {
     let mut page = Vec::new();
     let rendered = render(&root, &mut page);
     rendered.expect("writing to memory succeeds");
-    print(&page)
+    print(&page, ExitCode::SUCCESS)
 }
 
 fn render(root: &Command, page: &mut Vec<u8>) -> io::Result<()> {
@@ -81,16 +81,4 @@ fn render_command(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         }
     }
     below.into_iter().try_for_each(|command| render_command(command, page))
-}
-
-fn print(text: &[u8]) -> ExitCode {
-    match io::stdout().write_all(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        // `flagstone man | head`: whoever reads has enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("flagstone: cannot write: {}", io_reason(&error));
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! `flagstone demo`: the proxy in front of an embedded sample app, with everything to try.
 
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
@@ -84,8 +85,9 @@ fn start(arguments: &Arguments, folder: &std::path::Path) -> Result<Running, Pro
     let web = app.listeners().into_iter().find_map(|(_, address)| socket(address));
     if let (Some(web), Some(admin)) = (web, app.admin_address().and_then(socket)) {
         let folder = folder.to_path_buf();
-        println!("{}", things_to_try(&Addresses { web, admin, app: sample.addr, folder }));
-        println!("Ctrl-C ends the demo and removes its folder.");
+        let guide = things_to_try(&Addresses { web, admin, app: sample.addr, folder });
+        // Whoever reads no further may still try it.
+        let _ = writeln!(std::io::stdout(), "{guide}\nCtrl-C ends the demo and removes its folder.");
     }
     Ok((signals, app, sample))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::client::{AdminArgument, segment};
 use super::human::{millis, shown};
-use super::{refuse, wrong_use};
+use super::{print, refuse, wrong_use};
 use crate::app::App;
 use crate::explain::Hypothetical;
 
@@ -55,13 +55,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let breakers = arguments.breakers();
     match App::explain(&loaded, &wanted, breakers.as_ref()) {
         Err(problems) => refuse(&problems),
-        Ok(explained) => {
+        Ok(explained) => print(
             match arguments.json {
-                true => println!("{:#}", explained.to_json()),
-                false => print!("{}", explained.to_text()),
-            }
-            ExitCode::SUCCESS
-        }
+                true => format!("{:#}\n", explained.to_json()),
+                false => explained.to_text(),
+            },
+            ExitCode::SUCCESS,
+        ),
     }
 }
 
@@ -79,11 +79,8 @@ fn remembered(arguments: &Arguments, id: &str) -> ExitCode {
         );
         return ExitCode::FAILURE;
     };
-    match arguments.json {
-        true => println!("{failed:#}"),
-        false => print!("{}", story(failed)),
-    }
-    ExitCode::SUCCESS
+    let text = if arguments.json { format!("{failed:#}\n") } else { story(failed) };
+    print(text, ExitCode::SUCCESS)
 }
 
 /// What `/api/requests` says of one request, for people.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::client::{AdminArgument, JsonArgument};
+use super::print;
 
 /// Whoever runs health checks waits less long than people do.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,10 +31,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let detail = body.lines().next().unwrap_or_default();
     let answer = json!({ "ready": is_ready, "status": status, "detail": detail });
     let text = if is_ready { "ready\n" } else { "" };
-    print!("{}", arguments.json.show(&answer, |_| text.to_owned()));
-    if is_ready {
-        return ExitCode::SUCCESS;
+    if !is_ready {
+        eprintln!("flagstone: not ready: {status} {detail}");
     }
-    eprintln!("flagstone: not ready: {status} {detail}");
-    ExitCode::FAILURE
+    let code = if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    print(arguments.json.show(&answer, |_| text.to_owned()), code)
 }

@@ -1,12 +1,15 @@
 //! `flagstone maintenance on | off | status`: writes, removes and reads the flag files. It talks to no
 //! process, so it works with none running; a running one sees the files change.
 
+mod settings;
 mod status;
 mod time;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub(in crate::cli) use settings::settings;
 
 use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;

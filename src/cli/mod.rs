@@ -22,6 +22,7 @@ mod status;
 mod table;
 mod upgrade;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,7 +30,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::OrderArguments;
 use crate::app::loading;
+use crate::config::model::Config;
 use crate::config::{self, Loaded, Problems, Sources};
+use crate::error::io_reason;
 
 /// A reverse proxy that stands in front of your app: maintenance by touch, limits, breakers, hot reload.
 #[derive(Debug, Parser)]
@@ -146,26 +149,25 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&config::schema()).expect("a JSON value prints");
-            println!("{schema}");
-            ExitCode::SUCCESS
+            print(schema + "\n", ExitCode::SUCCESS)
         }
     }
 }
 
 fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
-    let (loaded, _) = match arguments.file.load() {
-        Ok(loaded) => loaded,
+    let config = match maintenance::settings(&arguments.file) {
+        Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
-    let settings = &loaded.config.maintenance;
-    let routes_dir = loaded.config.server.state_dir.join("maintenance.d");
+    let settings = &config.maintenance;
+    let routes_dir = config.server.state_dir.join("maintenance.d");
+    if let maintenance::Action::On(on) = &arguments.maintenance.action {
+        warn_of_unknown(&on.routes, &config);
+    }
     let done =
         maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
     match done {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => print(text, ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("flagstone: {error}");
             ExitCode::from(error.exit_code())
@@ -173,8 +175,30 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     }
 }
 
+/// No reason to refuse: the process may go by another file than the one that is read here.
+fn warn_of_unknown(routes: &[String], config: &Config) {
+    let known: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    for name in routes.iter().filter(|name| !known.contains(&name.as_str())) {
+        eprintln!("flagstone: warning: no route is named {name}: there are {}", known.join(", "));
+    }
+}
+
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Prints a result, all of it at once, and ends with `code`, or says no where it cannot be written.
+fn print(text: impl AsRef<[u8]>, code: ExitCode) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+        Ok(()) => code,
+        // `flagstone status | head`: whoever reads has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
+        Err(error) => {
+            eprintln!("flagstone: cannot write: {}", io_reason(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints every problem and says no.

@@ -10,7 +10,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FileArgument, environment, refuse, wrong_use};
 use crate::app::{App, Leave, Source};
-use crate::config::model::Config;
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::io_reason;
 use crate::systemd;
@@ -59,10 +58,10 @@ impl Arguments {
 }
 
 /// Everything that serving without a file needs.
-struct Quick {
-    listen: String,
-    upstream: String,
-    flag: Option<String>,
+pub(super) struct Quick {
+    pub(super) listen: String,
+    pub(super) upstream: String,
+    pub(super) flag: Option<String>,
 }
 
 /// Serves; the exit code is 0 after a drain and 1 when it could not start.
@@ -160,27 +159,36 @@ fn drain(app: App, signals: Signals, how: Leave) {
 }
 
 fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source), Problems> {
-    if let Some(Quick { listen, upstream, flag }) = quick {
-        let mut loaded = config::quick(&listen, &upstream, flag.as_deref(), &environment)?;
-        if !can_make(&loaded.config.server.state_dir) {
-            move_state_dir(&mut loaded.config, own_state_dir());
-        }
-        return Ok((loaded, Source::Fixed));
+    if let Some(quick) = quick {
+        return Ok((load_quick(&quick)?, Source::Fixed));
     }
     let (loaded, file) = arguments.file.load_to_build()?;
     Ok((loaded, Source::File(file)))
 }
 
+/// What serving without a file goes by.
+pub(super) fn load_quick(quick: &Quick) -> Result<Loaded, Problems> {
+    let mut loaded = config::quick(&quick.listen, &quick.upstream, quick.flag.as_deref(), &environment)?;
+    if !can_make(&loaded.config.server.state_dir) {
+        move_state_dir(&mut loaded, own_state_dir());
+    }
+    Ok(loaded)
+}
+
 /// The flag file moves along, unless it was named with its whole path.
-fn move_state_dir(config: &mut Config, folder: PathBuf) {
+fn move_state_dir(loaded: &mut Loaded, folder: PathBuf) {
+    loaded.masked["server"]["state_dir"] = folder.display().to_string().into();
+    let config = &mut loaded.config;
     if let Ok(name) = config.maintenance.flag.strip_prefix(&config.server.state_dir) {
         config.maintenance.flag = folder.join(name);
     }
     config.server.state_dir = folder;
 }
 
+/// Whether this user may write there, or make it.
 fn can_make(folder: &std::path::Path) -> bool {
-    std::fs::create_dir_all(folder).is_ok() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+    let standing = folder.ancestors().find(|folder| folder.exists());
+    standing.is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 /// For serving without a file by a user who may not write to /run: their own runtime folder.

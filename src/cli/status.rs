@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::client::{AdminArgument, CallError, Client};
 use super::human::has_colours;
+use super::print;
 use crate::config::duration;
 
 mod screen;
@@ -37,10 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.watch {
         Some(interval) => watch(&client, arguments.json, interval),
         None => match text(&client, arguments.json) {
-            Ok(text) => {
-                print!("{text}");
-                ExitCode::SUCCESS
-            }
+            Ok(text) => print(text, ExitCode::SUCCESS),
             Err(error) => error.report(),
         },
     }

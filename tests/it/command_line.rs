@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -441,6 +441,28 @@ async fn a_closed_stdout_stops_nothing() {
     }
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+}
+
+/// As with `flagstone schema | head -1`, and on a disk that is full.
+#[test]
+fn results_that_nobody_reads_or_that_do_not_fit_are_no_panic() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", MINIMAL);
+    let commands: [&[&str]; 6] =
+        [&["schema"], &["man"], &["completions", "bash"], &["check"], &["certs"], &["maintenance", "status"]];
+    let ended = |words: &[&str], stdout: Stdio| {
+        let mut command = Flagstone::command(words);
+        let ended = command.env("FLAGSTONE_CONFIG", &file).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    for words in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(ended(words, writer.into()), (Some(0), String::new()), "{words:?}");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let told = "flagstone: cannot write: no space left on device\n".to_owned();
+        assert_eq!(ended(words, full.into()), (Some(1), told), "{words:?}");
+    }
 }
 
 /// As with `flagstone run | head -1`.

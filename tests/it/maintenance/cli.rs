@@ -51,6 +51,55 @@ async fn the_command_line_switches_a_running_process_and_works_without_one() {
 }
 
 #[tokio::test]
+async fn a_file_with_errors_elsewhere_is_no_obstacle() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let address = flagstone.address("web").await;
+    flagstone.folder.replace("flagstone.toml", format!("{CONFIG}[[route]]\nnmae = \"half typed\"\n"));
+    let on = maintenance(&flagstone.folder, &["on", "--reason", "Night"]).await;
+    assert!(on.status.success() && on.stdout.contains("maintenance is on"), "{on:?}");
+    assert!(on.stderr.starts_with("flagstone: warning: ") && on.stderr.contains("did you mean \"name\"?"), "{on:?}");
+    let blocked = async || crate::support::client::get(address, "/").await.unwrap().status == 503;
+    assert!(eventually_async(PATIENCE, blocked).await);
+
+    // Where the flag is has to be known.
+    for wrong in
+        [CONFIG.replace("state_dir", "state_dri"), format!("{CONFIG}[maintenance]\nflag = 7\n"), "[".to_owned()]
+    {
+        flagstone.folder.replace("flagstone.toml", &wrong);
+        let off = maintenance(&flagstone.folder, &["off"]).await;
+        assert_eq!((off.status.code(), off.stdout.as_str()), (Some(1), ""), "{off:?}");
+    }
+    assert!(flagstone.folder.join("state/maintenance.flag").exists());
+}
+
+#[tokio::test]
+async fn a_process_without_a_file_is_found_by_the_same_environment() {
+    let folder = Folder::new();
+    let flag = folder.join("quick.flag");
+    let environments: [&[(&str, &str)]; 2] =
+        [&[("FLAGSTONE_LISTEN", "127.0.0.1:0"), ("FLAGSTONE_UPSTREAM", "127.0.0.1:1")], &[]];
+    for environment in environments {
+        let run = async |what: &str| {
+            let mut command = Flagstone::command(["maintenance", what]);
+            command.envs(environment.iter().copied()).env("FLAGSTONE_FLAG", &flag).current_dir(folder.path());
+            Process::start(&mut command).wait(PATIENCE).await.code()
+        };
+        assert_eq!((run("on").await, flag.exists()), (Some(0), true));
+        assert_eq!((run("off").await, flag.exists()), (Some(0), false));
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_is_not_in_the_file_is_warned_of() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    let on = maintenance(&folder, &["on", "--route", "al", "--route", "all"]).await;
+    assert!(on.status.success(), "{on:?}");
+    assert_eq!(on.stderr, "flagstone: warning: no route is named al: there are all\n");
+    assert!(folder.join("state/maintenance.d/al.flag").exists());
+}
+
+#[tokio::test]
 async fn wrong_use_exits_2() {
     let folder = Folder::new();
     folder.write("flagstone.toml", CONFIG);

@@ -1,0 +1,49 @@
+//! Where the flags are, found also when not all is well: who switches maintenance on at night has no time to mend a file.
+
+use super::super::run::{Quick, load_quick};
+use super::super::{FileArgument, environment};
+use crate::config::model::Config;
+use crate::config::{self, Problems, Sources};
+
+/// What decides about flag files; the rest has to be right for them to be found.
+const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
+
+/// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as warnings.
+///
+/// # Errors
+/// There is none, or it does not say where the flags are.
+pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Config, Problems> {
+    if let Some(quick) = without_a_file(file) {
+        return load_quick(&quick).map(|loaded| loaded.config);
+    }
+    let file = file.locate()?;
+    let sources = Sources::read(&file, &environment);
+    let problems = match config::load_from(&sources, &file, &environment) {
+        Ok(loaded) => return Ok(loaded.config),
+        Err(problems) => problems,
+    };
+    let remains = config::remains(&sources, &file, &environment);
+    let remains = remains.filter(|remains| !NEEDED.iter().any(|path| remains.is_refused(path)));
+    let Some(remains) = remains else { return Err(problems) };
+    for problem in &problems.0 {
+        eprintln!("flagstone: warning: {problem}");
+    }
+    Ok(remains.loaded.config)
+}
+
+/// As `run` would serve from this environment. Where there is no file to go by, the flag alone is enough.
+fn without_a_file(file: &FileArgument) -> Option<Quick> {
+    if file.config.is_some() {
+        return None;
+    }
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let flag = set("FLAGSTONE_FLAG");
+    match (set("FLAGSTONE_LISTEN"), set("FLAGSTONE_UPSTREAM")) {
+        (Some(listen), Some(upstream)) => Some(Quick { listen, upstream, flag }),
+        // Where it listens and what it forwards to make no difference to its flag.
+        _ if flag.is_some() && file.find().is_none() => {
+            Some(Quick { listen: "127.0.0.1:0".to_owned(), upstream: "127.0.0.1:1".to_owned(), flag })
+        }
+        _ => None,
+    }
+}
