@@ -10,6 +10,8 @@ use super::table::Table;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    admin: AdminArgument,
     #[command(subcommand)]
     command: Command,
 }
@@ -19,16 +21,12 @@ enum Command {
     /// One line per breaker: upstream, state, failures in a row, calls, when it tries again
     List {
         #[command(flatten)]
-        admin: AdminArgument,
-        #[command(flatten)]
         json: JsonArgument,
     },
     /// Close a breaker
     Reset {
         /// The upstream
         name: String,
-        #[command(flatten)]
-        admin: AdminArgument,
         #[command(flatten)]
         json: JsonArgument,
     },
@@ -37,20 +35,19 @@ enum Command {
         /// The upstream
         name: String,
         #[command(flatten)]
-        admin: AdminArgument,
-        #[command(flatten)]
         json: JsonArgument,
     },
 }
 
 /// Asks the running process; exit 1 when it said no or is not there.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let admin = &arguments.admin;
     let (answer, json) = match &arguments.command {
-        Command::List { admin, json } => {
+        Command::List { json } => {
             (admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None)), json)
         }
-        Command::Reset { name, admin, json } => (change(admin, name, "reset"), json),
-        Command::Open { name, admin, json } => (change(admin, name, "open"), json),
+        Command::Reset { name, json } => (change(admin, name, "reset"), json),
+        Command::Open { name, json } => (change(admin, name, "open"), json),
     };
     tell(answer.map(|answer| json.show(&answer, table)))
 }

@@ -10,6 +10,8 @@ use super::table::Table;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    admin: AdminArgument,
     #[command(subcommand)]
     command: Command,
 }
@@ -20,8 +22,6 @@ enum Command {
     List {
         #[command(flatten)]
         json: JsonArgument,
-        #[command(flatten)]
-        admin: AdminArgument,
     },
     /// Switch a feature on or off, at once; it stays so over restarts and reloads
     Set {
@@ -32,8 +32,6 @@ enum Command {
         value: bool,
         #[command(flatten)]
         json: JsonArgument,
-        #[command(flatten)]
-        admin: AdminArgument,
     },
     /// Put the configuration's value back in force
     Clear {
@@ -41,19 +39,18 @@ enum Command {
         key: String,
         #[command(flatten)]
         json: JsonArgument,
-        #[command(flatten)]
-        admin: AdminArgument,
     },
 }
 
 /// Asks the running process; exit 1 when it said no or is not there.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let admin = &arguments.admin;
     let (answer, json, show): (_, _, fn(&Value) -> String) = match &arguments.command {
-        Command::List { json, admin } => {
+        Command::List { json } => {
             (admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None)), json, list)
         }
-        Command::Set { key, value, json, admin } => (set(admin, key, Some(*value)), json, one),
-        Command::Clear { key, json, admin } => (set(admin, key, None), json, one),
+        Command::Set { key, value, json } => (set(admin, key, Some(*value)), json, one),
+        Command::Clear { key, json } => (set(admin, key, None), json, one),
     };
     tell(answer.map(|answer| json.show(&answer, show)))
 }
