@@ -18,6 +18,7 @@ use super::routes::Panel;
 use super::server::Peer;
 use super::session;
 use super::view::problem;
+use crate::message::host::{Host, HostError};
 use crate::policy::limit::{Key, Limiter, Settings};
 use crate::telemetry::events::Event;
 
@@ -75,7 +76,7 @@ pub(super) async fn check(State(panel): State<Panel>, client: Client, request: R
     let live = panel.control.live.load_full();
     let admin = &live.config.admin;
     let headers = request.headers();
-    if !is_own_host(text(headers, HOST), &admin.allowed_hosts) {
+    if !is_own_host(&request, &admin.allowed_hosts) {
         return refuse(
             StatusCode::FORBIDDEN,
             "this Host is not one of the admin side's: add it to admin.allowed_hosts",
@@ -163,16 +164,18 @@ fn is_same_origin(origin: Option<&str>, host: Option<&str>) -> bool {
     origin.is_some() && origin == host
 }
 
-/// An address, a loopback name or a listed one. No Host at all comes from no browser.
-fn is_own_host(host: Option<&str>, allowed: &[String]) -> bool {
-    let Some(host) = host else { return true };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+/// An address, a loopback name or a listed one, in target and `Host` alike. No Host at all comes from no browser.
+fn is_own_host<B>(request: &http::Request<B>, allowed: &[String]) -> bool {
+    let host = match Host::of_request(request.uri(), request.headers(), request.version()) {
+        Ok(host) => host,
+        Err(error) => return error == HostError::Missing,
     };
-    name.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || name.to_ascii_lowercase().ends_with(".localhost")
+    let name = host.name();
+    name.is_empty()
+        || name.starts_with('[')
+        || name.parse::<IpAddr>().is_ok()
+        || name == "localhost"
+        || name.ends_with(".localhost")
         || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
@@ -191,12 +194,27 @@ mod tests {
 
     #[test]
     fn hosts_are_addresses_loopback_names_or_listed() {
-        for host in ["127.0.0.1:9900", "[::1]:9900", "10.0.0.7", "localhost:9900", "a.localhost", "ops.example:9900"] {
-            assert!(is_own_host(Some(host), &["ops.example".into()]), "{host}");
+        let own = |target: &str, hosts: &[&[u8]]| {
+            let mut request = http::Request::get(target);
+            for &host in hosts {
+                request = request.header(HOST, host);
+            }
+            is_own_host(&request.body(()).unwrap(), &["ops.example".into()])
+        };
+        for host in
+            ["127.0.0.1:9900", "[::1]:9900", "10.0.0.7", "LocalHost:9900", "localhost.", "a.localhost", "ops.example:1"]
+        {
+            assert!(own("/", &[host.as_bytes()]), "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9900", ""] {
-            assert!(!is_own_host(Some(host), &["ops.example".into()]), "{host}");
+        for host in
+            ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9900", "", "localhost:x", "[::1].evil"]
+        {
+            assert!(!own("/", &[host.as_bytes()]), "{host}");
         }
+        assert!(own("/", &[]), "no browser leaves it out");
+        assert!(!own("/", &[b"\xff"]));
+        assert!(!own("/", &[b"localhost", b"evil.example"]));
+        assert!(!own("http://evil.example/", &[b"localhost"]));
     }
 
     #[test]
