@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::limits::{end, object};
 use super::routes::Panel;
-use super::view::{Problem, problem};
+use super::view::{Problem, Unusable, problem};
 use crate::policy::maintenance::network;
 use crate::runtime::ChangeError;
 use crate::runtime::block_list::{Blocked, entry_json};
@@ -45,7 +45,7 @@ async fn list(State(panel): State<Panel>) -> Response {
 async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     let (net, until) = match parse(&body) {
         Ok(wanted) => wanted,
-        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+        Err(unusable) => return unusable.into_response(),
     };
     change(panel, move |blocked| {
         blocked.block(net, until).map_err(refused)?;
@@ -88,7 +88,7 @@ fn refused(error: ChangeError) -> Problem {
     problem(status, &format!("nothing was changed: {error}"))
 }
 
-fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), String> {
+fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), Unusable> {
     let body = object(body, &["cidr", "ttlSeconds"])?;
     let net = body.get("cidr").and_then(Value::as_str).and_then(network).ok_or(NO_NETWORK)?;
     Ok((net.trunc(), end(&body, Timestamp::now())?))

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::calls::calls;
 use super::limits::object;
 use super::routes::Panel;
-use super::view::{Problem, problem};
+use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
 use crate::runtime::ChangeError;
 
@@ -46,7 +46,7 @@ fn view(control: &Control, key: &str, default: bool) -> Value {
 async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
     let (key, value) = match parse(&body) {
         Ok(wanted) => wanted,
-        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+        Err(unusable) => return unusable.into_response(),
     };
     let control = Arc::clone(&panel.control);
     // It waits for the disk, beside the admin side's other work.
@@ -78,15 +78,15 @@ fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Pr
     Ok(view)
 }
 
-fn parse(body: &[u8]) -> Result<(String, Option<bool>), String> {
+fn parse(body: &[u8]) -> Result<(String, Option<bool>), Unusable> {
     let mut body = object(body, &["key", "value"])?;
     let Some(Value::String(key)) = body.remove("key") else {
-        return Err("key is missing: one of [features], as text".to_owned());
+        return Err("key is missing: one of [features], as text".into());
     };
     match body.get("value") {
         Some(Value::Bool(value)) => Ok((key, Some(*value))),
         Some(Value::Null) => Ok((key, None)),
-        _ => Err("value is true or false, or null for the configuration's default".to_owned()),
+        _ => Err("value is true or false, or null for the configuration's default".into()),
     }
 }
 
@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         for (body, part) in [
-            ("", "a JSON object"),
+            ("", "JSON object"),
             ("{}", "key is missing"),
             (r#"{"key":1,"value":true}"#, "key is missing"),
             (r#"{"key":"a"}"#, "value is true or false"),
             (r#"{"key":"a","value":"true"}"#, "value is true or false"),
             (r#"{"key":"a","value":true,"ttl":1}"#, "\"ttl\" is no key"),
         ] {
-            let error = parse(body.as_bytes()).unwrap_err();
+            let error = parse(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(part), "{body}: {error}");
         }
         assert_eq!(parse(br#"{"key":"a","value":true}"#), Ok(("a".to_owned(), Some(true))));

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::view::{Problem, problem};
+use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
 use crate::config::{duration, rate};
 use crate::runtime::overrides::Override;
@@ -65,7 +65,7 @@ fn view(limit: &Limit, control: &Control) -> Value {
 async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
     let wanted = match parse(&body, Timestamp::now()) {
         Ok(wanted) => wanted,
-        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+        Err(unusable) => return unusable.into_response(),
     };
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
@@ -109,7 +109,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
     }
 }
 
-fn parse(body: &[u8], now: Timestamp) -> Result<Override, String> {
+fn parse(body: &[u8], now: Timestamp) -> Result<Override, Unusable> {
     let body = object(body, &["rate", "burst", "ttlSeconds"])?;
     let text = body.get("rate").and_then(Value::as_str).ok_or("rate is missing: such as \"10/1m\"")?;
     let rate = rate::parse(text).map_err(|error| format!("rate: {error}"))?;
@@ -121,7 +121,7 @@ fn parse(body: &[u8], now: Timestamp) -> Result<Override, String> {
         }
     };
     if rate.period.checked_mul(burst.get()).is_none_or(|whole| whole / rate.count.get() > duration::MAX) {
-        return Err("such a burst takes more than ten years to refill: lower the burst or raise the rate".to_owned());
+        return Err("such a burst takes more than ten years to refill: lower the burst or raise the rate".into());
     }
     Ok(Override { rate, burst, until: end(&body, now)? })
 }
@@ -142,12 +142,11 @@ pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Ti
 }
 
 /// A body that is a JSON object with none but these keys.
-pub(super) fn object(body: &[u8], keys: &[&str]) -> Result<Map<String, Value>, String> {
-    let Ok(Value::Object(object)) = serde_json::from_slice(body) else {
-        return Err("the body is a JSON object".to_owned());
-    };
+pub(super) fn object(body: &[u8], keys: &[&str]) -> Result<Map<String, Value>, Unusable> {
+    let object: Map<_, _> = serde_json::from_slice(body)
+        .map_err(|error| Unusable::Form(format!("the body is not the JSON object that this call takes: {error}")))?;
     match object.keys().find(|key| !keys.contains(&key.as_str())) {
-        Some(unknown) => Err(format!("{unknown:?} is no key of this call: it takes {}", keys.join(", "))),
+        Some(unknown) => Err(format!("{unknown:?} is no key of this call: it takes {}", keys.join(", ")).into()),
         None => Ok(object),
     }
 }
@@ -157,11 +156,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_body_without_the_form_is_told_from_a_wrong_value() {
+        for body in ["", "{", "[]", "null", r#"{"rate":}"#] {
+            assert!(matches!(object(body.as_bytes(), &["rate"]), Err(Unusable::Form(_))), "{body}");
+        }
+        assert!(matches!(parse(b"{}", Timestamp::UNIX_EPOCH), Err(Unusable::Value(_))));
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         let now = Timestamp::UNIX_EPOCH;
         for (body, part) in [
-            ("", "a JSON object"),
-            ("[]", "a JSON object"),
+            ("", "JSON object"),
+            ("[]", "JSON object"),
             ("{}", "rate is missing"),
             (r#"{"rate":"0/1m"}"#, "a rate of 0"),
             (r#"{"rate":"1/1m","burst":0}"#, "burst"),
@@ -171,7 +178,7 @@ mod tests {
             (r#"{"rate":"1/1m","ttlSeconds":1.5}"#, "ttlSeconds"),
             (r#"{"rate":"1/1m","ttl":1}"#, "\"ttl\" is no key"),
         ] {
-            let error = parse(body.as_bytes(), now).unwrap_err();
+            let error = parse(body.as_bytes(), now).unwrap_err().to_string();
             assert!(error.contains(part), "{body}: {error}");
         }
         let parsed = parse(br#"{"rate":"10/1m","ttlSeconds":900}"#, now).unwrap();

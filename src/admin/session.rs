@@ -38,7 +38,7 @@ async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Clie
     let given = match object(&body, &["token"]).map(|mut body| body.remove("token")) {
         Ok(Some(Value::String(token))) => token,
         Ok(_) => return problem(StatusCode::UNPROCESSABLE_ENTITY, "token is missing, as text").into_response(),
-        Err(detail) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &detail).into_response(),
+        Err(unusable) => return unusable.into_response(),
     };
     let live = panel.control.live.load_full();
     let Some(token) = &live.config.admin.token else {

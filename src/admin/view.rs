@@ -38,6 +38,37 @@ pub(super) async fn as_problem(response: Response) -> Response {
     problem(status, detail).into_response()
 }
 
+/// A body that cannot be used: one without the form of its call, or with a value that will not do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("{0}")]
+    Form(String),
+    #[error("{0}")]
+    Value(String),
+}
+
+impl From<String> for Unusable {
+    fn from(text: String) -> Self {
+        Self::Value(text)
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(text: &str) -> Self {
+        Self::Value(text.to_owned())
+    }
+}
+
+impl IntoResponse for Unusable {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Form(_) => StatusCode::BAD_REQUEST,
+            Self::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        problem(status, &self.to_string()).into_response()
+    }
+}
+
 /// A refused configuration, with everything that is wrong.
 pub(super) fn problems(problems: &Problems) -> Problem {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
