@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use jiff::{SignedDuration, Timestamp};
 use toml::{Table, Value};
 
@@ -247,11 +248,10 @@ fn duration(value: &Value) -> Result<Duration, String> {
     duration.ok_or_else(|| "is no duration such as \"30s\"".to_owned())
 }
 
+/// As the configuration writes it: `"1h30m"`.
 fn duration_value(duration: Duration) -> Value {
-    match i64::try_from(duration.as_secs()) {
-        Ok(seconds) if duration.subsec_nanos() == 0 => Value::Integer(seconds),
-        _ => Value::String(format!("{}s {}ns", duration.as_secs(), duration.subsec_nanos())),
-    }
+    const PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
+    Value::String(PRINTER.unsigned_duration_to_string(&duration))
 }
 
 /// A list of texts, or one text. Elements that cannot be used are left out and reported.

@@ -54,6 +54,14 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn graces_are_written_as_durations() {
+    for (millis, written) in [(0, "0s"), (250, "250ms"), (5000, "5s"), (1500, "1s500ms"), (5_400_000, "1h30m")] {
+        let flag = Flag { grace: Some(Duration::from_millis(millis)), ..Flag::default() };
+        assert_eq!(flag.to_toml(), format!("grace = \"{written}\"\n"));
+    }
+}
+
+#[test]
 fn grace_may_be_seconds_and_a_list_one_text() {
     let flag = parsed("grace = 30\nallow = \"192.0.2.1\"");
     assert_eq!(flag.grace, Some(Duration::from_secs(30)));
