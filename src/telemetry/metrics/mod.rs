@@ -16,6 +16,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -83,6 +84,8 @@ struct Inner {
     reload_success: AtomicBool,
     reload_unix_seconds: AtomicU64,
     window: Mutex<Window>,
+    /// When its last step ended; written and read under its lock.
+    ticked: Mutex<Instant>,
     series: Mutex<Series>,
     /// Unix seconds of the last step of the live view.
     ticks: watch::Sender<u64>,
@@ -108,6 +111,7 @@ impl Metrics {
             reload_success: AtomicBool::new(true),
             reload_unix_seconds: AtomicU64::new(0),
             window: Mutex::default(),
+            ticked: Mutex::new(Instant::now()),
             series: Mutex::default(),
             ticks: watch::Sender::new(0),
         }))
@@ -212,7 +216,10 @@ impl Metrics {
     /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.
     pub fn tick(&self, unix_seconds: u64) {
         let totals = self.totals();
-        lock(&self.0.window).tick(unix_seconds, totals);
+        let mut window = lock(&self.0.window);
+        window.tick(unix_seconds, totals);
+        *lock(&self.0.ticked) = Instant::now();
+        drop(window);
         let mut series = lock(&self.0.series);
         series.begin(unix_seconds);
         for (name, route) in lock(&self.0.routes.0).iter() {
@@ -245,9 +252,10 @@ impl Metrics {
         lock(&self.0.series).last_minutes(lived)
     }
 
-    /// The rolling figures of `GET /api/metrics`.
+    /// The rolling figures of `GET /api/metrics`, up to now.
     pub fn last_minute(&self) -> LastMinute {
-        lock(&self.0.window).last_minute()
+        let window = lock(&self.0.window);
+        window.last_minute(&self.totals(), lock(&self.0.ticked).elapsed())
     }
 
     /// The last [`HISTORY`] seconds at most, oldest first.

@@ -1,9 +1,11 @@
 //! The last fifteen minutes at one-second steps, and the last minute as one figure.
 //!
-//! Fed by a tick a second with running totals; costs requests nothing. The rings are bounded: about
+//! Fed by a tick a second with running totals, and by those of now when somebody asks: whoever has just sent a request
+//! finds it. Costs requests nothing. The rings are bounded: about
 //! 100 KiB for the minute's histograms and 40 KiB for the history.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::histogram::{FINE, quantile_ms};
 
@@ -60,13 +62,7 @@ pub(super) struct Window {
 impl Window {
     /// Takes the totals at the end of a second.
     pub(super) fn tick(&mut self, unix_seconds: u64, now: Totals) {
-        let zero = || Totals { durations: [0; FINE], errors: 0, in_flight: 0 };
-        let before = self.before.take().unwrap_or_else(|| Box::new(zero()));
-        let mut counts = [0; FINE];
-        for (index, count) in counts.iter_mut().enumerate() {
-            *count = now.durations[index].saturating_sub(before.durations[index]);
-        }
-        let errors = now.errors.saturating_sub(before.errors);
+        let (counts, errors) = self.since_tick(&now);
         let mut step = if self.minute.len() == MINUTE {
             self.minute.pop_front().expect("a full minute has a front").0
         } else {
@@ -91,9 +87,16 @@ impl Window {
         self.before = Some(Box::new(now));
     }
 
-    pub(super) fn last_minute(&self) -> LastMinute {
-        let mut counts = [0; FINE];
-        let mut errors = 0;
+    /// What finished since the last tick: durations and errors.
+    fn since_tick(&self, now: &Totals) -> ([u64; FINE], u64) {
+        let Some(before) = &self.before else { return (now.durations, now.errors) };
+        let counts = std::array::from_fn(|index| now.durations[index].saturating_sub(before.durations[index]));
+        (counts, now.errors.saturating_sub(before.errors))
+    }
+
+    /// The last minute with the totals of `now`, which is `since_tick` after the last tick.
+    pub(super) fn last_minute(&self, now: &Totals, since_tick: Duration) -> LastMinute {
+        let (mut counts, mut errors) = self.since_tick(now);
         for (step, step_errors) in &self.minute {
             for (total, &count) in counts.iter_mut().zip(step.iter()) {
                 *total += u64::from(count);
@@ -101,8 +104,9 @@ impl Window {
             errors += step_errors;
         }
         let requests: u64 = counts.iter().sum();
+        let seconds = self.minute.len() as f64 + since_tick.as_secs_f64();
         LastMinute {
-            requests_per_second: requests as f64 / self.minute.len().max(1) as f64,
+            requests_per_second: requests as f64 / seconds.max(1.0),
             p50_ms: quantile_ms(&counts, 0.50),
             p95_ms: quantile_ms(&counts, 0.95),
             p99_ms: quantile_ms(&counts, 0.99),
@@ -142,7 +146,7 @@ mod tests {
         for second in 2..=61 {
             window.tick(second, totals(1000 + second * 10, 1000));
         }
-        let minute = window.last_minute();
+        let minute = window.last_minute(&totals(1610, 1000), Duration::ZERO);
         assert_eq!(minute.error_rate, 0.0);
         assert!((10.0..10.4).contains(&minute.requests_per_second));
         assert!(minute.p50_ms > 0.0 && minute.p50_ms == minute.p99_ms);
@@ -151,10 +155,20 @@ mod tests {
     #[test]
     fn a_young_process_is_not_averaged_over_a_whole_minute() {
         let mut window = Window::default();
-        assert_eq!(window.last_minute(), LastMinute::default());
+        assert_eq!(window.last_minute(&totals(0, 0), Duration::from_millis(10)), LastMinute::default());
         window.tick(1, totals(100, 25));
-        assert_eq!(window.last_minute().requests_per_second, 100.0);
-        assert_eq!(window.last_minute().error_rate, 0.25);
+        let minute = window.last_minute(&totals(100, 25), Duration::ZERO);
+        assert_eq!((minute.requests_per_second, minute.error_rate), (100.0, 0.25));
+    }
+
+    #[test]
+    fn the_running_second_counts_as_far_as_it_has_come() {
+        let mut window = Window::default();
+        let first = window.last_minute(&totals(8, 2), Duration::from_millis(100));
+        assert_eq!((first.requests_per_second, first.error_rate), (8.0, 0.25));
+        assert!(first.p50_ms > 0.0);
+        window.tick(1, totals(100, 0));
+        assert_eq!(window.last_minute(&totals(150, 0), Duration::from_millis(500)).requests_per_second, 100.0);
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn ticks_feed_the_last_minute_and_the_history() {
     let metrics = full();
     metrics.tick(1_795_000_000);
     let minute = metrics.last_minute();
-    assert_eq!(minute.requests_per_second, 4.0);
+    assert!((3.0..=4.0).contains(&minute.requests_per_second), "{minute:?}");
     assert_eq!(minute.error_rate, 0.25);
     assert!(minute.p99_ms > 50_000.0);
     assert_eq!(metrics.history()[0].requests, 4);
