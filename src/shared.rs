@@ -60,10 +60,10 @@ pub struct Shared {
     log_watch: Mutex<LogWatch>,
     /// The last place is for what no route matches.
     blocked: Sampler,
-    limited: Sampler,
+    limited: Sampler<String>,
     /// Over a limit that only watches.
-    shadowed: Sampler,
-    turned_away: Sampler,
+    shadowed: Sampler<String>,
+    turned_away: Sampler<(IpAddr, String)>,
     /// Names of the places in the samplers: routes keep theirs over reloads.
     places: Mutex<BTreeMap<String, usize>>,
     secret: OnceLock<Secret>,
@@ -220,7 +220,7 @@ impl Shared {
 
     /// A request met maintenance. `place` and `route` are the route's, when there is one.
     pub(crate) fn blocked(&self, place: Option<usize>, route: Option<&str>) {
-        if let Some(count) = self.blocked.hit(place.unwrap_or(SAMPLED_ROUTES), self.second()) {
+        if let Some(count) = self.blocked.hit(place.unwrap_or(SAMPLED_ROUTES), self.second(), || ()) {
             self.events.emit(Event::OperationBlocked { route: route.unwrap_or(NO_ROUTE).to_owned(), count });
         }
     }
@@ -228,7 +228,7 @@ impl Shared {
     /// A request was over a limit; `enforced` is false where the limit only watches.
     pub(crate) fn rate_limited(&self, place: usize, route: &str, limit: &str, enforced: bool) {
         let sampler = if enforced { &self.limited } else { &self.shadowed };
-        if let Some(count) = sampler.hit(place, self.second()) {
+        if let Some(count) = sampler.hit(place, self.second(), || limit.to_owned()) {
             self.events.emit(Event::RateLimited { route: route.to_owned(), limit: limit.to_owned(), enforced, count });
         }
     }
@@ -236,7 +236,8 @@ impl Shared {
     /// A client was turned away by a route's lists or the block list. `place` and `route` are the route's, when there
     /// is one. The line names the client that it is written for; those counted since the line before may be others.
     pub(crate) fn turned_away(&self, client: IpAddr, place: Option<usize>, route: Option<&str>, reason: &str) {
-        if let Some(count) = self.turned_away.hit(place.unwrap_or(SAMPLED_ROUTES), self.second()) {
+        let details = || (client, reason.to_owned());
+        if let Some(count) = self.turned_away.hit(place.unwrap_or(SAMPLED_ROUTES), self.second(), details) {
             let route = route.unwrap_or(NO_ROUTE).to_owned();
             self.events.emit(Event::Blocked { client: Some(client), route, reason: reason.to_owned(), count });
         }
@@ -304,17 +305,19 @@ impl Shared {
             let found = places.iter().find(|(_, other)| **other == place);
             found.map_or_else(|| NO_ROUTE.to_owned(), |(name, _)| name.clone())
         };
-        self.blocked.flush(second, |place, count| {
+        self.blocked.flush(second, |place, count, _| {
             self.events.emit(Event::OperationBlocked { route: name(place), count });
         });
         for (sampler, enforced) in [(&self.limited, true), (&self.shadowed, false)] {
-            sampler.flush(second, |place, count| {
-                self.events.emit(Event::RateLimited { route: name(place), limit: String::new(), enforced, count });
+            sampler.flush(second, |place, count, limit| {
+                let limit = limit.unwrap_or_default();
+                self.events.emit(Event::RateLimited { route: name(place), limit, enforced, count });
             });
         }
-        self.turned_away.flush(second, |place, count| {
-            let (route, reason) = (name(place), String::new());
-            self.events.emit(Event::Blocked { client: None, route, reason, count });
+        self.turned_away.flush(second, |place, count, details| {
+            let (client, reason) = details.unzip();
+            let reason = reason.unwrap_or_default();
+            self.events.emit(Event::Blocked { client, route: name(place), reason, count });
         });
     }
 

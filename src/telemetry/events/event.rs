@@ -120,7 +120,7 @@ pub enum Event {
         enforced: bool,
         count: u64,
     },
-    /// `count` requests were turned away by a deny or block list, the last of them `client`'s. Sampled.
+    /// `count` requests were turned away by a deny or block list, one of them `client`'s. Sampled.
     Blocked {
         client: Option<IpAddr>,
         route: String,

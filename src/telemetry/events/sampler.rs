@@ -1,55 +1,64 @@
 //! At most one line a second and route for what a flood of requests repeats.
 //!
 //! The first hit of a quiet route is told at once; the hits after it are counted, and told with their number by the
-//! first hit of a later second or by [`Sampler::flush`], whichever comes first. No hit is told twice or never.
+//! first hit of a later second or by [`Sampler::flush`], whichever comes first. No hit is told twice or never. What is
+//! flushed has the details of the first of its hits.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
-/// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route".
+/// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line says
+/// beside route and number.
 #[derive(Debug)]
-pub struct Sampler {
-    routes: Box<[Counter]>,
+pub struct Sampler<D = ()> {
+    routes: Box<[Counter<D>]>,
 }
 
 /// Alone on its cache lines: under a flood every worker adds here.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Counter {
+struct Counter<D> {
     /// The second of the last line; [`NEVER`] before the first.
     told: AtomicU64,
     untold: AtomicU64,
+    /// Of the first hit that is not told.
+    details: Mutex<Option<D>>,
 }
 
 const NEVER: u64 = u64::MAX;
 
-impl Sampler {
+impl<D> Sampler<D> {
     pub fn new(routes: usize) -> Self {
-        let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0) };
+        let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0), details: Mutex::new(None) };
         Self { routes: std::iter::repeat_with(counter).take(routes).collect() }
     }
 
     /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
     /// A route beyond those announced is not counted.
-    pub fn hit(&self, route: usize, now: u64) -> Option<u64> {
+    pub fn hit(&self, route: usize, now: u64, details: impl FnOnce() -> D) -> Option<u64> {
         let counter = self.routes.get(route)?;
-        counter.untold.fetch_add(1, Relaxed);
-        counter.tell(now)
+        let before = counter.untold.fetch_add(1, Relaxed);
+        let told = counter.tell(now);
+        if told.is_none() && before == 0 {
+            *counter.details.lock().unwrap_or_else(PoisonError::into_inner) = Some(details());
+        }
+        told
     }
 
-    /// Calls `emit(route, count)` for what was counted in earlier seconds. To be called once a second, and
-    /// once with a later second at the end.
-    pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64)) {
+    /// Calls `emit(route, count, details)` for what was counted in earlier seconds. To be called once a second, and
+    /// once with a later second at the end. The details are missing where a hit is just being counted.
+    pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64, Option<D>)) {
         for (route, counter) in self.routes.iter().enumerate() {
             if counter.untold.load(Relaxed) > 0
                 && let Some(count) = counter.tell(now)
             {
-                emit(route, count);
+                emit(route, count, counter.details.lock().unwrap_or_else(PoisonError::into_inner).take());
             }
         }
     }
 }
 
-impl Counter {
+impl<D> Counter<D> {
     /// Takes the count if this second has no line yet; one caller a second wins.
     fn tell(&self, now: u64) -> Option<u64> {
         let told = self.told.load(Relaxed);
@@ -69,24 +78,24 @@ mod tests {
     #[test]
     fn the_first_hit_speaks_and_the_tail_is_flushed() {
         let sampler = Sampler::new(2);
-        assert_eq!(sampler.hit(1, 10), Some(1));
-        assert_eq!(sampler.hit(1, 10), None);
-        assert_eq!(sampler.hit(1, 10), None);
+        assert_eq!(sampler.hit(1, 10, || "a"), Some(1));
+        assert_eq!(sampler.hit(1, 10, || "b"), None);
+        assert_eq!(sampler.hit(1, 10, || "c"), None);
         let mut lines = Vec::new();
-        sampler.flush(10, |route, count| lines.push((route, count)));
+        sampler.flush(10, |route, count, details| lines.push((route, count, details)));
         assert_eq!(lines, [], "this second has its line");
-        sampler.flush(11, |route, count| lines.push((route, count)));
-        assert_eq!(lines, [(1, 2)]);
-        assert_eq!(sampler.hit(1, 11), None, "and so has this one");
-        assert_eq!(sampler.hit(1, 12), Some(2));
+        sampler.flush(11, |route, count, details| lines.push((route, count, details)));
+        assert_eq!(lines, [(1, 2, Some("b"))]);
+        assert_eq!(sampler.hit(1, 11, || "d"), None, "and so has this one");
+        assert_eq!(sampler.hit(1, 12, || "e"), Some(2));
     }
 
     #[test]
     fn routes_do_not_share_a_second() {
         let sampler = Sampler::new(2);
-        assert_eq!(sampler.hit(0, 5), Some(1));
-        assert_eq!(sampler.hit(1, 5), Some(1));
-        assert_eq!(sampler.hit(2, 5), None, "unknown");
+        assert_eq!(sampler.hit(0, 5, || ()), Some(1));
+        assert_eq!(sampler.hit(1, 5, || ()), Some(1));
+        assert_eq!(sampler.hit(2, 5, || ()), None, "unknown");
     }
 
     #[test]
@@ -97,12 +106,12 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for hit in 0..10_000 {
-                        told.fetch_add(sampler.hit(0, hit / 100).unwrap_or(0), Relaxed);
+                        told.fetch_add(sampler.hit(0, hit / 100, || ()).unwrap_or(0), Relaxed);
                     }
                 });
             }
         });
-        sampler.flush(u64::MAX - 1, |_, count| {
+        sampler.flush(u64::MAX - 1, |_, count, _| {
             told.fetch_add(count, Relaxed);
         });
         assert_eq!(told.into_inner(), 40_000);
