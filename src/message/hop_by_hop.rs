@@ -34,11 +34,19 @@ pub fn strip_response(headers: &mut HeaderMap) {
 
 /// What the message asks, or agrees, to be upgraded to: `Connection` has the token `upgrade` and there is exactly
 /// one `Upgrade` line, which is not empty. Only meaningful in HTTP/1.1.
+///
+/// HTTP itself is no such protocol: the tunnel would carry requests that no route, limit or list has seen.
 pub fn upgrade_protocol(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let protocol = lines.next()?;
     let single = lines.next().is_none() && !protocol.as_bytes().trim_ascii().is_empty();
-    (single && has_token(headers, CONNECTION, "upgrade")).then_some(protocol)
+    (single && has_token(headers, CONNECTION, "upgrade") && !items(protocol).any(is_http)).then_some(protocol)
+}
+
+/// `h2c` (RFC 7540, section 3.2), a version of HTTP, or TLS before HTTP (RFC 2817).
+fn is_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default().trim_ascii();
+    [b"h2c".as_slice(), b"h2", b"h3", b"http", b"tls"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
 /// Asks for, or agrees to, an upgrade on the next hop. Call after stripping.
@@ -281,6 +289,11 @@ mod tests {
             (&[("connection", "upgrades"), ("upgrade", "x")], None),
             (&[("connection", "upgrade"), ("upgrade", "")], None),
             (&[("connection", "upgrade"), ("upgrade", "x"), ("upgrade", "y")], None),
+            (&[("connection", "upgrade"), ("upgrade", "h2c")], None),
+            (&[("connection", "upgrade"), ("upgrade", "websocket, H2C")], None),
+            (&[("connection", "upgrade"), ("upgrade", "HTTP/2.0")], None),
+            (&[("connection", "upgrade"), ("upgrade", "TLS/1.0")], None),
+            (&[("connection", "upgrade"), ("upgrade", "h2cx")], Some("h2cx")),
         ];
         for (lines, expected) in cases {
             let map = headers(lines);

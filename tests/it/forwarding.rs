@@ -84,6 +84,19 @@ async fn what_concerns_one_connection_ends_here() {
     }
 }
 
+/// An app that agreed would take requests from the tunnel that no route, limit or list has seen.
+#[tokio::test]
+async fn no_upgrade_leads_to_http_again() {
+    for protocol in ["h2c", "websocket, h2c", "HTTP/2.0", "TLS/1.0"] {
+        let headers =
+            format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n");
+        let request = seen("", "", "/", &headers).await;
+        for name in ["connection", "upgrade", "http2-settings"] {
+            assert_eq!(request.head.header(name), None, "{protocol}: {name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_concerns_one_connection_does_not_come_back_either() {
     let upstream = FakeUpstream::http1().start().await;
