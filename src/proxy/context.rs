@@ -89,6 +89,8 @@ pub(crate) struct Context {
     /// Set between a 101 and its way to the client.
     pub(super) tunnel: Option<(Upgraded, Duration)>,
     status: Option<StatusCode>,
+    /// Before it had sent all of its request.
+    pub(super) has_client_left: bool,
     body_bytes: u64,
     /// The client may see the app in maintenance.
     pub(super) is_bypassed: bool,
@@ -145,6 +147,7 @@ impl Context {
                 connect,
                 tunnel: None,
                 status: None,
+                has_client_left: false,
                 body_bytes: 0,
                 is_bypassed,
                 bad_head,
@@ -234,7 +237,7 @@ impl Context {
 
     /// Notes the answer's status and lets the context live on in its body.
     pub(super) fn attach(mut self: Box<Self>, response: &mut Response<Body>) {
-        self.status = Some(response.status());
+        self.status = (!self.has_client_left).then_some(response.status());
         if self.tunnel.is_some() {
             self.into_tunnel();
         } else {

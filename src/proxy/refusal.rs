@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use crate::listener::head::BadHead;
 use crate::policy::limit::headers::retry_seconds;
 
-/// nginx's status for a client that left before it was answered.
+/// nginx's status for a client that left before it was answered: for logs and counts, nobody is sent it.
 pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Why a request was not answered by the app.
@@ -47,7 +47,7 @@ pub enum Refusal {
     NotUpgraded,
     BodyTooLarge,
     BodyTimeout,
-    /// The client went away in the middle of its body; nobody will read the answer.
+    /// The client went away in the middle of its body, or has closed its side only, and reads on.
     ClientLeft,
     BadRequest(&'static str),
     /// Its host is not the one that its connection was secured for.
@@ -145,10 +145,7 @@ impl Refusal {
             Self::BodyTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "bad_request", "The body of the request did not arrive in time.")
             }
-            Self::ClientLeft => {
-                let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST).expect("three digits");
-                (status, "bad_request", "The request was broken off.")
-            }
+            Self::ClientLeft => (StatusCode::BAD_REQUEST, "bad_request", "The request was broken off."),
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", *detail),
             Self::Misdirected => (
                 StatusCode::MISDIRECTED_REQUEST,

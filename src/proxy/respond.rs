@@ -100,6 +100,7 @@ impl Heads {
 pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> Response<Body> {
     let row = refusal.row();
     context.reason = Some(row.reason);
+    context.has_client_left = matches!(refusal, Refusal::ClientLeft);
     if let Refusal::Maintenance(Maintained { scope, .. }) = refusal
         && let Scope::Route(name) = &scope.scope
     {

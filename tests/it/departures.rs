@@ -52,6 +52,23 @@ async fn a_client_that_leaves_in_its_body_is_a_499() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_side_in_its_body_reads_a_400() {
+    for (framing, part) in [("Content-Length: 10\r\n", "hello"), ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n")] {
+        let (upstream, proxy) = before(Reply::ok("")).await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", "/upload", framing).await.unwrap();
+        client.send(part).await.unwrap();
+        assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+        client.finish_sending().await.unwrap();
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (400, Some("bad_request")));
+        client.expect_closed().await.unwrap();
+        expect_gone(&upstream, &proxy, "POST /upload ").await;
+        assert!(!upstream.requests()[0].complete);
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_in_the_answer_frees_the_upstream() {
     let endless = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
         .then(Step::Repeat { bytes: vec![b'x'; 1 << 16], pause: Duration::ZERO });
