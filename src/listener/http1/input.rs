@@ -155,6 +155,10 @@ impl Input {
     }
 
     fn check_partial(&self, bounds: &HeadBounds) -> Result<(), BadHead> {
+        // No method begins so; TLS does, and whoever speaks that here waits for an answer.
+        if self.bytes.first().is_some_and(|first| !first.is_ascii_graphic() && *first != b'\r') {
+            return Err(BadHead::Malformed("the request line is malformed"));
+        }
         let line_bytes_max = bounds.uri_bytes_max + LINE_SPARE_BYTES;
         let has_line = || memchr::memchr(b'\n', &self.bytes[..line_bytes_max]).is_some();
         let is_line_too_long = self.bytes.len() > line_bytes_max && !has_line();

@@ -3,7 +3,7 @@
 use super::{Bench, Case, Forwarded, Refused, case};
 
 /// Whole heads that are refused.
-const MALFORMED: [(&str, &[u8]); 64] = [
+const MALFORMED: [(&str, &[u8]); 65] = [
     ("bare LF everywhere", b"GET / HTTP/1.1\nHost: a\n\n"),
     ("bare LF behind the request line", b"GET / HTTP/1.1\nHost: a\r\n\r\n"),
     ("bare LF behind a header", b"GET / HTTP/1.1\r\nHost: a\nA: b\r\n\r\n"),
@@ -64,6 +64,7 @@ const MALFORMED: [(&str, &[u8]); 64] = [
     ("something like the preface of HTTP/2", b"PRI / HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("the preface of HTTP/2, later", b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("a TLS hello", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n"),
+    ("the beginning of a TLS hello", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03"),
     ("a single bare LF", b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ("LF and CR the wrong way round", b"GET / HTTP/1.1\n\rHost: a\n\r\n\r"),
     ("many empty lines", b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
