@@ -360,7 +360,10 @@ impl Drop for Context {
             self.snapshot.shared.recent.note(self.worker(), &line, self.decided_by.as_deref());
         };
         match self.line.uri.path_and_query() {
-            Some(target) if self.line.uri.authority().is_none() => line(target.as_str()),
+            // The authority of HTTP/2 is a field of its own.
+            Some(target) if self.line.uri.authority().is_none() || self.line.version == Version::HTTP_2 => {
+                line(target.as_str());
+            }
             _ => line(&self.line.uri.to_string()),
         }
         self.connection.head_answered();

@@ -137,11 +137,13 @@ async fn what_is_ambiguous_or_too_large_is_refused_alone() {
     }
     let mut two_hosts = h2::get("/");
     two_hosts.headers_mut().insert("host", "other".parse().unwrap());
+    let two_lengths = Request::post("http://app/").header("content-length", "4").header("content-length", "4");
     let large = || h2::full(vec![b'x'; 2048]);
     let cases = [
         (h2::get(&long), 414, "too_large"),
         (many, 431, "too_large"),
         (two_hosts, 400, "bad_request"),
+        (two_lengths.body(h2::full("four")).unwrap(), 400, "bad_request"),
         (h2::get("/a%2fb"), 400, "bad_request"),
         (Request::connect("app:80").body(h2::empty()).unwrap(), 400, "bad_request"),
         (Request::post("http://app/").body(large()).unwrap(), 413, "too_large"),
@@ -153,6 +155,8 @@ async fn what_is_ambiguous_or_too_large_is_refused_alone() {
     }
     assert!(upstream.requests().is_empty());
     assert_eq!(client.get("/").await.unwrap().status(), 200, "the connection lives on");
+    proxy.log_line("\"GET /a%2fb HTTP/2.0\" 400 ").await;
+    proxy.log_line("\"GET / HTTP/2.0\" 431 ").await;
 }
 
 #[tokio::test]

@@ -59,17 +59,21 @@ impl Arrivals {
         let mut request = Request::from_parts(parts, Some(body));
         let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         let (connect, tunnel) = if is_connect { Connect::take(&mut request).unzip() } else { (None, None) };
-        let bad_head = if announces_body {
-            Some(BadHead::Malformed("CONNECT has no body"))
-        } else {
-            judge(&request, &self.bounds).err()
-        };
-        // One walk costs less than looking up two names, which are hashed each.
-        let (mut has_host, mut has_cookie) = (false, false);
+        // One walk costs less than looking up three names, which are hashed each.
+        let (mut has_host, mut has_cookie, mut has_length) = (false, false, false);
         for name in request.headers().keys() {
             has_host |= *name == HOST;
             has_cookie |= *name == COOKIE;
+            has_length |= *name == CONTENT_LENGTH;
         }
+        let bad_head = if announces_body {
+            Some(BadHead::Malformed("CONNECT has no body"))
+        } else if has_length && request.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+            // h2 refuses lengths that differ. HTTP/1 has one field for equal ones too.
+            Some(BadHead::Malformed("more than one Content-Length"))
+        } else {
+            judge(&request, &self.bounds).err()
+        };
         if has_cookie {
             join_cookies(request.headers_mut());
         }
