@@ -86,22 +86,27 @@ impl Acceptor {
     /// A connection is accepted and handed over without a pause in between.
     async fn accept_all(&mut self, readiness: &AsyncFd<RawSocket>, here: &Arc<Seat>) {
         let mut warned: Option<Instant> = None;
-        let ceiling = descriptor_ceiling();
+        let (mut ceiling, mut highest) = (descriptor_ceiling(), 0);
         loop {
             // At the bound, connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match accept(readiness).await {
                 Ok(socket) => {
                     // The system gives the lowest that is free, so all below are taken.
-                    let is_last = socket.as_fd().as_raw_fd() >= ceiling;
+                    let number = socket.as_fd().as_raw_fd();
                     self.hand_over(socket, permit, here);
-                    if is_last {
+                    if number > highest {
+                        // Whoever is at it may have set another limit since (prlimit(1)).
+                        (ceiling, highest) = (descriptor_ceiling(), number);
+                    }
+                    if number >= ceiling {
                         self.warn(&mut warned, &"most file descriptors are taken, see LimitNOFILE= or ulimit -n");
                         room_below(ceiling).await;
                     }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
+                    highest = 0;
                     self.warn(&mut warned, &error);
                     tokio::time::sleep(BACK_OFF).await;
                 }

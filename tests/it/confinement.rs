@@ -63,6 +63,26 @@ async fn with_64_descriptors_it_neither_spins_nor_goes_deaf() {
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn the_admin_side_keeps_its_descriptors_also_of_a_limit_set_later() {
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", config("state_dir = \"state\"\n"));
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    let web = address(&mut process, "listening name=web").await;
+    let admin = address(&mut process, "admin listening").await;
+    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(80), maximum: Some(80) }).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(Client::connect(web).await.unwrap().deadline(Duration::from_secs(30)));
+    }
+    process.stderr_line("most file descriptors are taken").await;
+    assert_eq!(crate::admin::get(admin, "/readyz").await.status, 200);
+    for mut client in clients {
+        assert_eq!(client.get("/").await.unwrap().text(), "ok");
+    }
+}
+
 /// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor by ejection,
 /// nor by the checks of its health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
