@@ -350,7 +350,9 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
         Node::Text(_) if alternative(schema, "boolean").is_some() => {
             Some("write true or false without quotes".to_owned())
         }
-        Node::Text(_) if alternative(schema, "integer").is_some() => Some("write the number without quotes".to_owned()),
+        Node::Text(_) if ["integer", "number"].iter().any(|kind| alternative(schema, kind).is_some()) => {
+            Some("write the number without quotes".to_owned())
+        }
         _ => None,
     }
 }

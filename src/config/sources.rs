@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::document::{self, Node};
+use super::error::io_reason;
 use super::expand::{Env, expand};
 use super::problem::Problem;
 
@@ -48,7 +49,10 @@ impl Sources {
     /// Reads `file` and what it includes. Never fails: what could not be read is told with the rest.
     pub fn read(file: &Path, env: Env<'_>) -> Self {
         let mut sources = Self::default();
-        sources.take(file);
+        if let Err(error) = sources.take(file) {
+            let message = format!("cannot read the configuration: {}", io_reason(&error));
+            sources.problems.push(Problem::new("", message).in_file(file));
+        }
         let Some(main) = sources.files.first() else { return sources };
         // What is no TOML includes nothing; whoever parses it says so.
         let document = std::str::from_utf8(&main.bytes).ok().and_then(|text| document::read(text).ok());
@@ -72,7 +76,12 @@ impl Sources {
                         sources.warnings.push(problem("matches no file".to_owned()).with_help(help));
                     }
                     let fresh = |path: &PathBuf| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()));
-                    found.into_iter().filter(fresh).for_each(|path| sources.take(&path));
+                    for path in found.into_iter().filter(fresh) {
+                        if let Err(error) = sources.take(&path) {
+                            let message = format!("cannot read {}: {}", path.display(), io_reason(&error));
+                            sources.problems.push(problem(message).with_help("name a file that this user may read"));
+                        }
+                    }
                 }
             }
         }
@@ -88,14 +97,10 @@ impl Sources {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    fn take(&mut self, path: &Path) {
-        match read(path) {
-            Ok(bytes) => self.files.push(SourceFile { path: path.to_owned(), bytes }),
-            Err(error) => {
-                let message = format!("cannot read the configuration: {}", crate::error::io_reason(&error));
-                self.problems.push(Problem::new("", message).in_file(path));
-            }
-        }
+    fn take(&mut self, path: &Path) -> io::Result<()> {
+        let bytes = read(path)?;
+        self.files.push(SourceFile { path: path.to_owned(), bytes });
+        Ok(())
     }
 }
 

@@ -84,6 +84,10 @@ fn words_out_of_a_set_and_numbers_out_of_range_are_refused() {
         ("max_idle = -1", "upstream.app.max_idle = -1: must be from 0 to 1000000"),
         ("breaker = { failure_ratio = 1.5 }", "upstream.app.breaker.failure_ratio = 1.5: must be from 0 to 1"),
         ("breaker = { failures = -1 }", "upstream.app.breaker.failures = -1: must be from 0 to 4294967295"),
+        (
+            "breaker = { failure_ratio = \"0.4\" }",
+            "upstream.app.breaker.failure_ratio = \"0.4\": must be a number: write the number without quotes",
+        ),
         ("idle_timeout = 4", "upstream.app.idle_timeout = 4: must be a duration such as \"10s\""),
         ("hold = 1979-05-27", "upstream.app.hold = 1979-05-27: must be a duration such as \"10s\""),
         ("http2 = \"yes\"", "upstream.app.http2 = \"yes\": must be true or false: write true or false without quotes"),
