@@ -318,14 +318,24 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Makes the state folder and makes sure that flag files can be written there.
+/// Makes the state folder and makes sure that flag files can be written there, or are not meant to be.
 fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
     let folder = &config.server.state_dir;
     let probe = folder.join(format!(".write-test-{}", std::process::id()));
     let tried = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b""))
         .and_then(|()| std::fs::remove_file(&probe));
-    tried.map_err(|error| state_problem(config, &error))
+    match tried {
+        // A volume whose files come from elsewhere, as a ConfigMap's do.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && folder.is_dir() => {
+            tracing::warn!(
+                "the state folder {} is read-only: its flags are followed, but nothing is switched or kept here",
+                folder.display()
+            );
+            Ok(())
+        }
+        tried => tried.map_err(|error| state_problem(config, &error)),
+    }
 }
 
 fn state_problem(config: &Config, error: &io::Error) -> Problems {

@@ -41,6 +41,10 @@ impl Secret {
                 return Ok(secret);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Where nothing can be kept, cookies end with the process, unless there is a key from elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Ok(Self::look_at(folder).unwrap_or(secret));
+            }
             Err(error) => return Err(error),
         }
         if let Some(secret) = Self::read(&path)? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
+use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
@@ -136,7 +137,7 @@ async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
     process.stderr_line("cannot connect to endpoints at the moment").await;
     // Everybody has gone by now: all is as if nothing had happened.
     assert_eq!(client::get(web, "/").await.unwrap().text(), "ok");
-    let status = crate::support::admin::json(admin, "/api/status/circuit-breakers").await;
+    let status = admin::json(admin, "/api/status/circuit-breakers").await;
     let breaker = &status["circuitBreakers"]["app"];
     assert_eq!((&breaker["state"], &breaker["failures"]), (&"CLOSED".into(), &0.into()), "{breaker}");
     assert_eq!(breaker["statistics"]["failedCalls"], 0, "{breaker}");
@@ -239,4 +240,33 @@ async fn as_process_1_it_reaps_obeys_signals_and_cannot_be_replaced() {
         kill_process(inside, signal).unwrap();
         assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{signal:?}");
     }
+}
+
+/// As where a ConfigMap is the state folder: who changes it does so from elsewhere.
+#[tokio::test]
+async fn a_state_folder_that_is_read_only_is_followed() {
+    let unshare = or_left_out!(program("unshare"));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("mounting needs root");
+    }
+    let folder = Folder::new();
+    let file = folder.write("flagstone.toml", config("state_dir = \"state\"\n"));
+    let (volume, state) = (folder.create_folder("volume"), folder.create_folder("state"));
+    let script = "mount --bind \"$1\" \"$2\" && mount -o remount,bind,ro \"$2\" && exec \"$0\" run -c \"$3\"";
+    let mut command = Command::new(unshare);
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_flagstone")]).args([&volume, &state, &file]);
+    let mut process = Process::start(&mut command);
+    process.stderr_line("is read-only: its flags are followed").await;
+    let web = address(&mut process, "listening name=web").await;
+    let admin = address(&mut process, "admin listening").await;
+    let answers =
+        async |status| eventually_async(DEADLINE, async || client::get(web, "/").await.unwrap().status == status).await;
+    assert!(answers(200).await);
+    let flag = folder.touch("volume/maintenance.flag");
+    assert!(answers(503).await, "{}", process.stderr());
+    assert_eq!(admin::ask(admin, "POST", "/api/admin/maintenance/disable").await.status, 500);
+    assert!(flag.exists());
+    folder.remove("volume/maintenance.flag");
+    assert!(answers(200).await, "{}", process.stderr());
+    assert_eq!(std::fs::read_dir(volume).unwrap().count(), 0, "nothing was left there");
 }
