@@ -17,6 +17,7 @@ use jiff::{Timestamp, Zoned};
 
 use crate::config::model::Window;
 use crate::config::zone;
+use crate::error::io_reason;
 use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
 
@@ -93,9 +94,9 @@ pub enum CliError {
     NotATime(String),
     #[error("the end, {0}, has passed")]
     Past(String),
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {}", path.display(), io_reason(source))]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot remove {}: {source}", path.display())]
+    #[error("cannot remove {}: {}", path.display(), io_reason(source))]
     Remove { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Unknown(String),

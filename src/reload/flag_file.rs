@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
 
 use read::{Folder, Found, Look};
@@ -298,7 +299,7 @@ impl<O: Fn(Change)> Follower<O> {
             return Ok(Some(found));
         }
         if let Err(error) = remove_flag(&path) {
-            warn(format!("{} is over and cannot be removed: {error}", path.display()));
+            warn(format!("{} is over and cannot be removed: {}", path.display(), io_reason(&error)));
         }
         Ok(None)
     }

@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use super::flag_file::{look_at, write_atomically, write_flag};
 use crate::config::model::{Maintenance, Window};
 use crate::config::zone;
+use crate::error::io_reason;
 use crate::live::Live;
 use crate::policy::maintenance::{Active, Flag};
 use crate::policy::window::{Occurrence, Schedule};
@@ -170,7 +171,7 @@ impl Keeper {
 
     fn save(&mut self) {
         if let Err(error) = write_atomically(&self.memory.file, self.memory.to_toml().as_bytes()) {
-            self.complain(format!("{} cannot be written: {error}", self.memory.file.display()));
+            self.complain(format!("{} cannot be written: {}", self.memory.file.display(), io_reason(&error)));
         }
     }
 

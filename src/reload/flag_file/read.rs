@@ -10,6 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 
+use crate::error::io_reason;
 use crate::policy::maintenance::Flag;
 
 /// Read at most; a longer flag is cut there, with a warning.
@@ -51,7 +52,7 @@ pub(super) fn look(path: &Path) -> Look {
         Ok(metadata) => metadata,
         Err(error) if is_absence(&error) => return Look::Absent,
         Err(error) => {
-            return Look::Unknown(format!("cannot tell whether {} exists: {error}", path.display()));
+            return Look::Unknown(format!("cannot tell whether {} exists: {}", path.display(), io_reason(&error)));
         }
     };
     let metadata = match fs::metadata(path) {
@@ -59,7 +60,7 @@ pub(super) fn look(path: &Path) -> Look {
         // A file that went away since is absent; a link whose target did is dangling.
         Err(error) if is_absence(&error) && !link.is_symlink() => return Look::Absent,
         Err(error) => {
-            let warning = format!("{} is a link that leads nowhere: {error}", path.display());
+            let warning = format!("{} is a link that leads nowhere: {}", path.display(), io_reason(&error));
             return Look::Dangling(bare(&link, warning));
         }
     };
@@ -70,13 +71,16 @@ pub(super) fn look(path: &Path) -> Look {
     match read(path) {
         Ok((bytes, metadata)) => Look::Present(parse(path, &bytes, &metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !link.is_symlink() => Look::Absent,
-        Err(error) => Look::Present(bare(&metadata, format!("{} cannot be read: {error}", path.display()))),
+        Err(error) => {
+            Look::Present(bare(&metadata, format!("{} cannot be read: {}", path.display(), io_reason(&error))))
+        }
     }
 }
 
 /// Looks at every `ROUTE.flag` of a folder; a folder that is missing holds none.
 pub(super) fn look_in(folder: &Path) -> Folder {
-    let unknown = |error: io::Error| Folder::Unknown(format!("cannot list {}: {error}", folder.display()));
+    let unknown =
+        |error: io::Error| Folder::Unknown(format!("cannot list {}: {}", folder.display(), io_reason(&error)));
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if is_absence(&error) => {
