@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::replay::Tap;
+use super::tunnel::tick;
 use crate::alarm::Alarm;
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
@@ -70,12 +71,12 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(crate) struct BodyFault {
     state: AtomicU8,
-    /// Frames taken by the upstream's connection.
-    frames: AtomicU64,
+    /// When the upstream's connection last took some of it, or its end: nanoseconds of [`tick`].
+    moved_ns: AtomicU64,
 }
 
+const FLOWING: u8 = 0;
 const WAITING: u8 = 1;
-const ENDED: u8 = 2;
 const FAULT_TIMEOUT: u8 = 3;
 const FAULT_TOO_LARGE: u8 = 4;
 const FAULT_BROKEN: u8 = 5;
@@ -93,19 +94,18 @@ impl BodyFault {
         }
     }
 
-    /// Whether the body has been taken to its end.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.state.load(Relaxed) == ENDED
-    }
-
     /// Whether the next move is the client's.
     pub(crate) fn waits_for_client(&self) -> bool {
         self.state.load(Relaxed) == WAITING
     }
 
-    /// Grows whenever the upstream's connection takes some of the body.
-    pub(crate) fn progress(&self) -> u64 {
-        self.frames.load(Relaxed)
+    /// How long ago the upstream's connection took some of the body, or its end, to a hundredth of a second.
+    pub(crate) fn rests_for(&self) -> Duration {
+        tick().saturating_sub(Duration::from_nanos(self.moved_ns.load(Relaxed)))
+    }
+
+    fn moves(&self) {
+        self.moved_ns.store(u64::try_from(tick().as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     fn is_now(&self, state: u8) {
@@ -190,9 +190,8 @@ impl HttpBody for RequestBody {
         match Pin::new(&mut body.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 body.patience.rest();
-                body.fault.frames.fetch_add(1, Relaxed);
-                // The reader of a body with a length may not ask again after its last byte.
-                body.fault.is_now(if body.incoming.is_end_stream() { ENDED } else { 0 });
+                body.fault.moves();
+                body.fault.is_now(FLOWING);
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match body.left.map(|left| left.checked_sub(bytes)) {
                     Some(None) => body.fail(FAULT_TOO_LARGE, BodyError::TooLarge),
@@ -210,7 +209,8 @@ impl HttpBody for RequestBody {
                 body.fail(fault, BodyError::Broken(error.into()))
             }
             Poll::Ready(None) => {
-                body.fault.is_now(ENDED);
+                body.fault.moves();
+                body.fault.is_now(FLOWING);
                 Poll::Ready(None)
             }
             Poll::Pending if body.patience.poll_waiting(cx).is_ready() => body.fail(FAULT_TIMEOUT, BodyError::Timeout),

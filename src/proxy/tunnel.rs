@@ -171,7 +171,7 @@ impl Ticks {
 }
 
 /// Since some moment, as of the last tick: a hundredth of a second late at most, and cheaper than the time itself.
-fn tick() -> Duration {
+pub(super) fn tick() -> Duration {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec as u32)
 }

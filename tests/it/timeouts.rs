@@ -116,6 +116,35 @@ async fn an_answer_that_does_not_begin_is_a_504() {
 }
 
 #[tokio::test]
+async fn a_request_with_a_body_is_waited_for_no_longer() {
+    let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let route = |name: &str, limit: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\npath = [\"/{name}\"]\nupstream = \"app\"\n\
+             timeouts = {{ response_head = \"{limit}\" }}\n"
+        )
+    };
+    let (sooner, later) = (route("sooner", "1s"), route("later", "1500ms"));
+    let proxy = TestProxy::toml(format!("{sooner}{later}[upstream.app]\nendpoints = [\"{}\"]\n", upstream.endpoint()))
+        .start()
+        .await;
+    // Both ways for a body to end: with its head's length, and with a chunk of its own.
+    for framing in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+        let mut posting = Client::connect(proxy.address()).await.unwrap();
+        let mut getting = Client::connect(proxy.address()).await.unwrap();
+        posting.send(format!("POST /sooner HTTP/1.1\r\nHost: a\r\n{framing}")).await.unwrap();
+        getting.request("GET", "/later", "").await.unwrap();
+        let answer = tokio::select! {
+            biased;
+            answer = getting.read_response() => panic!("{answer:?} came first"),
+            answer = posting.read_response() => answer.unwrap(),
+        };
+        assert_eq!(reason(&answer), (504, "upstream_timeout"));
+        assert_eq!(getting.read_response().await.unwrap().status, 504);
+    }
+}
+
+#[tokio::test]
 async fn a_long_upload_is_no_slow_answer() {
     let (_upstream, proxy) = with_short("response_head", Reply::echo_body()).await;
     let mut client = Client::connect(proxy.address()).await.unwrap();

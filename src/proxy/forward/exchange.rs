@@ -305,9 +305,8 @@ impl<'a> Exchange<'a> {
     async fn in_time(&mut self, lease: &mut Lease, began: Instant) -> Result<Result<StatusCode, SendError>, HeadLate> {
         let limit = self.route.timeouts.response_head;
         let body = self.outbound.fault.clone();
-        let seen = || body.as_deref().map(|body| (body.progress(), body.has_ended()));
         // A limit that reaches beyond all time is none.
-        let (mut end, mut before) = (began.checked_add(limit), seen());
+        let mut end = began.checked_add(limit);
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(answer) = lease.poll_answer(self.outbound.spare(), cx) {
@@ -315,11 +314,14 @@ impl<'a> Exchange<'a> {
                 }
                 let Some(deadline) = end else { return Poll::Pending };
                 ready!(lease.poll_alarm(deadline, cx));
-                let (now, is_ours) = (seen(), body.as_deref().is_none_or(|body| !body.waits_for_client()));
-                if now == before && is_ours {
+                let left = body.as_deref().map_or(Duration::ZERO, |body| match body.waits_for_client() {
+                    true => limit,
+                    false => limit.saturating_sub(body.rests_for()),
+                });
+                if left.is_zero() {
                     return Poll::Ready(Err(HeadLate));
                 }
-                (end, before) = (Instant::now().checked_add(limit), now);
+                end = Instant::now().checked_add(left);
             }
         })
         .await
