@@ -35,7 +35,7 @@ use crate::app::Control;
 use crate::config::model::Admin;
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
-use crate::listener::bind::{self, Bound};
+use crate::listener::bind::{self, Bound, Families};
 use crate::upgrade::Inheritance;
 pub(crate) use place::Place;
 use server::Listener;
@@ -49,7 +49,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The address is busy or not ours.
 pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance, before: Option<&Bound>) -> Result<Place, Problems> {
     let Some(address) = &admin.listen else { return Ok(Place::new(None, None)) };
-    let bound = inherited.admin(address).map_or_else(|| bind::bind_beside(address, before.as_slice()), Ok);
+    let fresh = || bind::bind_beside(address, Families::Any, before.as_slice());
+    let bound = inherited.admin(address).map_or_else(fresh, Ok);
     bound.map(|socket| Place::new(Some(address.clone()), Some(socket))).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
         Problem::new("admin.listen", text).with_help("name a free address, or \"\" for no admin side").into()

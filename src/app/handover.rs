@@ -162,7 +162,7 @@ impl Control {
         };
         let mut sockets = Vec::new();
         for (name, open) in &self.listening().open {
-            sockets.push(pass(Some(name), open.configured.to_string(), &open.socket)?);
+            sockets.push(pass(Some(name), open.place.address.to_string(), &open.socket)?);
         }
         let admin = self.admin();
         if let (Some(configured), Some(socket)) = (&admin.configured, &admin.socket) {

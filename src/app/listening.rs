@@ -9,7 +9,7 @@ use crate::config::model::{Address, Config, Listener};
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::accept::{Acceptor, Stop};
-use crate::listener::bind::{Bound, bind_beside};
+use crate::listener::bind::{Bound, Families, bind_beside};
 use crate::upgrade::Inheritance;
 use crate::worker::Workers;
 
@@ -24,12 +24,19 @@ pub(super) struct Listening {
 }
 
 pub(super) struct Open {
-    pub(super) configured: Address,
+    pub(super) place: Place,
     pub(super) socket: Arc<Bound>,
     pub(super) stop: watch::Sender<Stop>,
 }
 
-/// A listener's place after a reload.
+/// Where a configuration has a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Place {
+    pub(super) address: Address,
+    families: Families,
+}
+
+/// A listener's socket after a reload.
 pub(super) enum Socket {
     /// As it was.
     Kept,
@@ -38,7 +45,29 @@ pub(super) enum Socket {
     New(Arc<Bound>),
 }
 
-pub(super) type Sockets = BTreeMap<String, (Address, Socket)>;
+pub(super) type Sockets = BTreeMap<String, (Place, Socket)>;
+
+impl Place {
+    /// `[::]` takes IPv4 too, but not where a listener has the same port there: then both are served, as with nginx.
+    fn of(listener: &Listener, config: &Config) -> Self {
+        let has_ipv4 = |port: u16| {
+            let others = config.listeners.iter().map(|other| &other.address);
+            others
+                .into_iter()
+                .any(|other| matches!(other, Address::Socket(other) if other.is_ipv4() && other.port() == port))
+        };
+        let families =
+            match &listener.address {
+                Address::Socket(address)
+                    if address.ip().is_unspecified() && address.port() != 0 && address.is_ipv6() =>
+                {
+                    if has_ipv4(address.port()) { Families::Ipv6 } else { Families::Any }
+                }
+                _ => Families::Any,
+            };
+        Self { address: listener.address.clone(), families }
+    }
+}
 
 /// Binds what is not open yet.
 pub(super) fn bind_all(
@@ -48,16 +77,17 @@ pub(super) fn bind_all(
 ) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
     let mut problems = Vec::new();
-    let leaves = |open: &&Open| config.listeners.iter().all(|listener| listener.address != open.configured);
+    let leaves = |open: &&Open| config.listeners.iter().all(|listener| Place::of(listener, config) != open.place);
     let leaving: Vec<_> = open.values().filter(leaves).map(|open| &*open.socket).collect();
     for (index, listener) in config.listeners.iter().enumerate() {
-        let is_open = open.get(&listener.name).is_some_and(|open| open.configured == listener.address);
-        let socket = match renamed(listener, config, open) {
+        let place = Place::of(listener, config);
+        let is_open = open.get(&listener.name).is_some_and(|open| open.place == place);
+        let socket = match renamed(&place, config, open) {
             _ if is_open => Socket::Kept,
             Some(socket) => Socket::Renamed(socket),
             None => match inheritance
                 .listener(&listener.name, &listener.address)
-                .map_or_else(|| bind_beside(&listener.address, &leaving), Ok)
+                .map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok)
             {
                 Ok(bound) => Socket::New(Arc::new(bound)),
                 Err(error) => {
@@ -68,21 +98,21 @@ pub(super) fn bind_all(
                 }
             },
         };
-        sockets.insert(listener.name.clone(), (listener.address.clone(), socket));
+        sockets.insert(listener.name.clone(), (place, socket));
     }
     if problems.is_empty() { Ok(sockets) } else { Err(Problems(problems)) }
 }
 
-/// The open socket with this listener's address, when another name had it and gives it up. Port 0 is no address: any
+/// The open socket at this place, when another name had it and gives it up. Port 0 is no address: any
 /// free port will do.
-fn renamed(listener: &Listener, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
-    if matches!(&listener.address, Address::Socket(address) if address.port() == 0) {
+fn renamed(place: &Place, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
+    if matches!(&place.address, Address::Socket(address) if address.port() == 0) {
         return None;
     }
     let keeps = |name: &str, open: &Open| {
-        config.listeners.iter().any(|other| other.name == name && other.address == open.configured)
+        config.listeners.iter().any(|other| other.name == name && Place::of(other, config) == open.place)
     };
-    let found = open.iter().find(|(name, open)| open.configured == listener.address && !keeps(name, open));
+    let found = open.iter().find(|(name, open)| open.place == *place && !keeps(name, open));
     found.map(|(_, open)| Arc::clone(&open.socket))
 }
 
@@ -111,7 +141,7 @@ impl Listening {
                 false
             }
         });
-        for (index, (name, (configured, socket))) in sockets.into_iter().enumerate() {
+        for (index, (name, (place, socket))) in sockets.into_iter().enumerate() {
             let (Socket::New(socket) | Socket::Renamed(socket)) = socket else { continue };
             if let Err(error) = socket.begin() {
                 tracing::error!(listener = name, %error, "cannot listen");
@@ -125,7 +155,7 @@ impl Listening {
                 stop: stop.subscribe(),
             };
             workers.accept(index, acceptor);
-            self.open.insert(name, Open { configured, socket, stop });
+            self.open.insert(name, Open { place, socket, stop });
         }
     }
 

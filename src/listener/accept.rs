@@ -209,11 +209,11 @@ impl RawSocket {
 mod tests {
     use super::*;
     use crate::config::model::Address;
-    use crate::listener::bind::bind;
+    use crate::listener::bind::{Families, bind};
 
     #[test]
     fn an_accepted_connection_neither_blocks_nor_waits_to_fill_its_segments() {
-        let bound = Arc::new(bind(&Address::Socket(([127, 0, 0, 1], 0).into())).unwrap());
+        let bound = Arc::new(bind(&Address::Socket(([127, 0, 0, 1], 0).into()), Families::Any).unwrap());
         let Address::Socket(address) = bound.address().unwrap() else { panic!("it has an address") };
         let client = std::net::TcpStream::connect(address).unwrap();
         let watched = bound.as_fd().try_clone_to_owned().unwrap();

@@ -42,13 +42,22 @@ pub struct SocketFile {
     is_bequeathed: bool,
 }
 
+/// Whom a socket on `[::]` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// As the system has it: IPv4 too, unless `net.ipv6.bindv6only` says otherwise.
+    Any,
+    /// IPv4 has a socket of its own on this port.
+    Ipv6,
+}
+
 /// Binds and listens.
 ///
 /// # Errors
 /// The address is in use, not ours, or the socket's folder can't be written.
-pub fn bind(address: &Address) -> io::Result<Bound> {
+pub fn bind(address: &Address, families: Families) -> io::Result<Bound> {
     match address {
-        Address::Socket(address) => bind_tcp(*address).map(Bound::Tcp),
+        Address::Socket(address) => bind_tcp(*address, families).map(Bound::Tcp),
         Address::Unix(path) => bind_unix(path).map(|socket| Bound::Unix(socket, SocketFile::new(path.clone()))),
         Address::Name { host, port } => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{host}:{port} is a name, not an address")))
@@ -62,12 +71,16 @@ pub fn bind(address: &Address) -> io::Result<Bound> {
 ///
 /// # Errors
 /// As [`bind`]; sockets that another user has bound, as systemd does, cannot be overlapped.
-pub fn bind_beside(address: &Address, leaving: &[&Bound]) -> io::Result<Bound> {
-    match bind(address) {
+pub fn bind_beside(address: &Address, families: Families, leaving: &[&Bound]) -> io::Result<Bound> {
+    match bind(address, families) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let Address::Socket(address) = address else { return Err(error) };
             let overlapped: Vec<_> = leaving.iter().filter(|bound| bound.port() == Some(address.port())).collect();
-            if overlapped.is_empty() { Err(error) } else { bind_sharing(*address, &overlapped).map(Bound::Tcp) }
+            if overlapped.is_empty() {
+                Err(error)
+            } else {
+                bind_sharing(*address, families, &overlapped).map(Bound::Tcp)
+            }
         }
         bound => bound,
     }
@@ -75,26 +88,29 @@ pub fn bind_beside(address: &Address, leaving: &[&Bound]) -> io::Result<Bound> {
 
 /// Sockets of one user share a port when all of them say so (SO_REUSEPORT, socket(7)). Nobody else joins unasked: no socket of
 /// ours says so otherwise.
-fn bind_sharing(address: SocketAddr, others: &[&&Bound]) -> io::Result<std::net::TcpListener> {
+fn bind_sharing(address: SocketAddr, families: Families, others: &[&&Bound]) -> io::Result<std::net::TcpListener> {
     others.iter().try_for_each(|other| SockRef::from(other).set_reuse_port(true))?;
-    let socket = tcp(address)?;
+    let socket = tcp(address, families)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = tcp(address)?;
+fn bind_tcp(address: SocketAddr, families: Families) -> io::Result<std::net::TcpListener> {
+    let socket = tcp(address, families)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-fn tcp(address: SocketAddr) -> io::Result<Socket> {
+fn tcp(address: SocketAddr, families: Families) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // A restart need not wait for old connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    if families == Families::Ipv6 {
+        socket.set_only_v6(true)?;
+    }
     Ok(socket)
 }
 

@@ -105,6 +105,46 @@ async fn an_address_that_narrows_in_a_file_that_is_refused_costs_nobody_an_answe
     load.stop().await.assert_clean();
 }
 
+/// `listen 80; listen [::]:80;` of nginx. Alone, `[::]` takes IPv4 too.
+#[tokio::test]
+async fn one_port_has_a_listener_for_each_family_or_one_for_both() {
+    let route = |text: &str| format!("[[route]]\nname = \"all\"\nrespond = {{ body = \"{text}\" }}\n");
+    let on = |name: &str, address: &str| format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+    let proxy = TestProxy::toml(on("v6", "[::]:0") + &route("start")).start().await;
+    let port = proxy.listener("v6").port();
+    let (v4, v6) = (on("v4", &format!("0.0.0.0:{port}")), on("v6", &format!("[::]:{port}")));
+    let here: [SocketAddr; 2] = [([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
+    let reached = async |text: &str| {
+        for address in here {
+            let answers = async || client::get(address, "/").await.is_ok_and(|answer| answer.text() == text);
+            assert!(eventually_async(DEADLINE, answers).await, "{address} {text}");
+        }
+    };
+    reached("start").await;
+    for (listeners, text) in [(v6.clone(), "both"), (v4.clone() + &v6, "each"), (v6.clone(), "both again")] {
+        proxy.rewrite(&(listeners + &route(text)));
+        reached(text).await;
+        assert_eq!(proxy.has_listener("v4"), text == "each");
+    }
+    proxy.rewrite(&(v4 + &route("one")));
+    let refused = async || Client::connect(here[1]).await.is_err();
+    assert!(eventually_async(DEADLINE, refused).await);
+    // And at the start.
+    let folder = Folder::new();
+    drop(proxy);
+    let file = folder.write(
+        "flagstone.toml",
+        format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n{}{v6}{}",
+            on("v4", &format!("0.0.0.0:{port}")),
+            route("fresh")
+        ),
+    );
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    process.stderr_line("listening name=v6").await;
+    reached("fresh").await;
+}
+
 #[tokio::test]
 async fn ipv4_ipv6_and_unix_listeners_serve_side_by_side() {
     let folder = Folder::new();
