@@ -53,7 +53,8 @@ pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance, before: Option<&B
     let bound = inherited.admin(address).map_or_else(fresh, Ok);
     bound.map(|socket| Place::new(Some(address.clone()), Some(socket))).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
-        Problem::new("admin.listen", text).with_help("name a free address, or \"\" for no admin side").into()
+        let help = format!("{}, or \"\" for no admin side", bind::remedy(address, &error));
+        Problem::new("admin.listen", text).with_help(help).into()
     })
 }
 

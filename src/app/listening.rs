@@ -9,7 +9,7 @@ use crate::config::model::{Address, Config, Listener};
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::accept::{Acceptor, Stop};
-use crate::listener::bind::{Bound, Families, bind_beside};
+use crate::listener::bind::{Bound, Families, bind_beside, remedy};
 use crate::upgrade::Inheritance;
 use crate::worker::Workers;
 
@@ -93,7 +93,7 @@ pub(super) fn bind_all(
                 Err(error) => {
                     let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
                     let problem = Problem::new(format!("listener[{index}].address"), text);
-                    problems.push(problem.with_help("name a free address of this machine"));
+                    problems.push(problem.with_help(remedy(&listener.address, &error)));
                     continue;
                 }
             },

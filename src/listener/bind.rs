@@ -65,6 +65,19 @@ pub fn bind(address: &Address, families: Families) -> io::Result<Bound> {
     }
 }
 
+/// What to do about an error of [`bind`].
+pub fn remedy(address: &Address, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Unix(_), io::ErrorKind::AlreadyExists) => "name another file, or take that one away",
+        (Address::Unix(_), io::ErrorKind::InvalidInput) => "name a shorter path",
+        (Address::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            "name a file in a folder that is there and that this user may write"
+        }
+        (_, io::ErrorKind::PermissionDenied) => "give this user CAP_NET_BIND_SERVICE, or take a port from 1024 on",
+        _ => "name a free address of this machine",
+    }
+}
+
 /// As [`bind`], where the address may overlap those of `leaving`, as `0.0.0.0:80` does `127.0.0.1:80`: they will be closed
 /// once this one serves. Until [`Bound::begin`] such a socket takes no connection from them, which would be lost if it came to
 /// nothing.
@@ -244,5 +257,17 @@ impl Drop for SocketFile {
             // A file that is gone already is no loss.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_take_a_port_is_told_how_to_get_it() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(remedy(&Address::Socket(([0, 0, 0, 0], 80).into()), &denied).contains("CAP_NET_BIND_SERVICE"));
+        assert!(remedy(&Address::Unix("/root/web.sock".into()), &denied).contains("this user may write"));
     }
 }

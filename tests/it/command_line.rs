@@ -149,6 +149,10 @@ async fn what_cannot_be_served_is_one_sentence_and_1() {
             "{MINIMAL}[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\ncertificates = [{pair}]\n{more}"
         )
     };
+    let web_at = |address: &str| {
+        let (before, after) = MINIMAL.rsplit_once("127.0.0.1:0").unwrap();
+        format!("{before}{address}{after}")
+    };
     let cases = [
         (MINIMAL.replace("respond = { body = \"hello\" }", "upstream = \"app\""), "no upstream has this name"),
         (MINIMAL.replace("respond", "upstrem = \"x\"\nrespond"), "unknown key: did you mean \"upstream\"?"),
@@ -160,6 +164,10 @@ async fn what_cannot_be_served_is_one_sentence_and_1() {
         (MINIMAL.replace("\"state\"", "\"file/state\""), "file/state cannot be written: "),
         (MINIMAL.replace("access.log", "file/access.log"), "log.access = \"file/access.log\": "),
         (format!("{MINIMAL}[maintenance]\npage = \"nopage\"\n"), "nopage"),
+        (web_at("unix:gone/web.sock"), "no such file or folder: name a file in a folder that is there"),
+        (web_at("unix:file"), "a file that is no socket is in the way: name another file, or take that one away"),
+        (web_at(&format!("unix:{}.sock", "long".repeat(40))), "name a shorter path"),
+        (web_at("198.51.100.7:8080"), "this machine does not have that address: name a free address of this machine"),
         (
             MINIMAL.replace("respond = { body = \"hello\" }", "files = { root = \"gone\" }"),
             "gone: no such file or folder",
