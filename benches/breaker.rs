@@ -14,7 +14,7 @@ fn main() {
 
 fn breaker(settings: Settings) -> (Arc<Breaker>, Instant) {
     let now = Instant::now();
-    (Arc::new(Breaker::new(settings, 1, now)), now)
+    (Arc::new(Breaker::new(settings, now)), now)
 }
 
 #[divan::bench(threads = [1, 2])]

@@ -11,7 +11,6 @@ const RAMP_START: f64 = 0.1;
 
 /// What only matters outside Closed.
 pub(super) struct Inner {
-    pub(super) random: fastrand::Rng,
     /// Transitions so far.
     pub(super) sequence: u64,
     /// Opens of this outage so far; the exponent of the doubling.
@@ -35,9 +34,8 @@ pub(super) enum Admission {
 }
 
 impl Inner {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            random: fastrand::Rng::with_seed(seed),
             sequence: 0,
             opens: 0,
             open_until: None,

@@ -68,9 +68,6 @@ pub use state::{Memory, Reason, Rejected, State, Statistics, Transition, View};
 pub use window::Tenth;
 use window::Window;
 
-/// Jitter lengthens an open time by at most this share.
-const JITTER_MAX: f64 = 0.1;
-
 /// The breaker of one upstream; shared by all workers.
 ///
 /// `now` may run a little behind what another worker passed already. One before that of construction is taken
@@ -93,17 +90,16 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// A closed breaker that tells nobody of its transitions. `seed` feeds the jitter.
+    /// A closed breaker that tells nobody of its transitions.
     #[must_use]
-    pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
-        Self::with_observer(settings, seed, now, |_| ())
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self::with_observer(settings, now, |_| ())
     }
 
     /// A closed breaker that calls `observer` once per transition, on the thread that caused it and without a lock held.
     #[must_use]
     pub fn with_observer(
         settings: Settings,
-        seed: u64,
         now: Instant,
         observer: impl Fn(Transition) + Send + Sync + 'static,
     ) -> Self {
@@ -116,7 +112,7 @@ impl Breaker {
             successful: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            inner: Mutex::new(Inner::new(seed)),
+            inner: Mutex::new(Inner::new()),
             observer: Box::new(observer),
         }
     }
@@ -394,9 +390,8 @@ impl Breaker {
 
     fn open(&self, inner: &mut Inner, reason: Reason, now: u64) -> Transition {
         let length = self.settings.open_time(inner.opens);
-        let jitter = length.mul_f64(JITTER_MAX * inner.random.f64());
         inner.opens = inner.opens.saturating_add(1);
-        inner.open_until = Some(now.saturating_add(nanos_of(length.saturating_add(jitter))));
+        inner.open_until = Some(now.saturating_add(nanos_of(length)));
         inner.forced = false;
         self.enter(inner, State::Open, reason)
     }

@@ -20,7 +20,7 @@ pub struct Settings {
     pub slow_call: Option<Duration>,
     /// The first open time; doubled on every re-open of the same outage …
     pub open: Duration,
-    /// … up to this. Below `open` it counts as `open`. Jitter comes on top of either, at most a tenth.
+    /// … up to this. Below `open` it counts as `open`.
     pub max_open: Duration,
     /// Requests that half-open lets through; all must succeed.
     pub probes: NonZeroU32,
@@ -51,7 +51,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long the open after `opens` earlier ones of the same outage lasts, before jitter.
+    /// How long the open after `opens` earlier ones of the same outage lasts.
     pub(super) fn open_time(&self, opens: u32) -> Duration {
         let factor = 1_u32.checked_shl(opens).unwrap_or(u32::MAX);
         self.open.saturating_mul(factor).min(self.max_open.max(self.open))

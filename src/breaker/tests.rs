@@ -40,7 +40,7 @@ impl Bench {
         let said = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&said);
         let observer = move |transition| sink.lock().unwrap().push(transition);
-        Self { breaker: Arc::new(Breaker::with_observer(settings, 7, start, observer)), start, now: start, said }
+        Self { breaker: Arc::new(Breaker::with_observer(settings, start, observer)), start, now: start, said }
     }
 
     fn acquire(&self) -> Result<OwnedPermit, Rejected> {
@@ -451,21 +451,14 @@ fn retry_after_is_the_time_left() {
 }
 
 #[test]
-fn jitter_only_lengthens_and_by_a_tenth_at_most() {
-    let now = Instant::now();
-    let lengths: Vec<_> = (0..500)
-        .map(|seed| {
-            let breaker = Breaker::new(in_a_row(), seed, now);
-            for _ in 0..3 {
-                let permit = breaker.try_acquire(now).unwrap();
-                permit.record(FAILURE, now);
-            }
-            breaker.view(now).next_attempt.unwrap()
-        })
-        .collect();
-    assert!(lengths.iter().all(|l| *l >= secs(30) && *l <= secs(33)));
-    assert!(*lengths.iter().min().unwrap() < Duration::from_millis(30_100));
-    assert!(*lengths.iter().max().unwrap() > Duration::from_millis(32_900));
+fn an_open_time_is_that_of_the_settings_up_to_their_longest() {
+    let mut bench = Bench::new(in_a_row());
+    bench.calls(FAILURE, 3);
+    for open_secs in [30, 60, 120, 240, 300, 300] {
+        assert_eq!(bench.view().next_attempt, Some(secs(open_secs)));
+        bench.pass_open();
+        bench.call(FAILURE);
+    }
 }
 
 #[test]
@@ -477,7 +470,7 @@ fn closing_ends_the_doubling() {
     bench.pass_open();
     bench.call(OK);
     bench.calls(FAILURE, 3);
-    assert!(bench.view().next_attempt.unwrap() <= secs(33));
+    assert_eq!(bench.view().next_attempt, Some(secs(30)));
 }
 
 #[test]
@@ -592,7 +585,7 @@ fn an_observer_may_look_at_its_breaker() {
     let now = Instant::now();
     let shared: Arc<std::sync::OnceLock<Arc<Breaker>>> = Arc::default();
     let inside = Arc::clone(&shared);
-    let breaker = Arc::new(Breaker::with_observer(in_a_row(), 0, now, move |t| {
+    let breaker = Arc::new(Breaker::with_observer(in_a_row(), now, move |t| {
         assert_eq!(inside.get().unwrap().view(now).state, t.to);
     }));
     shared.set(Arc::clone(&breaker)).unwrap();
@@ -630,7 +623,7 @@ fn threads_lose_no_call_and_open_once() {
     let now = Instant::now();
     let opened = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&opened);
-    let breaker = Breaker::with_observer(Settings::default(), 0, now, move |_| {
+    let breaker = Breaker::with_observer(Settings::default(), now, move |_| {
         counter.fetch_add(1, Relaxed);
     });
     std::thread::scope(|scope| {

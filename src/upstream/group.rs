@@ -120,7 +120,7 @@ impl Group {
             let known = previous.and_then(|previous| previous.breaker.as_ref());
             match known.filter(|known| *known.settings() == rules) {
                 Some(known) => Arc::clone(known),
-                None => Arc::new(Breaker::with_observer(rules, fastrand::u64(..), Instant::now(), observer)),
+                None => Arc::new(Breaker::with_observer(rules, Instant::now(), observer)),
             }
         });
         let group = Self {
