@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
-use crate::tls::{CertificateFacts, Finding, Standing};
+use crate::tls::{CertificateFacts, Finding, Standing, Terminator};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -119,9 +119,12 @@ struct Follower {
 
 /// Files that cannot be taken as they are.
 struct Broken {
+    domain: String,
     reason: String,
     since: Instant,
     is_told: bool,
+    /// This reason was told, or one before it.
+    is_known: bool,
 }
 
 impl Follower {
@@ -134,21 +137,28 @@ impl Follower {
         // Watch first, look then: a change in between is seen twice and never missed.
         self.folders.follow(&folders_of(&files));
         let seen: BTreeMap<_, _> = files.into_iter().map(|file| (file.clone(), stamp(&file))).collect();
-        let is_new = live.generation != self.generation || seen != self.seen;
+        let is_reloaded = live.generation != self.generation;
+        let is_new = is_reloaded || seen != self.seen;
         self.generation = live.generation;
         self.seen = seen;
+        if is_reloaded {
+            // A configuration is taken only when all its files are well, and tells of them itself.
+            self.broken.clear();
+        }
         // Broken ones are looked at again: what a stamp does not show may have mended them.
         if is_new || !self.broken.is_empty() {
             let findings = terminators.iter().flat_map(|tls| tls.refresh());
             let findings = findings.chain(originators.iter().filter_map(|tls| tls.refresh()));
-            self.tell(findings.collect(), now);
+            let mended = self.tell(findings.collect(), now);
+            self.tell_mended(mended, &terminators);
         }
         let facts = terminators.iter().flat_map(|tls| tls.certificates());
         self.remind(facts.collect(), live.config.certificates.warn_days, now);
     }
 
-    /// `findings` is everything that differs from what serves, perhaps several times.
-    fn tell(&mut self, findings: Vec<Finding>, now: Instant) {
+    /// `findings` is everything that differs from what serves, perhaps several times. What was told to be broken and no
+    /// longer differs is returned.
+    fn tell(&mut self, findings: Vec<Finding>, now: Instant) -> BTreeMap<PathBuf, Broken> {
         let mut taken = BTreeSet::new();
         let mut broken = BTreeMap::new();
         for Finding { file, domain, outcome } in findings {
@@ -160,18 +170,35 @@ impl Follower {
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    let kept = self.broken.remove(&file).filter(|kept| kept.reason == reason);
-                    let fresh = || Broken { reason: reason.clone(), since: now, is_told: false };
-                    let mut entry = kept.unwrap_or_else(fresh);
+                    let before = self.broken.remove(&file);
+                    let is_known = before.as_ref().is_some_and(|before| before.is_known);
+                    let mut entry = before.filter(|kept| kept.reason == reason).unwrap_or_else(|| Broken {
+                        domain: domain.clone(),
+                        reason: reason.clone(),
+                        since: now,
+                        is_told: false,
+                        is_known,
+                    });
                     if !entry.is_told && now.duration_since(entry.since) >= BROKEN_AFTER {
-                        entry.is_told = true;
+                        (entry.is_told, entry.is_known) = (true, true);
                         self.shared.tell(Event::CertificateRejected { domain, error: reason });
                     }
                     broken.entry(file).or_insert(entry);
                 }
             }
         }
-        self.broken = broken;
+        let mut mended = std::mem::replace(&mut self.broken, broken);
+        mended.retain(|file, was| was.is_known && !taken.contains(file) && !self.broken.contains_key(file));
+        mended
+    }
+
+    /// Where the files that serve already were put back: nothing is new, but all is well again.
+    fn tell_mended(&self, mended: BTreeMap<PathBuf, Broken>, terminators: &[&Terminator]) {
+        for (file, Broken { domain, .. }) in mended {
+            let facts = terminators.iter().flat_map(|tls| tls.certificates()).find(|facts| facts.file == file);
+            let until = facts.map(|facts| facts.until()).unwrap_or_default();
+            self.shared.tell(Event::CertificateReloaded { domain, until });
+        }
     }
 
     fn remind(&mut self, facts: Vec<CertificateFacts>, warn_days: u32, now: Instant) {

@@ -115,6 +115,23 @@ async fn broken_files_leave_the_old_pair_in_place_and_are_told_of() {
 }
 
 #[tokio::test]
+async fn putting_back_what_serves_is_told_as_the_end_of_the_trouble() {
+    let ca = Ca::new();
+    let (old, new) = (ca.leaf(&["site.example"]), ca.leaf(&["site.example"]));
+    let folder = Folder::new();
+    old.write(&folder, "site");
+    let proxy = TestProxy::toml(tls("")).in_folder(folder).start().await;
+    proxy.folder.write("site.key", &new.key_pem);
+    assert!(tells(&proxy, &["Certificate rejected", "site.example"]).await);
+    proxy.folder.write("site.key", &old.key_pem);
+    assert!(tells(&proxy, &["Certificate reloaded", "site.example", "\"until\":"]).await);
+    // Broken anew, it is told anew.
+    proxy.folder.write("site.key", &new.key_pem);
+    let rejections = async || told(&proxy).await.iter().filter(|line| line.contains("Certificate rejected")).count();
+    assert!(eventually_async(DEADLINE, async || rejections().await == 2).await);
+}
+
+#[tokio::test]
 async fn one_broken_pair_does_not_hold_up_another() {
     let ca = Ca::new();
     let (first, other, new) = (ca.leaf(&["first.example"]), ca.leaf(&["site.example"]), ca.leaf(&["site.example"]));
