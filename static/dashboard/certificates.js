@@ -17,7 +17,7 @@ function row({ domain, names, issuer, notAfter }) {
   const days = element("td", { class: "number" });
   const others = names.length > 1 ? element("small", {}, `and ${names.slice(1).join(", ")}`) : null;
   return {
-    root: element("tr", {}, element("th", { scope: "row", class: "stack" }, element("span", {}, domain), others), element("td", { class: "wide" }, issuer),
+    root: element("tr", {}, element("th", { scope: "row", class: "stack break" }, element("span", {}, domain), others), element("td", { class: "wide break" }, issuer),
       element("td", {}, dateOf(notAfter)), days),
     update({ daysLeft, status }) {
       say(days, status === "OK" ? count(daysLeft) : `${count(daysLeft)} ${status.toLowerCase()}`);

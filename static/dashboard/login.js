@@ -35,6 +35,7 @@ export function show(isShown) {
   byId("login").hidden = !isShown;
   byId("panels").hidden = isShown;
   byId("sections").hidden = isShown;
+  byId("health").hidden = isShown;
   if (isShown) byId("logout").hidden = true;
   if (isShown && wasHidden) byId("token").focus();
 }

@@ -285,6 +285,8 @@ async fn the_token_lets_in_and_logging_out_keeps_out() {
     let asks = "!document.getElementById('login').hidden && document.activeElement.id === 'token'";
     browser.until(asks).await;
     assert_eq!(browser.run("return document.getElementById('panels').hidden").await, true);
+    // Nothing loads behind the question, and nothing says so.
+    assert_eq!(browser.run("return document.getElementById('health').hidden").await, true);
     browser.write("#token", "wrong").await;
     browser.press(ENTER).await;
     browser.until("document.getElementById('login-error').innerText === 'This is not the token.'").await;
@@ -311,6 +313,14 @@ async fn everybody_can_use_it() {
     call(*admin, "POST", "/api/admin/limits/per_ip", Some(json!({ "rate": "1/1s", "ttlSeconds": 900 }))).await;
     call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
     browser.until("document.getElementById('blocked').innerText.includes('192.0.2.0/24')").await;
+    // Names are as long as somebody makes them.
+    browser
+        .run(
+            "document.getElementById('route').add(new Option('a-route-whose-name-says-what-it-is-for-and-for-whom'));
+            for (const cell of document.querySelectorAll('#certificate-rows :is(th span, .wide)'))
+                cell.textContent = 'CN=a-name-as-providers-make-them.eu-central-1.subdomain.shop.example';",
+        )
+        .await;
     let axe = std::fs::read_to_string(axe.join("axe.min.js")).expect("the script of axe-core");
     browser.run(&format!("{axe}; window.axe = axe;")).await;
     let is_scheme = |scheme: &str| format!("matchMedia('(prefers-color-scheme: {scheme})').matches");
@@ -324,6 +334,8 @@ async fn everybody_can_use_it() {
         assert_eq!(violations(browser).await, json!([]), "{scheme} {width}");
         let fits = "document.documentElement.scrollWidth <= innerWidth";
         assert_eq!(browser.run(&format!("return {fits}")).await, true, "{scheme} {width}: nothing sticks out");
+        let table = "const table = document.querySelector('#certificates .scroll'); return table.scrollWidth <= table.clientWidth";
+        assert_eq!(browser.run(table).await, true, "{scheme} {width}: the days that are left are in sight");
         browser.click("#maintenance-switch").await;
         assert_eq!(violations(browser).await, json!([]), "{scheme} {width}, a dialog");
         browser.click("#switch-on [data-close]").await;
