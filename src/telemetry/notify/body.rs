@@ -93,18 +93,23 @@ mod tests {
                 reason: text("Weekly maintenance"),
             },
             Event::MaintenanceOverdue { scope: global, by: text("cli (ops)"), until: text("2030-01-31T20:30:00Z") },
-            Event::MaintenancePageBroken { error: text("index.html line 3: unexpected end of block") },
-            breaker(BreakerState::Open, "5 failures in a row"),
-            breaker(BreakerState::Closed, "probes succeeded"),
+            Event::MaintenancePageBroken {
+                error: text("index.html line 3: unexpected end of input, expected end of block"),
+            },
+            breaker(BreakerState::Open, "consecutive_failures"),
+            breaker(BreakerState::Closed, "probes_succeeded"),
             Event::EndpointEjected {
                 upstream: text("app"),
                 endpoint: web.clone(),
-                reason: text("5 failures in a row"),
+                reason: text("consecutive_failures"),
             },
             Event::EndpointRestored { upstream: text("app"), endpoint: web },
             Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text("app") },
             Event::CertificateReloaded { domain: text("example.com"), until: text("2030-04-30T12:00:00Z") },
-            Event::CertificateRejected { domain: text("example.com"), error: text("the key belongs to another one") },
+            Event::CertificateRejected {
+                domain: text("example.com"),
+                error: text("tls/site.pem: does not match the key in tls/site.key"),
+            },
             Event::CertificateExpiring {
                 domain: text("example.com"),
                 until: text("2030-02-14T12:00:00Z"),
@@ -113,7 +118,9 @@ mod tests {
             Event::ConfigurationReloaded { generation: 4, changes: text("routes: +api") },
             Event::ConfigurationRejected {
                 generation: 4,
-                error: text("route[0].upstream: there is no upstream \"ap\""),
+                error: text(
+                    "flagstone.toml:14:1: route[1].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
+                ),
             },
         ]
     }
