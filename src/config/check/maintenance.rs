@@ -19,7 +19,8 @@ impl Check<'_> {
         state_dir: &std::path::Path,
         at: &Path,
     ) -> Maintenance {
-        if raw.flag.is_empty() || raw.flag.ends_with('/') {
+        // A folder that is there would be maintenance without an end.
+        if raw.flag.rsplit('/').next().is_none_or(|name| ["", ".", ".."].contains(&name)) {
             self.refuse(
                 &at.key("flag"),
                 &raw.flag,

@@ -146,6 +146,17 @@ fn what_cannot_be_read_is_told_once_and_as_it_is_written() {
 }
 
 #[test]
+fn a_flag_is_a_file() {
+    for folder in ["", ".", "..", "sub/", "sub/.", "/run/.."] {
+        let text = error_with(&format!("[maintenance]\nflag = \"{folder}\""));
+        assert!(text.starts_with(&format!("maintenance.flag = \"{folder}\": names no file")), "{text}");
+    }
+    for file in ["a.flag", ".hidden", "sub/..a", "../a", "/run/a"] {
+        assert!(with(&format!("[maintenance]\nflag = \"{file}\"")).is_ok(), "{file}");
+    }
+}
+
+#[test]
 fn a_route_does_exactly_one_thing() {
     let none = errors(&MINIMAL.replace("upstream = \"app\"", ""));
     assert!(
