@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    fn foreign(&self, what: &'static str) -> CallError {
+    pub(super) fn foreign(&self, what: &'static str) -> CallError {
         CallError::Foreign { address: self.address.clone(), what }
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn text(client: &Client, as_json: bool) -> Result<String, CallError> {
     let status = client.call("GET", "/api/status", None)?;
+    if !status["process"]["version"].is_string() {
+        return Err(client.foreign("it tells no version"));
+    }
     if as_json {
         return Ok(format!("{status}\n"));
     }

@@ -8,6 +8,7 @@ use crate::support::admin;
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone, Process};
 use crate::support::proxy::TestProxy;
+use crate::support::upstream::FakeUpstream;
 
 const CONFIG: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
                       address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\nlimits = [\"per_ip\"]\n\
@@ -34,6 +35,17 @@ async fn one_screen_shows_all_of_it() {
         ["maintenance", "services", "circuitBreakers", "limits", "featureFlags", "certificates", "config", "process"]
     {
         assert!(!as_json[part].is_null(), "{part}: {as_json}");
+    }
+}
+
+#[tokio::test]
+async fn who_answers_in_json_is_not_yet_a_flagstone() {
+    let other = FakeUpstream::http1().route("*", "{\"status\": \"ok\"}").start().await;
+    for more in [&[][..], &["--json"]] {
+        let address = other.endpoint().to_string();
+        let refused = Flagstone::run(["status", "--admin", &address].iter().chain(more)).await;
+        assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+        assert!(refused.stderr.contains("is no flagstone: it tells no version"), "{refused:?}");
     }
 }
 
