@@ -137,6 +137,11 @@ fn with_peer(headers: &HeaderMap, facts: &Facts) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)).expect("joined from header values")
 }
 
+/// Whether only this module may tell the upstream of it, whoever the peer is.
+pub(super) fn is_ours_to_say(name: &str) -> bool {
+    matches!(name, "x-real-ip" | "x-request-id") || is_ambiguous(name) || is_claim(name)
+}
+
 fn is_ambiguous(name: &str) -> bool {
     !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

@@ -83,6 +83,11 @@ fn strip(headers: &mut HeaderMap, side: Side) {
     }
 }
 
+/// Whether a request's field of this name ends here.
+pub(super) fn is_in_requests(name: &str) -> bool {
+    is_hop_by_hop(name, Side::Request)
+}
+
 fn is_hop_by_hop(name: &str, side: Side) -> bool {
     match name {
         "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"

@@ -1,12 +1,12 @@
 //! Fields behind a body in chunks (RFC 9110, section 6.5).
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST,
-    MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
+    HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName};
 
-use super::field_line;
+use super::{field_line, forwarded, hop_by_hop};
 
 /// The trailers that a message is going to have, by its own word.
 pub(crate) fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
@@ -25,9 +25,19 @@ pub(crate) fn section(trailers: Option<&HeaderMap>, announced: &[HeaderName]) ->
     text
 }
 
-/// Not what frames, routes or describes a message (section 6.5.1).
+/// Takes out of a request's trailers what may not stand there, and what the app is to hear from here alone: some apps read
+/// trailers as further headers.
+pub(crate) fn strip_request(trailers: &mut HeaderMap) {
+    let may_stay = |name: &HeaderName| may_be_trailer(name) && !forwarded::is_ours_to_say(name.as_str());
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| !may_stay(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
+/// Not what frames, routes or describes a message (section 6.5.1), or concerns one connection.
 fn may_be_trailer(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 13] = [
+    const NEVER: [HeaderName; 14] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONNECTION,
@@ -35,6 +45,7 @@ fn may_be_trailer(name: &HeaderName) -> bool {
         CONTENT_LENGTH,
         CONTENT_RANGE,
         CONTENT_TYPE,
+        COOKIE,
         HOST,
         MAX_FORWARDS,
         SET_COOKIE,
@@ -42,7 +53,7 @@ fn may_be_trailer(name: &HeaderName) -> bool {
         TRAILER,
         TRANSFER_ENCODING,
     ];
-    !NEVER.contains(name)
+    !NEVER.contains(name) && !hop_by_hop::is_in_requests(name.as_str())
 }
 
 #[cfg(test)]
@@ -64,5 +75,30 @@ mod tests {
         }
         assert_eq!(section(Some(&trailers), &announced), b"x-sum: 7\r\n");
         assert!(section(None, &announced).is_empty());
+    }
+
+    #[test]
+    fn a_client_tells_nothing_of_itself_behind_its_body() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-any",
+            "x-real-ip",
+            "x_real_ip",
+            "x-request-id",
+            "forwarded",
+            "client-cert",
+            "cookie",
+            "upgrade",
+            "keep-alive",
+            "host",
+            "grpc-status",
+            "x-sum",
+        ] {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("7"));
+        }
+        strip_request(&mut trailers);
+        let left = ["grpc-status", "x-sum"];
+        assert!(trailers.len() == left.len() && left.iter().all(|name| trailers.contains_key(*name)), "{trailers:?}");
     }
 }

@@ -18,6 +18,7 @@ use super::tunnel::tick;
 use crate::alarm::Alarm;
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
+use crate::message::trailers;
 use crate::pipe::Pipe;
 use crate::upstream::connection::AnswerError;
 use crate::upstream::endpoint::Lease;
@@ -188,7 +189,10 @@ impl HttpBody for RequestBody {
             Self::Kept(tap) => return tap.poll_frame(cx),
         };
         match Pin::new(&mut body.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::strip_request(trailers);
+                }
                 body.patience.rest();
                 body.fault.moves();
                 body.fault.is_now(FLOWING);

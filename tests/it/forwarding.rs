@@ -84,6 +84,26 @@ async fn what_concerns_one_connection_ends_here() {
     }
 }
 
+/// Some apps read trailers as further headers.
+#[tokio::test]
+async fn what_the_app_is_told_of_its_client_cannot_be_said_in_trailers() {
+    let names =
+        ["X-Sum", "X-Forwarded-For", "X-Real-IP", "X_Real_IP", "X-Request-Id", "Forwarded", "Cookie", "Upgrade"];
+    let trailers: String = names.iter().map(|name| format!("{name}: said-behind\r\n")).collect();
+    for tables in ["", TRUSTING] {
+        let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+        let proxy = TestProxy::before(&upstream, tables, "").start().await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        let headers = format!("Transfer-Encoding: chunked\r\nTrailer: {}\r\n", names.join(", "));
+        client.request("POST", "/", &headers).await.unwrap();
+        client.send(format!("2\r\nhi\r\n0\r\n{trailers}\r\n")).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().status, 200);
+        let raw = String::from_utf8(upstream.raw().concat()).unwrap();
+        assert!(raw.ends_with("0\r\nx-sum: said-behind\r\n\r\n"), "{raw}");
+        assert_eq!(raw.matches("said-behind").count(), 1, "{raw}");
+    }
+}
+
 /// An app that agreed would take requests from the tunnel that no route, limit or list has seen.
 #[tokio::test]
 async fn no_upgrade_leads_to_http_again() {
