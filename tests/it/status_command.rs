@@ -8,6 +8,7 @@ use crate::support::admin;
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone, Process};
 use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 const CONFIG: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
@@ -40,7 +41,7 @@ async fn one_screen_shows_all_of_it() {
 
 #[tokio::test]
 async fn who_answers_in_json_is_not_yet_a_flagstone() {
-    let other = FakeUpstream::http1().route("*", "{\"status\": \"ok\"}").start().await;
+    let other = FakeUpstream::http1().route("*", Reply::then_close("{\"status\": \"ok\"}")).start().await;
     for more in [&[][..], &["--json"]] {
         let address = other.endpoint().to_string();
         let refused = Flagstone::run(["status", "--admin", &address].iter().chain(more)).await;
