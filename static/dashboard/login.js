@@ -38,4 +38,6 @@ export function show(isShown) {
   byId("health").hidden = isShown;
   if (isShown) byId("logout").hidden = true;
   if (isShown && wasHidden) byId("token").focus();
+  // The field goes away, and the focus must not be lost with it.
+  if (!isShown && !wasHidden) byId("main").focus();
 }

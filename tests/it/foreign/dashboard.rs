@@ -294,6 +294,7 @@ async fn the_token_lets_in_and_logging_out_keeps_out() {
     browser.write("#token", "correct-horse").await;
     browser.press(ENTER).await;
     browser.until(LIVE).await;
+    assert_eq!(browser.run("return document.activeElement.id").await, "main", "the keyboard goes on from the top");
     // The cookie is for no script, and holds for the next visit, its event stream too.
     assert_eq!(browser.run("return document.cookie").await, "");
     browser.visit(&url).await;
