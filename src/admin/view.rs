@@ -78,7 +78,7 @@ pub(super) fn problems(problems: &Problems) -> Problem {
             "type": "about:blank",
             "title": "The configuration was refused",
             "status": status.as_u16(),
-            "detail": "The old configuration serves on. Mend what is listed under errors and reload again.",
+            "detail": "The old configuration serves on. Mend the errors and reload again.",
             "errors": problems.to_json(),
         }),
     )
