@@ -68,10 +68,15 @@ fn table(answer: &Value) -> String {
             count("totalCalls"),
             count("failedCalls"),
             count("rejectedCalls"),
-            breaker["nextAttemptTime"].as_str().unwrap_or("-").to_owned(),
+            breaker["nextAttemptTime"].as_str().map_or_else(|| "-".to_owned(), whole_seconds),
         ]);
     }
     table.print("no upstream has a breaker\n")
+}
+
+/// RFC 3339 in UTC without the fraction: it is reckoned from the time that is left, and differs with each asking.
+fn whole_seconds(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(whole, _)| format!("{whole}Z"))
 }
 
 #[cfg(test)]
@@ -83,13 +88,15 @@ mod tests {
     fn breakers_stand_in_columns() {
         let statistics = json!({ "totalCalls": 12, "failedCalls": 5, "rejectedCalls": 3 });
         let answer = json!({ "circuitBreakers": {
-            "app": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "statistics": statistics },
+            "app": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00.804409328Z", "statistics": statistics },
+            "mail": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "statistics": {} },
             "search": { "state": "CLOSED", "failures": 0, "statistics": {} },
         } });
         assert_eq!(
             table(&answer),
             "UPSTREAM  STATE   FAILURES  CALLS  FAILED  REJECTED  NEXT ATTEMPT\n\
              app       OPEN    5         12     5       3         2026-01-01T00:00:00Z\n\
+             mail      OPEN    5         0      0       0         2026-01-01T00:00:00Z\n\
              search    CLOSED  0         0      0       0         -\n"
         );
         assert_eq!(table(&json!({ "circuitBreakers": {} })), "no upstream has a breaker\n");
