@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -77,10 +77,21 @@ pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
 /// Rooms are told by the name they have for whoever reads the code, whichever package they are in.
 fn parse(level: &str) -> Result<Targets, InitError> {
     let told: Targets = level.parse().map_err(|source| InitError::Level { level: level.to_owned(), source })?;
+    let told = with_h2(told);
     let in_packages = told.iter().filter_map(|(target, level)| Some((target.strip_prefix("flagstone::")?, level)));
     let in_packages =
         in_packages.flat_map(|(room, level)| PACKAGES.map(|package| (format!("{package}::{room}"), level)));
     Ok(in_packages.fold(told.clone(), |targets, (target, level)| targets.with_target(target, level)))
+}
+
+/// h2 warns of what any client can do, such as opening streams only to reset them: no news for an operator, who would get
+/// as many lines as the client likes. Its errors are told, and more for whoever asks for it by name.
+fn with_h2(told: Targets) -> Targets {
+    if told.iter().any(|(target, _)| target == "h2") {
+        return told;
+    }
+    let level = told.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
+    told.with_target("h2", level)
 }
 
 #[cfg(test)]
@@ -107,5 +118,28 @@ mod tests {
             assert!(targets.would_enable(target, &Level::DEBUG), "{target}");
         }
         assert!(!targets.would_enable("hyper", &Level::ERROR));
+    }
+
+    #[test]
+    fn h2_tells_of_errors_alone_unless_it_is_named() {
+        let streams = "h2::proto::streams::counts";
+        for (level, errors, warnings) in [
+            ("info", true, false),
+            ("debug", true, false),
+            ("error", true, false),
+            ("off", false, false),
+            ("flagstone=debug", false, false),
+            ("info,h2=warn", true, true),
+            ("info,h2::proto=debug", true, true),
+            ("off,h2=info", true, true),
+            ("info,h2=off", false, false),
+        ] {
+            let targets = parse(level).unwrap();
+            let shown = [Level::ERROR, Level::WARN].map(|level| targets.would_enable(streams, &level));
+            assert_eq!(shown, [errors, warnings], "{level}");
+        }
+        let targets = parse("info").unwrap();
+        assert!(targets.would_enable("flagstone_engine::listener", &Level::INFO));
+        assert!(targets.would_enable("hyper", &Level::WARN));
     }
 }
