@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::human::shown;
-use super::{FileArgument, print, refuse};
+use super::{FileArgument, complain, print, refuse};
 use crate::config::model::{CertificatePair, Config};
 use crate::tls::{CertificateFacts, Standing, read_facts, read_pair};
 
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         .map(|pair| Entry::read(pair, now, loaded.config.certificates.warn_days))
         .collect();
     for error in entries.iter().filter_map(|entry| entry.error.as_ref()) {
-        eprintln!("flagstone: {error}");
+        complain(error);
     }
     // Scripts read these lines, people their columns.
     let widths = if std::io::stdout().is_terminal() { Widths::of(&entries) } else { Widths::default() };

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{FileArgument, print, shown};
+use super::{FileArgument, complain, print, shown};
 use crate::app::{App, TestResult};
 use crate::config::model::Config;
 use crate::config::{Loaded, Problem, Problems};
@@ -86,14 +86,14 @@ impl Report {
     /// Prints what is wrong, and returns what is to be said of a file that is not.
     fn tell(&self) -> String {
         for warning in &self.warnings {
-            eprintln!("flagstone: warning: {warning}");
+            complain(format_args!("warning: {warning}"));
         }
         for error in &self.errors {
-            eprintln!("flagstone: {error}");
+            complain(error);
         }
         let passed = self.tests.iter().filter(|test| test.passed()).count();
         if passed < self.tests.len() {
-            eprintln!("flagstone: {} of {} failed", self.tests.len() - passed, counted(self.tests.len(), "test"));
+            complain(format_args!("{} of {} failed", self.tests.len() - passed, counted(self.tests.len(), "test")));
         }
         let (Some(config), Some(file), true) = (&self.config, &self.file, self.errors.is_empty()) else {
             return String::new();

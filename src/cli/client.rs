@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::{FileArgument, environment, print, refuse};
+use super::{FileArgument, complain, environment, print, refuse};
 use crate::config::model::{Address, Secret};
 use crate::config::{self, Problem, Problems};
 use crate::error::io_reason;
@@ -188,11 +188,11 @@ impl CallError {
         match self {
             Self::Configuration(problems) => refuse(problems),
             Self::Refused { status: 401, .. } => {
-                eprintln!("flagstone: the admin side wants its token: set admin.token in the configuration used here");
+                complain("the admin side wants its token: set admin.token in the configuration used here");
                 ExitCode::FAILURE
             }
             error => {
-                eprintln!("flagstone: {error}");
+                complain(error);
                 ExitCode::FAILURE
             }
         }

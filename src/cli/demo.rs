@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use super::run::{Signals, announce};
-use super::{environment, refuse};
+use super::{complain, environment, refuse};
 use crate::app::{App, Source};
 use crate::config::model::{Address, LogFormat};
 use crate::config::{self, Problem, Problems};
@@ -43,14 +43,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let _log = match events::init("info", LogFormat::Text) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("flagstone: {error}");
+            complain(error);
             return ExitCode::FAILURE;
         }
     };
     let folder = std::env::temp_dir().join(format!("flagstone-demo-{}", std::process::id()));
     // Of its own, and nobody else's: whoever could write there could have this process read anything.
     if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
-        eprintln!("flagstone: {} cannot be made: {}", folder.display(), io_reason(&error));
+        complain(format_args!("{} cannot be made: {}", folder.display(), io_reason(&error)));
         return ExitCode::FAILURE;
     }
     let code = match start(arguments, &folder) {
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(problems) => refuse(&problems),
     };
     if let Err(error) = std::fs::remove_dir_all(&folder) {
-        eprintln!("flagstone: {} could not be removed: {}", folder.display(), io_reason(&error));
+        complain(format_args!("{} could not be removed: {}", folder.display(), io_reason(&error)));
     }
     code
 }

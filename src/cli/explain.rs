@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::client::{AdminArgument, segment};
 use super::human::{millis, shown};
-use super::{print, refuse, wrong_use};
+use super::{complain, print, refuse, wrong_use};
 use crate::app::App;
 use crate::explain::Hypothetical;
 
@@ -73,10 +73,10 @@ fn remembered(arguments: &Arguments, id: &str) -> ExitCode {
         Err(error) => return error.report(),
     };
     let Some(failed) = answer["requests"].get(0) else {
-        eprintln!(
-            "flagstone: no refused or failed request has the id {}: it went well, or it is none of the last 1,000",
+        complain(format_args!(
+            "no refused or failed request has the id {}: it went well, or it is none of the last 1,000",
             shown(id)
-        );
+        ));
         return ExitCode::FAILURE;
     };
     let text = if arguments.json { format!("{failed:#}\n") } else { story(failed) };

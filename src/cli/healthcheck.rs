@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::client::{AdminArgument, JsonArgument};
-use super::print;
+use super::{complain, print};
 
 /// Whoever runs health checks waits less long than people do.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let answer = json!({ "ready": is_ready, "status": status, "detail": detail });
     let text = if is_ready { "ready\n" } else { "" };
     if !is_ready {
-        eprintln!("flagstone: not ready: {status} {detail}");
+        complain(format_args!("not ready: {status} {detail}"));
     }
     let code = if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     print(arguments.json.show(&answer, |_| text.to_owned()), code)

@@ -2,6 +2,8 @@
 //!
 //! Results go to stdout, problems to stderr; exit codes are 0 (done), 1 (it said no) and 2 (wrong use).
 
+#![warn(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads")]
+
 mod block;
 mod breaker;
 mod certs;
@@ -22,6 +24,7 @@ mod status;
 mod table;
 mod upgrade;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -169,7 +172,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     match done {
         Ok(text) => print(text, ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("flagstone: {error}");
+            complain(&error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -179,7 +182,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
 fn warn_of_unknown(routes: &[String], config: &Config) {
     let known: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     for name in routes.iter().filter(|name| !known.contains(&name.as_str())) {
-        eprintln!("flagstone: warning: no route is named {name}: there are {}", known.join(", "));
+        complain(format_args!("warning: no route is named {name}: there are {}", known.join(", ")));
     }
 }
 
@@ -195,16 +198,23 @@ fn print(text: impl AsRef<[u8]>, code: ExitCode) -> ExitCode {
         // `flagstone status | head`: whoever reads has enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
         Err(error) => {
-            eprintln!("flagstone: cannot write: {}", io_reason(&error));
+            complain(format_args!("cannot write: {}", io_reason(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
+/// Tells of a problem. Where nobody reads it there is nothing to be done, so the command ends as it would have.
+fn complain(problem: impl Display) {
+    // In one piece, or two commands that share a terminal mix their lines.
+    let line = format!("flagstone: {problem}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
 /// Prints every problem and says no.
 fn refuse(problems: &Problems) -> ExitCode {
     for problem in &problems.0 {
-        eprintln!("flagstone: {problem}");
+        complain(problem);
     }
     ExitCode::FAILURE
 }

@@ -473,6 +473,38 @@ fn results_that_nobody_reads_or_that_do_not_fit_are_no_panic() {
     }
 }
 
+/// As with `flagstone check 2>&1 | head -1`, and on a disk that is full.
+#[test]
+fn problems_that_nobody_reads_or_that_do_not_fit_are_no_panic() {
+    let folder = Folder::new();
+    let right = folder.write("flagstone.toml", MINIMAL);
+    let wrong = folder.write("wrong.toml", format!("{MINIMAL}[[route]]\nnmae = \"half typed\"\n"));
+    let nobody = ["--admin", "unix:/nowhere/admin.sock"];
+    let commands = [
+        (&wrong, vec!["check"], 1),
+        (&wrong, vec!["certs"], 1),
+        (&wrong, vec!["run"], 1),
+        (&wrong, vec!["explain", "http://test/"], 1),
+        (&wrong, vec!["maintenance", "on"], 0),
+        (&right, vec!["maintenance", "on", "--route", "unknown"], 0),
+        (&right, vec!["maintenance", "on", "--route", "../x"], 2),
+        (&right, [&["status"][..], &nobody].concat(), 1),
+        (&right, [&["healthcheck"][..], &nobody].concat(), 1),
+        (&right, vec!["explain"], 2),
+        (&right, vec!["no-such-command"], 2),
+    ];
+    for (file, words, code) in commands {
+        let (reader, unread) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        for stderr in [Stdio::from(unread), full.into()] {
+            let mut command = Flagstone::command(&words);
+            let ended = command.env("FLAGSTONE_CONFIG", file).stderr(stderr).output().unwrap();
+            assert_eq!(ended.status.code(), Some(code), "{words:?}");
+        }
+    }
+}
+
 /// As with `flagstone run | head -1`.
 #[tokio::test]
 async fn a_stdout_that_nobody_reads_any_more_stops_nothing() {

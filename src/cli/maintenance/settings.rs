@@ -1,7 +1,7 @@
 //! Where the flags are, found also when not all is well: who switches maintenance on at night has no time to mend a file.
 
 use super::super::run::{Quick, load_quick};
-use super::super::{FileArgument, environment};
+use super::super::{FileArgument, complain, environment};
 use crate::config::model::Config;
 use crate::config::{self, Problems, Sources};
 
@@ -26,7 +26,7 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Config, Problems> 
     let remains = remains.filter(|remains| !NEEDED.iter().any(|path| remains.is_refused(path)));
     let Some(remains) = remains else { return Err(problems) };
     for problem in &problems.0 {
-        eprintln!("flagstone: warning: {problem}");
+        complain(format_args!("warning: {problem}"));
     }
     Ok(remains.loaded.config)
 }
