@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::listening::{Listening, bind_all};
 use super::{Source, flag_settings, loading, unix_seconds, warn_of_pages, watch_flags};
 use crate::admin;
-use crate::config::model::{Address, Config};
+use crate::config::model::{Address, Config, Server};
 use crate::config::{Loaded, Problem, Problems, Sources};
 use crate::explain::route_tests;
 use crate::live::Live;
@@ -25,6 +25,8 @@ use crate::upgrade::Inheritance;
 
 /// What reloading needs, shared with the admin side and the watchers.
 pub struct Control {
+    /// The process runs with it; a reload changes neither its workers nor its state folder.
+    begun_with: Server,
     pub(crate) live: Arc<Live>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) source: Source,
@@ -77,6 +79,7 @@ impl Control {
         admin: admin::Place,
     ) -> Self {
         Self {
+            begun_with: live.load_full().config.server.clone(),
             live,
             shared,
             source,
@@ -179,7 +182,8 @@ impl Control {
         let mut snapshot = built.map_err(located)?;
         let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
-        let reloaded = Reloaded { generation: snapshot.generation, changes: changes(&previous.config, &loaded.config) };
+        let changes = changes(&previous.config, &loaded.config, &self.begun_with);
+        let reloaded = Reloaded { generation: snapshot.generation, changes };
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();

@@ -8,8 +8,8 @@ use crate::config::model::{Breaker, Config, FailureClasses, Limit, Server, Upstr
 const NEEDS_UPGRADE: &str = " (needs an upgrade)";
 
 /// One line per part that changed: `routes: +api ~web -old`. Then one for everything that counts or remembers and has
-/// changed: what it keeps of before.
-pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+/// changed: what it keeps of before. `begun_with` is what the process runs with since its start.
+pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
     let mut lines = Vec::new();
     let mut named = |part: &str, old: Vec<(&str, String)>, new: Vec<(&str, String)>| {
         let mut words = Vec::new();
@@ -38,25 +38,24 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let windows = |config: &'_ Config| config.maintenance.windows.clone();
     let (old_windows, new_windows) = (windows(old), windows(new));
     named("windows", of(&old_windows, |one| &one.name), of(&new_windows, |one| &one.name));
-    plain_changes(old, new, &mut lines);
+    plain_changes(old, new, begun_with, &mut lines);
     lines.extend(carried(&old.upstreams, &new.upstreams, "upstream", of_upstream));
     lines.extend(carried(&old.limits, &new.limits, "limit", of_limit));
     lines
 }
 
 /// The parts that have no names below them.
-fn plain_changes(old: &Config, new: &Config, lines: &mut Vec<String>) {
+fn plain_changes(old: &Config, new: &Config, begun_with: &Server, lines: &mut Vec<String>) {
     let mut plain = |part: &str, differs: bool, note: &str| {
         if differs {
             lines.push(format!("{part}: changed{note}"));
         }
     };
-    for (key, differs) in [
-        ("server.workers", old.server.workers != new.server.workers),
-        ("server.state_dir", old.server.state_dir != new.server.state_dir),
-    ] {
-        plain(key, differs, NEEDS_UPGRADE);
-    }
+    // What comes back to what the process runs with needs nothing.
+    let note = |is_as_begun: bool| if is_as_begun { "" } else { NEEDS_UPGRADE };
+    let (before, now) = (&old.server, &new.server);
+    plain("server.workers", before.workers != now.workers, note(now.workers == begun_with.workers));
+    plain("server.state_dir", before.state_dir != now.state_dir, note(now.state_dir == begun_with.state_dir));
     let aside = |server: &Server| Server {
         workers: None,
         state_dir: std::path::PathBuf::new(),
@@ -149,7 +148,8 @@ mod tests {
     }
 
     fn from_base(edit: impl Fn(String) -> String) -> Vec<String> {
-        changes(&of_text(BASE), &of_text(&edit(BASE.to_owned())))
+        let base = of_text(BASE);
+        changes(&base, &of_text(&edit(BASE.to_owned())), &base.server)
     }
 
     #[test]
@@ -199,5 +199,12 @@ mod tests {
             lines,
             ["server.workers: changed (needs an upgrade)", "server: changed", "admin.listen: changed", "log: changed",]
         );
+    }
+    #[test]
+    fn going_back_to_what_runs_needs_no_upgrade() {
+        let (base, other) = (of_text(BASE), of_text(&format!("[server]\nworkers = 3\nstate_dir = \"/s\"\n{BASE}")));
+        assert_eq!(changes(&other, &base, &base.server), ["server.workers: changed", "server.state_dir: changed"]);
+        let third = of_text(&format!("[server]\nworkers = 4\nstate_dir = \"/s\"\n{BASE}"));
+        assert_eq!(changes(&other, &third, &base.server), ["server.workers: changed (needs an upgrade)"]);
     }
 }
