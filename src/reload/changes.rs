@@ -202,8 +202,12 @@ mod tests {
     }
     #[test]
     fn going_back_to_what_runs_needs_no_upgrade() {
+        // The flag file is in the state folder.
         let (base, other) = (of_text(BASE), of_text(&format!("[server]\nworkers = 3\nstate_dir = \"/s\"\n{BASE}")));
-        assert_eq!(changes(&other, &base, &base.server), ["server.workers: changed", "server.state_dir: changed"]);
+        assert_eq!(
+            changes(&other, &base, &base.server),
+            ["server.workers: changed", "server.state_dir: changed", "maintenance: changed"]
+        );
         let third = of_text(&format!("[server]\nworkers = 4\nstate_dir = \"/s\"\n{BASE}"));
         assert_eq!(changes(&other, &third, &base.server), ["server.workers: changed (needs an upgrade)"]);
     }
