@@ -1,5 +1,6 @@
-//! How the operating system's refusals read aloud.
+//! How errors read aloud, the operating system's refusals among them.
 
+use std::error::Error;
 use std::io;
 
 /// The reason alone, lower case, without Rust's `(os error 13)`.
@@ -15,5 +16,55 @@ pub fn io_reason(error: &io::Error) -> String {
             let mut letters = text.chars();
             letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
         }
+    }
+}
+
+/// What an error says, and its causes after it. One that is in the text already is not said twice.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    /// Says its cause itself if `says_it`.
+    #[derive(Debug)]
+    struct Layer {
+        says_it: bool,
+        cause: Box<dyn Error>,
+    }
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.says_it {
+                true => write!(f, "outer: {}", self.cause),
+                false => f.write_str("middle"),
+            }
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&*self.cause)
+        }
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let middle = Layer { says_it: false, cause: Box::new(io::Error::other("inner")) };
+        let outer = Layer { says_it: true, cause: Box::new(middle) };
+        assert_eq!(with_causes(&outer), "outer: middle: inner");
     }
 }

@@ -189,7 +189,7 @@ impl Shared {
         })
     }
 
-    /// What the endpoints of the upstream `name` call when they are ejected or come back.
+    /// What the endpoints of the upstream `name` call when they are ejected, come back or cannot be reached.
     pub(crate) fn endpoint_observer(&self, name: &str) -> Observer {
         let (events, upstream) = (Arc::clone(&self.events), name.to_owned());
         Arc::new(move |endpoint, change| {
@@ -199,6 +199,9 @@ impl Shared {
                     Event::EndpointEjected { upstream, endpoint, reason: reason.to_owned() }
                 }
                 EndpointChange::Restored => Event::EndpointRestored { upstream, endpoint },
+                EndpointChange::Unreachable { error, count } => {
+                    Event::EndpointUnreachable { upstream, endpoint, error, count }
+                }
             });
         })
     }

@@ -19,6 +19,7 @@ use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
 use super::stream::Stream;
+use super::unreachable::Unreachable;
 use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
 use crate::pipe::Pipe;
@@ -38,6 +39,11 @@ pub(crate) enum Change {
         reason: &'static str,
     },
     Restored,
+    /// `count` requests found that it takes no connection. Sampled.
+    Unreachable {
+        error: String,
+        count: u64,
+    },
 }
 
 /// Told of every change: the endpoint's label, and what it was.
@@ -70,6 +76,7 @@ pub struct Endpoint {
     retired: AtomicBool,
     hold: Arc<Hold>,
     observer: Observer,
+    unreachable: Arc<Unreachable>,
     /// What checks it, for as long as it lives.
     checker: OnceLock<Aborting>,
 }
@@ -118,6 +125,10 @@ impl Endpoint {
             retired: AtomicBool::new(false),
             hold,
             observer,
+            unreachable: match known {
+                Some((known, _)) => Arc::clone(&known.unreachable),
+                None => Arc::new(Unreachable::new(now)),
+            },
             checker: OnceLock::new(),
         }
     }
@@ -191,6 +202,21 @@ impl Endpoint {
             (self.observer)(&self.label, Change::Ejected { reason: "connect_failed" });
             // Ends with the first success, or with the endpoint.
             tokio::spawn(scout(Arc::downgrade(self)));
+        }
+    }
+
+    /// Tells why no connection could be made, or keeps it for [`Self::tick`].
+    pub(crate) fn unreachable(&self, error: &ConnectError, now: Instant) {
+        if let Some(change) = self.unreachable.hit(error, now) {
+            (self.observer)(&self.label, change);
+        }
+    }
+
+    /// Tells what has come to be told. For whoever looks now and then.
+    pub(super) fn tick(&self, now: Instant) {
+        self.ejection_changed(self.standing.ejection.poll(now));
+        if let Some(change) = self.unreachable.flush(now) {
+            (self.observer)(&self.label, change);
         }
     }
 

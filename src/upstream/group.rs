@@ -321,11 +321,10 @@ impl Group {
         self.members.load().endpoints.iter().for_each(|endpoint| endpoint.sweep(worker));
     }
 
-    /// Says of endpoints whose ejection is over that they are back. For whoever looks now and then.
+    /// Says of endpoints whose ejection is over that they are back, and why others cannot be reached. For whoever looks now
+    /// and then.
     pub(crate) fn tick(&self, now: Instant) {
-        for endpoint in &self.members.load().endpoints {
-            endpoint.ejection_changed(endpoint.standing.ejection.poll(now));
-        }
+        self.members.load().endpoints.iter().for_each(|endpoint| endpoint.tick(now));
     }
 
     pub(super) fn resolver(&self) -> &Resolver {

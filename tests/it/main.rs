@@ -82,6 +82,7 @@ mod timeouts;
 mod tls;
 mod traces;
 mod units;
+mod unreachable;
 mod upgrade_load;
 mod upgrades;
 mod upstream_faults;

@@ -342,6 +342,9 @@ impl<'a> Exchange<'a> {
         if is_spoilt || failure.is_ours() || self.client_fault().is_some() {
             return failure;
         }
+        if let Kind::Connect(error) = &failure.kind {
+            place.endpoint().unreachable(error, now);
+        }
         if self.holds() && matches!(failure.kind, Kind::Connect(_)) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {

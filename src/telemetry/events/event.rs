@@ -60,6 +60,13 @@ pub enum Event {
         upstream: String,
         endpoint: String,
     },
+    /// `count` requests could not be sent there, one of them because of `error`. Sampled.
+    EndpointUnreachable {
+        upstream: String,
+        endpoint: String,
+        error: String,
+        count: u64,
+    },
     /// `check` is the upstream or probe whose change it was.
     HealthChanged {
         from: HealthStatus,
@@ -177,6 +184,7 @@ impl Event {
             },
             Self::EndpointEjected { .. } => "Endpoint ejected",
             Self::EndpointRestored { .. } => "Endpoint restored",
+            Self::EndpointUnreachable { .. } => "Endpoint unreachable",
             Self::HealthChanged { .. } => "Health changed",
             Self::ConfigurationReloaded { .. } => "Configuration reloaded",
             Self::ConfigurationRejected { .. } => "Configuration rejected",
@@ -211,6 +219,7 @@ impl Event {
             | Self::MaintenancePageBroken { .. }
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
+            | Self::EndpointUnreachable { .. }
             | Self::CertificateExpiring { .. }
             | Self::AccessLogDropping { .. }
             | Self::TraceExportFailing { .. }
@@ -242,6 +251,7 @@ impl Event {
             | Self::UpgradeFinished { .. }
             | Self::UpgradeFailed { .. } => Some(EventKind::Reload),
             Self::OperationBlocked { .. }
+            | Self::EndpointUnreachable { .. }
             | Self::AccessLogDropping { .. }
             | Self::AccessLogRecovered { .. }
             | Self::TraceExportFailing { .. }
@@ -281,6 +291,11 @@ impl Event {
             Self::EndpointRestored { upstream, endpoint } => {
                 fields.text("upstream", upstream).text("endpoint", endpoint)
             }
+            Self::EndpointUnreachable { upstream, endpoint, error, count } => fields
+                .text("upstream", upstream)
+                .text("endpoint", endpoint)
+                .text("error", error)
+                .number("count", *count as i64),
             Self::HealthChanged { from, to, check } => {
                 fields.text("from", from.as_str()).text("to", to.as_str()).text("check", check)
             }

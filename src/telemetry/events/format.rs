@@ -17,6 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::event::Value;
 use crate::config::model::LogFormat;
+use crate::error::with_causes;
 use crate::telemetry::access_log::json;
 use crate::telemetry::clock::Stamp;
 
@@ -169,13 +170,7 @@ impl Visit for Parts {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            let _ = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        self.push(field.name(), text);
+        self.push(field.name(), with_causes(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

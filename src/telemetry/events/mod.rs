@@ -1,7 +1,7 @@
 //! What happened, one log line each: the closed set of SPEC section 5, and the log lines around it.
 //!
 //! [`Event`] is the set, with its exact messages; [`EventLog`] logs events, keeps the last thousand and hands them
-//! to whoever listens; [`init`] sets up how every line looks; [`Sampler`] thins out the two events that a flood of
+//! to whoever listens; [`init`] sets up how every line looks; [`Sampler`] thins out the events that a flood of
 //! requests would repeat. None of it is the access log, and nothing here is called for an ordinary request.
 
 mod event;

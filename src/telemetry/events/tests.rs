@@ -57,6 +57,10 @@ fn one_of_each() -> Vec<(Event, &'static str)> {
         (Event::EndpointEjected { upstream: text(), endpoint: text(), reason: text() }, "Endpoint ejected"),
         (Event::EndpointRestored { upstream: text(), endpoint: text() }, "Endpoint restored"),
         (
+            Event::EndpointUnreachable { upstream: text(), endpoint: text(), error: text(), count: 2 },
+            "Endpoint unreachable",
+        ),
+        (
             Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text() },
             "Health changed",
         ),

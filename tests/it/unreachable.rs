@@ -1,0 +1,94 @@
+//! Why an app cannot be reached is told, and no flood of requests makes a flood of lines.
+
+use std::time::Instant;
+
+use crate::support::certs::{Ca, Leaf};
+use crate::support::client::Client;
+use crate::support::files::Folder;
+use crate::support::poll::eventually;
+use crate::support::process::{DEADLINE, Flagstone};
+use crate::support::upstream::{FakeUpstream, OnAccept};
+
+/// In front of this upstream, with every request one try.
+fn config(upstream: &FakeUpstream, settings: &str) -> String {
+    format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [timeouts]\nconnect = \"300ms\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n\
+         retry = {{ attempts = 0 }}\nbreaker = {{ enabled = false }}\n{settings}\n",
+        upstream.endpoint()
+    )
+}
+
+async fn start(upstream: &FakeUpstream, settings: &str, ca: &Ca) -> (Flagstone, Client) {
+    let folder = Folder::new();
+    folder.write("ca.pem", ca.pem());
+    let mut flagstone = Flagstone::serve_in(folder, &config(upstream, settings)).await;
+    let client = Client::connect(flagstone.address("web").await).await.unwrap();
+    (flagstone, client)
+}
+
+/// The lines about it.
+fn told(flagstone: &Flagstone) -> Vec<String> {
+    let log = flagstone.process.stderr();
+    // The last line may not be there to its end.
+    let lines = log.rsplit_once('\n').map_or("", |(whole, _)| whole).lines();
+    lines.filter(|line| line.contains("Endpoint unreachable")).map(str::to_owned).collect()
+}
+
+/// The line of one request that could not be sent, but for where it was to go.
+async fn cause(upstream: &FakeUpstream, settings: &str, ca: &Ca) -> String {
+    let (mut flagstone, mut client) = start(upstream, settings, ca).await;
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(answer.header("flagstone-reason"), Some("connect_failed"));
+    let line = flagstone.process.stderr_line("Endpoint unreachable").await;
+    let head = format!("WARN Endpoint unreachable upstream=app endpoint={} error=", upstream.endpoint());
+    let cause = line.split_once(&head).unwrap_or_else(|| panic!("{line}")).1;
+    cause.strip_suffix(" count=1").unwrap_or_else(|| panic!("{line}")).to_owned()
+}
+
+#[tokio::test]
+async fn every_cause_is_told_as_it_is() {
+    let ca = Ca::new();
+    let tls = |leaf: &Leaf| FakeUpstream::http1().route("*", "ok").tls(leaf.server_config(&[b"http/1.1"])).start();
+    let app = tls(&ca.leaf(&["app.internal"])).await;
+    let error =
+        cause(&app, "tls = { enabled = true, server_name = \"app.internal\", ca = \"ca.pem\" }", &Ca::new()).await;
+    assert!(error.starts_with("\"no connection: invalid peer certificate: "), "{error}");
+    assert!(error.contains("UnknownIssuer") || error.contains("BadSignature"), "{error}");
+    let error = cause(&app, "tls = { enabled = true, server_name = \"other\", ca = \"ca.pem\" }", &ca).await;
+    assert!(error.contains("certificate not valid for name"), "{error}");
+    let silent = FakeUpstream::http1().on_accept(OnAccept::Blackhole).start().await;
+    let error = cause(&silent, "tls = { enabled = true, insecure = true }", &ca).await;
+    assert_eq!(error, "\"no connection within 300ms\"");
+    silent.stop().await;
+    let error = cause(&silent, "", &ca).await;
+    assert_eq!(error, "\"no connection: Connection refused (os error 111)\"");
+}
+
+#[tokio::test]
+async fn a_flood_makes_about_a_line_a_second_and_every_failure_counts() {
+    let gone = FakeUpstream::http1().start().await;
+    gone.stop().await;
+    let (flagstone, mut client) = start(&gone, "", &Ca::new()).await;
+    let began = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.unwrap().status, 502);
+    }
+    let count = |line: &String| line.split("count=").nth(1).unwrap().parse::<u64>().unwrap();
+    let counted = || told(&flagstone).iter().map(count).sum::<u64>();
+    assert!(eventually(DEADLINE, || counted() == 200).await, "{:?}", told(&flagstone));
+    let (lines, seconds) = (told(&flagstone).len() as u64, began.elapsed().as_secs());
+    assert!(lines <= seconds + 2, "{lines} lines in {seconds} s");
+}
+
+#[tokio::test]
+async fn a_request_that_succeeds_tells_nothing() {
+    let app = FakeUpstream::http1().route("*", "ok").start().await;
+    let (mut flagstone, mut client) = start(&app, "", &Ca::new()).await;
+    assert_eq!(client.get("/").await.unwrap().status, 200);
+    app.stop().await;
+    // The app went with its kept connections: that failure is the only one.
+    assert_eq!(client.get("/").await.unwrap().status, 502);
+    flagstone.process.stderr_line("Endpoint unreachable").await;
+    assert_eq!(told(&flagstone).len(), 1);
+}
