@@ -18,6 +18,9 @@ use crate::error::io_reason;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// `admin.listen` unless set.
 const DEFAULT_ADDRESS: Address = Address::Socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900));
+/// How to go on where the configuration cannot be understood.
+const WITHOUT_FILE: &str = "the process is found without this file by --admin ADDR: 127.0.0.1:9900, unless admin.listen says \
+                            otherwise; where that wants a token, -c FILE names a file that has it";
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where the running process is: for every command that talks to it.
@@ -100,7 +103,10 @@ impl AdminArgument {
             (Some(Ok(admin)), _) => Some(admin),
             // Told where to go, it needs the file for nothing but the token.
             (Some(Err(_)), Some(_)) | (None, _) => None,
-            (Some(Err(problems)), None) => return Err(CallError::Configuration(problems)),
+            (Some(Err(Problems(mut problems))), None) => {
+                problems.push(Problem::new("", WITHOUT_FILE));
+                return Err(CallError::Configuration(Problems(problems)));
+            }
         };
         let configured = admin.as_ref().map_or(Some(DEFAULT_ADDRESS), |admin| admin.listen.clone());
         let address = self.admin.clone().or(configured).ok_or(CallError::NoAdmin)?;

@@ -473,6 +473,36 @@ fn results_that_nobody_reads_or_that_do_not_fit_are_no_panic() {
     }
 }
 
+/// The process serves on with the file before it; whoever looks at it is told how to get there.
+#[tokio::test]
+async fn a_file_that_is_no_toml_keeps_nobody_from_the_process() {
+    let mut flagstone = Flagstone::serve(MINIMAL).await;
+    let admin = flagstone.admin().await.to_string();
+    let wrong = flagstone.folder.write("wrong.toml", "[server\n");
+    let wrong = wrong.to_str().unwrap();
+    let commands: [&[&str]; 9] = [
+        &["status"],
+        &["reload"],
+        &["drain"],
+        &["upgrade"],
+        &["healthcheck"],
+        &["breaker", "list"],
+        &["limit", "list"],
+        &["feature", "list"],
+        &["block", "192.0.2.1"],
+    ];
+    for words in commands {
+        let refused = Flagstone::run([words, &["-c", wrong]].concat()).await;
+        assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{words:?}");
+        let lines: Vec<&str> = refused.stderr.lines().collect();
+        let [error, hint] = lines[..] else { panic!("{words:?}: {}", refused.stderr) };
+        assert!(error.starts_with(&format!("flagstone: {wrong}:1:8: not TOML: ")), "{words:?}: {error}");
+        assert!(hint.starts_with("flagstone: the process is found without this file by --admin ADDR: 127.0.0.1:9900"));
+    }
+    let found = Flagstone::run(["status", "-c", wrong, "--admin", &admin]).await;
+    assert!(found.status.success(), "{found:?}");
+}
+
 /// As with `flagstone check 2>&1 | head -1`, and on a disk that is full.
 #[test]
 fn problems_that_nobody_reads_or_that_do_not_fit_are_no_panic() {

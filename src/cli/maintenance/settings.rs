@@ -3,10 +3,13 @@
 use super::super::run::{Quick, load_quick};
 use super::super::{FileArgument, complain, environment};
 use crate::config::model::Config;
-use crate::config::{self, Problems, Sources};
+use crate::config::{self, Problem, Problems, Sources};
 
 /// What decides about flag files; the rest has to be right for them to be found.
 const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
+/// How to go on where the file does not say.
+const BY_HAND: &str = "maintenance is on while its flag file exists, so touch and rm will do meanwhile: \
+                       /run/flagstone/maintenance.flag, unless server.state_dir or maintenance.flag say otherwise";
 
 /// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as warnings.
 ///
@@ -18,13 +21,16 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Config, Problems> 
     }
     let file = file.locate()?;
     let sources = Sources::read(&file, &environment);
-    let problems = match config::load_from(&sources, &file, &environment) {
+    let mut problems = match config::load_from(&sources, &file, &environment) {
         Ok(loaded) => return Ok(loaded.config),
         Err(problems) => problems,
     };
     let remains = config::remains(&sources, &file, &environment);
     let remains = remains.filter(|remains| !NEEDED.iter().any(|path| remains.is_refused(path)));
-    let Some(remains) = remains else { return Err(problems) };
+    let Some(remains) = remains else {
+        problems.0.push(Problem::new("", BY_HAND));
+        return Err(problems);
+    };
     for problem in &problems.0 {
         complain(format_args!("warning: {problem}"));
     }

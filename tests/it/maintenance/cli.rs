@@ -68,6 +68,7 @@ async fn a_file_with_errors_elsewhere_is_no_obstacle() {
         flagstone.folder.replace("flagstone.toml", &wrong);
         let off = maintenance(&flagstone.folder, &["off"]).await;
         assert_eq!((off.status.code(), off.stdout.as_str()), (Some(1), ""), "{off:?}");
+        assert!(off.stderr.contains("touch and rm will do meanwhile: /run/flagstone/maintenance.flag"), "{off:?}");
     }
     assert!(flagstone.folder.join("state/maintenance.flag").exists());
 }
