@@ -18,7 +18,7 @@ use crate::config::{Problem, Problems};
 use crate::listener::head::HeadBounds;
 use crate::message::trace_context::Share;
 use crate::policy::access::Access;
-use crate::policy::client_ip::{Source, TrustedProxies};
+use crate::policy::client_ip::{Arrival, Source, TrustedProxies};
 use crate::policy::maintenance::Active;
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
@@ -281,6 +281,12 @@ impl Snapshot {
     /// The listener with this name, also one that has just been taken away.
     pub(crate) fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.get(name).or_else(|| self.retired_listeners.get(name))
+    }
+
+    /// How the client came in, where a trusted proxy is to tell that by `Forwarded`.
+    pub(crate) fn arrival(&self, peer_is_trusted: bool, headers: &HeaderMap) -> Option<Arrival> {
+        let is_told = peer_is_trusted && self.client_ip_header == Source::Forwarded;
+        is_told.then(|| self.trusted.arrival(headers))
     }
 
     pub fn head_bounds(&self) -> HeadBounds {

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `X-Forwarded-For` | the peer's address appended | the client's address |
 //! | `X-Forwarded-Proto`, `-Host` | kept when sane, else set | set |
+//! | the same, named in `Forwarded` ([`prefer`]) | set to that | set |
 //! | other `X-Forwarded-*`, `Forwarded` | kept | removed |
 //! | `X-Real-IP` | the client's address | the client's address |
 //! | `X-Client-Cert-Subject`, `Client-Cert`, `Client-Cert-Chain` | kept | removed |
@@ -83,6 +84,18 @@ pub fn replace(headers: &mut HeaderMap, facts: Facts) -> Told {
     told
 }
 
+/// Has the words that a trusted peer has for the same in another header stand for its `X-Forwarded-Proto` and `-Host`, where
+/// they are sane: who goes by `Forwarded` may let the others through as the client wrote them. Call before [`replace`].
+pub fn prefer(headers: &mut HeaderMap, proto: Option<&[u8]>, host: Option<&[u8]>) {
+    if let Some(proto) = proto.and_then(as_proto) {
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    let host = host.filter(|host| is_host_like(host)).and_then(|host| HeaderValue::from_bytes(host).ok());
+    if let Some(host) = host {
+        headers.insert(&X_FORWARDED_HOST, host);
+    }
+}
+
 /// Puts those fields among the others after all: for whoever edits them, or sends them as a map.
 pub fn put<'a>(headers: &mut HeaderMap, told: impl IntoIterator<Item = (&'a HeaderName, HeaderValue)>) {
     headers.extend(told.into_iter().map(|(name, value)| (name.clone(), value)));
@@ -100,9 +113,12 @@ pub fn set_client_certificate(headers: &mut HeaderMap, subject: Option<HeaderVal
     }
 }
 
-/// Whether a trusted peer says that its client came by https.
-pub fn is_https(headers: &HeaderMap) -> bool {
-    is_single(headers, &X_FORWARDED_PROTO, |value| value == b"https")
+/// Whether a trusted peer says that its client came by https; `proto` is what it says elsewhere, as for [`prefer`].
+pub fn is_https(headers: &HeaderMap, proto: Option<&[u8]>) -> bool {
+    match proto.and_then(as_proto) {
+        Some(proto) => proto == "https",
+        None => is_single(headers, &X_FORWARDED_PROTO, |value| value == b"https"),
+    }
 }
 
 /// The request id to go on with: a trusted peer's, when it is a single line of 1 to 128 visible ASCII bytes.
@@ -169,6 +185,11 @@ fn is_single(headers: &HeaderMap, name: &HeaderName, sane: impl Fn(&[u8]) -> boo
 
 fn is_proto(value: &[u8]) -> bool {
     value == b"http" || value == b"https"
+}
+
+/// A scheme, which is the same in capitals (RFC 3986, 3.1).
+fn as_proto(value: &[u8]) -> Option<&'static str> {
+    ["http", "https"].into_iter().find(|proto| value.eq_ignore_ascii_case(proto.as_bytes()))
 }
 
 /// Not a parser: enough that a value cannot be taken for a list, a URL or markup.

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
-use http::header::{FORWARDED, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -38,6 +38,16 @@ pub struct ClientIp {
     pub peer_trusted: bool,
 }
 
+/// How the client came in at the first of the trusted proxies, in that proxy's words: nobody has judged them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    pub proto: Option<Text>,
+    pub host: Option<Text>,
+}
+
+/// The value of a parameter, without its quotes.
+pub type Text = SmallVec<[u8; 64]>;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
@@ -60,10 +70,26 @@ impl TrustedProxies {
         }
         let ip = match source {
             Source::XForwardedFor => self.follow(peer, x_forwarded_for(headers)),
-            Source::Forwarded => self.follow(peer, forwarded(headers).into_iter()),
+            Source::Forwarded => self.follow(peer, elements(headers).into_iter().map(|element| for_of(element?))),
             Source::XRealIp => x_real_ip(headers).unwrap_or(peer),
         };
         ClientIp { ip, peer_trusted: true }
+    }
+
+    /// What `Forwarded` tells of the way that the client came. For headers from a trusted proxy.
+    ///
+    /// It is the last element on the way to the client that counts, for a trusted proxy wrote that as well. What is nearer
+    /// tells of the ways between proxies, what is farther was written by whoever likes.
+    pub fn arrival(&self, headers: &HeaderMap) -> Arrival {
+        let mut last = None;
+        for element in elements(headers).into_iter().map_while(|element| element) {
+            last = Some(element);
+            if !for_of(element).is_some_and(|ip| self.contains(ip)) {
+                break;
+            }
+        }
+        let told = |name| last.and_then(|element| parameter(element, name));
+        Arrival { proto: told(b"proto"), host: told(b"host") }
     }
 
     /// Follows hops, nearest first; `None` is a hop that is not an address.
@@ -101,42 +127,43 @@ fn x_real_ip(headers: &HeaderMap) -> Option<IpAddr> {
     address(line.as_bytes().trim_ascii())
 }
 
-/// The `for` of every element of all `Forwarded` lines, nearest first.
-fn forwarded(headers: &HeaderMap) -> SmallVec<[Option<IpAddr>; 8]> {
-    let mut hops = SmallVec::new();
+/// The elements of all `Forwarded` lines, nearest first. `None` = a line that has a quote that never closes: where its
+/// elements begin is anyone's guess.
+fn elements(headers: &HeaderMap) -> SmallVec<[Option<&[u8]>; 8]> {
+    let mut elements = SmallVec::new();
     for line in headers.get_all(FORWARDED) {
-        push_elements(line, &mut hops);
+        match split_unquoted(line.as_bytes(), b',') {
+            None => elements.push(None),
+            Some(parts) => {
+                elements.extend(parts.into_iter().map(<[u8]>::trim_ascii).filter(|part| !part.is_empty()).map(Some));
+            }
+        }
     }
-    hops.reverse();
-    hops
+    elements.reverse();
+    elements
 }
 
-fn push_elements(line: &HeaderValue, hops: &mut SmallVec<[Option<IpAddr>; 8]>) {
-    let Some(elements) = split_unquoted(line.as_bytes(), b',') else {
-        // A quote that never closes: where elements begin is anyone's guess, so the line is one bad hop.
-        hops.push(None);
-        return;
-    };
-    hops.extend(elements.into_iter().map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()).map(for_of_element));
+/// The address in `for=` of one element; `None` when there is none, or it is `unknown` or obfuscated.
+fn for_of(element: &[u8]) -> Option<IpAddr> {
+    address(&parameter(element, b"for")?)
 }
 
-/// The address in `for=` of one element; `None` when there is none, more than one, or it is `unknown` or obfuscated.
-fn for_of_element(element: &[u8]) -> Option<IpAddr> {
+/// The value of a parameter; `None` when there is none, more than one, or it is no value.
+fn parameter(element: &[u8], name: &[u8]) -> Option<Text> {
     let mut found = None;
     for pair in split_unquoted(element, b';')? {
         let pair = pair.trim_ascii();
         let Some(equals) = pair.iter().position(|&byte| byte == b'=') else {
             continue;
         };
-        if pair[..equals].trim_ascii_end().eq_ignore_ascii_case(b"for") && found.replace(&pair[equals + 1..]).is_some()
-        {
+        if pair[..equals].trim_ascii_end().eq_ignore_ascii_case(name) && found.replace(&pair[equals + 1..]).is_some() {
             return None;
         }
     }
     let value = found?.trim_ascii();
     match value.strip_prefix(b"\"") {
-        None => address(value),
-        Some(quoted) => address(&unquote(quoted)?),
+        None => Some(value.into()),
+        Some(quoted) => unquote(quoted),
     }
 }
 
@@ -161,8 +188,8 @@ fn split_unquoted(bytes: &[u8], separator: u8) -> Option<SmallVec<[&[u8]; 8]>> {
 }
 
 /// What stands in a quoted string whose opening quote is already off; `None` when something follows its end.
-fn unquote(quoted: &[u8]) -> Option<SmallVec<[u8; 64]>> {
-    let mut out = SmallVec::new();
+fn unquote(quoted: &[u8]) -> Option<Text> {
+    let mut out = Text::new();
     let mut bytes = quoted.iter();
     while let Some(&byte) = bytes.next() {
         match byte {

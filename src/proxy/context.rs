@@ -223,6 +223,9 @@ impl Context {
             host: self.noted.host.clone(),
             request_id: self.request_id.clone(),
         };
+        if let Some(arrival) = self.snapshot.arrival(self.peer_is_trusted, headers) {
+            forwarded::prefer(headers, arrival.proto.as_deref(), arrival.host.as_deref());
+        }
         let told = forwarded::replace(headers, facts);
         if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate) {
             let shown = tls.certificate.as_ref();

@@ -233,7 +233,11 @@ fn maintained_by(active: &Arc<Active>, snapshot: &Snapshot) -> Maintained {
 
 impl Asked<'_> {
     /// Whether the client came by https, here or where a trusted proxy took it in.
-    pub(super) fn came_by_https(&self) -> bool {
-        self.is_tls || (self.peer_is_trusted && forwarded::is_https(self.headers))
+    pub(super) fn came_by_https(&self, snapshot: &Snapshot) -> bool {
+        let is_told = || {
+            let proto = snapshot.arrival(self.peer_is_trusted, self.headers).and_then(|arrival| arrival.proto);
+            forwarded::is_https(self.headers, proto.as_deref())
+        };
+        self.is_tls || (self.peer_is_trusted && is_told())
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn elsewhere<'s>(asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Ve
     let entrance = snapshot.https?;
     let redirects = snapshot.listener(asked.listener).is_some_and(|listener| listener.redirects_https);
     let is_exempt = || asked.path.starts_with(ACME) || snapshot.maintenance.exempt_paths.contains(asked.path);
-    if !redirects || asked.came_by_https() || is_exempt() {
+    if !redirects || asked.came_by_https(snapshot) || is_exempt() {
         return None;
     }
     if asked.host.is_empty() {

@@ -49,6 +49,33 @@ async fn what_an_untrusted_peer_claims_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_a_trusted_peer_says_in_forwarded_goes_before_the_rest_where_it_is_chosen() {
+    let chosen = format!("{TRUSTING}header = \"Forwarded\"\n");
+    let forwarded = "for=203.0.113.9;proto=HTTPS;host=\"example.com:8443\"";
+    let spoofed = "X-Forwarded-Proto: http\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Host: worse\r\n";
+    for rest in ["", spoofed] {
+        let request = seen(&chosen, "", "/", &format!("Forwarded: {forwarded}\r\n{rest}")).await;
+        assert_eq!(request.head.all("x-forwarded-for"), ["203.0.113.9, 127.0.0.1"]);
+        assert_eq!(request.head.all("x-forwarded-proto"), ["https"]);
+        assert_eq!(request.head.all("x-forwarded-host"), ["example.com:8443"]);
+        assert_eq!(request.head.all("forwarded"), [forwarded]);
+    }
+    // Not said, not sane, or not chosen.
+    let others = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: front\r\n";
+    for (tables, forwarded) in
+        [(&*chosen, "for=203.0.113.9"), (&chosen, "proto=gopher;host=\"a, b\""), (TRUSTING, "proto=http;host=other")]
+    {
+        let request = seen(tables, "", "/", &format!("Forwarded: {forwarded}\r\n{others}")).await;
+        assert_eq!(request.head.all("x-forwarded-proto"), ["https"], "{forwarded}");
+        assert_eq!(request.head.all("x-forwarded-host"), ["front"], "{forwarded}");
+    }
+    let untrusted = "[client_ip]\nheader = \"Forwarded\"\n";
+    let request = seen(untrusted, "", "/", &format!("Forwarded: {forwarded}\r\n")).await;
+    assert_eq!(request.head.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(request.head.all("x-forwarded-host"), ["test"]);
+}
+
+#[tokio::test]
 async fn what_a_trusted_peer_says_is_kept_and_added_to() {
     let headers = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: example.com\r\n\
                    X-Forwarded-Port: 443\r\nX-Request-Id: mine-42\r\n";

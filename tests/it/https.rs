@@ -92,6 +92,26 @@ async fn who_came_to_a_trusted_proxy_by_https_is_not_sent_round_in_circles() {
 }
 
 #[tokio::test]
+async fn who_came_by_https_is_told_in_forwarded_where_that_is_chosen() {
+    let trusting = format!("{PLAIN}{HELLO}[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    let chosen = TestProxy::toml(format!("{trusting}header = \"Forwarded\"\n")).start().await;
+    let other = TestProxy::toml(trusting).start().await;
+    let round = Ok("https://a/");
+    for (headers, by_forwarded, by_others) in [
+        ("Forwarded: for=203.0.113.9;proto=https\r\n", Err(200), round),
+        ("Forwarded: for=203.0.113.9;proto=http\r\nX-Forwarded-Proto: https\r\n", round, Err(200)),
+        ("Forwarded: for=203.0.113.9\r\nX-Forwarded-Proto: https\r\n", Err(200), Err(200)),
+        ("Forwarded: for=1.1.1.1;proto=https, for=203.0.113.9\r\n", round, round),
+    ] {
+        let headers_sent = format!("Host: a\r\n{headers}");
+        for (proxy, expected) in [(&chosen, by_forwarded), (&other, by_others)] {
+            let sent = location(proxy, "GET / HTTP/1.1", &headers_sent).await;
+            assert_eq!(sent.as_deref().map_err(|status| *status), expected, "{headers}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_the_listener_that_says_so_sends_on() {
     let other = PLAIN.replace("web", "other").replace("redirect_https = true\n", "");
     let proxy = TestProxy::toml(format!("{PLAIN}{other}{HELLO}")).start().await;

@@ -100,6 +100,37 @@ fn forwarded_gives_the_rightmost_untrusted_hop() {
 }
 
 #[test]
+fn forwarded_tells_how_the_client_came_to_the_first_trusted_proxy() {
+    let cases: &[(&[&str], Option<&str>, Option<&str>)] = &[
+        (&["for=198.51.100.7;proto=https;host=a.example"], Some("https"), Some("a.example")),
+        (&["Host=\"a.example:8443\"; PROTO=\"HTTPS\";for=198.51.100.7"], Some("HTTPS"), Some("a.example:8443")),
+        // The ways between proxies are other ways, also where nothing is said of the first.
+        (&["for=198.51.100.7;proto=https", "for=10.0.0.2;proto=http;host=inner"], Some("https"), None),
+        (&["for=198.51.100.7, for=10.0.0.2;proto=https;host=inner"], None, None),
+        (&["for=10.0.0.3;proto=https;host=a, for=10.0.0.2;proto=http"], Some("https"), Some("a")),
+        // What stands farther was written by whoever likes.
+        (&["for=1.1.1.1;proto=https;host=evil, for=198.51.100.7"], None, None),
+        (&["for=10.0.0.9;proto=https", "for=198.51.100.7;proto=http"], Some("http"), None),
+        // Who it was need not be told (RFC 7239, 6.2 and 6.3).
+        (&["for=1.1.1.1;proto=http, for=_hidden;proto=https"], Some("https"), None),
+        (&["for=unknown;proto=https"], Some("https"), None),
+        (&["for=1.1.1.1, proto=https;host=a"], Some("https"), Some("a")),
+        // What makes no sense.
+        (&["for=198.51.100.7;proto=https;proto=http;host=a"], None, Some("a")),
+        (&["for=198.51.100.7;proto=https, for=\"10.0.0.2"], None, None),
+        (&["for=198.51.100.7;host=\"a\"b"], None, None),
+        (&["for=198.51.100.7;proto;host="], None, Some("")),
+        (&[""], None, None),
+        (&[], None, None),
+    ];
+    for (lines, proto, host) in cases {
+        let text = |text: &Option<&str>| text.map(|text| text.as_bytes().into());
+        let expected = Arrival { proto: text(proto), host: text(host) };
+        assert_eq!(trusted().arrival(&headers("forwarded", lines)), expected, "{lines:?}");
+    }
+}
+
+#[test]
 fn x_real_ip_is_one_address_or_nothing() {
     let cases: &[(&[&str], &str)] = &[
         (&["198.51.100.7"], "198.51.100.7"),
