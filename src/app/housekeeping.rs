@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Control;
+use super::{Control, flag_settings};
 use crate::admin;
-use crate::config::model::{Notify, Secret};
+use crate::config::model::{Config, Notify, Secret};
+use crate::config::suggest;
+use crate::policy::maintenance::{Stray, Strays};
 use crate::reload::windows;
+use crate::telemetry::events::Event;
 use crate::telemetry::notify::Notifier;
 use crate::telemetry::traces::Exporter;
 use crate::worker::Phases;
@@ -81,11 +84,13 @@ async fn beat(control: &Control) {
 
 async fn tick(control: &Control) {
     let mut interval = tokio::time::interval(TICK);
+    let mut strays = Strays::default();
     let mut windows = windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
     loop {
         interval.tick().await;
         control.shared.tick();
         let config = Arc::clone(&control.live.load_full().config);
+        tell_strays(&mut strays, control, &config);
         control.shared.host.tick(&config.host, &config.server.state_dir);
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
@@ -94,5 +99,16 @@ async fn tick(control: &Control) {
         if control.shared.is_in_charge() {
             windows.tick(jiff::Timestamp::now());
         }
+    }
+}
+
+/// Tells of flags that are for a route which there is not.
+fn tell_strays(strays: &mut Strays, control: &Control, config: &Config) {
+    let names = config.routes.iter().map(|route| route.name.as_str());
+    let news = strays.news(control.shared.switch.load().as_deref(), |name| names.clone().any(|known| known == name));
+    for Stray { scope, route } in news {
+        let file = flag_settings(config).path_of(&scope).display().to_string();
+        let error = format!("no route has this name: {}", suggest(&route, names.clone()));
+        control.shared.tell(Event::MaintenanceRouteUnknown { route, file, error });
     }
 }

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use expand::Env;
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, Problems, suggest};
 pub use sources::Sources;
 
 use document::{Node, Places};

@@ -202,7 +202,7 @@ pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// `did you mean "app"?`, or what there is to choose from.
-pub(super) fn suggest<'a, I>(word: &str, candidates: I) -> String
+pub fn suggest<'a, I>(word: &str, candidates: I) -> String
 where
     I: IntoIterator<Item = &'a str> + Clone,
 {

@@ -12,6 +12,7 @@
 
 mod flag;
 mod pattern;
+mod strays;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use pattern::{HostPattern, PathPattern};
+pub use strays::{Stray, Strays};
 
 /// Whose flag it is. As text, and as a metric's label, `global` or `route:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -95,6 +95,26 @@ async fn the_environment_begins_it_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_flag_for_no_route_is_told_once_and_covers_nothing() {
+    let mut flagstone = Flagstone::serve(&config("")).await;
+    let address = flagstone.address("web").await;
+    let told = |route: &str, file: &str| {
+        let file = flagstone.folder.join(file);
+        format!("WARN Maintenance of an unknown route route={route} file={} error=", file.display())
+    };
+    let (typo, listed) = (told("al", "state/maintenance.d/al.flag"), told("checkout", "state/maintenance.flag"));
+    flagstone.folder.replace("state/maintenance.d/al.flag", "");
+    let line = flagstone.process.stderr_line(&typo).await;
+    assert!(line.ends_with(r#"error="no route has this name: did you mean \"all\"?""#), "{line}");
+    flagstone.folder.replace("state/maintenance.flag", "routes = [\"checkout\"]\n");
+    let line = flagstone.process.stderr_line(&listed).await;
+    assert!(line.contains("no route has this name: use "), "{line}");
+    let log = flagstone.process.stderr();
+    assert_eq!(log.matches("Maintenance of an unknown route").count(), 2, "{log}");
+    assert_eq!(status(address, "/").await, 200);
+}
+
+#[tokio::test]
 async fn exempt_routes_and_paths_stay_open() {
     let more = "[maintenance]\nexempt_paths = [\"=/ping\", \"/public\"]\n";
     let proxy = maintained("", more).await;

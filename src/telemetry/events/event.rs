@@ -31,6 +31,12 @@ pub enum Event {
         by: String,
         until: String,
     },
+    /// The flag file `file` is for a route that there is not, and covers nothing by it. Told once.
+    MaintenanceRouteUnknown {
+        route: String,
+        file: String,
+        error: String,
+    },
     /// A template of the page folder cannot be used; the built-in page takes its place.
     MaintenancePageBroken {
         error: String,
@@ -174,6 +180,7 @@ impl Event {
             Self::MaintenanceDeactivated { .. } => "Maintenance mode deactivated",
             Self::EmergencyActivated { .. } => "Emergency maintenance activated",
             Self::MaintenanceOverdue { .. } => "Maintenance overdue",
+            Self::MaintenanceRouteUnknown { .. } => "Maintenance of an unknown route",
             Self::MaintenancePageBroken { .. } => "Maintenance page broken",
             Self::OperationBlocked { .. } => "Operation blocked",
             Self::MaintenanceScheduled { .. } => "Maintenance scheduled",
@@ -216,6 +223,7 @@ impl Event {
             Self::BreakerChanged { to, .. } if *to != BreakerState::Open => Level::Info,
             Self::EmergencyActivated { .. }
             | Self::MaintenanceOverdue { .. }
+            | Self::MaintenanceRouteUnknown { .. }
             | Self::MaintenancePageBroken { .. }
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
@@ -237,6 +245,7 @@ impl Event {
             | Self::MaintenanceDeactivated { .. }
             | Self::EmergencyActivated { .. }
             | Self::MaintenanceOverdue { .. }
+            | Self::MaintenanceRouteUnknown { .. }
             | Self::MaintenancePageBroken { .. }
             | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
             Self::BreakerChanged { .. } => Some(EventKind::Breaker),
@@ -278,6 +287,9 @@ impl Event {
             }
             Self::MaintenanceOverdue { scope, by, until } => {
                 fields.text("scope", scope).text("by", by).text("until", until)
+            }
+            Self::MaintenanceRouteUnknown { route, file, error } => {
+                fields.text("route", route).text("file", file).text("error", error)
             }
             Self::MaintenancePageBroken { error } => fields.text("error", error),
             Self::OperationBlocked { route, count } => fields.text("route", route).number("count", *count as i64),

@@ -110,7 +110,7 @@ macro_rules! log_at {
     ($level:expr, $message:expr, $fields:expr) => {
         log_with_fields!(
             $level, $message, $fields,
-            text: [scope mode by route limit enforced upstream endpoint window domain client path start end
+            text: [scope mode by route file limit enforced upstream endpoint window domain client path start end
                    until from to check changes reason version error],
             number: [generation pid days_left count dropped]
         )

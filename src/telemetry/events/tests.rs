@@ -46,6 +46,10 @@ fn one_of_each() -> Vec<(Event, &'static str)> {
         ),
         (Event::MaintenanceDeactivated { scope: text(), by: text() }, "Maintenance mode deactivated"),
         (Event::EmergencyActivated { scope: text(), by: text(), reason: text() }, "Emergency maintenance activated"),
+        (
+            Event::MaintenanceRouteUnknown { route: text(), file: text(), error: text() },
+            "Maintenance of an unknown route",
+        ),
         (Event::OperationBlocked { route: text(), count: 2 }, "Operation blocked"),
         (
             Event::MaintenanceScheduled { window: text(), start: text(), end: text(), reason: text() },
