@@ -20,9 +20,10 @@ use toml::Table;
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::view::{self, Problem};
+use super::view::{self, Problem, Unusable};
 use crate::app::{Control, flag_settings};
-use crate::config::duration;
+use crate::config::model::Config;
+use crate::config::{duration, suggest};
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
@@ -114,16 +115,30 @@ fn routes_of(active: &Active) -> Vec<&str> {
     request_body = Option<schema::Flag>, responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
     (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "One of `routes` does not exist", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
     let scope = match scope_of(&uri, &panel.control) {
         Ok(scope) => scope,
         Err(problem) => return problem.into_response(),
     };
-    match flag_from(&body) {
-        Ok(flag) => switch_on(&panel.control, scope, flag).await,
-        Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
+    let flag = match flag_from(&body) {
+        Ok(flag) => flag,
+        Err(problem) => return view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
+    };
+    match strays_of(&flag, &panel.control.live.load_full().config) {
+        Some(problem) => Unusable::Value(problem).into_response(),
+        None => switch_on(&panel.control, scope, flag).await,
     }
+}
+
+/// What is wrong with its `routes`: a file with such a name means what it says, and covers nothing by it.
+fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
+    let names = config.routes.iter().map(|route| route.name.as_str());
+    let strays = flag.routes.iter().filter(|name| !names.clone().any(|known| known == name.as_str()));
+    let told: Vec<_> =
+        strays.map(|name| format!("there is no route {name:?}: {}", suggest(name, names.clone()))).collect();
+    (!told.is_empty()).then(|| format!("routes: {}", told.join("; ")))
 }
 
 /// Everything, or the one route that is named.

@@ -44,6 +44,21 @@ async fn enable_writes_what_it_was_told() {
 }
 
 #[tokio::test]
+async fn a_route_that_there_is_not_is_refused_by_its_name() {
+    let (proxy, _upstream) = site("").await;
+    for (routes, detail) in [
+        (r#"["all","al"]"#, "routes: there is no route \"al\": did you mean \"all\"?"),
+        (r#""checkout""#, "routes: there is no route \"checkout\": use \"all\""),
+    ] {
+        let body = format!(r#"{{"reason":"Upgrade","routes":{routes}}}"#);
+        let refused = ask(&proxy, "POST", "/api/admin/maintenance/enable", &body).await;
+        assert_eq!((refused.status, json(&refused)["detail"].as_str()), (422, Some(detail)));
+    }
+    assert_eq!(status(&proxy).await["is_active"], false);
+    assert!(!proxy.folder.join(FLAG).exists(), "nothing was written");
+}
+
+#[tokio::test]
 async fn one_route_is_switched_by_a_flag_of_its_own() {
     let (proxy, _upstream) = site("").await;
     let (enable, disable) = ("/api/admin/maintenance/enable", "/api/admin/maintenance/disable");
