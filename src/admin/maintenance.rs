@@ -134,7 +134,7 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
 
 /// What is wrong with its `routes`: a file with such a name means what it says, and covers nothing by it.
 fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
-    let names = config.routes.iter().map(|route| route.name.as_str());
+    let names = config.route_names();
     let strays = flag.routes.iter().filter(|name| !names.clone().any(|known| known == name.as_str()));
     let told: Vec<_> =
         strays.map(|name| format!("there is no route {name:?}: {}", suggest(name, names.clone()))).collect();

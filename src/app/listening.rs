@@ -1,6 +1,7 @@
 //! The sockets that are listened on, and how they follow a configuration.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -51,20 +52,13 @@ impl Place {
     /// `[::]` takes IPv4 too, but not where a listener has the same port there: then both are served, as with nginx.
     fn of(listener: &Listener, config: &Config) -> Self {
         let has_ipv4 = |port: u16| {
-            let others = config.listeners.iter().map(|other| &other.address);
-            others
-                .into_iter()
-                .any(|other| matches!(other, Address::Socket(other) if other.is_ipv4() && other.port() == port))
+            let is_there = |other: &Address| matches!(other, Address::Socket(it) if it.is_ipv4() && it.port() == port);
+            port != 0 && config.listeners.iter().any(|other| is_there(&other.address))
         };
-        let families =
-            match &listener.address {
-                Address::Socket(address)
-                    if address.ip().is_unspecified() && address.port() != 0 && address.is_ipv6() =>
-                {
-                    if has_ipv4(address.port()) { Families::Ipv6 } else { Families::Any }
-                }
-                _ => Families::Any,
-            };
+        let families = match &listener.address {
+            Address::Socket(SocketAddr::V6(it)) if it.ip().is_unspecified() && has_ipv4(it.port()) => Families::Ipv6,
+            _ => Families::Any,
+        };
         Self { address: listener.address.clone(), families }
     }
 }

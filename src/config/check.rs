@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::document::{Path, Places};
+use super::document::{Path, Places, is_within};
 use super::model::Config;
 use super::problem::Problem;
 use super::raw;
@@ -110,9 +110,6 @@ impl Check<'_> {
 
     /// Whether this place, or one around it, was reported already: what is not there may have been.
     fn is_spoilt(&self, at: &Path) -> bool {
-        let at = at.as_str();
-        self.spoilt.iter().any(|spoilt| {
-            at.strip_prefix(spoilt.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        })
+        self.spoilt.iter().any(|spoilt| is_within(at.as_str(), spoilt))
     }
 }

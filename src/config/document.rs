@@ -43,6 +43,11 @@ impl Path {
     }
 }
 
+/// Whether the place `inner` is `outer` or below it; both are texts of a [`Path`].
+pub(super) fn is_within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 /// One value and its kind, as TOML has them.
 #[derive(Debug)]
 pub(super) enum Node {

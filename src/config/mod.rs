@@ -38,7 +38,7 @@ pub use expand::Env;
 pub use problem::{Problem, Problems, suggest};
 pub use sources::Sources;
 
-use document::{Node, Places};
+use document::{Node, Places, is_within};
 use model::Config;
 
 /// Where [`locate`] looks last.
@@ -115,9 +115,6 @@ pub struct Remains {
 impl Remains {
     /// Whether anything was refused at this TOML path, around it or below it.
     pub fn is_refused(&self, path: &str) -> bool {
-        let is_within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
         self.refused.iter().any(|refused| is_within(path, refused) || is_within(refused, path))
     }
 }

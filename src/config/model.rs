@@ -38,6 +38,13 @@ pub struct Config {
     pub tests: Vec<RouteTest>,
 }
 
+impl Config {
+    /// In the order of the file.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.routes.iter().map(|route| route.name.as_str())
+    }
+}
+
 /// An address to listen on or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {

@@ -1,8 +1,8 @@
 //! Fields behind a body in chunks (RFC 9110, section 6.5).
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
-    HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, HOST,
+    MAX_FORWARDS, SET_COOKIE, TRAILER,
 };
 use http::{HeaderMap, HeaderName};
 
@@ -37,10 +37,9 @@ pub(crate) fn strip_request(trailers: &mut HeaderMap) {
 
 /// Not what frames, routes or describes a message (section 6.5.1), or concerns one connection.
 fn may_be_trailer(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 14] = [
+    const NEVER: [HeaderName; 11] = [
         AUTHORIZATION,
         CACHE_CONTROL,
-        CONNECTION,
         CONTENT_ENCODING,
         CONTENT_LENGTH,
         CONTENT_RANGE,
@@ -49,9 +48,7 @@ fn may_be_trailer(name: &HeaderName) -> bool {
         HOST,
         MAX_FORWARDS,
         SET_COOKIE,
-        TE,
         TRAILER,
-        TRANSFER_ENCODING,
     ];
     !NEVER.contains(name) && !hop_by_hop::is_in_requests(name.as_str())
 }

@@ -25,7 +25,7 @@ use crate::snapshot::{Action, Snapshot, Switched};
 /// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too. Its body is
 /// there; `stream` is of one of HTTP/2.
 ///
-/// Both stay with the caller: a future holds each of its arguments twice, and each future between would move what it returns.
+/// Request and answer stay with the caller: a future holds each of its arguments twice, and each future between would move what it returns.
 pub(crate) async fn handle(
     request: &mut Request<Option<Incoming>>,
     answer: &mut Option<Response<Body>>,

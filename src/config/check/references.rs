@@ -30,8 +30,7 @@ impl Check<'_> {
 
     fn unique_names(&mut self, config: &Config) {
         let root = Path::root();
-        let routes = config.routes.iter().map(|route| route.name.as_str());
-        self.unique(routes, &root.key("route"));
+        self.unique(config.route_names(), &root.key("route"));
         // Two without a name are told by their address, which is reported as such.
         let own = |listener: &'_ Listener| listener.name != listener.address.to_string();
         let listeners = config.listeners.iter();

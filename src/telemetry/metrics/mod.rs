@@ -83,9 +83,8 @@ struct Inner {
     spans_dropped: AtomicU64,
     reload_success: AtomicBool,
     reload_unix_seconds: AtomicU64,
-    window: Mutex<Window>,
-    /// When its last step ended; written and read under its lock.
-    ticked: Mutex<Instant>,
+    /// And when its last step ended.
+    window: Mutex<(Window, Instant)>,
     series: Mutex<Series>,
     /// Unix seconds of the last step of the live view.
     ticks: watch::Sender<u64>,
@@ -110,8 +109,7 @@ impl Metrics {
             spans_dropped: AtomicU64::new(0),
             reload_success: AtomicBool::new(true),
             reload_unix_seconds: AtomicU64::new(0),
-            window: Mutex::default(),
-            ticked: Mutex::new(Instant::now()),
+            window: Mutex::new((Window::default(), Instant::now())),
             series: Mutex::default(),
             ticks: watch::Sender::new(0),
         }))
@@ -216,10 +214,11 @@ impl Metrics {
     /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.
     pub fn tick(&self, unix_seconds: u64) {
         let totals = self.totals();
-        let mut window = lock(&self.0.window);
+        let mut guard = lock(&self.0.window);
+        let (window, ticked) = &mut *guard;
         window.tick(unix_seconds, totals);
-        *lock(&self.0.ticked) = Instant::now();
-        drop(window);
+        *ticked = Instant::now();
+        drop(guard);
         let mut series = lock(&self.0.series);
         series.begin(unix_seconds);
         for (name, route) in lock(&self.0.routes.0).iter() {
@@ -237,7 +236,7 @@ impl Metrics {
 
     /// The last second, once there was one.
     pub fn last_second(&self) -> Option<Second> {
-        lock(&self.0.window).last_second()
+        lock(&self.0.window).0.last_second()
     }
 
     /// The last [`HISTORY`] seconds of a route in which requests finished, oldest first. Of [`SERIES_MAX`] routes at
@@ -248,19 +247,20 @@ impl Metrics {
 
     /// The last minute of every route that has a series, in the order of the names.
     pub fn routes_last_minute(&self) -> Vec<(String, LastMinute)> {
-        let lived = lock(&self.0.window).lived_seconds();
+        let lived = lock(&self.0.window).0.lived_seconds();
         lock(&self.0.series).last_minutes(lived)
     }
 
     /// The rolling figures of `GET /api/metrics`, up to now.
     pub fn last_minute(&self) -> LastMinute {
-        let window = lock(&self.0.window);
-        window.last_minute(&self.totals(), lock(&self.0.ticked).elapsed())
+        let guard = lock(&self.0.window);
+        let (window, ticked) = &*guard;
+        window.last_minute(&self.totals(), ticked.elapsed())
     }
 
     /// The last [`HISTORY`] seconds at most, oldest first.
     pub fn history(&self) -> Vec<Second> {
-        lock(&self.0.window).history()
+        lock(&self.0.window).0.history()
     }
 
     /// The scrape, in the text format that [`CONTENT_TYPE`] names.
