@@ -121,7 +121,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
     }
     let page = maintained.map(|maintained| maintenance(maintained, kind, context));
     let is_built_in = page.as_ref().is_some_and(|page| page.built_in);
-    let body = page.map_or_else(|| plain(&row, kind), |page| page.body);
+    let body = page.map_or_else(|| plain(&row, kind, context), |page| page.body);
     let retry_after = refusal.retry_after_secs();
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = row.status;
@@ -146,8 +146,9 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
     response
 }
 
-fn plain(row: &Row, kind: Kind) -> Bytes {
-    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: row.detail };
+fn plain(row: &Row, kind: Kind, context: &Context) -> Bytes {
+    let request_id = context.request_id.to_str().unwrap_or_default();
+    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: row.detail, request_id };
     page::refusal_page(kind, &text).1
 }
 

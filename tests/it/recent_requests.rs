@@ -50,8 +50,11 @@ async fn what_the_app_did_wrong_is_told_too() {
     let dead = "[upstream.dead]\nendpoints = [\"127.0.0.1:1\"]\n[[route]]\nname = \"dead\"\npath = [\"/x\"]\nupstream = \"dead\"\n";
     let proxy = TestProxy::before(&app, dead, "").start().await;
     client::get(proxy.address(), "/").await.unwrap();
-    let failed = client::get(proxy.address(), "/x").await.unwrap();
+    let mut browser = Client::connect(proxy.address()).await.unwrap();
+    browser.request("GET", "/x", "Accept: text/html\r\n").await.unwrap();
+    let failed = browser.read_response().await.unwrap();
     let id = failed.header("x-request-id").unwrap();
+    assert!(failed.text().contains(&format!("Request ID: {id}<")), "{}", failed.text());
     let told = &requests(&proxy, &format!("?id={id}")).await[0];
     assert_eq!((&told["reason"], &told["upstream"]), (&json!("connect_failed"), &json!("dead")), "{told}");
     assert_eq!(told["policy"], json!({ "kind": "upstream", "name": "dead" }));

@@ -18,6 +18,8 @@ pub struct Refusal<'a> {
     pub title: &'a str,
     /// A sentence for who asked; empty = none.
     pub detail: &'a str,
+    /// For people to name when they ask for help; empty = none.
+    pub request_id: &'a str,
 }
 
 /// The body of a refusal, in English. Nothing in it comes back unescaped.
@@ -54,6 +56,11 @@ fn html(refusal: &Refusal<'_>, title: &str) -> String {
         escape_into(&mut page, refusal.detail);
         page.push_str("</p>");
     }
+    if !refusal.request_id.is_empty() {
+        page.push_str("<p><small>Request ID: ");
+        escape_into(&mut page, refusal.request_id);
+        page.push_str("</small></p>");
+    }
     page.push_str("</main></body></html>\n");
     page
 }
@@ -84,4 +91,4 @@ background:var(--ground);color:var(--ink);overflow-wrap:anywhere;\
 font:1.0625rem/1.6 system-ui,-apple-system,\"Segoe UI\",Roboto,\"Helvetica Neue\",\"Noto Sans\",sans-serif}\
 main{inline-size:100%;max-inline-size:33rem}\
 h1{margin-block:.25rem .75rem;font-size:clamp(1.75rem,1.3rem + 2vw,2.25rem);line-height:1.15;font-weight:650;letter-spacing:-.022em}\
-p{color:var(--quiet)}</style></head><body><main><p>";
+p{color:var(--quiet)}p:has(small){margin-block-start:1.5rem}</style></head><body><main><p>";
