@@ -1,7 +1,8 @@
 //! Who may talk to the admin side: no web page of others, and with a token nobody without it.
 //!
 //! A client that tries wrong tokens is told to wait after a few, also with the right one: else guessing would go on
-//! unnoticed. To say nothing at all is no try. Every refusal is logged, but never so many that the log is all refusals.
+//! unnoticed. To say nothing at all is no try. Every refusal is logged, but for that of a dashboard where nobody has logged in
+//! yet, and never so many that the log is all refusals.
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -11,7 +12,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::dashboard;
 use super::routes::Panel;
@@ -22,6 +23,8 @@ use crate::message::host::{Host, HostError};
 use crate::policy::limit::{Key, Limiter, Settings};
 use crate::telemetry::events::Event;
 
+/// What the dashboard's own calls carry.
+const DASHBOARD: HeaderName = HeaderName::from_static("flagstone-dashboard");
 /// Wrong tokens that a client may try at once, and how long until it may try one more.
 const TRIES: u32 = 10;
 const TRY_AGAIN: Duration = Duration::from_secs(6);
@@ -93,6 +96,10 @@ pub(super) async fn check(State(panel): State<Panel>, client: Client, request: R
             return next.run(request).await;
         }
         let Some(bearer) = bearer else {
+            // The dashboard asks before anybody has logged in: that is how it learns that somebody has to.
+            if cookie.is_none() && headers.contains_key(DASHBOARD) {
+                return ask_for_token();
+            }
             // An old cookie is what a browser sends by itself.
             return unauthorized(&panel, client, path);
         };
@@ -126,6 +133,10 @@ pub(super) fn refuse_token(panel: &Panel, client: Client, path: &str, given: &st
 
 fn unauthorized(panel: &Panel, client: Client, path: &str) -> Response {
     tell(panel, client, path);
+    ask_for_token()
+}
+
+fn ask_for_token() -> Response {
     let mut response = refuse(StatusCode::UNAUTHORIZED, "send the token of [admin] as Authorization: Bearer TOKEN");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"flagstone\""));
     response
@@ -155,7 +166,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
-fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 

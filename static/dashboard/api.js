@@ -24,7 +24,7 @@ async function call(method, path, body) {
     response = await fetch(path, {
       method,
       body: body === undefined ? undefined : JSON.stringify(body),
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      headers: { "Flagstone-Dashboard": "1", ...(body !== undefined && { "Content-Type": "application/json" }) },
       cache: "no-store",
       credentials: "same-origin",
       signal: AbortSignal.timeout(PATIENCE_MS),

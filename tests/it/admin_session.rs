@@ -78,6 +78,20 @@ async fn a_wrong_login_is_told() {
     assert!(events.contains("UNAUTHORIZED") && events.contains("/api/login"), "{events}");
 }
 
+#[tokio::test]
+async fn a_dashboard_that_nobody_has_logged_in_to_is_no_news() {
+    let proxy = TestProxy::toml(TOML).start().await;
+    let at = proxy.admin();
+    let asked = send(at, "GET /api/maintenance/status", "Flagstone-Dashboard: 1\r\n", "").await;
+    assert_eq!((asked.status, asked.header("www-authenticate").is_some()), (401, true));
+    let headers = "Flagstone-Dashboard: 1\r\nCookie: flagstone_admin=forged\r\n";
+    assert_eq!(send(at, "GET /api/certificates", headers, "").await.status, 401);
+    assert_eq!(send(at, "POST /api/login", "Flagstone-Dashboard: 1\r\n", r#"{"token":"wrong"}"#).await.status, 401);
+    let events = admin_json(at, "/api/events?recent=5&metrics=false").await;
+    assert!(!events.contains("/api/maintenance/status"), "{events}");
+    assert!(events.contains("/api/certificates") && events.contains("/api/login"), "{events}");
+}
+
 /// What an event stream says first.
 async fn admin_json(at: SocketAddr, path: &str) -> String {
     let mut client = Client::connect(at).await.unwrap();
