@@ -14,6 +14,7 @@ use super::calls::calls;
 use super::routes::Panel;
 use super::view;
 use crate::breaker::Breaker;
+use crate::config::suggest;
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -42,7 +43,9 @@ async fn open(State(panel): State<Panel>, Path(name): Path<String>) -> Response 
 fn change(panel: &Panel, name: &str, how: impl FnOnce(&Breaker)) -> Response {
     let live = panel.control.live.load_full();
     let Some(group) = live.groups.get(name) else {
-        return view::problem(StatusCode::NOT_FOUND, &format!("there is no upstream {name}")).into_response();
+        let known = live.groups.keys().map(String::as_str);
+        let text = format!("there is no upstream {name:?}: {}", suggest(name, known));
+        return view::problem(StatusCode::NOT_FOUND, &text).into_response();
     };
     let Some(breaker) = &group.breaker else {
         let text = format!("the breaker of upstream {name} is not enabled");

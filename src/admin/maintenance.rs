@@ -22,8 +22,8 @@ use super::query::Parameters;
 use super::routes::Panel;
 use super::view::{self, Problem, Unusable};
 use crate::app::{Control, flag_settings};
+use crate::config::duration;
 use crate::config::model::Config;
-use crate::config::{duration, suggest};
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
@@ -136,8 +136,7 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
 fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
     let names = config.route_names();
     let strays = flag.routes.iter().filter(|name| !names.clone().any(|known| known == name.as_str()));
-    let told: Vec<_> =
-        strays.map(|name| format!("there is no route {name:?}: {}", suggest(name, names.clone()))).collect();
+    let told: Vec<_> = strays.map(|name| config.no_route(name)).collect();
     (!told.is_empty()).then(|| format!("routes: {}", told.join("; ")))
 }
 
@@ -145,9 +144,10 @@ fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
 fn scope_of(uri: &Uri, control: &Control) -> Result<Scope, Problem> {
     let query = Parameters::of(uri, &["route"])?;
     let Some(name) = query.get("route") else { return Ok(Scope::Global) };
-    match control.live.load_full().config.routes.iter().any(|route| route.name == name) {
+    let live = control.live.load_full();
+    match live.config.route_names().any(|known| known == name) {
         true => Ok(Scope::Route(name.to_owned())),
-        false => Err(view::problem(StatusCode::NOT_FOUND, &format!("there is no route {name:?}"))),
+        false => Err(view::problem(StatusCode::NOT_FOUND, &live.config.no_route(name))),
     }
 }
 

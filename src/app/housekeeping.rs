@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::{Control, flag_settings};
 use crate::admin;
 use crate::config::model::{Config, Notify, Secret};
-use crate::config::suggest;
 use crate::policy::maintenance::{Stray, Strays};
 use crate::reload::windows;
 use crate::telemetry::events::Event;
@@ -108,7 +107,7 @@ fn tell_strays(strays: &mut Strays, control: &Control, config: &Config) {
     let news = strays.news(control.shared.switch.load().as_deref(), |name| names.clone().any(|known| known == name));
     for Stray { scope, route } in news {
         let file = flag_settings(config).path_of(&scope).display().to_string();
-        let error = format!("no route has this name: {}", suggest(&route, names.clone()));
+        let error = config.no_route(&route);
         control.shared.tell(Event::MaintenanceRouteUnknown { route, file, error });
     }
 }

@@ -182,7 +182,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
 fn warn_of_unknown(routes: &[String], config: &Config) {
     let known: Vec<&str> = config.route_names().collect();
     for name in routes.iter().filter(|name| !known.contains(&name.as_str())) {
-        complain(format_args!("warning: no route is named {name}: there are {}", known.join(", ")));
+        complain(format_args!("warning: {}", config.no_route(name)));
     }
 }
 

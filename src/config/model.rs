@@ -13,6 +13,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
+use super::problem::suggest;
+
 /// One whole configuration, as one file (or the command line) described it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -42,6 +44,11 @@ impl Config {
     /// In the order of the file.
     pub fn route_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.routes.iter().map(|route| route.name.as_str())
+    }
+
+    /// What to tell who names a route that there is not.
+    pub fn no_route(&self, name: &str) -> String {
+        format!("there is no route {name:?}: {}", suggest(name, self.route_names()))
     }
 }
 

@@ -315,7 +315,7 @@ async fn the_command_line_lists_opens_and_resets_over_tcp_and_unix() {
         assert_eq!(client::get(address, "/").await.unwrap().status, 200);
         let unknown = run(&["breaker", "reset", "nobody"]).await;
         assert_eq!(unknown.status.code(), Some(1));
-        assert_eq!(unknown.stderr, "flagstone: there is no upstream nobody\n");
+        assert_eq!(unknown.stderr, "flagstone: there is no upstream \"nobody\": use \"app\"\n");
     }
 }
 

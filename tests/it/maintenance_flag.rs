@@ -105,10 +105,10 @@ async fn a_flag_for_no_route_is_told_once_and_covers_nothing() {
     let (typo, listed) = (told("al", "state/maintenance.d/al.flag"), told("checkout", "state/maintenance.flag"));
     flagstone.folder.replace("state/maintenance.d/al.flag", "");
     let line = flagstone.process.stderr_line(&typo).await;
-    assert!(line.ends_with(r#"error="no route has this name: did you mean \"all\"?""#), "{line}");
+    assert!(line.ends_with(r#"error="there is no route \"al\": did you mean \"all\"?""#), "{line}");
     flagstone.folder.replace("state/maintenance.flag", "routes = [\"checkout\"]\n");
     let line = flagstone.process.stderr_line(&listed).await;
-    assert!(line.contains("no route has this name: use "), "{line}");
+    assert!(line.contains(r#"there is no route \"checkout\": use "#), "{line}");
     let log = flagstone.process.stderr();
     assert_eq!(log.matches("Maintenance of an unknown route").count(), 2, "{log}");
     assert_eq!(status(address, "/").await, 200);

@@ -96,7 +96,7 @@ async fn a_route_that_is_not_in_the_file_is_warned_of() {
     folder.write("flagstone.toml", CONFIG);
     let on = maintenance(&folder, &["on", "--route", "al", "--route", "all"]).await;
     assert!(on.status.success(), "{on:?}");
-    assert_eq!(on.stderr, "flagstone: warning: no route is named al: there are all\n");
+    assert_eq!(on.stderr, "flagstone: warning: there is no route \"al\": did you mean \"all\"?\n");
     assert!(folder.join("state/maintenance.d/al.flag").exists());
 }
 
