@@ -32,6 +32,8 @@ use crate::upstream::verdict::{LastTold, Verdict, overall};
 /// Routes beyond this share one place in the samplers.
 const SAMPLED_ROUTES: usize = 1024;
 /// A gap between two beats longer than this means that the process stood still.
+/// What the two clocks may drift apart before a moment to come is told anew.
+const STEADY_NS: u64 = 50_000_000;
 const PAUSE_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Shared by all generations and all workers of one process.
@@ -51,6 +53,8 @@ pub struct Shared {
     pub started: Instant,
     /// What the wall clock showed then, in Unix nanoseconds: by what it shows now, as of the last [`Shared::tick`].
     started_unix_ns: AtomicU64,
+    /// The same, but moved only by more than [`STEADY_NS`]: a moment to come is told alike however often it is asked for.
+    steady_unix_ns: AtomicU64,
     /// Tells this process from those before and after it.
     pub instance: String,
     pub runtime: Runtime,
@@ -91,6 +95,7 @@ impl Shared {
             resolver,
             started: Instant::now(),
             started_unix_ns: AtomicU64::new(unix_ns(Timestamp::now())),
+            steady_unix_ns: AtomicU64::new(unix_ns(Timestamp::now())),
             instance: format!("{:08x}", fastrand::u32(..)),
             runtime,
             pauses: Arc::new(Pauses::new(PAUSE_TOLERANCE, Instant::now())),
@@ -169,6 +174,14 @@ impl Shared {
         self.started_unix_ns.load(Relaxed).saturating_add(since) / 1_000_000
     }
 
+    /// The wall clock at a moment of the other clock, past or to come; the same for the same moment, unless the wall clock
+    /// was set.
+    pub fn timestamp_at(&self, moment: Instant) -> Timestamp {
+        let since = moment.saturating_duration_since(self.started).as_nanos();
+        let unix_ns = u128::from(self.steady_unix_ns.load(Relaxed)) + since;
+        i128::try_from(unix_ns).ok().and_then(|ns| Timestamp::from_nanosecond(ns).ok()).unwrap_or(Timestamp::MAX)
+    }
+
     /// A route's place in the samplers.
     pub(crate) fn place(&self, route: &str) -> usize {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +197,8 @@ impl Shared {
             metrics.transition(to);
             if transition.message().is_some() {
                 let reason = transition.reason.as_str().to_owned();
-                events.emit(Event::BreakerChanged { upstream: upstream.clone(), to, reason });
+                let failure = transition.failure.map(|cause| cause.to_string()).unwrap_or_default();
+                events.emit(Event::BreakerChanged { upstream: upstream.clone(), to, reason, failure });
             }
         })
     }
@@ -297,7 +311,11 @@ impl Shared {
     /// Once a second: closes a second of the live figures and tells what was sampled.
     pub fn tick(&self) {
         let (now, since) = (Timestamp::now(), self.started.elapsed().as_nanos() as u64);
-        self.started_unix_ns.store(unix_ns(now).saturating_sub(since), Relaxed);
+        let started = unix_ns(now).saturating_sub(since);
+        self.started_unix_ns.store(started, Relaxed);
+        if started.abs_diff(self.steady_unix_ns.load(Relaxed)) > STEADY_NS {
+            self.steady_unix_ns.store(started, Relaxed);
+        }
         self.metrics.tick(u64::try_from(now.as_second()).unwrap_or(0));
         self.runtime.overrides.expire(now);
         self.runtime.blocked.expire(now);

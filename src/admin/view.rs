@@ -120,8 +120,7 @@ pub(super) fn circuit_breakers(live: &Snapshot) -> Value {
             },
         });
         if let Some(wait) = view.next_attempt {
-            let at = jiff::Timestamp::now().checked_add(wait).ok().map(|at| at.to_string());
-            entry["nextAttemptTime"] = json!(at);
+            entry["nextAttemptTime"] = json!(live.shared.timestamp_at(now + wait).to_string());
         }
         breakers.insert(name.clone(), entry);
     }

@@ -62,7 +62,7 @@ use std::time::{Duration, Instant};
 use inner::{Admission, Inner};
 pub use pause::Pauses;
 use permit::Ticket;
-pub use permit::{Outcome, OwnedPermit, Permit};
+pub use permit::{Cause, Outcome, OwnedPermit, Permit};
 pub use settings::Settings;
 pub use state::{Memory, Reason, Rejected, State, Statistics, Transition, View};
 pub use window::Tenth;
@@ -276,8 +276,8 @@ impl Breaker {
         if ticket.would_reject.is_some() {
             return; // counted as rejected, as if it had been
         }
-        let failure = outcome.is_failure(self.settings.slow_call);
-        let counter = if failure { &self.failed } else { &self.successful };
+        let failure = outcome.failure(self.settings.slow_call);
+        let counter = if failure.is_some() { &self.failed } else { &self.successful };
         counter.fetch_add(1, Relaxed);
 
         let word = self.word.load(SeqCst);
@@ -293,11 +293,11 @@ impl Breaker {
         }
     }
 
-    fn record_request(&self, word: u64, outcome: Outcome, failure: bool, now: u64) {
-        let in_a_row = self.count_in_a_row(outcome, failure);
+    fn record_request(&self, word: u64, outcome: Outcome, failure: Option<Cause>, now: u64) {
+        let in_a_row = self.count_in_a_row(outcome, failure.is_some());
         let reason = if self.too_many_in_a_row(in_a_row) {
             Reason::ConsecutiveFailures
-        } else if self.ratio_reached(failure, now) {
+        } else if self.ratio_reached(failure.is_some(), now) {
             Reason::FailureRatio
         } else {
             return;
@@ -307,22 +307,22 @@ impl Breaker {
         if generation(current) != generation(word) {
             return; // another request opened it meanwhile
         }
-        let transition = self.open(&mut inner, reason, now);
+        let transition = self.open(&mut inner, reason, failure, now);
         drop(inner);
         (self.observer)(transition);
     }
 
-    fn record_probe(&self, word: u64, outcome: Outcome, failure: bool, now: u64) {
+    fn record_probe(&self, word: u64, outcome: Outcome, failure: Option<Cause>, now: u64) {
         let mut inner = self.lock();
         if self.word.load(SeqCst) != word {
             return;
         }
-        self.count_in_a_row(outcome, failure);
+        self.count_in_a_row(outcome, failure.is_some());
         inner.probes_in_flight -= 1;
         // Without the ratio rule a 429 cannot open a breaker, so it must not keep one open.
         let spared = outcome == Outcome::TooManyRequests && self.settings.failure_ratio.is_none();
-        let transition = if failure && !spared {
-            Some(self.open(&mut inner, Reason::ProbeFailed, now))
+        let transition = if failure.is_some() && !spared {
+            Some(self.open(&mut inner, Reason::ProbeFailed, failure, now))
         } else {
             inner.probes_succeeded += 1;
             (inner.probes_succeeded >= self.settings.probes.get()).then(|| self.recover(&mut inner, now))
@@ -388,12 +388,12 @@ impl Breaker {
         }
     }
 
-    fn open(&self, inner: &mut Inner, reason: Reason, now: u64) -> Transition {
+    fn open(&self, inner: &mut Inner, reason: Reason, failure: Option<Cause>, now: u64) -> Transition {
         let length = self.settings.open_time(inner.opens);
         inner.opens = inner.opens.saturating_add(1);
         inner.open_until = Some(now.saturating_add(nanos_of(length)));
         inner.forced = false;
-        self.enter(inner, State::Open, reason)
+        Transition { failure, ..self.enter(inner, State::Open, reason) }
     }
 
     fn recover(&self, inner: &mut Inner, now: u64) -> Transition {
@@ -425,7 +425,7 @@ impl Breaker {
         let step = u64::from(!same);
         self.word.store((generation(word) + step) << State::BITS | to.bits(), SeqCst);
         inner.sequence += 1;
-        Transition { from, to, reason, sequence: inner.sequence }
+        Transition { from, to, reason, failure: None, sequence: inner.sequence }
     }
 
     fn tell(&self, transition: Option<Transition>) {

@@ -172,7 +172,7 @@ impl Reference {
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         4 => (1_u64..150).prop_map(|ms| Outcome::Success { latency: Duration::from_millis(ms) }),
-        3 => Just(Outcome::Failure),
+        3 => Just(Outcome::Failure(Cause::NoAnswer("connect_failed"))),
         1 => Just(Outcome::TooManyRequests),
     ]
 }

@@ -17,16 +17,38 @@ pub enum Outcome {
         latency: Duration,
     },
     /// No connection, time-out, reset, a status that counts.
-    Failure,
+    Failure(Cause),
     /// 429: it lives and sheds load. Lowers the share of successes, is no failure in a row.
     TooManyRequests,
 }
 
-impl Outcome {
-    pub(super) fn is_failure(self, slow_call: Option<Duration>) -> bool {
+/// What a failure was, for whoever is told that the breaker has opened by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Status(u16),
+    /// A response head that came later than `slow_call`.
+    Slow,
+    /// There was no answer; a word for why.
+    NoAnswer(&'static str),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Success { latency } => slow_call.is_some_and(|limit| latency > limit),
-            Self::Failure | Self::TooManyRequests => true,
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Slow => f.write_str("slow_call"),
+            Self::NoAnswer(word) => f.write_str(word),
+        }
+    }
+}
+
+impl Outcome {
+    /// Why it is a failure, if it is one.
+    pub(super) fn failure(self, slow_call: Option<Duration>) -> Option<Cause> {
+        match self {
+            Self::Success { latency } => slow_call.filter(|limit| latency > *limit).map(|_| Cause::Slow),
+            Self::Failure(cause) => Some(cause),
+            Self::TooManyRequests => Some(Cause::Status(429)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::permit::Cause;
 use super::window::Tenth;
 
 /// Where a breaker stands; the arrows are in the module docs of [`super`].
@@ -96,6 +97,8 @@ pub struct Transition {
     pub from: State,
     pub to: State,
     pub reason: Reason,
+    /// What it opened by, where that was the request that was the last drop.
+    pub failure: Option<Cause>,
     /// 1, 2, 3 … per breaker. Two threads may report in the other order; the higher number is the truth.
     pub sequence: u64,
 }

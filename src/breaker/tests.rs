@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 const OK: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
-const FAILURE: Outcome = Outcome::Failure;
+const FAILURE: Outcome = Outcome::Failure(Cause::Status(503));
 const LIMITED: Outcome = Outcome::TooManyRequests;
 
 /// A breaker, its clock and what it said.

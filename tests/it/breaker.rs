@@ -37,6 +37,7 @@ async fn an_open_breaker_answers_at_once_and_asks_nobody() {
     assert_eq!(app.requests().len(), 3);
     let seen = breaker(&proxy).await;
     assert_eq!((&seen["state"], &seen["statistics"]["rejectedCalls"]), (&"OPEN".into(), &1.into()));
+    assert_eq!(breaker(&proxy).await["nextAttemptTime"], seen["nextAttemptTime"], "the same whenever it is asked for");
     let metrics = admin::metrics(proxy.admin()).await;
     assert!(metrics.contains("flagstone_breaker_state{upstream=\"app\"} 2"), "{metrics}");
     let health = admin::ask(proxy.admin(), "GET", "/api/health/summary").await;
@@ -218,7 +219,7 @@ async fn the_log_tells_of_every_change() {
         client::get(address, "/").await.unwrap();
     }
     let line = flagstone.process.stderr_line("Circuit breaker opened").await;
-    assert!(line.contains("upstream=app") && line.contains("reason="), "{line}");
+    assert!(line.contains("upstream=app reason=consecutive_failures failure=500"), "{line}");
     let line = flagstone.process.stderr_line("Health changed").await;
     assert!(line.contains("from=healthy") && line.contains("to=unhealthy") && line.contains("check=app"), "{line}");
     shaky.set_route("*", "well");

@@ -25,7 +25,7 @@ use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
 use super::tunnel::Tunnel;
-use crate::breaker::{Outcome, OwnedPermit};
+use crate::breaker::{Cause, Outcome, OwnedPermit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
 use crate::snapshot::{Route, Target};
@@ -102,7 +102,7 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
     match result {
         Ok(answered) => {
             let outcome = match answered.status {
-                status if breaker.count.statuses.contains(status) => Outcome::Failure,
+                status if breaker.count.statuses.contains(status) => Outcome::Failure(Cause::Status(status.as_u16())),
                 StatusCode::TOO_MANY_REQUESTS => Outcome::TooManyRequests,
                 _ => Outcome::Success { latency: answered.latency },
             };
@@ -115,7 +115,7 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
             let now = Instant::now();
             let is_spoilt = failure.is_timeout() && group.was_paused(failure.began, now);
             if failure.counts(&breaker.count) && !is_spoilt {
-                permit.record(Outcome::Failure, now);
+                permit.record(Outcome::Failure(Cause::NoAnswer(failure.kind.word())), now);
             }
         }
     }

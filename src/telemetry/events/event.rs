@@ -56,6 +56,8 @@ pub enum Event {
         upstream: String,
         to: BreakerState,
         reason: String,
+        /// What the last failure was.
+        failure: String,
     },
     EndpointEjected {
         upstream: String,
@@ -296,7 +298,9 @@ impl Event {
             Self::MaintenanceScheduled { window, start, end, reason } => {
                 fields.text("window", window).text("start", start).text("end", end).text("reason", reason)
             }
-            Self::BreakerChanged { upstream, reason, .. } => fields.text("upstream", upstream).text("reason", reason),
+            Self::BreakerChanged { upstream, reason, failure, .. } => {
+                fields.text("upstream", upstream).text("reason", reason).text("failure", failure)
+            }
             Self::EndpointEjected { upstream, endpoint, reason } => {
                 fields.text("upstream", upstream).text("endpoint", endpoint).text("reason", reason)
             }

@@ -106,14 +106,20 @@ macro_rules! log_with_fields {
 }
 
 /// The fields in the order lines show them.
-macro_rules! log_at {
-    ($level:expr, $message:expr, $fields:expr) => {
-        log_with_fields!(
-            $level, $message, $fields,
+macro_rules! with_every_field {
+    ($what:ident, $($arguments:tt)*) => {
+        $what!(
+            $($arguments)*,
             text: [scope mode by route file limit enforced upstream endpoint window domain client path start end
-                   until from to check changes reason version error],
+                   until from to check changes reason failure version error],
             number: [generation pid days_left count dropped]
         )
+    };
+}
+
+macro_rules! log_at {
+    ($level:expr, $message:expr, $fields:expr) => {
+        with_every_field!(log_with_fields, $level, $message, $fields)
     };
 }
 
@@ -146,6 +152,21 @@ fn number_field(fields: &[(&'static str, Value)], wanted: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_field_is_left_out_of_the_log() {
+        macro_rules! names {
+            ($of:expr, text: [$($text:ident)*], number: [$($number:ident)*]) => {
+                [$(stringify!($text),)* $(stringify!($number),)*]
+            };
+        }
+        let logged = with_every_field!(names, ());
+        for (event, message) in crate::telemetry::events::tests::one_of_each() {
+            for (name, _) in event.fields() {
+                assert!(logged.contains(&name), "{message}: {name}");
+            }
+        }
+    }
 
     fn blocked(count: u64) -> Event {
         Event::OperationBlocked { route: "api".to_owned(), count }

@@ -37,8 +37,8 @@ fn text() -> String {
     "x".to_owned()
 }
 
-fn one_of_each() -> Vec<(Event, &'static str)> {
-    let breaker = |to| Event::BreakerChanged { upstream: text(), to, reason: text() };
+pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
+    let breaker = |to| Event::BreakerChanged { upstream: text(), to, reason: text(), failure: text() };
     vec![
         (
             Event::MaintenanceActivated { scope: text(), mode: text(), by: text(), reason: text(), until: text() },

@@ -75,7 +75,12 @@ mod tests {
     fn every_event() -> Vec<Event> {
         let text = str::to_owned;
         let (global, web) = (text("global"), text("app1:3000"));
-        let breaker = |to, reason: &str| Event::BreakerChanged { upstream: text("app"), to, reason: text(reason) };
+        let breaker = |to, reason: &str, failure: &str| Event::BreakerChanged {
+            upstream: text("app"),
+            to,
+            reason: text(reason),
+            failure: text(failure),
+        };
         vec![
             Event::MaintenanceActivated {
                 scope: global.clone(),
@@ -96,8 +101,8 @@ mod tests {
             Event::MaintenancePageBroken {
                 error: text("index.html line 3: unexpected end of input, expected end of block"),
             },
-            breaker(BreakerState::Open, "consecutive_failures"),
-            breaker(BreakerState::Closed, "probes_succeeded"),
+            breaker(BreakerState::Open, "consecutive_failures", "503"),
+            breaker(BreakerState::Closed, "probes_succeeded", ""),
             Event::EndpointEjected {
                 upstream: text("app"),
                 endpoint: web.clone(),
