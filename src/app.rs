@@ -5,6 +5,7 @@ mod handover;
 mod housekeeping;
 mod listening;
 pub(crate) mod loading;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::model::{AccessLogTarget, Address, Config};
 use crate::config::{Loaded, Problem, Problems, Sources};
-use crate::error::io_reason;
+use crate::error::{io_reason, is_full};
 pub use crate::explain::route_tests::TestResult;
 use crate::explain::{Explanation, Hypothetical, Moment, explain, route_tests};
 use crate::live::Live;
@@ -31,7 +32,6 @@ use crate::runtime::Runtime;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd;
-use crate::telemetry::events::Event;
 use crate::upgrade::Inheritance;
 use crate::upstream::Resolver;
 use crate::worker::{Crew, Drain, Phases, Workers};
@@ -124,7 +124,7 @@ impl App {
         let flag_watcher = watch_flags(&config, &shared)?;
 
         snapshot.start();
-        warn_of_pages(&snapshot, &loaded);
+        warnings::tell_of_pages(&snapshot, &loaded);
         // No reason not to start at three in the morning; the same file would be refused by a reload.
         for problem in loaded.locate_all(Problems(route_tests::failures(&snapshot))).0 {
             tracing::warn!("{problem}");
@@ -169,7 +169,7 @@ impl App {
         let shared = Shared::new(1, Resolver::unused(), Runtime::default());
         let built = Snapshot::build(without_log(&loaded.config), None, &shared);
         let snapshot = built.map_err(|problems| loaded.locate_all(problems))?;
-        Ok(Checked { warnings: page_warnings(&snapshot, loaded), tests: route_tests::run(&snapshot) })
+        Ok(Checked { warnings: warnings::of(&snapshot, loaded), tests: route_tests::run(&snapshot) })
     }
 
     /// What a request would meet: by this configuration, and by what operators have left in its state folder.
@@ -299,21 +299,6 @@ fn without_log(config: &Config) -> Config {
     config
 }
 
-/// A broken template is no reason not to serve: the built-in page takes its place.
-fn page_warnings(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
-    let warnings = snapshot.maintenance.pages.warnings().iter();
-    let problem = |warning: &String| {
-        Problem::new("maintenance.page", warning.as_str()).with_help("the built-in page is shown in its place")
-    };
-    loaded.locate_all(Problems(warnings.map(problem).collect()))
-}
-
-fn warn_of_pages(snapshot: &Snapshot, loaded: &Loaded) {
-    for warning in page_warnings(snapshot, loaded).0 {
-        snapshot.shared.events.emit(Event::MaintenancePageBroken { error: warning.to_string() });
-    }
-}
-
 fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
@@ -323,7 +308,7 @@ fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
     let folder = &config.server.state_dir;
     let probe = folder.join(format!(".write-test-{}", std::process::id()));
     let tried = std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&probe, b""))
+        .and_then(|()| std::fs::write(&probe, b"flag"))
         .and_then(|()| std::fs::remove_file(&probe));
     match tried {
         // A volume whose files come from elsewhere, as a ConfigMap's do.
@@ -331,6 +316,16 @@ fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
             tracing::warn!(
                 "the state folder {} is read-only: its flags are followed, but nothing is switched or kept here",
                 folder.display()
+            );
+            Ok(())
+        }
+        // Visitors are to be served on a full disk, too: that is when machines are restarted.
+        Err(error) if is_full(&error) && folder.is_dir() => {
+            let _ = std::fs::remove_file(&probe);
+            tracing::warn!(
+                "the state folder {} cannot be written ({}): its flags are followed, but nothing is switched or kept here",
+                folder.display(),
+                io_reason(&error)
             );
             Ok(())
         }

@@ -19,6 +19,11 @@ pub fn io_reason(error: &io::Error) -> String {
     }
 }
 
+/// Whether there is no room left to write: a full disk, or a quota that is used up.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What an error says, and its causes after it. One that is in the text already is not said twice.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -29,6 +34,16 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
             text = format!("{text}: {said}");
         }
         source = cause.source();
+    }
+    without_codes(text)
+}
+
+/// Without Rust's `(os error 111)`, which says nothing that the words before it do not.
+fn without_codes(mut text: String) -> String {
+    const MARK: &str = " (os error ";
+    while let Some(start) = text.find(MARK) {
+        let Some(length) = text[start..].find(')') else { break };
+        text.replace_range(start..=start + length, "");
     }
     text
 }
@@ -66,5 +81,7 @@ mod tests {
         let middle = Layer { says_it: false, cause: Box::new(io::Error::other("inner")) };
         let outer = Layer { says_it: true, cause: Box::new(middle) };
         assert_eq!(with_causes(&outer), "outer: middle: inner");
+        let refused = Layer { says_it: true, cause: Box::new(io::Error::from_raw_os_error(111)) };
+        assert_eq!(with_causes(&refused), "outer: Connection refused");
     }
 }

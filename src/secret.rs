@@ -10,6 +10,8 @@ use std::path::Path;
 
 use aws_lc_rs::{hmac, rand};
 
+use crate::error::is_full;
+
 /// In the state folder.
 const KEY_FILE: &str = "cookies.key";
 const KEY_BYTES: usize = 32;
@@ -36,13 +38,18 @@ impl Secret {
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         match created {
             Ok(mut file) => {
-                file.write_all(&secret.0)?;
-                file.sync_all()?;
-                return Ok(secret);
+                return match file.write_all(&secret.0).and_then(|()| file.sync_all()) {
+                    Ok(()) => Ok(secret),
+                    Err(error) if is_full(&error) => {
+                        let _ = std::fs::remove_file(&path);
+                        Ok(secret)
+                    }
+                    Err(error) => Err(error),
+                };
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             // Where nothing can be kept, cookies end with the process, unless there is a key from elsewhere.
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem || is_full(&error) => {
                 return Ok(Self::look_at(folder).unwrap_or(secret));
             }
             Err(error) => return Err(error),

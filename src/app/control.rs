@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::listening::{Listening, bind_all};
-use super::{Source, flag_settings, loading, unix_seconds, warn_of_pages, watch_flags};
+use super::{Source, flag_settings, loading, unix_seconds, warnings, watch_flags};
 use crate::admin;
 use crate::config::model::{Address, Config, Server};
 use crate::config::{Loaded, Problem, Problems, Sources};
@@ -187,7 +187,7 @@ impl Control {
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
-        warn_of_pages(&snapshot, &loaded);
+        warnings::tell_of_pages(&snapshot, &loaded);
         if admin.is_some() {
             self.admin().leave();
         }

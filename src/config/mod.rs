@@ -26,6 +26,7 @@ mod problem;
 mod raw;
 mod shape;
 mod sources;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -188,7 +189,9 @@ fn text<'b>(bytes: &'b [u8], file: &Path) -> Result<&'b str, Problems> {
 fn parsed(text: &str, file: &Path) -> Result<(Node, Places), Problems> {
     let (document, places) = document::read(text).map_err(|error| {
         let message = format!("not TOML: {}", error.message);
-        Problems::from(Problem::new("", message).in_file(file).at(error.position))
+        let mut problem = Problem::new("", message).in_file(file).at(error.position);
+        problem.help = error.position.and_then(|position| syntax::remedy(text, position, &error.message));
+        Problems::from(problem)
     })?;
     Ok((document, places.in_file(file)))
 }

@@ -353,12 +353,19 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
         Node::Text(_) if ["integer", "number"].iter().any(|kind| alternative(schema, kind).is_some()) => {
             Some("write the number without quotes".to_owned())
         }
-        _ => None,
+        _ => {
+            let keys = alternative(schema, "object")?["properties"].as_object()?;
+            let own = path.rsplit('.').next().unwrap_or(path);
+            Some(format!("write {own} = {{ … }} with {}", one_of(keys.keys().map(String::as_str))))
+        }
     }
 }
 
 /// Where a key that resembles no other belongs, and what there is instead, nearest first.
 fn no_such_key(key: &str, mut names: Vec<&str>, path: &Path) -> String {
+    if key == "include" {
+        return "write it at the top of the file, before the first table".to_owned();
+    }
     names.sort_by_key(|name| strsim::damerau_levenshtein(name, key));
     let in_section = !path.as_str().contains(['.', '[']);
     let elsewhere = match homes(key).filter(|_| in_section) {

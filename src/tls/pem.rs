@@ -143,7 +143,14 @@ fn certificates(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>
 }
 
 fn not_pem(file: &Path, error: &PemError) -> TlsError {
-    TlsError::Read { file: file.to_path_buf(), reason: format!("is not PEM: {error}") }
+    let reason = match error {
+        // The library shows the marker's name byte by byte.
+        PemError::MissingSectionEnd { end_marker } => {
+            format!("is cut off: the line END {} is missing", String::from_utf8_lossy(end_marker))
+        }
+        error => format!("is not PEM: {error}"),
+    };
+    TlsError::Read { file: file.to_path_buf(), reason }
 }
 
 /// A regular file of decent size: a pipe would be waited for.

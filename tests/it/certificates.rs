@@ -220,6 +220,20 @@ async fn the_command_tells_how_each_certificate_stands_without_a_process() {
         format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{}] }}\n{HELLO}", pairs.join(", "))
     };
     folder.write("flagstone.toml", listener(&names));
+    folder.write("late.toml", listener(&["good", "late"]));
+    let late = folder.join("late.toml");
+    let checked = Flagstone::run(["check".as_ref(), "-c".as_ref(), late.as_os_str()]).await;
+    assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
+    assert!(
+        checked.stderr.contains("warning: ") && checked.stderr.contains("late.pem\": expired at "),
+        "{}",
+        checked.stderr
+    );
+    assert!(checked.stderr.contains("tls.certificates[1].cert"), "{}", checked.stderr);
+    folder.write("good.cut", &folder.read("good.pem")[..200]);
+    let cut = folder.write("cut.toml", listener(&["good"]).replace("good.pem", "good.cut"));
+    let checked = Flagstone::run(["check".as_ref(), "-c".as_ref(), cut.as_os_str()]).await;
+    assert!(checked.stderr.contains("good.cut: is cut off: the line END CERTIFICATE is missing"), "{}", checked.stderr);
     let (ok, stdout, stderr) = certs(&folder, &[]).await;
     assert!(!ok);
     let lines: Vec<_> = stdout.lines().collect();

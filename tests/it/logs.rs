@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::admin;
-use crate::support::client::Client;
+use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
@@ -147,6 +147,27 @@ async fn a_full_disk_slows_no_request_and_is_recovered_from() {
     })
     .await;
     drop(disk);
+}
+
+/// As after a crash for want of room: what starts again then has visitors to serve.
+#[tokio::test]
+async fn a_full_state_folder_keeps_nobody_from_starting() {
+    or_left_out!(program("mount"));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("mounting needs root");
+    }
+    let disk = SmallDisk::mount();
+    std::fs::write(disk.0.join("filling"), vec![0; 64 << 10]).unwrap();
+    let config = config("access = \"off\"").replace("\"state\"", &format!("{:?}", disk.0.path()));
+    let mut flagstone = Flagstone::serve(&config).await;
+    flagstone.process.stderr_line("cannot be written (no space left on device): its flags are followed").await;
+    let address = flagstone.address("web").await;
+    send(address, 0..1, "").await;
+    std::fs::File::create(disk.0.join("maintenance.flag")).unwrap();
+    let status = async || client::get(address, "/").await.unwrap().status;
+    assert!(eventually_async(DEADLINE, async || status().await == 503).await, "{}", flagstone.process.stderr());
+    assert!(!disk.0.join("cookies.key").exists(), "half a key is none");
+    drop(flagstone);
 }
 
 /// A disk that hangs, as far as one can be had without hardware: a pipe whose reader sleeps.

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use croner::Cron;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::super::document::Path;
 use super::super::model::{
@@ -11,6 +14,9 @@ use super::super::model::{
 };
 use super::super::{raw, zone};
 use super::Check;
+
+/// Of a window, to see whether there is time between them: two months of a daily one.
+const OCCURRENCES_LOOKED_AT: usize = 60;
 
 impl Check<'_> {
     pub(super) fn maintenance(
@@ -51,7 +57,11 @@ impl Check<'_> {
         let schedule = at.key("schedule");
         if raw.schedule.is_empty() {
             self.missing(&schedule, "write a cron pattern, such as \"0 3 * * SUN\"");
-        } else if let Err(error) = Cron::from_str(&raw.schedule) {
+        }
+        let cron = Cron::from_str(&raw.schedule);
+        if let Err(error) = &cron
+            && !raw.schedule.is_empty()
+        {
             let help = "write minute hour day month weekday, such as \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
             let reason = error.to_string().to_lowercase();
             self.refuse(
@@ -61,7 +71,8 @@ impl Check<'_> {
                 help,
             );
         }
-        if zone::find(&raw.timezone).is_none() {
+        let timezone = zone::find(&raw.timezone);
+        if timezone.is_none() {
             self.refuse(
                 &at.key("timezone"),
                 &raw.timezone,
@@ -69,12 +80,30 @@ impl Check<'_> {
                 "write a name such as \"UTC\" or \"Europe/Berlin\"",
             );
         }
+        let duration = self.duration_above_zero(&raw.duration, &at.key("duration"));
+        if let (Ok(cron), Some(timezone)) = (cron, timezone) {
+            self.warn_of_schedule(&cron, timezone, duration, at);
+        }
         Window {
             name: raw.name.clone(),
             schedule: raw.schedule.clone(),
-            duration: self.duration_above_zero(&raw.duration, &at.key("duration")),
+            duration,
             timezone: raw.timezone.clone(),
             reason: raw.reason.clone(),
+        }
+    }
+
+    /// A pattern that never comes, and occurrences without anything between them: both may be meant.
+    fn warn_of_schedule(&mut self, cron: &Cron, timezone: TimeZone, duration: Duration, at: &Path) {
+        let starts = cron.iter_after(Timestamp::now().to_zoned(timezone)).take(OCCURRENCES_LOOKED_AT);
+        let starts: Vec<Timestamp> = starts.map(|start| start.timestamp()).collect();
+        let never_ends = |pair: &[Timestamp]| pair[1].duration_since(pair[0]).unsigned_abs() <= duration;
+        if starts.is_empty() {
+            let help = "look at day and month, such as \"0 3 31 2 *\", which no year has";
+            self.warn(&at.key("schedule"), "never comes", help);
+        } else if starts.len() > 1 && starts.windows(2).all(never_ends) {
+            let help = "make duration shorter than the time from one start to the next";
+            self.warn(&at.key("duration"), "lasts until the window begins again, so maintenance never ends", help);
         }
     }
 

@@ -64,6 +64,10 @@ impl Check<'_> {
         let listeners = config.listeners.iter().enumerate();
         let listeners = listeners.map(|(index, one)| (&one.address, root.key("listener").index(index).key("address")));
         for (address, at) in admin.chain(listeners).filter(|(address, _)| bound(address)) {
+            // What was refused stands at some default, or at what it was taken for.
+            if self.is_spoilt(&at) || self.problems.iter().any(|problem| problem.path == at.as_str()) {
+                continue;
+            }
             match seen.get(address) {
                 Some(first) => {
                     let message = format!("{} listens there already", self.shown(first));

@@ -140,12 +140,13 @@ impl Check<'_> {
     pub(super) fn statuses(&mut self, text: &str, at: &Path) -> StatusRanges {
         let ranges: Option<Vec<_>> = text.split(',').map(|part| status_range(part.trim())).collect();
         StatusRanges(ranges.unwrap_or_else(|| {
-            self.refuse(
-                at,
-                text,
-                "not a list of statuses",
-                "write statuses from 100 to 599, low to high, such as \"200-399\" or \"200,204\"",
-            );
+            let help = match text.as_bytes() {
+                [class @ b'1'..=b'5', b'x' | b'X', b'x' | b'X'] => {
+                    format!("write \"{0}00-{0}99\"", char::from(*class))
+                }
+                _ => "write statuses from 100 to 599, low to high, such as \"200-399\" or \"200,204\"".to_owned(),
+            };
+            self.refuse(at, text, "not a list of statuses", help);
             Vec::new()
         }))
     }

@@ -45,6 +45,8 @@ impl Check<'_> {
         let path = text.strip_prefix('=').unwrap_or(text);
         if let Some(help) = path_remedy(path) {
             self.refuse(at, text, "not a path", help);
+        } else if looks_like_pattern(path) {
+            self.warn(at, format!("\"{text}\" looks like a pattern, and is taken as it stands"), NO_PATTERNS);
         }
     }
 
@@ -104,12 +106,20 @@ impl Check<'_> {
     }
 }
 
+const NO_PATTERNS: &str = "list the paths: \"/api\" is that path and all that is below it, \"=/api\" that path alone";
+
+/// Wildcards, parameters and regular expressions of other proxies and frameworks.
+fn looks_like_pattern(path: &str) -> bool {
+    path.contains(['*', '{', '}', '^', '|']) || path.split('/').any(|segment| segment.starts_with(':'))
+}
+
 /// What to do about a path that requests are matched with; `None` = it is fine.
 ///
 /// Requests are matched after normalisation, so what normalisation takes out can never match.
 pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
     let lower = path.to_ascii_lowercase();
     let help = match path {
+        _ if path.starts_with(['~', '^', '*', '.']) => NO_PATTERNS,
         _ if !path.starts_with('/') => "start it with \"/\", or with \"=/\" for exactly this path",
         _ if path.contains(['?', '#']) => "leave out the query, routes look at the path only",
         _ if path.ends_with("/*") => "leave out \"/*\", a path stands for all that is below it",

@@ -55,6 +55,33 @@ fn syntax_errors_have_line_and_column() {
 }
 
 #[test]
+fn a_syntax_error_says_how_to_mend_it() {
+    let cases = [
+        ("[a]\naddress = 127.0.0.1:80\n", "2:", "a text stands in quotes: address = \"…\""),
+        ("[a]\nburst = 20 nodelay\n", "2:", "a text stands in quotes: burst = \"…\""),
+        ("a = \"x\nb = 1\n", "1:", "close the quotes in the same line"),
+        ("a =\nb = 1\n", "1:", "write the value behind a =, in the same line"),
+        ("[x]\na = 1\n[y]\na = 1\nb = 2\na = 2\n", "6:", "a stands in line 4 already: leave one of the two"),
+        ("[x]\na = 1\n[y]\n[x] # again\n", "4:", "[x] stands in line 1 already: leave one of the two"),
+        ("listener:\n  - address: x\n", "1:", "this looks like YAML, TOML writes [table] and key = value"),
+        ("{ \"listener\": [] }\n", "1:", "this looks like JSON, TOML writes [table] and key = value"),
+        ("# old\nserver {\n  listen 80;\n}\n", "2:", "this looks like a configuration of nginx or Caddy, TOML"),
+    ];
+    for (file, line, help) in cases {
+        let text = errors(file);
+        assert!(text.starts_with(&format!("flagstone.toml:{line}")) && text.contains(help), "{text}");
+    }
+    let secret = errors("[admin]\ntoken = hunter2\n");
+    assert!(!secret.contains("hunter2"), "{secret}");
+}
+
+#[test]
+fn what_was_refused_is_in_nobodys_way() {
+    let text = errors("[[listener]]\naddress = 8080\n[[listener]]\n[[route]]\nname = \"a\"\nrespond = {}\n");
+    assert_eq!(text, "flagstone.toml:2:1: listener[0].address = 8080: must be a string in quotes");
+}
+
+#[test]
 fn slips_of_brackets_and_plurals_are_recognised() {
     let text = errors("[listener]\naddress = \"0.0.0.0:1\"\n[[routes]]\n[[upstream]]\n");
     let expected = [
@@ -295,6 +322,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("breaker = { count = [\"conect\"] }", "did you mean \"connect\"?"),
     ("breaker = { open = \"10m\" }", "is below open, 10m"),
     ("retry = { on = [\"timeout\"] }", "not a kind of failure"),
+    ("retry = { on = [\"5xx\"] }", "not a list of statuses: write \"500-599\""),
+    ("include = [\"more.toml\"]", "unknown key: write it at the top of the file, before the first table"),
+    (
+        "[[route]]\nname = \"r\"\npath = [\"/r\"]\nredirect = \"/to\"",
+        "route[1].redirect = \"/to\": must be a table: write redirect = { … } with \"status\" or \"to\"",
+    ),
+    ("[[route]]\nname = \"r\"\npath = [\"~ ^/x\"]\nrespond = {}", "not a path: list the paths"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"", "not a time zone"),
     ("[probe.x]", "probe.x: looks at nothing"),
@@ -344,6 +378,13 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
         ("[trace]\notlp = \"http://c:4317\"", "OTLP over gRPC, which is not spoken here"),
         ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
+        ("[maintenance]\nexempt_paths = [\"/a/*/b\"]", "\"/a/*/b\" looks like a pattern, and is taken as it stands"),
+        ("[maintenance]\nexempt_paths = [\"/users/:id\"]", "looks like a pattern"),
+        ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 31 2 *\"", "window[0].schedule: never comes"),
+        (
+            "[[maintenance.window]]\nname = \"w\"\nschedule = \"@daily\"\nduration = \"1d\"",
+            "lasts until the window begins again, so maintenance never ends",
+        ),
     ];
     for (addition, expected) in cases {
         let warnings = with(addition).expect(addition).warnings;

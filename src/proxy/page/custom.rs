@@ -30,6 +30,9 @@ pub(super) struct Template {
 impl Custom {
     pub(super) fn compile(mut folder: PageFolder, environment: &mut Environment<'static>) -> Self {
         let mut warnings = Vec::new();
+        if folder.templates.is_empty() {
+            warnings.push("the folder holds no index.html, index.LANG.html, index.json or index.txt".to_owned());
+        }
         let mut names = Vec::new();
         for (name, source) in std::mem::take(&mut folder.templates) {
             match environment.add_template_owned(name.clone(), source) {

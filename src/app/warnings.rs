@@ -1,0 +1,52 @@
+//! What is no reason not to serve, and shows only when everything has been built.
+
+use jiff::Timestamp;
+
+use crate::config::{Loaded, Problem, Problems};
+use crate::snapshot::Snapshot;
+use crate::telemetry::events::Event;
+use crate::tls::Standing;
+
+/// All of it, for who checks a file.
+pub(super) fn of(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
+    let mut problems = of_pages(snapshot);
+    problems.extend(of_certificates(snapshot, Timestamp::now().as_second()));
+    loaded.locate_all(Problems(problems))
+}
+
+/// Tells of pages as events. Certificates are told of by who watches them.
+pub(super) fn tell_of_pages(snapshot: &Snapshot, loaded: &Loaded) {
+    for warning in loaded.locate_all(Problems(of_pages(snapshot))).0 {
+        snapshot.shared.events.emit(Event::MaintenancePageBroken { error: warning.to_string() });
+    }
+}
+
+/// A broken template is no reason not to serve: the built-in page takes its place.
+fn of_pages(snapshot: &Snapshot) -> Vec<Problem> {
+    let warnings = snapshot.maintenance.pages.warnings().iter();
+    let problem = |warning: &String| {
+        Problem::new("maintenance.page", warning.as_str()).with_help("the built-in page is shown in its place")
+    };
+    warnings.map(problem).collect()
+}
+
+/// Old certificates serve: some clients look at no dates, and a site must start all the same.
+fn of_certificates(snapshot: &Snapshot, now: i64) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, listener) in snapshot.config.listeners.iter().enumerate() {
+        let Some(tls) = snapshot.listeners.get(listener.name.as_str()).and_then(|listener| listener.tls.as_ref())
+        else {
+            continue;
+        };
+        for (place, facts) in tls.certificates().iter().enumerate() {
+            let (message, help) = match facts.standing(now, 0) {
+                Standing::Expired => (format!("expired at {}", facts.until()), "renew it: most clients refuse it"),
+                Standing::Invalid => ("is not valid yet".to_owned(), "look at this machine's clock and the file"),
+                Standing::Ok | Standing::Expiring => continue,
+            };
+            let at = format!("listener[{index}].tls.certificates[{place}].cert");
+            problems.push(Problem::new(at, message).with_text(&facts.file.display().to_string()).with_help(help));
+        }
+    }
+    problems
+}
