@@ -68,13 +68,22 @@ fn table(answer: &Value) -> String {
             count("totalCalls"),
             count("failedCalls"),
             count("rejectedCalls"),
-            breaker["nextAttemptTime"].as_str().map_or_else(|| "-".to_owned(), whole_seconds),
+            next_attempt(breaker),
         ]);
     }
     table.print("no upstream has a breaker\n")
 }
 
-/// RFC 3339 in UTC without the fraction: it is reckoned from the time that is left, and differs with each asking.
+/// One that is open without a time was opened by hand.
+fn next_attempt(breaker: &Value) -> String {
+    match (breaker["nextAttemptTime"].as_str(), breaker["state"] == "OPEN") {
+        (Some(time), _) => whole_seconds(time),
+        (None, true) => "none until it is reset".to_owned(),
+        (None, false) => "-".to_owned(),
+    }
+}
+
+/// RFC 3339 in UTC without the fraction.
 fn whole_seconds(time: &str) -> String {
     time.split_once('.').map_or_else(|| time.to_owned(), |(whole, _)| format!("{whole}Z"))
 }
@@ -90,6 +99,7 @@ mod tests {
         let answer = json!({ "circuitBreakers": {
             "app": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00.804409328Z", "statistics": statistics },
             "mail": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "statistics": {} },
+            "old": { "state": "OPEN", "failures": 0, "statistics": {} },
             "search": { "state": "CLOSED", "failures": 0, "statistics": {} },
         } });
         assert_eq!(
@@ -97,6 +107,7 @@ mod tests {
             "UPSTREAM  STATE   FAILURES  CALLS  FAILED  REJECTED  NEXT ATTEMPT\n\
              app       OPEN    5         12     5       3         2026-01-01T00:00:00Z\n\
              mail      OPEN    5         0      0       0         2026-01-01T00:00:00Z\n\
+             old       OPEN    0         0      0       0         none until it is reset\n\
              search    CLOSED  0         0      0       0         -\n"
         );
         assert_eq!(table(&json!({ "circuitBreakers": {} })), "no upstream has a breaker\n");

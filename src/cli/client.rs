@@ -56,6 +56,8 @@ pub(super) struct Client {
     address: Address,
     token: Option<Secret>,
     patience: Duration,
+    /// What to do when nobody answers.
+    help: String,
 }
 
 /// Why a call brought no result.
@@ -65,8 +67,12 @@ pub(super) enum CallError {
     Configuration(Problems),
     #[error("the configuration has no admin side: set admin.listen, or name it with --admin")]
     NoAdmin,
-    #[error("no process answers on {address} ({reason}): is it running? try flagstone run -c FILE")]
-    Unreachable { address: Address, reason: String },
+    #[error("no process answers on {address} ({reason}): {help}")]
+    Unreachable { address: Address, reason: String, help: String },
+    #[error("the admin side wants its token: set admin.token in the configuration used here")]
+    NoToken,
+    #[error("the admin side takes another token than admin.token of the configuration used here")]
+    WrongToken,
     /// It said no, in its own words.
     #[error("{detail}")]
     Refused { status: u16, detail: String },
@@ -110,7 +116,13 @@ impl AdminArgument {
         };
         let configured = admin.as_ref().map_or(Some(DEFAULT_ADDRESS), |admin| admin.listen.clone());
         let address = self.admin.clone().or(configured).ok_or(CallError::NoAdmin)?;
-        Ok(Client { address, token: admin.and_then(|admin| admin.token), patience: PATIENCE })
+        let help = match (&self.admin, self.file.locate()) {
+            (None, Err(Problems(problems))) => {
+                format!("that is where it is by default, for {}", problems[0])
+            }
+            _ => "is it running? try flagstone run -c FILE".to_owned(),
+        };
+        Ok(Client { address, token: admin.and_then(|admin| admin.token), patience: PATIENCE, help })
     }
 }
 
@@ -128,6 +140,9 @@ impl Client {
         let (status, body) = self.ask(method, path, body)?;
         if (200..300).contains(&status) {
             return serde_json::from_slice(&body).map_err(|_| self.foreign("the answer is no JSON"));
+        }
+        if status == 401 {
+            return Err(if self.token.is_some() { CallError::WrongToken } else { CallError::NoToken });
         }
         let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
         let mut detail = body["detail"].as_str().unwrap_or("it said no without a reason").to_owned();
@@ -149,9 +164,11 @@ impl Client {
             request += &format!("Authorization: Bearer {}\r\n", token.0);
         }
         request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        let answer = self
-            .exchange(request.as_bytes())
-            .map_err(|error| CallError::Unreachable { address: self.address.clone(), reason: io_reason(&error) })?;
+        let answer = self.exchange(request.as_bytes()).map_err(|error| CallError::Unreachable {
+            address: self.address.clone(),
+            reason: io_reason(&error),
+            help: self.help.clone(),
+        })?;
         self.parse(&answer)
     }
 
@@ -193,10 +210,6 @@ impl CallError {
     pub(super) fn report(&self) -> ExitCode {
         match self {
             Self::Configuration(problems) => refuse(problems),
-            Self::Refused { status: 401, .. } => {
-                complain("the admin side wants its token: set admin.token in the configuration used here");
-                ExitCode::FAILURE
-            }
             error => {
                 complain(error);
                 ExitCode::FAILURE
@@ -253,7 +266,7 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client { address: Address::Unix("/none".into()), token: None, patience: PATIENCE }
+        Client { address: Address::Unix("/none".into()), token: None, patience: PATIENCE, help: String::new() }
     }
 
     /// What a call makes of an answer.

@@ -19,6 +19,7 @@ use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::config::Sources;
+use crate::error::io_reason;
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -26,6 +27,9 @@ const POLL: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(60);
 /// A file that is written without a pause is looked at all the same after this long.
 const REST_MAX: Duration = Duration::from_secs(2);
+
+/// A file that is away for longer is told of: an editor or a tool has put it back by then.
+const GONE: Duration = Duration::from_secs(5);
 
 enum Signal {
     Look,
@@ -79,6 +83,7 @@ struct Follower<K, F> {
 
 impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
     fn run(mut self) {
+        let mut gone = Gone::default();
         loop {
             match self.signals.recv_timeout(POLL) {
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -87,6 +92,7 @@ impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
             let content = read(&self.file);
             self.notifier.follow(&self.file, &content);
             // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
+            gone.look(&self.file, content.are_gone(), Instant::now());
             if content.are_gone() || (self.is_known)(&content) {
                 continue;
             }
@@ -114,6 +120,32 @@ impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
             }
             content = again;
         }
+    }
+}
+
+/// Tells, once, of a file that stays away: what serves on could not be started again.
+#[derive(Default)]
+struct Gone {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Gone {
+    fn look(&mut self, file: &Path, is_gone: bool, now: Instant) {
+        if !is_gone {
+            *self = Self::default();
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        if self.is_told || now.duration_since(since) < GONE {
+            return;
+        }
+        self.is_told = true;
+        let error = std::fs::read(file).map_or_else(|error| io_reason(&error), |_| "it is there again".to_owned());
+        tracing::warn!(
+            file = %file.display(), %error,
+            "the configuration cannot be read: the one before it serves on, and a restart would fail"
+        );
     }
 }
 

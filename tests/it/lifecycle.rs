@@ -148,12 +148,17 @@ async fn scripts_get_json_from_every_command_that_tells_something() {
 #[tokio::test]
 async fn steering_wants_the_token() {
     let flagstone = serve(&says("a", "1")).await;
-    let config = flagstone.folder.read("flagstone.toml").replace("secret", "guess");
-    let other = flagstone.folder.write("other.toml", config);
-    for command in ["reload", "drain"] {
-        let refused = Flagstone::run([command.as_ref(), "-c".as_ref(), other.as_os_str()]).await;
-        assert_eq!(refused.status.code(), Some(1));
-        assert!(refused.stderr.contains("the admin side wants its token"), "{}", refused.stderr);
+    let config = flagstone.folder.read("flagstone.toml");
+    for (other, told) in [
+        (config.replace("secret", "guess"), "the admin side takes another token than admin.token"),
+        (config.replace("token =", "# token ="), "the admin side wants its token"),
+    ] {
+        let other = flagstone.folder.write("other.toml", other);
+        for command in ["reload", "drain"] {
+            let refused = Flagstone::run([command.as_ref(), "-c".as_ref(), other.as_os_str()]).await;
+            assert_eq!(refused.status.code(), Some(1));
+            assert!(refused.stderr.contains(told), "{}", refused.stderr);
+        }
     }
     assert_eq!(run(&flagstone, "healthcheck").await.status.code(), Some(0));
 }

@@ -32,6 +32,19 @@ async fn address(process: &mut Process) -> SocketAddr {
     line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap()
 }
 
+#[tokio::test]
+async fn a_file_that_stays_away_is_told_of_once() {
+    let mut flagstone = Flagstone::serve(&says("one")).await;
+    let address = flagstone.address("web").await;
+    flagstone.folder.remove("flagstone.toml");
+    let line = flagstone.process.stderr_line("the configuration cannot be read: the one before it serves on").await;
+    assert!(line.contains("flagstone.toml") && line.contains("no such file or folder"), "{line}");
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "one");
+    flagstone.folder.write("flagstone.toml", says("two"));
+    assert!(comes_to_say(address, "two").await);
+    assert_eq!(flagstone.process.stderr().matches("cannot be read").count(), 1);
+}
+
 /// A container gets a single file mounted; outside it is written in place.
 #[tokio::test]
 async fn a_file_that_is_mounted_alone_is_followed_with_a_warning() {

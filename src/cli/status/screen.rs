@@ -133,7 +133,7 @@ fn limits(status: &Value, now: Timestamp) -> Table {
     let mut table = Table::new(&["LIMIT", "RATE", "BURST", "KEYS", "ALLOWED", "LIMITED", "QUEUED", ""]);
     for (name, limit) in object(&status["limits"]) {
         let limited = number(&limit["limited"]);
-        let note = match (&limit["override"], limit["override"]["until"].is_string(), limit["shadow"] == true) {
+        let mut note = match (&limit["override"], limit["override"]["until"].is_string(), limit["shadow"] == true) {
             (Value::Object(_), true, _) => {
                 format!("overridden, ends {}", relative_of(&limit["override"]["until"], now))
             }
@@ -141,6 +141,10 @@ fn limits(status: &Value, now: Timestamp) -> Table {
             (_, _, true) => format!("shadow, {} over it", count(number(&limit["shadowed"]))),
             _ => String::new(),
         };
+        if limit["storeReachable"] == false {
+            let separator = if note.is_empty() { "" } else { "; " };
+            note = format!("{note}{separator}the shared store is away");
+        }
         table.line(vec![
             shown(name).into(),
             limit["rate"].as_str().unwrap_or("-").to_owned().into(),
@@ -247,6 +251,7 @@ mod tests {
             json!({ "state": "OPEN", "statistics": { "totalCalls": 9, "failedCalls": 5, "rejectedCalls": 4 } });
         status["limits"]["per_ip"] = json!({ "rate": "10/1m", "burst": 5, "keys": 3, "allowed": 1_000, "limited": 2, "queued": 0,
             "override": { "until": "2026-01-01T01:15:00Z" } });
+        status["limits"]["shared"] = json!({ "rate": "1/1s", "burst": 1, "storeReachable": false });
         status["config"]["lastReload"] = json!({ "time": "2026-01-01T00:59:30Z", "success": false,
             "errors": [{ "file": "f.toml", "line": 3, "column": 1, "path": "bogus", "message": "unknown key", "value": null, "help": null }] });
         let endpoints = json!({ "a:1": { "status": "healthy" }, "b:1": { "status": "unhealthy" } });
@@ -262,6 +267,7 @@ mod tests {
             "app     unhealthy  1/2        1.23 ms  OPEN     9      5       4         the circuit breaker is open\n",
             "memory  healthy    -          41 %     -        -      -       -\n",
             "per_ip  10/1m  5      3     1,000    2        0       overridden, ends in 15m\n",
+            "shared  1/1s   1      0     0        0        0       the shared store is away\n",
         ] {
             assert!(text.contains(part), "{part}{text}");
         }
