@@ -67,6 +67,8 @@ pub(crate) enum AnswerError {
     Http1(#[from] Broken),
     #[error(transparent)]
     Http2(#[from] hyper::Error),
+    #[error("the stream was reset before its end")]
+    Reset,
 }
 
 impl From<Broken> for SendError {
@@ -136,7 +138,7 @@ impl Connection {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self {
             Self::Http1(connection) => connection.poll_frame(cx).map_err(AnswerError::from),
-            Self::Http2(stream) => stream.poll_frame(cx).map_err(AnswerError::from),
+            Self::Http2(stream) => stream.poll_frame(cx),
         }
     }
 

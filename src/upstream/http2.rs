@@ -81,11 +81,15 @@ impl Http2Stream {
     }
 
     /// What there is of the answer's body.
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.state {
-            State::Body(body) => Pin::new(body).poll_frame(cx),
-            _ => Poll::Ready(None),
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        // hyper takes a reset without an error for the end of the answer. That may come behind the end, but is none itself
+        // (RFC 9113, section 8.1).
+        if frame.is_none() && !body.is_end_stream() {
+            return Poll::Ready(Some(Err(AnswerError::Reset)));
         }
+        Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::Http2)))
     }
 
     /// Whether the answer has been read to its end.

@@ -68,6 +68,7 @@ fn answer(flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 const OK: (&str, &str) = (":status", "200");
+const NO_ERROR: u32 = 0;
 
 #[tokio::test]
 async fn heads_that_are_none_are_not_passed_on() {
@@ -131,6 +132,10 @@ async fn a_body_unlike_its_length_is_no_clean_end() {
             "without a length, broken off",
             [answer(0, &[OK]), data(0, "four"), frame(kind::RST_STREAM, 0, 1, 2_u32.to_be_bytes())].concat(),
         ),
+        (
+            "without a length, broken off without an error",
+            [answer(0, &[OK]), data(0, "four"), frame(kind::RST_STREAM, 0, 1, NO_ERROR.to_be_bytes())].concat(),
+        ),
         ("trailers that do not end", [answer(0, &[OK]), data(0, "four"), answer(0, &[("x", "y")])].concat()),
     ];
     for (name, bytes) in cases {
@@ -145,6 +150,18 @@ async fn a_body_unlike_its_length_is_no_clean_end() {
             assert!([502, 504].contains(&answer.status()), "{name}, HTTP/2: {answer:?}");
         }
     }
+}
+
+/// An app that has not read all of the request says so behind its answer (RFC 9113, section 8.1).
+#[tokio::test]
+async fn a_whole_answer_may_have_a_reset_behind_it() {
+    let data = frame(kind::DATA, flag::END_STREAM, 1, "four");
+    let reset = frame(kind::RST_STREAM, 0, 1, NO_ERROR.to_be_bytes());
+    let (app, _) = saying([answer(0, &[OK]), data, reset].concat()).await;
+    let proxy = before(app).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/", "Transfer-Encoding: chunked\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "four");
 }
 
 #[tokio::test]

@@ -199,6 +199,24 @@ async fn a_client_that_resets_its_stream_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_body_whose_stream_is_reset_has_no_end_at_the_app() {
+    const NO_ERROR: u32 = 0;
+    const CANCEL: u32 = 8;
+    for code in [NO_ERROR, CANCEL] {
+        let (upstream, proxy) = app(Reply::hang()).await;
+        let mut client = Framed::connect(proxy.address()).await;
+        client.send(&h2::request(1, 0)).await;
+        client.send(&frame(kind::DATA, 0, 1, "some of it")).await;
+        let text = || String::from_utf8_lossy(&upstream.raw().concat()).into_owned();
+        assert!(eventually(PATIENCE, || text().ends_with("a\r\nsome of it\r\n")).await, "{}", text());
+        client.send(&frame(kind::RST_STREAM, 0, 1, code.to_be_bytes())).await;
+        assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is told");
+        assert!(text().ends_with("a\r\nsome of it\r\n"), "{code}: {}", text());
+        proxy.log_line("\" 499 ").await;
+    }
+}
+
+#[tokio::test]
 async fn a_drain_lets_streams_finish_and_takes_no_more() {
     let (_upstream, proxy) = app(Reply::ok("done").after(Duration::from_millis(500))).await;
     let mut client = Framed::connect(proxy.address()).await;

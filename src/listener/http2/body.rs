@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
@@ -41,13 +41,13 @@ impl Body for StreamBody {
                     this.left = this.left.map(|left| left.saturating_sub(bytes.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                Some(Err(error)) => return Poll::Ready(lost(error).map(Err)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(lost(error)))),
                 None => this.has_all_data = true,
             }
         }
         match ready!(this.stream.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
-            Err(error) => Poll::Ready(lost(error).map(Err)),
+            Err(error) => Poll::Ready(Some(Err(lost(error)))),
         }
     }
 
@@ -60,9 +60,9 @@ impl Body for StreamBody {
     }
 }
 
-/// A stream that is reset without an error ends where it is (RFC 9113, section 8.1).
-fn lost(error: h2::Error) -> Option<Lost> {
-    (error.reason() != Some(Reason::NO_ERROR)).then(|| Lost::Left(error.into()))
+/// Whatever a reset gives as its reason: only END_STREAM ends a body, and h2 tells of no error behind that.
+fn lost(error: h2::Error) -> Lost {
+    Lost::Left(error.into())
 }
 
 /// The length that all lines and all members of `Content-Length` agree on.

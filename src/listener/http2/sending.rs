@@ -125,11 +125,13 @@ fn on(sent: Result<(), h2::Error>) -> Step {
     if sent.is_ok() { Step::On } else { over(sent) }
 }
 
-/// What a client is told of an answer that breaks off: what the app said, if that was HTTP/2.
+/// What a client is told of an answer that breaks off: what the app said, if that was HTTP/2 and told of an error. Many a
+/// client takes a reset without one for the end.
 fn reason_of(error: &BodyError) -> Reason {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = source {
-        if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+        let reason = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
+        if let Some(reason) = reason.filter(|reason| *reason != Reason::NO_ERROR) {
             return reason;
         }
         source = error.source();
@@ -145,6 +147,8 @@ mod tests {
     fn what_the_app_said_is_passed_on() {
         let said = BodyError::Broken(Box::new(h2::Error::from(Reason::ENHANCE_YOUR_CALM)));
         assert_eq!(reason_of(&said), Reason::ENHANCE_YOUR_CALM);
-        assert_eq!(reason_of(&BodyError::Cut), Reason::INTERNAL_ERROR);
+        for no_reason in [BodyError::Cut, BodyError::Broken(Box::new(h2::Error::from(Reason::NO_ERROR)))] {
+            assert_eq!(reason_of(&no_reason), Reason::INTERNAL_ERROR);
+        }
     }
 }
