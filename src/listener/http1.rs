@@ -82,7 +82,12 @@ pub(super) enum Over {
     Refused(BadHead),
     /// The client began with HTTP/2.
     Http2,
-    /// The socket failed, the client went away, or an answer broke off.
+    /// An answer broke off, which its client is to see behind what came before it.
+    BrokenOff {
+        /// The client may be sending still.
+        is_unread: bool,
+    },
+    /// The socket failed, or the client went away.
     Broken,
 }
 
@@ -279,7 +284,8 @@ impl Wire {
         loop {
             let step = flow.poll_gather(&mut self.output, cx);
             if let Poll::Ready(Err(BrokeOff)) = step {
-                return Poll::Ready(Err(Over::Broken));
+                let is_unread = self.upload.is_some() || self.input.is_mid_body();
+                return Poll::Ready(Err(Over::BrokenOff { is_unread }));
             }
             let has_come = self.poll_upload(cx);
             let written = match self.poll_flush(cx) {

@@ -212,7 +212,11 @@ async fn end_http1(
             let why = BadRequest::HeadTimeout { waited: timeouts.request_head };
             refuse(stream, why, &line, &connection, &place.live).await;
         }
-        Stop::Over(Over::Broken) | Stop::Time(End::Broken) if connection.ends_in_reset() => stream.reset(),
+        Stop::Over(Over::BrokenOff { .. } | Over::Broken) | Stop::Time(End::Broken) if connection.ends_in_reset() => {
+            stream.reset();
+        }
+        // Its framing tells that it is not whole, and a reset would take along the answers before it.
+        Stop::Over(Over::BrokenOff { is_unread }) => goodbye(stream, is_unread).await,
         Stop::Over(Over::Broken) | Stop::Time(End::Broken) => {}
         Stop::Time(End::HeadTimeout | End::Idle | End::Rest { .. } | End::Finished) => goodbye(stream, false).await,
     }

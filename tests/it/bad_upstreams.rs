@@ -1,6 +1,9 @@
 //! Upstreams that misbehave (HARDENING class 9): what the client sees, and what becomes of the connection.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::support::client::{Client, RawResponse};
 use crate::support::poll::eventually;
@@ -33,6 +36,20 @@ async fn a_truncated_body_is_no_clean_end() {
         let line = proxy.log_line(&format!("GET {path} ")).await;
         assert!(line.contains("\" 200 "), "{line}");
     }
+}
+
+/// A reset would take along what the client has not yet read of this answer, and of those before it.
+#[tokio::test]
+async fn an_answer_that_breaks_off_ends_in_a_fin_whatever_the_client_has_sent_behind() {
+    let told = Arc::new(Notify::new());
+    let (_upstream, proxy) = before(Reply::truncated(100, "half").at(&told)).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/bad", "").await.unwrap();
+    client.request("POST", "/more", "Content-Length: 100000\r\n").await.unwrap();
+    client.send(vec![b'x'; 100_000]).await.unwrap();
+    told.notify_one();
+    let answer = client.read_to_end().await.expect("a proper end");
+    assert!(answer.ends_with(b"\r\n\r\nhalf"), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test]
