@@ -188,7 +188,7 @@ impl Connection {
             Poll::Pending => (true, false),
         };
         self.is_write_blocked.store(blocked, Relaxed);
-        if blocked && progress {
+        if progress {
             self.write_progress.store(true, Relaxed);
         }
     }

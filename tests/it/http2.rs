@@ -237,6 +237,36 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_a_client_that_takes_its_answer_slowly() {
+    let (_upstream, proxy) = app("slowly").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE, 1.
+    client.send(&[frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 1]), h2::request(1, flag::END_STREAM)].concat()).await;
+    let mut taken = client.find(|frame| frame.kind == kind::DATA).await.expect("an answer").payload;
+    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+    let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a drain");
+    client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+    client.find(|frame| frame.kind == kind::GOAWAY).await.expect("the number of the last stream");
+    // Longer than one without streams would have.
+    client.client.expect_silence(Duration::from_millis(1500)).await.expect("patience");
+    client.send(&frame(kind::WINDOW_UPDATE, 0, 1, 100_u32.to_be_bytes())).await;
+    let rest = client.find(|frame| frame.kind == kind::DATA).await.expect("the rest");
+    taken.extend_from_slice(&rest.payload);
+    assert_eq!((taken.as_slice(), rest.flags & flag::END_STREAM), (&b"slowly"[..], flag::END_STREAM));
+    assert_eq!(client.ends_with().await, 0);
+    assert!(draining.await.unwrap(), "everything came to its end");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_the_beginning_of_its_answer_is_not_waited_for_for_ever() {
+    let (_upstream, proxy) = app_with("slowly", "[timeouts]\nresponse_body = \"300ms\"\n", "").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&[frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 1]), h2::request(1, flag::END_STREAM)].concat()).await;
+    assert_eq!(client.find(|frame| frame.kind == kind::DATA).await.expect("an answer").payload, b"s");
+    assert_eq!(client.ends_with().await, 0);
+}
+
+#[tokio::test]
 async fn a_silent_connection_is_closed_in_time() {
     let (_upstream, proxy) = app_with("hello", "[timeouts]\nidle = \"300ms\"\nrequest_head = \"300ms\"\n", "").await;
     // Said nothing; said the preface only; said hello; owes the end of a head; has had its answer.

@@ -38,7 +38,7 @@ use self::answer::Said;
 use self::arrive::Arrivals;
 use self::streams::Streams;
 use self::wire::{SharedWire, Wire};
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use super::serve::{Settings, goodbye, waited};
 use super::stream::Stream;
 use super::timer::{End, Timer};
@@ -116,13 +116,15 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
                 return Poll::Ready(end);
             }
         }
+        let phase = http.phase();
         if let Some(ending) = &mut ending
             && connection.is_answered()
+            && phase != Phase::WriteBlocked
             && ending.poll_patience(cx).is_ready()
         {
             return Poll::Ready(End::Idle);
         }
-        match timer.poll_phase((connection.phase_of_streams(), connection.requests()), &connection, cx) {
+        match timer.poll_phase((phase, connection.requests()), &connection, cx) {
             Poll::Ready(End::Idle) if ending.is_none() => {
                 ending = Some(Ending::begin(&mut http));
                 cx.waker().wake_by_ref();
@@ -248,6 +250,15 @@ impl Http {
                     }
                 },
             }
+        }
+    }
+
+    /// What the client has not taken yet of answers that h2 has wholly, for want of a window, it is waited for as well.
+    fn phase(&self) -> Phase {
+        let has_streams = || matches!(&self.state, State::Open(open) if open.has_streams());
+        match self.connection.phase_of_streams() {
+            Phase::Idle if has_streams() => Phase::WriteBlocked,
+            phase => phase,
         }
     }
 
