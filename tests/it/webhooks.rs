@@ -61,7 +61,8 @@ async fn slack_gets_a_text() {
     proxy.control().reload().unwrap();
     assert!(eventually(PATIENCE, || bodies(&receiver).len() == 1).await);
     let text = bodies(&receiver)[0]["text"].as_str().unwrap().to_owned();
-    assert_eq!(text, ":information_source: *Configuration reloaded*\ngeneration: 2");
+    let this_machine = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    assert_eq!(text, format!(":information_source: *Configuration reloaded*\ngeneration: 2\nhost: {this_machine}"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What a webhook gets. The shapes are documented, with an example for each event, in docs/webhooks.md.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use crate::config::model::{EventKind, NotifyFormat};
@@ -8,17 +10,20 @@ use crate::telemetry::events::{Level, Record, Value};
 /// The body of one POST.
 pub(super) fn of(record: &Record, format: NotifyFormat) -> String {
     match format {
-        NotifyFormat::Json => plain(record),
-        NotifyFormat::Slack => slack(record),
+        NotifyFormat::Json => plain(record, &HOST),
+        NotifyFormat::Slack => slack(record, &HOST),
     }
 }
 
+/// What this machine, container or Pod is called: of several that tell the same channel, which one it is.
+static HOST: LazyLock<String> = LazyLock::new(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+
 /// The object of the event log, and which kind of event it is.
-fn plain(record: &Record) -> String {
+fn plain(record: &Record, host: &str) -> String {
     let mut json = record.to_json();
     if let Some(kind) = record.event.kind() {
         json.truncate(json.len() - 1);
-        json.push_str(&format!(",\"kind\":\"{}\"}}", name(kind)));
+        json.push_str(&format!(",\"host\":{},\"kind\":\"{}\"}}", json!(host), name(kind)));
     }
     json
 }
@@ -35,7 +40,7 @@ fn name(kind: EventKind) -> &'static str {
 }
 
 /// An incoming webhook's message: the event in bold, a line for each field.
-fn slack(record: &Record) -> String {
+fn slack(record: &Record, host: &str) -> String {
     let event = &record.event;
     let sign = match event.level() {
         Level::Info => ":information_source:",
@@ -50,6 +55,7 @@ fn slack(record: &Record) -> String {
         };
         text.push_str(&format!("\n{name}: {value}"));
     }
+    text.push_str(&format!("\nhost: {}", escaped(host)));
     json!({ "text": text }).to_string()
 }
 
@@ -134,7 +140,7 @@ mod tests {
     fn the_documentation_shows_every_event_as_it_is_sent() {
         let page = include_str!("../../../docs/webhooks.md");
         for event in every_event() {
-            let sent = plain(&record(event));
+            let sent = plain(&record(event), "web1");
             assert!(page.contains(&sent), "docs/webhooks.md lacks\n{sent}");
         }
     }
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn the_documentation_shows_a_message_for_slack_as_it_is_sent() {
         let page = include_str!("../../../docs/webhooks.md");
-        let sent = slack(&record(every_event().swap_remove(0)));
+        let sent = slack(&record(every_event().swap_remove(0)), "web1");
         assert!(page.contains(&sent), "docs/webhooks.md lacks\n{sent}");
     }
 
@@ -153,9 +159,8 @@ mod tests {
             by: String::new(),
             reason: "<!channel> & \"more\"".to_owned(),
         };
-        let sent: serde_json::Value = serde_json::from_str(&slack(&record(event))).unwrap();
-        let text =
-            ":warning: *Emergency maintenance activated*\nscope: global\nreason: &lt;!channel&gt; &amp; \"more\"";
+        let sent: serde_json::Value = serde_json::from_str(&slack(&record(event), "web1")).unwrap();
+        let text = ":warning: *Emergency maintenance activated*\nscope: global\nreason: &lt;!channel&gt; &amp; \"more\"\nhost: web1";
         assert_eq!(sent["text"], text);
     }
 
@@ -163,7 +168,7 @@ mod tests {
     fn plain_bodies_are_json() {
         for event in every_event() {
             let kind = event.kind().unwrap();
-            let sent: serde_json::Value = serde_json::from_str(&plain(&record(event))).unwrap();
+            let sent: serde_json::Value = serde_json::from_str(&plain(&record(event), "web1")).unwrap();
             assert_eq!(sent["kind"], name(kind));
             assert_eq!(sent["id"], 7);
         }
