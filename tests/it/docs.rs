@@ -214,7 +214,7 @@ async fn the_unit_file_starts_the_binary_with_arguments_that_it_takes() {
     let unit = fs::read_to_string(root().join("config/flagstone.service")).expect("the unit file");
     let lines = unit.lines().filter_map(|line| line.split_once("=/usr/local/bin/flagstone "));
     let commands: Vec<_> = lines.map(|(_, arguments)| arguments).collect();
-    assert_eq!(commands.len(), 3);
+    assert_eq!(commands.len(), 2);
     for arguments in commands {
         let arguments = arguments.split_whitespace().map(|word| match word.starts_with('/') {
             true => "/nonexistent/flagstone.toml",
