@@ -57,6 +57,12 @@ fn mutations_have_one_reading_as_answers_too() {
     mutated("answer", 20_000, checks::answer::check);
 }
 
+/// The same for the headers of proxies.
+#[test]
+fn mutated_forwarding_headers_are_ours_too() {
+    mutated("forwarded", 20_000, checks::forwarded::check);
+}
+
 #[test]
 fn a_connection_has_one_reading() {
     let bench = checks::connection::Bench::start();
