@@ -31,7 +31,7 @@ async fn list(State(panel): State<Panel>) -> Response {
 /// Closes it and forgets what led to its opening; the statistics stay.
 #[utoipa::path(post, path = "/api/admin/circuit-breakers/{name}/reset", tag = "circuit breakers", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "It is closed", body = schema::CircuitBreakers), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn reset(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
-    change(&panel, &name, |breaker| breaker.reset(Instant::now()))
+    change(&panel, &name, |breaker| breaker.reset())
 }
 
 /// Opens it until it is reset.

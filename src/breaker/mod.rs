@@ -146,7 +146,7 @@ impl Breaker {
     }
 
     /// Closes and forgets failures, window and doubling; the statistics stay.
-    pub fn reset(&self, _now: Instant) {
+    pub fn reset(&self) {
         let mut inner = self.lock();
         let was = State::of(self.word.load(SeqCst));
         let transition = self.close(&mut inner, Reason::Reset);

@@ -318,7 +318,7 @@ fn run(settings: Settings, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 reference.turn(Chapter::Open { until_ns: ms.map(|ms| now_ns + ms * 1_000_000) });
             }
             Step::Reset => {
-                breaker.reset(now);
+                breaker.reset();
                 reference.opens = 0;
                 reference.turn(Chapter::Closed { ramp_since_ms: None });
             }

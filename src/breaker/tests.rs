@@ -209,7 +209,7 @@ fn ramp_reopens_by_the_rules_and_for_twice_as_long() {
 fn every_state_can_be_forced_open_and_reset() {
     let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
     let to = |bench: &mut Bench, state| {
-        bench.breaker.reset(bench.now);
+        bench.breaker.reset();
         if state != State::Closed {
             bench.calls(FAILURE, 3);
         }
@@ -230,7 +230,7 @@ fn every_state_can_be_forced_open_and_reset() {
         assert_eq!(bench.said(), [(state, State::Open, Reason::Forced)]);
 
         to(&mut bench, state);
-        bench.breaker.reset(bench.now);
+        bench.breaker.reset();
         assert_eq!(bench.state(), State::Closed);
         let expected = [(state, State::Closed, Reason::Reset)];
         assert_eq!(bench.said(), expected[usize::from(state == State::Closed)..]);
@@ -365,7 +365,7 @@ fn a_reset_while_ramping_cuts_off_what_was_admitted_before() {
     bench.call(OK);
     bench.pass(secs(9));
     let late: Vec<_> = (0..3).map(|_| bench.permit()).collect();
-    bench.breaker.reset(bench.now);
+    bench.breaker.reset();
     late.into_iter().for_each(|permit| permit.record(FAILURE, bench.now));
     assert_eq!(bench.view().failures, 0);
 }
@@ -516,7 +516,7 @@ fn forced_open_without_end_waits_for_a_reset() {
     bench.pass(secs(1_000_000));
     assert_eq!(bench.rejected().retry_after, secs(1));
     assert_eq!(bench.view().next_attempt, None);
-    bench.breaker.reset(bench.now);
+    bench.breaker.reset();
     bench.call(OK);
     assert!(!bench.view().forced);
 }
@@ -543,7 +543,7 @@ fn a_breaker_without_rules_opens_only_by_force() {
 fn a_reset_keeps_the_statistics_and_forgets_the_window() {
     let bench = Bench::new(ratio());
     bench.calls(FAILURE, 3);
-    bench.breaker.reset(bench.now);
+    bench.breaker.reset();
     bench.call(FAILURE);
     assert_eq!(bench.state(), State::Closed);
     assert_eq!(bench.view().statistics.failed, 4);
