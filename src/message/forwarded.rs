@@ -310,6 +310,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_preferred_stands_where_it_is_sane_and_the_rest_is_kept() {
+        let preferred = |proto: Option<&str>, host: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(&X_FORWARDED_HOST, HeaderValue::from_static("kept.example"));
+            prefer(&mut headers, proto.map(str::as_bytes), host.map(str::as_bytes));
+            [&X_FORWARDED_PROTO, &X_FORWARDED_HOST].map(|name| headers[name].to_str().unwrap().to_owned())
+        };
+        assert_eq!(preferred(Some("HTTPS"), Some("a.example:8443")), ["https", "a.example:8443"]);
+        assert_eq!(preferred(Some("ftp"), Some("a.example, b.example")), ["http", "kept.example"]);
+        assert_eq!(preferred(None, Some("")), ["http", "kept.example"]);
+    }
+
+    #[test]
+    fn https_is_what_the_preferred_word_says_else_the_header() {
+        let is_https = |proto: Option<&str>, lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(&X_FORWARDED_PROTO, HeaderValue::from_static(line));
+            }
+            is_https(&headers, proto.map(str::as_bytes))
+        };
+        assert!(is_https(None, &["https"]) && !is_https(None, &["http"]) && !is_https(None, &[]));
+        assert!(!is_https(None, &["https", "https"]), "not a list");
+        assert!(is_https(Some("HTTPS"), &["http"]) && !is_https(Some("http"), &["https"]));
+        assert!(is_https(Some("ftp"), &["https"]), "what makes no sense is not preferred");
+    }
+
+    #[test]
     fn nonsense_from_a_trusted_peer_is_set_anew() {
         let cases: &[&[(&'static str, &str)]] = &[
             &[("x-forwarded-proto", "javascript"), ("x-forwarded-host", "a, b")],

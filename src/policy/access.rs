@@ -179,6 +179,13 @@ mod tests {
         assert_eq!(Access::new([], nets(&["10.6.6.0/24"])).check(ip("::ffff:10.6.6.6")), Err(Denied::Listed));
     }
 
+    #[test]
+    fn only_without_lists_is_it_open() {
+        assert!(Access::default().is_open());
+        assert!(!Access::new(nets(&["10.0.0.0/8"]), []).is_open());
+        assert!(!Access::new([], nets(&["::1/128"])).is_open());
+    }
+
     fn a_net() -> impl Strategy<Value = IpNet> {
         // Few distinct leading bits, so that networks meet.
         prop_oneof![

@@ -71,7 +71,7 @@ mod tests {
         list.block(net("192.0.2.7/24"), Some(at(100)));
         list.block(net("2001:db8::/32"), None);
         assert!(list.nets().contains("192.0.2.200".parse().unwrap()));
-        assert!(!list.expire(at(99)));
+        assert!(!list.has_expired(at(99)) && !list.expire(at(99)));
         assert!(list.has_expired(at(100)) && list.expire(at(100)));
         assert!(!list.nets().contains("192.0.2.200".parse().unwrap()));
         assert_eq!(list.entries().collect::<Vec<_>>(), [(net("2001:db8::/32"), None)]);
