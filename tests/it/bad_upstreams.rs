@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::support::client::{Client, RawResponse};
 use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
+use crate::support::socket::Socket;
 use crate::support::upstream::FakeUpstream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -60,6 +64,37 @@ async fn a_truncated_body_for_http10_is_no_clean_end() {
     // Without a length, only a reset tells a broken answer from a whole one.
     let error = client.read_response().await.expect_err("a broken answer looks whole");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// A socket tells of a reset once. Here the upload meets it, while nobody reads on behalf of a client that does not read.
+#[tokio::test]
+async fn a_reset_that_the_upload_meets_is_no_clean_end_of_the_answer() {
+    const QUIET: Duration = Duration::from_millis(300);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let toml = format!(
+        "{SERVER}[[route]]\nname = \"all\"\nupstream = \"app\"\nmax_body = 0\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
+        listener.local_addr().unwrap()
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/", "Content-Length: 1000000000\r\n").await.unwrap();
+    let (mut app, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert!(app.read_buf(&mut head).await.unwrap() > 0);
+    }
+    app.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    // Until all on the way to the client is full.
+    while let Ok(written) = timeout(QUIET, app.write(&[b'x'; 64 * 1024])).await {
+        written.unwrap();
+    }
+    Socket::Tcp(app).reset();
+    // Until nobody takes any more of it.
+    while let Ok(sent) = timeout(QUIET, client.send([b'y'; 64 * 1024])).await {
+        sent.unwrap();
+    }
+    assert!(client.read_response().await.is_err(), "a broken answer looks whole");
 }
 
 #[tokio::test]

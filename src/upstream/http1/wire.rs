@@ -36,6 +36,8 @@ pub(super) struct Wire {
     body: BodyReader,
     /// Where the request and its answer are.
     stage: Stage,
+    /// The endpoint has reset it, which the request has met: a socket tells that once, and then that it is at its end.
+    is_reset: bool,
     pub(super) alarm: Alarm,
     /// Who reads the answer while somebody else sends the request.
     reader: Option<Waker>,
@@ -66,6 +68,7 @@ impl Wire {
             answer: None,
             body: BodyReader::none(),
             stage: Stage::Idle,
+            is_reset: false,
             alarm: Alarm::default(),
             reader: None,
         }
@@ -112,7 +115,7 @@ impl Wire {
                 return Poll::Ready(Err(Broken::Unsent(error)));
             }
             // It may have answered before it closed.
-            Poll::Ready(Err(Unsent::Refused(_))) => self.outgoing.give_up(),
+            Poll::Ready(Err(Unsent::Refused(error))) => self.give_up(&error),
         }
         loop {
             if let Some(head) = self.head.read(&mut self.read, &mut self.fields)? {
@@ -169,6 +172,9 @@ impl Wire {
                 return Poll::Ready(None);
             }
             if ready!(self.poll_read(cx)).map_err(Broken::Io)? == 0 {
+                if self.is_reset {
+                    return Poll::Ready(Some(Err(Broken::Io(io::ErrorKind::ConnectionReset.into()))));
+                }
                 self.body.close()?;
             }
         }
@@ -207,7 +213,7 @@ impl Wire {
         match ready!(self.outgoing.poll_send(&mut self.stream, cx)) {
             Ok(()) => {}
             // What it does not want to hear keeps nobody from what it says.
-            Err(Unsent::Refused(_)) => self.outgoing.give_up(),
+            Err(Unsent::Refused(error)) => self.give_up(&error),
             Err(Unsent::Lost(_)) => {
                 self.outgoing.give_up();
                 self.stage = Stage::Broken;
@@ -215,6 +221,12 @@ impl Wire {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Sends no more of the request. Behind a FIN a reset is another error, and the answer may be whole.
+    fn give_up(&mut self, error: &io::Error) {
+        self.is_reset |= error.kind() == io::ErrorKind::ConnectionReset;
+        self.outgoing.give_up();
     }
 
     /// To be woken when the request cannot be sent to its end.
