@@ -139,7 +139,9 @@ impl Control {
                 metrics.reloaded(false, generation, unix_seconds());
                 let error = match problems.0.as_slice() {
                     [one] => one.to_string(),
-                    all => format!("{} errors", all.len()),
+                    // A webhook has this line alone.
+                    [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
+                    [] => String::new(),
                 };
                 self.shared.events.emit(Event::ConfigurationRejected { generation, error });
                 for problem in &problems.0 {

@@ -17,7 +17,7 @@ use jiff::{Timestamp, Zoned};
 
 use crate::config::model::Window;
 use crate::config::zone;
-use crate::error::io_reason;
+use crate::error::{io_reason, is_full};
 use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
 
@@ -94,12 +94,20 @@ pub enum CliError {
     NotATime(String),
     #[error("the end, {0}, has passed")]
     Past(String),
-    #[error("cannot write {}: {}", path.display(), io_reason(source))]
+    #[error("cannot write {}: {}{}", path.display(), io_reason(source), without_room(path, source))]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot remove {}: {}", path.display(), io_reason(source))]
     Remove { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Unknown(String),
+}
+
+/// On a full disk there is mostly room for a file without content, and that is a flag with all defaults.
+fn without_room(path: &Path, error: &io::Error) -> String {
+    match is_full(error) {
+        true => format!("; an empty flag says the same without a reason: touch {}", path.display()),
+        false => String::new(),
+    }
 }
 
 impl CliError {

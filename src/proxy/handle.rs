@@ -41,7 +41,10 @@ pub(crate) async fn handle(
         let serving = pin!(serve(request, answer, &mut context, &snapshot));
         match known.unless_cut(serving).await {
             Ok(result) => result,
-            Err(active) => Err(decide::maintained(&active, &snapshot)),
+            Err(active) => {
+                Blocked { active: &active }.count();
+                Err(decide::maintained(&active, &snapshot))
+            }
         }
     };
     let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));

@@ -76,7 +76,8 @@ async fn a_broken_file_keeps_the_old_one_and_every_error_is_printed() {
     let mut flagstone = Flagstone::serve(&config).await;
     let (address, admin) = (flagstone.address("web").await, flagstone.admin().await);
     flagstone.folder.write("flagstone.toml", format!("{config}[servr]\n[upstream.app]\nendpoints = [\"x\"]\n"));
-    flagstone.process.stderr_line("Configuration rejected").await;
+    let line = flagstone.process.stderr_line("Configuration rejected").await;
+    assert!(line.contains("servr: unknown key") && line.contains("; and 1 more\""), "{line}");
     flagstone.process.stderr_line("servr: unknown key: did you mean \"server\"?").await;
     flagstone.process.stderr_line("upstream.app.endpoints[0] = \"x\"").await;
     assert_eq!(client::get(address, "/").await.unwrap().text(), "one");

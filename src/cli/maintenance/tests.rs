@@ -193,3 +193,11 @@ fn status_lists_what_is_planned() {
     let text = fixture.run(&["status"]).unwrap();
     assert_eq!(text, "maintenance is off\nplanned: nightly, 2030-02-01 03:00 CET, Backup\n");
 }
+
+#[test]
+fn a_full_disk_is_told_with_what_still_works() {
+    let write = |kind: io::ErrorKind| CliError::Write { path: "/run/f.flag".into(), source: kind.into() }.to_string();
+    let full = write(io::ErrorKind::StorageFull);
+    assert!(full.ends_with("; an empty flag says the same without a reason: touch /run/f.flag"), "{full}");
+    assert_eq!(write(io::ErrorKind::PermissionDenied), "cannot write /run/f.flag: permission denied");
+}

@@ -143,7 +143,7 @@ fn limits(status: &Value, now: Timestamp) -> Table {
         };
         if limit["storeReachable"] == false {
             let separator = if note.is_empty() { "" } else { "; " };
-            note = format!("{note}{separator}the shared store is away");
+            note = format!("{note}{separator}the shared store is out of reach");
         }
         table.line(vec![
             shown(name).into(),
@@ -267,7 +267,7 @@ mod tests {
             "app     unhealthy  1/2        1.23 ms  OPEN     9      5       4         the circuit breaker is open\n",
             "memory  healthy    -          41 %     -        -      -       -\n",
             "per_ip  10/1m  5      3     1,000    2        0       overridden, ends in 15m\n",
-            "shared  1/1s   1      0     0        0        0       the shared store is away\n",
+            "shared  1/1s   1      0     0        0        0       the shared store is out of reach\n",
         ] {
             assert!(text.contains(part), "{part}{text}");
         }

@@ -43,6 +43,7 @@ async fn a_cut_before_the_head_is_a_maintenance_answer() {
     assert_eq!(response.status, 503);
     assert_eq!(response.header("flagstone-reason"), Some("maintenance"));
     assert_eq!(json(&response)["maintenance"]["reason"], "Breach");
+    assert_eq!(status(&proxy).await["blocked_requests"], 1);
     assert!(in_flight(&proxy, 0).await);
     assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the exchange is cut too");
 }
