@@ -105,7 +105,6 @@ impl Host {
                 b'.' if previous == b'.' => return Err(HostError::EmptyLabel),
                 b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {}
                 b'A'..=b'Z' => *byte |= 0x20,
-                b'@' => return Err(HostError::UserInfo),
                 _ => return Err(user_info_or(HostError::InvalidByte, text)),
             }
             previous = *byte;
@@ -217,6 +216,7 @@ mod tests {
             (b"a.com:+80", E::InvalidPort),
             (b"a.com:65536", E::InvalidPort),
             (b"a.com:80:80", E::InvalidPort),
+            (b"a.com:8:0", E::InvalidPort),
             (b"a.com:x", E::InvalidPort),
             (b"a.com/x", E::InvalidByte),
             (b"a.com\\x", E::InvalidByte),
@@ -238,6 +238,7 @@ mod tests {
         for (text, error) in cases {
             assert_eq!(Host::parse(text), Err(*error), "{}", text.escape_ascii());
         }
+        assert!(Host::parse(&[b'a'; 253]).is_ok());
         assert_eq!(Host::parse(&[b'a'; 254]), Err(E::TooLong));
     }
 

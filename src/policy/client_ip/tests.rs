@@ -88,6 +88,10 @@ fn forwarded_gives_the_rightmost_untrusted_hop() {
         (&["for=198.51.100.7, proto=http"], PROXY),
         (&["for=198.51.100.7;for=1.1.1.1"], PROXY),
         (&["for=2001:db8::1"], "2001:db8::1"),
+        (&["for=\"198.51.100.7:_\""], PROXY),
+        (&["for=\"198.51.100.7:_a/b\""], PROXY),
+        // A backslash escapes only within quotes.
+        (&["x\\,for=198.51.100.7"], "198.51.100.7"),
         // Quotes hide commas and semicolons, and must close.
         (&["for=198.51.100.7;host=\"a,for=1.1.1.1;b\""], "198.51.100.7"),
         (&["for=1.1.1.1;host=\"a\\\",for=2.2.2.2\""], "1.1.1.1"),
