@@ -99,32 +99,15 @@ impl PathSet {
         let mut set = Self::default();
         for text in texts {
             let text = text.as_ref();
-            set.insert(&PathPattern::parse(text).map_err(|error| (text.to_owned(), error))?);
+            let pattern = PathPattern::parse(text).map_err(|error| (text.to_owned(), error))?;
+            *set.tree.slot(&pattern) = Some(());
         }
         Ok(set)
-    }
-
-    pub fn insert(&mut self, pattern: &PathPattern) {
-        *self.tree.slot(pattern) = Some(());
     }
 
     /// Whether any pattern covers this normalised path.
     pub fn contains(&self, path: &str) -> bool {
         !self.tree.is_empty() && !self.tree.matches(path).is_empty()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.tree.is_empty()
-    }
-}
-
-impl<'a> FromIterator<&'a PathPattern> for PathSet {
-    fn from_iter<I: IntoIterator<Item = &'a PathPattern>>(patterns: I) -> Self {
-        let mut set = Self::default();
-        for pattern in patterns {
-            set.insert(pattern);
-        }
-        set
     }
 }
 
@@ -253,7 +236,6 @@ mod tests {
 
     #[test]
     fn an_empty_set_contains_nothing() {
-        assert!(PathSet::default().is_empty());
         assert!(!PathSet::default().contains("/"));
     }
 }
