@@ -3,7 +3,7 @@
 //! It decides whether a request may go to the upstream, from what the upstream did with the requests before. It is not
 //! passive ejection (one endpoint: `balance::ejection`), knows nothing of status codes or sockets (the caller turns
 //! an answer into an [`Outcome`]), reads no clock and starts no task: [`State::Open`] becomes [`State::HalfOpen`] when
-//! somebody comes and looks after its time is over. May import std and fastrand.
+//! somebody comes and looks after its time is over. May import std.
 //!
 //! # Transitions
 //!
@@ -36,11 +36,11 @@
 //!
 //! # Concurrency
 //!
-//! Closed, the state nearly always: one load to admit; to record, an addition to the statistics and, with the ratio rule, a
-//! compare-and-swap on the window's bucket.
-//! That is 21 ns for both together (16 without the ratio rule), and 9 ns to turn a request away while open
-//! (`benches/breaker.rs`). Everything else takes a mutex held for some ten nanoseconds. The observer is called after it was released, so it may
-//! call back; [`Transition::sequence`] tells the order.
+//! Closed, the state nearly always: one load to admit; to record, an addition to the statistics and, with the ratio
+//! rule, a compare-and-swap on the window's bucket. That is 21 ns for both together (16 without the ratio rule), and
+//! 9 ns to turn a request away while open (`benches/breaker.rs`). Everything else takes a mutex that is held for some
+//! ten nanoseconds. The observer is called once that is released, so it may call back; [`Transition::sequence`] tells
+//! the order.
 
 mod inner;
 mod pause;

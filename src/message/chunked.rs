@@ -1,7 +1,8 @@
 //! Follows the framing of a chunked body without touching its data.
 //!
-//! Both what a client sends and what an app answers is taken apart by it (`super::body`). It is stricter than most: anything two parsers could read differently is refused,
-//! so that whatever stands before and behind Flagstone sees the same message (RFC 9112, section 7.1).
+//! Both what a client sends and what an app answers is taken apart by it (`super::body`). It is stricter than most:
+//! anything two parsers could read differently is refused, so that whatever stands before and behind Flagstone sees the
+//! same message (RFC 9112, section 7.1).
 
 /// Longest chunk-size line, extensions included, in bytes.
 const SIZE_LINE_BYTES_MAX: usize = 256;

@@ -1,6 +1,7 @@
 //! The way of a request: what is decided about it, where it goes, what the client gets.
 //!
-//! May import live, snapshot, the pure rooms, upstream and telemetry.
+//! May import whatever the engine has but its workers; of listener what a request came on and in: its connection, head
+//! and body.
 
 pub(crate) mod body;
 pub(crate) mod bypass;

@@ -77,8 +77,8 @@ impl Hold {
         Ticket(inner.next)
     }
 
-    /// Waits for a turn until `deadline`. `bytes` is the size of what waits. `has_room` is asked once, after getting in line: whether
-    /// somebody can go on right away.
+    /// Waits for a turn until `deadline`. `bytes` is the size of what waits. `has_room` is asked once, after getting in
+    /// line: whether somebody can go on right away.
     ///
     /// # Errors
     /// The queue is full, or the time is over.

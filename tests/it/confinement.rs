@@ -84,8 +84,8 @@ async fn the_admin_side_keeps_its_descriptors_also_of_a_limit_set_later() {
     }
 }
 
-/// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor by ejection,
-/// nor by the checks of its health.
+/// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor
+/// by ejection, nor by the checks of its health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
     let slow =

@@ -155,8 +155,8 @@ async fn a_thousand_reloads_under_load_leave_nothing_behind() {
             descriptors = descriptors.max(counted(id, "fd"));
         }
         if round >= 800 && round.is_multiple_of(20) {
-            // Threads that block come and go, each with some MiB of the allocator's: what is there at one moment says little, the least
-            // of many moments is what stays. 7 KiB left behind by each reload would be seen.
+            // Threads that block come and go, each with some MiB of the allocator's: what is there at one moment says
+            // little, the least of many moments is what stays. 7 KiB left behind by each reload would be seen.
             late = late.min(resident_bytes(id));
         }
     }

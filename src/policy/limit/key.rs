@@ -1,11 +1,11 @@
 //! What a limit counts by: a keyed 64-bit hash of the parts of a key.
 //!
 //! The hash is SipHash-1-3 under a secret 128-bit key: random, or the state folder's, so that the process after an
-//! upgrade knows the keys of the one before. Clients choose header values, cookies, paths and, with IPv6, addresses; with an unkeyed hash
-//! or one without security claims (foldhash says so of itself) they could look for values that share a bucket
-//! with a victim, and so spend the victim's quota or push its entry out. Against a secret SipHash key there is
-//! nothing to search offline. Two given keys collide with a chance of 2^-64; among a million keys held at once, any
-//! pair does with a chance of 3 in 10^8, and what follows is that two clients share one bucket.
+//! upgrade knows the keys of the one before. Clients choose header values, cookies, paths and, with IPv6, addresses;
+//! with an unkeyed hash or one without security claims (foldhash says so of itself) they could look for values that
+//! share a bucket with a victim, and so spend the victim's quota or push its entry out. Against a secret SipHash key
+//! there is nothing to search offline. Two given keys collide with a chance of 2^-64; among a million keys held at
+//! once, any pair does with a chance of 3 in 10^8, and what follows is that two clients share one bucket.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;

@@ -9,9 +9,10 @@
 //! the shard's own 64 bytes for every shard (20.02 bytes a key at 100,000 keys). A table for up to seven keys costs
 //! 192 bytes flat. A shard's slots are allocated when its first key arrives.
 //!
-//! **Who leaves.** A new key takes, in this order: the slot of a key that owes nothing (which equals an absent one);
-//! an empty slot, while the shard is below its share of `keys_max`; else the slot of the stalest, the key with the
-//! smallest `tat`, of sixteen or more where the new one may live or nearby: one of the stalest 6 % in the mean. A key over its limit has the largest `tat` there is, so a flood of new keys pushes out its own kind.
+//! **Who leaves.** A new key takes, in this order: the slot of a key that owes nothing (which equals an absent one); an
+//! empty slot, while the shard is below its share of `keys_max`; else the slot of the stalest, the key with the
+//! smallest `tat`, of sixteen or more where the new one may live or nearby: one of the stalest 6 % in the mean. A key
+//! over its limit has the largest `tat` there is, so a flood of new keys pushes out its own kind.
 //!
 //! **Races.** A slot changes hands under the shard's lock: its key is set to zero, its word is exchanged only if
 //! nobody charged it meanwhile, then the new key is set. A finder that saw the old key and the old word fails its own

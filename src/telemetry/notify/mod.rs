@@ -1,9 +1,10 @@
 //! Webhooks: tells what `[[notify]]` asks for, one event a POST, as Slack's or as plain JSON.
 //!
-//! Nobody waits for a webhook. Events come over the event log's bounded channel, and every webhook has a bounded
-//! queue and a task of its own, so that a slow or dead one holds up neither a request nor another webhook. What
-//! cannot be delivered is tried again with growing pauses and in the end given up, with one line in the log. A
-//! process that drains gives what is still waiting one more try, within a bound. A URL is a secret: the log names a webhook by its place in the file.
+//! Nobody waits for a webhook. Events come over the event log's bounded channel, and every webhook has a bounded queue
+//! and a task of its own, so that a slow or dead one holds up neither a request nor another webhook. What cannot be
+//! delivered is tried again with growing pauses and in the end given up, with one line in the log. A process that
+//! drains gives what is still waiting one more try, within a bound. A URL is a secret: the log names a webhook by its
+//! place in the file.
 
 mod body;
 
