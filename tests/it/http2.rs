@@ -257,13 +257,35 @@ async fn a_drain_waits_for_a_client_that_takes_its_answer_slowly() {
     assert!(draining.await.unwrap(), "everything came to its end");
 }
 
+/// However long all of it takes.
+#[tokio::test]
+async fn a_client_that_takes_its_answer_byte_by_byte_has_all_of_it() {
+    let piece = "slowly ".repeat(7);
+    let (_upstream, proxy) =
+        app_with(Reply::chunked(&[&piece, "!"], ""), "[timeouts]\nresponse_body = \"5s\"\n", "").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&[frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 1]), h2::request(1, flag::END_STREAM)].concat()).await;
+    let mut taken = Vec::new();
+    while let Some(came) = client.find(|frame| frame.stream == 1 && frame.kind != kind::HEADERS).await {
+        assert_eq!(came.kind, kind::DATA, "after {} bytes", taken.len());
+        taken.extend_from_slice(&came.payload);
+        if came.is(kind::DATA, flag::END_STREAM) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        client.send(&frame(kind::WINDOW_UPDATE, 0, 1, 1_u32.to_be_bytes())).await;
+    }
+    assert_eq!(String::from_utf8(taken).unwrap(), piece + "!");
+}
+
 #[tokio::test]
 async fn a_client_that_takes_the_beginning_of_its_answer_is_not_waited_for_for_ever() {
     let (_upstream, proxy) = app_with("slowly", "[timeouts]\nresponse_body = \"300ms\"\n", "").await;
     let mut client = Framed::connect(proxy.address()).await;
     client.send(&[frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 1]), h2::request(1, flag::END_STREAM)].concat()).await;
     assert_eq!(client.find(|frame| frame.kind == kind::DATA).await.expect("an answer").payload, b"s");
-    assert_eq!(client.ends_with().await, 0);
+    let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+    assert_eq!((reset.stream, reset.code()), (1, Some(8)), "CANCEL");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -71,17 +72,19 @@ impl Sending {
         }
     }
 
-    /// Hands the piece over once the client takes some of it; h2 keeps the rest.
+    /// Hands over as much of the piece as the client has a window and h2 a place for: each time that is something, it has
+    /// taken something.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let is_empty = self.piece.as_ref().is_none_or(|(data, _)| data.is_empty());
-        while !is_empty && self.stream.capacity() == 0 {
+        let Some((data, is_last)) = &mut self.piece else { return Poll::Ready(Step::On) };
+        let mut room = if data.is_empty() { 0 } else { self.stream.capacity() };
+        while !data.is_empty() && room == 0 {
             if !self.is_waiting {
                 self.is_waiting = true;
                 // As little as shows that there is a window: who waits is not to hold what others could use.
                 self.stream.reserve_capacity(1);
             }
             match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Ok(room_now))) => room = room_now,
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Step::Over),
                 Poll::Pending => {
                     ready!(self.patience.poll_waiting(cx));
@@ -91,9 +94,17 @@ impl Sending {
                 }
             }
         }
-        self.is_waiting = false;
+        if mem::take(&mut self.is_waiting) {
+            self.stream.reserve_capacity(data.len());
+            room = self.stream.capacity();
+        }
         self.patience.rest();
-        let Some((data, is_last)) = self.piece.take() else { return Poll::Ready(Step::On) };
+        if room < data.len() {
+            let part = data.split_to(room);
+            return Poll::Ready(on(self.stream.send_data(part, false)));
+        }
+        let (data, is_last) = (mem::take(data), *is_last);
+        self.piece = None;
         let sent = self.stream.send_data(data, is_last);
         Poll::Ready(if is_last { Step::Over } else { on(sent) })
     }
