@@ -323,6 +323,45 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_says_of_its_connection_is_heard() {
+        let of = |version: &str, fields: &str| {
+            let head = Bytes::from(format!("GET / {version}\r\nHost: a\r\n{fields}\r\n"));
+            let head = read(&head, &BOUNDS, &mut HeaderMap::new()).unwrap();
+            (head.is_kept, head.expects_continue, head.takes_trailers)
+        };
+        assert_eq!(of("HTTP/1.1", ""), (true, false, false));
+        assert_eq!(of("HTTP/1.1", "Connection: x, Close\r\nConnection: keep-alive\r\n"), (false, false, false));
+        assert_eq!(of("HTTP/1.1", "Expect: 100-Continue\r\nTE: trailers\r\n"), (true, true, true));
+        assert_eq!(of("HTTP/1.0", ""), (false, false, false));
+        assert_eq!(of("HTTP/1.0", "Connection: Keep-Alive\r\nExpect: 100-continue\r\n"), (true, false, false));
+    }
+
+    #[test]
+    fn what_just_fits_a_bound_passes() {
+        let longest = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(63));
+        let most = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(4));
+        let rest = "GET / HTTP/1.1\r\nHost: a\r\nA: \r\n\r\n".len();
+        let largest = format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(1024 - rest));
+        assert_eq!([longest, most, largest].map(|head| verdict(&head)), [Ok(BodyFraming::None); 3]);
+    }
+
+    #[test]
+    fn a_higher_bound_takes_more_fields_than_the_stack_has_room_for() {
+        let bounds = HeadBounds { head_bytes_max: 8192, headers_max: 2 * INLINE_HEADERS, ..BOUNDS };
+        let of = |fields: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "A: b\r\n".repeat(fields));
+        let count = |head: String| {
+            read(&Bytes::from(head), &bounds, &mut HeaderMap::new()).map(|head| head.parts.headers.len())
+        };
+        assert_eq!(count(of(2 * INLINE_HEADERS)).unwrap(), 2 * INLINE_HEADERS);
+        assert!(matches!(count(of(2 * INLINE_HEADERS + 1)), Err(BadHead::HeadersTooLarge)));
+    }
+
+    #[test]
+    fn nothing_stands_behind_the_empty_line() {
+        assert!(matches!(verdict("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET"), Err(BadHead::Malformed(_))));
+    }
+
+    #[test]
     fn the_end_is_found_across_reads() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET";
         for scanned in 0..27 {
