@@ -1,6 +1,7 @@
 //! Writing a message in pieces to a socket.
 
 mod queue;
+pub(crate) mod spare;
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,20 +11,19 @@ use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
-use super::{COPIED_BYTES_MAX, poll_write_pieces};
+use super::{COPIED_BYTES_MAX, poll_write_pieces, spare};
 
 /// What is gathered before it is written: that much of a body is read ahead of whoever gets it.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 const GATHERED_PIECES_MAX: usize = 24;
-/// What most heads take, with what fits behind them. To grow up to that step by step costs more than to begin with it.
-const TEXT_BYTES: usize = 2 * 1024;
-/// A text that was larger leaves no room behind.
-const KEPT_BYTES_MAX: usize = 8 * 1024;
+/// What is small is copied behind a text up to this length.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// The framing of a chunk: a few bytes that are not worth an allocation.
 const MARK_BYTES_MAX: usize = 18;
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    /// Room of the thread's, for as long as something is in it.
     text: Vec<u8>,
     /// So much of `text` has been written.
     written: usize,
@@ -42,8 +42,12 @@ impl Queue {
     /// To write a head to. Whatever was pushed before has been written, but for another head.
     pub(crate) fn head(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.pieces.is_empty());
+        self.room()
+    }
+
+    fn room(&mut self) -> &mut Vec<u8> {
         if self.text.capacity() == 0 {
-            self.text.reserve(TEXT_BYTES);
+            self.text = spare::take();
         }
         &mut self.text
     }
@@ -84,10 +88,10 @@ impl Queue {
 
     /// Copies what is small behind the text, if that is the end of what is there.
     fn has_copied(&mut self, data: &[u8]) -> bool {
-        let is_small = data.len() <= COPIED_BYTES_MAX && self.text.len() + data.len() <= KEPT_BYTES_MAX;
+        let is_small = data.len() <= COPIED_BYTES_MAX && self.text.len() + data.len() <= TEXT_BYTES_MAX;
         let fits = self.pieces.is_empty() && is_small;
         if fits {
-            self.text.extend_from_slice(data);
+            self.room().extend_from_slice(data);
         }
         fits
     }
@@ -152,8 +156,7 @@ impl Queue {
             self.pieces.pop_front();
         }
         if self.written == self.text.len() {
-            self.text.clear();
-            self.text.shrink_to(KEPT_BYTES_MAX);
+            spare::give_back(mem::take(&mut self.text));
             self.written = 0;
         }
     }
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_small_body_is_copied_behind_a_large_head_that_leaves_room() {
-        for (head_bytes, is_copied) in [(5_000, true), (KEPT_BYTES_MAX - 5, true), (KEPT_BYTES_MAX - 4, false)] {
+        for (head_bytes, is_copied) in [(5_000, true), (TEXT_BYTES_MAX - 5, true), (TEXT_BYTES_MAX - 4, false)] {
             let mut queue = Queue::default();
             queue.head().resize(head_bytes, b'x');
             queue.push(Bytes::from_static(b"small"));
@@ -259,11 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn a_large_text_leaves_little_room_behind() {
+    fn what_has_been_written_leaves_no_room_behind() {
         let mut queue = Queue::default();
-        queue.head().resize(KEPT_BYTES_MAX * 4, b'x');
-        queue.advance(KEPT_BYTES_MAX * 4);
-        assert!(queue.is_empty() && queue.text.capacity() <= KEPT_BYTES_MAX);
+        queue.head().extend_from_slice(b"head");
+        queue.advance(3);
+        assert_eq!(queue.text(), "d");
+        queue.advance(1);
+        assert_eq!((queue.len(), queue.text.capacity()), (0, 0));
     }
 
     #[test]

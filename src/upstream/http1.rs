@@ -9,12 +9,13 @@
 //! |---|---|
 //! | `wire` | the socket, and how far request and answer have come |
 //! | `request` | a request as bytes |
-//! | `appetite` | how much is read at once |
+//! | `appetite`, `room` | how much is read at once, and into what |
 //!
 //! What an answer means is read in [`crate::message::answer`].
 
 mod appetite;
 mod request;
+mod room;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -1,7 +1,9 @@
 //! How much is read at once.
 
-/// What a connection reads to begin with; most answers are no longer.
-const BYTES_MIN: usize = 8 * 1024;
+use super::room;
+
+/// What a connection reads to begin with.
+const BYTES_MIN: usize = room::BYTES;
 /// Read from an endpoint ahead of the client. A client that reads slowly holds about twice as much. With 64 KiB a large body
 /// costs two thirds more, with 128 KiB a quarter; from here on only the memory grows.
 const BYTES_MAX: usize = 160 * 1024;
@@ -27,6 +29,11 @@ impl Appetite {
     /// For the next read.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether that is what a connection begins with.
+    pub(super) fn is_least(&self) -> bool {
+        self.bytes == BYTES_MIN
     }
 
     /// Whether what is read into is larger than what is worth keeping.

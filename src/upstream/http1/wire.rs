@@ -15,6 +15,7 @@ use super::super::stream::Stream;
 use super::Broken;
 use super::appetite::Appetite;
 use super::request::{Outgoing, Unsent};
+use super::room;
 use crate::alarm::Alarm;
 use crate::message::answer::{BodyReader, HeadReader};
 use crate::pipe::Pipe;
@@ -23,7 +24,7 @@ use crate::proxy::body::RequestBody;
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: Stream,
-    /// Read, and not yet taken.
+    /// Read, and not yet taken. Room of the thread's, unless more is wanted than that has.
     read: BytesMut,
     appetite: Appetite,
     outgoing: Outgoing<RequestBody>,
@@ -248,6 +249,8 @@ impl Wire {
         if self.appetite.is_large() {
             self.appetite = Appetite::default();
             self.read = BytesMut::new();
+        } else if self.appetite.is_least() {
+            room::give_back(mem::take(&mut self.read));
         }
         true
     }
@@ -276,10 +279,16 @@ impl Wire {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let wanted = self.appetite.bytes();
-        if self.read.capacity() - self.read.len() < wanted {
+        if self.read.capacity() == 0 && self.appetite.is_least() {
+            self.read = room::take();
+        } else if self.read.capacity() - self.read.len() < wanted {
             self.read.reserve(wanted);
         }
-        let read = ready!(pin!(self.stream.read_buf(&mut self.read)).poll(cx))?;
+        let result = pin!(self.stream.read_buf(&mut self.read)).poll(cx);
+        if result.is_pending() && self.read.is_empty() && self.appetite.is_least() {
+            room::give_back(mem::take(&mut self.read));
+        }
+        let read = ready!(result)?;
         self.appetite.had(read);
         Poll::Ready(Ok(read))
     }
