@@ -14,7 +14,7 @@ use super::cut::Known;
 use super::decide::{self, Decision, Switches, Verdict, decide};
 use super::head_of;
 use super::refusal::Refusal;
-use super::{bypass, connect, files, forward, limits, respond, unread};
+use super::{bypass, connect, files, forward, limits, respond, stage, unread};
 use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
@@ -47,6 +47,7 @@ pub(crate) async fn handle(
             }
         }
     };
+    stage::end(context.version()).await;
     let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));
     let is_refusal = result.is_err();
     if let Err(refusal) = result {
@@ -93,6 +94,7 @@ async fn serve(
         // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it stays, for
         // which the room has to be there first.
         Action::Upstream(target) => {
+            stage::end(context.version()).await;
             return Box::into_pin(Box::write(
                 Box::new_uninit(),
                 forward::send(request, answer, target, route, context),

@@ -20,6 +20,7 @@ pub mod refusal;
 pub(crate) mod refused;
 pub(crate) mod replay;
 pub mod respond;
+mod stage;
 mod trace;
 pub(crate) mod tunnel;
 mod unread;
