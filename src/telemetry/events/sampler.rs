@@ -4,7 +4,8 @@
 //! first hit of a later second or by [`Sampler::flush`], whichever comes first. No hit is told twice or never. What is
 //! flushed has the details of the first of its hits.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
 /// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line says
@@ -12,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Sampler<D = ()> {
     routes: Box<[Counter<D>]>,
+    /// There may be something to flush: to look through all counters each second would empty the processor's cache.
+    has_untold: AtomicBool,
 }
 
 /// Alone on its cache lines: under a flood every worker adds here.
@@ -30,17 +33,21 @@ const NEVER: u64 = u64::MAX;
 impl<D> Sampler<D> {
     pub fn new(routes: usize) -> Self {
         let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0), details: Mutex::new(None) };
-        Self { routes: std::iter::repeat_with(counter).take(routes).collect() }
+        let routes = std::iter::repeat_with(counter).take(routes).collect();
+        Self { routes, has_untold: AtomicBool::new(false) }
     }
 
     /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
     /// A route beyond those announced is not counted.
     pub fn hit(&self, route: usize, now: u64, details: impl FnOnce() -> D) -> Option<u64> {
         let counter = self.routes.get(route)?;
-        let before = counter.untold.fetch_add(1, Relaxed);
+        let before = counter.untold.fetch_add(1, SeqCst);
         let told = counter.tell(now);
-        if told.is_none() && before == 0 {
-            *counter.details.lock().unwrap_or_else(PoisonError::into_inner) = Some(details());
+        if told.is_none() {
+            if before == 0 {
+                *counter.details.lock().unwrap_or_else(PoisonError::into_inner) = Some(details());
+            }
+            self.note_untold();
         }
         told
     }
@@ -48,12 +55,28 @@ impl<D> Sampler<D> {
     /// Calls `emit(route, count, details)` for what was counted in earlier seconds. To be called once a second, and
     /// once with a later second at the end. The details are missing where a hit is just being counted.
     pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64, Option<D>)) {
+        if !self.has_untold.swap(false, SeqCst) {
+            return;
+        }
         for (route, counter) in self.routes.iter().enumerate() {
-            if counter.untold.load(Relaxed) > 0
-                && let Some(count) = counter.tell(now)
-            {
-                emit(route, count, counter.details.lock().unwrap_or_else(PoisonError::into_inner).take());
+            if counter.untold.load(SeqCst) == 0 {
+                continue;
             }
+            match counter.tell(now) {
+                Some(count) => {
+                    emit(route, count, counter.details.lock().unwrap_or_else(PoisonError::into_inner).take());
+                }
+                None => self.note_untold(),
+            }
+        }
+    }
+
+    /// After the hit has been counted. Either it finds the flag taken down, or whoever takes it down finds the hit: hence
+    /// one order of all four steps.
+    fn note_untold(&self) {
+        // Under a flood it is set already, and stays in every worker's cache.
+        if !self.has_untold.load(SeqCst) {
+            self.has_untold.store(true, SeqCst);
         }
     }
 }
@@ -108,6 +131,11 @@ mod tests {
                     for hit in 0..10_000 {
                         told.fetch_add(sampler.hit(0, hit / 100, || ()).unwrap_or(0), Relaxed);
                     }
+                });
+            }
+            for second in 0..100 {
+                sampler.flush(second, |_, count, _| {
+                    told.fetch_add(count, Relaxed);
                 });
             }
         });
