@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # Instructions per request, in all and by function: what a change of the request path is judged by. Unlike time, they do
 # not depend on what else the machine does.
-#   usage: benches/profile.sh [--functions N] [--requests N] [BINARY]
-# Without a binary, target/profile is built: the release profile with line tables.
-# Needs Debian's nginx-light, nghttp2-client and valgrind. Kernel time is not counted; `strace -c` counts its calls.
+#   usage: benches/profile.sh [--functions N] [--requests N] [--h2] [--caches] [BINARY]
+# Without a binary, target/profile is built: the release profile with line tables. --h2 asks by HTTP/2 over TLS, 16 streams on
+# each of 16 connections. --caches simulates a processor's caches and tells of the lines that were not in them.
+# Needs Debian's nginx-light, nghttp2-client, openssl and valgrind. Kernel time is not counted; `strace -c` counts its calls.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-functions=25 requests=20000 binary=
+functions=25 requests=20000 binary= caches=() ask=(--h1 -c 64)
 while [ $# -gt 0 ]; do
     case $1 in
         --functions) functions=$2; shift 2 ;;
         --requests) requests=$2; shift 2 ;;
-        -*) sed -n '2,6s/^# \?//p' "$0" >&2; exit 2 ;;
+        --h2) ask=(-c 16 -m 16); shift ;;
+        # 32 KiB for instructions and for data, 1 MiB behind them.
+        --caches) caches=(--cache-sim=yes --I1=32768,8,64 --D1=32768,8,64 --LL=1048576,16,64); shift ;;
+        -*) sed -n '2,7s/^# \?//p' "$0" >&2; exit 2 ;;
         *) binary=$(readlink -f "$1"); shift ;;
     esac
 done
@@ -30,7 +34,12 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
-app=${PROFILE_PORT:-19100} port=$((${PROFILE_PORT:-19100} + 1))
+app=${PROFILE_PORT:-19100} port=$((${PROFILE_PORT:-19100} + 1)) url=http tls=
+if [ "${ask[0]}" != --h1 ]; then
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/key.pem" -out "$dir/cert.pem" -days 30 \
+        -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null
+    url=https tls="tls = { certificates = [{ cert = \"$dir/cert.pem\", key = \"$dir/key.pem\" }] }"
+fi
 cat >"$dir/app.conf" <<N
 worker_processes 1; pid $dir/app.pid; error_log $dir/app.err; daemon on; events { worker_connections 1024; }
 http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; default_type text/plain;
@@ -47,6 +56,7 @@ listen = ""
 access = "$dir/access.log"
 [[listener]]
 address = "127.0.0.1:$port"
+$tls
 [[route]]
 name = "all"
 upstream = "b"
@@ -58,16 +68,20 @@ rate = "1000000/1s"
 burst = 100000
 N
 nginx -c "$dir/app.conf" 2>/dev/null
-valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$dir/out" \
+valgrind --tool=callgrind "${caches[@]}" --instr-atstart=no --callgrind-out-file="$dir/out" \
     "$binary" run -c "$dir/flagstone.toml" >"$dir/flagstone.out" 2>&1 & pid=$!
 for _ in $(seq 300); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.1; done
 # Pools, buffers and the limit's table are made first.
-h2load --h1 -n 2000 -c 64 "http://127.0.0.1:$port/" >/dev/null
+h2load "${ask[@]}" -n 2000 "$url://127.0.0.1:$port/" >/dev/null
 callgrind_control -i on "$pid" >/dev/null
-h2load --h1 -n "$requests" -c 64 "http://127.0.0.1:$port/" >/dev/null
+h2load "${ask[@]}" -n "$requests" "$url://127.0.0.1:$port/" >/dev/null
 callgrind_control -i off "$pid" >/dev/null
 kill "$pid"; wait "$pid" || true; pid=
-sed -n 's/^\(summary\|totals\): //p' "$dir/out" | tail -1 | awk -v n="$requests" '{printf "%.0f instructions per request\n", $1 / n}'
+# Instructions, reads and writes of data; misses of instructions, reads and writes in the first cache, then in both.
+sed -n 's/^\(summary\|totals\): //p' "$dir/out" | tail -1 | awk -v n="$requests" '
+    { printf "%.0f instructions per request\n", $1 / n }
+    NF >= 9 { printf "lines missed in the first cache: %.0f of instructions, %.0f read, %.0f written; in both: %.0f, %.0f, %.0f\n",
+        $4 / n, $5 / n, $6 / n, $7 / n, $8 / n, $9 / n }'
 callgrind_annotate --threshold=99 "$dir/out" | awk -v n="$requests" -v rows="$functions" '
     /%\)/ && !/PROGRAM TOTALS/ && shown < rows {
         gsub(",", "", $1); share = $0; sub(/^[^(]*\(/, "", share); sub(/%\).*/, "", share)
