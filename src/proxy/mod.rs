@@ -5,6 +5,7 @@
 
 pub(crate) mod body;
 pub(crate) mod bypass;
+mod coarse_clock;
 pub(crate) mod connect;
 pub(crate) mod context;
 pub(crate) mod cut;

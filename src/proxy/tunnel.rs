@@ -9,12 +9,12 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::coarse_clock::{self, Anchor};
 use super::context::Context;
 use crate::alarm::Alarm;
 use crate::upstream::endpoint::Upgraded;
@@ -36,8 +36,8 @@ pub(crate) struct Tunnel {
 pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, early: Bytes, tunnel: Tunnel) {
     let Tunnel { mut upstream, idle, mut context } = tunnel;
     let (mut up, mut down) = (Flow::new(early), Flow::new(mem::take(&mut upstream.early)));
-    let (clock, mut alarm) = (Ticks::begin(), Alarm::default());
-    let mut moved = clock.first;
+    let (began, mut alarm) = (Anchor::now(), Alarm::default());
+    let mut moved = began.coarse;
     poll_fn(|cx| {
         let ends =
             (up.poll(&mut downstream, &mut upstream.stream, cx), down.poll(&mut upstream.stream, &mut downstream, cx));
@@ -45,7 +45,7 @@ pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, ear
         let sent = down.take_passed();
         context.sent(sent);
         if received + sent > 0 {
-            moved = tick();
+            moved = coarse_clock::now();
         }
         match ends {
             // How a stream ends is between its two ends; both halves are closed below.
@@ -58,7 +58,7 @@ pub(crate) async fn run(mut downstream: impl AsyncRead + AsyncWrite + Unpin, ear
             context.reason = Some("maintenance");
             return Poll::Ready(());
         }
-        ready!(alarm.poll_put_off(|| clock.instant(moved) + idle, cx));
+        ready!(alarm.poll_put_off(|| began.instant(moved) + idle, cx));
         tracing::debug!("an upgraded connection was silent for too long");
         Poll::Ready(())
     })
@@ -152,28 +152,6 @@ fn poll_write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], cx: &mut task::C
         0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         taken => Poll::Ready(Ok(taken)),
     }
-}
-
-/// Ticks of the system's clock as moments.
-struct Ticks {
-    began: Instant,
-    first: Duration,
-}
-
-impl Ticks {
-    fn begin() -> Self {
-        Self { began: Instant::now(), first: tick() }
-    }
-
-    fn instant(&self, tick: Duration) -> Instant {
-        self.began + tick.saturating_sub(self.first)
-    }
-}
-
-/// Since some moment, as of the last tick: a hundredth of a second late at most, and cheaper than the time itself.
-pub(super) fn tick() -> Duration {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec as u32)
 }
 
 impl fmt::Debug for Tunnel {
