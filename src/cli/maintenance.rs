@@ -169,6 +169,9 @@ impl Place<'_> {
             write_flag(&path, &flag).map_err(|source| CliError::Write { path: path.clone(), source })?;
             said += &format!("maintenance is on for {what} ({})\n", path.display());
         }
+        if flag.mode == Mode::ReadOnly {
+            said += "read-only: GET, HEAD and OPTIONS pass\n";
+        }
         if let Some(until) = flag.until {
             said += &format!("expected back {}\n", time::show(until, &self.now));
         }

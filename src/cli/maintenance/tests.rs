@@ -65,7 +65,7 @@ fn on_writes_what_was_said_and_by_whom() {
         ])
         .unwrap();
     assert!(said.starts_with("maintenance is on for everything ("), "{said}");
-    assert!(said.ends_with("expected back 23:00 CET\n"), "{said}");
+    assert!(said.ends_with("\nread-only: GET, HEAD and OPTIONS pass\nexpected back 23:00 CET\n"), "{said}");
     let flag = fixture.read();
     assert_eq!(flag.reason.as_deref(), Some("Upgrade"));
     assert_eq!(flag.until, Some("2030-01-31T22:00:00Z".parse().unwrap()));
