@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use croner::Cron;
+use croner::errors::CronError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -62,14 +63,10 @@ impl Check<'_> {
         if let Err(error) = &cron
             && !raw.schedule.is_empty()
         {
-            let help = "write minute hour day month weekday, such as \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
-            let reason = error.to_string().to_lowercase();
-            self.refuse(
-                &schedule,
-                &raw.schedule,
-                format!("not a cron pattern ({})", reason.trim_end_matches('.')),
-                help,
-            );
+            let help = "write minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7, SUN-SAT), such as \
+                        \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
+            let message = format!("not a cron pattern: {}", what_is_wrong(&raw.schedule, error));
+            self.refuse(&schedule, &raw.schedule, message, help);
         }
         let timezone = zone::find(&raw.timezone);
         if timezone.is_none() {
@@ -166,6 +163,24 @@ impl Check<'_> {
             },
             events: raw.events.iter().map(event).collect(),
         }
+    }
+}
+
+/// Of a pattern that is none: the first field that no pattern could have.
+fn what_is_wrong(pattern: &str, error: &CronError) -> String {
+    const FIELDS: [&str; 5] = ["the minute", "the hour", "the day", "the month", "the weekday"];
+    let fields: Vec<&str> = pattern.split_whitespace().collect();
+    if fields.len() != FIELDS.len() {
+        return format!("it has {} fields, not 5", fields.len());
+    }
+    let is_wrong = |place: usize| {
+        let mut alone = ["*"; FIELDS.len()];
+        alone[place] = fields[place];
+        Cron::from_str(&alone.join(" ")).is_err()
+    };
+    match (0..FIELDS.len()).find(|&place| is_wrong(place)) {
+        Some(place) => format!("{} cannot be \"{}\"", FIELDS[place], fields[place]),
+        None => error.to_string().to_lowercase().trim_end_matches('.').to_owned(),
     }
 }
 

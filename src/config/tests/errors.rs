@@ -329,7 +329,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "route[1].redirect = \"/to\": must be a table: write redirect = { … } with \"status\" or \"to\"",
     ),
     ("[[route]]\nname = \"r\"\npath = [\"~ ^/x\"]\nrespond = {}", "not a path: list the paths"),
-    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern"),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern: it has 4 fields, not 5"),
+    (
+        "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 25 * * *\"",
+        "not a cron pattern: the hour cannot be \"25\"",
+    ),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SONNTAG\"", "the weekday cannot be \"SONNTAG\""),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * * SUN#1\"\ntimezone = \"Berlin\"", "not a time zone"),
     ("[probe.x]", "probe.x: looks at nothing"),
     ("[log]\nlevel = \"inof\"", "\"inof\" is not a level: did you mean \"info\"?"),
