@@ -284,6 +284,9 @@ impl Wire {
         loop {
             let step = flow.poll_gather(&mut self.output, cx);
             if let Poll::Ready(Err(BrokeOff)) = step {
+                // What came before goes out, as far as the client takes it: a connection that ends without a word looks as if
+                // the request may be sent again.
+                let _ = self.poll_flush(cx);
                 let is_unread = self.upload.is_some() || self.input.is_mid_body();
                 return Poll::Ready(Err(Over::BrokenOff { is_unread }));
             }

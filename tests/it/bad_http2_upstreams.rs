@@ -152,6 +152,19 @@ async fn a_body_unlike_its_length_is_no_clean_end() {
     }
 }
 
+/// The client is told that there was an answer, though it and its breaking off come at once.
+#[tokio::test]
+async fn what_came_before_an_answer_broke_off_reaches_the_client() {
+    let reset = frame(kind::RST_STREAM, 0, 1, 2_u32.to_be_bytes());
+    let (app, _) = saying([answer(0, &[OK]), frame(kind::DATA, 0, 1, "four"), reset].concat()).await;
+    let proxy = before(app).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/", "").await.unwrap();
+    let answer = client.read_to_end().await.expect("a proper end");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 200 ") && !text.ends_with("0\r\n\r\n"), "{text:?}");
+}
+
 /// An app that has not read all of the request says so behind its answer (RFC 9113, section 8.1).
 #[tokio::test]
 async fn a_whole_answer_may_have_a_reset_behind_it() {
