@@ -1,7 +1,7 @@
 //! Writing a message in pieces to a socket.
 
 mod queue;
-pub(crate) mod spare;
+mod spare;
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, ReadBuf};
 
 pub(crate) use self::queue::Queue;
+pub(crate) use self::spare::Text;
 
 /// Up to here a copy costs less than what `writev` does beyond `send`.
 const COPIED_BYTES_MAX: usize = 4096;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
-use super::{COPIED_BYTES_MAX, poll_write_pieces, spare};
+use super::{COPIED_BYTES_MAX, Text, poll_write_pieces};
 
 /// What is gathered before it is written: that much of a body is read ahead of whoever gets it.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
@@ -23,10 +22,7 @@ const MARK_BYTES_MAX: usize = 18;
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Room of the thread's, for as long as something is in it.
-    text: Vec<u8>,
-    /// So much of `text` has been written.
-    written: usize,
+    text: Text,
     pieces: VecDeque<Piece>,
     /// All of them together.
     pieces_bytes: usize,
@@ -42,14 +38,7 @@ impl Queue {
     /// To write a head to. Whatever was pushed before has been written, but for another head.
     pub(crate) fn head(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.pieces.is_empty());
-        self.room()
-    }
-
-    fn room(&mut self) -> &mut Vec<u8> {
-        if self.text.capacity() == 0 {
-            self.text = spare::take();
-        }
-        &mut self.text
+        self.text.room()
     }
 
     pub(crate) fn push(&mut self, data: Bytes) {
@@ -91,7 +80,7 @@ impl Queue {
         let is_small = data.len() <= COPIED_BYTES_MAX && self.text.len() + data.len() <= TEXT_BYTES_MAX;
         let fits = self.pieces.is_empty() && is_small;
         if fits {
-            self.room().extend_from_slice(data);
+            self.text.room().extend_from_slice(data);
         }
         fits
     }
@@ -103,7 +92,7 @@ impl Queue {
 
     /// Bytes that are left.
     pub(crate) fn len(&self) -> usize {
-        self.text.len() - self.written + self.pieces_bytes
+        self.text.rest().len() + self.pieces_bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -114,7 +103,7 @@ impl Queue {
     #[cfg(test)]
     pub(crate) fn text(&self) -> String {
         let rests = self.pieces.iter().map(Piece::rest);
-        std::iter::once(&self.text[self.written..]).chain(rests).map(String::from_utf8_lossy).collect()
+        std::iter::once(self.text.rest()).chain(rests).map(String::from_utf8_lossy).collect()
     }
 
     /// Writes once; how much, which is something.
@@ -126,7 +115,7 @@ impl Queue {
         socket: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let text = &self.text[self.written..];
+        let text = self.text.rest();
         let written = if self.pieces.is_empty() {
             ready!(socket.poll_write(cx, text))?
         } else {
@@ -143,8 +132,8 @@ impl Queue {
     }
 
     fn advance(&mut self, written: usize) {
-        let of_text = written.min(self.text.len() - self.written);
-        self.written += of_text;
+        let of_text = written.min(self.text.rest().len());
+        self.text.advance(of_text);
         let mut left = written - of_text;
         self.pieces_bytes -= left;
         while let Some(piece) = self.pieces.front_mut() {
@@ -155,13 +144,9 @@ impl Queue {
             left -= there;
             self.pieces.pop_front();
         }
-        if self.written == self.text.len() {
-            spare::give_back(mem::take(&mut self.text));
-            self.written = 0;
-        }
     }
 
-    /// Lets go of its room; it is empty.
+    /// Lets go of its room for pieces; it is empty.
     pub(crate) fn doze(&mut self) {
         *self = Self::default();
     }
@@ -219,7 +204,7 @@ mod tests {
                 seen.push_str(&left[..written]);
                 queue.advance(written);
             }
-            assert_eq!((seen, queue.written), (whole, 0), "{step}");
+            assert_eq!((seen, queue.text.len()), (whole, 0), "{step}");
         }
     }
 
@@ -256,7 +241,7 @@ mod tests {
         for _ in 0..GATHERED_PIECES_MAX {
             assert!(queue.has_room());
             queue.push_mark(b"x");
-            queue.text.resize(COPIED_BYTES_MAX, 0);
+            queue.text.room().resize(COPIED_BYTES_MAX, 0);
         }
         assert!(queue.len() < GATHERED_BYTES_MAX);
     }
@@ -268,7 +253,7 @@ mod tests {
         queue.advance(3);
         assert_eq!(queue.text(), "d");
         queue.advance(1);
-        assert_eq!((queue.len(), queue.text.capacity()), (0, 0));
+        assert_eq!((queue.len(), queue.text.len()), (0, 0));
     }
 
     #[test]

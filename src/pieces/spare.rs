@@ -3,6 +3,7 @@
 //! holds on to any.
 
 use std::cell::Cell;
+use std::mem;
 
 /// What most heads take, with what fits behind them. To grow up to that step by step costs more than to begin with it.
 const BYTES_MIN: usize = 2 * 1024;
@@ -13,8 +14,44 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// A text on its way to a socket. It has the thread's buffer for as long as something is in it.
+#[derive(Debug, Default)]
+pub(crate) struct Text {
+    bytes: Vec<u8>,
+    /// So much of it has been written to the socket.
+    written: usize,
+}
+
+impl Text {
+    /// To append to; what has been written of it is still there.
+    pub(crate) fn room(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = take();
+        }
+        &mut self.bytes
+    }
+
+    /// What is left.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// All of it, with what has been written.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// So much more has been written; once that is all, the buffer is given back.
+    pub(crate) fn advance(&mut self, written: usize) {
+        self.written += written;
+        if self.written == self.bytes.len() {
+            give_back(mem::take(self).bytes);
+        }
+    }
+}
+
 /// An empty buffer, to be given back once what is written to it has been sent.
-pub(crate) fn take() -> Vec<u8> {
+fn take() -> Vec<u8> {
     let mut buffer = SPARE.take();
     if buffer.capacity() == 0 {
         buffer.reserve(BYTES_MIN);
@@ -23,7 +60,7 @@ pub(crate) fn take() -> Vec<u8> {
 }
 
 /// Keeps `buffer` for the next one who needs some room. Of two the larger is kept.
-pub(crate) fn give_back(mut buffer: Vec<u8>) {
+fn give_back(mut buffer: Vec<u8>) {
     let kept = SPARE.take();
     if buffer.capacity() > BYTES_MAX || kept.capacity() > buffer.capacity() {
         SPARE.set(kept);
@@ -49,6 +86,16 @@ mod tests {
         assert_eq!(again.as_ptr(), place);
         let other = take();
         assert_ne!(other.as_ptr(), place, "it is lent to one at a time");
+    }
+
+    #[test]
+    fn a_text_holds_a_buffer_until_it_is_written() {
+        let mut text = Text::default();
+        text.room().extend_from_slice(b"text");
+        text.advance(3);
+        assert_eq!((text.rest(), text.len()), (&b"t"[..], 4));
+        text.advance(1);
+        assert_eq!((text.len(), text.bytes.capacity()), (0, 0));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! So they are gathered, and sent when h2 has nothing more to write for now: whoever polls h2 sends afterwards.
 
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{Fault, Frames};
 use crate::listener::connection::Connection;
 use crate::listener::stream::Stream;
-use crate::pieces::spare;
+use crate::pieces::Text;
 
 /// What is gathered before it is sent: the most that one TLS record holds (RFC 8446, section 5.1).
 const GATHERED_BYTES: usize = 16 * 1024;
@@ -28,10 +27,8 @@ pub(super) struct Wire {
     frames: Frames,
     fault: Option<Fault>,
     connection: Arc<Connection>,
-    /// Written by h2, not yet by us. Room of the thread's, for as long as something is in it.
-    gathered: Vec<u8>,
-    /// So much of that has been sent.
-    sent: usize,
+    /// Written by h2, not yet by us.
+    gathered: Text,
     /// Something was written to the stream that may not have reached the socket.
     is_unflushed: bool,
     /// The socket had nothing, and will wake h2.
@@ -49,8 +46,7 @@ impl Wire {
             frames,
             fault: None,
             connection,
-            gathered: Vec::new(),
-            sent: 0,
+            gathered: Text::default(),
             is_unflushed: false,
             is_dry: false,
         }
@@ -63,19 +59,15 @@ impl Wire {
 
     /// Sends what has been gathered.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.gathered.len() {
-            let unsent = &self.gathered[self.sent..];
+        while !self.gathered.rest().is_empty() {
+            let unsent = self.gathered.rest();
             let result = Pin::new(&mut self.stream).poll_write(cx, unsent);
             self.connection.wrote(unsent.len(), &result);
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.sent += written,
+                written => self.gathered.advance(written),
             }
             self.is_unflushed = true;
-        }
-        if self.sent > 0 {
-            spare::give_back(mem::take(&mut self.gathered));
-            self.sent = 0;
         }
         if self.is_unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -90,7 +82,7 @@ impl Wire {
         if is_broken && self.fault.is_none() {
             return (self.stream, Vec::new());
         }
-        let mut last_words = self.gathered[self.sent..].to_vec();
+        let mut last_words = self.gathered.rest().to_vec();
         last_words.extend(self.fault.and_then(|fault| self.frames.goodbye(fault)).into_iter().flatten());
         (self.stream, last_words)
     }
@@ -133,11 +125,8 @@ impl Wire {
         if self.gathered.len() >= GATHERED_BYTES {
             ready!(self.poll_send(cx))?;
         }
-        if self.gathered.capacity() == 0 {
-            self.gathered = spare::take();
-        }
         let taken = bytes.len().min(GATHERED_BYTES - self.gathered.len());
-        self.gathered.extend_from_slice(&bytes[..taken]);
+        self.gathered.room().extend_from_slice(&bytes[..taken]);
         self.frames.sent(&bytes[..taken]).map_err(|fault| self.fail(fault))?;
         Poll::Ready(Ok(taken))
     }
