@@ -1,6 +1,6 @@
-//! What the linker is told when the whole is one static file, so that whoever builds it needs to know no flags: to keep the
-//! table of addresses that are moved at start packed, which is 10 KiB instead of 570, and to keep each function once. Without
-//! it the file is larger, no more.
+//! What the linker is told when the whole is one static file, so that whoever builds it needs to know no flags: to keep
+//! the table of addresses that are moved at start packed, which is 10 KiB instead of 570, and to keep each function
+//! once. Without it the file is larger, no more.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,8 @@ fn main() {
     if !is_static || !is("PROFILE", "release") {
         return;
     }
-    // It is the C library in the file that reads the table, and it has to know how. Of another machine's nothing is known.
+    // It is the C library in the file that reads the table, and it has to know how. Of another machine's nothing is
+    // known.
     if std::env::var_os("HOST") != std::env::var_os("TARGET") || glibc().is_none_or(|version| version < (2, 36)) {
         return;
     }

@@ -1,8 +1,8 @@
 //! A timer that outlives what it is set for.
 //!
-//! Nearly everything that is waited for with a limit comes long before it. Putting a timer up and taking it down for each
-//! would cost more than the rest of the wait; one that stays up, for a moment that may have passed in its importance, costs
-//! a look when it goes off. Nor is it told anew whom to wake as long as that is the same task.
+//! Nearly everything that is waited for with a limit comes long before it. Putting a timer up and taking it down for
+//! each would cost more than the rest of the wait; one that stays up, for a moment that may have passed in its
+//! importance, costs a look when it goes off. Nor is it told anew whom to wake as long as that is the same task.
 
 use std::future::Future as _;
 use std::pin::Pin;

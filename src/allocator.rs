@@ -1,8 +1,8 @@
 //! The process's allocator: mimalloc, asked in its plain way.
 //!
-//! The `mimalloc` crate asks for every block by its alignment, also where any block would do. For blocks that are not small,
-//! such as the 8 KiB into which hyper reads, mimalloc then reserves more than is wanted and aligns by itself, which costs
-//! four times as much. Alignments up to 16 need no asking, as with C's `malloc`.
+//! The `mimalloc` crate asks for every block by its alignment, also where any block would do. For blocks that are not
+//! small, such as the 8 KiB into which hyper reads, mimalloc then reserves more than is wanted and aligns by itself,
+//! which costs four times as much. Alignments up to 16 need no asking, as with C's `malloc`.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_void;
@@ -21,8 +21,8 @@ fn is_plain(layout: Layout) -> bool {
 }
 
 #[allow(unsafe_code, reason = "an allocator cannot be written without")]
-// SAFETY: each block comes from mimalloc and goes back to it. Its plain blocks are aligned to 16 bytes, those smaller than
-// that to at least the power of two they hold; all others are asked for by their alignment.
+// SAFETY: each block comes from mimalloc and goes back to it. Its plain blocks are aligned to 16 bytes, those smaller
+// than that to at least the power of two they hold; all others are asked for by their alignment.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: any size will do.

@@ -2,7 +2,8 @@
 //! stood before.
 //!
 //! # Map
-//! Each room is a module. `engine.rs` and `shell.rs` are the roots of packages that hold those built alike; the last three rooms are packages of their own.
+//! Each room is a module. `engine.rs` and `shell.rs` are the roots of packages that hold those built alike; the last
+//! three rooms are packages of their own.
 //! ```text
 //! main.rs        CLI in, exit code out
 //!

@@ -1,8 +1,8 @@
-//! From one socket to another without looking at what passes: splice(2) hands over the pages that it came in, where reading
-//! and writing would copy it twice.
+//! From one socket to another without looking at what passes: splice(2) hands over the pages that it came in, where
+//! reading and writing would copy it twice.
 //!
-//! Between the two lies a [`Pipe`]. Each thread keeps some that are empty. Where there is none to be had, or the system does
-//! not let splice, whoever asks reads and writes instead.
+//! Between the two lies a [`Pipe`]. Each thread keeps some that are empty. Where there is none to be had, or the system
+//! does not let splice, whoever asks reads and writes instead.
 
 use std::cell::RefCell;
 use std::io;
@@ -75,8 +75,8 @@ impl Pipe {
         self.bytes
     }
 
-    /// Moves what has come on a socket, at most `bytes_max`, into an empty pipe; how much that was, where 0 is the end of the
-    /// stream.
+    /// Moves what has come on a socket, at most `bytes_max`, into an empty pipe; how much that was, where 0 is the end
+    /// of the stream.
     ///
     /// # Errors
     /// Those of the socket, or the system's that does not let splice: nothing has been taken, and reading tells which.

@@ -53,7 +53,8 @@ pub struct Shared {
     pub started: Instant,
     /// What the wall clock showed then, in Unix nanoseconds: by what it shows now, as of the last [`Shared::tick`].
     started_unix_ns: AtomicU64,
-    /// The same, but moved only by more than [`STEADY_NS`]: a moment to come is told alike however often it is asked for.
+    /// The same, but moved only by more than [`STEADY_NS`]: a moment to come is told alike however often it is asked
+    /// for.
     steady_unix_ns: AtomicU64,
     /// Tells this process from those before and after it.
     pub instance: String,
@@ -167,15 +168,15 @@ impl Shared {
         Nanos(elapsed.saturating_add(HOUR_NS))
     }
 
-    /// The wall clock at a moment that was read from the other clock, in Unix milliseconds. One that is set shows so within
-    /// a second.
+    /// The wall clock at a moment that was read from the other clock, in Unix milliseconds. One that is set shows so
+    /// within a second.
     pub(crate) fn unix_ms_at(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.started).as_nanos() as u64;
         self.started_unix_ns.load(Relaxed).saturating_add(since) / 1_000_000
     }
 
-    /// The wall clock at a moment of the other clock, past or to come; the same for the same moment, unless the wall clock
-    /// was set.
+    /// The wall clock at a moment of the other clock, past or to come; the same for the same moment, unless the wall
+    /// clock was set.
     pub fn timestamp_at(&self, moment: Instant) -> Timestamp {
         let since = moment.saturating_duration_since(self.started).as_nanos();
         let unix_ns = u128::from(self.steady_unix_ns.load(Relaxed)) + since;

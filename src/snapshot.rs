@@ -192,8 +192,8 @@ impl Snapshot {
         Self::build_proven(config, previous, shared, Vec::new(), |_| Vec::new())
     }
 
-    /// [`Snapshot::build`], with `prove` asked before anything is left behind that others see (the log's file). `found` is
-    /// what is wrong already, which is added to what is found here.
+    /// [`Snapshot::build`], with `prove` asked before anything is left behind that others see (the log's file). `found`
+    /// is what is wrong already, which is added to what is found here.
     ///
     /// # Errors
     /// As [`Snapshot::build`], and what `prove` found.

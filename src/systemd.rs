@@ -32,7 +32,8 @@ pub(crate) fn alive() {
     tell("WATCHDOG=1");
 }
 
-/// How often to say [`alive`]: twice in the time after which systemd takes the process for dead (sd_watchdog_enabled(3)).
+/// How often to say [`alive`]: twice in the time after which systemd takes the process for dead
+/// (sd_watchdog_enabled(3)).
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     let variable = |name: &str| std::env::var(name).ok();
     if variable("WATCHDOG_PID").is_some_and(|pid| pid != std::process::id().to_string()) {

@@ -99,9 +99,9 @@ pub(crate) struct Seat {
 impl Seat {
     /// Serves a connection that has been counted. To be called on this worker.
     fn serve(self: &Arc<Self>, accepted: Accepted) {
-        // Boxed: tokio moves a task's future a dozen times, and this one is of several KB. It ends with its connection, or
-        // with the worker's event loop. If it panics, the panic hook reports it, and the others go on. Made where it stays:
-        // `Box::pin` would copy it there.
+        // Boxed: tokio moves a task's future a dozen times, and this one is of several KB. It ends with its connection,
+        // or with the worker's event loop. If it panics, the panic hook reports it, and the others go on. Made where it
+        // stays: `Box::pin` would copy it there.
         let place = Place { seat: Arc::clone(self), on_roll: None };
         tokio::spawn(Box::into_pin(Box::write(Box::new_uninit(), serve::serve(accepted, place))));
     }
@@ -174,8 +174,8 @@ impl Workers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
     No,
-    /// Each with its next answer. One that waits for a request gets this long for another: closed at once, it might close
-    /// upon a request that is on its way.
+    /// Each with its next answer. One that waits for a request gets this long for another: closed at once, it might
+    /// close upon a request that is on its way.
     Begun {
         idle: Duration,
     },

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 const PEER: &str = "10.0.0.1";
 
-/// Lines are `name: value`. The client is the peer, or an address that a trusted proxy wrote, and so is how it came; what
-/// the app is told of it is one line each, and is ours.
+/// Lines are `name: value`. The client is the peer, or an address that a trusted proxy wrote, and so is how it came;
+/// what the app is told of it is one line each, and is ours.
 pub fn check(bytes: &[u8]) {
     let headers = parsed(bytes);
     let peer: IpAddr = PEER.parse().expect("an address");
@@ -57,7 +57,8 @@ fn check_hops(headers: &HeaderMap, peer: IpAddr, found: IpAddr) {
     assert_eq!(found, client, "{all:?}");
 }
 
-/// What the first of the trusted proxies wrote, where the list is plain; whatever was written before that makes no difference.
+/// What the first of the trusted proxies wrote, where the list is plain; whatever was written before that makes no
+/// difference.
 fn check_arrival(headers: &HeaderMap, trusting: &TrustedProxies, arrival: &Arrival) {
     let lines: Result<Vec<_>, _> = headers.get_all("forwarded").iter().map(HeaderValue::to_str).collect();
     let Ok(lines) = lines else { return };
@@ -97,7 +98,8 @@ fn has_port(text: &str) -> bool {
     text.contains(':') && text.parse::<IpAddr>().is_err()
 }
 
-/// Sane words of `Forwarded` stand for those of other headers, and whether it was https is the same wherever it is asked.
+/// Sane words of `Forwarded` stand for those of other headers, and whether it was https is the same wherever it is
+/// asked.
 fn check_preferred(mut headers: HeaderMap, peer: IpAddr, arrival: &Arrival) {
     let (proto, host) = (arrival.proto.as_deref(), arrival.host.as_deref());
     let is_https = forwarded::is_https(&headers, proto);

@@ -1,4 +1,5 @@
-//! The trace of a request: whatever came, what goes on is one well-formed `traceparent`, of the same trace or of a new one.
+//! The trace of a request: whatever came, what goes on is one well-formed `traceparent`, of the same trace or of a new
+//! one.
 
 use flagstone::message::trace_context::{TRACEPARENT, TraceContext};
 use http::{HeaderMap, HeaderValue};

@@ -1,7 +1,7 @@
 //! Routes, out of what stands at the handlers.
 //!
-//! `#[utoipa::path]` describes a call where it is answered. Of that the program takes method and path; the document made of
-//! the rest is [`super::openapi`]'s, which has it as text: making it takes half a megabyte of code.
+//! `#[utoipa::path]` describes a call where it is answered. Of that the program takes method and path; the document
+//! made of the rest is [`super::openapi`]'s, which has it as text: making it takes half a megabyte of code.
 
 use axum::Router;
 use axum::handler::Handler;

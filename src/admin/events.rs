@@ -2,8 +2,8 @@
 //! section 9.2).
 //!
 //! An id is the process's start and the event's number: a client that comes back after a restart is told everything
-//! that the new process knows, one that comes back to the same process only what it missed. Streams are so many at most.
-//! A slow reader misses the oldest events and is told how many; metrics ticks are never queued.
+//! that the new process knows, one that comes back to the same process only what it missed. Streams are so many at
+//! most. A slow reader misses the oldest events and is told how many; metrics ticks are never queued.
 
 use std::fmt::Write;
 use std::sync::Arc;

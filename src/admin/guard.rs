@@ -1,8 +1,8 @@
 //! Who may talk to the admin side: no web page of others, and with a token nobody without it.
 //!
 //! A client that tries wrong tokens is told to wait after a few, also with the right one: else guessing would go on
-//! unnoticed. To say nothing at all is no try. Every refusal is logged, but for that of a dashboard where nobody has logged in
-//! yet, and never so many that the log is all refusals.
+//! unnoticed. To say nothing at all is no try. Every refusal is logged, but for that of a dashboard where nobody has
+//! logged in yet, and never so many that the log is all refusals.
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};

@@ -58,8 +58,8 @@ pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance, before: Option<&B
     })
 }
 
-/// Serves until dropped, wherever the admin side is. When the end of a place begins it accepts no more, closes each connection
-/// after the answer that it owes, and notes when that is done.
+/// Serves until dropped, wherever the admin side is. When the end of a place begins it accepts no more, closes each
+/// connection after the answer that it owes, and notes when that is done.
 pub(crate) async fn serve(control: Arc<Control>) {
     let refusals = Arc::new(guard::Refusals::new());
     let mut places = control.admin_places();

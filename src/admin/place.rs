@@ -1,7 +1,7 @@
 //! Where the admin side listens: a reload may move it.
 //!
-//! One place after the other serves. The one that is left closes each connection after the answer that it owes, and takes no
-//! further request: what the new place asks for (a token, say) may be less than the old one needs.
+//! One place after the other serves. The one that is left closes each connection after the answer that it owes, and
+//! takes no further request: what the new place asks for (a token, say) may be less than the old one needs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! What the calls take and answer, as the OpenAPI document describes it: what all of them have, and what is put together
-//! from several. The rest stands beside its calls, in the `schema.rs` of each.
+//! What the calls take and answer, as the OpenAPI document describes it: what all of them have, and what is put
+//! together from several. The rest stands beside its calls, in the `schema.rs` of each.
 //!
 //! Bodies are taken apart by hand, so that what is wrong is told in plain words, and answers are put together as JSON;
 //! these types describe both. `tests/it/foreign/schemathesis.rs` holds every call against them.

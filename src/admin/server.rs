@@ -54,7 +54,8 @@ pub(super) enum Listener {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
-/// Serves until dropped, and then cuts every connection; or until the end begins and every connection has come to its own.
+/// Serves until dropped, and then cuts every connection; or until the end begins and every connection has come to its
+/// own.
 pub(super) async fn serve(listener: Listener, router: Router, closing: watch::Receiver<Drain>) {
     serve_with(PATIENCE, listener, router, closing).await;
 }

@@ -1,7 +1,8 @@
 //! Logging in from a browser: the token once, and from then on a cookie that stands for it.
 //!
 //! The cookie is an HMAC of a fixed text under the token: it can be checked without being kept, outlives restarts, ends
-//! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
+//! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other
+//! sites.
 
 pub(super) mod schema;
 

@@ -42,7 +42,8 @@ pub struct Control {
     /// True once another process has taken over.
     pub(super) handed_over: watch::Sender<bool>,
     pub(super) is_upgrading: AtomicBool,
-    /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others itself.
+    /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others
+    /// itself.
     pub(super) turn: Mutex<()>,
     pub(super) listening: Mutex<Listening>,
     /// Changed by a reload, which holds `listening`.

@@ -37,8 +37,8 @@ pub(crate) enum Leave {
 impl App {
     /// After [`Control::upgrade`]: finishes what is open and stops; whether everything finished in time.
     ///
-    /// Nobody waits for this end, so connections without a request get most of `grace` for another one, which is answered
-    /// with `Connection: close`.
+    /// Nobody waits for this end, so connections without a request get most of `grace` for another one, which is
+    /// answered with `Connection: close`.
     pub(crate) fn finish_handed_over(mut self, grace: Duration) -> bool {
         // The file is the other process's business now.
         self.config_watcher = None;
@@ -99,8 +99,8 @@ impl Control {
         self.admin.subscribe()
     }
 
-    /// A place for the admin side, bound, where the configuration names another address than the one that it has. None while
-    /// this process is on its way out.
+    /// A place for the admin side, bound, where the configuration names another address than the one that it has. None
+    /// while this process is on its way out.
     pub(super) fn elsewhere(&self, config: &Config, listening: &Listening) -> Option<Result<Place, Problems>> {
         let place = self.admin();
         let moves = listening.workers.is_some() && config.admin.listen != place.configured;
@@ -119,8 +119,8 @@ impl Control {
         self.admin.send_replace(Arc::new(place)).close(Duration::ZERO);
     }
 
-    /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build, and
-    /// half a second more; from then on this one accepts nothing and is to be drained.
+    /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build,
+    /// and half a second more; from then on this one accepts nothing and is to be drained.
     ///
     /// # Errors
     /// The new process did not come to serve. This one serves on.
@@ -185,7 +185,8 @@ impl Control {
         true
     }
 
-    /// The process before has stepped back, or has gone: what it would have told and removed is ours to tell and remove.
+    /// The process before has stepped back, or has gone: what it would have told and removed is ours to tell and
+    /// remove.
     pub(crate) fn take_charge(&self) {
         self.shared.set_in_charge(true);
         self.listening().open.values().for_each(|open| open.socket.own_file());

@@ -8,7 +8,8 @@ use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::Resolver;
 
-/// [`config::load_from`], with one look at all that is wrong: a misspelt key does not hide that a certificate is missing.
+/// [`config::load_from`], with one look at all that is wrong: a misspelt key does not hide that a certificate is
+/// missing.
 ///
 /// # Errors
 /// As there, and what cannot be read of the files that the rest of the configuration names.

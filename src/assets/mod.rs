@@ -1,5 +1,5 @@
-//! Pages and documents that Flagstone carries: what is below `static/`, packed by `build.rs`. Each is unpacked when it is
-//! first asked for, and stays so. Packed they take a quarter of the room. So do the [`zones`].
+//! Pages and documents that Flagstone carries: what is below `static/`, packed by `build.rs`. Each is unpacked when it
+//! is first asked for, and stays so. Packed they take a quarter of the room. So do the [`zones`].
 
 pub mod zones;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 const BASE: Duration = Duration::from_millis(25);
 const CAP: Duration = Duration::from_secs(1);
 
-/// Anything between zero and 25 ms before the first further try (`retry` = 0), 50 ms before the second, and so on up to one
-/// second. `random` is fresh randomness.
+/// Anything between zero and 25 ms before the first further try (`retry` = 0), 50 ms before the second, and so on up to
+/// one second. `random` is fresh randomness.
 #[must_use]
 pub fn full_jitter(retry: u32, random: u64) -> Duration {
     let factor = 1_u32.checked_shl(retry).unwrap_or(u32::MAX);

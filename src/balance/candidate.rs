@@ -68,8 +68,8 @@ impl Candidates for Vec<Candidate> {
     }
 }
 
-/// How much of its share an endpoint takes `since` it came back, when slow start lasts `slow_start`: a tenth at first, then
-/// growing evenly.
+/// How much of its share an endpoint takes `since` it came back, when slow start lasts `slow_start`: a tenth at first,
+/// then growing evenly.
 #[must_use]
 pub fn slow_start_permille(since: Duration, slow_start: Duration) -> u16 {
     if since >= slow_start {

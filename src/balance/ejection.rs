@@ -7,10 +7,10 @@
 //! | ejected | in | its time is over: [`Ejection::is_ejected`] sees it by looking, [`Ejection::poll`] and [`Ejection::record`] say it once |
 //! | ejected | in | [`Ejection::restore`] |
 //!
-//! The time is `base` × the number of ejections in a row, at most `max`. Ejections are in a row when the endpoint had no
-//! success since it came back, or came back less than its last ejection's length ago; so an endpoint that flaps stays
-//! away longer and longer even if it answers now and then. What a request reports that was sent before the ejection is
-//! not counted during it.
+//! The time is `base` × the number of ejections in a row, at most `max`. Ejections are in a row when the endpoint had
+//! no success since it came back, or came back less than its last ejection's length ago; so an endpoint that flaps
+//! stays away longer and longer even if it answers now and then. What a request reports that was sent before the
+//! ejection is not counted during it.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

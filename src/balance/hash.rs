@@ -1,13 +1,13 @@
 //! `hash`: the same key goes to the same endpoint, in every process and after every restart.
 //!
 //! Weighted rendezvous hashing: each endpoint draws a number `u` in (0, 1) from the key and its own, the least
-//! `-ln(u) ÷ weight` wins. So an endpoint that leaves takes only its own keys along, they spread over all others by weight,
-//! and one that comes takes only what becomes its own. A ring or Maglev's table moves more.
+//! `-ln(u) ÷ weight` wins. So an endpoint that leaves takes only its own keys along, they spread over all others by
+//! weight, and one that comes takes only what becomes its own. A ring or Maglev's table moves more.
 //!
-//! To have that in constant time, keys fall into 16,384 slots and the winner of each is laid out beforehand. Only when the
-//! winner cannot take the request, or is in slow start, all endpoints draw again for that slot; so an endpoint that is
-//! unavailable sends its keys where its removal would. The price: an endpoint's share is off by about
-//! √(endpoints ÷ 16,384), 3.5 % at 20 endpoints.
+//! To have that in constant time, keys fall into 16,384 slots and the winner of each is laid out beforehand. Only when
+//! the winner cannot take the request, or is in slow start, all endpoints draw again for that slot; so an endpoint that
+//! is unavailable sends its keys where its removal would. The price: an endpoint's share is off by about √(endpoints ÷
+//! 16,384), 3.5 % at 20 endpoints.
 
 use super::candidate::{Candidates, pickable, pickables, primaries};
 use super::random::{GOLDEN, mix};
@@ -16,9 +16,9 @@ const SLOT_BITS: u32 = 14;
 /// A slot without a primary.
 const NOBODY: u32 = u32::MAX;
 
-/// What [`super::Strategy::pick`] wants of a request's key, and an endpoint's key of its label: the same in every process and
-/// on every machine, now and later, so it must not change. FNV-1a (draft-eastlake-fnv) in 64 bit, mixed. It is no secret:
-/// clients who choose their key can choose their endpoint.
+/// What [`super::Strategy::pick`] wants of a request's key, and an endpoint's key of its label: the same in every
+/// process and on every machine, now and later, so it must not change. FNV-1a (draft-eastlake-fnv) in 64 bit, mixed. It
+/// is no secret: clients who choose their key can choose their endpoint.
 #[must_use]
 pub fn hash_of(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))

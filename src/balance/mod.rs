@@ -11,8 +11,8 @@
 //! | [`PeakEwma`] | Finagle's peak-sensitive moving average, by the same two choices |
 //! | [`Hash`] | weighted rendezvous hashing (Thaler and Ravishankar, 1998), laid out in a table |
 //!
-//! What a pick costs in nanoseconds, by the number of endpoints (`benches/balance.rs`; medians, one shared core of a virtual
-//! machine): all available, and with every tenth away.
+//! What a pick costs in nanoseconds, by the number of endpoints (`benches/balance.rs`; medians, one shared core of a
+//! virtual machine): all available, and with every tenth away.
 //!
 //! | strategy | 2 | 20 | 200 | 2, one away | 20, two away | 200, 20 away |
 //! |---|---|---|---|---|---|---|
@@ -79,9 +79,9 @@ impl Strategy {
         }
     }
 
-    /// The index of the endpoint to use, or `None` when none can take the request. `candidates` are the members it was built
-    /// for, in the same order. `seed` is fresh randomness; `hash` is the request's key, well mixed, and matters for [`Hash`]
-    /// only; `exclude` holds the few already tried.
+    /// The index of the endpoint to use, or `None` when none can take the request. `candidates` are the members it was
+    /// built for, in the same order. `seed` is fresh randomness; `hash` is the request's key, well mixed, and matters
+    /// for [`Hash`] only; `exclude` holds the few already tried.
     pub fn pick<C: Candidates + ?Sized>(
         &self,
         candidates: &C,

@@ -1,8 +1,8 @@
 //! `round_robin`: smooth and weighted. Weights 5, 1, 1 give a a b a c a a, as in nginx, but the sequence is laid out
 //! beforehand, so that taking the next place is one atomic addition.
 //!
-//! When the place belongs to an endpoint that cannot take the request, the place goes round among all others by weight. To
-//! go to the next in the sequence would give an absent endpoint's whole share to its successor.
+//! When the place belongs to an endpoint that cannot take the request, the place goes round among all others by weight.
+//! To go to the next in the sequence would give an absent endpoint's whole share to its successor.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,5 +1,5 @@
-//! `least_requests` and `peak_ewma`: two endpoints drawn by weight, the one with the lesser load wins. Equal loads go to
-//! the first drawn, so that an idle group is used exactly by weight.
+//! `least_requests` and `peak_ewma`: two endpoints drawn by weight, the one with the lesser load wins. Equal loads go
+//! to the first drawn, so that an idle group is used exactly by weight.
 //!
 //! Not the least of all: to look at every endpoint costs more and herds all workers onto the same one.
 

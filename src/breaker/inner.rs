@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::nanos_of;
 
-/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the time.
+/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the
+/// time.
 const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
 /// Ramp starts with this share of the traffic.
 const RAMP_START: f64 = 0.1;

@@ -31,8 +31,9 @@
 //! | [`Outcome::TooManyRequests`] | neither adds nor ends | failure | failure while the ratio rule is on, else success |
 //! | [`Permit`] dropped | nothing | nothing | frees its slot |
 //!
-//! Any other 4xx is an answer the upstream chose to give: a success. A client that leaves is a dropped permit. What a request
-//! admitted before a change of state reports after it goes into the statistics and moves nothing: it tells of another time.
+//! Any other 4xx is an answer the upstream chose to give: a success. A client that leaves is a dropped permit. What a
+//! request admitted before a change of state reports after it goes into the statistics and moves nothing: it tells of
+//! another time.
 //!
 //! # Concurrency
 //!
@@ -96,7 +97,8 @@ impl Breaker {
         Self::with_observer(settings, now, |_| ())
     }
 
-    /// A closed breaker that calls `observer` once per transition, on the thread that caused it and without a lock held.
+    /// A closed breaker that calls `observer` once per transition, on the thread that caused it and without a lock
+    /// held.
     #[must_use]
     pub fn with_observer(
         settings: Settings,

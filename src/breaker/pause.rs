@@ -1,8 +1,8 @@
-//! Notices that the process itself stood still: SIGSTOP, a suspended or starved machine. Everything on its way then seems to
-//! have taken too long at once, which says nothing about any upstream.
+//! Notices that the process itself stood still: SIGSTOP, a suspended or starved machine. Everything on its way then
+//! seems to have taken too long at once, which says nothing about any upstream.
 //!
-//! It stops nothing and judges nothing: whoever is about to report a time-out or a slow call asks [`Pauses::spoil`], and drops
-//! the permit instead if so.
+//! It stops nothing and judges nothing: whoever is about to report a time-out or a slow call asks [`Pauses::spoil`],
+//! and drops the permit instead if so.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};

@@ -49,7 +49,8 @@ impl Window {
         let _ = bucket.fetch_update(Relaxed, Relaxed, |word| counted(word, tick, failure));
     }
 
-    /// The calls in the window that ends with `now_ns`. Those counted by a worker whose clock is ahead belong to it too.
+    /// The calls in the window that ends with `now_ns`. Those counted by a worker whose clock is ahead belong to it
+    /// too.
     pub(super) fn sum(&self, now_ns: u64) -> Sum {
         let tick = self.tick(now_ns);
         self.buckets
@@ -142,7 +143,8 @@ fn age(word: u64, tick: u64) -> u64 {
     tick.wrapping_sub(word >> (2 * COUNT_BITS)) & TICK_MASK
 }
 
-/// Whether the bucket is newer than `tick` by up to a window: workers' clocks differ by a little. More is an old bucket.
+/// Whether the bucket is newer than `tick` by up to a window: workers' clocks differ by a little. More is an old
+/// bucket.
 fn is_ahead(word: u64, tick: u64) -> bool {
     age(word, tick) > TICK_MASK - BUCKETS
 }

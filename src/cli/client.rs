@@ -99,8 +99,8 @@ impl OrderArguments {
 }
 
 impl AdminArgument {
-    /// A file with errors will do: the process serves on with the one before it. So will none at all, for a process that
-    /// serves without one has its admin side at the default place.
+    /// A file with errors will do: the process serves on with the one before it. So will none at all, for a process
+    /// that serves without one has its admin side at the default place.
     ///
     /// # Errors
     /// The configuration cannot be read, or names no admin side.

@@ -285,7 +285,8 @@ impl Signals {
     }
 }
 
-/// The outcome, good or bad, is logged and counted. While an upgrade is under way it is waited for, and other signals are not.
+/// The outcome, good or bad, is logged and counted. While an upgrade is under way it is waited for, and other signals
+/// are not.
 fn reload(app: &App) {
     if !app.control().is_upgrading() {
         return drop(app.control().reload());

@@ -104,8 +104,8 @@ impl Loaded {
     }
 }
 
-/// What is left of a file with errors, for finding what else is wrong with it: a stand-in is in the place of whatever was
-/// refused.
+/// What is left of a file with errors, for finding what else is wrong with it: a stand-in is in the place of whatever
+/// was refused.
 #[derive(Clone, Debug)]
 pub struct Remains {
     pub loaded: Loaded,

@@ -270,7 +270,7 @@ impl Default for Certificates {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Trace {
-    /// Where spans go, by OTLP over HTTP: "http://collector:4318"; without a path, /v1/traces is added; "" = no tracing.
+    /// Where spans go, by OTLP over HTTP: "http://collector:4318" (/v1/traces where it has no path); "" = no tracing.
     pub(super) otlp: String,
     /// Share of the traces begun here that are recorded; one that a client has begun follows its own sampled flag.
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -78,9 +78,9 @@ pub fn remedy(address: &Address, error: &io::Error) -> &'static str {
     }
 }
 
-/// As [`bind`], where the address may overlap those of `leaving`, as `0.0.0.0:80` does `127.0.0.1:80`: they will be closed
-/// once this one serves. Until [`Bound::begin`] such a socket takes no connection from them, which would be lost if it came to
-/// nothing.
+/// As [`bind`], where the address may overlap those of `leaving`, as `0.0.0.0:80` does `127.0.0.1:80`: they will be
+/// closed once this one serves. Until [`Bound::begin`] such a socket takes no connection from them, which would be lost
+/// if it came to nothing.
 ///
 /// # Errors
 /// As [`bind`]; sockets that another user has bound, as systemd does, cannot be overlapped.
@@ -99,8 +99,8 @@ pub fn bind_beside(address: &Address, families: Families, leaving: &[&Bound]) ->
     }
 }
 
-/// Sockets of one user share a port when all of them say so (SO_REUSEPORT, socket(7)). Nobody else joins unasked: no socket of
-/// ours says so otherwise.
+/// Sockets of one user share a port when all of them say so (SO_REUSEPORT, socket(7)). Nobody else joins unasked: no
+/// socket of ours says so otherwise.
 fn bind_sharing(address: SocketAddr, families: Families, others: &[&&Bound]) -> io::Result<std::net::TcpListener> {
     others.iter().try_for_each(|other| SockRef::from(other).set_reuse_port(true))?;
     let socket = tcp(address, families)?;
@@ -164,8 +164,8 @@ impl SocketFile {
 }
 
 impl Bound {
-    /// Takes over a socket that another process has bound. `is_bequeathed`: the file of a unix socket is to be ours once
-    /// [`Bound::own_file`] says so.
+    /// Takes over a socket that another process has bound. `is_bequeathed`: the file of a unix socket is to be ours
+    /// once [`Bound::own_file`] says so.
     ///
     /// # Errors
     /// It is no listening stream socket of a kind that we serve.
@@ -218,9 +218,9 @@ impl Bound {
         }
     }
 
-    /// Begins no more handshakes, so that the queue of accepted connections comes to an end before the socket is closed:
-    /// closing would reset what is in it. Clients that knock are not answered, and refused once it is closed. To be
-    /// called only when nobody else goes on with the socket. A unix socket has no handshake.
+    /// Begins no more handshakes, so that the queue of accepted connections comes to an end before the socket is
+    /// closed: closing would reset what is in it. Clients that knock are not answered, and refused once it is closed.
+    /// To be called only when nobody else goes on with the socket. A unix socket has no handshake.
     ///
     /// # Errors
     /// The system takes no filter.

@@ -100,8 +100,8 @@ impl Connection {
         if client_ip == self.peer_ip() { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }
     }
 
-    /// What the value of a `Host` names. Most requests of a connection have the same one, which is read once; of those that
-    /// have but one request it is not kept.
+    /// What the value of a `Host` names. Most requests of a connection have the same one, which is read once; of those
+    /// that have but one request it is not kept.
     ///
     /// # Errors
     /// It is no host.

@@ -81,8 +81,8 @@ pub struct Head {
     pub(super) takes_trailers: bool,
 }
 
-/// Reads a complete head, from the request line to the empty line. `fields` is an empty map, which is taken to put its fields
-/// in.
+/// Reads a complete head, from the request line to the empty line. `fields` is an empty map, which is taken to put its
+/// fields in.
 ///
 /// # Errors
 /// The head breaks a rule or a bound; nothing of it may be forwarded.
@@ -145,7 +145,8 @@ pub fn read(head: &Bytes, bounds: &HeadBounds, fields: &mut HeaderMap) -> Result
 }
 
 /// Whether a target is in origin-form, absolute-form or `*` (RFC 9112, section 3.2), without a fragment, which some
-/// parsers cut off and others forward. What passes here also passes `http::Uri`, whose reason for a refusal would be no better.
+/// parsers cut off and others forward. What passes here also passes `http::Uri`, whose reason for a refusal would be no
+/// better.
 pub(super) fn is_target(target: &str) -> bool {
     if target == "*" {
         return true;

@@ -8,9 +8,9 @@
 //! | `flow` | an answer's body on its way out |
 //!
 //! [`Wire::converse`] is the whole of it: a head, its answer, the next head. All of it is one future, polled by the
-//! connection's task together with what the request waits for, so that nothing has to be handed from one task to another.
-//! A head is judged before anything is made of it (`super::head`); what follows it stays here until it has been answered,
-//! and only a 101 makes that something other than HTTP.
+//! connection's task together with what the request waits for, so that nothing has to be handed from one task to
+//! another. A head is judged before anything is made of it (`super::head`); what follows it stays here until it has
+//! been answered, and only a 101 makes that something other than HTTP.
 
 mod answer;
 mod flow;
@@ -284,8 +284,8 @@ impl Wire {
         loop {
             let step = flow.poll_gather(&mut self.output, cx);
             if let Poll::Ready(Err(BrokeOff)) = step {
-                // What came before goes out, as far as the client takes it: a connection that ends without a word looks as if
-                // the request may be sent again.
+                // What came before goes out, as far as the client takes it: a connection that ends without a word looks
+                // as if the request may be sent again.
                 let _ = self.poll_flush(cx);
                 let is_unread = self.upload.is_some() || self.input.is_mid_body();
                 return Poll::Ready(Err(Over::BrokenOff { is_unread }));
@@ -367,8 +367,8 @@ impl Wire {
         if self.upload.is_some() || !self.input.bytes.is_empty() || self.input.is_mid_body() {
             return Poll::Pending;
         }
-        // Most answers come before a client could go: a new connection is watched from the second time on that it waits. Its
-        // worker wakes it within a second.
+        // Most answers come before a client could go: a new connection is watched from the second time on that it
+        // waits. Its worker wakes it within a second.
         if self.stream.is_fresh() && !mem::replace(&mut self.has_waited, true) {
             return Poll::Pending;
         }

@@ -1,7 +1,7 @@
 //! The downstream side: bind, accept, judge heads, serve.
 //!
-//! May import live, snapshot, worker, proxy, tls, config, message and what sockets have in common (alarm, pieces, pipe).
-//! What a request means is not decided here.
+//! May import live, snapshot, worker, proxy, tls, config, message and what sockets have in common (alarm, pieces,
+//! pipe). What a request means is not decided here.
 
 pub mod accept;
 pub mod bind;

@@ -3,7 +3,8 @@
 //!
 //! One that is new is woken once, at its worker's next round: what it may have put off until then it does now.
 //!
-//! A connection enters once and for all, whatever it speaks later: that is cheaper than to listen for each kind of news.
+//! A connection enters once and for all, whatever it speaks later: that is cheaper than to listen for each kind of
+//! news.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -95,8 +95,8 @@ pub(super) struct Settings {
     pub(super) http2: Option<u32>,
 }
 
-/// The client that a trusted proxy speaks for. A peer that is not trusted is a client itself, whatever it sends; one on a
-/// unix socket is trusted, for it is on this machine.
+/// The client that a trusted proxy speaks for. A peer that is not trusted is a client itself, whatever it sends; one on
+/// a unix socket is trusted, for it is on this machine.
 async fn behind_proxy(
     mut socket: Socket,
     peer: Option<SocketAddr>,
@@ -110,7 +110,8 @@ async fn behind_proxy(
     Ok((socket, client.or(peer)))
 }
 
-/// What a client has sent by now, which is its first request more often than not: no need to have it told by the event loop.
+/// What a client has sent by now, which is its first request more often than not: no need to have it told by the event
+/// loop.
 fn come_already(socket: &AcceptedSocket) -> Vec<u8> {
     let mut space = [MaybeUninit::uninit(); FIRST_BYTES];
     match rustix::net::recv(socket, &mut space, RecvFlags::empty()) {
@@ -311,8 +312,8 @@ pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
     let _ = timeout(LINGER, farewell).await;
 }
 
-/// Says goodbye to a client that has sent nothing more, or has gone; false when there is something to wait for. Closing a
-/// socket that has nothing unread ends the connection properly: only TLS has words for it.
+/// Says goodbye to a client that has sent nothing more, or has gone; false when there is something to wait for. Closing
+/// a socket that has nothing unread ends the connection properly: only TLS has words for it.
 fn parts_at_once(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
     if let Stream::Tls(stream) = stream {
         match Pin::new(stream).poll_shutdown(cx) {

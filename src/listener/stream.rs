@@ -15,8 +15,8 @@ use crate::pipe::Plain;
 /// A socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// The event loop does not know of it before it is waited for: one that carries a single request never is, as a rule.
-    /// `None` when it could not be told.
+    /// The event loop does not know of it before it is waited for: one that carries a single request never is, as a
+    /// rule. `None` when it could not be told.
     Fresh(Option<std::net::TcpStream>),
     Watched(Watched),
 }

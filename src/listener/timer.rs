@@ -45,8 +45,8 @@ impl<'a> Timer<'a> {
         Self { alarm, timeouts, phase, requests: 0, deadline: None, may_rest: false, idle_until: None }
     }
 
-    /// For a connection that comes to rest when it is idle; after such a rest, `resumed` says how many requests there were
-    /// and until when it may be idle.
+    /// For a connection that comes to rest when it is idle; after such a rest, `resumed` says how many requests there
+    /// were and until when it may be idle.
     pub(super) fn with_rest(timeouts: &'a Timeouts, resumed: Option<(u64, Instant)>) -> Self {
         let mut timer = Self { may_rest: true, ..Self::new(timeouts) };
         if let Some((requests, until)) = resumed {

@@ -1,7 +1,7 @@
 //! What an app answers over HTTP/1, taken from its bytes as they come.
 //!
-//! httparse reads the head; what that says of the body and of the connection is decided here (RFC 9112, sections 6.3 and
-//! 9.3):
+//! httparse reads the head; what that says of the body and of the connection is decided here (RFC 9112, sections 6.3
+//! and 9.3):
 //!
 //! | answer | its body |
 //! |---|---|
@@ -12,9 +12,9 @@
 //! | `Content-Length` | by its length |
 //! | neither | to the end of the connection |
 //!
-//! Refused, because the next to read it may read it otherwise: a length beside chunks, more than one length or one that is
-//! no number, another coding than `chunked`, chunks in HTTP/1.0, folded lines, control bytes, blanks before a colon. A line
-//! may end in a bare line feed: what goes on to the client is written anew.
+//! Refused, because the next to read it may read it otherwise: a length beside chunks, more than one length or one that
+//! is no number, another coding than `chunked`, chunks in HTTP/1.0, folded lines, control bytes, blanks before a colon.
+//! A line may end in a bare line feed: what goes on to the client is written anew.
 
 #[cfg(test)]
 mod in_pieces;
@@ -76,8 +76,9 @@ impl HeadReader {
         Self { is_for_head, scanned: 0 }
     }
 
-    /// Takes a head off the front of `bytes` and puts its fields into `headers`, which is empty: all but those that concern
-    /// this connection alone, `Transfer-Encoding` and a `Connection` that names no field. `None` while it is not whole.
+    /// Takes a head off the front of `bytes` and puts its fields into `headers`, which is empty: all but those that
+    /// concern this connection alone, `Transfer-Encoding` and a `Connection` that names no field. `None` while it is
+    /// not whole.
     ///
     /// # Errors
     /// See [`BadAnswer`].
@@ -115,8 +116,8 @@ impl HeadReader {
     }
 }
 
-/// Whether a head may end behind the first `scanned` bytes: spares those that come in drops from being read from the front
-/// each time.
+/// Whether a head may end behind the first `scanned` bytes: spares those that come in drops from being read from the
+/// front each time.
 fn may_end(bytes: &[u8], scanned: usize) -> bool {
     let bytes = &bytes[scanned.saturating_sub(3)..];
     memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))

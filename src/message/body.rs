@@ -1,5 +1,5 @@
-//! The body of a message: by its length, by its chunks, or, of an answer, to the end of the connection (RFC 9112, sections
-//! 6 and 7).
+//! The body of a message: by its length, by its chunks, or, of an answer, to the end of the connection (RFC 9112,
+//! sections 6 and 7).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -55,11 +55,11 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Fields that a request has beside those of its map: to write them costs a fraction of putting them there first.
 pub type Told = SmallVec<[(&'static HeaderName, HeaderValue); 5]>;
 
-/// Takes away what is said above to be removed or replaced, and returns what stands in its place, each name once. Call after
-/// stripping, so that nothing the client named can remove it.
+/// Takes away what is said above to be removed or replaced, and returns what stands in its place, each name once. Call
+/// after stripping, so that nothing the client named can remove it.
 ///
-/// Also goes what has anything but letters, digits and hyphens in its name. CGI, WSGI, Rack and PHP turn `X-Real-IP` and
-/// `X_Real_IP` into the same variable, so such a name can pass for one of ours. nginx drops them all by default
+/// Also goes what has anything but letters, digits and hyphens in its name. CGI, WSGI, Rack and PHP turn `X-Real-IP`
+/// and `X_Real_IP` into the same variable, so such a name can pass for one of ours. nginx drops them all by default
 /// (`underscores_in_headers off`, `ignore_invalid_headers on`).
 pub fn replace(headers: &mut HeaderMap, facts: Facts) -> Told {
     let is_trusted = facts.peer_trusted;
@@ -84,8 +84,9 @@ pub fn replace(headers: &mut HeaderMap, facts: Facts) -> Told {
     told
 }
 
-/// Has the words that a trusted peer has for the same in another header stand for its `X-Forwarded-Proto` and `-Host`, where
-/// they are sane: who goes by `Forwarded` may let the others through as the client wrote them. Call before [`replace`].
+/// Has the words that a trusted peer has for the same in another header stand for its `X-Forwarded-Proto` and `-Host`,
+/// where they are sane: who goes by `Forwarded` may let the others through as the client wrote them. Call before
+/// [`replace`].
 pub fn prefer(headers: &mut HeaderMap, proto: Option<&[u8]>, host: Option<&[u8]>) {
     if let Some(proto) = proto.and_then(as_proto) {
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));

@@ -36,7 +36,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// What a request's headers say; `None` when they say nothing that holds: no `traceparent`, several, or a malformed one.
+    /// What a request's headers say; `None` when they say nothing that holds: no `traceparent`, several, or a malformed
+    /// one.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(TRACEPARENT).iter();
         match (lines.next(), lines.next()) {
@@ -68,8 +69,8 @@ impl TraceContext {
         Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, flags })
     }
 
-    /// The beginning of a trace, from random numbers. Its id decides whether it is sampled, so that all who know the share
-    /// decide alike.
+    /// The beginning of a trace, from random numbers. Its id decides whether it is sampled, so that all who know the
+    /// share decide alike.
     pub fn begin(trace_id: u128, span_id: u64, share: Share) -> Self {
         let (trace_id, span_id) = (trace_id.max(1), span_id.max(1));
         let flags = if share.has(trace_id) { RANDOM | SAMPLED } else { RANDOM };

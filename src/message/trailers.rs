@@ -25,8 +25,8 @@ pub(crate) fn section(trailers: Option<&HeaderMap>, announced: &[HeaderName]) ->
     text
 }
 
-/// Takes out of a request's trailers what may not stand there, and what the app is to hear from here alone: some apps read
-/// trailers as further headers.
+/// Takes out of a request's trailers what may not stand there, and what the app is to hear from here alone: some apps
+/// read trailers as further headers.
 pub(crate) fn strip_request(trailers: &mut HeaderMap) {
     let may_stay = |name: &HeaderName| may_be_trailer(name) && !forwarded::is_ours_to_say(name.as_str());
     let names: Vec<HeaderName> = trailers.keys().filter(|name| !may_stay(name)).cloned().collect();

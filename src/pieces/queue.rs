@@ -1,5 +1,5 @@
-//! What is on its way to a socket, in its order: the head of a message and what fits behind it as one text, then larger pieces
-//! of its body as they are.
+//! What is on its way to a socket, in its order: the head of a message and what fits behind it as one text, then larger
+//! pieces of its body as they are.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -1,6 +1,6 @@
-//! Room to write messages in, which all connections of a thread share: a message is mostly sent as soon as it is written, so
-//! one buffer does for all of them. It stays in the processor's cache, as one for each connection would not, and none of them
-//! holds on to any.
+//! Room to write messages in, which all connections of a thread share: a message is mostly sent as soon as it is
+//! written, so one buffer does for all of them. It stays in the processor's cache, as one for each connection would
+//! not, and none of them holds on to any.
 
 use std::cell::Cell;
 use std::mem;

@@ -78,8 +78,8 @@ impl TrustedProxies {
 
     /// What `Forwarded` tells of the way that the client came. For headers from a trusted proxy.
     ///
-    /// It is the last element on the way to the client that counts, for a trusted proxy wrote that as well. What is nearer
-    /// tells of the ways between proxies, what is farther was written by whoever likes.
+    /// It is the last element on the way to the client that counts, for a trusted proxy wrote that as well. What is
+    /// nearer tells of the ways between proxies, what is farther was written by whoever likes.
     pub fn arrival(&self, headers: &HeaderMap) -> Arrival {
         let mut last = None;
         for element in elements(headers).into_iter().map_while(|element| element) {

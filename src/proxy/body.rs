@@ -208,8 +208,8 @@ impl Body {
         Self::full(Bytes::new())
     }
 
-    /// What an endpoint answers, as far as the head has been read, which was `now`. A small answer is there with its head as
-    /// a rule, and its connection free for others.
+    /// What an endpoint answers, as far as the head has been read, which was `now`. A small answer is there with its
+    /// head as a rule, and its connection free for others.
     pub(crate) fn answer(mut lease: Lease, read_timeout: Duration, now: std::time::Instant) -> Self {
         if let Some(whole) = lease.take_whole() {
             lease.give_back(now);
@@ -222,14 +222,14 @@ impl Body {
         Self { inner: Inner::File(body), context: None }
     }
 
-    /// Whether what is left of it can go on as it comes, by [`Self::poll_pipe`]: an app sends it over a plain connection, and
-    /// all that was read with its head has been taken.
+    /// Whether what is left of it can go on as it comes, by [`Self::poll_pipe`]: an app sends it over a plain
+    /// connection, and all that was read with its head has been taken.
     pub(crate) fn is_pipeable(&self) -> bool {
         matches!(&self.inner, Inner::Upstream(body) if body.is_pipeable())
     }
 
-    /// Moves what has come of it into `pipe`, which is empty, at most `bytes_max`; how much that was. Where it is nothing the
-    /// next is a frame.
+    /// Moves what has come of it into `pipe`, which is empty, at most `bytes_max`; how much that was. Where it is
+    /// nothing the next is a frame.
     ///
     /// # Errors
     /// It does not come to its end.

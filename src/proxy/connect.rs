@@ -1,9 +1,9 @@
-//! WebSocket and the like on one stream of HTTP/2: extended CONNECT (RFC 8441) on our side, an upgrade of HTTP/1.1 on the
-//! app's.
+//! WebSocket and the like on one stream of HTTP/2: extended CONNECT (RFC 8441) on our side, an upgrade of HTTP/1.1 on
+//! the app's.
 //!
-//! A request with `:protocol` becomes the GET that would have asked for the upgrade, before anything is decided about it:
-//! routes, maintenance, limits and the app see nothing new. On the way back a 101 becomes the 200 that opens the stream.
-//! Since any 2xx would do that, no other may pass.
+//! A request with `:protocol` becomes the GET that would have asked for the upgrade, before anything is decided about
+//! it: routes, maintenance, limits and the app see nothing new. On the way back a 101 becomes the 200 that opens the
+//! stream. Since any 2xx would do that, no other may pass.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -36,8 +36,8 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    /// Makes an extended CONNECT the GET of an upgrade, whose tunnel the stream is to run once it is open; `None` for any
-    /// other request, which stays as it is.
+    /// Makes an extended CONNECT the GET of an upgrade, whose tunnel the stream is to run once it is open; `None` for
+    /// any other request, which stays as it is.
     pub(crate) fn take<B>(request: &mut Request<B>) -> Option<(Self, oneshot::Receiver<Tunnel>)> {
         if request.method() != Method::CONNECT {
             return None;

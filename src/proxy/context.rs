@@ -40,8 +40,9 @@ fn new_request_id(random: u128) -> HeaderValue {
     value
 }
 
-/// Owned rather than copied: clones share it without an allocation more. Apart, because a loop over what is known to be 32 bytes
-/// is unrolled, and one over any number of bytes, as that which looks at them next, becomes vector instructions.
+/// Owned rather than copied: clones share it without an allocation more. Apart, because a loop over what is known to be
+/// 32 bytes is unrolled, and one over any number of bytes, as that which looks at them next, becomes vector
+/// instructions.
 #[inline(never)]
 fn digits(random: u128) -> Bytes {
     Bytes::from_owner(hexadecimal::digits(random))
@@ -59,8 +60,8 @@ pub(crate) struct Context {
     pub(super) connection: Arc<Connection>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) began: Instant,
-    /// When nothing kept it from its endpoint any more: when it began, unless it had to wait. To ask the clock again costs more
-    /// than the time that it would tell of.
+    /// When nothing kept it from its endpoint any more: when it began, unless it had to wait. To ask the clock again
+    /// costs more than the time that it would tell of.
     pub(super) admitted: Instant,
     pub(super) line: Arc<Line>,
     pub(super) noted: Noted,
@@ -267,8 +268,8 @@ impl Context {
         });
     }
 
-    /// Whether maintenance cuts this request, which is being answered. Its connection's task is woken when that may have
-    /// changed.
+    /// Whether maintenance cuts this request, which is being answered. Its connection's task is woken when that may
+    /// have changed.
     pub(crate) fn is_cut(&mut self) -> bool {
         if !self.cut.is_new_round(&self.snapshot) {
             return false;

@@ -22,10 +22,11 @@ use crate::message::host::Host;
 use crate::policy::maintenance::Blocked;
 use crate::snapshot::{Action, Snapshot, Switched};
 
-/// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too. Its body is
-/// there; `stream` is of one of HTTP/2.
+/// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too.
+/// Its body is there; `stream` is of one of HTTP/2.
 ///
-/// Request and answer stay with the caller: a future holds each of its arguments twice, and each future between would move what it returns.
+/// Request and answer stay with the caller: a future holds each of its arguments twice, and each future between would
+/// move what it returns.
 pub(crate) async fn handle(
     request: &mut Request<Option<Incoming>>,
     answer: &mut Option<Response<Body>>,
@@ -91,8 +92,8 @@ async fn serve(
     }
     limits::admit(route, request.headers(), context).await?;
     *answer = Some(match &route.action {
-        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it stays, for
-        // which the room has to be there first.
+        // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it
+        // stays, for which the room has to be there first.
         Action::Upstream(target) => {
             stage::end(context.version()).await;
             return Box::into_pin(Box::write(

@@ -1,7 +1,7 @@
 //! Asking a route's limits, and telling the client what they said.
 //!
-//! Most limits need no more than one look at a table; those that queue, bound what is in flight, watch only, or count in
-//! a shared store take the longer way below: charge every limit or none, wait for the turn, take the places.
+//! Most limits need no more than one look at a table; those that queue, bound what is in flight, watch only, or count
+//! in a shared store take the longer way below: charge every limit or none, wait for the turn, take the places.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use crate::shared::Shared;
 use crate::shared_limit::RemoteKey;
 use crate::snapshot::{Limit, Route};
 
-/// A request that is early by less than this is asked again by a fresh clock. Another worker that read the clock after us
-/// may have charged before us, and then the last request of a full burst is early by what lies between the two
+/// A request that is early by less than this is asked again by a fresh clock. Another worker that read the clock after
+/// us may have charged before us, and then the last request of a full burst is early by what lies between the two
 /// readings; by a reading that follows the other's charge it is not.
 const OVERTAKEN: Duration = Duration::from_millis(10);
 
@@ -35,7 +35,8 @@ struct Asked<'a> {
 type AskedLimits<'a> = SmallVec<[Asked<'a>; 4]>;
 type Decisions = SmallVec<[Decision; 4]>;
 
-/// Charges every limit of the route, or none when one refuses; waits where requests queue, and notes when that was over.
+/// Charges every limit of the route, or none when one refuses; waits where requests queue, and notes when that was
+/// over.
 ///
 /// # Errors
 /// The client is over a limit that is not in shadow.
@@ -273,7 +274,8 @@ fn refuse<'a>(
     route: &Route,
     context: &mut Context,
 ) -> Refusal {
-    // A place that became free between the refusal and the second look leaves no refusal: then it is the last one asked.
+    // A place that became free between the refusal and the second look leaves no refusal: then it is the last one
+    // asked.
     let longest = stands.max_by_key(|(_, decision)| (!decision.allowed, decision.wait));
     let (limit, decision) = longest.expect("whoever was refused was asked");
     limit.metrics.limited(true);

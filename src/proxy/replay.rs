@@ -1,8 +1,8 @@
 //! A request body that can be sent twice: what has flowed is kept, up to a bound, while the first try streams it.
 //!
-//! Beyond the bound everything kept is let go and the body flows on: it can then be sent once only. A further try begins
-//! with what is kept and goes on with what still comes; the try before it gets an error if it still reads, so two never
-//! share what the client sends.
+//! Beyond the bound everything kept is let go and the body flows on: it can then be sent once only. A further try
+//! begins with what is kept and goes on with what still comes; the try before it gets an error if it still reads, so
+//! two never share what the client sends.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,11 +1,12 @@
 //! The way of a request in stages, so that requests that came together go it together.
 //!
-//! The code that a request passes through is several times what the processor's cache of instructions holds (32 KiB). Where
-//! sixteen streams of HTTP/2 have come at once, each would load all of it anew. So each stops at the end of a stage until the
-//! others have come as far, and a stage is loaded once for all of them: with packets this is known as vector processing
-//! (<https://fd.io/docs/vpp/latest/aboutvpp/scalar-vs-vector-packet-processing>).
+//! The code that a request passes through is several times what the processor's cache of instructions holds (32 KiB).
+//! Where sixteen streams of HTTP/2 have come at once, each would load all of it anew. So each stops at the end of a
+//! stage until the others have come as far, and a stage is loaded once for all of them: with packets this is known as
+//! vector processing (<https://fd.io/docs/vpp/latest/aboutvpp/scalar-vs-vector-packet-processing>).
 //!
-//! Requests of HTTP/1 come one at a time on a connection, and between two connections lies a turn of the event loop's queue.
+//! Requests of HTTP/1 come one at a time on a connection, and between two connections lies a turn of the event loop's
+//! queue.
 
 use std::future::Future;
 use std::mem;

@@ -60,8 +60,8 @@ impl Trace {
         }
     }
 
-    /// A try at an endpoint begins, with what `made` makes of its span's id. Returns what the endpoint is to be told as its
-    /// parent, where this is recorded.
+    /// A try at an endpoint begins, with what `made` makes of its span's id. Returns what the endpoint is to be told as
+    /// its parent, where this is recorded.
     pub(super) fn begin_attempt(&mut self, made: impl FnOnce(u64) -> Attempt) -> Option<HeaderValue> {
         let recording = self.recording.as_mut()?;
         let own = self.context.child(fastrand::u64(..));
@@ -77,7 +77,8 @@ impl Trace {
     }
 }
 
-/// What has to be passed on at least (section 3.3.1.5); a longer one goes to the app, but is not kept for the collector.
+/// What has to be passed on at least (section 3.3.1.5); a longer one goes to the app, but is not kept for the
+/// collector.
 const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// Several lines of `tracestate` are one list, in their order (section 3.3.1.1).

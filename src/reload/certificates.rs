@@ -1,5 +1,5 @@
-//! Follows the certificates, keys and authorities of listeners and upstreams: takes what is new and well, keeps what serves when
-//! it is not, and tells of both. Tells of certificates that are about to end, too.
+//! Follows the certificates, keys and authorities of listeners and upstreams: takes what is new and well, keeps what
+//! serves when it is not, and tells of both. Tells of certificates that are about to end, too.
 //!
 //! The folders of the files are watched, and those that their links lead to, since certbot renews by changing links;
 //! behind that the files are looked at once a second. A pair is taken as soon as both files are well and belong

@@ -44,7 +44,8 @@ pub struct ConfigWatcher {
 }
 
 impl ConfigWatcher {
-    /// Calls `changed` from its own thread whenever the files hold something else than what `is_known`, and can be read.
+    /// Calls `changed` from its own thread whenever the files hold something else than what `is_known`, and can be
+    /// read.
     ///
     /// # Errors
     /// The system gives no thread. Without inotify the poll alone remains, with a warning.

@@ -1,8 +1,8 @@
 //! Feature switches: what is in force instead of a feature's default, until it is cleared.
 //!
 //! A [`Feature`] is one key, the same over all generations: a request reads one atomic of it, and a reload that
-//! brings another default changes nothing about what an operator has set. Keys that the configuration no longer has keep
-//! their value, in case they come back.
+//! brings another default changes nothing about what an operator has set. Keys that the configuration no longer has
+//! keep their value, in case they come back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -88,7 +88,8 @@ impl Connector {
     }
 }
 
-/// The roots of `ca`, else those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it, else the built-in ones.
+/// The roots of `ca`, else those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it, else the built-in
+/// ones.
 fn tls(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, String> {
     let from_environment = || std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
     let ca = ca.map(Path::to_owned).or_else(from_environment);

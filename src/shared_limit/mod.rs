@@ -1,11 +1,12 @@
 //! Limits that several instances share, counted in Redis: one script, one key and one round trip a request.
 //!
-//! Redis's clock counts, not ours. Requests talk over a few pipelined connections a node, which a thread of its own keeps
-//! open (`node`); where the server says that it is part of a cluster, keys go to the node that has their slot (`cluster`).
+//! Redis's clock counts, not ours. Requests talk over a few pipelined connections a node, which a thread of its own
+//! keeps open (`node`); where the server says that it is part of a cluster, keys go to the node that has their slot
+//! (`cluster`).
 //!
-//! **When it is away.** A node that fails a request, or does not answer within `timeout`, is down from that moment: nobody
-//! waits for it until it has answered the same script over fresh connections. So a hung Redis costs each request that was
-//! under way at most `timeout`, and those after it nothing.
+//! **When it is away.** A node that fails a request, or does not answer within `timeout`, is down from that moment:
+//! nobody waits for it until it has answered the same script over fresh connections. So a hung Redis costs each request
+//! that was under way at most `timeout`, and those after it nothing.
 
 mod cluster;
 mod connect;

@@ -1,8 +1,8 @@
 //! `[host]`: the machine's memory, disk and processor against their bounds, for `/api/health`.
 //!
-//! Measured every few seconds beside everything else; whoever asks gets the last measurement. A bound is passed when the
-//! figure is above it, and kept again only a little below it, so that a figure that stays near its bound is no news all
-//! the time. The processor is judged by its last minute: that it is busy for a moment is what it is there for.
+//! Measured every few seconds beside everything else; whoever asks gets the last measurement. A bound is passed when
+//! the figure is above it, and kept again only a little below it, so that a figure that stays near its bound is no news
+//! all the time. The processor is judged by its last minute: that it is busy for a moment is what it is there for.
 
 use std::collections::VecDeque;
 use std::path::Path;

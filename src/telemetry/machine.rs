@@ -78,8 +78,8 @@ pub fn memory_percent() -> Option<f64> {
     memory_of(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
-/// What the kernel has read from files and gives back at once when memory gets scarce: counted by the container's bound,
-/// but not in use.
+/// What the kernel has read from files and gives back at once when memory gets scarce: counted by the container's
+/// bound, but not in use.
 fn inactive_file(stat: &str) -> u64 {
     let value = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)

@@ -1,8 +1,8 @@
 //! The last requests that were refused or failed, for whoever asks why.
 //!
 //! Each worker has a ring of its own, so that a flood of refusals on one does not wait for another; a reader gets the
-//! latest of all together. A request that went well costs one comparison. Texts are cut, so that nobody's long URLs fill
-//! the memory: a full ring is below a mebibyte.
+//! latest of all together. A request that went well costs one comparison. Texts are cut, so that nobody's long URLs
+//! fill the memory: a full ring is below a mebibyte.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

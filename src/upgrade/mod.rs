@@ -13,9 +13,9 @@
 //! Until it says Committed, the old process accepts as if nothing had happened: whatever goes wrong with the new one,
 //! nothing was lost. When the old one dies instead, the new one serves on with what it has.
 //!
-//! Listening sockets travel by systemd's convention (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`, sd_listen_fds(3)), so
-//! that the same code takes those of a `.socket` unit. Beside them travels one end of a socket pair for the words above,
-//! named by [`CHANNEL`].
+//! Listening sockets travel by systemd's convention (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`, sd_listen_fds(3)),
+//! so that the same code takes those of a `.socket` unit. Beside them travels one end of a socket pair for the words
+//! above, named by [`CHANNEL`].
 
 pub(crate) mod channel;
 pub(crate) mod inherited;
@@ -43,8 +43,8 @@ pub(crate) fn note_program() {
     }
 }
 
-/// By the name it was called with, so that a link swapped since then is followed; by what the system knows where that name
-/// leads elsewhere.
+/// By the name it was called with, so that a link swapped since then is followed; by what the system knows where that
+/// name leads elsewhere.
 fn program() -> Option<PathBuf> {
     let running = std::env::current_exe().ok();
     let is_running = |path: &PathBuf| match &running {

@@ -1,7 +1,7 @@
 //! Starts a program with descriptors in given places.
 //!
-//! `std::process::Command` cannot tell a child its own process id, which the convention wants in `LISTEN_PID`, and keeps a
-//! pipe of its own where the descriptors are to go.
+//! `std::process::Command` cannot tell a child its own process id, which the convention wants in `LISTEN_PID`, and
+//! keeps a pipe of its own where the descriptors are to go.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -64,7 +64,8 @@ fn end(pid: Pid) -> Option<WaitStatus> {
     waitpid(Some(pid), WaitOptions::empty()).ok().flatten().map(|(_, status)| status)
 }
 
-/// Starts `program` with the descriptors at 3 and above, in their order. Variables named in `pid_variables` get its own id.
+/// Starts `program` with the descriptors at 3 and above, in their order. Variables named in `pid_variables` get its own
+/// id.
 ///
 /// # Errors
 /// The system gives no process, or an argument has a NUL in it. Whether the program can be run shows in how it ends.
@@ -119,8 +120,8 @@ fn fork_and_exec(
 ) -> io::Result<Child> {
     // SAFETY: between fork and exec the child, of what was a process with many threads, calls nothing but
     // async-signal-safe functions (signal-safety(7)) on memory that was prepared before: no allocation, no lock. The
-    // pointers are to texts that end in NUL and to arrays that end in null, all alive in the caller. `pid_texts` point to
-    // PID_ROOM bytes each, which the child alone writes, in its own copy.
+    // pointers are to texts that end in NUL and to arrays that end in null, all alive in the caller. `pid_texts` point
+    // to PID_ROOM bytes each, which the child alone writes, in its own copy.
     unsafe {
         match libc::fork() {
             -1 => Err(io::Error::last_os_error()),

@@ -1,8 +1,9 @@
 //! Sticky sessions (`affinity = "cookie:NAME"`): a cookie that names the endpoint a client began with, its *home*.
 //!
-//! Its value is a message authentication code over the upstream's name and the endpoint's label, so it tells nobody an address,
-//! nobody can make one for an endpoint of their choice, and it stays good over restarts and reloads for as long as the
-//! endpoint keeps its label and the state folder its key. There is nothing to remember here, and nothing to expire.
+//! Its value is a message authentication code over the upstream's name and the endpoint's label, so it tells nobody an
+//! address, nobody can make one for an endpoint of their choice, and it stays good over restarts and reloads for as
+//! long as the endpoint keeps its label and the state folder its key. There is nothing to remember here, and nothing to
+//! expire.
 
 use std::fmt;
 

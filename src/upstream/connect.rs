@@ -25,8 +25,8 @@ use super::tls::Originator;
 use crate::config::model::Address;
 use crate::message::answer::HEAD_BYTES_MAX;
 
-/// Read from an endpoint ahead of the client, for one stream and for all of a connection: a client that reads slowly must not
-/// hold up the others on it.
+/// Read from an endpoint ahead of the client, for one stream and for all of a connection: a client that reads slowly
+/// must not hold up the others on it.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// Between two warnings that nothing is left to connect with.
@@ -160,8 +160,8 @@ impl Connector {
     }
 }
 
-/// No descriptor or memory is left for a socket (connect(2), socket(2)). That no local port is left is another matter: it looks
-/// like an address that this machine cannot reach at all.
+/// No descriptor or memory is left for a socket (connect(2), socket(2)). That no local port is left is another matter:
+/// it looks like an address that this machine cannot reach at all.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     const ALL: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| ALL.contains(&Errno::from_raw_os_error(code)))

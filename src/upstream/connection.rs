@@ -147,7 +147,8 @@ impl Connection {
         matches!(self, Self::Http1(connection) if connection.is_pipeable())
     }
 
-    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be
+    /// read.
     pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         match self {
             Self::Http1(connection) => connection.poll_pipe(pipe, bytes_max, cx),

@@ -387,7 +387,8 @@ impl Lease {
         self.ready.connection.is_pipeable()
     }
 
-    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be
+    /// read.
     pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         self.ready.connection.poll_pipe(pipe, bytes_max, cx)
     }

@@ -321,8 +321,8 @@ impl Group {
         self.members.load().endpoints.iter().for_each(|endpoint| endpoint.sweep(worker));
     }
 
-    /// Says of endpoints whose ejection is over that they are back, and why others cannot be reached. For whoever looks now
-    /// and then.
+    /// Says of endpoints whose ejection is over that they are back, and why others cannot be reached. For whoever looks
+    /// now and then.
     pub(crate) fn tick(&self, now: Instant) {
         self.members.load().endpoints.iter().for_each(|endpoint| endpoint.tick(now));
     }

@@ -1,7 +1,7 @@
 //! Listens for the first words of an HTTP/2 endpoint: how many streams it takes at a time.
 //!
-//! Its SETTINGS come first on a connection (RFC 9113, section 3.4). Whoever does not wait for them opens streams that are
-//! then refused. hyper keeps what they say to itself.
+//! Its SETTINGS come first on a connection (RFC 9113, section 3.4). Whoever does not wait for them opens streams that
+//! are then refused. hyper keeps what they say to itself.
 
 use std::io;
 use std::pin::Pin;

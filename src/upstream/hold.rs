@@ -1,8 +1,9 @@
 //! Requests that wait because no endpoint can take them.
 //!
-//! They wait in the order they came, bounded in number and in the memory of their heads, and go on when an endpoint returns
-//! or has room again: at most [`RELEASED_MAX`] of them at a time, so that an app that has just started is not run over. A
-//! request that leaves the queue in any way, its client's departure included, does so in `Drop`, and hands its turn on.
+//! They wait in the order they came, bounded in number and in the memory of their heads, and go on when an endpoint
+//! returns or has room again: at most [`RELEASED_MAX`] of them at a time, so that an app that has just started is not
+//! run over. A request that leaves the queue in any way, its client's departure included, does so in `Drop`, and hands
+//! its turn on.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -1,9 +1,9 @@
 //! A connection of HTTP/1 to an endpoint: one request at a time (RFC 9112).
 //!
-//! It is driven by whoever has the request: no task and no channel lies between the request and the socket. So a connection
-//! that is kept is driven by nobody, and what its endpoint did meanwhile shows when it is used, or once a second. Where an
-//! answer comes before all of its request has been sent, a task goes on sending beside whoever reads the answer: a client
-//! may read only when it has sent everything.
+//! It is driven by whoever has the request: no task and no channel lies between the request and the socket. So a
+//! connection that is kept is driven by nobody, and what its endpoint did meanwhile shows when it is used, or once a
+//! second. Where an answer comes before all of its request has been sent, a task goes on sending beside whoever reads
+//! the answer: a client may read only when it has sent everything.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -133,7 +133,8 @@ impl Http1 {
         matches!(&self.0, Holder::Own(wire) if wire.is_pipeable())
     }
 
-    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be read.
+    /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be
+    /// read.
     pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         match &mut self.0 {
             Holder::Own(wire) => wire.poll_pipe(pipe, bytes_max, cx),
@@ -188,7 +189,8 @@ impl Http1 {
         is_ready.then_some(connection)
     }
 
-    /// Whether its endpoint has closed it while it was kept. It lets go of its buffers, as it has not been used for a while.
+    /// Whether its endpoint has closed it while it was kept. It lets go of its buffers, as it has not been used for a
+    /// while.
     pub(super) fn doze(&mut self) -> bool {
         self.wire(Wire::doze).unwrap_or(true)
     }

@@ -84,8 +84,8 @@ impl Http2Stream {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        // hyper takes a reset without an error for the end of the answer. That may come behind the end, but is none itself
-        // (RFC 9113, section 8.1).
+        // hyper takes a reset without an error for the end of the answer. That may come behind the end, but is none
+        // itself (RFC 9113, section 8.1).
         if frame.is_none() && !body.is_end_stream() {
             return Poll::Ready(Some(Err(AnswerError::Reset)));
         }

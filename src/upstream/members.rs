@@ -1,5 +1,5 @@
-//! The endpoints of an upstream at one time, and how the balancer sees them. Replaced as a whole when a name's addresses
-//! change.
+//! The endpoints of an upstream at one time, and how the balancer sees them. Replaced as a whole when a name's
+//! addresses change.
 
 use std::collections::HashMap;
 use std::sync::Arc;

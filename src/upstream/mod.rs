@@ -1,7 +1,7 @@
 //! The upstream side: groups of endpoints, the connections kept to them, and how they are made.
 //!
-//! May import balance, breaker, message, secret, tls, telemetry, config, what sockets have in common (alarm, pieces, pipe),
-//! and of proxy the body of a request. It knows nothing else of downstream.
+//! May import balance, breaker, message, secret, tls, telemetry, config, what sockets have in common (alarm, pieces,
+//! pipe), and of proxy the body of a request. It knows nothing else of downstream.
 //!
 //! | file | what it is |
 //! |---|---|

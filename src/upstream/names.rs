@@ -1,7 +1,8 @@
 //! Following a name: its addresses become endpoints, and cease to be.
 //!
-//! It is asked again when the TTL is over, at the latest after `dns_refresh`. As long as no server has an answer, the last
-//! one stays in force: an app whose name is gone may still be there, and one that is gone refuses connections anyway.
+//! It is asked again when the TTL is over, at the latest after `dns_refresh`. As long as no server has an answer, the
+//! last one stays in force: an app whose name is gone may still be there, and one that is gone refuses connections
+//! anyway.
 
 use std::net::SocketAddr;
 use std::sync::Weak;

@@ -30,8 +30,8 @@ impl Pool {
         }
     }
 
-    /// A kept connection, the most recently used first: the others may then grow old and be closed. Whether its endpoint has
-    /// closed it shows as it is used.
+    /// A kept connection, the most recently used first: the others may then grow old and be closed. Whether its
+    /// endpoint has closed it shows as it is used.
     pub(super) fn take(&self, worker: usize, now: Instant) -> Option<Http1> {
         let mut shelf = self.shelf(worker);
         let idle = shelf.pop()?;
@@ -52,7 +52,8 @@ impl Pool {
         }
     }
 
-    /// Closes what one worker has kept for too long, and what its endpoint has closed; the others let go of their buffers.
+    /// Closes what one worker has kept for too long, and what its endpoint has closed; the others let go of their
+    /// buffers.
     pub(super) fn sweep(&self, worker: usize) {
         let mut shelf = self.shelf(worker);
         let old = shelf.iter().take_while(|idle| idle.since.elapsed() >= self.idle_timeout).count();

@@ -1,5 +1,5 @@
-//! Names to addresses: `/etc/hosts`, then the name servers of `/etc/resolv.conf`, as the C library's stub resolver takes
-//! them. A static binary has no NSS, and TTLs are honoured.
+//! Names to addresses: `/etc/hosts`, then the name servers of `/etc/resolv.conf`, as the C library's stub resolver
+//! takes them. A static binary has no NSS, and TTLs are honoured.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -85,8 +85,8 @@ pub(crate) struct Thresholds {
 }
 
 impl Standing {
-    /// `known` is how the same address stood, and under which settings: what those rules found out that did not change still
-    /// holds.
+    /// `known` is how the same address stood, and under which settings: what those rules found out that did not change
+    /// still holds.
     pub(super) fn new(settings: &model::Upstream, known: Option<(&Self, &model::Upstream)>, now: Instant) -> Self {
         let ejection = &settings.ejection;
         let rules = EjectionSettings { failures: ejection.failures, base: ejection.base, max: ejection.max };

@@ -34,8 +34,8 @@ impl Stream {
         }
     }
 
-    /// Whether its other end has closed it, or said something, as far as the event loop knows: where nothing has happened this
-    /// is no system call. What was said is lost.
+    /// Whether its other end has closed it, or said something, as far as the event loop knows: where nothing has
+    /// happened this is no system call. What was said is lost.
     pub(super) fn has_news(&mut self) -> bool {
         let mut byte = [0];
         let read = match self {

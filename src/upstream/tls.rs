@@ -1,5 +1,5 @@
-//! TLS towards endpoints. Follows its files while it serves: who has a private CA renews often, and a certificate of our own that
-//! has ended is let in nowhere.
+//! TLS towards endpoints. Follows its files while it serves: who has a private CA renews often, and a certificate of
+//! our own that has ended is let in nowhere.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -142,8 +142,8 @@ fn assert_each_holds(what: &str, bytes_max: i64, mut connect: impl FnMut() -> Tc
     drop(clients);
 }
 
-/// The mean of many, after a start that fills pools, buffers and tables. What the once-a-second work allocates is in it,
-/// and vanishes among them.
+/// The mean of many, after a start that fills pools, buffers and tables. What the once-a-second work allocates is in
+/// it, and vanishes among them.
 fn allocations_per_request(address: SocketAddr, status: &[u8]) -> f64 {
     const WARM_UP: usize = 200;
     const COUNTED: usize = 2_000;

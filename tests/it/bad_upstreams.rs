@@ -66,7 +66,8 @@ async fn a_truncated_body_for_http10_is_no_clean_end() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// A socket tells of a reset once. Here the upload meets it, while nobody reads on behalf of a client that does not read.
+/// A socket tells of a reset once. Here the upload meets it, while nobody reads on behalf of a client that does not
+/// read.
 #[tokio::test]
 async fn a_reset_that_the_upload_meets_is_no_clean_end_of_the_answer() {
     const QUIET: Duration = Duration::from_millis(300);

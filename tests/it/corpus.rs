@@ -69,8 +69,8 @@ fn a_connection_has_one_reading() {
     replay("connection", |bytes| bench.check(bytes));
 }
 
-/// What libFuzzer would try first: files of the corpus, cut, spliced and sprinkled with what parsers stumble over. The same
-/// on every run; `FLAGSTONE_TESTS_MUTATIONS=100000` and another `FLAGSTONE_TESTS_SEED` look further.
+/// What libFuzzer would try first: files of the corpus, cut, spliced and sprinkled with what parsers stumble over. The
+/// same on every run; `FLAGSTONE_TESTS_MUTATIONS=100000` and another `FLAGSTONE_TESTS_SEED` look further.
 #[test]
 fn mutations_have_one_reading_too() {
     let bench = checks::connection::Bench::start();

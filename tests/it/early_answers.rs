@@ -71,7 +71,8 @@ const ANSWERS: [(&str, u16); 6] =
 async fn a_body_that_nobody_wants_is_never_a_request() {
     let (upstream, proxy) = answering_here().await;
     for (path, status) in ANSWERS {
-        // The body looks like a request, and so does what stands behind it; it comes late, and by the length or chunked.
+        // The body looks like a request, and so does what stands behind it; it comes late, and by the length or
+        // chunked.
         for size in [SMUGGLED.len(), 50_000] {
             let body = SMUGGLED.repeat(size / SMUGGLED.len());
             if path == "/app" && body.len() < 100 {

@@ -250,7 +250,8 @@ async fn a_drain_calls_an_upgrade_off() {
     assert!(eventually(DEADLINE, || line.processes().is_empty()).await, "{:?}", line.processes());
 }
 
-/// Both see the flag while the old one drains. The one that serves says so; so it is with what was told before the upgrade.
+/// Both see the flag while the old one drains. The one that serves says so; so it is with what was told before the
+/// upgrade.
 #[tokio::test]
 async fn of_two_processes_one_tells_of_maintenance() {
     let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
@@ -277,8 +278,8 @@ async fn of_two_processes_one_tells_of_maintenance() {
     assert_eq!(told("Maintenance mode activated"), 2, "{}", line.first.stderr());
 }
 
-/// What deploys: a new file, and an upgrade at once. Whoever of the two processes binds the new listener, the other one does not
-/// get into its way.
+/// What deploys: a new file, and an upgrade at once. Whoever of the two processes binds the new listener, the other one
+/// does not get into its way.
 #[tokio::test]
 async fn an_upgrade_right_after_a_change_of_the_file_has_what_the_file_says() {
     let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;

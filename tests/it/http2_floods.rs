@@ -172,8 +172,8 @@ async fn a_head_without_an_end_is_not_kept() {
     }
 }
 
-/// One byte names four kilobytes: sixteen thousand in a frame make 64 MiB of head (CVE-2026-49975). And whoever is refused
-/// does not even take that answer.
+/// One byte names four kilobytes: sixteen thousand in a frame make 64 MiB of head (CVE-2026-49975). And whoever is
+/// refused does not even take that answer.
 #[tokio::test]
 async fn a_head_that_unfolds_is_refused_where_it_passes_the_bound() {
     let closed = frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0]);

@@ -83,7 +83,8 @@ async fn an_address_widens_and_narrows_on_its_port_without_a_refusal() {
     load.stop().await.assert_clean();
 }
 
-/// Bound beside the socket that serves, the new one would be asked in its place: what it had taken would be lost with it.
+/// Bound beside the socket that serves, the new one would be asked in its place: what it had taken would be lost with
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_narrows_in_a_file_that_is_refused_costs_nobody_an_answer() {
     let proxy = TestProxy::toml(at("0.0.0.0:0")).start().await;

@@ -1,4 +1,5 @@
-//! So much happens in a watched folder that the kernel drops events (inotify(7)): what they told of is found all the same.
+//! So much happens in a watched folder that the kernel drops events (inotify(7)): what they told of is found all the
+//! same.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

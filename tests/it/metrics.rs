@@ -1,4 +1,5 @@
-//! Every metric of the contract on a real scrape: its name, kind, unit and labels, and that no stranger can add to them.
+//! Every metric of the contract on a real scrape: its name, kind, unit and labels, and that no stranger can add to
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

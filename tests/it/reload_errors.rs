@@ -1,4 +1,5 @@
-//! What only shows when a configuration is built: all of it is told at once, each with its place, its value and what to do.
+//! What only shows when a configuration is built: all of it is told at once, each with its place, its value and what to
+//! do.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! Reloads while all sorts of connections are in use: none is cut, every request is answered, and comes to the app once.
+//! Reloads while all sorts of connections are in use: none is cut, every request is answered, and comes to the app
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;

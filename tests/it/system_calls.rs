@@ -90,8 +90,8 @@ async fn a_connection_costs_no_more_than_six_calls_beside_its_request() {
     // With `fcntl` a debug build of tokio makes sure that a socket does not block.
     let others = sum(&calls, |name| !["epoll_wait", "epoll_pwait", "fcntl"].contains(&name));
     assert!(others >= 7 * REQUESTS, "strace has seen the connections: {calls:?}");
-    // Accepted, and asked for another; asked for more, before it is closed. One whose request comes later is noted at the event
-    // loop and taken off. Of connections to the app that it is to let go of the loop is told once in a while.
+    // Accepted, and asked for another; asked for more, before it is closed. One whose request comes later is noted at
+    // the event loop and taken off. Of connections to the app that it is to let go of the loop is told once in a while.
     assert!(others <= (4 + 6) * REQUESTS + REQUESTS / 8 + BESIDE, "{calls:?}");
 }
 

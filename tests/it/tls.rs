@@ -172,7 +172,8 @@ async fn keys_are_exchanged_so_that_tomorrows_computers_cannot_read_it() {
     let proxy = with(&[("site", &leaf)], "").start().await;
     let both = rustls::NamedGroup::X25519MLKEM768;
     assert_eq!(group(&proxy, &ca, &[X25519MLKEM768, X25519]).await, both);
-    // A client that begins with another one keeps it: no round trip is spent on persuading it (RFC 8446, section 4.1.4).
+    // A client that begins with another one keeps it: no round trip is spent on persuading it (RFC 8446, section
+    // 4.1.4).
     assert_eq!(group(&proxy, &ca, &[X25519, X25519MLKEM768]).await, rustls::NamedGroup::X25519);
     for (only, name) in [
         (X25519, rustls::NamedGroup::X25519),

@@ -163,7 +163,8 @@ async fn systemd_starts_reloads_upgrades_watches_and_stops_it() {
     assert_eq!(systemd.property("ExecMainStatus").await, "0");
     assert_eq!(systemd.get().await, "two 200", "the port is systemd's");
 
-    // A test of the file that fails refuses a reload, but keeps no machine from starting. And variables have their place.
+    // A test of the file that fails refuses a reload, but keeps no machine from starting. And variables have their
+    // place.
     let failing = "[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }\nexpect = { status = 404 }\n";
     systemd.succeed("systemctl stop flagstone.service").await;
     systemd

@@ -24,8 +24,8 @@ fn app(upstream: &FakeUpstream) -> String {
     )
 }
 
-/// 2,000 a second are asked for. How many there were is printed, not judged: that is the machine's affair. What a release
-/// build did is in docs/testing.md.
+/// 2,000 a second are asked for. How many there were is printed, not judged: that is the machine's affair. What a
+/// release build did is in docs/testing.md.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_upgrades_under_load_lose_nothing_and_double_nothing() {
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;

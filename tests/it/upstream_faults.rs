@@ -1,7 +1,7 @@
 //! Every fault of an upstream, in tables: what the client sees, and what the upstream saw of it.
 //!
-//! Faults of what comes beside a well-formed answer (framing, extra bytes, early answers) are in `bad_upstreams`; what is
-//! tried again, and how often, in `retries`.
+//! Faults of what comes beside a well-formed answer (framing, extra bytes, early answers) are in `bad_upstreams`; what
+//! is tried again, and how often, in `retries`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,8 +47,8 @@ struct Row {
     seen: [&'static str; 4],
 }
 
-/// Status and reason or body for the client, or `broken`; then the requests that came to the faulty endpoint and to the good
-/// one behind it. Where two things may happen, whichever the kernel is quicker with, both are named.
+/// Status and reason or body for the client, or `broken`; then the requests that came to the faulty endpoint and to the
+/// good one behind it. Where two things may happen, whichever the kernel is quicker with, both are named.
 #[rustfmt::skip]
 fn table() -> Vec<Row> {
     use Fault::{Answers, Refuses, ResetsIdle, ResetsUsed};

@@ -1,4 +1,5 @@
-//! Where the flags are, found also when not all is well: who switches maintenance on at night has no time to mend a file.
+//! Where the flags are, found also when not all is well: who switches maintenance on at night has no time to mend a
+//! file.
 
 use super::super::run::{Quick, load_quick};
 use super::super::{FileArgument, complain, environment};
@@ -11,7 +12,8 @@ const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
 const BY_HAND: &str = "maintenance is on while its flag file exists, so touch and rm will do meanwhile: \
                        /run/flagstone/maintenance.flag, unless server.state_dir or maintenance.flag say otherwise";
 
-/// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as warnings.
+/// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as
+/// warnings.
 ///
 /// # Errors
 /// There is none, or it does not say where the flags are.

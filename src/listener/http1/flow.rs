@@ -41,7 +41,8 @@ impl Flow {
         self.body.is_none()
     }
 
-    /// Moves what there is of the body to `output`, or to the pipe, as long as there is room. Ready when it has all, or is full.
+    /// Moves what there is of the body to `output`, or to the pipe, as long as there is room. Ready when it has all, or
+    /// is full.
     pub(super) fn poll_gather(&mut self, output: &mut Queue, cx: &mut Context<'_>) -> Poll<Result<(), BrokeOff>> {
         while let Some(body) = &mut self.body {
             if self.framing.is_whole() || body.is_end_stream() {

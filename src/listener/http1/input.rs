@@ -57,8 +57,8 @@ impl Input {
         !matches!(self.place, Place::Head)
     }
 
-    /// Whether the client began with HTTP/2's preface (RFC 9113, section 3.4), as far as its first line: what is wrong with
-    /// the rest is for HTTP/2 to say.
+    /// Whether the client began with HTTP/2's preface (RFC 9113, section 3.4), as far as its first line: what is wrong
+    /// with the rest is for HTTP/2 to say.
     pub(super) fn is_http2(&self) -> bool {
         self.blank_bytes == 0 && self.bytes.starts_with(PREFACE_LINES)
     }

@@ -1,7 +1,8 @@
 //! A request's body between the connection that reads it and whoever wants it.
 //!
-//! One piece at a time: nothing is read from the client before it is asked for, so a slow app slows its client down. Both
-//! ends live on one worker's thread, mostly in one task; a body that goes on behind its answer is read from another.
+//! One piece at a time: nothing is read from the client before it is asked for, so a slow app slows its client down.
+//! Both ends live on one worker's thread, mostly in one task; a body that goes on behind its answer is read from
+//! another.
 
 use std::io;
 use std::pin::Pin;

@@ -15,8 +15,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Takes out what concerns a connection of HTTP/1 (RFC 9113, section 8.2.2), and adds what is owed: `Date` (RFC 9110,
 /// section 6.6.1), and the length where it is known.
 ///
-/// What is another every second, or every time, is not to be indexed (RFC 7541, section 6.2.3): h2 compares a value with each
-/// of that name in its table, which would soon be full of them. A limit that is far away says the same again and again.
+/// What is another every second, or every time, is not to be indexed (RFC 7541, section 6.2.3): h2 compares a value
+/// with each of that name in its table, which would soon be full of them. A limit that is far away says the same again
+/// and again.
 pub(super) fn complete(headers: &mut HeaderMap, length: Option<u64>, said: &Said) {
     let (mut has_date, mut has_length, mut has_others) = (false, false, false);
     // One walk costs less than looking up eight names, which are hashed each.

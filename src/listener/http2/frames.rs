@@ -1,8 +1,8 @@
 //! Counts the frames of an HTTP/2 connection without reading more of them than their heads.
 //!
 //! Every single frame of a flood is legal, so a parser has no reason to object: empty DATA, PING, SETTINGS, PRIORITY,
-//! WINDOW_UPDATE (CVE-2019-9511 to -9518), streams opened and reset at once (CVE-2023-44487), streams that we are made to
-//! reset (CVE-2025-8671). What gives a flood away is that it costs the client nothing and brings it nothing. So such
+//! WINDOW_UPDATE (CVE-2019-9511 to -9518), streams opened and reset at once (CVE-2023-44487), streams that we are made
+//! to reset (CVE-2025-8671). What gives a flood away is that it costs the client nothing and brings it nothing. So such
 //! frames are paid from a purse that fills with time and with the answers that are really sent, and resets are held
 //! against streams that came to their end. An empty purse ends the connection with ENHANCE_YOUR_CALM (RFC 9113, section
 //! 10.5).

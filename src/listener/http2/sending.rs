@@ -1,8 +1,8 @@
 //! The body of an answer on its way to the client of a stream.
 //!
 //! A piece is asked of the body before room is asked for it: what is reserved of the connection's window is taken from
-//! other streams. A client that opens no window leaves nothing to be polled but the window, so that no timer of the body
-//! runs; the one here gives its stream up.
+//! other streams. A client that opens no window leaves nothing to be polled but the window, so that no timer of the
+//! body runs; the one here gives its stream up.
 
 use std::error::Error;
 use std::future::Future;
@@ -72,8 +72,8 @@ impl Sending {
         }
     }
 
-    /// Hands over as much of the piece as the client has a window and h2 a place for: each time that is something, it has
-    /// taken something.
+    /// Hands over as much of the piece as the client has a window and h2 a place for: each time that is something, it
+    /// has taken something.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let Some((data, is_last)) = &mut self.piece else { return Poll::Ready(Step::On) };
         let mut room = if data.is_empty() { 0 } else { self.stream.capacity() };
@@ -136,8 +136,8 @@ fn on(sent: Result<(), h2::Error>) -> Step {
     if sent.is_ok() { Step::On } else { over(sent) }
 }
 
-/// What a client is told of an answer that breaks off: what the app said, if that was HTTP/2 and told of an error. Many a
-/// client takes a reset without one for the end.
+/// What a client is told of an answer that breaks off: what the app said, if that was HTTP/2 and told of an error. Many
+/// a client takes a reset without one for the end.
 fn reason_of(error: &BodyError) -> Reason {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = source {

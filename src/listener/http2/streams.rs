@@ -1,9 +1,9 @@
 //! The streams of one connection: futures that are polled in the connection's own task.
 //!
-//! A task for each would be an allocation, a place in the worker's queue and two wake-ups more per request. Here a stream
-//! has a slot, whose waker stays with it: slots are used again, and a waker that was kept beyond its stream, as h2 keeps one
-//! for its reset, wakes nobody or the slot's next one, which does no harm. Streams end with the connection, for they are
-//! part of it.
+//! A task for each would be an allocation, a place in the worker's queue and two wake-ups more per request. Here a
+//! stream has a slot, whose waker stays with it: slots are used again, and a waker that was kept beyond its stream, as
+//! h2 keeps one for its reset, wakes nobody or the slot's next one, which does no harm. Streams end with the
+//! connection, for they are part of it.
 //!
 //! | who is woken | what happens |
 //! |---|---|
@@ -116,8 +116,8 @@ impl Slot {
         let Some(stream) = &mut self.stream else { return false };
         self.note.is_noted.store(false, Ordering::Release);
         let mut cx = Context::from_waker(&self.waker);
-        // Their number, their windows and their buffers bound what streams can do in a turn. tokio's own bound is for a task,
-        // which all of them share.
+        // Their number, their windows and their buffers bound what streams can do in a turn. tokio's own bound is for a
+        // task, which all of them share.
         let poll = || pin!(unconstrained(stream.as_mut())).poll(&mut cx);
         match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => return false,

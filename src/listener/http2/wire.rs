@@ -1,7 +1,7 @@
 //! The wire under one HTTP/2 connection: its socket, an eye on the frames, and a buffer for what is sent.
 //!
-//! The frames of many streams are written one by one, and each write of its own would be a TLS record and a system call.
-//! So they are gathered, and sent when h2 has nothing more to write for now: whoever polls h2 sends afterwards.
+//! The frames of many streams are written one by one, and each write of its own would be a TLS record and a system
+//! call. So they are gathered, and sent when h2 has nothing more to write for now: whoever polls h2 sends afterwards.
 
 use std::io;
 use std::pin::Pin;
@@ -52,7 +52,8 @@ impl Wire {
         }
     }
 
-    /// Lets h2 look at the socket once more. It looks again and again in one turn, once for each stream that it hands out.
+    /// Lets h2 look at the socket once more. It looks again and again in one turn, once for each stream that it hands
+    /// out.
     pub(super) fn look_again(&mut self) {
         self.is_dry = false;
     }

@@ -90,8 +90,8 @@ impl Rates {
 impl Current<'_> {
     /// What the key with this word owes, in ticks of the rate in force.
     ///
-    /// A word from before the last change is told by the rate of then, and so is right only if [`Self::stands`] says yes
-    /// afterwards.
+    /// A word from before the last change is told by the rate of then, and so is right only if [`Self::stands`] says
+    /// yes afterwards.
     #[inline]
     pub(super) fn used(&self, word: u64) -> u64 {
         if self.is_fresh(word) { (word >> 1).saturating_sub(self.ticks) } else { self.rates.converted(word, self.now) }
@@ -108,8 +108,8 @@ impl Current<'_> {
         word & 1 == self.generation()
     }
 
-    /// Whether this rate is still in force. A word that was read before this said yes is of its generation or of the one
-    /// before.
+    /// Whether this rate is still in force. A word that was read before this said yes is of its generation or of the
+    /// one before.
     #[inline]
     pub(super) fn stands(&self) -> bool {
         fence(Ordering::Acquire);

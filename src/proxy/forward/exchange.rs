@@ -12,8 +12,8 @@
 //! | no head in time | never: the app may be at work on it | |
 //! | no descriptor is left for a connection | never | |
 //!
-//! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand. A try
-//! at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
+//! It may be repeated when its method is one of `retry.methods`, it asks for no upgrade, and its body is still at hand.
+//! A try at an endpoint that had one already comes after a pause with full jitter; at another endpoint, at once.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -204,8 +204,8 @@ impl<'a> Exchange<'a> {
         }
         let began = Instant::now();
         self.begin_attempt(&place, began);
-        // Boxed, like all that most requests have no need of: the future of every request is as large as the largest wait
-        // in it.
+        // Boxed, like all that most requests have no need of: the future of every request is as large as the largest
+        // wait in it.
         let ready = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
             Ok(ready) => ready,
             Err(error) => {
@@ -381,8 +381,9 @@ impl<'a> Exchange<'a> {
         is_listed && self.another(key, matches!(failure.kind, Kind::Reset))
     }
 
-    /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no attempt:
-    /// nothing was sent, and being refused takes no time. So two replicas may go at once, and no visitor notices.
+    /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no
+    /// attempt: nothing was sent, and being refused takes no time. So two replicas may go at once, and no visitor
+    /// notices.
     fn goes_elsewhere(&mut self, key: u64) -> bool {
         let retry = &self.group.settings.retry;
         if !retry.on.connect || retry.attempts == 0 || self.tried.len() >= REFUSALS_MAX || self.client_fault().is_some()
@@ -403,10 +404,11 @@ impl<'a> Exchange<'a> {
         self.group.settings.retry.on.statuses.contains(answered.status)
     }
 
-    /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent again.
+    /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent
+    /// again.
     ///
-    /// Where requests are held, one that was reset (`was_reset`) needs no budget, for an app that restarts resets everything
-    /// it has at once; instead it waits long enough to find out whether the app is gone.
+    /// Where requests are held, one that was reset (`was_reset`) needs no budget, for an app that restarts resets
+    /// everything it has at once; instead it waits long enough to find out whether the app is gone.
     fn another(&mut self, key: u64, was_reset: bool) -> bool {
         if self.attempts_left == 0 || self.client_fault().is_some() {
             return false;

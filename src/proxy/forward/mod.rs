@@ -32,15 +32,15 @@ use crate::snapshot::{Route, Target};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Group;
 
-/// Forwards a request; `answer` is the answer's head with its body still flowing. The request's body is taken out of it only
-/// once the breaker lets it through.
+/// Forwards a request; `answer` is the answer's head with its body still flowing. The request's body is taken out of it
+/// only once the breaker lets it through.
 ///
 /// # Errors
 /// No endpoint answered; the refusal says why.
 ///
 /// # Cancel safety
-/// Dropped when the client leaves: the exchange is cut or taken out of its queue, the breaker's permit and the in-flight
-/// counts go with it.
+/// Dropped when the client leaves: the exchange is cut or taken out of its queue, the breaker's permit and the
+/// in-flight counts go with it.
 pub(super) async fn send(
     request: &mut Request<Option<incoming::Incoming>>,
     answer: &mut Option<Response<Body>>,
@@ -180,8 +180,8 @@ fn switch(
 }
 
 impl Context {
-    /// Hands the tunnel of an accepted upgrade to the connection's driver, or to the stream of HTTP/2 that it came on, and
-    /// itself along with it.
+    /// Hands the tunnel of an accepted upgrade to the connection's driver, or to the stream of HTTP/2 that it came on,
+    /// and itself along with it.
     pub(super) fn into_tunnel(mut self: Box<Self>) {
         let Some((upstream, idle)) = self.tunnel.take() else { return };
         let connection = Arc::clone(&self.connection);

@@ -68,8 +68,8 @@ impl Outbound {
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
         let may_upgrade = body.is_empty() && head.method == Method::GET && !settings.http2;
-        // Made where it stays, before it is rewritten, and apart from the future of its request: that is not to be larger than a
-        // KiB, for what is costs the allocator several times as much.
+        // Made where it stays, before it is rewritten, and apart from the future of its request: that is not to be
+        // larger than a KiB, for what is costs the allocator several times as much.
         let mut it = Box::write(
             Box::new_uninit(),
             Self {
@@ -146,8 +146,8 @@ impl Outbound {
         &mut self.head.headers
     }
 
-    /// Says that it is for `host`, unless it keeps the one that it came with: HTTP/1.0 may come without, HTTP/1.1 may not leave
-    /// without.
+    /// Says that it is for `host`, unless it keeps the one that it came with: HTTP/1.0 may come without, HTTP/1.1 may
+    /// not leave without.
     pub(super) fn address(&mut self, host: &HeaderValue) {
         if !self.names_host {
             self.head.headers.insert(HOST, host.clone());
@@ -174,7 +174,8 @@ impl Outbound {
         self.body.is_some()
     }
 
-    /// Makes it ready to be sent again after it was sent, wholly or in part, and may have been read; whether that can be done.
+    /// Makes it ready to be sent again after it was sent, wholly or in part, and may have been read; whether that can
+    /// be done.
     pub(super) fn repeat(&mut self) -> bool {
         self.is_repeatable && self.repeat_unprocessed()
     }

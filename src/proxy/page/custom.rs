@@ -72,7 +72,8 @@ pub(super) fn escape_by_name(name: &str) -> AutoEscape {
     }
 }
 
-/// Values in `index.json` become JSON, texts with their quotes and what is not known as `null`. Elsewhere that is empty.
+/// Values in `index.json` become JSON, texts with their quotes and what is not known as `null`. Elsewhere that is
+/// empty.
 pub(super) fn write_escaped(out: &mut Output, state: &mut State, value: &Value) -> Result<(), minijinja::Error> {
     if *state.auto_escape() != AutoEscape::Custom("json".into()) {
         return if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) };

@@ -1,5 +1,5 @@
-//! One JSON object a line, every field always there, `null` where there is nothing to say. Only `trace_id` is there or not: it
-//! comes last, while tracing is on.
+//! One JSON object a line, every field always there, `null` where there is nothing to say. Only `trace_id` is there or
+//! not: it comes last, while tracing is on.
 //!
 //! Written by hand rather than through serde: the values are bytes, not always UTF-8, and a line allocates nothing.
 //! Invalid UTF-8 becomes U+FFFD. Control characters (C0, DEL and C1) and the line separators U+2028 and

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
-/// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line says
-/// beside route and number.
+/// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line
+/// says beside route and number.
 #[derive(Debug)]
 pub struct Sampler<D = ()> {
     routes: Box<[Counter<D>]>,
@@ -71,8 +71,8 @@ impl<D> Sampler<D> {
         }
     }
 
-    /// After the hit has been counted. Either it finds the flag taken down, or whoever takes it down finds the hit: hence
-    /// one order of all four steps.
+    /// After the hit has been counted. Either it finds the flag taken down, or whoever takes it down finds the hit:
+    /// hence one order of all four steps.
     fn note_untold(&self) {
         // Under a flood it is set already, and stays in every worker's cache.
         if !self.has_untold.load(SeqCst) {

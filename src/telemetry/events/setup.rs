@@ -1,7 +1,8 @@
 //! `tracing`, set up once per process: lines to stderr, level and format changeable while it runs.
 //!
 //! Lines go through a bounded queue to a thread of their own, so that whoever has something to tell never waits for a
-//! pipe that nobody reads or a disk that is stuck. What does not fit is lost; [`LogGuard`] writes what is left at the end.
+//! pipe that nobody reads or a disk that is stuck. What does not fit is lost; [`LogGuard`] writes what is left at the
+//! end.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -84,8 +85,8 @@ fn parse(level: &str) -> Result<Targets, InitError> {
     Ok(in_packages.fold(told.clone(), |targets, (target, level)| targets.with_target(target, level)))
 }
 
-/// h2 warns of what any client can do, such as opening streams only to reset them: no news for an operator, who would get
-/// as many lines as the client likes. Its errors are told, and more for whoever asks for it by name.
+/// h2 warns of what any client can do, such as opening streams only to reset them: no news for an operator, who would
+/// get as many lines as the client likes. Its errors are told, and more for whoever asks for it by name.
 fn with_h2(told: Targets) -> Targets {
     if told.iter().any(|(target, _)| target == "h2") {
         return told;

@@ -61,8 +61,8 @@ struct Ring {
 impl Series {
     /// Begins the step that ends at `unix_seconds`; every route is to be [`Series::note`]d, then [`Series::end`].
     ///
-    /// Where the clock was set back, what it told before lies in the future now, and would count as recent until then: that
-    /// is forgotten.
+    /// Where the clock was set back, what it told before lies in the future now, and would count as recent until then:
+    /// that is forgotten.
     pub(super) fn begin(&mut self, unix_seconds: u64) {
         if unix_seconds < self.now {
             self.routes

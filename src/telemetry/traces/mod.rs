@@ -1,8 +1,8 @@
 //! Traces: what became of recorded requests, on its way to a collector by OTLP.
 //!
-//! Nobody waits for a collector. A request that is recorded leaves what is known of it in a bounded queue, a push under a
-//! lock that nobody holds for longer than that; where the queue is full it is counted as dropped. Everything else, from
-//! spans to bytes to the network, happens on the housekeeping thread.
+//! Nobody waits for a collector. A request that is recorded leaves what is known of it in a bounded queue, a push under
+//! a lock that nobody holds for longer than that; where the queue is full it is counted as dropped. Everything else,
+//! from spans to bytes to the network, happens on the housekeeping thread.
 //!
 //! | file | what it is |
 //! |---|---|

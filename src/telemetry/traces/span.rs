@@ -1,7 +1,7 @@
 //! Spans of a request: one for the request itself, one below it for each try at an endpoint.
 //!
-//! Names and values are those of OpenTelemetry's semantic conventions for HTTP spans (stable since 1.23); what they have no
-//! word for is under `flagstone.`.
+//! Names and values are those of OpenTelemetry's semantic conventions for HTTP spans (stable since 1.23); what they
+//! have no word for is under `flagstone.`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, UNIX_EPOCH};

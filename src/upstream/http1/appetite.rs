@@ -4,8 +4,8 @@ use super::room;
 
 /// What a connection reads to begin with.
 const BYTES_MIN: usize = room::BYTES;
-/// Read from an endpoint ahead of the client. A client that reads slowly holds about twice as much. With 64 KiB a large body
-/// costs two thirds more, with 128 KiB a quarter; from here on only the memory grows.
+/// Read from an endpoint ahead of the client. A client that reads slowly holds about twice as much. With 64 KiB a large
+/// body costs two thirds more, with 128 KiB a quarter; from here on only the memory grows.
 const BYTES_MAX: usize = 160 * 1024;
 
 /// A kept connection does not hold on to more than this.

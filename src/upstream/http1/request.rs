@@ -1,4 +1,5 @@
-//! A request on its way to an endpoint: its head as bytes, and its body as it comes (RFC 9112, sections 3, 5, 6.3 and 7.1).
+//! A request on its way to an endpoint: its head as bytes, and its body as it comes (RFC 9112, sections 3, 5, 6.3 and
+//! 7.1).
 //!
 //! | body | framing |
 //! |---|---|
@@ -148,7 +149,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
         }
     }
 
-    /// Puts pieces of the body in line until those are enough for one write. Pending when there is nothing more for now.
+    /// Puts pieces of the body in line until those are enough for one write. Pending when there is nothing more for
+    /// now.
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         while self.state == State::Open && self.queue.has_room() {
             let Some(body) = &mut self.body else { return Poll::Ready(self.end(None)) };
@@ -189,8 +191,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
     }
 }
 
-/// Writes the request line and the fields, in the order they have and in lower case, and settles the framing. Also whether
-/// the connection is to end with it.
+/// Writes the request line and the fields, in the order they have and in lower case, and settles the framing. Also
+/// whether the connection is to end with it.
 fn write_head(text: &mut Vec<u8>, head: RequestHead<'_>, body: Option<&impl Body>) -> (Framing, bool) {
     let RequestHead { parts: head, told } = head;
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());

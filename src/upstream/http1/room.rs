@@ -1,8 +1,9 @@
-//! Buffers to read answers into, which all connections of a thread share: a connection has one only while some of an answer
-//! is in it. So what most answers are read into stays in the processor's cache, as a buffer for each connection would not.
+//! Buffers to read answers into, which all connections of a thread share: a connection has one only while some of an
+//! answer is in it. So what most answers are read into stays in the processor's cache, as a buffer for each connection
+//! would not.
 //!
-//! What has been read is handed on without a copy, and keeps its buffer from being used again until it has been sent. So they
-//! are used in turn, the one first that was given back first.
+//! What has been read is handed on without a copy, and keeps its buffer from being used again until it has been sent.
+//! So they are used in turn, the one first that was given back first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -78,8 +78,8 @@ impl Wire {
     /// Puts a request in line.
     ///
     /// # Errors
-    /// Hands the body back when the endpoint has closed the connection, or said something unasked, as far as the event loop
-    /// knows of it.
+    /// Hands the body back when the endpoint has closed the connection, or said something unasked, as far as the event
+    /// loop knows of it.
     pub(super) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), RequestBody> {
         if self.stage != Stage::Idle || self.stream.has_news() {
             self.stage = Stage::Broken;
@@ -91,11 +91,11 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends, and reads until the answer's head is there: an endpoint may answer before it has taken everything, and will
-    /// perhaps take nothing more before its answer is read.
+    /// Sends, and reads until the answer's head is there: an endpoint may answer before it has taken everything, and
+    /// will perhaps take nothing more before its answer is read.
     ///
-    /// `spare` is a map whose fields nobody needs once there is an answer. It is kept for the next one: this answer may turn
-    /// out to be none while its fields are being read.
+    /// `spare` is a map whose fields nobody needs once there is an answer. It is kept for the next one: this answer may
+    /// turn out to be none while its fields are being read.
     pub(super) fn poll_answer(
         &mut self,
         spare: Option<&mut HeaderMap>,
@@ -186,8 +186,8 @@ impl Wire {
         self.read.is_empty() && self.body.left().is_some() && self.stream.plain().is_some()
     }
 
-    /// Moves what has come of such a body into `pipe`, at most `bytes_max`; how much that was. Where it is nothing the body is
-    /// to be read.
+    /// Moves what has come of such a body into `pipe`, at most `bytes_max`; how much that was. Where it is nothing the
+    /// body is to be read.
     pub(super) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
         let (Some(left), Some(socket)) = (self.body.left(), self.stream.plain()) else { return Poll::Ready(0) };
         // What is wrong with the connection, or that it is at its end, shows when it is read.
@@ -237,8 +237,8 @@ impl Wire {
         }
     }
 
-    /// Makes it ready for another request; whether it can take one: all of this one has been sent, all of its answer has
-    /// been read and nothing behind it, and both sides want to go on.
+    /// Makes it ready for another request; whether it can take one: all of this one has been sent, all of its answer
+    /// has been read and nothing behind it, and both sides want to go on.
     pub(super) fn rest(&mut self) -> bool {
         let is_kept = self.stage == Stage::Answered { is_kept: true };
         if !(is_kept && self.body.has_ended() && self.outgoing.is_sent() && self.read.is_empty()) {

@@ -1,5 +1,5 @@
-//! HTTP/2 as others speak it: curl in each version, nghttp2's client and load generator, OpenSSL's bare TLS, and WebSockets
-//! of a browser and of Python's `h2` on a stream of their own.
+//! HTTP/2 as others speak it: curl in each version, nghttp2's client and load generator, OpenSSL's bare TLS, and
+//! WebSockets of a browser and of Python's `h2` on a stream of their own.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

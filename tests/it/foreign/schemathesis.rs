@@ -1,5 +1,5 @@
-//! schemathesis against the admin API: requests made from the OpenAPI document, good and bad ones, and every answer held
-//! against it.
+//! schemathesis against the admin API: requests made from the OpenAPI document, good and bad ones, and every answer
+//! held against it.
 //!
 //! Left out: the event stream, which never ends, and draining and
 //! upgrading, which end the process.
@@ -15,8 +15,8 @@ use crate::support::python::python_venv;
 
 const PACKAGE: &str = "schemathesis==4.32.5";
 
-/// 422 is for values that the schema cannot tell to be useless, such as a CIDR with too long a prefix, and so is a flag's 400.
-/// Every name in the configuration is `app`.
+/// 422 is for values that the schema cannot tell to be useless, such as a CIDR with too long a prefix, and so is a
+/// flag's 400. Every name in the configuration is `app`.
 const SETTINGS: &str = r#"
 [parameters]
 "path.name" = "app"

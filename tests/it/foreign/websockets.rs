@@ -1,4 +1,5 @@
-//! Python's `websockets`, as echo server behind Flagstone and as client before it; Autobahn's conformance cases through it.
+//! Python's `websockets`, as echo server behind Flagstone and as client before it; Autobahn's conformance cases through
+//! it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +27,8 @@ async fn a_foreign_client_and_a_foreign_server_understand_each_other() {
     assert!(crate::support::poll::eventually(crate::support::process::DEADLINE, logged).await);
 }
 
-/// Autobahn's cases, by `kosoku`: framing, fragments, pings, close codes, invalid UTF-8, large messages and compression.
-/// How each one ends is the app's doing; through Flagstone it ends as it does without.
+/// Autobahn's cases, by `kosoku`: framing, fragments, pings, close codes, invalid UTF-8, large messages and
+/// compression. How each one ends is the app's doing; through Flagstone it ends as it does without.
 #[tokio::test]
 async fn a_conformance_suite_finds_no_difference() {
     let python = or_left_out!(python_venv(&["websockets", "kosoku"]));

@@ -28,8 +28,8 @@ async fn section_8_1_framing() {
     play(App::Asked, cases).await;
 }
 
-/// 8.1.2.1 3: RFC 9113 calls pseudo-headers in trailers malformed; hyper drops them. Nobody can take them for a head, for
-/// there is none any more behind a body.
+/// 8.1.2.1 3: RFC 9113 calls pseudo-headers in trailers malformed; hyper drops them. Nobody can take them for a head,
+/// for there is none any more behind a body.
 #[tokio::test]
 async fn section_8_1_a_pseudo_header_in_trailers_reaches_nobody() {
     let upstream = FakeUpstream::http1().route("*", "hello").start().await;

@@ -1,8 +1,8 @@
 //! HTTP/2 by the letter: what h2spec asks of a server, section by section of RFC 9113 and RFC 7541, in bare frames.
 //!
-//! Each case is what a client sends behind its preface and SETTINGS, and what has to come of it. Cases are named by their
-//! section; one test plays a table of them and names all that fail. Where RFC 9113 asks for less than RFC 7540 did (the
-//! priorities of section 5.3 are gone), what was an error may be ignored, and the case says so.
+//! Each case is what a client sends behind its preface and SETTINGS, and what has to come of it. Cases are named by
+//! their section; one test plays a table of them and names all that fail. Where RFC 9113 asks for less than RFC 7540
+//! did (the priorities of section 5.3 are gone), what was an error may be ignored, and the case says so.
 
 mod hpack;
 mod messages;

@@ -1,7 +1,7 @@
 //! One thread of another process, stopped: what a stuck thread looks like from outside (ptrace(2)).
 //!
-//! Signals stop whole processes; this stops a thread alone, with nothing in the program that would help. It goes on when
-//! this is dropped, on the thread that stopped it.
+//! Signals stop whole processes; this stops a thread alone, with nothing in the program that would help. It goes on
+//! when this is dropped, on the thread that stopped it.
 
 #![allow(unsafe_code, reason = "no safe interface stops a single thread")]
 

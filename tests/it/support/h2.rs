@@ -67,8 +67,8 @@ impl Http2 {
         whole(self.start(request).await?).await
     }
 
-    /// [`Http2::send`] that tells whether a request which failed may be sent again: it never left, or the other side has
-    /// said with its GOAWAY that it did not look at it (RFC 9113, section 6.8).
+    /// [`Http2::send`] that tells whether a request which failed may be sent again: it never left, or the other side
+    /// has said with its GOAWAY that it did not look at it (RFC 9113, section 6.8).
     ///
     /// # Errors
     /// What went wrong, and whether nothing can have been done.
@@ -161,7 +161,8 @@ pub fn framed(length: usize, kind: u8, flags: u8, stream: u32, payload: &[u8]) -
     bytes
 }
 
-/// A header block without compression: literals without indexing, names and values as they are (RFC 7541, section 6.2.2).
+/// A header block without compression: literals without indexing, names and values as they are (RFC 7541, section
+/// 6.2.2).
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {

@@ -44,8 +44,8 @@ impl TestProxy {
         Starting { toml: toml.into(), folder: Folder::new(), resolver: Resolver::from_servers(&[]) }
     }
 
-    /// A proxy with one route, `all`, to one upstream, `app`, that is this one. `tables` stands before both and may hold
-    /// any other table; `route` holds further keys of the route.
+    /// A proxy with one route, `all`, to one upstream, `app`, that is this one. `tables` stands before both and may
+    /// hold any other table; `route` holds further keys of the route.
     pub fn before(upstream: &FakeUpstream, tables: &str, route: &str) -> Starting {
         let endpoint = upstream.endpoint();
         Self::toml(format!(

@@ -157,8 +157,9 @@ impl Reply {
         early
     }
 
-    /// Answers before it reads the request's body, and closes without ever reading it. When some of the body has arrived by
-    /// then, the system sends RST instead of FIN, and the answer may be lost on the way: so it is with real servers.
+    /// Answers before it reads the request's body, and closes without ever reading it. When some of the body has
+    /// arrived by then, the system sends RST instead of FIN, and the answer may be lost on the way: so it is with real
+    /// servers.
     pub fn early_then_close(status: u16, body: &str) -> Self {
         Self::early(status, body).then(Step::Close)
     }
