@@ -31,6 +31,7 @@ pub struct Connection {
     heads_passed: AtomicU64,
     heads_answered: AtomicU64,
     has_partial_head: AtomicBool,
+    has_more: AtomicBool,
     is_mid_body: AtomicBool,
     /// Request bodies that somebody is still reading.
     bodies_open: AtomicU64,
@@ -78,6 +79,7 @@ impl Connection {
             heads_passed: AtomicU64::new(0),
             heads_answered: AtomicU64::new(0),
             has_partial_head: AtomicBool::new(false),
+            has_more: AtomicBool::new(false),
             is_mid_body: AtomicBool::new(false),
             bodies_open: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
@@ -145,8 +147,11 @@ impl Connection {
         self.has_partial_head.store(partial, Relaxed);
     }
 
-    pub(super) fn head_passed(&self) {
+    /// Notes a request of which there is all but perhaps some of the body, and whether another has begun to come behind
+    /// it.
+    pub(super) fn head_passed(&self, has_more: bool) {
         add_one(&self.heads_passed);
+        self.has_more.store(has_more, Relaxed);
     }
 
     /// Counts one request as answered, to the last byte of its body.
@@ -211,13 +216,14 @@ impl Connection {
         self.ends_in_reset.load(Relaxed)
     }
 
-    /// From now on every answer says that it is the last one.
+    /// From now on an answer says that it is the last one, unless the client has asked for more already.
     pub(super) fn leave(&self) {
         self.is_leaving.store(true, Relaxed);
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.is_leaving.load(Relaxed)
+    /// Whether the request at hand is to be the last one.
+    pub(crate) fn is_last(&self) -> bool {
+        self.is_leaving.load(Relaxed) && !self.has_more.load(Relaxed)
     }
 
     /// From now on it waits for no other request.
@@ -260,7 +266,7 @@ mod tests {
     fn each_request_is_for_the_host_that_it_names_itself() {
         let connection = Connection::new(0, None, "a".into(), None);
         for text in ["a.example", "A.example:81", "b.example", "A.example:81", "a.example:81", "a.example"] {
-            connection.head_passed();
+            connection.head_passed(false);
             assert_eq!(connection.host_of(text.as_bytes()), Host::parse(text.as_bytes()));
         }
         assert_eq!(connection.host_of(b"user@a.example"), Err(HostError::UserInfo));

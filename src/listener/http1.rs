@@ -61,6 +61,8 @@ pub(super) struct Wire {
     upload: Option<Inflow>,
     /// Something has been waited for here before.
     has_waited: bool,
+    /// A request has come before the one before it was answered.
+    has_pipelined: bool,
 }
 
 /// A request's body on its way in.
@@ -115,6 +117,7 @@ impl Wire {
             fields: HeaderMap::new(),
             upload: None,
             has_waited: false,
+            has_pipelined: false,
         }
     }
 
@@ -133,7 +136,6 @@ impl Wire {
                 Ok(head) => head,
                 Err(over) => return over,
             };
-            self.connection.head_passed();
             let mut asked = Asked {
                 version: head.parts.version,
                 is_head: head.parts.method == Method::HEAD,
@@ -141,6 +143,9 @@ impl Wire {
                 takes_trailers: head.takes_trailers,
             };
             let body = self.open(head.framing, head.expects_continue);
+            let has_more = self.has_more();
+            self.has_pipelined |= has_more;
+            self.connection.head_passed(has_more);
             let mut response = None;
             {
                 let mut request = Request::from_parts(head.parts, Some(body));
@@ -157,7 +162,7 @@ impl Wire {
                 response.as_ref().is_some_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS);
             match self.answer(&mut response, &asked).await {
                 Ok(true) => {}
-                Ok(false) => return Over::Done { is_unread: !is_upgrade && (is_unread || self.input.is_mid_body()) },
+                Ok(false) => return Over::Done { is_unread: !is_upgrade && (is_unread || self.is_unread()) },
                 Err(over) => return over,
             }
         }
@@ -230,7 +235,7 @@ impl Wire {
             let is_partial = !self.input.bytes.is_empty();
             self.connection.set_partial_head(is_partial);
             if self.connection.is_closing() && !is_partial {
-                return Poll::Ready(Err(Over::Done { is_unread: false }));
+                return Poll::Ready(Err(Over::Done { is_unread: self.has_pipelined }));
             }
             match ready!(self.poll_read(READ_BYTES, cx)) {
                 Ok(0) => return Poll::Ready(Err(Over::Done { is_unread: false })),
@@ -287,7 +292,7 @@ impl Wire {
                 // What came before goes out, as far as the client takes it: a connection that ends without a word looks
                 // as if the request may be sent again.
                 let _ = self.poll_flush(cx);
-                let is_unread = self.upload.is_some() || self.input.is_mid_body();
+                let is_unread = self.upload.is_some() || self.is_unread();
                 return Poll::Ready(Err(Over::BrokenOff { is_unread }));
             }
             let has_come = self.poll_upload(cx);
@@ -344,6 +349,16 @@ impl Wire {
             upload.feeder.end(end, cx);
         }
         self.note_place();
+    }
+
+    /// Whether another request has begun to come.
+    fn has_more(&self) -> bool {
+        !self.input.is_mid_body() && !self.input.bytes.is_empty()
+    }
+
+    /// Whether the client may be sending still, as one may that does not wait for an answer before it asks again.
+    fn is_unread(&self) -> bool {
+        self.has_pipelined || self.has_more() || self.input.is_mid_body()
     }
 
     /// Tells whether a body is on its way in.

@@ -62,7 +62,7 @@ pub(crate) async fn handle(
         None => !is_refusal || !asker.has_body,
     };
     // A stream that is not read to its end is reset behind its answer (RFC 9113, section 8.1); the connection lives on.
-    let is_last = context.connection.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    let is_last = context.connection.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     if (!is_clean || is_last) && context.version() != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,9 +1,14 @@
 //! HTTP/1.1 between client and app: connections, pipelines, HEAD, HTTP/1.0, 100-continue, kinds of sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::net::TcpSocket;
+use tokio::sync::Notify;
 
 use crate::support::client::{Client, Ending};
 use crate::support::files::Folder;
+use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
@@ -35,6 +40,48 @@ async fn a_client_that_wants_to_close_is_closed_after_its_answer() {
     let answer = client.read_response().await.unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert_eq!(client.expect_closed().await.unwrap(), Ending::Fin);
+}
+
+/// To close a socket to which more comes is to reset it, and to drop what its client has not taken yet.
+#[tokio::test]
+async fn a_last_answer_is_whole_whatever_its_client_asks_behind_it() {
+    let (upstream, proxy) = app().await;
+    let whole = "whole ".repeat(10_000);
+    upstream.set_route("/last", Reply::ok(&whole));
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that most of the answer waits on the other side.
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    let mut client = Client::on(socket.connect(proxy.address()).await.unwrap());
+    let last = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.send(format!("GET /first HTTP/1.1\r\nHost: a\r\n\r\n{last}")).await.unwrap();
+    proxy.log_line("GET /last ").await;
+    client.send("GET /more HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    for answer in ["/first", &whole] {
+        assert_eq!(client.read_response().await.unwrap().text(), answer);
+    }
+    assert_eq!(client.expect_closed().await.unwrap(), Ending::Fin);
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_a_client_has_asked_already() {
+    let (upstream, proxy) = app().await;
+    let word = Arc::new(Notify::new());
+    upstream.set_route("/held", Reply::ok("/held").at(&word));
+    let mut idle = Client::connect(proxy.address()).await.unwrap();
+    idle.get("/").await.unwrap();
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let asked = ["/held", "/second", "/third"];
+    client.send(asked.map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).concat()).await.unwrap();
+    assert!(eventually(Duration::from_secs(10), || upstream.requests().len() == 2).await);
+    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+    assert_eq!(idle.expect_closed().await.unwrap(), Ending::Fin);
+    word.notify_one();
+    for path in asked {
+        assert_eq!(client.read_response().await.unwrap().text(), path);
+    }
+    assert_eq!(client.expect_closed().await.unwrap(), Ending::Fin);
+    drop(client);
+    assert!(draining.await.unwrap());
 }
 
 #[tokio::test]

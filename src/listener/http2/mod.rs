@@ -237,7 +237,7 @@ impl Http {
                     None => return Poll::Ready(Ok(())),
                     Some(Err(error)) => return Poll::Ready(Err(error)),
                     Some(Ok((request, respond))) => {
-                        self.connection.head_passed();
+                        self.connection.head_passed(false);
                         let arrived = self.arrivals.take_in(request);
                         let snapshot = Arc::clone(snapshot.get_or_insert_with(|| self.live.load_full()));
                         let (connection, said) = (Arc::clone(&self.connection), Arc::clone(&self.said));

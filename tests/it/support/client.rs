@@ -75,7 +75,12 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self::over(Socket::Tcp(stream)))
+        Ok(Self::on(stream))
+    }
+
+    /// On a connection that was made already.
+    pub fn on(stream: TcpStream) -> Self {
+        Self::over(Socket::Tcp(stream))
     }
 
     /// Connects to a unix socket.
