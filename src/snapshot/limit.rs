@@ -1,5 +1,6 @@
 //! A `[limit.NAME]` with its keys, and what an operator put in its place for a while.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::config::model;
 use crate::policy::access::NetSet;
-use crate::policy::limit::headers::{self, Policy};
+use crate::policy::limit::headers::{self, Policy, TOLD_MAX};
 use crate::policy::limit::{self, Ask, Facts, Key, Limiter, Part, Slots, Source};
 use crate::runtime::overrides::{Override, Overrides};
 use crate::shared::Shared;
@@ -131,6 +132,8 @@ pub struct Limits {
     /// Those that have nobody exempt, who are all counted at once, and those that have.
     passed: PassedAll,
     with_exempt: Box<[usize]>,
+    /// Those that `RateLimit-Policy` names.
+    named: Box<[usize]>,
     /// The prepared `RateLimit-Policy`, as configured.
     policy: Option<HeaderValue>,
 }
@@ -150,8 +153,9 @@ impl Limits {
     pub(super) fn new(mut each: Vec<Arc<Limit>>) -> Self {
         // What is cheap to ask, and to give back, is asked first.
         each.sort_by_key(|limit| limit.store.is_some());
-        let announced = each.iter().filter(|limit| limit.is_announced());
-        let policies = announced.flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
+        let named = named(&each);
+        let policies = named.iter().map(|&index| &each[index]);
+        let policies = policies.flat_map(|limit| [Some(&limit.policy), limit.concurrency_policy.as_ref()]);
         let mut ways: Vec<usize> = Vec::new();
         let asks = each.iter().enumerate().map(|(index, limit)| {
             let alike = ways.iter().position(|&way| each[way].counts_like(limit));
@@ -170,6 +174,7 @@ impl Limits {
                 each.iter().filter(|limit| !limit.has_exempt()).map(|limit| Arc::clone(&limit.metrics)),
             ),
             with_exempt: (0..each.len()).filter(|&index| each[index].has_exempt()).collect(),
+            named,
             each,
         }
     }
@@ -201,14 +206,28 @@ impl Limits {
         if !overrides.are_any() || !self.each.iter().any(|limit| limit.is_overridden.load(Relaxed)) {
             return self.policy.clone();
         }
-        let overrides: SmallVec<[_; 4]> = self.each.iter().map(|limit| limit.override_policy.load()).collect();
-        let announced = self.each.iter().zip(&overrides).filter(|(limit, _)| limit.is_announced());
-        let policies = announced.flat_map(|(limit, overridden)| {
+        let named = || self.named.iter().map(|&index| &self.each[index]);
+        let overrides: SmallVec<[_; 4]> = named().map(|limit| limit.override_policy.load()).collect();
+        let policies = named().zip(&overrides).flat_map(|(limit, overridden)| {
             let rate = overridden.as_deref().unwrap_or(&limit.policy);
             [Some(rate), limit.concurrency_policy.as_ref()]
         });
         headers::policies(policies.flatten())
     }
+}
+
+/// Where clients are told of more limits than fit, the policy is that of those with the lowest rates: whoever keeps to
+/// them keeps to most of the others. It goes by the configuration alone, for the field is to be the same in every
+/// answer.
+fn named(each: &[Arc<Limit>]) -> Box<[usize]> {
+    let mut named: Vec<usize> = (0..each.len()).filter(|&index| each[index].is_announced()).collect();
+    if named.len() > TOLD_MAX {
+        let interval = |rate: model::Rate| rate.period.as_nanos() / u128::from(rate.count.get());
+        named.sort_by_key(|&index| Reverse(interval(each[index].settings.rate)));
+        named.truncate(TOLD_MAX);
+        named.sort_unstable();
+    }
+    named.into()
 }
 
 fn overridden(name: &str, shared: &Shared) -> Option<Override> {

@@ -65,6 +65,8 @@ async fn of_a_hundred_the_nearest_are_told_and_every_one_counts() {
         let nearest: Vec<_> = told.split(", ").map(|item| item.rsplit_once(';').unwrap().0).collect();
         let expected: Vec<_> = (92..100).map(|n| format!("\"l{n}\";r={}", 200 - n - used)).collect();
         assert_eq!(nearest, expected);
+        let policy: Vec<_> = (92..100).map(|n| format!("\"l{n}\";q={};w=3600", 200 - n)).collect();
+        assert_eq!(response.header("ratelimit-policy"), Some(policy.join(", ").as_str()), "of the lowest rates");
     }
     let refused = ask(&proxy, "192.0.2.1", "").await;
     assert_eq!(refused.status, 429);

@@ -97,7 +97,7 @@ fn items<'a>(limits: impl Iterator<Item = (&'a Policy, &'a Decision)>) -> Option
     value(&text)
 }
 
-/// How many limits one `RateLimit` tells of.
+/// How many limits one `RateLimit` tells of, and one `RateLimit-Policy`.
 pub const TOLD_MAX: usize = 8;
 
 /// Eight limits with names of usual length.
