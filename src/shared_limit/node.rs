@@ -18,6 +18,9 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT_TEXT));
 /// From a failure, or a failed try, to the next try.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// While nobody asks, it is asked this often: that it is away is to be known before a request has to wait for it, and
+/// there are firewalls that forget a connection on which nothing is said.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Up for this long, it has recovered: the next failure is tried again soon.
 const RECOVERED: Duration = Duration::from_secs(10);
 
@@ -130,12 +133,13 @@ impl Node {
         loop {
             match self.open(&connector).await {
                 Ok(connections) => {
-                    self.open.store(Some(Arc::new(Open { each: connections })));
+                    let open = Arc::new(Open { each: connections });
+                    self.open.store(Some(Arc::clone(&open)));
                     self.is_up.store(true, Relaxed);
                     self.came_up.notify_one();
                     tracing::info!(host = %self.host, port = self.port, "the shared store of limits is up");
                     let since = Instant::now();
-                    self.trouble.notified().await;
+                    self.watch(&open).await;
                     // What still waits on them is cut loose by its own timeout.
                     self.open.store(None);
                     is_told = true;
@@ -154,17 +158,28 @@ impl Node {
         }
     }
 
+    /// Until something has failed.
+    async fn watch(&self, open: &Arc<Open>) {
+        while tokio::time::timeout(WATCH_INTERVAL, self.trouble.notified()).await.is_err() {
+            for connection in &open.each {
+                // It may be slower than a request would wait for it: that is for requests to find out.
+                match tokio::time::timeout(opening_limit(self.timeout), probe(&mut connection.clone())).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => self.fail(open, &error),
+                    Err(_) => self.fail(open, &"no answer in time"),
+                }
+            }
+        }
+    }
+
     /// Fresh connections, each of which has run the script.
     async fn open(&self, connector: &Connector) -> Result<Vec<MultiplexedConnection>, ConnectError> {
         let opening = async {
             let mut connections = Vec::with_capacity(self.connections);
             for _ in 0..self.connections {
                 let mut connection = connector.connect(&self.host, self.port).await?;
-                match ask(&mut connection, &RemoteKey::probe(), Charge::probe(), Route::Slot).await {
-                    // In a cluster the probe's slot may be another node's: this one has answered all the same.
-                    Err(error) if error.redirect_node().is_none() => return Err(error.into()),
-                    _ => connections.push(connection),
-                }
+                probe(&mut connection).await?;
+                connections.push(connection);
             }
             Ok(connections)
         };
@@ -186,6 +201,15 @@ impl Charge {
         };
         let shape = crate::policy::limit::Limiter::new(settings).shape();
         Self { shape, ceiling_ticks: shape.tolerance_ticks(), cost: 1 }
+    }
+}
+
+/// By the script itself, for a user that may run it may not be allowed anything else.
+async fn probe(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match ask(connection, &RemoteKey::probe(), Charge::probe(), Route::Slot).await {
+        // In a cluster the probe's slot may be another node's: this one has answered all the same.
+        Err(error) if error.redirect_node().is_none() => Err(error),
+        _ => Ok(()),
     }
 }
 
