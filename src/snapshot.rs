@@ -214,7 +214,7 @@ impl Snapshot {
         let routes = builder.routes(&limits, &groups);
         let mut problems = builder.problems;
         let (Some(maintenance), true) = (maintenance, problems.is_empty()) else {
-            problems.extend(log_problem(AccessLog::could_start(&config.log.access)));
+            problems.extend(log_fault(&config.log.access));
             return Err(Problems(problems));
         };
         let retired = previous.into_iter().flat_map(|previous| &previous.listeners);
@@ -247,7 +247,7 @@ impl Snapshot {
         };
         let mut problems = prove(&snapshot);
         if !problems.is_empty() {
-            problems.extend(log_problem(AccessLog::could_start(&snapshot.config.log.access)));
+            problems.extend(log_fault(&snapshot.config.log.access));
             return Err(Problems(problems));
         }
         // Last, and only when all the rest is well: it makes a file.
@@ -272,10 +272,7 @@ impl Snapshot {
             return Ok(Arc::clone(&previous.access_log));
         }
         let started = AccessLog::start(log.access.clone(), log.access_format, self.shared.workers);
-        match started {
-            Ok(started) => Ok(Arc::new(started)),
-            Err(error) => Err(Problems(log_problem(Err(error)).into_iter().collect())),
-        }
+        started.map(Arc::new).map_err(|error| log_problem(&error).into())
     }
 
     /// The listener with this name, also one that has just been taken away.
@@ -317,10 +314,14 @@ impl Snapshot {
     }
 }
 
-/// What keeps the access log from being written.
-fn log_problem(tried: io::Result<()>) -> Option<Problem> {
-    let problem = Problem::new("log.access", crate::error::io_reason(&tried.err()?));
-    Some(problem.with_help("name a file that this user may write, in a folder that is there, or \"stdout\""))
+/// What would keep the access log from being written, as far as that can be seen without making a file.
+pub fn log_fault(target: &model::AccessLogTarget) -> Option<Problem> {
+    AccessLog::could_start(target).err().map(|error| log_problem(&error))
+}
+
+fn log_problem(error: &io::Error) -> Problem {
+    let help = "name a file that this user may write, in a folder that is there, or \"stdout\"";
+    Problem::new("log.access", error.to_string()).with_help(help)
 }
 
 impl fmt::Debug for Snapshot {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::config::{Loaded, Problem, Problems};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, log_fault};
 use crate::telemetry::events::Event;
 use crate::tls::Standing;
 
@@ -11,6 +11,8 @@ use crate::tls::Standing;
 pub(super) fn of(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
     let mut problems = of_pages(snapshot);
     problems.extend(of_certificates(snapshot, Timestamp::now().as_second()));
+    // Where it is to serve, and as whom, may be another question.
+    problems.extend(log_fault(&loaded.config.log.access));
     loaded.locate_all(Problems(problems))
 }
 

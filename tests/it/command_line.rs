@@ -84,6 +84,23 @@ async fn a_valid_file_is_checked_without_a_trace() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_written_here_is_a_warning_of_check() {
+    let folder = Folder::new();
+    let toml = MINIMAL.replace("access.log", "logs/access.log");
+    let ended = check(&folder, &toml).await;
+    assert_eq!(code(&ended), 0);
+    let said = &ended.stderr;
+    assert!(said.starts_with("flagstone: warning: ") && said.contains("logs does not exist: name a file"), "{said}");
+    folder.create_folder("logs");
+    let ended = check(&folder, &toml).await;
+    assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
+    assert!(
+        refused(&Folder::new(), &toml).await.contains("logs does not exist"),
+        "where it is to serve it is an error"
+    );
+}
+
+#[tokio::test]
 async fn check_tells_every_error_with_place_value_and_remedy() {
     let folder = Folder::new();
     let toml = "[server]\nworkrs = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"a\"\nupstream = \"ap\"\n\

@@ -118,10 +118,11 @@ impl AccessLog {
     /// # Errors
     /// The file cannot be opened; the old one stays in use.
     pub fn reopen(&self) -> io::Result<()> {
-        let (Some(running), AccessLogTarget::File(_)) = (&self.running, &self.target) else {
+        let (Some(running), AccessLogTarget::File(path)) = (&self.running, &self.target) else {
             return Ok(());
         };
-        if let Some(sink) = Sink::open(&self.target)? {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if let Some(sink) = Sink::open(&self.target).map_err(named)? {
             running.shared.replace_sink(sink);
         }
         Ok(())

@@ -80,13 +80,14 @@ fn open_file(path: &Path) -> io::Result<File> {
         .map_err(|error| explain(path, &error))
 }
 
+/// The same error in words that need no path beside them.
 fn explain(path: &Path, error: &io::Error) -> io::Error {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let message = match folder {
         Some(folder) if error.kind() == io::ErrorKind::NotFound => {
-            format!("access log {}: the folder {} does not exist", path.display(), folder.display())
+            format!("the folder {} does not exist", folder.display())
         }
-        _ => format!("access log {}: {}", path.display(), crate::error::io_reason(error)),
+        _ => crate::error::io_reason(error),
     };
     io::Error::new(error.kind(), message)
 }
