@@ -99,7 +99,7 @@ async fn history(State(panel): State<Panel>, uri: Uri) -> Response {
         .into_response();
     };
     let live = panel.control.live.load_full();
-    if route != NO_ROUTE && !live.config.routes.iter().any(|configured| configured.name == route) {
+    if route != NO_ROUTE && !live.config.has_route(route) {
         return problem(StatusCode::NOT_FOUND, &live.config.no_route(route)).into_response();
     }
     Json(of_route(route, &metrics.route_history(route))).into_response()

@@ -134,8 +134,7 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
 
 /// What is wrong with its `routes`: a file with such a name means what it says, and covers nothing by it.
 fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
-    let names = config.route_names();
-    let strays = flag.routes.iter().filter(|name| !names.clone().any(|known| known == name.as_str()));
+    let strays = flag.routes.iter().filter(|name| !config.has_route(name));
     let told: Vec<_> = strays.map(|name| config.no_route(name)).collect();
     (!told.is_empty()).then(|| format!("routes: {}", told.join("; ")))
 }
@@ -145,7 +144,7 @@ fn scope_of(uri: &Uri, control: &Control) -> Result<Scope, Problem> {
     let query = Parameters::of(uri, &["route"])?;
     let Some(name) = query.get("route") else { return Ok(Scope::Global) };
     let live = control.live.load_full();
-    match live.config.route_names().any(|known| known == name) {
+    match live.config.has_route(name) {
         true => Ok(Scope::Route(name.to_owned())),
         false => Err(view::problem(StatusCode::NOT_FOUND, &live.config.no_route(name))),
     }

@@ -103,8 +103,7 @@ async fn tick(control: &Control) {
 
 /// Tells of flags that are for a route which there is not.
 fn tell_strays(strays: &mut Strays, control: &Control, config: &Config) {
-    let names = config.route_names();
-    let news = strays.news(control.shared.switch.load().as_deref(), |name| names.clone().any(|known| known == name));
+    let news = strays.news(control.shared.switch.load().as_deref(), |name| config.has_route(name));
     for Stray { scope, route } in news {
         let file = flag_settings(config).path_of(&scope).display().to_string();
         let error = config.no_route(&route);

@@ -180,8 +180,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
 
 /// No reason to refuse: the process may go by another file than the one that is read here.
 fn warn_of_unknown(routes: &[String], config: &Config) {
-    let known: Vec<&str> = config.route_names().collect();
-    for name in routes.iter().filter(|name| !known.contains(&name.as_str())) {
+    for name in routes.iter().filter(|name| !config.has_route(name)) {
         complain(format_args!("warning: {}", config.no_route(name)));
     }
 }

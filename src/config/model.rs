@@ -56,6 +56,10 @@ impl Config {
         self.routes.iter().map(|route| route.name.as_str())
     }
 
+    pub fn has_route(&self, name: &str) -> bool {
+        self.route_names().any(|known| known == name)
+    }
+
     /// What to tell who names a route that there is not.
     pub fn no_route(&self, name: &str) -> String {
         format!("there is no route {name:?}: {}", suggest(name, self.route_names()))
