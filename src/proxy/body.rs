@@ -16,9 +16,11 @@ use crate::pipe::Pipe;
 use crate::upstream::connection::AnswerError;
 use crate::upstream::endpoint::Lease;
 
+mod delivery;
 mod request;
 
-pub(crate) use request::{BodyFault, Fault, RequestBody};
+pub(crate) use delivery::{Delivery, Fault};
+pub(crate) use request::RequestBody;
 
 /// A body that could not be read to its end.
 #[derive(Debug, thiserror::Error)]

@@ -153,7 +153,7 @@ impl<'a> Exchange<'a> {
 
     /// How the client failed to deliver its body, if it did.
     pub(super) fn client_fault(&self) -> Option<Fault> {
-        self.outbound.fault.as_ref().and_then(|fault| fault.kind())
+        self.outbound.delivery.as_ref().and_then(|delivery| delivery.fault())
     }
 
     /// The cookie that makes the endpoint of this answer the client's home. None while its home merely has no room: the
@@ -304,7 +304,7 @@ impl<'a> Exchange<'a> {
     /// body: a long upload is no slow answer, and a slow client has a timeout of its own.
     async fn in_time(&mut self, lease: &mut Lease, began: Instant) -> Result<Result<StatusCode, SendError>, HeadLate> {
         let limit = self.route.timeouts.response_head;
-        let body = self.outbound.fault.clone();
+        let delivery = self.outbound.delivery.clone();
         // A limit that reaches beyond all time is none.
         let mut end = began.checked_add(limit);
         poll_fn(|cx| {
@@ -314,9 +314,9 @@ impl<'a> Exchange<'a> {
                 }
                 let Some(deadline) = end else { return Poll::Pending };
                 ready!(lease.poll_alarm(deadline, cx));
-                let left = body.as_deref().map_or(Duration::ZERO, |body| match body.waits_for_client() {
+                let left = delivery.as_deref().map_or(Duration::ZERO, |delivery| match delivery.waits_for_client() {
                     true => limit,
-                    false => limit.saturating_sub(body.rests_for()),
+                    false => limit.saturating_sub(delivery.rests_for()),
                 });
                 if left.is_zero() {
                     return Poll::Ready(Err(HeadLate));

@@ -86,7 +86,7 @@ pub(super) fn refusal_of_fault(fault: Fault) -> Refusal {
     match fault {
         Fault::Timeout => Refusal::BodyTimeout,
         Fault::TooLarge => Refusal::BodyTooLarge,
-        Fault::Broken => Refusal::BadRequest("The body of the request is malformed."),
+        Fault::Malformed => Refusal::BadRequest("The body of the request is malformed."),
         Fault::Left => Refusal::ClientLeft,
     }
 }

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
 
-use super::super::body::{BodyFault, RequestBody};
+use super::super::body::{Delivery, RequestBody};
 use super::super::context::Context;
 use super::super::refusal::Refusal;
 use super::super::replay::Replay;
@@ -29,8 +29,8 @@ pub(super) struct Outbound {
     /// `None` while it is on its way.
     body: Option<RequestBody>,
     kept: Kept,
-    /// Why the client's body ended early, if it did.
-    pub(super) fault: Option<Arc<BodyFault>>,
+    /// How the client's body comes, unless there is none.
+    pub(super) delivery: Option<Arc<Delivery>>,
     /// Its method is one that may be sent twice.
     is_repeatable: bool,
     /// An answer may make it go on elsewhere.
@@ -64,7 +64,7 @@ impl Outbound {
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let (body, fault) =
+        let (body, delivery) =
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades.
         let may_upgrade = body.is_empty() && head.method == Method::GET && !settings.http2;
@@ -79,7 +79,7 @@ impl Outbound {
                 wants_upgrade: false,
                 body: None,
                 kept: Kept::Nothing,
-                fault,
+                delivery,
                 is_repeatable: false,
                 may_follow_an_answer: false,
             },
@@ -182,7 +182,7 @@ impl Outbound {
 
     /// The same where it is known that nobody has looked at it: then any method may be repeated.
     pub(super) fn repeat_unprocessed(&mut self) -> bool {
-        if self.fault.as_ref().is_some_and(|fault| fault.kind().is_some()) {
+        if self.delivery.as_ref().is_some_and(|delivery| delivery.fault().is_some()) {
             return false;
         }
         self.body = match &self.kept {
