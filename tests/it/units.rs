@@ -153,7 +153,9 @@ async fn systemd_starts_reloads_upgrades_watches_and_stops_it() {
                     systemctl daemon-reload; systemctl restart flagstone.service";
     systemd.succeed(watchdog).await;
     let stuck = systemd.property("MainPID").await;
-    systemd.succeed(&format!("kill -STOP {stuck}")).await;
+    // Each thread stops when it comes to it, and until then may take a client that dies with it.
+    let stopped = format!("! grep -h ^State /proc/{stuck}/task/*/status | grep -qv '(stopped)'");
+    systemd.succeed(&format!("kill -STOP {stuck}; until {stopped}; do sleep 0.01; done")).await;
     assert_eq!(systemd.get().await, "two 200");
     assert_ne!(systemd.property("MainPID").await, stuck);
     assert_ne!(systemd.property("NRestarts").await, "0");
