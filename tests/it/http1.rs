@@ -51,7 +51,7 @@ async fn a_last_answer_is_whole_whatever_its_client_asks_behind_it() {
     let socket = TcpSocket::new_v4().unwrap();
     // So that most of the answer waits on the other side.
     socket.set_recv_buffer_size(4 * 1024).unwrap();
-    let mut client = Client::on(socket.connect(proxy.address()).await.unwrap());
+    let mut client = Client::on(socket.connect(proxy.address()).await.unwrap()).unwrap();
     let last = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     client.send(format!("GET /first HTTP/1.1\r\nHost: a\r\n\r\n{last}")).await.unwrap();
     proxy.log_line("GET /last ").await;

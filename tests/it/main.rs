@@ -81,6 +81,7 @@ mod systemd;
 mod timeouts;
 mod tls;
 mod traces;
+mod traffic;
 mod units;
 mod unreachable;
 mod upgrade_load;

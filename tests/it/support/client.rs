@@ -74,13 +74,13 @@ impl Client {
     /// Connects over TCP.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self::on(stream))
+        Self::on(stream)
     }
 
     /// On a connection that was made already.
-    pub fn on(stream: TcpStream) -> Self {
-        Self::over(Socket::Tcp(stream))
+    pub fn on(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self::over(Socket::Tcp(stream)))
     }
 
     /// Connects to a unix socket.
