@@ -686,6 +686,18 @@ fn failures_in_a_row_and_a_forced_open_without_end_are_remembered() {
 }
 
 #[test]
+fn whoever_is_told_of_an_open_state_without_its_end_tries_at_once() {
+    let bench = Bench::new(in_a_row());
+    bench.calls(FAILURE, 3);
+    let memory = Memory { open_for: None, ..bench.breaker.memory(bench.now) };
+    let other = Bench::new(in_a_row());
+    other.breaker.recall(&memory, other.now);
+    assert_eq!(other.state(), State::HalfOpen);
+    other.call(OK);
+    assert_eq!(other.state(), State::Closed);
+}
+
+#[test]
 fn the_window_of_the_ratio_rule_is_remembered() {
     let bench = Bench::new(ratio());
     bench.calls(FAILURE, 2);
