@@ -53,9 +53,13 @@ pub(crate) enum SendError {
     /// section 8.7). It may be sent again whatever its method.
     #[error("the endpoint refused the stream")]
     Unprocessed,
-    /// The endpoint gave this one request up, and its connection lives on.
-    #[error("the endpoint reset the stream: {0}")]
+    /// This one request came to nothing, and its connection lives on: the endpoint reset its stream, or what it answered
+    /// there is no answer.
+    #[error("the stream was reset: {0}")]
     StreamReset(#[source] hyper::Error),
+    /// The endpoint closed the connection, and nothing of an answer had come.
+    #[error("no answer from the upstream: {0}")]
+    Closed(#[source] AnswerError),
     #[error("no answer from the upstream: {0}")]
     Failed(#[source] AnswerError),
 }
@@ -75,6 +79,7 @@ impl From<Broken> for SendError {
     fn from(error: Broken) -> Self {
         match error {
             Broken::Unsent(_) => Self::Unsent(RequestBody::Empty),
+            Broken::Silent(_) => Self::Closed(error.into()),
             error => Self::Failed(error.into()),
         }
     }

@@ -48,6 +48,9 @@ pub(crate) enum Broken {
     Unsent(#[source] io::Error),
     #[error("the request could not be sent to its end: {0}")]
     Request(#[source] BodyError),
+    /// What became of the request nobody knows, and it was no answer that broke off.
+    #[error("the connection was closed before a byte of an answer came: {0}")]
+    Silent(#[source] io::Error),
     #[error("the connection broke: {0}")]
     Io(#[source] io::Error),
     #[error("the connection was closed before the answer")]

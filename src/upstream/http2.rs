@@ -114,19 +114,20 @@ fn failure(mut error: TrySendError<Request<RequestBody>>) -> SendError {
     if let Some(request) = error.take_message() {
         return SendError::Unsent(request.into_body());
     }
-    match stream_error(error.error()) {
+    match error.error().source().and_then(|error| error.downcast_ref::<h2::Error>()) {
         Some(error) if is_unprocessed(error) => SendError::Unprocessed,
         Some(reset) if reset.is_reset() => SendError::StreamReset(error.into_error()),
-        _ => SendError::Failed(AnswerError::Http2(error.into_error())),
+        // Ours: it broke a rule.
+        Some(end) if end.is_go_away() && !end.is_remote() => SendError::Failed(AnswerError::Http2(error.into_error())),
+        _ => SendError::Closed(AnswerError::Http2(error.into_error())),
     }
 }
 
-/// What the endpoint said about a stream, or about all of them.
-fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())
-}
-
+/// Whether the endpoint has said that it did not look at the request.
 fn is_unprocessed(error: &h2::Error) -> bool {
+    if !error.is_remote() {
+        return false;
+    }
     match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
         Some(h2::Reason::NO_ERROR) => error.is_go_away(),

@@ -41,17 +41,68 @@ async fn saying(bytes: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
+/// An app that answers each request with a head of these fields. Counts requests.
+async fn answering(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let fields = Arc::new(fields);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let (counted, fields) = (Arc::clone(&counted), Arc::clone(&fields));
+            tokio::spawn(async move {
+                let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let block = h2::block(&fields);
+                let (mut came, mut answered) = (Vec::new(), 0);
+                socket
+                    .write_all(&[frame(kind::SETTINGS, 0, 0, []), frame(kind::SETTINGS, flag::ACK, 0, [])].concat())
+                    .await?;
+                while socket.read_buf(&mut came).await? > 0 {
+                    let asked = requests_in(&came);
+                    for stream in &asked[answered..] {
+                        counted.fetch_add(1, SeqCst);
+                        socket.write_all(&in_frames(*stream, &block)).await?;
+                    }
+                    answered = asked.len();
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    (address, requests)
+}
+
+/// A block of fields that may be larger than one frame.
+fn in_frames(stream: u32, block: &[u8]) -> Vec<u8> {
+    let mut pieces = block.chunks(16 * 1024).peekable();
+    let mut bytes = Vec::new();
+    let mut frame_kind = (kind::HEADERS, flag::END_STREAM);
+    while let Some(piece) = pieces.next() {
+        let end = if pieces.peek().is_none() { flag::END_HEADERS } else { 0 };
+        bytes.extend_from_slice(&frame(frame_kind.0, frame_kind.1 | end, stream, piece));
+        frame_kind = (kind::CONTINUATION, 0);
+    }
+    bytes
+}
+
 /// Whether HEADERS have come behind the preface.
 fn has_request(came: &[u8]) -> bool {
-    let Some(mut rest) = came.get(h2::PREFACE.len()..) else { return false };
+    !requests_in(came).is_empty()
+}
+
+/// The streams of all HEADERS behind the preface.
+fn requests_in(came: &[u8]) -> Vec<u32> {
+    let mut streams = Vec::new();
+    let Some(mut rest) = came.get(h2::PREFACE.len()..) else { return streams };
     while let Some((head, behind)) = rest.split_at_checked(9) {
         if head[3] == kind::HEADERS {
-            return true;
+            streams.push(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
         }
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         rest = behind.get(length..).unwrap_or_default();
     }
-    false
+    streams
 }
 
 async fn before(app: SocketAddr) -> TestProxy {
@@ -105,6 +156,35 @@ async fn heads_that_are_none_are_not_passed_on() {
             answer.status
         );
         assert!(!String::from_utf8_lossy(&answer.raw).contains("smuggled"), "{name}");
+    }
+}
+
+/// Its connection lives on, and is not to be asked again and again for that.
+#[tokio::test]
+async fn a_request_that_is_answered_by_no_head_is_sent_as_often_as_attempts_say() {
+    let ok = || (":status", "200".to_owned());
+    let cases = [
+        ("a connection's own field", vec![ok(), ("connection", "close".to_owned())]),
+        ("no status", vec![("x", "y".to_owned())]),
+        ("two lengths", vec![ok(), ("content-length", "1".to_owned()), ("content-length", "2".to_owned())]),
+        ("a head that is too large", vec![ok(), ("x", "y".repeat(80_000))]),
+    ];
+    for (name, fields) in cases {
+        for attempts in [0, 2] {
+            let (app, requests) = answering(fields.clone()).await;
+            let proxy = TestProxy::toml(format!(
+                "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{app}\"]\nhttp2 = true\n\
+                 breaker = {{ enabled = false }}\nretry = {{ attempts = {attempts} }}\n"
+            ));
+            let proxy = proxy.start().await;
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            // The second finds a connection.
+            for round in 1..=2 {
+                let answer = client.get("/").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("upstream_error")), "{name}");
+                assert_eq!(requests.load(SeqCst), round * (attempts + 1), "{name}");
+            }
+        }
     }
 }
 

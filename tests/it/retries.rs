@@ -165,6 +165,28 @@ async fn a_kept_connection_that_is_reset_costs_no_attempt() {
     assert_eq!(app.connections(), 5);
 }
 
+/// It may be the request that the app dies of: then it is not to take along every connection there is.
+#[tokio::test]
+async fn a_request_at_which_the_app_closes_meets_few_kept_connections() {
+    let garbage = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx";
+    let app = FakeUpstream::http1().route("/closes", Reply::close()).route("/garbage", Reply::raw(garbage));
+    let app = app.route("/", Reply::ok("fine").after(Duration::from_millis(300))).start().await;
+    let proxy = TestProxy::toml(to(&[&app], &with_retry("attempts = 1\n"))).start().await;
+    let address = proxy.address();
+    // Each try may cost a kept connection and a new one; what was answered is a failure, whatever the connection.
+    for (path, sent_max) in [("/closes", 4), ("/garbage", 2)] {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            clients.spawn(async move { client::get(address, "/").await.unwrap().status });
+        }
+        assert_eq!(clients.join_all().await, [200; 20]);
+        let before = app.requests().len();
+        assert_eq!(client::get(address, path).await.unwrap().status, 502);
+        let sent = app.requests().len() - before;
+        assert!((2..=sent_max).contains(&sent), "{path}: {sent}");
+    }
+}
+
 #[tokio::test]
 async fn refusals_cost_no_attempt_while_an_endpoint_is_left() {
     let gone = [FakeUpstream::http1().start().await, FakeUpstream::http1().start().await];

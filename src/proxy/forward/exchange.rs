@@ -3,7 +3,9 @@
 //!
 //! | what happened | it goes on | costs an attempt |
 //! |---|---|---|
-//! | a kept connection closed as it was used | on the next connection, if nothing was sent or it may be repeated | no |
+//! | a kept connection closed before anything was sent | on the next connection | no |
+//! | a kept connection closed as it was used | once, on a new connection, if it may be repeated | no |
+//! | the endpoint says that it did not look at it | on the next connection, a few times | no |
 //! | no connection, `hold` is set | at another endpoint, or when one returns, until `hold` is over | no |
 //! | a connection refused, another endpoint is left | there, if `retry.on` has `connect` and `retry.attempts` is not 0; any method | no |
 //! | no connection | at another endpoint, if `retry.on` has `connect`; any method | yes |
@@ -42,6 +44,8 @@ use crate::upstream::hold::{Ticket, Turn};
 
 /// Endpoints that may refuse a request one after another before that costs attempts.
 const REFUSALS_MAX: usize = 16;
+/// Times that an endpoint may say it has not looked at a request before that costs attempts.
+const UNPROCESSED_MAX: usize = 8;
 /// With `hold` set, how long at least a request waits that was reset: until an app that is being killed is wholly gone.
 const RESET_PAUSE: Duration = Duration::from_millis(50);
 
@@ -77,9 +81,20 @@ enum Missed {
     Unsent,
     /// It was sent, and the endpoint says that it was not looked at.
     Unprocessed,
-    /// The endpoint gave it up, on a connection that lives on.
+    /// It came to nothing, on a connection that lives on.
     StreamReset,
+    /// The connection was closed, and nothing of an answer had come.
+    Closed,
     Failed(Kind),
+}
+
+impl Missed {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Unsent | Self::Unprocessed | Self::StreamReset | Self::Closed => Kind::Reset,
+            Self::Failed(kind) => kind,
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -176,13 +191,16 @@ impl<'a> Exchange<'a> {
     /// One endpoint: kept connections first, then a fresh one.
     ///
     /// A kept connection may be closed by the endpoint at the very moment it is used. That costs no attempt: the
-    /// request goes on to another connection, when nothing of it was sent or nothing can have been done twice.
+    /// request goes on to another connection, when nothing of it was sent or nothing can have been done twice. Of those
+    /// that were sent the next connection is a new one: it may be the request that the endpoint closes at, which is then
+    /// not to take along every connection there is.
     async fn on_endpoint(&mut self, mut place: InFlight, now: Instant) -> Result<Answered, Failure> {
         self.outbound.address(&place.endpoint().host);
         self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
         let worker = self.context.worker();
         let mut began = now;
-        while let Some(ready) = place.endpoint().kept(worker, now) {
+        let (mut has_closed, mut unprocessed) = (false, 0);
+        while !has_closed && let Some(ready) = place.endpoint().kept(worker, now) {
             self.begin_attempt(&place, began);
             match self.on_connection(Lease::new(place, ready, worker), began).await {
                 Ok(answered) => return Ok(answered),
@@ -190,13 +208,13 @@ impl<'a> Exchange<'a> {
                     place = lease.close();
                     match missed {
                         Missed::Unsent => {}
-                        Missed::Unprocessed if self.outbound.repeat_unprocessed() => {}
-                        Missed::Unprocessed | Missed::StreamReset => {
-                            return Err(self.failed(&place, Kind::Reset, began));
+                        Missed::Unprocessed if unprocessed < UNPROCESSED_MAX && self.outbound.repeat_unprocessed() => {
+                            unprocessed += 1;
                         }
-                        Missed::Failed(Kind::Reset) if self.group.settings.retry.on.reset && self.outbound.repeat() => {
+                        Missed::Closed if self.group.settings.retry.on.reset && self.outbound.repeat() => {
+                            has_closed = true;
                         }
-                        Missed::Failed(kind) => return Err(self.failed(&place, kind, began)),
+                        missed => return Err(self.failed(&place, missed.kind(), began)),
                     }
                     began = Instant::now();
                 }
@@ -219,16 +237,11 @@ impl<'a> Exchange<'a> {
         match self.on_connection(Lease::new(place, ready, worker), began).await {
             Ok(answered) => Ok(answered),
             Err((lease, missed)) => {
-                let kind = match missed {
-                    Missed::Unprocessed => {
-                        // What goes on then needs no leave to repeat it.
-                        self.outbound.repeat_unprocessed();
-                        Kind::Reset
-                    }
-                    Missed::Unsent | Missed::StreamReset => Kind::Reset,
-                    Missed::Failed(kind) => kind,
-                };
-                Err(self.failed(&lease.close(), kind, began))
+                if matches!(missed, Missed::Unprocessed) {
+                    // What goes on then needs no leave to repeat it.
+                    self.outbound.repeat_unprocessed();
+                }
+                Err(self.failed(&lease.close(), missed.kind(), began))
             }
         }
     }
@@ -265,6 +278,10 @@ impl<'a> Exchange<'a> {
             Ok(Err(SendError::StreamReset(error))) => {
                 tracing::debug!(%error, "the upstream reset the stream");
                 Err((lease, Missed::StreamReset))
+            }
+            Ok(Err(SendError::Closed(error))) => {
+                tracing::debug!(%error, "the upstream closed the connection");
+                Err((lease, Missed::Closed))
             }
             Ok(Err(SendError::Failed(error))) => {
                 tracing::debug!(%error, "no answer from the upstream");

@@ -39,6 +39,8 @@ pub(super) struct Wire {
     stage: Stage,
     /// The endpoint has reset it, which the request has met: a socket tells that once, and then that it is at its end.
     is_reset: bool,
+    /// Nothing of the answer has come.
+    is_silent: bool,
     pub(super) alarm: Alarm,
     /// Who reads the answer while somebody else sends the request.
     reader: Option<Waker>,
@@ -70,6 +72,7 @@ impl Wire {
             body: BodyReader::none(),
             stage: Stage::Idle,
             is_reset: false,
+            is_silent: true,
             alarm: Alarm::default(),
             reader: None,
         }
@@ -88,6 +91,7 @@ impl Wire {
         self.head = HeadReader::new(head.parts.method == Method::HEAD);
         self.outgoing.begin(head, body);
         self.stage = Stage::Asked;
+        self.is_silent = true;
         Ok(())
     }
 
@@ -136,8 +140,14 @@ impl Wire {
                 self.stage = Stage::Answered { is_kept: head.keeps_alive && !self.outgoing.is_last() };
                 return Poll::Ready(Ok(head.status));
             }
-            if ready!(self.poll_read(cx)).map_err(Broken::Io)? == 0 {
-                return Poll::Ready(Err(Broken::Closed));
+            match ready!(self.poll_read(cx)) {
+                Ok(0) if self.is_silent => {
+                    return Poll::Ready(Err(Broken::Silent(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Ok(0) => return Poll::Ready(Err(Broken::Closed)),
+                Ok(_) => self.is_silent = false,
+                Err(error) if self.is_silent => return Poll::Ready(Err(Broken::Silent(error))),
+                Err(error) => return Poll::Ready(Err(Broken::Io(error))),
             }
         }
     }
