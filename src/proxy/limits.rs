@@ -99,8 +99,7 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
         let charged = reserve(asked, worker, &shared).await;
         if let Reservation::Refused(refusal) = charged.reservation {
             drop(charges);
-            let now = shared.nanos();
-            let mut decisions: Decisions = enforced.iter().map(|asked| foresee(asked, now)).collect();
+            let mut decisions = foresee_all(&enforced, &shared);
             decisions[index] = refusal;
             tell(stands(&enforced, &decisions), context);
             return Err(refuse(stands(&enforced, &decisions), route, context));
@@ -113,6 +112,7 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
         Ok(slots) => slots,
         Err(limit) => {
             drop(charges);
+            tell(stands(&enforced, &foresee_all(&enforced, &shared)), context);
             limit.metrics.limited(true);
             shared.rate_limited(route.sample_place, &route.name, &limit.name, true);
             context.decided_by = Some((*limit.name).into());
@@ -254,6 +254,11 @@ impl Drop for Charges<'_> {
 /// What the limit would say to one more request.
 fn foresee(asked: &Asked<'_>, now: Nanos) -> Decision {
     asked.limit.limiter.foresee(asked.key, now, asked.limit.settings.queue)
+}
+
+fn foresee_all(asked: &[Asked<'_>], shared: &Shared) -> Decisions {
+    let now = shared.nanos();
+    asked.iter().map(|asked| foresee(asked, now)).collect()
 }
 
 fn stands<'a>(

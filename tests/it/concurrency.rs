@@ -49,6 +49,9 @@ async fn a_place_is_taken_until_the_end_of_the_body() {
     let refused = crate::support::client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((refused.status, refused.header("flagstone-reason")), (429, Some("concurrency")));
     assert_eq!(refused.header("retry-after"), Some("1"));
+    let policy = "\"slots\";q=100000;w=1, \"slots.concurrency\";q=1;qu=\"concurrent-requests\"";
+    assert_eq!(refused.header("ratelimit-policy"), Some(policy));
+    assert!(refused.header("ratelimit").is_some_and(|state| state.starts_with("\"slots\";r=")), "{refused:?}");
     stream.read_until("tick").await.unwrap();
     assert_eq!(in_flight(&proxy).await, 1);
 
