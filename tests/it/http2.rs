@@ -49,6 +49,44 @@ async fn the_app_sees_a_request_of_http1() {
     proxy.log_line("\"GET /a/%62/../c?x=1&y HTTP/2.0\" 200 5 ").await;
 }
 
+/// `:status` 100, a literal in Huffman code.
+const CONTINUE: [u8; 4] = [0x48, 0x82, 0x08, 0x01];
+
+fn upload_that_waits() -> Vec<u8> {
+    let post = (":method", "POST");
+    let fields = [&[post], &h2::REQUEST[1..], &[("expect", "100-continue"), ("content-length", "5")]].concat();
+    frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&fields))
+}
+
+#[tokio::test]
+async fn continue_is_said_when_the_app_is_ready_for_the_body() {
+    for tables in ["", "[limit.l]\nrate = \"1/1ms\"\nqueue = 1\n"] {
+        let route = if tables.is_empty() { "" } else { "limits = [\"l\"]" };
+        let (upstream, proxy) = app_with(Reply::echo_body(), tables, route).await;
+        let mut client = Framed::connect(proxy.address()).await;
+        client.send(&upload_that_waits()).await;
+        let told = client.find(|frame| frame.kind == kind::HEADERS && frame.stream == 1).await.expect("a word");
+        assert_eq!((&told.payload[..], told.flags & flag::END_STREAM), (&CONTINUE[..], 0));
+        client.send(&frame(kind::DATA, flag::END_STREAM, 1, "hello")).await;
+        let head = client.find(|frame| frame.kind == kind::HEADERS && frame.stream == 1).await.expect("an answer");
+        assert_eq!(head.payload[0], 0x88, "200");
+        let body = client.find(|frame| frame.kind == kind::DATA && frame.stream == 1).await.expect("its body");
+        assert_eq!(body.payload, b"hello");
+        let seen = seen(&upstream);
+        assert!(seen.ends_with("hello") && !seen.contains("expect"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_comes_without_continue() {
+    let (upstream, proxy) = app_with("ok", "", "max_body = \"4B\"").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&upload_that_waits()).await;
+    let head = client.find(|frame| frame.kind == kind::HEADERS && frame.stream == 1).await.expect("an answer");
+    assert!(!head.payload.starts_with(&CONTINUE), "{head:?}");
+    assert_eq!(upstream.connections(), 0);
+}
+
 #[tokio::test]
 async fn bodies_and_trailers_pass_both_ways() {
     let (upstream, proxy) = app(Reply::chunked(&["one ", "two"], "x-sum: 7\r\n")).await;

@@ -3,9 +3,10 @@
 //! heads of HTTP/1 are judged by.
 
 use h2::RecvStream;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use tokio::sync::oneshot;
 
 use super::body::StreamBody;
 use super::stream::Opening;
@@ -30,6 +31,8 @@ pub(super) struct Arrived {
     pub(super) request: Request<Option<Incoming>>,
     pub(super) facts: StreamFacts,
     pub(super) opening: Option<Opening>,
+    /// Says when the client is to be told to send the body.
+    pub(super) wanted: Option<oneshot::Receiver<()>>,
 }
 
 /// Takes in the requests of one connection.
@@ -46,7 +49,7 @@ impl Arrivals {
     pub(super) fn take_in(&mut self, request: Request<RecvStream>) -> Arrived {
         let is_connect = request.method() == Method::CONNECT;
         let (parts, stream) = request.into_parts();
-        let mut receiving = None;
+        let (mut receiving, mut wanted) = (None, None);
         let body = if is_connect {
             // Whatever comes on it is no body.
             receiving = Some(stream);
@@ -54,7 +57,9 @@ impl Arrivals {
         } else if stream.is_end_stream() {
             Incoming::Empty
         } else {
-            Incoming::Stream(StreamBody::new(stream, &parts.headers))
+            let (awaited, waits) = expects_continue(&parts.headers).then(oneshot::channel).unzip();
+            wanted = waits;
+            Incoming::Stream(StreamBody::new(stream, &parts.headers, awaited))
         };
         let mut request = Request::from_parts(parts, Some(body));
         let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
@@ -80,7 +85,7 @@ impl Arrivals {
         let host =
             if bad_head.is_none() { take_origin_form(&mut request, has_host, &mut self.last).ok() } else { None };
         let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
-        Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening }
+        Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening, wanted }
     }
 }
 
@@ -114,6 +119,11 @@ fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
         return Err(BadHead::Malformed("the target is neither a path nor a URL"));
     }
     Ok(())
+}
+
+/// Whether its client sends no body before it is told to (RFC 9110, section 10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Crumbs become one field again, which is all that HTTP/1 knows (RFC 9113, section 8.2.3).

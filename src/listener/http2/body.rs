@@ -8,6 +8,7 @@ use h2::RecvStream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
 
 use crate::listener::incoming::Lost;
 
@@ -19,11 +20,14 @@ pub(crate) struct StreamBody {
     left: Option<u64>,
     /// Only trailers may come.
     has_all_data: bool,
+    /// Its client waits to be told that somebody wants it.
+    awaited: Option<oneshot::Sender<()>>,
 }
 
 impl StreamBody {
-    pub(super) fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self { stream, left: announced(headers), has_all_data: false }
+    /// Who holds `awaited`'s other end tells the client, once somebody waits for the body.
+    pub(super) fn new(stream: RecvStream, headers: &HeaderMap, awaited: Option<oneshot::Sender<()>>) -> Self {
+        Self { stream, left: announced(headers), has_all_data: false, awaited }
     }
 }
 
@@ -34,7 +38,12 @@ impl Body for StreamBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         let this = self.get_mut();
         if !this.has_all_data {
-            match ready!(this.stream.poll_data(cx)) {
+            let data = this.stream.poll_data(cx);
+            if let Some(awaited) = this.awaited.take_if(|_| data.is_pending()) {
+                // Nobody is there any more to be told when an answer has begun.
+                let _ = awaited.send(());
+            }
+            match ready!(data) {
                 Some(Ok(bytes)) => {
                     // Only fails when the stream has gone, which the next look at it tells.
                     let _ = this.stream.flow_control().release_capacity(bytes.len());

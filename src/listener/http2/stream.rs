@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
@@ -46,7 +46,7 @@ pub(super) fn serve(
         let handled = {
             let facts = Some(&mut arrived.facts);
             let handling = pin!(handle(&mut arrived.request, &mut answer, connection, snapshot, facts));
-            unless_reset(&mut respond, handling).await
+            unless_reset(&mut respond, arrived.wanted, handling).await
         };
         drop(arrived.request);
         begin(handled.and(answer), arrived.opening, &mut respond, &said, patience).await;
@@ -78,12 +78,14 @@ pub(super) struct Opening {
     pub(super) receiving: RecvStream,
 }
 
-/// Runs `handling` to its end, or leaves it when the client resets the stream or the connection ends.
+/// Runs `handling` to its end, or leaves it when the client resets the stream or the connection ends. The client is told
+/// when its body is `wanted`.
 async fn unless_reset<T>(
     respond: &mut SendResponse<Bytes>,
+    mut wanted: Option<oneshot::Receiver<()>>,
     mut handling: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut is_reset = |cx: &mut Context<'_>| {
+    let is_reset = |respond: &mut SendResponse<Bytes>, cx: &mut Context<'_>| {
         let reset = respond.poll_reset(cx);
         if let Poll::Ready(reset) = &reset {
             tracing::debug!(?reset, "a client reset its stream");
@@ -94,18 +96,38 @@ async fn unless_reset<T>(
     poll_fn(|cx| {
         let is_first = mem::take(&mut is_new);
         // For a stream that was reset before its turn came, nothing is begun.
-        if is_first && is_reset(cx) {
+        if is_first && is_reset(respond, cx) {
             return Poll::Ready(None);
         }
-        match handling.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            // Nothing has come since.
-            Poll::Pending if is_first => Poll::Pending,
-            Poll::Pending if is_reset(cx) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
         }
+        if wanted.is_some() {
+            poll_continue(&mut wanted, respond, cx);
+        }
+        // Nothing has come since.
+        if !is_first && is_reset(respond, cx) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
     })
     .await
+}
+
+/// Says 100, once the body is wanted.
+#[cold]
+fn poll_continue(wanted: &mut Option<oneshot::Receiver<()>>, respond: &mut SendResponse<Bytes>, cx: &mut Context<'_>) {
+    let Some(receiver) = wanted else { return };
+    if let Poll::Ready(word) = Pin::new(receiver).poll(cx) {
+        *wanted = None;
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::CONTINUE;
+        if word.is_ok()
+            && let Err(error) = respond.send_informational(head)
+        {
+            tracing::debug!(%error, "a client could not be told to go on");
+        }
+    }
 }
 
 /// Sends the head of an answer, if there is one.
