@@ -82,10 +82,16 @@ impl Timer {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.project();
-        // Without, it only has the task polled again.
-        let has_budget = coop::has_budget_remaining();
+        if !coop::has_budget_remaining() {
+            // Then it only has the task polled again, and a task that has used up its turn each time would never hear.
+            *timer.wakes = None;
+            if timer.sleep.deadline() <= tokio::time::Instant::now() {
+                return Poll::Ready(());
+            }
+            return timer.sleep.poll(cx);
+        }
         let ready = timer.sleep.poll(cx);
-        *timer.wakes = (ready.is_pending() && has_budget).then(|| cx.waker().clone());
+        *timer.wakes = ready.is_pending().then(|| cx.waker().clone());
         ready
     }
 }
@@ -170,5 +176,23 @@ mod tests {
             alarm.poll(deadline, cx)
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_off_for_a_task_that_uses_up_every_turn() {
+        let mut alarm = Alarm::default();
+        let deadline = (tokio::time::Instant::now() + Duration::from_secs(1)).into_std();
+        let mut poll = async || {
+            poll_fn(|cx| {
+                while coop::has_budget_remaining() {
+                    let _ = pin!(coop::consume_budget()).poll(cx);
+                }
+                Poll::Ready(alarm.poll(deadline, cx))
+            })
+            .await
+        };
+        assert!(poll().await.is_pending());
+        sleep(Duration::from_secs(2)).await;
+        assert!(poll().await.is_ready());
     }
 }

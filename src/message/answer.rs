@@ -68,12 +68,14 @@ pub struct HeadReader {
     is_for_head: bool,
     /// So much at the front has been looked at, and is no whole head.
     scanned: usize,
+    /// Of the answers that came before the last one.
+    interim_bytes: usize,
 }
 
 impl HeadReader {
     /// `is_for_head`: the request's method is HEAD.
     pub fn new(is_for_head: bool) -> Self {
-        Self { is_for_head, scanned: 0 }
+        Self { is_for_head, scanned: 0, interim_bytes: 0 }
     }
 
     /// Takes a head off the front of `bytes` and puts its fields into `headers`, which is empty: all but those that
@@ -96,6 +98,11 @@ impl HeadReader {
             let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
             let status = status.ok_or(Malformed("the status is none"))?;
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                // Any number of them is allowed, and somebody has to read them.
+                self.interim_bytes += length;
+                if self.interim_bytes > HEAD_BYTES_MAX {
+                    return Err(BadAnswer::HeadTooLarge);
+                }
                 bytes.advance(length);
                 self.scanned = 0;
                 continue;

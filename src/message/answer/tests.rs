@@ -76,6 +76,10 @@ fn interim_answers_are_skipped_and_101_is_final() {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 x\r\n\r\n";
     let read = get(&format!("{interim}{last}")).unwrap();
     assert_eq!((read.status, &*text(&read.headers), read.body.as_slice()), (200, "content-length: 2; ", &b"hi"[..]));
+    let many = |bytes: usize| "HTTP/1.1 100 Continue\r\n\r\n".repeat(bytes / 25);
+    assert!(get(&format!("{}{last}", many(HEAD_BYTES_MAX))).is_ok());
+    let too_many = get(&format!("{}{last}", many(HEAD_BYTES_MAX + 25)));
+    assert!(matches!(too_many.unwrap_err(), BadAnswer::HeadTooLarge));
     let switched = get("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nbytes").unwrap();
     assert_eq!((switched.status, switched.keeps_alive, switched.rest.as_slice()), (101, false, &b"bytes"[..]));
 }
