@@ -1,7 +1,9 @@
 //! Static files, through tower-http's `ServeDir`, with a fence around the root.
 //!
 //! `ServeDir` keeps `..` out but follows symlinks. Here every file that is about to be served is resolved first
-//! and must still lie inside the root.
+//! and must still lie inside the root. Nor does it read `Range` as RFC 9110 does: see `range`.
+
+mod range;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tower_http::services::ServeFile;
 
+use self::range::Extent;
 use super::body::{Body, BodyError};
 use super::refusal::Refusal;
 use super::respond;
@@ -146,16 +149,31 @@ pub(super) async fn serve<B>(
 }
 
 async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Body>, Refusal> {
-    let request = request.map(|_| Empty::<bytes::Bytes>::new());
+    let mut request = request.map(|_| Empty::<bytes::Bytes>::new());
+    settle_range(&mut request, file).await;
     let mut response = ask(&request, file).await?;
     let is_part = matches!(response.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
     // `ServeFile` does not know If-Range: a part is only of use to who has the rest of the very same file.
     if is_part && request.headers().get(IF_RANGE).is_some_and(|known| !is_current(known, response.headers())) {
-        let mut request = request;
         request.headers_mut().remove(RANGE);
         response = ask(&request, file).await?;
     }
     Ok(response)
+}
+
+/// Leaves of `Range` what is to be heard. `ServeFile` would refuse what is to be ignored, and also hear it with HEAD.
+async fn settle_range<B>(request: &mut Request<B>, file: &Path) {
+    // Two lines would be one malformed list.
+    let is_single = request.headers().get_all(RANGE).iter().count() == 1;
+    let Some(field) = request.headers_mut().remove(RANGE) else { return };
+    if !is_single || request.method() != Method::GET {
+        return;
+    }
+    // A file that cannot be asked about cannot be served either, which `ServeFile` will tell.
+    let Ok(metadata) = tokio::fs::metadata(file).await else { return };
+    if let Some(field) = Extent::of(field.as_bytes(), metadata.len()).field() {
+        request.headers_mut().insert(RANGE, field);
+    }
 }
 
 async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Response<Body>, Refusal> {

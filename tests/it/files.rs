@@ -11,6 +11,7 @@ fn site() -> Folder {
     let folder = Folder::new();
     folder.write("site/index.html", "<p>home");
     folder.write("site/numbers.txt", "0123456789");
+    folder.write("site/nothing.txt", "");
     folder.write("site/docs/index.html", "<p>docs");
     folder.write("site/empty/.keep", "");
     folder.write("site/with space/ä.txt", "umlaut");
@@ -114,9 +115,14 @@ async fn ranges_are_served() {
     let proxy = proxy("").await;
     let whole = get(&proxy, "/numbers.txt").await;
     assert_eq!((whole.header("accept-ranges"), whole.header("content-length")), (Some("bytes"), Some("10")));
-    for (range, body, content_range) in
-        [("bytes=2-4", "234", "bytes 2-4/10"), ("bytes=7-", "789", "bytes 7-9/10"), ("bytes=-2", "89", "bytes 8-9/10")]
-    {
+    for (range, body, content_range) in [
+        ("bytes=2-4", "234", "bytes 2-4/10"),
+        ("bytes=7-", "789", "bytes 7-9/10"),
+        ("bytes=-2", "89", "bytes 8-9/10"),
+        ("bytes=-100", "0123456789", "bytes 0-9/10"),
+        ("bytes=0-99999999999999999999", "0123456789", "bytes 0-9/10"),
+        ("Bytes=02-4", "234", "bytes 2-4/10"),
+    ] {
         let part = ask(&proxy, "GET", "/numbers.txt", &format!("Range: {range}\r\n")).await;
         assert_eq!(
             (part.status, part.text(), part.header("content-range")),
@@ -124,8 +130,32 @@ async fn ranges_are_served() {
             "{range}"
         );
     }
-    let beyond = ask(&proxy, "GET", "/numbers.txt", "Range: bytes=20-\r\n").await;
-    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */10")));
+    for range in ["bytes=10-", "bytes=20-30", "bytes=-0", "bytes=99999999999999999999-"] {
+        let beyond = ask(&proxy, "GET", "/numbers.txt", &format!("Range: {range}\r\n")).await;
+        assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */10")), "{range}");
+        assert!(beyond.body.is_empty(), "{range}");
+    }
+}
+
+/// A server may ignore any range, and what it does not understand it must (RFC 9110, sections 14.2 and 14.1.1).
+#[tokio::test]
+async fn ranges_that_are_none_get_the_whole_file() {
+    let proxy = proxy("").await;
+    for range in ["lines=1-2", "bytes=5-2", "bytes=a-b", "bytes=", "bytes=-", "bytes", "bytes=0-1,4-5", "bytes=0-1-2"] {
+        let whole = ask(&proxy, "GET", "/numbers.txt", &format!("Range: {range}\r\n")).await;
+        assert_eq!((whole.status, whole.text()), (200, "0123456789".into()), "{range}");
+        assert_eq!(whole.header("content-range"), None, "{range}");
+    }
+    let two = ask(&proxy, "GET", "/numbers.txt", "Range: bytes=0-1\r\nRange: bytes=4-5\r\n").await;
+    assert_eq!((two.status, two.text()), (200, "0123456789".into()));
+    for range in ["bytes=0-", "bytes=-5"] {
+        let empty = ask(&proxy, "GET", "/nothing.txt", &format!("Range: {range}\r\n")).await;
+        assert_eq!((empty.status, empty.header("content-range")), (200, None), "{range}");
+    }
+    for range in ["bytes=2-4", "bytes=20-"] {
+        let head = ask(&proxy, "HEAD", "/numbers.txt", &format!("Range: {range}\r\n")).await;
+        assert_eq!((head.status, head.header("content-length")), (200, Some("10")), "{range}");
+    }
 }
 
 #[tokio::test]
@@ -149,6 +179,9 @@ async fn what_the_client_has_is_not_sent_again() {
     let part = ask(&proxy, "GET", "/numbers.txt", &format!("Range: bytes=0-0\r\nIf-Range: {tag}\r\n")).await;
     assert_eq!((part.status, part.text()), (206, "0".into()));
     let other = ask(&proxy, "GET", "/numbers.txt", "Range: bytes=0-0\r\nIf-Range: \"other\"\r\n").await;
+    assert_eq!((other.status, other.text()), (200, "0123456789".into()));
+    // Who has another file asks behind its end, not this one's.
+    let other = ask(&proxy, "GET", "/numbers.txt", "Range: bytes=20-\r\nIf-Range: \"other\"\r\n").await;
     assert_eq!((other.status, other.text()), (200, "0123456789".into()));
 }
 
