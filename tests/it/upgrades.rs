@@ -139,6 +139,20 @@ async fn a_request_with_a_body_is_not_upgraded() {
     assert_eq!(upstream.requests()[0].head.header("upgrade"), None);
 }
 
+/// `Upgrade` in HTTP/1.0 must be ignored (RFC 9110, section 7.8), so what follows is a request.
+#[tokio::test]
+async fn a_client_of_http_1_0_is_not_upgraded() {
+    let (upstream, proxy) = before(Reply::ok("no upgrade")).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let fields = "Host: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n";
+    client.send(format!("GET /up HTTP/1.0\r\n{fields}\r\nGET /next HTTP/1.0\r\n{fields}\r\n")).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "no upgrade");
+    assert_eq!(client.read_response().await.unwrap().text(), "plain");
+    let requests = upstream.requests();
+    let asked = requests.iter().map(|request| (request.head.header("upgrade"), request.head.header("connection")));
+    assert_eq!(asked.collect::<Vec<_>>(), [(None, None); 2]);
+}
+
 #[tokio::test]
 async fn a_101_that_nobody_asked_for_is_an_upstream_error() {
     let (upstream, proxy) = before(Reply::raw(switching("")).then(Step::EchoBytes)).await;

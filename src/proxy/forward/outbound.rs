@@ -66,8 +66,9 @@ impl Outbound {
         }
         let (body, delivery) =
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
-        // HTTP/2 has no upgrades.
-        let may_upgrade = body.is_empty() && head.method == Method::GET && !settings.http2;
+        // HTTP/2 has no upgrades, and in HTTP/1.0 they are to be ignored (RFC 9110, section 7.8).
+        let knows_upgrades = head.version != Version::HTTP_10 && !settings.http2;
+        let may_upgrade = knows_upgrades && body.is_empty() && head.method == Method::GET;
         // Made where it stays, before it is rewritten, and apart from the future of its request: that is not to be
         // larger than a KiB, for what is costs the allocator several times as much.
         let mut it = Box::write(
