@@ -230,10 +230,10 @@ impl Explanation {
                     self.outcome.says += &format!(" (looked for in {})", folder.root().display());
                 }
             },
-            Action::Redirect(redirect) => {
-                let location = crate::proxy::respond::location(redirect, asked);
-                self.redirected(redirect.status, &location);
-            }
+            Action::Redirect(redirect) => match crate::proxy::respond::location(redirect, asked) {
+                Ok(location) => self.redirected(redirect.status, &location),
+                Err(refusal) => self.answered(&refusal),
+            },
             Action::Respond(answer) => {
                 self.outcome.status = Some(answer.status);
                 self.outcome.says = "answered with the route's own text".to_owned();

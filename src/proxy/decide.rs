@@ -213,7 +213,7 @@ impl Verdict<'_> {
             Self::Denied(_) => Refusal::Denied,
             Self::NoRoute => Refusal::NoRoute,
             Self::MethodNotAllowed(methods) => Refusal::MethodNotAllowed(respond::allow(methods)),
-            Self::NoHost => Refusal::BadRequest("The request names no host to be sent on to."),
+            Self::NoHost => Refusal::NO_HOST,
         })
     }
 }

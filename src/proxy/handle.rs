@@ -105,7 +105,7 @@ async fn serve(
         Action::Files(folder) => {
             Box::pin(files::serve(head_of(request), folder, context.path(), route.strip_prefix.as_deref())).await?
         }
-        Action::Redirect(redirect) => respond::redirect(redirect, request, context),
+        Action::Redirect(redirect) => respond::redirect(redirect, request, context)?,
         Action::Respond(fixed) => respond::fixed(fixed),
     });
     Ok(())

@@ -77,6 +77,9 @@ pub struct Row {
 }
 
 impl Refusal {
+    /// The answer would send the client on to a host, and it names none, as HTTP/1.0 may.
+    pub(super) const NO_HOST: Self = Self::BadRequest("The request names no host to be sent on to.");
+
     /// What a head that breaks a rule or a bound is answered with.
     pub fn of_head(why: BadHead) -> Self {
         match why {

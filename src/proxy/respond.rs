@@ -243,12 +243,22 @@ pub(super) fn fixed(fixed: &FixedAnswer) -> Response<Body> {
 }
 
 /// A route's redirect.
-pub(super) fn redirect<B>(redirect: &Redirect, request: &Request<B>, context: &Context) -> Response<Body> {
-    see(redirect.status, &location(redirect, &context.asked(request)))
+pub(super) fn redirect<B>(
+    redirect: &Redirect,
+    request: &Request<B>,
+    context: &Context,
+) -> Result<Response<Body>, Refusal> {
+    Ok(see(redirect.status, &location(redirect, &context.asked(request))?))
 }
 
 /// Where it leads to, with its variables filled in.
-pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> String {
+///
+/// # Errors
+/// It leads to the host that was asked for, and there was none.
+pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> Result<String, Refusal> {
+    if asked.host.is_empty() && redirect.to.contains("$host") {
+        return Err(Refusal::NO_HOST);
+    }
     let query = asked.uri.query();
     let uri = match query {
         Some(query) => format!("{}?{query}", asked.path),
@@ -261,7 +271,7 @@ pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> String {
         ("$host", asked.host),
         ("$scheme", if asked.is_tls { "https" } else { "http" }),
     ];
-    fill(&redirect.to, &values)
+    Ok(fill(&redirect.to, &values))
 }
 
 /// Replaces each `$name`, in one pass: what is filled in is not looked through again.

@@ -80,6 +80,25 @@ async fn redirects_fill_in_what_was_asked_for() {
     assert_eq!(twisted.header("location"), Some("https://new.example/evil.example/%0D%0AX:y"));
 }
 
+/// HTTP/1.0 may come without, and `https:///` leads nowhere.
+#[tokio::test]
+async fn a_redirect_to_the_host_needs_one() {
+    let toml = "[[route]]\nname = \"host\"\npath = [\"/host\"]\nredirect = { to = \"https://$host$uri\" }\n\
+                [[route]]\nname = \"other\"\nredirect = { to = \"https://new.example$uri\" }\n";
+    let proxy = TestProxy::toml(toml).start().await;
+    let old = async |target: &str, fields: &str| {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.send(format!("GET {target} HTTP/1.0\r\n{fields}\r\n")).await.unwrap();
+        client.read_response().await.unwrap()
+    };
+    let nowhere = old("/host", "").await;
+    assert_eq!((nowhere.status, nowhere.header("flagstone-reason")), (400, Some("bad_request")));
+    assert_eq!(nowhere.header("location"), None);
+    assert_eq!(old("/host", "Host: a.example\r\n").await.header("location"), Some("https://a.example/host"));
+    assert_eq!(old("http://a.example/host", "").await.header("location"), Some("https://a.example/host"));
+    assert_eq!(old("/other", "").await.header("location"), Some("https://new.example/other"));
+}
+
 #[tokio::test]
 async fn fixed_answers_have_status_type_and_body() {
     let toml =
