@@ -97,6 +97,11 @@ impl Connection {
         peer_ip(self.peer)
     }
 
+    /// Whether a client's address is more than what stands for the peer of a unix socket.
+    pub(crate) fn is_named(&self, client_ip: IpAddr) -> bool {
+        self.peer.is_some() || client_ip != self.peer_ip()
+    }
+
     /// The text of a client's address: mostly that of the peer.
     pub(crate) fn client_text(&self, client_ip: IpAddr) -> HeaderValue {
         if client_ip == self.peer_ip() { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }

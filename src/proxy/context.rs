@@ -284,7 +284,7 @@ impl Context {
     fn line<'a>(&'a self, target: &'a str, duration: Duration) -> access_log::Line<'a> {
         access_log::Line {
             unix_ms: self.snapshot.shared.unix_ms_at(self.began + duration),
-            client: self.connection.peer.map(|_| self.client_ip),
+            client: self.connection.is_named(self.client_ip).then_some(self.client_ip),
             authorization: self.noted.authorization.as_ref().map(HeaderValue::as_bytes),
             method: self.line.method.as_str(),
             target: target.as_bytes(),

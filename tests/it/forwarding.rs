@@ -88,6 +88,28 @@ async fn what_a_trusted_peer_says_is_kept_and_added_to() {
     assert_eq!(request.head.all("x-request-id"), ["mine-42"]);
 }
 
+/// Its peer has no address of its own, and is not trusted for that.
+#[tokio::test]
+async fn on_a_unix_socket_127_0_0_1_speaks() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let listener = "[[listener]]\nname = \"web\"\naddress = \"unix:web.sock\"\n";
+    for (trusted, told, logged) in [
+        ("", "127.0.0.1", "unix: - - ["),
+        ("10.0.0.0/8", "127.0.0.1", "unix: - - ["),
+        ("127.0.0.1", "203.0.113.9, 127.0.0.1", "203.0.113.9 - - ["),
+    ] {
+        let trusted = if trusted.is_empty() { String::new() } else { format!("\"{trusted}\"") };
+        let tables = format!("{listener}[client_ip]\ntrusted_proxies = [{trusted}]\n");
+        let proxy = TestProxy::before(&upstream, &tables, "").start().await;
+        let mut client = Client::connect_unix(proxy.folder.join("web.sock")).await.unwrap();
+        client.request("GET", "/", "X-Forwarded-For: 203.0.113.9\r\n").await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().status, 200);
+        assert_eq!(upstream.requests().pop().unwrap().head.all("x-forwarded-for"), [told], "{trusted}");
+        let line = proxy.log_line("GET / ").await;
+        assert!(line.starts_with(logged), "{trusted}: {line}");
+    }
+}
+
 #[tokio::test]
 async fn connection_cannot_remove_what_the_app_relies_on() {
     let headers = "Connection: X-Forwarded-Host, X-Forwarded-For, X-Real-IP, X-Request-Id, Host, Cookie, Authorization\r\n\

@@ -11,7 +11,7 @@ use memchr::memmem::Finder;
 pub struct Line<'a> {
     /// When the request finished, in Unix milliseconds.
     pub unix_ms: u64,
-    /// The client as `[client_ip]` resolved it; `None` for a unix socket, shown as nginx shows it: `unix:`.
+    /// The client as `[client_ip]` resolved it; `None` for the peer of a unix socket, shown as nginx shows it: `unix:`.
     pub client: Option<IpAddr>,
     /// The raw `Authorization` value. Only the user name of `Basic` is ever written.
     pub authorization: Option<&'a [u8]>,
