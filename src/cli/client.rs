@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{FileArgument, complain, environment, print, refuse};
 use crate::config::model::{Address, Secret};
-use crate::config::{self, Problem, Problems};
+use crate::config::{self, FoundAdmin, Problem, Problems};
 use crate::error::io_reason;
 
 /// How long the process may take for anything.
@@ -21,6 +21,8 @@ const DEFAULT_ADDRESS: Address = Address::Socket(SocketAddr::new(IpAddr::V4(Ipv4
 /// How to go on where the configuration cannot be understood.
 const WITHOUT_FILE: &str = "the process is found without this file by --admin ADDR: 127.0.0.1:9900, unless admin.listen says \
                             otherwise; where that wants a token, -c FILE names a file that has it";
+/// What to do when nobody answers.
+const NOT_RUNNING: &str = "is it running? try flagstone run -c FILE";
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where the running process is: for every command that talks to it.
@@ -103,26 +105,47 @@ impl AdminArgument {
     /// that serves without one has its admin side at the default place.
     ///
     /// # Errors
-    /// The configuration cannot be read, or names no admin side.
+    /// The configuration cannot be read as far as the admin side is concerned, or names none.
     pub(super) fn client(&self) -> Result<Client, CallError> {
-        let admin = match (self.file.find().map(|file| config::load_admin(&file, &environment)), &self.admin) {
-            (Some(Ok(admin)), _) => Some(admin),
-            // Told where to go, it needs the file for nothing but the token.
-            (Some(Err(_)), Some(_)) | (None, _) => None,
-            (Some(Err(Problems(mut problems))), None) => {
+        let Some(found) = self.found() else { return self.client_of(None) };
+        match found.is_told || self.admin.is_some() {
+            true => self.client_of(Some(found)),
+            // An order is not given to whichever process is there.
+            false => {
+                let Problems(mut problems) = found.problems;
                 problems.push(Problem::new("", WITHOUT_FILE));
-                return Err(CallError::Configuration(Problems(problems)));
+                Err(CallError::Configuration(Problems(problems)))
             }
+        }
+    }
+
+    /// [`Self::client`] of commands that only look: where the configuration does not say, they try the default place.
+    ///
+    /// # Errors
+    /// The configuration names no admin side.
+    pub(super) fn client_for_looking(&self) -> Result<Client, CallError> {
+        self.client_of(self.found())
+    }
+
+    fn found(&self) -> Option<FoundAdmin> {
+        self.file.find().map(|file| config::find_admin(&file, &environment))
+    }
+
+    fn client_of(&self, found: Option<FoundAdmin>) -> Result<Client, CallError> {
+        let help = match (&self.admin, &found) {
+            (None, Some(FoundAdmin { is_told: false, .. })) => WITHOUT_FILE.to_owned(),
+            (None, None) => self.file.locate().map_or_else(
+                |Problems(problems)| format!("that is where it is by default, for {}", problems[0]),
+                |_| NOT_RUNNING.to_owned(),
+            ),
+            _ => NOT_RUNNING.to_owned(),
         };
-        let configured = admin.as_ref().map_or(Some(DEFAULT_ADDRESS), |admin| admin.listen.clone());
+        // Told where to go, it needs the file for nothing but the token.
+        let problems = found.iter().filter(|_| self.admin.is_none()).flat_map(|found| &found.problems.0);
+        problems.for_each(|problem| complain(format_args!("warning: {problem}")));
+        let configured = found.as_ref().map_or(Some(DEFAULT_ADDRESS), |found| found.admin.listen.clone());
         let address = self.admin.clone().or(configured).ok_or(CallError::NoAdmin)?;
-        let help = match (&self.admin, self.file.locate()) {
-            (None, Err(Problems(problems))) => {
-                format!("that is where it is by default, for {}", problems[0])
-            }
-            _ => "is it running? try flagstone run -c FILE".to_owned(),
-        };
-        Ok(Client { address, token: admin.and_then(|admin| admin.token), patience: PATIENCE, help })
+        Ok(Client { address, token: found.and_then(|found| found.admin.token), patience: PATIENCE, help })
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 /// Exit 0 when it is ready, 1 when it is draining or not there. Needs no token.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let client = arguments.admin.client().map(|client| client.patience(PATIENCE));
+    let client = arguments.admin.client_for_looking().map(|client| client.patience(PATIENCE));
     let (status, body) = match client.and_then(|client| client.ask("GET", "/readyz", None)) {
         Ok(answer) => answer,
         Err(error) => return error.report(),

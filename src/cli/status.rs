@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 
 /// Exit 1 when nobody answers. What is unhealthy is shown, and no reason to fail: it did what it was asked.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let client = match arguments.admin.client() {
+    let client = match arguments.admin.client_for_looking() {
         Ok(client) => client,
         Err(error) => return error.report(),
     };

@@ -17,6 +17,7 @@ pub mod rate;
 pub mod size;
 pub mod zone;
 
+mod admin;
 mod check;
 mod document;
 mod expand;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use admin::{FoundAdmin, find_admin};
 pub use expand::Env;
 pub use problem::{Problem, Problems, suggest};
 pub use sources::Sources;
@@ -194,19 +196,6 @@ fn parsed(text: &str, file: &Path) -> Result<(Node, Places), Problems> {
         Problems::from(problem)
     })?;
     Ok((document, places.in_file(file)))
-}
-
-/// The admin side as far as a file that may be full of errors tells: for finding the process that serves on with the
-/// file before it. What the file does not tell is at its default.
-///
-/// # Errors
-/// The file cannot be read, or is no TOML.
-pub fn load_admin(file: &Path, env: Env<'_>) -> Result<model::Admin, Problems> {
-    let (document, places, problems) = joined(&Sources::read(file, env));
-    let document = document.ok_or(Problems(problems))?;
-    let shaped = shape::fit(&document, env);
-    let raw = serde_json::from_value::<raw::File>(shaped.value).unwrap_or_default();
-    Ok(check::check(&raw, file.parent().unwrap_or(Path::new("")), shaped.spoilt, &places).config.admin)
 }
 
 /// Proves a text as if it stood in `file`, which need not exist. Nothing is read, so nothing is included.

@@ -72,6 +72,25 @@ async fn a_refused_reload_is_1_with_every_error_and_the_old_file_serves_on() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_toml_any_more_is_no_reason_to_end_what_serves_on() {
+    let flagstone = serve(&says("kept", "1")).await;
+    let right = flagstone.folder.read("flagstone.toml");
+    flagstone.folder.write("more.toml", "path=[\"/b\"\n");
+    for broken in [format!("{right}no toml\n"), format!("include = [\"more.toml\"]\n{right}")] {
+        flagstone.folder.write("flagstone.toml", broken);
+        for (command, says) in [("healthcheck", "ready\n"), ("status", "flagstone ")] {
+            let ended = run(&flagstone, command).await;
+            assert_eq!(ended.status.code(), Some(0), "{command}: {ended:?}");
+            assert!(ended.stdout.starts_with(says), "{}", ended.stdout);
+            assert!(ended.stderr.starts_with("flagstone: warning: ") && ended.stderr.contains("not TOML"), "{ended:?}");
+        }
+        let refused = run(&flagstone, "reload").await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(refused.stderr.contains("The old configuration serves on"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn healthcheck_follows_readiness_and_drain_ends_the_process() {
     let mut flagstone = serve(&says("a", "1")).await;
     let admin = flagstone.folder.join("admin.sock").display().to_string();
