@@ -230,7 +230,7 @@ impl App {
         self.draining.send_replace(Drain::Begun { idle });
         let finished = self.has_left(grace) && !*self.cutting.borrow();
         self.control.says_farewell.store(!*self.cutting.borrow(), Relaxed);
-        self.control.finish_admin();
+        self.control.finish_admin(&self.cutting);
         self.stop();
         finished
     }

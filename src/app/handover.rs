@@ -68,16 +68,14 @@ impl Control {
         self.handed_over.subscribe()
     }
 
-    /// Lets the admin side answer what it was asked: the drain itself may have been. It answers until the end.
-    pub(super) fn finish_admin(&self) {
-        let deadline = Instant::now() + ADMIN_LAST;
+    /// Lets the admin side answer what it was asked: the drain itself may have been. It answers until the end, or until
+    /// everything is cut.
+    pub(super) fn finish_admin(&self, cutting: &watch::Sender<bool>) {
         let admin = self.admin();
         if !self.has_handed_over() {
             admin.close(Duration::ZERO);
         }
-        while !admin.is_done() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&admin, cutting, ADMIN_LAST);
     }
 
     /// Whether a reload would have to wait.
@@ -226,5 +224,39 @@ impl Control {
                 false => systemd::alive(),
             }
         }
+    }
+}
+
+/// Until this place has answered all it was asked, or is cut as all else is: then it says nothing any more.
+fn wait_for(admin: &Place, cutting: &watch::Sender<bool>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while !admin.is_done() && !*cutting.borrow() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waiting, these would not end.
+    const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+    #[test]
+    fn an_admin_side_that_has_been_cut_is_not_waited_for() {
+        let admin = Place::new(None, None);
+        wait_for(&admin, &watch::Sender::new(true), LONG);
+        let cutting = watch::Sender::new(false);
+        let hurry = cutting.clone();
+        let waiting = std::thread::spawn(move || wait_for(&admin, &cutting, LONG));
+        hurry.send_replace(true);
+        waiting.join().unwrap();
+    }
+
+    #[test]
+    fn one_that_has_not_is_waited_for() {
+        let begun = Instant::now();
+        wait_for(&Place::new(None, None), &watch::Sender::new(false), Duration::from_millis(20));
+        assert!(begun.elapsed() >= Duration::from_millis(20));
     }
 }
