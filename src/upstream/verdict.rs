@@ -117,7 +117,14 @@ pub fn overall(verdicts: &[Verdict]) -> HealthStatus {
 #[derive(Debug)]
 pub(crate) struct LastTold {
     status: HealthStatus,
-    down: Vec<String>,
+    down: Vec<Down>,
+}
+
+/// A check that is down.
+#[derive(Clone, Debug)]
+struct Down {
+    name: String,
+    critical: bool,
 }
 
 impl Default for LastTold {
@@ -130,16 +137,26 @@ impl LastTold {
     /// What is to be told now: from, to and the check whose change it was.
     pub(crate) fn news(&mut self, verdicts: &[Verdict]) -> Option<(HealthStatus, HealthStatus, String)> {
         let status = overall(verdicts);
-        let down: Vec<String> =
-            verdicts.iter().filter(|verdict| verdict.is_down()).map(|verdict| verdict.name.clone()).collect();
-        let went = down.iter().find(|name| !self.down.contains(name));
-        let came = self.down.iter().find(|name| !down.contains(name));
-        let check = if status as u8 > self.status as u8 { went.or(came) } else { came.or(went) };
-        let check = check.cloned().unwrap_or_default();
+        let down = verdicts.iter().filter(|verdict| verdict.is_down());
+        let down: Vec<Down> =
+            down.map(|verdict| Down { name: verdict.name.clone(), critical: verdict.critical }).collect();
+        let worsens = status as u8 > self.status as u8;
+        // Only a critical check makes it unhealthy, or ends that.
+        let critical_first = (if worsens { status } else { self.status }) == HealthStatus::Unhealthy;
+        let went = first_missing(&down, &self.down, critical_first);
+        let came = first_missing(&self.down, &down, critical_first);
+        let check = if worsens { went.or(came) } else { came.or(went) };
+        let check = check.map(|check| check.name.clone()).unwrap_or_default();
         self.down = down;
         let before = std::mem::replace(&mut self.status, status);
         (before != status).then_some((before, status, check))
     }
+}
+
+/// Of those that are not among `others`: a critical one, where that is what counts and there is one, else the first.
+fn first_missing<'d>(checks: &'d [Down], others: &[Down], critical_first: bool) -> Option<&'d Down> {
+    let missing = || checks.iter().filter(|check| !others.iter().any(|other| other.name == check.name));
+    missing().find(|check| check.critical || !critical_first).or_else(|| missing().next())
 }
 
 #[cfg(test)]
@@ -176,5 +193,18 @@ mod tests {
         assert_eq!(told.news(&both(false, true)), None);
         let healthy = Some((HealthStatus::Unhealthy, HealthStatus::Healthy, "a".to_owned()));
         assert_eq!(told.news(&both(true, true)), healthy);
+    }
+
+    #[test]
+    fn what_makes_it_unhealthy_or_ends_that_is_a_critical_check() {
+        let mut told = LastTold::default();
+        let both = |a, z| [check("aa", false, Some(a)), check("zz", true, Some(z))];
+        let news = |before, after, name: &str| Some((before, after, name.to_owned()));
+        let (healthy, degraded, unhealthy) = (HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy);
+        assert_eq!(told.news(&both(false, false)), news(healthy, unhealthy, "zz"));
+        assert_eq!(told.news(&both(true, true)), news(unhealthy, healthy, "zz"));
+        assert_eq!(told.news(&both(false, true)), news(healthy, degraded, "aa"));
+        assert_eq!(told.news(&both(true, false)), news(degraded, unhealthy, "zz"));
+        assert_eq!(told.news(&both(false, true)), news(unhealthy, degraded, "zz"));
     }
 }
