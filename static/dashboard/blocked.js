@@ -32,16 +32,16 @@ async function block(form) {
   if (ttl.value) body.ttlSeconds = Number(ttl.value);
   try {
     const entry = await api.post("api/admin/blocklist", body);
-    notice(`${entry.cidr} is blocked.`);
+    notice("block", `${entry.cidr} is blocked.`);
     form.reset();
     refresh();
-  } catch (error) { failed("Nothing was blocked", error); }
+  } catch (error) { failed("block", "Nothing was blocked", error); }
 }
 
 async function unblock(cidr) {
   try {
     await api.remove(`api/admin/blocklist/${cidr}`);
-    notice(`${cidr} is no longer blocked.`);
+    notice(`unblock ${cidr}`, `${cidr} is no longer blocked.`);
     refresh();
-  } catch (error) { failed(`${cidr} is still blocked`, error); }
+  } catch (error) { failed(`unblock ${cidr}`, `${cidr} is still blocked`, error); }
 }

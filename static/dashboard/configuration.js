@@ -39,9 +39,9 @@ async function reload() {
   say(button, "Reloading…");
   try {
     const { generation, changes } = await api.post("api/admin/reload");
-    notice(`Generation ${generation} serves: ${changes.join(", ") || "nothing changed"}.`);
+    notice("reload", `Generation ${generation} serves: ${changes.join(", ") || "nothing changed"}.`);
   } catch (error) {
-    failed(error.status === 422 ? "The configuration was refused" : "Nothing was reloaded", error);
+    failed("reload", error.status === 422 ? "The configuration was refused" : "Nothing was reloaded", error);
   } finally {
     set(button, "aria-busy", null);
     say(button, "Reload");

@@ -33,10 +33,10 @@ async function flip(key, value, knob) {
   set(knob, "aria-busy", "true");
   try {
     await api.post("api/admin/feature-flags", { key, value });
-    notice(`${key} is ${value ? "on" : "off"}.`);
+    notice(`feature ${key}`, `${key} is ${value ? "on" : "off"}.`);
     await refresh();
   } catch (error) {
-    failed(`${key} was not changed`, error);
+    failed(`feature ${key}`, `${key} was not changed`, error);
   } finally {
     set(knob, "aria-busy", null);
   }

@@ -27,7 +27,7 @@ export function start() {
 
 function row([name]) {
   const cell = kind => element("td", { class: kind });
-  const inForce = cell("stack"), allowed = cell("number"), limited = cell("number"), queued = cell("number wide"), inFlight = cell("number wide"), keys = cell("number wide");
+  const inForce = cell("stack"), allowed = cell("number wide"), limited = cell("number"), queued = cell("number wide"), inFlight = cell("number wide"), keys = cell("number wide");
   const rateText = element("span"), note = element("small");
   inForce.append(rateText, note);
   const clear = element("button", { type: "button", "aria-label": `Clear the override of ${name}`, onclick: () => clearOverride(name) }, "Clear");
@@ -87,14 +87,14 @@ async function override(form) {
   if (burst.value) body.burst = Number(burst.value);
   if (ttl.value) body.ttlSeconds = Number(ttl.value);
   const limit = await api.post(`api/admin/limits/${encodeURIComponent(chosen)}`, body);
-  notice(`Limit ${chosen} is ${limit.rate}, burst ${limit.burst}.`);
+  notice(`limit ${chosen}`, `Limit ${chosen} is ${limit.rate}, burst ${limit.burst}.`);
   refresh();
 }
 
 async function clearOverride(name) {
   try {
     const limit = await api.remove(`api/admin/limits/${encodeURIComponent(name)}`);
-    notice(`Limit ${name} is ${limit.rate} again.`);
+    notice(`limit ${name}`, `Limit ${name} is ${limit.rate} again.`);
     refresh();
-  } catch (error) { failed(`Limit ${name} was not changed`, error); }
+  } catch (error) { failed(`limit ${name}`, `Limit ${name} was not changed`, error); }
 }

@@ -4,7 +4,7 @@ import { api } from "./api.js";
 import { confirm, PERIODS, wire } from "./dialog.js";
 import { byId, each, element, facts, options, say, set } from "./dom.js";
 import { moment, plural, relative } from "./format.js";
-import { failed, notice } from "./notices.js";
+import { done, failed, notice } from "./notices.js";
 import { refresh } from "./poll.js";
 import { learn, on, state } from "./state.js";
 
@@ -29,9 +29,10 @@ export function start() {
   byId("maintenance-route").addEventListener("click", async () => {
     try {
       const routes = await routesToStop();
+      done("routes");
       if (routes.length) ask(switchOn, routes);
-      else notice("Every route is in maintenance, or exempt from it.");
-    } catch (error) { failed("The routes are not known", error); }
+      else notice("routes", "Every route is in maintenance, or exempt from it.");
+    } catch (error) { failed("routes", "The routes are not known", error); }
   });
   startEmergency();
   on(["status"], ({ status }) => show(status.maintenance));
@@ -151,8 +152,8 @@ function tell(maintenance, wanted, route) {
   learn({ status: { ...state.status, maintenance } });
   const what = route === null ? "Maintenance" : `Maintenance of ${route}`;
   const holds = maintenance.flags.some(flag => flag.route === route);
-  if (holds === wanted) notice(`${what} is ${wanted ? "on" : "off"}.`);
-  else notice(`${what} is still ${wanted ? "off" : "on"}: look at the flag file.`, "bad");
+  if (holds === wanted) notice(what, `${what} is ${wanted ? "on" : "off"}.`);
+  else notice(what, `${what} is still ${wanted ? "off" : "on"}: look at the flag file.`, "bad");
   refresh();
 }
 

@@ -94,11 +94,11 @@ function ask(name) {
 }
 
 async function change(name, how, state) {
-  try { await post(name, how, state); } catch (error) { failed(`The breaker of ${name} was not changed`, error); }
+  try { await post(name, how, state); } catch (error) { failed(`breaker ${name}`, `The breaker of ${name} was not changed`, error); }
 }
 
 async function post(name, how, state) {
   await api.post(`api/admin/circuit-breakers/${encodeURIComponent(name)}/${how}`);
-  notice(`The breaker of ${name} is ${state}.`);
+  notice(`breaker ${name}`, `The breaker of ${name} is ${state}.`);
   refresh();
 }
