@@ -17,12 +17,39 @@ fn schema_text() -> &'static str {
     flagstone_assets::text("schema.json")
 }
 
-/// The schema with nothing by reference, for walking.
+/// The schema with nothing by reference, for walking. What a variable may stand for is not in it: they are expanded first.
 static INLINE: LazyLock<Value> = LazyLock::new(|| {
-    let Value::Object(mut root) = schema() else { return Value::Null };
+    let Value::Object(mut root) = narrowed(schema()) else { return Value::Null };
     let definitions = root.remove("$defs").unwrap_or_default();
     inlined(Value::Object(root), &definitions)
 });
+
+/// What a text with a variable in it looks like: `"${WORKERS:-0}"` may stand where a number belongs.
+const VARIABLE: &str = r"\$\{";
+
+/// Without the texts with variables that the schema has everywhere.
+fn narrowed(schema: Value) -> Value {
+    let mut object = match schema {
+        Value::Object(object) => object,
+        Value::Array(list) => return list.into_iter().map(narrowed).collect(),
+        plain => return plain,
+    };
+    if object.get("pattern").is_some_and(|pattern| pattern == VARIABLE) {
+        object.remove("pattern");
+        if let Some(Value::Array(kinds)) = object.get_mut("type") {
+            kinds.retain(|kind| kind != "string");
+            if let [only] = &kinds[..] {
+                object["type"] = only.clone();
+            }
+        }
+    }
+    let words = object.get("anyOf").and_then(Value::as_array).filter(|each| each.len() == 2);
+    if let Some(words) = words.filter(|each| each[1]["pattern"] == VARIABLE).map(|each| each[0].clone()) {
+        object.remove("anyOf");
+        fill(&mut object, &words);
+    }
+    Value::Object(object.into_iter().map(|(key, value)| (key, narrowed(value))).collect())
+}
 
 /// The schema as people and editors read it.
 pub(super) fn schema() -> Value {
@@ -410,10 +437,36 @@ mod tests {
     use super::super::raw;
     use super::*;
 
+    /// With texts with variables wherever they may stand for something else.
+    fn widened(schema: Value) -> Value {
+        let mut object = match schema {
+            Value::Object(object) => object,
+            Value::Array(list) => return list.into_iter().map(widened).collect(),
+            plain => return plain,
+        };
+        let kinds = match &object.get("type") {
+            Some(Value::Array(kinds)) => kinds.clone(),
+            kind => kind.iter().copied().cloned().collect(),
+        };
+        let is_plain = kinds.iter().any(|kind| ["integer", "number", "boolean"].iter().any(|plain| kind == plain));
+        if is_plain && !kinds.iter().any(|kind| kind == "string") {
+            object["type"] = kinds.into_iter().chain(["string".into()]).collect();
+            object.insert("pattern".to_owned(), VARIABLE.into());
+        }
+        let words = object.remove("enum");
+        let mut object: Map<String, Value> = object.into_iter().map(|(key, value)| (key, widened(value))).collect();
+        if let Some(words) = words {
+            let words = serde_json::json!([{ "enum": words }, { "pattern": VARIABLE }]);
+            object.insert("anyOf".to_owned(), words);
+        }
+        Value::Object(object)
+    }
+
     /// `FLAGSTONE_TESTS_WRITE=1` writes what the program has as text.
     #[test]
     fn the_schema_is_that_of_the_types() {
         let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<raw::File>();
+        let schema = schemars::Schema::try_from(widened(schema.to_value())).unwrap();
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         if std::env::var_os("FLAGSTONE_TESTS_WRITE").is_some() {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static/schema.json"), &text).unwrap();

@@ -40,6 +40,7 @@ impl Default for Listener {
 /// How a listener serves TLS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificates"]))]
 pub(in super::super) struct ListenerTls {
     /// At least one; chosen by SNI from the certificate's names.
     #[schemars(required)]
@@ -62,6 +63,7 @@ impl Default for ListenerTls {
 /// A certificate and its key, both PEM.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["cert", "key"]))]
 pub(in super::super) struct CertificatePair {
     /// File with the certificate and its chain.
     #[schemars(required)]
@@ -84,6 +86,7 @@ pub(in super::super) enum TlsVersion {
 /// Client certificates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["ca"]))]
 pub(in super::super) struct ClientAuth {
     /// PEM file of the authorities that sign client certificates.
     #[schemars(required)]

@@ -8,6 +8,7 @@ use super::{Duration, Rate};
 /// A rate and concurrency limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["rate"]))]
 pub(in super::super) struct Limit {
     /// client_ip, global, route, header:NAME, cookie:NAME, path; or a list.
     pub(in super::super) key: LimitKey,
@@ -148,6 +149,7 @@ impl Default for Maintenance {
 /// Planned maintenance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "schedule"]))]
 pub(in super::super) struct Window {
     /// Required and unique.
     #[schemars(required)]
@@ -226,6 +228,7 @@ impl Default for Host {
 /// A webhook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["url"]))]
 pub(in super::super) struct Notify {
     /// Where to POST.
     #[schemars(required)]

@@ -10,6 +10,7 @@ use super::{Duration, Size, words};
 /// One route: which requests, and what happens to them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
 pub(in super::super) struct Route {
     /// Required and unique.
     #[schemars(required)]
@@ -94,6 +95,7 @@ pub(in super::super) enum RouteMaintenance {
 /// Serve files of a folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["root"]))]
 pub(in super::super) struct Files {
     /// The folder.
     #[schemars(required)]
@@ -113,6 +115,7 @@ impl Default for Files {
 /// Answer with a redirect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["to"]))]
 pub(in super::super) struct Redirect {
     /// Where to; may contain $uri (path and query), $path, $query, $host and $scheme.
     #[schemars(required)]
@@ -192,6 +195,7 @@ pub(in super::super) struct RouteTimeouts {
 /// A request and where it must go.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "request"]))]
 pub(in super::super) struct Test {
     /// What the test says.
     #[schemars(required)]
@@ -207,6 +211,7 @@ pub(in super::super) struct Test {
 /// A request to try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["url"]))]
 pub(in super::super) struct TestRequest {
     /// Its method.
     pub(in super::super) method: String,

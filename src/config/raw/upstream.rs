@@ -8,6 +8,7 @@ use super::{CertificatePair, Duration, Size, words};
 /// A named group of endpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["endpoints"]))]
 pub(in super::super) struct Upstream {
     /// At least one: host:port, ip:port or unix:/path, or a table with weight and backup.
     #[schemars(required)]
@@ -83,6 +84,7 @@ pub(in super::super) enum Endpoint {
 /// An endpoint with weight or role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
 pub(in super::super) struct EndpointTable {
     /// host:port, ip:port or unix:/path.
     #[schemars(required)]

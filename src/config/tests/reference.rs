@@ -1,7 +1,7 @@
 //! The annotated reference is complete, and loads.
 
 use super::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) const REFERENCE: &str = include_str!("../../../config/flagstone.toml");
 
@@ -81,6 +81,52 @@ fn the_schema_has_descriptions_patterns_and_defaults() {
     assert_eq!(timeouts["description"], "Keep-alive connection without a request.");
     assert_eq!(schema["$defs"]["Duration"]["pattern"], "^([0-9]+(d|h|m|s|ms|us))+$|\\$\\{");
     assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn the_schema_takes_a_variable_wherever_the_file_may_have_one() {
+    let schema = schema();
+    let property = |table: &str, key: &str| schema["$defs"][table]["properties"][key].clone();
+    for (table, key, kind) in
+        [("Upstream", "max_idle", "integer"), ("Upstream", "critical", "boolean"), ("Retry", "budget", "number")]
+    {
+        let property = property(table, key);
+        assert_eq!((&property["type"], &property["pattern"]), (&json!([kind, "string"]), &json!("\\$\\{")));
+    }
+    assert_eq!(schema["$defs"]["Balance"]["anyOf"][1], json!({ "pattern": "\\$\\{" }));
+    let upstream = "[upstream.app]\ncritical = \"${C:-true}\"\nmax_idle = \"${M:-7}\"\nbalance = \"${B:-hash}\"\n";
+    with(&upstream.replace("app", "other").replace("critical", "endpoints = [\"x:1\"]\ncritical")).unwrap();
+}
+
+#[test]
+fn what_the_schema_requires_may_not_be_missing() {
+    let listener = "[[listener]]\nname = \"other\"\naddress = \"0.0.0.0:1\"\n";
+    let (route, pair) = ("[[route]]\nname = \"other\"\n", "cert = \"a\", key = \"b\"");
+    let refused = [
+        ("ListenerTls", "certificates", format!("{listener}tls = {{}}")),
+        ("CertificatePair", "cert", format!("{listener}tls = {{ certificates = [{{ key = \"a\" }}] }}")),
+        ("CertificatePair", "key", format!("{listener}tls = {{ certificates = [{{ cert = \"a\" }}] }}")),
+        ("ClientAuth", "ca", format!("{listener}tls = {{ certificates = [{{ {pair} }}], client_auth = {{}} }}")),
+        ("Limit", "rate", "[limit.a]\n".to_owned()),
+        ("Window", "name", "[[maintenance.window]]\nschedule = \"0 3 * * SUN\"\n".to_owned()),
+        ("Window", "schedule", "[[maintenance.window]]\nname = \"a\"\n".to_owned()),
+        ("Notify", "url", "[[notify]]\n".to_owned()),
+        ("Route", "name", "[[route]]\nupstream = \"app\"\n".to_owned()),
+        ("Files", "root", format!("{route}files = {{}}\n")),
+        ("Redirect", "to", format!("{route}redirect = {{}}\n")),
+        ("Test", "name", "[[test]]\nrequest = { url = \"http://a/\" }\n".to_owned()),
+        ("Test", "request", "[[test]]\nname = \"a\"\n".to_owned()),
+        ("Test/properties/request", "url", "[[test]]\nname = \"a\"\nrequest = {}\n".to_owned()),
+        ("Upstream", "endpoints", "[upstream.other]\n".to_owned()),
+        ("EndpointTable", "address", "[upstream.other]\nendpoints = [{ weight = 2 }]\n".to_owned()),
+    ];
+    let schema = schema();
+    for (table, key, text) in &refused {
+        let required = schema.pointer(&format!("/$defs/{table}/required")).and_then(Value::as_array);
+        assert!(required.is_some_and(|keys| keys.contains(&json!(key))), "{table}: {key}");
+        let problems = with(text).unwrap_err().to_string();
+        assert!(problems.lines().any(|line| line.contains(key)), "{table}: {key}: {problems}");
+    }
 }
 
 #[test]
