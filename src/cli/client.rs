@@ -23,6 +23,9 @@ const WITHOUT_FILE: &str = "the process is found without this file by --admin AD
                             otherwise; where that wants a token, -c FILE names a file that has it";
 /// What to do when nobody answers.
 const NOT_RUNNING: &str = "is it running? try flagstone run -c FILE";
+/// The file may have been edited since.
+const MOVED: &str =
+    "where admin.listen has been changed since, --admin OLD reaches a process that listens where it did before";
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Where the running process is: for every command that talks to it.
@@ -138,7 +141,8 @@ impl AdminArgument {
                 |Problems(problems)| format!("that is where it is by default, for {}", problems[0]),
                 |_| NOT_RUNNING.to_owned(),
             ),
-            _ => NOT_RUNNING.to_owned(),
+            (None, Some(_)) => format!("{NOT_RUNNING}; {MOVED}"),
+            (Some(_), _) => NOT_RUNNING.to_owned(),
         };
         // Told where to go, it needs the file for nothing but the token.
         let problems = found.iter().filter(|_| self.admin.is_none()).flat_map(|found| &found.problems.0);

@@ -34,7 +34,7 @@ enum Action {
         #[arg(value_parser = rate_text)]
         rate: String,
         /// How many may come at once [default: the rate's count]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = how_many)]
         burst: Option<NonZeroU32>,
         /// Until when: 15m, 1h30m [default: until cleared]
         #[arg(long = "for", value_name = "DURATION", value_parser = while_seconds)]
@@ -113,6 +113,13 @@ fn rate_text(text: &str) -> Result<String, String> {
     rate::parse(text).map(rate::format)
 }
 
+fn how_many(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| match text.parse::<u32>() {
+        Ok(_) => "has to be at least 1".to_owned(),
+        Err(_) => format!("is no whole number from 1 to {}", u32::MAX),
+    })
+}
+
 /// Whole seconds, rounded up.
 pub(super) fn while_seconds(text: &str) -> Result<u64, String> {
     let duration: Duration = duration::parse(text)?;
@@ -140,6 +147,15 @@ mod tests {
         assert_eq!(cells, ["login", "5/1m", "5", "-", "0", "0", "0", "4", "0", "2"]);
         assert!(lines[2].contains("until 2030-01-01T00:00:00Z"), "{text}");
         assert_eq!(list(&json!({ "limits": {} })), "there are no limits\n");
+    }
+
+    #[test]
+    fn a_burst_is_at_least_one() {
+        assert_eq!(how_many("3"), Ok(NonZeroU32::new(3).unwrap()));
+        assert_eq!(how_many("0"), Err("has to be at least 1".to_owned()));
+        for text in ["-1", "many", "4294967296", "1.5"] {
+            assert_eq!(how_many(text), Err("is no whole number from 1 to 4294967295".to_owned()), "{text}");
+        }
     }
 
     #[test]
