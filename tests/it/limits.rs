@@ -176,14 +176,14 @@ async fn an_answer_tells_where_the_client_stands() {
 #[tokio::test]
 async fn whoever_waits_as_long_as_told_is_let_in() {
     let proxy = proxy("rate = \"1/2s\"").await;
+    let begun = std::time::Instant::now();
     assert_eq!(status(&proxy, "/", "192.0.2.1", "").await, 200);
     let refused = ask(&proxy, "/", "192.0.2.1", "").await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("2")));
     // Polls count against nothing: a refused request is not charged.
-    let begun = std::time::Instant::now();
     let passed = eventually_async(Duration::from_secs(8), async || status(&proxy, "/", "192.0.2.1", "").await == 200);
     assert!(passed.await);
-    assert!(begun.elapsed() >= Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
