@@ -42,7 +42,7 @@ pub struct Flag {
     pub allow: Vec<IpNet>,
     /// How long what is in flight may still take; `None` = nothing was said.
     pub grace: Option<Duration>,
-    /// Cut what is still in flight when `grace` is over.
+    /// Cut what is still in flight when `grace` is over; never true beside a grace that could not be used.
     pub terminate: bool,
     /// Remove the file at `until`; never true without one.
     pub auto_end: bool,
@@ -88,6 +88,11 @@ impl Flag {
             if let Err(problem) = flag.set(key, value, &mut problems) {
                 problems.push(format!("{key}: {problem}"));
             }
+        }
+        if flag.terminate && flag.grace.is_none() && table.contains_key("grace") {
+            // Whoever wrote a grace did not mean "at once".
+            flag.terminate = false;
+            problems.push("terminate: is left out, for a grace is given that cannot be used".to_owned());
         }
         if flag.auto_end && flag.until.is_none() {
             flag.auto_end = false;

@@ -116,6 +116,17 @@ async fn without_terminate_what_is_in_flight_finishes() {
 }
 
 #[tokio::test]
+async fn a_grace_that_cannot_be_used_lets_finish() {
+    let upstream = FakeUpstream::http1().route("*", "done").delay("/job", Duration::from_millis(300)).start().await;
+    let (proxy, _upstream) = site(upstream).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/job", "").await.unwrap();
+    assert!(in_flight(&proxy, 1).await);
+    switch_on(&proxy, &format!("{CUT}grace = \"a while\"\n")).await;
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn what_maintenance_does_not_cover_is_not_cut() {
     let (proxy, _upstream) = site(FakeUpstream::http1().route("*", Reply::upgrade()).start().await).await;
     let mut covered = tunnel(&proxy, "/covered").await;

@@ -100,6 +100,17 @@ fn times_without_an_offset_and_negative_graces_are_refused() {
 }
 
 #[test]
+fn a_grace_that_cannot_be_used_cuts_nothing() {
+    for grace in ["\"soon\"", "-1", "[30]", "\"\""] {
+        let (flag, warning) = warned(&format!("terminate = true\ngrace = {grace}"));
+        assert_eq!((flag.grace, flag.terminate), (None, false), "{grace}");
+        assert!(warning.contains("grace: ") && warning.contains("terminate: "), "{warning}");
+    }
+    assert!(parsed("terminate = true").terminate, "without one it is at once");
+    assert!(!warned("grace = \"soon\"").1.contains("terminate"), "it was not asked for");
+}
+
+#[test]
 fn auto_end_needs_an_end() {
     let (flag, warning) = warned("auto_end = true");
     assert!(!flag.auto_end);
