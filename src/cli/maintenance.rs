@@ -47,8 +47,8 @@ pub struct On {
     /// When the end is expected: 2030-01-31T22:00:00Z, or 22:00 (the next one, local time)
     #[arg(long, value_name = "TIME", group = "end")]
     pub until: Option<String>,
-    /// How long it is expected to take: 30m, 1h30m
-    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = duration)]
+    /// How long it is expected to take: 30m, 1h30m, 7d
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Only this route; may be given several times
     #[arg(long = "route", value_name = "NAME", value_parser = route_name)]
@@ -57,7 +57,7 @@ pub struct On {
     #[arg(long)]
     pub read_only: bool,
     /// How long what is in flight may still take
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub grace: Option<Duration>,
     /// Cut what is still in flight when the grace is over; at once without one
     #[arg(long)]
@@ -237,10 +237,6 @@ fn by() -> String {
         (!user.is_empty()).then_some(user)
     });
     user.map_or_else(|| "cli".to_owned(), |user| format!("cli ({user})"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "is no duration such as 90s, 30m or 1h30m".to_owned())
 }
 
 fn client_network(text: &str) -> Result<IpNet, String> {

@@ -45,12 +45,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             .ok_or_else(too_long)?;
         rest = next;
     }
-    let duration = Duration::from_micros(micros);
-    match text.is_empty() {
-        true => Err(how_to_write()),
-        false if duration > MAX => Err(too_long()),
-        false => Ok(duration),
-    }
+    if text.is_empty() { Err(how_to_write()) } else { bounded(Duration::from_micros(micros)) }
+}
+
+/// A duration that was read in another way, if it is one that [`parse`] would take.
+///
+/// # Errors
+/// It is longer than [`MAX`], in the same words.
+pub fn bounded(duration: Duration) -> Result<Duration, String> {
+    if duration > MAX { Err(too_long()) } else { Ok(duration) }
 }
 
 /// The shortest text that [`parse`] reads back, to the microsecond: `90 min` is `"1h30m"`.

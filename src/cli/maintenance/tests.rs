@@ -76,6 +76,22 @@ fn on_writes_what_was_said_and_by_whom() {
 }
 
 #[test]
+fn durations_are_those_of_the_configuration_and_what_else_is_clear() {
+    for (written, end) in [
+        ("1d", "2030-02-01T20:30:00Z"),
+        ("7d", "2030-02-07T20:30:00Z"),
+        ("1.5h", "2030-01-31T22:00:00Z"),
+        ("PT1H", "2030-01-31T21:30:00Z"),
+    ] {
+        let fixture = Fixture::new();
+        fixture.run(&["on", "--for", written, "--grace", written]).unwrap();
+        assert_eq!(fixture.read().until, Some(end.parse().unwrap()), "{written}");
+    }
+    let wrong = Cli::try_parse_from(["maintenance", "on", "--for", "90"]).err().expect("a number has no unit");
+    assert!(wrong.to_string().contains("a duration needs a unit: write \"90s\" for seconds"), "{wrong}");
+}
+
+#[test]
 fn an_hour_is_the_next_one_on_the_local_clock() {
     let fixture = Fixture::new();
     for (text, end) in [

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use toml::{Table, Value};
 
 use super::pattern::{HostPattern, PathPattern};
+use crate::config::duration;
 
 /// Longer messages are cut: they go out with every blocked request.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
@@ -138,7 +139,7 @@ impl Flag {
             "hosts" => self.hosts = each(key, value, problems, HostPattern::parse)?,
             "paths" => self.paths = each(key, value, problems, PathPattern::parse)?,
             "allow" => self.allow = each(key, value, problems, network)?,
-            "grace" => self.grace = Some(duration(value)?),
+            "grace" => self.grace = Some(grace(value)?),
             "terminate" => self.terminate = boolean(value)?,
             "auto_end" => self.auto_end = boolean(value)?,
             "by" => self.by = line(value)?,
@@ -170,9 +171,16 @@ pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
 }
 
-/// `"1h30m"`, `"250ms"`; not negative.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    text.trim().parse::<SignedDuration>().ok()?.try_into().ok()
+/// As the configuration writes it (`"1h30m"`, `"7d"`); `"1.5h"`, `"1 hour"` and `"PT1H"` are understood, too.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    duration::parse(text).or_else(|problem| {
+        let freely = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        freely.map_or(Err(problem), duration::bounded)
+    })
 }
 
 fn is_known(key: &str) -> bool {
@@ -244,16 +252,16 @@ fn boolean(value: &Value) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "is neither true nor false".to_owned())
 }
 
-fn duration(value: &Value) -> Result<Duration, String> {
-    let duration = match value {
-        Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-        Value::String(text) => parse_duration(text),
+fn grace(value: &Value) -> Result<Duration, String> {
+    let seconds = match value {
+        Value::String(text) => return parse_duration(text),
+        Value::Integer(seconds) => u64::try_from(*seconds).ok(),
         _ => None,
     };
-    duration.ok_or_else(|| "is no duration such as \"30s\"".to_owned())
+    duration::bounded(Duration::from_secs(seconds.ok_or("is no duration such as \"30s\"")?))
 }
 
-/// As the configuration writes it: `"1h30m"`.
+/// As the configuration writes it: `"1h30m"`. To the nanosecond, for that is how finely one can be given.
 fn duration_value(duration: Duration) -> Value {
     const PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
     Value::String(PRINTER.unsigned_duration_to_string(&duration))

@@ -112,6 +112,17 @@ async fn wrong_use_exits_2() {
 }
 
 #[tokio::test]
+async fn days_are_durations_here_too() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    let on = maintenance(&folder, &["on", "--for", "7d", "--grace", "1d"]).await;
+    assert!(on.status.success(), "{on:?}");
+    let unit = maintenance(&folder, &["on", "--for", "90"]).await;
+    assert_eq!(unit.status.code(), Some(2));
+    assert!(unit.stderr.contains("a duration needs a unit: write \"90s\" for seconds"), "{unit:?}");
+}
+
+#[tokio::test]
 async fn the_environment_starts_in_maintenance() {
     let folder = Folder::new();
     let file = folder.write("flagstone.toml", CONFIG);

@@ -69,6 +69,33 @@ fn grace_may_be_seconds_and_a_list_one_text() {
 }
 
 #[test]
+fn a_grace_is_written_as_in_the_configuration_or_more_freely() {
+    for (grace, seconds) in [
+        ("1d", 86_400),
+        ("7d12h", 648_000),
+        (" 90s ", 90),
+        ("1.5h", 5400),
+        ("1 hour", 3600),
+        ("PT1H", 3600),
+        ("3650d", 315_360_000),
+    ] {
+        assert_eq!(parsed(&format!("grace = \"{grace}\"")).grace, Some(Duration::from_secs(seconds)), "{grace}");
+    }
+    assert_eq!(parsed("grace = \"7us\"").grace, Some(Duration::from_micros(7)));
+    for (grace, remedy) in [
+        ("\"90\"", "grace: a duration needs a unit: write \"90s\" for seconds"),
+        ("\"1w\"", "grace: not a duration: write whole numbers with units"),
+        ("\"3651d\"", "grace: a duration is at most 10 years"),
+        ("\"90000h\"", "grace: a duration is at most 10 years"),
+        ("\"90000 hours\"", "grace: "),
+        ("315360001", "grace: a duration is at most 10 years"),
+    ] {
+        let (flag, warning) = warned(&format!("grace = {grace}"));
+        assert!(flag.grace.is_none() && warning.starts_with(remedy), "{warning}");
+    }
+}
+
+#[test]
 fn text_that_is_no_toml_is_the_message() {
     let (flag, warning) = warned("Back at noon.\nPromise!\n");
     assert_eq!(flag.message.as_deref(), Some("Back at noon.\nPromise!"));
