@@ -19,7 +19,7 @@ use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
 use crate::message::host::Host;
-use crate::policy::maintenance::Blocked;
+use crate::policy::maintenance::{Active, Blocked};
 use crate::snapshot::{Action, Snapshot, Switched};
 
 /// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too.
@@ -36,18 +36,13 @@ pub(crate) async fn handle(
 ) {
     let mut context = Context::begin(request, connection, Arc::clone(&snapshot), stream);
     let asker = respond::Asker::of(request);
-    let result = {
+    let served = {
         let mut known = Known::of(&context, &snapshot);
         // Pinned here and lent on: a future of that size is not to be moved.
         let serving = pin!(serve(request, answer, &mut context, &snapshot));
-        match known.unless_cut(serving).await {
-            Ok(result) => result,
-            Err(active) => {
-                Blocked { active: &active }.count();
-                Err(decide::maintained(&active, &snapshot))
-            }
-        }
+        known.unless_cut(serving).await
     };
+    let result = served.unwrap_or_else(|active| Err(cut(&active, &context, &snapshot)));
     stage::end(context.version()).await;
     let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));
     let is_refusal = result.is_err();
@@ -140,6 +135,15 @@ fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snap
     let blocked = Some(&snapshot.shared.runtime.blocked);
     let switches = Switches { maintenance: state.as_deref(), blocked, features_are_set: true };
     (decide(&context.asked(request), snapshot, switches), state.is_some())
+}
+
+/// What answers a request that maintenance has cut, and counts it.
+#[cold]
+fn cut(active: &Arc<Active>, context: &Context, snapshot: &Snapshot) -> Refusal {
+    let route = context.route.as_ref();
+    Blocked { active }.count();
+    snapshot.shared.blocked(route.map(|route| route.sample_place), route.map(|route| &*route.name));
+    decide::maintained(active, snapshot)
 }
 
 /// Answers a request that may not pass, by a refusal or by what is served in place of the app, and counts it.

@@ -44,6 +44,11 @@ async fn a_cut_before_the_head_is_a_maintenance_answer() {
     assert_eq!(response.header("flagstone-reason"), Some("maintenance"));
     assert_eq!(json(&response)["maintenance"]["reason"], "Breach");
     assert_eq!(status(&proxy).await["blocked_requests"], 1);
+    let mut events = Client::connect(proxy.admin()).await.unwrap();
+    events.send("GET /api/events?recent=100&metrics=false HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    events.read_until("Operation blocked").await.unwrap();
+    let told = String::from_utf8(events.read_until("\n").await.unwrap()).unwrap();
+    assert!(told.contains("\"route\":\"all\"") && told.contains("\"count\":1"), "it is told as it is counted: {told}");
     assert!(in_flight(&proxy, 0).await);
     assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the exchange is cut too");
 }
