@@ -109,6 +109,9 @@ impl Keeper {
         };
         self.windows = settings.windows.iter().filter_map(plan).collect();
         self.memory.forget_but(&settings.windows);
+        for (name, &begun) in &self.memory.begun {
+            self.show_begun(name, begun);
+        }
     }
 
     /// Writes the flag of a window that is due and was not begun.
@@ -125,9 +128,15 @@ impl Keeper {
         if let Err(problem) = done {
             return self.complain(format!("window {} cannot begin: {problem}", window.name));
         }
+        self.show_begun(&window.name, due.start);
         let name = window.name.clone();
         self.memory.begun.insert(name, due.start);
         self.save();
+    }
+
+    /// The planned beginning, which every process knows alike.
+    fn show_begun(&self, name: &str, begun: Timestamp) {
+        self.shared.metrics.window(name).began(u64::try_from(begun.as_second()).unwrap_or(0));
     }
 
     fn announce(&mut self, index: usize, settings: &Maintenance, now: Timestamp) {
@@ -151,7 +160,7 @@ impl Keeper {
         self.save();
     }
 
-    /// Shows the figures of a run that has ended.
+    /// Shows how long a run took that has ended.
     fn note_run(&mut self, now: Timestamp) {
         let state = self.shared.switch.load();
         let active = state.as_ref().and_then(|state| state.global.as_ref());
@@ -165,7 +174,7 @@ impl Keeper {
         }
         if let Some((name, since)) = std::mem::replace(&mut self.running, running) {
             let took = now.duration_since(since).try_into().unwrap_or_default();
-            self.shared.metrics.window(&name).ran(u64::try_from(since.as_second()).unwrap_or(0), took);
+            self.shared.metrics.window(&name).took(took);
         }
     }
 

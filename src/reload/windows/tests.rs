@@ -146,14 +146,20 @@ fn a_run_shows_when_it_began_and_how_long_it_took() {
     let state = crate::policy::maintenance::State { global: Some(active), ..Default::default() };
     keeper.shared.switch.store(state);
     keeper.tick(at("2130-01-31T03:00:01Z"));
-    assert!(!keeper.shared.metrics.encode().contains("flagstone_maintenance_duration_seconds{"));
+    let began = at("2130-01-31T03:00:00Z").as_second();
+    let line = format!("flagstone_maintenance_last_run_timestamp_seconds{{window=\"nightly\"}} {began}\n");
+    let scrape = keeper.shared.metrics.encode();
+    assert!(scrape.contains(&line) && !scrape.contains("flagstone_maintenance_duration_seconds{"), "{scrape}");
     keeper.shared.switch.store(Default::default());
     keeper.tick(at("2130-01-31T03:40:00Z"));
     let scrape = keeper.shared.metrics.encode();
     assert!(scrape.contains("flagstone_maintenance_duration_seconds{window=\"nightly\"} 2400"), "{scrape}");
-    let began = at("2130-01-31T03:00:00Z").as_second();
-    let line = format!("flagstone_maintenance_last_run_timestamp_seconds{{window=\"nightly\"}} {began}");
     assert!(scrape.contains(&line), "{scrape}");
+    // Another process knows when, and not how long.
+    let mut again = fixture.start();
+    again.tick(at("2130-01-31T05:00:00Z"));
+    let scrape = again.shared.metrics.encode();
+    assert!(scrape.contains(&line) && !scrape.contains("flagstone_maintenance_duration_seconds{"), "{scrape}");
 }
 
 #[test]

@@ -219,17 +219,16 @@ fn maintenance(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.blocked_count())),
     )?;
     let windows = inner.windows.all();
-    let runs = windows.iter().filter_map(|(name, window)| Some((name.as_str(), window.last()?)));
-    let runs: Vec<_> = runs.collect();
+    let runs: Vec<_> = windows.iter().map(|(name, window)| (name.as_str(), window.runs())).collect();
     page.gauge(
         "flagstone_maintenance_last_run_timestamp_seconds",
         "When the window last began",
-        runs.iter().map(|&(name, (began, _))| ([("window", name)], began)),
+        runs.iter().filter_map(|&(name, runs)| Some(([("window", name)], runs.began?))),
     )?;
     page.gauge(
         "flagstone_maintenance_duration_seconds",
-        "How long the window's last run took",
-        runs.iter().map(|&(name, (_, took))| ([("window", name)], took.as_secs_f64())),
+        "How long the last run of the window that has ended took",
+        runs.iter().filter_map(|&(name, runs)| Some(([("window", name)], runs.took?.as_secs_f64()))),
     )
 }
 

@@ -209,16 +209,28 @@ impl MaintenanceMetrics {
 
 /// One maintenance window. Nothing is shown of a window that has not run yet.
 #[derive(Debug, Default)]
-pub struct WindowMetrics(Mutex<Option<(u64, Duration)>>);
+pub struct WindowMetrics(Mutex<WindowRuns>);
+
+/// What is known of the last runs: one that has begun may not have ended, and then the duration is of the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WindowRuns {
+    /// Unix seconds.
+    pub(super) began: Option<u64>,
+    pub(super) took: Option<Duration>,
+}
 
 impl WindowMetrics {
-    /// Notes a run that has ended: when it began, in Unix seconds, and how long it took.
-    pub fn ran(&self, began_unix_seconds: u64, duration: Duration) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((began_unix_seconds, duration));
+    /// A run begins, or is known to have begun.
+    pub fn began(&self, unix_seconds: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).began = Some(unix_seconds);
     }
 
-    pub(super) fn last(&self) -> Option<(u64, Duration)> {
+    /// A run has ended.
+    pub fn took(&self, duration: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).took = Some(duration);
+    }
+
+    pub(super) fn runs(&self) -> WindowRuns {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -116,6 +116,9 @@ async fn a_window_that_is_due_begins_by_itself_and_is_by_the_window() {
     let window = "[[maintenance.window]]\nname = \"always\"\nschedule = \"* * * * *\"\nduration = \"1h\"\n";
     let (proxy, _upstream) = site(window).await;
     assert!(eventually_async(PATIENCE, async || status(&proxy).await["by"] == "window:always").await);
+    let began = "flagstone_maintenance_last_run_timestamp_seconds{window=\"always\"} ";
+    let shows = async || ask(&proxy, "GET", "/metrics", "").await.text().contains(began);
+    assert!(eventually_async(PATIENCE, shows).await, "while it runs, too");
     assert_eq!(visit(&proxy, "GET", "/", "").await.status, 503);
 }
 

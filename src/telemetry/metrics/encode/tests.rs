@@ -50,7 +50,8 @@ fn full() -> Metrics {
     metrics.limit("per_ip").limited(true);
     metrics.limit("per_ip").limited(false);
     metrics.maintenance(GLOBAL_SCOPE).show(true, Some(Duration::from_secs(5)), 1);
-    metrics.window("weekly").ran(1_795_000_000, Duration::from_millis(1500));
+    metrics.window("weekly").began(1_795_000_000);
+    metrics.window("weekly").took(Duration::from_millis(1500));
     metrics.set_certificates([("example.com", 1_900_000_000), ("example.com", 1_800_000_000)]);
     metrics.set_health(HealthStatus::Degraded);
     metrics.reloaded(true, 7, 1_795_000_001);
