@@ -202,8 +202,9 @@ impl Pages {
             retry_after => facts.retry_after,
             status => facts.status.as_u16(),
             request_id => facts.request_id,
-            lang => texts.lang,
-            assets => ASSETS_PATH.trim_end_matches('/'),
+            lang => if template.lang.is_empty() { texts.lang } else { &template.lang },
+            // Ours, and no entity is read inside of <style> and <script>.
+            assets => minijinja::Value::from_safe_string(ASSETS_PATH.trim_end_matches('/').to_owned()),
         };
         let rendered = self.environment.get_template(&template.name).and_then(|template| template.render(values));
         let body = rendered.map_err(|error| describe(&template.name, &error))?;

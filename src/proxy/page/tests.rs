@@ -154,6 +154,35 @@ fn a_folder_brings_its_page_its_languages_and_its_files() {
 }
 
 #[test]
+fn a_folders_page_says_its_own_language() {
+    let page = "<html lang=\"{{ lang }}\">{{ title }}";
+    let names = ["index.html", "index.nl.html", "index.pt-BR.html", "index.fr.html"];
+    let (_folder, pages) = folder(&names.map(|name| (name, page)));
+    for (lang, heading) in [
+        ("", "We’ll be right back"),
+        ("nl", "We’ll be right back"),
+        ("pt-BR", "Voltamos já"),
+        ("fr", "Nous revenons très vite"),
+    ] {
+        let own = if lang.is_empty() { "en" } else { lang };
+        let expected = format!("<html lang=\"{own}\">{heading}");
+        assert_eq!(text(&pages, Kind::Html, &active(""), lang), expected);
+    }
+    let (_folder, pages) = folder(&[("index.json", "[{{ lang }}, {{ assets }}]")]);
+    assert_eq!(text(&pages, Kind::Json, &active(""), "nl"), "[\"en\", \"/.flagstone/maintenance\"]");
+}
+
+#[test]
+fn a_folders_assets_are_found_from_its_styles_too() {
+    let page = "<style>body{background:url({{ assets }}/sky.png)}</style><img src=\"{{ assets }}/a.png\">{{ reason }}";
+    let (_folder, pages) = folder(&[("index.html", page)]);
+    let html = text(&pages, Kind::Html, &active("reason = \"</style>\""), "en");
+    let expected = "<style>body{background:url(/.flagstone/maintenance/sky.png)}</style>\
+                    <img src=\"/.flagstone/maintenance/a.png\">&lt;&#x2f;style&gt;";
+    assert_eq!(html, expected);
+}
+
+#[test]
 fn what_a_folder_lacks_is_built_in() {
     let (_folder, pages) = folder(&[("index.txt", "mine")]);
     let active = active("");

@@ -30,9 +30,10 @@ impl Texts {
     }
 }
 
-/// English for a language that is not built in.
+/// Those of `pt` for `pt-BR`, and English for a language that is not built in.
 pub(super) fn texts(lang: &str) -> &'static Texts {
-    TEXTS.iter().find(|texts| texts.lang.eq_ignore_ascii_case(lang)).unwrap_or(&TEXTS[0])
+    let language = lang.split('-').next().unwrap_or(lang);
+    TEXTS.iter().find(|texts| texts.lang.eq_ignore_ascii_case(language)).unwrap_or(&TEXTS[0])
 }
 
 /// English first: it is what is spoken when nothing else fits.

@@ -156,6 +156,24 @@ async fn a_page_folder_serves_its_page_and_its_assets() {
 }
 
 #[tokio::test]
+async fn a_page_says_its_own_language_and_finds_its_assets() {
+    let upstream = FakeUpstream::http1().route("*", "the app").start().await;
+    let folder = crate::support::files::Folder::new();
+    let page = "<html lang=\"{{ lang }}\"><style>body{background:url({{ assets }}/sky.png)}</style>";
+    folder.write("page/index.html", page);
+    folder.write("page/index.nl.html", page);
+    folder.write("page/index.pt-BR.html", page);
+    folder.write("page/sky.png", "blue");
+    let proxy = TestProxy::toml(toml(&upstream, "page = \"page\"")).in_folder(folder).start().await;
+    switch_on(&proxy, "").await;
+    for (asked, lang) in [("fi", "en"), ("nl", "nl"), ("pt-BR", "pt-BR")] {
+        let answer = visit(&proxy, "GET", "/", &format!("Accept: text/html\r\nAccept-Language: {asked}\r\n")).await;
+        assert_eq!(answer.text(), page.replace("{{ lang }}", lang).replace("{{ assets }}", "/.flagstone/maintenance"));
+    }
+    assert_eq!(visit(&proxy, "GET", "/.flagstone/maintenance/sky.png", "").await.text(), "blue");
+}
+
+#[tokio::test]
 async fn a_broken_template_is_the_built_in_page() {
     let upstream = FakeUpstream::http1().route("*", "the app").start().await;
     let folder = crate::support::files::Folder::new();
