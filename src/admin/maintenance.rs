@@ -115,7 +115,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
     request_body = Option<schema::Flag>, responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
     (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
-    (status = 422, description = "One of `routes` does not exist", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "One of `routes` does not exist, or `until` has passed", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
     let scope = match scope_of(&uri, &panel.control) {
@@ -126,10 +126,16 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
         Ok(flag) => flag,
         Err(problem) => return view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
     };
-    match strays_of(&flag, &panel.control.live.load_full().config) {
+    match past_of(&flag).or_else(|| strays_of(&flag, &panel.control.live.load_full().config)) {
         Some(problem) => Unusable::Value(problem).into_response(),
         None => switch_on(&panel.control, scope, flag).await,
     }
+}
+
+/// What is wrong with its `until`, as the command line says it. A file may say so, and is overdue or over at once.
+fn past_of(flag: &Flag) -> Option<String> {
+    let past = flag.until.filter(|until| *until <= Timestamp::now())?;
+    Some(format!("the end, {past}, has passed"))
 }
 
 /// What is wrong with its `routes`: a file with such a name means what it says, and covers nothing by it.
@@ -201,10 +207,9 @@ async fn switch_on(control: &Arc<Control>, scope: Scope, flag: Flag) -> Response
             return failure(failed, "written", &file).unwrap_or_else(broke_off);
         }
     };
-    if flag.auto_end && flag.until.is_some_and(|until| until <= now) {
-        return answer(control, &scope, |active| active.is_none()).await;
-    }
-    answer(control, &scope, |active| active.is_some_and(|active| active.flag == flag)).await
+    // It may be over before it is seen.
+    let is_over = || flag.auto_end && flag.until.is_some_and(|until| until <= Timestamp::now());
+    answer(control, &scope, |active| active.map_or_else(is_over, |active| active.flag == flag)).await
 }
 
 /// The status, once the switch is as it was asked to be. It answers 200 also when that takes too long: the file

@@ -26,7 +26,7 @@ expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, "5xx"]
 
 [[operations]]
 include-name = "POST /api/admin/maintenance/enable"
-checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 422]
 "#;
 
 fn config(token: &str) -> String {

@@ -101,6 +101,22 @@ async fn a_mistake_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_end_that_has_passed_is_refused_and_ends_nothing() {
+    let (proxy, _upstream) = site("").await;
+    let enable = "/api/admin/maintenance/enable";
+    assert_eq!(ask(&proxy, "POST", enable, r#"{"reason":"Upgrade","grace":"1d"}"#).await.status, 200);
+    for body in [r#"{"until":"2020-01-01T00:00:00Z"}"#, r#"{"until":"2020-01-01T00:00:00Z","auto_end":true}"#] {
+        for path in [enable, &format!("{enable}?route=all")] {
+            let refused = ask(&proxy, "POST", path, body).await;
+            let detail = "the end, 2020-01-01T00:00:00Z, has passed";
+            assert_eq!((refused.status, json(&refused)["detail"].as_str()), (422, Some(detail)), "{path} {body}");
+        }
+    }
+    let status = status(&proxy).await;
+    assert_eq!((&status["is_active"], &status["reason"]), (&true.into(), &"Upgrade".into()));
+}
+
+#[tokio::test]
 async fn the_status_lists_windows_and_their_metrics_wait_for_a_run() {
     let window = "announce = \"30d\"\n[[maintenance.window]]\nname = \"yearly\"\nschedule = \"0 3 1 1 *\"\n\
                   duration = \"2h\"\ntimezone = \"Asia/Tokyo\"\nreason = \"Inventory\"\n";
