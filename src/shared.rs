@@ -274,7 +274,7 @@ impl Shared {
             }
             Change::Deactivated(active) => {
                 self.cuts.flag_is_off(active);
-                let (scope, by) = (scope_label(active), active.flag.by.clone().unwrap_or_default());
+                let (scope, by) = (active.scope.to_string(), active.flag.by.clone().unwrap_or_default());
                 self.tell(Event::MaintenanceDeactivated { scope, by });
             }
             Change::Warning { scope, text } if self.is_in_charge() => tracing::warn!(%scope, "flag file: {text}"),
@@ -293,7 +293,7 @@ impl Shared {
             if told.insert(active.id) {
                 let until = active.flag.until.map(|until| until.to_string()).unwrap_or_default();
                 let by = active.flag.by.clone().unwrap_or_default();
-                self.tell(Event::MaintenanceOverdue { scope: scope_label(&active), by, until });
+                self.tell(Event::MaintenanceOverdue { scope: active.scope.to_string(), by, until });
             }
         }
     }
@@ -433,17 +433,9 @@ fn verdict_of_machine(check: Check) -> Verdict {
     }
 }
 
-/// `global`, or the route's name.
-fn scope_label(active: &Active) -> String {
-    match &active.scope {
-        Scope::Global => GLOBAL_SCOPE.to_owned(),
-        Scope::Route(name) => name.clone(),
-    }
-}
-
 fn activated(active: &Active) -> Event {
     let flag = &active.flag;
-    let (scope, by) = (scope_label(active), flag.by.clone().unwrap_or_default());
+    let (scope, by) = (active.scope.to_string(), flag.by.clone().unwrap_or_default());
     let reason = flag.reason.clone().unwrap_or_default();
     match flag.mode {
         Mode::Emergency => Event::EmergencyActivated { scope, by, reason },

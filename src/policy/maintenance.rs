@@ -30,7 +30,7 @@ pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, 
 pub use pattern::{HostPattern, PathPattern};
 pub use strays::{Stray, Strays};
 
-/// Whose flag it is. As text, and as a metric's label, `global` or `route:NAME`.
+/// Whose flag it is. As text, and as a metric's label, `global` or the route's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     Global,
@@ -272,7 +272,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Global => f.write_str("global"),
-            Self::Route(name) => write!(f, "route:{name}"),
+            Self::Route(name) => f.write_str(name),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, ask, json, status, switch_on, toml, visit};
 use crate::support::client::Client;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -222,4 +223,24 @@ async fn a_bypass_keeps_what_is_in_flight() {
     switch_on(&proxy, CUT).await;
     assert!(outside.read_exactly(1).await.is_err());
     echoes(&mut inside).await;
+}
+
+/// `global` or a route, as in every event.
+#[tokio::test]
+async fn the_log_names_the_scope_as_events_do() {
+    let flagstone = Flagstone::serve(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n",
+    )
+    .await;
+    for (file, scope) in [("state/maintenance.flag", "scope=global"), ("state/maintenance.d/all.flag", "scope=all")] {
+        flagstone.folder.replace(file, "terminate = true\ncolour = \"red\"\n");
+        for message in ["Maintenance mode activated", "colour: is no key", "the grace is over"] {
+            let names_it = |line: &str| line.contains(message) && line.split_whitespace().any(|word| word == scope);
+            let told = || flagstone.process.stderr().lines().any(names_it);
+            assert!(eventually(PATIENCE, told).await, "{message} {scope}: {}", flagstone.process.stderr());
+        }
+        flagstone.folder.remove(file);
+    }
 }
