@@ -92,7 +92,7 @@ async fn rest(endpoint: &Weak<Endpoint>, interval: Duration) {
             drop(resting);
             return tokio::time::sleep(left).await;
         }
-        if resting.hold().is_anyone_waiting() && began.elapsed() >= IMPATIENT_INTERVAL {
+        if resting.is_awaited() && began.elapsed() >= IMPATIENT_INTERVAL {
             return;
         }
         drop(resting);

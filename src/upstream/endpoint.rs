@@ -1,7 +1,7 @@
 //! One endpoint: its address, how it stands, what is in flight to it, and the connections kept to it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
 use super::connection::{AnswerError, Connection, RequestHead, SendError};
-use super::hold::Hold;
+use super::hold::Queues;
 use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
@@ -64,7 +64,8 @@ pub struct Endpoint {
     weight: u32,
     is_backup: bool,
     pub(crate) standing: Standing,
-    in_flight: AtomicU32,
+    /// Shared with the same address before a reload: what is at the app stays there.
+    in_flight: Arc<AtomicU32>,
     in_flight_max: u32,
     /// For `peak_ewma` only.
     ewma: Option<Ewma>,
@@ -74,7 +75,7 @@ pub struct Endpoint {
     multiplexed: Option<Arc<Multiplexed>>,
     /// Its name has it no more: what comes back from it is not kept.
     retired: AtomicBool,
-    hold: Arc<Hold>,
+    queues: Arc<Queues>,
     observer: Observer,
     unreachable: Arc<Unreachable>,
     /// What checks it, for as long as it lives.
@@ -89,7 +90,8 @@ pub(super) struct Plan<'a> {
     pub(super) settings: &'a model::Upstream,
     pub(super) affinity: Option<&'a Affinity>,
     pub(super) workers: usize,
-    pub(super) hold: Arc<Hold>,
+    /// Of its upstream.
+    pub(super) queues: &'a Arc<Queues>,
     pub(super) observer: Observer,
     /// The same address before a reload, and the settings it had.
     pub(super) known: Option<(&'a Endpoint, &'a model::Upstream)>,
@@ -97,7 +99,7 @@ pub(super) struct Plan<'a> {
 
 impl Endpoint {
     pub(super) fn new(plan: Plan<'_>) -> Self {
-        let Plan { connector, configured, settings, affinity, workers, hold, observer, known } = plan;
+        let Plan { connector, configured, settings, affinity, workers, queues, observer, known } = plan;
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
@@ -110,7 +112,7 @@ impl Endpoint {
             weight: configured.weight.get(),
             is_backup: configured.backup,
             standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
-            in_flight: AtomicU32::new(0),
+            in_flight: known.map(|(known, _)| Arc::clone(&known.in_flight)).unwrap_or_default(),
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
             ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
             connector,
@@ -123,7 +125,7 @@ impl Endpoint {
                 None => settings.http2.then(|| Arc::new(Multiplexed::new(workers, settings.idle_timeout))),
             },
             retired: AtomicBool::new(false),
-            hold,
+            queues: Arc::clone(queues),
             observer,
             unreachable: match known {
                 Some((known, _)) => Arc::clone(&known.unreachable),
@@ -228,7 +230,7 @@ impl Endpoint {
             }
             Some(EjectionEvent::Restored) => {
                 (self.observer)(&self.label, Change::Restored);
-                self.hold.release();
+                self.queues.release();
             }
             None => {}
         }
@@ -245,7 +247,7 @@ impl Endpoint {
             Health::Healthy | Health::Unchecked | Health::Unknown => {}
         }
         // Also when it is away: who waits for the first check has nothing to wait for any more.
-        self.hold.release();
+        self.queues.release();
     }
 
     /// Its name has this address no more: kept connections close, open requests finish.
@@ -265,8 +267,9 @@ impl Endpoint {
         self.checker.get().is_some()
     }
 
-    pub(super) fn hold(&self) -> &Arc<Hold> {
-        &self.hold
+    /// Whether a request waits for a place at an endpoint of its upstream.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.queues.is_anyone_waiting()
     }
 }
 
@@ -279,7 +282,7 @@ async fn scout(endpoint: std::sync::Weak<Endpoint>) {
         if endpoint.connector.reach(SCOUT_LIMIT).await.is_ok() {
             endpoint.standing.set_refusing(false);
             (endpoint.observer)(&endpoint.label, Change::Restored);
-            return endpoint.hold.release();
+            return endpoint.queues.release();
         }
         pause = (pause * 2).min(SCOUT_PAUSE_MAX);
     }
@@ -306,8 +309,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.hold.release_one();
+        // Before the look at who waits; see `Hold::wait`.
+        self.0.in_flight.fetch_sub(1, SeqCst);
+        self.0.queues.release_one();
     }
 }
 

@@ -128,7 +128,7 @@ impl Group {
             members: ArcSwap::from_pointee(Members::new(Vec::new(), &settings.balance)),
             arranging: Mutex::default(),
             names_unknown: AtomicUsize::new(0),
-            hold: Arc::default(),
+            hold: Hold::after(previous.map(|previous| &*previous.hold)),
             budget: Arc::new(RetryBudget::new(settings.retry.budget)),
             ejecting: Mutex::default(),
             breaker,
@@ -392,7 +392,10 @@ impl Group {
         let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
         let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
         let before = previous.map(Self::iter).unwrap_or_default();
-        let known = before.iter().find(|known| known.connector.address == address);
+        let known = before.iter().filter(|known| known.connector.address == address);
+        // Two names may have an address in common.
+        let own = configured.address.to_string();
+        let known = known.max_by_key(|known| *known.configured == *own);
         Ok(Arc::new(Endpoint::new(Plan {
             known: known.and_then(|known| Some((&**known, &previous?.settings))),
             connector: Connector { address, tls, http2: self.settings.http2 },
@@ -400,7 +403,7 @@ impl Group {
             settings: &self.settings,
             affinity: self.affinity.as_ref(),
             workers: self.workers,
-            hold: Arc::clone(&self.hold),
+            queues: self.hold.queues(),
             observer: Arc::clone(&self.observer),
         })))
     }

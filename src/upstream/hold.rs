@@ -4,10 +4,13 @@
 //! returns or has room again: at most [`RELEASED_MAX`] of them at a time, so that an app that has just started is not
 //! run over. A request that leaves the queue in any way, its client's departure included, does so in `Drop`, and hands
 //! its turn on.
+//!
+//! A reload that changes the upstream begins a queue, for its requests may find other endpoints than those that wait in
+//! the one before. Places are the same in both where the address is: [`Queues`] lets all of them know of one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -19,14 +22,24 @@ const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests that were let go and have no answer yet.
 const RELEASED_MAX: usize = 32;
 
-/// The queue of one upstream.
-#[derive(Debug, Default)]
+/// The queue of one upstream, from one reload that changes it to the next.
+#[derive(Debug)]
 pub(crate) struct Hold {
     /// The length of the queue, to be read without the lock.
     waiting: AtomicUsize,
     inner: Mutex<Inner>,
     /// Told when an endpoint returns, or is known for the first time.
     news: Notify,
+    queues: Arc<Queues>,
+}
+
+/// The queues of one upstream that requests may still wait in, over all reloads.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    /// Their length together, to be read without a lock.
+    waiting: AtomicUsize,
+    /// The oldest first.
+    all: Mutex<Vec<Weak<Hold>>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +73,57 @@ pub(crate) enum GaveUp {
     Late,
 }
 
+impl Queues {
+    /// Whether a request waits in any of them.
+    pub(crate) fn is_anyone_waiting(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
+    /// In each, all may go on, one after another: an endpoint returned.
+    pub(crate) fn release(&self) {
+        self.each().iter().for_each(Hold::release);
+    }
+
+    /// In each, the next may go on: there is room for one. Whoever finds it taken goes on waiting.
+    pub(crate) fn release_one(&self) {
+        if self.is_anyone_waiting() {
+            self.each().iter().for_each(Hold::release_one);
+        }
+    }
+
+    fn each(&self) -> Vec<Arc<Hold>> {
+        self.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn add(&self, hold: &Arc<Hold>) {
+        let mut all = self.lock();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(hold));
+    }
+
+    /// Every statement under this lock leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Hold>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Hold {
+    /// An empty queue; `previous` is the one of the same upstream before its settings changed.
+    pub(crate) fn after(previous: Option<&Self>) -> Arc<Self> {
+        let hold = Arc::new(Self {
+            waiting: AtomicUsize::new(0),
+            inner: Mutex::default(),
+            news: Notify::new(),
+            queues: previous.map(|previous| Arc::clone(&previous.queues)).unwrap_or_default(),
+        });
+        hold.queues.add(&hold);
+        hold
+    }
+
+    pub(super) fn queues(&self) -> &Arc<Queues> {
+        &self.queues
+    }
+
     /// Whether a newcomer has to stand in line.
     pub(crate) fn is_anyone_waiting(&self) -> bool {
         self.waiting() > 0
@@ -96,6 +159,8 @@ impl Hold {
         let (call, mut turn) = oneshot::channel();
         self.enter(ticket, Waiter { call, bytes })?;
         let _seat = Seat { hold: self, ticket };
+        // Who leaves an endpoint makes room first and then looks for somebody who waits: one of both sees the other.
+        fence(SeqCst);
         if has_room() {
             self.release_one();
         }
@@ -149,7 +214,7 @@ impl Hold {
             inner.released += 1;
             called.push(waiter.call);
         }
-        self.waiting.store(inner.queue.len(), SeqCst);
+        self.count(&inner);
         drop(inner);
         for call in called {
             // Who has left meanwhile drops the turn, and so calls the next.
@@ -164,7 +229,7 @@ impl Hold {
         }
         inner.bytes += waiter.bytes;
         inner.queue.insert(ticket.0, waiter);
-        self.waiting.store(inner.queue.len(), SeqCst);
+        self.count(&inner);
         Ok(())
     }
 
@@ -173,7 +238,13 @@ impl Hold {
         if let Some(waiter) = inner.queue.remove(&ticket.0) {
             inner.bytes -= waiter.bytes;
         }
-        self.waiting.store(inner.queue.len(), SeqCst);
+        self.count(&inner);
+    }
+
+    fn count(&self, inner: &Inner) {
+        let (after, before) = (inner.queue.len(), self.waiting.swap(inner.queue.len(), SeqCst));
+        // Also where there are fewer: it wraps around.
+        self.queues.waiting.fetch_add(after.wrapping_sub(before), SeqCst);
     }
 
     /// Every statement under this lock leaves it whole.
@@ -242,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn they_go_on_in_the_order_they_came() {
-        let hold = Arc::new(Hold::default());
+        let hold = Hold::after(None);
         let (tasks, order) = queue_of(&hold, 200).await;
         hold.release();
         tasks.join_all().await;
@@ -253,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_is_forgotten_and_hands_the_turn_on() {
-        let hold = Arc::new(Hold::default());
+        let hold = Hold::after(None);
         let (mut tasks, order) = queue_of(&hold, 40).await;
         // The turns are given, and their owners are gone before they see them.
         hold.release();
@@ -266,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_in_vain_calls_nobody_and_keeps_the_place() {
-        let hold = Arc::new(Hold::default());
+        let hold = Hold::after(None);
         let first = hold.ticket();
         let (tasks, order) = {
             let waiting = hold.wait(first, 0, in_a_minute(), || true);
@@ -281,8 +352,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn queues_before_and_after_a_reload_share_what_gets_free() {
+        let before = Hold::after(None);
+        let (older, older_order) = queue_of(&before, 2).await;
+        let after = Hold::after(Some(&before));
+        let (newer, newer_order) = queue_of(&after, 1).await;
+        let unrelated = Hold::after(None);
+        let queues = Arc::clone(after.queues());
+        assert!(queues.is_anyone_waiting() && !unrelated.queues().is_anyone_waiting());
+        unrelated.queues().release();
+        assert_eq!((before.waiting(), after.waiting()), (2, 1));
+        queues.release_one();
+        // The turn goes from one to the next.
+        older.join_all().await;
+        newer.join_all().await;
+        assert_eq!((older_order.lock().unwrap().len(), newer_order.lock().unwrap().len()), (2, 1));
+        assert!(!queues.is_anyone_waiting());
+        drop(before);
+        let third = Hold::after(Some(&after));
+        assert_eq!((queues.each().len(), third.waiting()), (2, 0), "one that is gone is forgotten");
+    }
+
+    #[tokio::test]
     async fn nobody_waits_longer_than_the_deadline_or_in_a_full_queue() {
-        let hold = Arc::new(Hold::default());
+        let hold = Hold::after(None);
         let late = hold.wait(hold.ticket(), 0, Instant::now(), || false).await;
         assert_eq!(late.unwrap_err(), GaveUp::Late);
         let full = hold.wait(hold.ticket(), WAITING_BYTES_MAX + 1, in_a_minute(), || false).await;

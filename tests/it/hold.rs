@@ -7,7 +7,7 @@ use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::h2::Http2;
 use crate::support::load::Load;
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
@@ -117,6 +117,55 @@ async fn a_full_endpoint_without_hold_refuses() {
         freed = client::get(proxy.address(), "/").await.unwrap().text() == "free";
     }
     assert!(freed);
+}
+
+#[tokio::test]
+async fn a_reload_does_not_forget_what_is_in_flight() {
+    let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;
+    let bounded = |extra: &str| to(&app.endpoint(), &format!("max_in_flight = 1\n{extra}"));
+    let proxy = TestProxy::toml(bounded("idle_timeout = \"4s\"\n")).start().await;
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+    for extra in ["idle_timeout = \"5s\"\n", "balance = \"round_robin\"\n"] {
+        proxy.reload_with(&bounded(extra)).await;
+        let response = client::get(proxy.address(), "/").await.unwrap();
+        assert_eq!((response.status, response.header("flagstone-reason")), (503, Some("no_endpoint")), "{extra}");
+    }
+    assert_eq!(app.requests().len(), 1);
+    slow.reset();
+    let frees = async || client::get(proxy.address(), "/").await.unwrap().text() == "free";
+    assert!(eventually_async(DEADLINE, frees).await);
+}
+
+#[tokio::test]
+async fn requests_from_before_and_after_a_reload_wait_for_the_same_place() {
+    let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "done").start().await;
+    let bounded =
+        |idle: &str| to(&app.endpoint(), &format!("hold = \"60s\"\nmax_in_flight = 1\nidle_timeout = \"{idle}\"\n"));
+    let proxy = TestProxy::toml(bounded("4s")).start().await;
+    let in_flight = async |count: usize| {
+        let line = format!("flagstone_in_flight{{route=\"all\"}} {count}\n");
+        assert!(eventually_async(DEADLINE, async || admin::metrics(proxy.admin()).await.contains(&line)).await);
+    };
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+    let mut waiting = Vec::new();
+    for generation in 1..=3 {
+        for _ in 0..3 {
+            let mut client = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+            client.request("GET", "/", "").await.unwrap();
+            waiting.push(client);
+        }
+        in_flight(1 + waiting.len()).await;
+        proxy.reload_with(&bounded(&format!("{}s", 4 + generation))).await;
+    }
+    assert_eq!(app.requests().len(), 1, "one at a time");
+    slow.reset();
+    for client in &mut waiting {
+        assert_eq!(client.read_response().await.unwrap().text(), "done");
+    }
 }
 
 /// Answers each request in one piece, until it is killed.

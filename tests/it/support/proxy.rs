@@ -95,6 +95,17 @@ impl TestProxy {
         self.folder.write("flagstone.toml", completed(toml));
     }
 
+    /// Writes another configuration and waits until it serves.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn reload_with(&self, toml: &str) {
+        self.rewrite(toml);
+        let control = Arc::clone(self.control());
+        let reloaded = tokio::task::spawn_blocking(move || control.reload()).await.expect("a reload does not panic");
+        reloaded.unwrap_or_else(|problems| panic!("{problems}"));
+    }
+
     /// Adds a route to the file; whether it comes to be served.
     pub async fn reloads(&self) -> bool {
         let before = self.folder.read("flagstone.toml");
