@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::admin;
+use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::h2::Http2;
@@ -11,7 +12,7 @@ use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
-use crate::support::upstream::FakeUpstream;
+use crate::support::upstream::{FakeUpstream, OnAccept};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -52,6 +53,27 @@ async fn an_app_that_stays_away_is_given_up() {
     let response = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((response.status, response.header("flagstone-reason")), (502, Some("connect_failed")));
     assert!(asked.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn held_requests_that_cannot_connect_leave_the_breaker_alone() {
+    let authority = Ca::new();
+    let app = FakeUpstream::http1().route("/", "well").tls(authority.leaf(&["app"]).server_config(&[]));
+    let app = app.on_accept(OnAccept::Blackhole).start().await;
+    let held = to(&app.endpoint(), "hold = \"1s\"\ntls = { enabled = true, insecure = true }\n");
+    let proxy = TestProxy::toml(format!("[timeouts]\nconnect = \"300ms\"\n{held}")).start().await;
+    let (mut clients, address) = (tokio::task::JoinSet::new(), proxy.address());
+    for _ in 0..6 {
+        clients.spawn(async move { client::get(address, "/").await.unwrap().status });
+    }
+    assert_eq!(clients.join_all().await, [504; 6]);
+    app.set_on_accept(OnAccept::Serve);
+    // What was tried meanwhile may still be waiting for its handshake.
+    let is_well = async || client::get(address, "/").await.unwrap().text() == "well";
+    assert!(eventually_async(DEADLINE, is_well).await);
+    let breakers = admin::json(proxy.admin(), "/api/status/circuit-breakers").await;
+    let breaker = &breakers["circuitBreakers"]["app"];
+    assert_eq!((&breaker["state"], &breaker["statistics"]["failedCalls"]), (&"CLOSED".into(), &0.into()), "{breaker}");
 }
 
 #[tokio::test]
