@@ -204,12 +204,16 @@ impl Explanation {
                     let state = moment.breakers.and_then(|states| states.get(name));
                     state.is_some_and(|state| state == "OPEN")
                 };
-                let ask = |group: &crate::upstream::group::Group| if is_open(&group.name) { Err(()) } else { Ok(()) };
+                // When it will open is not known here.
+                let ask = |group: &crate::upstream::group::Group| match is_open(&group.name) {
+                    true => Err(group.settings.breaker.open),
+                    false => Ok(()),
+                };
                 let chosen = decide::upstream(target, ask);
                 let group = chosen.map_or(&target.group, |(group, ())| group);
                 self.stages.push(stages::breaker(target, group, moment));
-                if chosen.is_err() {
-                    return self.answered(&Refusal::CircuitOpen { retry_after: target.group.settings.breaker.open });
+                if let Err(retry_after) = chosen {
+                    return self.answered(&Refusal::CircuitOpen { retry_after });
                 }
                 self.stages.push(stages::upstream(group));
                 self.outcome.upstream = Some(group.name.to_string());

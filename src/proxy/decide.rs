@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Uri};
 
@@ -170,14 +171,14 @@ pub fn limit_facts<'a>(route: &'a Route, path: &'a str, headers: &'a HeaderMap, 
 /// says no.
 ///
 /// # Errors
-/// What the breaker of the route's own upstream said, when neither takes it.
-pub fn upstream<T, E>(target: &Target, ask: impl Fn(&Group) -> Result<T, E>) -> Result<(&Arc<Group>, T), E> {
-    let refused = match ask(&target.group) {
+/// When neither takes it, how long until the first of both may.
+pub fn upstream<T>(target: &Target, ask: impl Fn(&Group) -> Result<T, Duration>) -> Result<(&Arc<Group>, T), Duration> {
+    let retry_after = match ask(&target.group) {
         Ok(given) => return Ok((&target.group, given)),
-        Err(refused) => refused,
+        Err(retry_after) => retry_after,
     };
-    let Some(fallback) = &target.fallback else { return Err(refused) };
-    ask(fallback).map(|given| (fallback, given)).map_err(|_| refused)
+    let Some(fallback) = &target.fallback else { return Err(retry_after) };
+    ask(fallback).map(|given| (fallback, given)).map_err(|its_own| its_own.min(retry_after))
 }
 
 /// What decides about a request in maintenance. `place` is its host and path, `client` the address and whether

@@ -254,6 +254,24 @@ async fn while_open_the_fallback_answers() {
 }
 
 #[tokio::test]
+async fn when_the_fallback_opens_earlier_it_says_when_to_come_back() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let extra = format!(
+        "[upstream.app.breaker]\nfailures = 1\nopen = \"1h\"\nmax_open = \"1h\"\nfallback = \"spare\"\n\
+         [upstream.spare]\nendpoints = [\"{}\"]\n[upstream.spare.breaker]\nfailures = 1\nopen = \"1m\"\n",
+        app.endpoint()
+    );
+    let proxy = TestProxy::toml(to(&app, &extra)).start().await;
+    for _ in 0..2 {
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+    }
+    let refused = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=66).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
 async fn in_shadow_it_counts_and_rejects_nothing() {
     let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
     let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 2\nshadow = true\n")).start().await;

@@ -50,9 +50,9 @@ pub(super) async fn send(
 ) -> Result<(), Refusal> {
     let (group, permit) = match decide::upstream(target, |group| ask(group, context.admitted)) {
         Ok(admitted) => admitted,
-        Err(refused) => {
+        Err(retry_after) => {
             context.decided_by = Some(Arc::clone(&target.group.name));
-            return Err(refused);
+            return Err(Refusal::CircuitOpen { retry_after });
         }
     };
     context.upstream = Some(Arc::clone(&group.name));
@@ -79,8 +79,8 @@ pub(super) async fn send(
     }
 }
 
-/// Asks the breaker.
-fn ask(group: &Group, now: Instant) -> Result<Option<OwnedPermit>, Refusal> {
+/// Asks the breaker; an error is how long it goes on to say no.
+fn ask(group: &Group, now: Instant) -> Result<Option<OwnedPermit>, Duration> {
     let Some(breaker) = &group.breaker else { return Ok(None) };
     match breaker.try_acquire_owned(now) {
         Ok(permit) => {
@@ -91,7 +91,7 @@ fn ask(group: &Group, now: Instant) -> Result<Option<OwnedPermit>, Refusal> {
         }
         Err(rejected) => {
             group.metrics.rejected();
-            Err(Refusal::CircuitOpen { retry_after: rejected.retry_after })
+            Err(rejected.retry_after)
         }
     }
 }
