@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -299,6 +299,17 @@ impl Snapshot {
     pub fn start(&self) {
         if let Some(Err(error)) = self.store.as_ref().map(|store| store.start()) {
             tracing::error!(%error, "the shared store of limits does not start: redis.on_error holds");
+        }
+    }
+
+    /// Takes over what operators have set in `previous` that nothing else remembers. As the last step before it serves,
+    /// for they may have done so while this one was built.
+    pub fn obey(&self, previous: &Self) {
+        let now = Instant::now();
+        for (name, group) in &self.groups {
+            if let Some(before) = previous.groups.get(name) {
+                group.stay_forced(before, now);
+            }
         }
     }
 

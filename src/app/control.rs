@@ -194,6 +194,7 @@ impl Control {
         if admin.is_some() {
             self.admin().leave();
         }
+        snapshot.obey(&previous);
         self.live.store(snapshot);
         if let Some(place) = admin {
             self.move_admin(place);

@@ -222,6 +222,16 @@ impl Breaker {
         self.word.store(generation << State::BITS | memory.state.bits(), SeqCst);
     }
 
+    /// Is open as `other` is, if an operator wants it so; all else begins anew, and nobody is told. Only what has not
+    /// served yet may do so.
+    pub fn stay_forced(&self, other: &Self, now: Instant) {
+        let known = other.memory(now);
+        if known.state == State::Open && known.forced {
+            let statistics = Statistics::default();
+            self.recall(&Memory { failures: 0, statistics, window: Vec::new(), ..known }, now);
+        }
+    }
+
     /// Calls so far, by what became of them.
     #[must_use]
     pub fn statistics(&self) -> Statistics {

@@ -686,6 +686,30 @@ fn failures_in_a_row_and_a_forced_open_without_end_are_remembered() {
 }
 
 #[test]
+fn under_other_rules_only_what_was_forced_stays_open() {
+    let bench = Bench::new(in_a_row());
+    bench.calls(FAILURE, 3);
+    let under_other_rules = || {
+        let other = Bench::new(ratio());
+        other.breaker.stay_forced(&bench.breaker, other.now);
+        other
+    };
+    assert_eq!(under_other_rules().state(), State::Closed);
+    bench.breaker.force_open(bench.now, Some(bench.now + secs(5)));
+    let mut other = under_other_rules();
+    other.pass(secs(4));
+    assert!(other.view().forced && other.view().statistics == Statistics::default(), "{:?}", other.view());
+    other.pass(secs(1));
+    assert_eq!(other.state(), State::HalfOpen);
+    bench.breaker.force_open(bench.now, None);
+    let mut other = under_other_rules();
+    other.pass(secs(100_000));
+    assert!(other.view().forced && other.state() == State::Open);
+    other.breaker.reset();
+    assert_eq!(other.state(), State::Closed);
+}
+
+#[test]
 fn whoever_is_told_of_an_open_state_without_its_end_tries_at_once() {
     let bench = Bench::new(in_a_row());
     bench.calls(FAILURE, 3);

@@ -311,6 +311,16 @@ impl Group {
         }
     }
 
+    /// Keeps its breaker open if an operator has forced the one of before open. To be called as late as there is still
+    /// no request.
+    pub(crate) fn stay_forced(&self, previous: &Self, now: Instant) {
+        if let (Some(breaker), Some(before)) = (&self.breaker, &previous.breaker)
+            && !Arc::ptr_eq(breaker, before)
+        {
+            breaker.stay_forced(before, now);
+        }
+    }
+
     /// Names whose addresses nobody knows yet.
     pub(crate) fn has_unknown_names(&self) -> bool {
         self.names_unknown.load(Relaxed) > 0

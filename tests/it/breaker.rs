@@ -300,6 +300,27 @@ async fn the_api_forces_it_open_and_closes_it() {
 }
 
 #[tokio::test]
+async fn what_an_operator_has_opened_stays_so_over_a_reload_of_its_rules() {
+    let app = FakeUpstream::http1().route("/", "well").route("/bad", Reply::status(500, "bad")).start().await;
+    let rules = |failures: u32| to(&app, &format!("[upstream.app.breaker]\nfailures = {failures}\n"));
+    let proxy = TestProxy::toml(rules(1)).start().await;
+    client::get(proxy.address(), "/").await.unwrap();
+    admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/open").await;
+    proxy.reload_with(&rules(2)).await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().header("flagstone-reason"), Some("circuit_open"));
+    let seen = breaker(&proxy).await;
+    assert_eq!((&seen["state"], &seen["statistics"]["successfulCalls"]), (&"OPEN".into(), &0.into()), "{seen}");
+    admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/reset").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "well");
+    // What opened by its own rules begins anew with them.
+    proxy.reload_with(&rules(1)).await;
+    client::get(proxy.address(), "/bad").await.unwrap();
+    assert_eq!(breaker(&proxy).await["state"], "OPEN");
+    proxy.reload_with(&rules(3)).await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "well");
+}
+
+#[tokio::test]
 async fn the_command_line_lists_opens_and_resets_over_tcp_and_unix() {
     let app = FakeUpstream::http1().route("/", "well").start().await;
     for listen in ["127.0.0.1:0", "unix:admin.sock"] {

@@ -265,9 +265,12 @@ async fn what_did_not_change_of_an_upstream_carries_over() {
     assert!(comes_to_say(&proxy, "three").await);
     assert_eq!((statuses(2).await, &breaker().await["state"]), (vec![503, 503], &"OPEN".into()));
 
-    // Another rule for the breaker, then for ejection: each begins anew.
+    // Another rule for the breaker, then for ejection: each begins anew, but what is forced open stays so.
     proxy.rewrite(&toml("four", "", "8", "1"));
     assert!(comes_to_say(&proxy, "four").await);
+    let anew = breaker().await;
+    assert_eq!((&anew["state"], &anew["statistics"]["totalCalls"]), (&"OPEN".into(), &0.into()));
+    crate::support::admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/reset").await;
     assert_eq!((statuses(2).await, bad.requests().len()), (vec![200, 200], 1));
     proxy.rewrite(&toml("five", "", "8", "2"));
     assert!(comes_to_say(&proxy, "five").await);
