@@ -313,6 +313,16 @@ impl Snapshot {
         }
     }
 
+    /// Ends breakers of `previous` that do not go on in this one. Once this one serves.
+    pub fn relieve(&self, previous: &Self) {
+        let now = Instant::now();
+        for (name, group) in &self.groups {
+            if let Some(before) = previous.groups.get(name) {
+                group.relieve(before, now);
+            }
+        }
+    }
+
     /// Begins what goes on beside requests: checks, probes, following names. What was begun already goes on.
     pub fn watch(&self, runtime: &tokio::runtime::Handle) {
         self.groups.values().for_each(|group| group.start(runtime));

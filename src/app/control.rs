@@ -199,7 +199,9 @@ impl Control {
         if let Some(place) = admin {
             self.move_admin(place);
         }
-        certificates::tell_reloaded(&previous, &self.live.load_full());
+        let live = self.live.load_full();
+        live.relieve(&previous);
+        certificates::tell_reloaded(&previous, &live);
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
         self.follow_settings(&previous.config, &loaded.config);

@@ -18,6 +18,7 @@
 //! | Ramp | Closed | `ramp` is over and somebody looks | `Elapsed` |
 //! | any | Open | [`Breaker::force_open`] | `Forced` |
 //! | any but Closed | Closed | [`Breaker::reset`] | `Reset` |
+//! | any but Closed | Closed | [`Breaker::retire`] | `Reload` |
 //!
 //! A re-open out of Ramp belongs to the same outage, so it doubles as well; only Closed ends the doubling.
 //!
@@ -154,6 +155,18 @@ impl Breaker {
         let transition = self.close(&mut inner, Reason::Reset);
         drop(inner);
         if was != State::Closed {
+            (self.observer)(transition);
+        }
+    }
+
+    /// Closes for good, for another breaker has begun in its place, or none. Whoever was told that it opened is told;
+    /// that a ramp began was told as closed.
+    pub fn retire(&self) {
+        let mut inner = self.lock();
+        let was = State::of(self.word.load(SeqCst));
+        let transition = self.close(&mut inner, Reason::Reload);
+        drop(inner);
+        if matches!(was, State::Open | State::HalfOpen) {
             (self.observer)(transition);
         }
     }

@@ -73,6 +73,8 @@ pub enum Reason {
     Forced,
     /// An operator closed it.
     Reset,
+    /// Its rules changed, and another breaker has begun by them.
+    Reload,
 }
 
 impl Reason {
@@ -87,6 +89,7 @@ impl Reason {
             Self::Elapsed => "elapsed",
             Self::Forced => "forced",
             Self::Reset => "reset",
+            Self::Reload => "reload",
         }
     }
 }

@@ -238,6 +238,30 @@ fn every_state_can_be_forced_open_and_reset() {
     }
 }
 
+#[test]
+fn a_breaker_that_another_one_replaces_is_told_as_closed() {
+    let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
+    bench.breaker.retire();
+    assert_eq!(bench.said(), []);
+    bench.calls(FAILURE, 3);
+    bench.said();
+    bench.breaker.retire();
+    assert_eq!(bench.said(), [(State::Open, State::Closed, Reason::Reload)]);
+    bench.calls(FAILURE, 3);
+    bench.pass_open();
+    assert_eq!(bench.state(), State::HalfOpen);
+    bench.said();
+    bench.breaker.retire();
+    assert_eq!(bench.said(), [(State::HalfOpen, State::Closed, Reason::Reload)]);
+    bench.calls(FAILURE, 3);
+    bench.pass_open();
+    bench.call(OK);
+    assert_eq!(bench.state(), State::Ramp);
+    bench.said();
+    bench.breaker.retire();
+    assert_eq!(bench.said(), [], "a ramp has been told as closed");
+}
+
 // What counts.
 
 #[test]

@@ -19,7 +19,7 @@ use super::standing::Health;
 use super::tls::{self, Originator, UpstreamTlsError};
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
-use crate::breaker::{Breaker, Pauses, Transition};
+use crate::breaker::{Breaker, Pauses, State, Transition};
 use crate::config::model::{self, Address};
 use crate::secret::Secret;
 use crate::telemetry::metrics::UpstreamMetrics;
@@ -318,6 +318,16 @@ impl Group {
             && !Arc::ptr_eq(breaker, before)
         {
             breaker.stay_forced(before, now);
+        }
+    }
+
+    /// Ends the breaker of before, if another one has begun in its place, or none: requests pass again, and whoever was
+    /// told that it opened is told so.
+    pub(crate) fn relieve(&self, previous: &Self, now: Instant) {
+        let Some(before) = &previous.breaker else { return };
+        let goes_on = |own: &Arc<Breaker>| Arc::ptr_eq(own, before) || own.view(now).state != State::Closed;
+        if !self.breaker.as_ref().is_some_and(goes_on) {
+            before.retire();
         }
     }
 

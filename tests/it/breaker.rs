@@ -299,6 +299,28 @@ async fn the_api_forces_it_open_and_closes_it() {
     assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/problem+json")));
 }
 
+/// How often the breaker of `app` has been told as closed.
+async fn times_closed(proxy: &TestProxy) -> u32 {
+    let metrics = admin::metrics(proxy.admin()).await;
+    let line = "flagstone_breaker_transitions_total{upstream=\"app\",to=\"closed\"} ";
+    metrics.lines().find_map(|found| found.strip_prefix(line)).map_or(0, |times| times.parse().unwrap())
+}
+
+/// Or an alarm that its opening has raised would stay.
+#[tokio::test]
+async fn a_breaker_that_a_reload_closes_is_told_as_closed() {
+    let app = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
+    let rules = |rules: &str| to(&app, &format!("[upstream.app.breaker]\n{rules}\n"));
+    let proxy = TestProxy::toml(rules("failures = 1")).start().await;
+    for (number, changed) in [(1, "failures = 2"), (2, "enabled = false")] {
+        while breaker(&proxy).await["state"] != "OPEN" {
+            client::get(proxy.address(), "/").await.unwrap();
+        }
+        proxy.reload_with(&rules(changed)).await;
+        assert_eq!(times_closed(&proxy).await, number, "{changed}");
+    }
+}
+
 #[tokio::test]
 async fn what_an_operator_has_opened_stays_so_over_a_reload_of_its_rules() {
     let app = FakeUpstream::http1().route("/", "well").route("/bad", Reply::status(500, "bad")).start().await;
@@ -308,6 +330,7 @@ async fn what_an_operator_has_opened_stays_so_over_a_reload_of_its_rules() {
     admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/open").await;
     proxy.reload_with(&rules(2)).await;
     assert_eq!(client::get(proxy.address(), "/").await.unwrap().header("flagstone-reason"), Some("circuit_open"));
+    assert_eq!(times_closed(&proxy).await, 0);
     let seen = breaker(&proxy).await;
     assert_eq!((&seen["state"], &seen["statistics"]["successfulCalls"]), (&"OPEN".into(), &0.into()), "{seen}");
     admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/app/reset").await;
