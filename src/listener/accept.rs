@@ -68,16 +68,34 @@ impl Acceptor {
         if let Err(error) = self.socket.shut_the_door() {
             tracing::debug!(listener = &*self.listener, %error, "connections may be reset as the listener closes");
         }
-        self.take_what_is_there(&readiness, &here);
+        let mut waiting = Vec::new();
+        self.take_what_is_there(&readiness, &here, &mut waiting).await;
         // Handshakes that had begun.
         tokio::time::sleep(HALF_OPEN).await;
-        self.take_what_is_there(&readiness, &here);
+        self.take_what_is_there(&readiness, &here, &mut waiting).await;
+        for socket in waiting {
+            let place = self.place().await;
+            self.hand_over(socket, place, &here);
+        }
     }
 
-    fn take_what_is_there(&self, readiness: &AsyncFd<RawSocket>, here: &Arc<Seat>) {
-        while let Ok(socket) = readiness.get_ref().accept() {
-            if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
-                self.hand_over(socket, permit, here);
+    /// Those for whom there is no place are `waiting` for one, as they were in the kernel's queue, which closes.
+    async fn take_what_is_there(
+        &self,
+        readiness: &AsyncFd<RawSocket>,
+        here: &Arc<Seat>,
+        waiting: &mut Vec<AcceptedSocket>,
+    ) {
+        loop {
+            match readiness.get_ref().accept() {
+                Ok(socket) => match Arc::clone(&self.connections).try_acquire_owned() {
+                    Ok(permit) => self.hand_over(socket, permit, here),
+                    Err(_) => waiting.push(socket),
+                },
+                Err(error) if is_of_one_connection(&error) => {}
+                // As connections end there are some again.
+                Err(error) if is_want_of_descriptors(&error) => tokio::time::sleep(BACK_OFF).await,
+                Err(_) => return,
             }
         }
     }
@@ -88,10 +106,8 @@ impl Acceptor {
         let mut warned: Option<Instant> = None;
         let (mut ceiling, mut highest) = (descriptor_ceiling(), 0);
         loop {
-            // At the bound, connections wait in the kernel's queue.
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
-            match accept(readiness).await {
-                Ok(socket) => {
+            match self.accept(readiness).await {
+                Ok((socket, permit)) => {
                     // The system gives the lowest that is free, so all below are taken.
                     let number = socket.as_fd().as_raw_fd();
                     self.hand_over(socket, permit, here);
@@ -112,6 +128,25 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    /// A connection and its place. At the bound, connections wait in the kernel's queue; a listener to which nobody comes
+    /// takes no place from the others.
+    ///
+    /// # Errors
+    /// The system gives none.
+    async fn accept(&self, readiness: &AsyncFd<RawSocket>) -> io::Result<(AcceptedSocket, OwnedSemaphorePermit)> {
+        loop {
+            let mut guard = readiness.readable().await?;
+            let place = self.place().await;
+            if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
+                return accepted.map(|socket| (socket, place));
+            }
+        }
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.connections).acquire_owned().await.expect("nobody closes the semaphore")
     }
 
     fn warn(&self, warned: &mut Option<Instant>, error: &dyn std::fmt::Display) {
@@ -157,21 +192,18 @@ fn watch_readiness(socket: &Arc<Bound>) -> io::Result<AsyncFd<RawSocket>> {
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
 }
 
-async fn accept(readiness: &AsyncFd<RawSocket>) -> io::Result<AcceptedSocket> {
-    loop {
-        let mut guard = readiness.readable().await?;
-        if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
-            return accepted;
-        }
-    }
-}
-
 /// The client went away before it was accepted; the listener is fine (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+/// Of this process, or of the machine.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 struct RawSocket {

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
@@ -206,6 +209,69 @@ async fn connections_above_the_bound_wait_and_are_served_later() {
     drop(first);
     assert_eq!(third.read_response().await.unwrap().text(), "hello");
     assert_eq!(second.get("/").await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn a_listener_to_which_nobody_comes_takes_no_place() {
+    let listeners =
+        ["web", "more", "last"].map(|name| format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n"));
+    let toml =
+        format!("[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 1\n{}{HELLO}", listeners.concat());
+    let proxy = TestProxy::toml(toml).start().await;
+    for name in ["web", "web", "more", "last", "last", "web"] {
+        assert_eq!(client::get(proxy.listener(name), "/").await.unwrap().text(), "hello", "{name}");
+    }
+}
+
+/// The system's queue closes with the listener, and whoever waits in it is no less a client than those before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_place_is_served_when_the_listener_goes() {
+    for drains in [false, true] {
+        let word = Arc::new(Notify::new());
+        let app = FakeUpstream::http1().route("/held", Reply::ok("held").at(&word)).route("/", "hello").start().await;
+        let config = |address: &str| {
+            format!(
+                "[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 2\n[[listener]]\nname = \"web\"\n\
+                 address = \"{address}\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+                 endpoints = [\"{}\"]\n",
+                app.endpoint()
+            )
+        };
+        let proxy = TestProxy::toml(config("127.0.0.1:0")).start().await;
+        let address = proxy.address();
+        let mut served = Vec::new();
+        for _ in 0..2 {
+            let mut client = Client::connect(address).await.unwrap();
+            client.request("GET", "/held", "Connection: close\r\n").await.unwrap();
+            served.push(client);
+        }
+        assert!(eventually(DEADLINE, || app.requests().len() == 2).await);
+        let mut waiting = Vec::new();
+        for _ in 0..5 {
+            let mut client = Client::connect(address).await.unwrap().deadline(DEADLINE);
+            client.request("GET", "/", "Connection: close\r\n").await.unwrap();
+            waiting.push(client);
+        }
+        let refused = async || Client::connect(address).await.is_err();
+        let draining = if drains {
+            Some(tokio::spawn(proxy.drain(DEADLINE)))
+        } else {
+            proxy.rewrite(&config("127.0.0.2:0"));
+            assert!(eventually(DEADLINE, || proxy.address() != address).await);
+            None
+        };
+        assert!(eventually_async(DEADLINE, refused).await);
+        word.notify_waiters();
+        for client in &mut served {
+            assert_eq!(client.read_response().await.unwrap().text(), "held");
+        }
+        for client in &mut waiting {
+            assert_eq!(client.read_response().await.unwrap().text(), "hello", "{drains}");
+        }
+        if let Some(draining) = draining {
+            assert!(draining.await.unwrap(), "all came to their end");
+        }
+    }
 }
 
 /// Processor time of a process so far, in clock ticks.
