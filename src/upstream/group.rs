@@ -358,6 +358,16 @@ impl Group {
         self.hold.release();
     }
 
+    /// What the name in `slot` resolved to, be it in the group or the process before.
+    pub(super) fn addresses(&self, slot: usize) -> Vec<SocketAddr> {
+        let arrangement = self.arrangement();
+        let addresses = arrangement.slots[slot].iter().map(|endpoint| match &endpoint.connector.address {
+            Address::Socket(address) => Some(*address),
+            _ => None,
+        });
+        addresses.flatten().collect()
+    }
+
     /// The name in `slot` has these addresses now. Endpoints of others are drained.
     pub(super) fn set_addresses(self: &Arc<Self>, slot: usize, addresses: &[SocketAddr]) {
         let configured = &self.settings.endpoints[slot];

@@ -2,8 +2,9 @@
 //!
 //! It is asked again when the TTL is over, at the latest after `dns_refresh`. As long as no server has an answer, the
 //! last one stays in force: an app whose name is gone may still be there, and one that is gone refuses connections
-//! anyway.
+//! anyway. So it is with the addresses of one family, when servers fail for that one only.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -41,8 +42,21 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
         let Some(group) = group.upgrade() else { return };
         let pause = match answer {
             Ok(answer) => {
-                failures = 0;
+                let ttl = answer.valid_until.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
                 let mut addresses: Vec<_> = answer.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+                let pause = match answer.missing {
+                    Some(missing) => {
+                        let mut kept = group.addresses(slot);
+                        kept.retain(|address| address.is_ipv4() == missing.is_ipv4);
+                        let pause = failed(&group, &host, &missing, kept.len(), &mut failures);
+                        addresses.extend(kept);
+                        pause.min(ttl)
+                    }
+                    None => {
+                        failures = 0;
+                        ttl
+                    }
+                };
                 // Servers rotate their answers.
                 addresses.sort_unstable();
                 addresses.dedup();
@@ -52,16 +66,9 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
                     group.set_addresses(slot, &addresses);
                     known = addresses;
                 }
-                answer.valid_until.saturating_duration_since(Instant::now()).max(PAUSE_MIN)
+                pause
             }
-            Err(error) => {
-                if failures == 0 {
-                    let kept = known.len();
-                    tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
-                }
-                failures = failures.saturating_add(1);
-                FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX))
-            }
+            Err(error) => failed(&group, &host, &error, known.len(), &mut failures),
         };
         if std::mem::take(&mut is_unknown) {
             group.name_asked();
@@ -69,4 +76,14 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
         drop(group);
         tokio::time::sleep(pause.min(refresh)).await;
     }
+}
+
+/// Tells the first failure of some; returns how long to wait after this one.
+fn failed(group: &Group, host: &str, error: &dyn Error, kept: usize, failures: &mut u32) -> Duration {
+    if *failures == 0 {
+        tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
+    }
+    let pause = FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX));
+    *failures = failures.saturating_add(1);
+    pause
 }

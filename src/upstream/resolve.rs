@@ -24,12 +24,22 @@ struct Settings {
 }
 
 /// What a name resolved to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Answer {
     /// At least one, in no order.
     pub(crate) addresses: Vec<IpAddr>,
     /// The end of the shortest TTL.
     pub(crate) valid_until: Instant,
+    /// The family of which nobody could say whether the name has addresses.
+    pub(crate) missing: Option<Missing>,
+}
+
+/// A family that has no answer, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", if self.is_ipv4 { "IPv4" } else { "IPv6" })]
+pub(crate) struct Missing {
+    pub(crate) is_ipv4: bool,
+    error: io::Error,
 }
 
 impl Resolver {

@@ -1,14 +1,14 @@
 //! Names whose addresses come and go.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use flagstone::upstream::Resolver;
 
 use crate::support::admin;
 use crate::support::client;
-use crate::support::dns::DnsServer;
+use crate::support::dns::{DnsServer, Mood};
 use crate::support::load::Load;
 use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
@@ -146,4 +146,32 @@ async fn requests_held_for_a_name_go_on_when_it_appears() {
     assert!(eventually(DEADLINE, || dns.asked() >= 2).await);
     dns.set("app.test", &[ip(1)]);
     assert_eq!(held.await.unwrap(), "replica 1");
+}
+
+/// As long as no server has an answer, the last one stays in force: for each family by itself.
+#[tokio::test]
+async fn a_family_that_fails_keeps_its_addresses_and_the_other_one_is_followed() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let (replicas, dns) = (replicas(2).await, DnsServer::start(0).await);
+    let port = replicas[0].address().port();
+    let _third =
+        FakeUpstream::http1().route("/", "replica 3").address((Ipv6Addr::LOCALHOST, port).into()).start().await;
+    for mood in [Mood::Fails, Mood::Silent] {
+        dns.set("app.test", &[ip(1)]);
+        dns.set_v6("app.test", &[Ipv6Addr::LOCALHOST]);
+        dns.set_mood_v6(Mood::Well);
+        let proxy = proxy(dns.address(), "app.test", port, "").await;
+        becomes(&proxy, &[1, 3]).await;
+        dns.set_mood_v6(mood);
+        dns.set("app.test", &[ip(1), ip(2)]);
+        // Once more, for the first time some may have been asked before and some after the change.
+        becomes(&proxy, &[1, 2, 3]).await;
+        becomes(&proxy, &[1, 2, 3]).await;
+        // What has no address any more has none; what fails is another matter.
+        dns.set_v6("app.test", &[]);
+        dns.set_mood_v6(Mood::Well);
+        becomes(&proxy, &[1, 2]).await;
+    }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 
-use super::Answer;
+use super::{Answer, Missing};
 
 /// After so long without an answer the next server is asked as well; where there is one only, that one again.
 const STAGGER: Duration = Duration::from_secs(1);
@@ -80,7 +80,8 @@ impl Servers {
         let (v4, v6) = tokio::join!(self.ask(&name, Rtype::A), self.ask(&name, Rtype::AAAA));
         match (v4, v6) {
             // One family will do.
-            (Ok(found), Err(_)) | (Err(_), Ok(found)) if !found.addresses.is_empty() => Ok(found),
+            (Ok(found), Err(error)) if !found.addresses.is_empty() => Ok(without(found, false, error)),
+            (Err(error), Ok(found)) if !found.addresses.is_empty() => Ok(without(found, true, error)),
             (v4, v6) => {
                 let (mut found, v6) = (v4?, v6?);
                 found.addresses.extend(v6.addresses);
@@ -152,6 +153,12 @@ impl Servers {
     }
 }
 
+/// That there is no address of a family is an answer; that nobody could say is none.
+fn without(mut found: Answer, is_ipv4: bool, error: io::Error) -> Answer {
+    found.missing = (error.kind() != io::ErrorKind::NotFound).then_some(Missing { is_ipv4, error });
+    found
+}
+
 /// Anything that is not the answer is not listened to: it may come from anybody.
 async fn over_udp(server: SocketAddr, query: &Wire) -> io::Result<Wire> {
     let unspecified: IpAddr =
@@ -198,5 +205,6 @@ fn found(answer: &Wire, kind: Rtype) -> Option<Answer> {
             _ => IpAddr::V6(record.to_record::<Aaaa>().ok()??.data().addr()),
         });
     }
-    Some(Answer { addresses, valid_until: Instant::now() + Duration::from_secs(ttl.as_secs().into()) })
+    let valid_until = Instant::now() + Duration::from_secs(ttl.as_secs().into());
+    Some(Answer { addresses, valid_until, missing: None })
 }

@@ -38,7 +38,7 @@ impl Hosts {
 
     pub(super) fn answer(&self, host: &str) -> Option<Answer> {
         let addresses = self.0.get(&key(host))?.clone();
-        Some(Answer { addresses, valid_until: Instant::now() + HOSTS_TTL })
+        Some(Answer { addresses, valid_until: Instant::now() + HOSTS_TTL, missing: None })
     }
 }
 

@@ -226,13 +226,23 @@ async fn a_name_without_an_address_is_told() {
 }
 
 #[tokio::test]
-async fn one_family_is_enough_when_the_other_fails() {
-    let (server, _task) = server(|question| match kind(question) {
-        Rtype::A => vec![address_of(question, "app.test", 60)],
-        _ => vec![reply(question, Rcode::REFUSED).finish()],
-    })
-    .await;
-    assert_eq!(lookup(&[server], "app.test").await.unwrap().addresses, [IpAddr::V4(V4)]);
+async fn one_family_is_enough_and_whether_the_other_one_failed_is_told() {
+    for good in [Rtype::A, Rtype::AAAA] {
+        for (code, is_failure) in [(Rcode::REFUSED, true), (Rcode::NXDOMAIN, false), (Rcode::NOERROR, false)] {
+            let (server, _task) = server(move |question| {
+                let is_good = kind(question) == good;
+                vec![if is_good { address_of(question, "app.test", 60) } else { reply(question, code).finish() }]
+            })
+            .await;
+            let answer = lookup(&[server], "app.test").await.unwrap();
+            let is_ipv4 = good == Rtype::A;
+            assert_eq!(answer.addresses, [if is_ipv4 { IpAddr::V4(V4) } else { IpAddr::V6(V6) }]);
+            let missing = answer.missing.map(|missing| (missing.is_ipv4, missing.to_string()));
+            let family = if is_ipv4 { "IPv6" } else { "IPv4" };
+            let wanted = is_failure.then(|| (!is_ipv4, format!("{family}: {server} says REFUSED")));
+            assert_eq!(missing, wanted, "{good} {code}");
+        }
+    }
 }
 
 #[tokio::test]

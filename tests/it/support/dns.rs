@@ -1,7 +1,7 @@
 //! A name server that says what a test wants, and may fail. It speaks UDP, and TCP for what is too long for that.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 
 /// A longer answer over UDP is cut: what a client may expect without asking for more (RFC 1035, section 4.2.1).
 const UDP_BYTES_MAX: usize = 512;
+/// Kinds of records (RFC 1035, section 3.2.2, and RFC 3596).
+const A: u16 = 1;
+const AAAA: u16 = 28;
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +30,12 @@ pub enum Mood {
 struct Zone {
     /// A records by name, without the last dot; any other name does not exist.
     records: HashMap<String, Vec<Ipv4Addr>>,
+    /// AAAA records of those that have any.
+    records_v6: HashMap<String, Vec<Ipv6Addr>>,
     ttl: u32,
     mood: Mood,
+    /// Towards questions for AAAA records, while it is well otherwise.
+    mood_v6: Mood,
     asked: u64,
     asked_over_tcp: u64,
 }
@@ -65,6 +72,11 @@ impl DnsServer {
         self.locked().records.insert(name.to_owned(), addresses.to_vec());
     }
 
+    /// From now on `name`, which [`set`](Self::set) has made, has these addresses besides.
+    pub fn set_v6(&self, name: &str, addresses: &[Ipv6Addr]) {
+        self.locked().records_v6.insert(name.to_owned(), addresses.to_vec());
+    }
+
     /// From now on there is no such name.
     pub fn forget(&self, name: &str) {
         self.locked().records.remove(name);
@@ -72,6 +84,11 @@ impl DnsServer {
 
     pub fn set_mood(&self, mood: Mood) {
         self.locked().mood = mood;
+    }
+
+    /// Answers those who want AAAA records like that, others as before.
+    pub fn set_mood_v6(&self, mood: Mood) {
+        self.locked().mood_v6 = mood;
     }
 
     /// Questions so far.
@@ -166,13 +183,13 @@ fn answer(query: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
     }
     let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
     let question = query.get(12..at + 4)?;
-    let found = zone.records.get(&labels.join("."));
-    let (code, addresses) = match (zone.mood, found) {
+    let name = labels.join(".");
+    let mood = if kind == AAAA && zone.mood == Mood::Well { zone.mood_v6 } else { zone.mood };
+    let (code, addresses) = match (mood, zone.records.get(&name)) {
         (Mood::Silent, _) => return None,
-        (Mood::Fails, _) => (2, &[][..]),
-        (Mood::Well, None) => (3, &[][..]),
-        (Mood::Well, Some(addresses)) if kind == 1 => (0, addresses.as_slice()),
-        (Mood::Well, Some(_)) => (0, &[][..]),
+        (Mood::Fails, _) => (2, Vec::new()),
+        (Mood::Well, None) => (3, Vec::new()),
+        (Mood::Well, Some(found)) => (0, octets(kind, found, zone.records_v6.get(&name))),
     };
     let mut answer = query[..2].to_vec();
     answer.extend([0x81, 0x80 | code, 0, 1]);
@@ -180,11 +197,22 @@ fn answer(query: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
     answer.extend([0; 4]);
     answer.extend(question);
     for address in addresses {
-        // The name by a pointer to the question; A, IN.
-        answer.extend([0xc0, 12, 0, 1, 0, 1]);
+        // The name by a pointer to the question; IN.
+        answer.extend([0xc0, 12]);
+        answer.extend(kind.to_be_bytes());
+        answer.extend([0, 1]);
         answer.extend(zone.ttl.to_be_bytes());
-        answer.extend([0, 4]);
-        answer.extend(address.octets());
+        answer.extend(u16::try_from(address.len()).ok()?.to_be_bytes());
+        answer.extend(address);
     }
     Some(answer)
+}
+
+/// Those of the records that are of this kind, as they go over the wire.
+fn octets(kind: u16, v4: &[Ipv4Addr], v6: Option<&Vec<Ipv6Addr>>) -> Vec<Vec<u8>> {
+    match kind {
+        A => v4.iter().map(|address| address.octets().to_vec()).collect(),
+        AAAA => v6.into_iter().flatten().map(|address| address.octets().to_vec()).collect(),
+        _ => Vec::new(),
+    }
 }
