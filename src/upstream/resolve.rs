@@ -10,11 +10,19 @@ mod servers;
 mod system;
 
 use servers::Servers;
-use system::{Hosts, Search};
+use system::{Files, Hosts, Search};
 
 /// Asks the system's name servers, or those it is given. It keeps no answers: who asks knows how long they last.
 #[derive(Clone, Debug)]
-pub struct Resolver(Option<Arc<Settings>>);
+pub struct Resolver(Source);
+
+/// Where its settings come from.
+#[derive(Clone, Debug)]
+enum Source {
+    Nowhere,
+    Given(Arc<Settings>),
+    System(Arc<Files>),
+}
 
 #[derive(Debug)]
 struct Settings {
@@ -43,10 +51,9 @@ pub(crate) struct Missing {
 }
 
 impl Resolver {
-    /// Reads `/etc/resolv.conf` and `/etc/hosts`. Without them only `localhost` resolves.
+    /// Reads `/etc/resolv.conf` and `/etc/hosts`, and again when they change. Without them only `localhost` resolves.
     pub fn from_system() -> Self {
-        let (search, servers) = system::resolv_conf();
-        Self::of(Settings { hosts: Hosts::from_system(), search, servers })
+        Self(Source::System(Arc::new(Files::of_system())))
     }
 
     /// Asks these servers over UDP, and TCP where an answer is too long, instead of the system's.
@@ -57,11 +64,11 @@ impl Resolver {
 
     /// One that resolves nothing, for building without serving.
     pub fn unused() -> Self {
-        Self(None)
+        Self(Source::Nowhere)
     }
 
     fn of(settings: Settings) -> Self {
-        Self(Some(Arc::new(settings)))
+        Self(Source::Given(Arc::new(settings)))
     }
 
     /// Every address of `host`, with `port`; an address is its own, `localhost` is this machine.
@@ -84,7 +91,11 @@ impl Resolver {
     /// # Errors
     /// The name does not exist, has no address, or no resolver answers.
     pub(crate) async fn lookup(&self, host: &str) -> io::Result<Answer> {
-        let settings = self.0.as_deref().ok_or_else(|| io::Error::other("no resolver is configured"))?;
+        let settings = match &self.0 {
+            Source::Nowhere => return Err(io::Error::other("no resolver is configured")),
+            Source::Given(settings) => Arc::clone(settings),
+            Source::System(files) => files.settings(),
+        };
         if let Some(answer) = settings.hosts.answer(host) {
             return Ok(answer);
         }

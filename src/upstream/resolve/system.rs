@@ -1,28 +1,82 @@
-//! What the system says about names: `/etc/hosts` and `/etc/resolv.conf`. Both are read once, at the start.
+//! What the system says about names: `/etc/hosts` and `/etc/resolv.conf`. Both are looked at whenever a name is asked
+//! for, and read anew when they changed: a container that joins a network, or a lease that brings other servers, writes
+//! them while we run.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use resolv_conf::Config;
 
-use super::Answer;
 use super::servers::Servers;
+use super::{Answer, Settings};
 
 const PORT: u16 = 53;
-/// What `/etc/hosts` says has no TTL; it is as old as the process.
-const HOSTS_TTL: Duration = Duration::from_secs(86_400);
+/// What `/etc/hosts` says has no TTL: so soon a change of it is followed.
+const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+/// The two files, and what they said when they were last read.
+#[derive(Debug)]
+pub(super) struct Files {
+    hosts: PathBuf,
+    resolv_conf: PathBuf,
+    read: Mutex<(Stamps, Arc<Settings>)>,
+}
+
+type Stamps = [Option<Stamp>; 2];
+
+/// What tells one state of a file from another: a file that takes its place, and one that is written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Files {
+    pub(super) fn of_system() -> Self {
+        Self::read("/etc/hosts".into(), "/etc/resolv.conf".into())
+    }
+
+    pub(super) fn read(hosts: PathBuf, resolv_conf: PathBuf) -> Self {
+        let stamps = [stamp(&hosts), stamp(&resolv_conf)];
+        let settings = Arc::new(settings(&hosts, &resolv_conf));
+        Self { hosts, resolv_conf, read: Mutex::new((stamps, settings)) }
+    }
+
+    /// What they say now.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before they are read: a change in the meantime is seen the next time.
+        let stamps = [stamp(&self.hosts), stamp(&self.resolv_conf)];
+        if stamps != read.0 {
+            *read = (stamps, Arc::new(settings(&self.hosts, &self.resolv_conf)));
+        }
+        Arc::clone(&read.1)
+    }
+}
+
+/// `None`: there is no such file.
+fn stamp(file: &Path) -> Option<Stamp> {
+    let it = std::fs::metadata(file).ok()?;
+    Some(Stamp { inode: it.ino(), size: it.size(), modified: (it.mtime(), it.mtime_nsec()) })
+}
+
+fn settings(hosts: &Path, resolv_conf: &Path) -> Settings {
+    // There may be none: an empty image has no such file.
+    let hosts = Hosts::parse(&std::fs::read(hosts).unwrap_or_default());
+    let (search, servers) = read_resolv_conf(resolv_conf);
+    Settings { hosts, search, servers }
+}
 
 /// `/etc/hosts`: names in small letters, without a last dot.
 #[derive(Debug, Default)]
 pub(super) struct Hosts(HashMap<String, Vec<IpAddr>>);
 
 impl Hosts {
-    /// There may be none: an empty image has no such file.
-    pub(super) fn from_system() -> Self {
-        Self::parse(&std::fs::read("/etc/hosts").unwrap_or_default())
-    }
-
     /// An address and its names a line (hosts(5)). A line that is none is left out.
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let mut hosts = Self::default();
@@ -68,8 +122,8 @@ impl Search {
 }
 
 /// Whom to ask, and for what. Without the file, or without a server in it, nobody.
-pub(super) fn resolv_conf() -> (Search, Servers) {
-    let text = std::fs::read("/etc/resolv.conf");
+fn read_resolv_conf(file: &Path) -> (Search, Servers) {
+    let text = std::fs::read(file);
     if let Err(error) = &text {
         tracing::warn!(%error, "names cannot be resolved: /etc/resolv.conf cannot be read");
     }

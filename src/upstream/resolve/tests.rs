@@ -273,6 +273,35 @@ async fn the_hosts_file_goes_first_and_needs_no_server() {
 }
 
 #[tokio::test]
+async fn the_files_of_the_system_are_read_again_when_they_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hosts, resolv_conf) = (folder.path().join("hosts"), folder.path().join("resolv.conf"));
+    std::fs::write(&hosts, "192.0.2.1 app\n").unwrap();
+    let resolver = Resolver(Source::System(Arc::new(Files::read(hosts.clone(), resolv_conf.clone()))));
+    let answer = resolver.lookup("app").await.unwrap();
+    assert_eq!(answer.addresses, [IpAddr::V4(V4)]);
+    assert!(
+        answer.valid_until <= Instant::now() + Duration::from_secs(5),
+        "a change of the file would be followed late"
+    );
+    // Written in place, as container runtimes do.
+    std::fs::write(&hosts, "2001:db8::1 app\n").unwrap();
+    assert_eq!(resolver.lookup("app").await.unwrap().addresses, [IpAddr::V6(V6)]);
+    // Replaced, as editors do.
+    let other = folder.path().join("other");
+    std::fs::write(&other, "2001:db8::1 app.test\n").unwrap();
+    std::fs::rename(&other, &hosts).unwrap();
+    assert_eq!(kind_of(&resolver.lookup("app").await), io::ErrorKind::Unsupported);
+    assert_eq!(resolver.lookup("app.test").await.unwrap().addresses, [IpAddr::V6(V6)]);
+    // Servers that come while we run, and go.
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.1\noptions attempts:1\n").unwrap();
+    let Source::System(files) = &resolver.0 else { unreachable!("it was made of files") };
+    assert_eq!(files.settings().servers.addresses, ["127.0.0.1:53".parse().unwrap()]);
+    std::fs::remove_file(&resolv_conf).unwrap();
+    assert_eq!(kind_of(&resolver.lookup("other.test").await), io::ErrorKind::Unsupported);
+}
+
+#[tokio::test]
 async fn what_is_no_name_is_not_asked_for() {
     let long = "a".repeat(64);
     for host in ["", "a..b", &long] {
