@@ -7,6 +7,9 @@ use super::super::model::Address;
 use super::Check;
 use super::words::is_host_name;
 
+/// What `sockaddr_un` has room for, with the NUL after it (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 impl Check<'_> {
     /// Where to listen: an IP address and a port, or a unix socket. Port 0 = one that is free.
     pub(super) fn listen_address(&mut self, text: &str, at: &Path) -> Address {
@@ -64,7 +67,13 @@ impl Check<'_> {
         if path.is_empty() || path.starts_with("//") {
             self.refuse(at, text, "names no socket", "write \"unix:/path/to.sock\"");
         }
-        Address::Unix(self.path(path, at))
+        let path = self.path(path, at);
+        let bytes = path.as_os_str().len();
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            let message = format!("the path of this socket has {bytes} bytes, and may have {SOCKET_PATH_BYTES_MAX}");
+            self.refuse(at, text, message, "name a shorter one");
+        }
+        Address::Unix(path)
     }
 }
 

@@ -252,6 +252,26 @@ fn the_admin_side_needs_a_token_when_others_can_reach_it() {
 }
 
 #[test]
+fn the_path_of_a_unix_socket_fits_into_its_address() {
+    let fits = format!("/{}", "a".repeat(106));
+    let admin = |path: &str| format!("[admin]\nlisten = \"unix:{path}\"");
+    let upstream = |path: &str| format!("[upstream.b]\nendpoints = [\"unix:{path}\"]");
+    let listener = |path: &str| format!("[[listener]]\nname = \"b\"\naddress = \"unix:{path}\"");
+    for addition in [admin, upstream, listener] {
+        assert!(with(&addition(&fits)).is_ok());
+        let text = error_with(&addition(&format!("{fits}a")));
+        assert!(
+            text.ends_with("the path of this socket has 108 bytes, and may have 107: name a shorter one"),
+            "{text}"
+        );
+    }
+    // What counts is the path that a relative one becomes.
+    let relative = parse(&format!("{MINIMAL}\n{}", admin(&fits[1..])), Path::new("/etc/flagstone.toml"), &env);
+    let text = relative.map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("the path of this socket has 111 bytes, and may have 107"), "{text}");
+}
+
+#[test]
 fn unset_variables_are_named_and_not_also_missing() {
     assert_eq!(
         error_with("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"${FLAGSTONE_TOKEN}\""),
