@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Event;
-use crate::tls::{CertificateFacts, Finding, Standing, Terminator};
+use crate::tls::{CertificateFacts, Finding, Standing};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -150,7 +150,9 @@ impl Follower {
             let findings = terminators.iter().flat_map(|tls| tls.refresh());
             let findings = findings.chain(originators.iter().filter_map(|tls| tls.refresh()));
             let mended = self.tell(findings.collect(), now);
-            self.tell_mended(mended, &terminators);
+            let own = originators.iter().filter_map(|tls| tls.certificate());
+            let in_force = terminators.iter().flat_map(|tls| tls.certificates()).chain(own);
+            self.tell_mended(mended, &in_force.collect::<Vec<_>>());
         }
         let facts = terminators.iter().flat_map(|tls| tls.certificates());
         self.remind(facts.collect(), live.config.certificates.warn_days, now);
@@ -193,9 +195,9 @@ impl Follower {
     }
 
     /// Where the files that serve already were put back: nothing is new, but all is well again.
-    fn tell_mended(&self, mended: BTreeMap<PathBuf, Broken>, terminators: &[&Terminator]) {
+    fn tell_mended(&self, mended: BTreeMap<PathBuf, Broken>, in_force: &[CertificateFacts]) {
         for (file, Broken { domain, .. }) in mended {
-            let facts = terminators.iter().flat_map(|tls| tls.certificates()).find(|facts| facts.file == file);
+            let facts = in_force.iter().find(|facts| facts.file == file);
             let until = facts.map(|facts| facts.until()).unwrap_or_default();
             self.shared.tell(Event::CertificateReloaded { domain, until });
         }

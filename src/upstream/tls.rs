@@ -43,6 +43,8 @@ pub struct Originator {
 struct State {
     config: Arc<ClientConfig>,
     digest: Digest,
+    /// Of our own certificate, where there is one.
+    facts: Option<CertificateFacts>,
 }
 
 impl Originator {
@@ -54,8 +56,8 @@ impl Originator {
         let (settings, alpn) = (settings.clone(), alpn(http2));
         // Read first: what changes in between is then seen as new.
         let digest = digest_of_files(&files_of(&settings))?;
-        let (config, _) = client_config(&settings, alpn)?;
-        Ok(Self { settings, alpn, state: RwLock::new(State { config, digest }) })
+        let (config, facts) = client_config(&settings, alpn)?;
+        Ok(Self { settings, alpn, state: RwLock::new(State { config, digest, facts }) })
     }
 
     /// The built-in roots and nothing special.
@@ -85,28 +87,35 @@ impl Originator {
         files_of(&self.settings).into_iter().map(Path::to_path_buf).collect()
     }
 
+    /// Of the certificate in force that is shown to endpoints, if there is one.
+    pub fn certificate(&self) -> Option<CertificateFacts> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).facts.clone()
+    }
+
     /// Looks at the files and takes them when they are new and well. One task at a time.
     pub fn refresh(&self) -> Option<Finding> {
         let files = files_of(&self.settings);
         let file = files.first()?.to_path_buf();
-        let outcome = digest_of_files(&files).and_then(|digest| {
-            if self.state.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
-                return Ok(None);
-            }
-            let (config, facts) = client_config(&self.settings, self.alpn).map_err(TlsError::from)?;
-            *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { config, digest };
-            Ok(Some(facts))
-        });
-        let own = self.settings.client.as_ref().and_then(|pair| crate::tls::read_facts(&pair.cert).ok());
-        let domain = own.map_or_else(|| file.display().to_string(), |facts| facts.domain());
-        match outcome {
-            Ok(None) => None,
-            Ok(Some(facts)) => {
-                let until = facts.map(|facts| facts.until()).unwrap_or_default();
-                Some(Finding { file, domain, outcome: Ok(until) })
-            }
-            Err(error) => Some(Finding { file, domain, outcome: Err(error) }),
+        let outcome = match self.take(&files) {
+            Ok(false) => return None,
+            taken => taken,
+        };
+        // Of what serves from now on: a file that was not taken may hold anybody's certificate.
+        let facts = self.certificate();
+        let domain = facts.as_ref().map_or_else(|| file.display().to_string(), CertificateFacts::domain);
+        let until = || facts.map(|facts| facts.until()).unwrap_or_default();
+        Some(Finding { file, domain, outcome: outcome.map(|_| until()) })
+    }
+
+    /// Whether there was something new to take.
+    fn take(&self, files: &[&Path]) -> Result<bool, TlsError> {
+        let digest = digest_of_files(files)?;
+        if self.state.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
+            return Ok(false);
         }
+        let (config, facts) = client_config(&self.settings, self.alpn).map_err(TlsError::from)?;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { config, digest, facts };
+        Ok(true)
     }
 }
 

@@ -172,6 +172,25 @@ async fn new_authorities_decide_who_is_let_in() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_towards_an_upstream_is_told_by_the_one_in_force() {
+    let ca = Ca::new();
+    let (folder, own, foreign) = (Folder::new(), ca.leaf(&["me"]), ca.leaf(&["evil"]));
+    own.write(&folder, "own");
+    let upstream = "[upstream.app]\nendpoints = [\"127.0.0.1:9\"]\n\
+                    tls = { client = { cert = \"own.pem\", key = \"own.key\" } }\n";
+    let toml = format!("[[route]]\nname = \"all\"\nupstream = \"app\"\n{upstream}");
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    proxy.folder.write("own.pem", &foreign.cert_pem);
+    assert!(tells(&proxy, &["Certificate rejected", "\"domain\":\"me\"", "does not match the key in"]).await);
+    proxy.folder.write("own.pem", &own.cert_pem);
+    assert!(tells(&proxy, &["Certificate reloaded", "\"domain\":\"me\"", "\"until\":"]).await);
+    // What takes its place gives it its own name.
+    proxy.folder.write("own.pem", &foreign.cert_pem);
+    proxy.folder.write("own.key", &foreign.key_pem);
+    assert!(tells(&proxy, &["Certificate reloaded", "\"domain\":\"evil\"", "\"until\":"]).await);
+}
+
+#[tokio::test]
 async fn certificates_that_are_about_to_end_are_told_of_once() {
     let ca = Ca::new();
     let folder = Folder::new();
