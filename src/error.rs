@@ -35,7 +35,18 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    without_codes(text)
+    without_links(without_codes(text))
+}
+
+/// Without the page of documentation for programmers that rustls names (`…: https://docs.rs/rustls/…`).
+fn without_links(mut text: String) -> String {
+    const MARK: &str = ": https://docs.rs/";
+    while let Some(start) = text.find(MARK) {
+        let rest = start + MARK.len();
+        let end = text[rest..].find(char::is_whitespace).map_or(text.len(), |length| rest + length);
+        text.replace_range(start..end, "");
+    }
+    text
 }
 
 /// Without Rust's `(os error 111)`, which says nothing that the words before it do not.
@@ -83,5 +94,8 @@ mod tests {
         assert_eq!(with_causes(&outer), "outer: middle: inner");
         let refused = Layer { says_it: true, cause: Box::new(io::Error::from_raw_os_error(111)) };
         assert_eq!(with_causes(&refused), "outer: Connection refused");
+        let link = "no close_notify: https://docs.rs/rustls/latest/rustls/manual/index.html#unexpected-eof";
+        let closed = Layer { says_it: true, cause: Box::new(io::Error::other(link)) };
+        assert_eq!(with_causes(&closed), "outer: no close_notify");
     }
 }

@@ -204,7 +204,7 @@ impl Shared {
         })
     }
 
-    /// What the endpoints of the upstream `name` call when they are ejected, come back or cannot be reached.
+    /// What the endpoints of the upstream `name` call when they are ejected, come back or fail requests.
     pub(crate) fn endpoint_observer(&self, name: &str) -> Observer {
         let (events, upstream) = (Arc::clone(&self.events), name.to_owned());
         Arc::new(move |endpoint, change| {
@@ -216,6 +216,9 @@ impl Shared {
                 EndpointChange::Restored => Event::EndpointRestored { upstream, endpoint },
                 EndpointChange::Unreachable { error, count } => {
                     Event::EndpointUnreachable { upstream, endpoint, error, count }
+                }
+                EndpointChange::Unanswered { error, count } => {
+                    Event::EndpointUnanswered { upstream, endpoint, error, count }
                 }
             });
         })

@@ -75,6 +75,13 @@ pub(crate) enum AnswerError {
     Reset,
 }
 
+impl AnswerError {
+    /// What there was to send broke off: no fault of the endpoint.
+    pub(crate) fn is_of_request(&self) -> bool {
+        matches!(self, Self::Http1(Broken::Request(_)))
+    }
+}
+
 impl From<Broken> for SendError {
     fn from(error: Broken) -> Self {
         match error {

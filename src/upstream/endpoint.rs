@@ -1,5 +1,6 @@
 //! One endpoint: its address, how it stands, what is in flight to it, and the connections kept to it.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -14,12 +15,12 @@ use tokio::task::AbortHandle;
 use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
 use super::connection::{AnswerError, Connection, RequestHead, SendError};
+use super::failures::{Failures, Lack};
 use super::hold::Queues;
 use super::multiplex::{Multiplexed, StreamPlace};
 use super::pool::Pool;
 use super::standing::{Health, Standing};
 use super::stream::Stream;
-use super::unreachable::Unreachable;
 use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
 use crate::pipe::Pipe;
@@ -41,6 +42,11 @@ pub(crate) enum Change {
     Restored,
     /// `count` requests found that it takes no connection. Sampled.
     Unreachable {
+        error: String,
+        count: u64,
+    },
+    /// `count` requests got no answer from it. Sampled.
+    Unanswered {
         error: String,
         count: u64,
     },
@@ -77,7 +83,7 @@ pub struct Endpoint {
     retired: AtomicBool,
     queues: Arc<Queues>,
     observer: Observer,
-    unreachable: Arc<Unreachable>,
+    failures: Arc<Failures>,
     /// What checks it, for as long as it lives.
     checker: OnceLock<Aborting>,
 }
@@ -127,9 +133,9 @@ impl Endpoint {
             retired: AtomicBool::new(false),
             queues: Arc::clone(queues),
             observer,
-            unreachable: match known {
-                Some((known, _)) => Arc::clone(&known.unreachable),
-                None => Arc::new(Unreachable::new(now)),
+            failures: match known {
+                Some((known, _)) => Arc::clone(&known.failures),
+                None => Arc::new(Failures::new(now)),
             },
             checker: OnceLock::new(),
         }
@@ -209,7 +215,16 @@ impl Endpoint {
 
     /// Tells why no connection could be made, or keeps it for [`Self::tick`].
     pub(crate) fn unreachable(&self, error: &ConnectError, now: Instant) {
-        if let Some(change) = self.unreachable.hit(error, now) {
+        self.lacks(Lack::Connection, error, now);
+    }
+
+    /// Tells why it gave no answer, or keeps it for [`Self::tick`].
+    pub(crate) fn unanswered(&self, error: &(dyn Error + 'static), now: Instant) {
+        self.lacks(Lack::Answer, error, now);
+    }
+
+    fn lacks(&self, lack: Lack, error: &(dyn Error + 'static), now: Instant) {
+        if let Some(change) = self.failures.hit(lack, error, now) {
             (self.observer)(&self.label, change);
         }
     }
@@ -217,9 +232,7 @@ impl Endpoint {
     /// Tells what has come to be told. For whoever looks now and then.
     pub(super) fn tick(&self, now: Instant) {
         self.ejection_changed(self.standing.ejection.poll(now));
-        if let Some(change) = self.unreachable.flush(now) {
-            (self.observer)(&self.label, change);
-        }
+        self.failures.flush(now, |change| (self.observer)(&self.label, change));
     }
 
     /// Tells of an ejection or its end, and lets those go on that waited for it.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `group`, `members` | a named upstream; its endpoints at one time |
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
-//! | `unreachable` | why it takes no connection, told now and then |
+//! | `failures` | why it takes no connection or gives no answer, told now and then |
 //! | `connect`, `stream`, `tls`, `hello` | making a connection |
 //! | `connection`, `http1`, `http2`, `multiplex` | HTTP/1 or HTTP/2 on it; who drives it; streams that share one |
 //! | `affinity` | sticky sessions |
@@ -20,6 +20,7 @@ mod check;
 pub mod connect;
 pub(crate) mod connection;
 pub mod endpoint;
+mod failures;
 pub mod group;
 mod hello;
 pub(crate) mod hold;
@@ -34,7 +35,6 @@ mod resolve;
 pub mod standing;
 pub mod stream;
 pub(crate) mod tls;
-mod unreachable;
 pub mod verdict;
 
 pub(crate) use members::Wish;

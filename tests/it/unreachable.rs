@@ -1,4 +1,4 @@
-//! Why an app cannot be reached is told, and no flood of requests makes a flood of lines.
+//! Why an app cannot be reached or gives no answer is told, and no flood of requests makes a flood of lines.
 
 use std::time::Instant;
 
@@ -29,10 +29,14 @@ async fn start(upstream: &FakeUpstream, settings: &str, ca: &Ca) -> (Flagstone, 
 
 /// The lines about it.
 fn told(flagstone: &Flagstone) -> Vec<String> {
+    lines_with(flagstone, "Endpoint unreachable")
+}
+
+fn lines_with(flagstone: &Flagstone, message: &str) -> Vec<String> {
     let log = flagstone.process.stderr();
     // The last line may not be there to its end.
     let lines = log.rsplit_once('\n').map_or("", |(whole, _)| whole).lines();
-    lines.filter(|line| line.contains("Endpoint unreachable")).map(str::to_owned).collect()
+    lines.filter(|line| line.contains(message)).map(str::to_owned).collect()
 }
 
 /// The line of one request that could not be sent, but for where it was to go.
@@ -91,4 +95,44 @@ async fn a_request_that_succeeds_tells_nothing() {
     assert_eq!(client.get("/").await.unwrap().status, 502);
     flagstone.process.stderr_line("Endpoint unreachable").await;
     assert_eq!(told(&flagstone).len(), 1);
+}
+
+/// What the event of one request without an answer says, but for where it was to go.
+async fn no_answer(upstream: &FakeUpstream, settings: &str, ca: &Ca, reason: &str) -> String {
+    let (mut flagstone, mut client) = start(upstream, settings, ca).await;
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(answer.header("flagstone-reason"), Some(reason));
+    let line = flagstone.process.stderr_line(NO_ANSWER).await;
+    let head = format!("WARN {NO_ANSWER} upstream=app endpoint={} error=", upstream.endpoint());
+    let cause = line.split_once(&head).unwrap_or_else(|| panic!("{line}")).1;
+    cause.strip_suffix(" count=1").unwrap_or_else(|| panic!("{line}")).to_owned()
+}
+
+const NO_ANSWER: &str = "Endpoint gave no answer";
+
+#[tokio::test]
+async fn why_there_is_no_answer_is_told_as_it_is() {
+    let ca = Ca::new();
+    let app = FakeUpstream::http1().on_accept(OnAccept::Close).start().await;
+    let error = no_answer(&app, "", &ca, "upstream_error").await;
+    assert!(error.contains("closed before"), "{error}");
+    let app = FakeUpstream::http1().on_accept(OnAccept::Blackhole).start().await;
+    let route =
+        "[[route]]\nname = \"late\"\npath = [\"=/\"]\nupstream = \"app\"\ntimeouts = { response_head = \"300ms\" }";
+    let error = no_answer(&app, route, &ca, "upstream_timeout").await;
+    assert_eq!(error, "\"no answer within 300ms\"");
+}
+
+#[tokio::test]
+async fn neither_a_kept_connection_that_closes_nor_a_client_is_told_of() {
+    let app = FakeUpstream::http1().route("*", "ok").reset_after_requests(1).start().await;
+    let (flagstone, mut client) = start(&app, "", &Ca::new()).await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.unwrap().status, 200);
+    }
+    // A body that is no body.
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 400);
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(lines_with(&flagstone, NO_ANSWER), Vec::<String>::new());
 }

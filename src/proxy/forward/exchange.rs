@@ -28,16 +28,17 @@ use http::{HeaderValue, StatusCode};
 use super::super::body::Fault;
 use super::super::context::Context;
 use super::Answered;
-use super::failure::{Failure, Kind};
+use super::failure::{Failure, HeadLate, Kind, Lost};
 use super::outbound::Outbound;
 use crate::balance::{Retry, RetryBudget, full_jitter, hash_of};
 use crate::config::model::{Balance, HashKey};
+use crate::error::with_causes;
 use crate::message::cookie;
 use crate::message::trace_context::TRACEPARENT;
 use crate::snapshot::Route;
 use crate::telemetry::traces::Attempt;
 use crate::upstream::Wish;
-use crate::upstream::connection::{RequestHead, SendError};
+use crate::upstream::connection::{AnswerError, RequestHead, SendError};
 use crate::upstream::endpoint::{InFlight, Lease};
 use crate::upstream::group::Group;
 use crate::upstream::hold::{Ticket, Turn};
@@ -72,26 +73,23 @@ pub(super) struct Exchange<'a> {
     last: Option<Failure>,
 }
 
-/// No response head came in time.
-struct HeadLate;
-
 /// What one try on one connection came to, other than an answer.
 enum Missed {
     /// Nothing of it was sent, the request is back.
     Unsent,
     /// It was sent, and the endpoint says that it was not looked at.
     Unprocessed,
-    /// It came to nothing, on a connection that lives on.
-    StreamReset,
     /// The connection was closed, and nothing of an answer had come.
-    Closed,
+    Closed(AnswerError),
     Failed(Kind),
 }
 
 impl Missed {
     fn kind(self) -> Kind {
         match self {
-            Self::Unsent | Self::Unprocessed | Self::StreamReset | Self::Closed => Kind::Reset,
+            Self::Unsent => Kind::Reset(Lost::Unsent),
+            Self::Unprocessed => Kind::Reset(Lost::Unprocessed),
+            Self::Closed(error) => Kind::Reset(error.into()),
             Self::Failed(kind) => kind,
         }
     }
@@ -211,7 +209,7 @@ impl<'a> Exchange<'a> {
                         Missed::Unprocessed if unprocessed < UNPROCESSED_MAX && self.outbound.repeat_unprocessed() => {
                             unprocessed += 1;
                         }
-                        Missed::Closed if self.group.settings.retry.on.reset && self.outbound.repeat() => {
+                        Missed::Closed(_) if self.group.settings.retry.on.reset && self.outbound.repeat() => {
                             has_closed = true;
                         }
                         missed => return Err(self.failed(&place, missed.kind(), began)),
@@ -227,7 +225,8 @@ impl<'a> Exchange<'a> {
         let ready = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
             Ok(ready) => ready,
             Err(error) => {
-                tracing::debug!(endpoint = &*place.endpoint().label, %error, "cannot connect");
+                let (upstream, endpoint) = (&*self.group.name, &*place.endpoint().label);
+                tracing::debug!(upstream, endpoint, error = with_causes(&error), "cannot connect");
                 let kind = Kind::Connect(error);
                 self.end_attempt(Err(kind.word()));
                 return Err(self.failed(&place, kind, began));
@@ -260,8 +259,8 @@ impl<'a> Exchange<'a> {
         self.end_attempt(match &answer {
             Ok(Ok(status)) => Ok(status.as_u16()),
             Ok(Err(SendError::Unsent(_))) => Err("unsent"),
-            Ok(Err(_)) => Err(Kind::Reset.word()),
-            Err(HeadLate) => Err(Kind::HeadTimeout.word()),
+            Ok(Err(_)) => Err(Kind::RESET),
+            Err(HeadLate { .. }) => Err(Kind::HEAD_TIMEOUT),
         });
         match answer {
             Ok(Ok(status)) => {
@@ -276,19 +275,26 @@ impl<'a> Exchange<'a> {
             }
             Ok(Err(SendError::Unprocessed)) => Err((lease, Missed::Unprocessed)),
             Ok(Err(SendError::StreamReset(error))) => {
-                tracing::debug!(%error, "the upstream reset the stream");
-                Err((lease, Missed::StreamReset))
+                let error = error.into();
+                self.note("the upstream reset the stream", &lease, &error);
+                Err((lease, Missed::Failed(Kind::Reset(error.into()))))
             }
             Ok(Err(SendError::Closed(error))) => {
-                tracing::debug!(%error, "the upstream closed the connection");
-                Err((lease, Missed::Closed))
+                self.note("the upstream closed the connection", &lease, &error);
+                Err((lease, Missed::Closed(error)))
             }
             Ok(Err(SendError::Failed(error))) => {
-                tracing::debug!(%error, "no answer from the upstream");
-                Err((lease, Missed::Failed(Kind::Reset)))
+                self.note("no answer from the upstream", &lease, &error);
+                Err((lease, Missed::Failed(Kind::Reset(error.into()))))
             }
-            Err(HeadLate) => Err((lease, Missed::Failed(Kind::HeadTimeout))),
+            Err(late) => Err((lease, Missed::Failed(Kind::HeadTimeout(late)))),
         }
+    }
+
+    /// Each one, for whoever looks for it; what was the endpoint's is told of by its keepers.
+    fn note(&self, what: &str, lease: &Lease, error: &AnswerError) {
+        let (upstream, endpoint) = (&*self.group.name, &*lease.endpoint().label);
+        tracing::debug!(upstream, endpoint, error = with_causes(error), "{what}");
     }
 
     /// Notes a try at an endpoint and tells it of its span, where the request is recorded.
@@ -336,7 +342,7 @@ impl<'a> Exchange<'a> {
                     false => limit.saturating_sub(delivery.rests_for()),
                 });
                 if left.is_zero() {
-                    return Poll::Ready(Err(HeadLate));
+                    return Poll::Ready(Err(HeadLate { limit }));
                 }
                 end = Instant::now().checked_add(left);
             }
@@ -361,6 +367,9 @@ impl<'a> Exchange<'a> {
         }
         if let Kind::Connect(error) = &failure.kind {
             place.endpoint().unreachable(error, now);
+        }
+        if let Some(error) = failure.no_answer() {
+            place.endpoint().unanswered(error, now);
         }
         if self.holds() && matches!(failure.kind, Kind::Connect(_)) {
             place.endpoint().refuse();
@@ -391,11 +400,11 @@ impl<'a> Exchange<'a> {
         }
         let is_listed = match failure.kind {
             Kind::Connect(_) => on.connect,
-            Kind::Reset if is_unsent => on.connect || on.reset,
-            Kind::Reset => on.reset,
-            Kind::HeadTimeout | Kind::NoEndpoint => false,
+            Kind::Reset(_) if is_unsent => on.connect || on.reset,
+            Kind::Reset(_) => on.reset,
+            Kind::HeadTimeout(_) | Kind::NoEndpoint => false,
         };
-        is_listed && self.another(key, matches!(failure.kind, Kind::Reset))
+        is_listed && self.another(key, matches!(failure.kind, Kind::Reset(_)))
     }
 
     /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no

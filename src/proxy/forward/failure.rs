@@ -1,11 +1,13 @@
 //! What went wrong upstream, and what that means: for the client, the breaker, ejection and retries.
 
-use std::time::Instant;
+use std::error::Error;
+use std::time::{Duration, Instant};
 
 use super::super::body::Fault;
 use super::super::refusal::Refusal;
 use crate::config::model::FailureClasses;
 use crate::upstream::connect::ConnectError;
+use crate::upstream::connection::AnswerError;
 
 /// Why an exchange brought no answer.
 #[derive(Debug)]
@@ -20,12 +22,34 @@ pub(super) enum Kind {
     NoEndpoint,
     Connect(ConnectError),
     /// No response head within the route's `response_head`.
-    HeadTimeout,
+    HeadTimeout(HeadLate),
     /// The connection broke before a response head, or what came was no HTTP.
-    Reset,
+    Reset(Lost),
+}
+
+/// No response head came in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {limit:?}")]
+pub(super) struct HeadLate {
+    pub(super) limit: Duration,
+}
+
+/// How a request that found a connection came to nothing on it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error("the connection was closed before anything was sent")]
+    Unsent,
+    #[error("the endpoint refused the stream")]
+    Unprocessed,
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
 }
 
 impl Kind {
+    /// As a span tells the last two.
+    pub(super) const HEAD_TIMEOUT: &str = "upstream_timeout";
+    pub(super) const RESET: &str = "upstream_error";
+
     /// As a span tells it.
     pub(super) fn word(&self) -> &'static str {
         match self {
@@ -33,8 +57,8 @@ impl Kind {
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
             Self::Connect(error) if error.is_ours() => "shortage",
             Self::Connect(_) => "connect_failed",
-            Self::HeadTimeout => "upstream_timeout",
-            Self::Reset => "upstream_error",
+            Self::HeadTimeout(_) => Self::HEAD_TIMEOUT,
+            Self::Reset(_) => Self::RESET,
         }
     }
 }
@@ -50,8 +74,8 @@ impl Failure {
             Kind::Connect(ConnectError::Timeout { .. }) => Refusal::ConnectTimeout,
             Kind::Connect(error) if error.is_ours() => Refusal::Shortage,
             Kind::Connect(_) => Refusal::ConnectFailed,
-            Kind::HeadTimeout => Refusal::UpstreamTimeout,
-            Kind::Reset => Refusal::UpstreamError,
+            Kind::HeadTimeout(_) => Refusal::UpstreamTimeout,
+            Kind::Reset(_) => Refusal::UpstreamError,
         }
     }
 
@@ -60,8 +84,18 @@ impl Failure {
         match &self.kind {
             Kind::NoEndpoint => false,
             Kind::Connect(error) => classes.connect && !error.is_ours(),
-            Kind::HeadTimeout => classes.timeout,
-            Kind::Reset => classes.reset,
+            Kind::HeadTimeout(_) => classes.timeout,
+            Kind::Reset(_) => classes.reset,
+        }
+    }
+
+    /// Why the endpoint gave no answer on a connection that there was.
+    pub(super) fn no_answer(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.kind {
+            Kind::NoEndpoint | Kind::Connect(_) => None,
+            Kind::HeadTimeout(late) => Some(late),
+            Kind::Reset(Lost::Answer(error)) if error.is_of_request() => None,
+            Kind::Reset(lost) => Some(lost),
         }
     }
 
@@ -77,7 +111,7 @@ impl Failure {
 
     /// It is about time, which a pause of the process makes meaningless.
     pub(super) fn is_timeout(&self) -> bool {
-        matches!(self.kind, Kind::HeadTimeout | Kind::Connect(ConnectError::Timeout { .. }))
+        matches!(self.kind, Kind::HeadTimeout(_) | Kind::Connect(ConnectError::Timeout { .. }))
     }
 }
 

@@ -75,6 +75,13 @@ pub enum Event {
         error: String,
         count: u64,
     },
+    /// `count` requests got no answer from there, one of them because of `error`. Sampled.
+    EndpointUnanswered {
+        upstream: String,
+        endpoint: String,
+        error: String,
+        count: u64,
+    },
     /// `check` is the upstream or probe whose change it was.
     HealthChanged {
         from: HealthStatus,
@@ -194,6 +201,7 @@ impl Event {
             Self::EndpointEjected { .. } => "Endpoint ejected",
             Self::EndpointRestored { .. } => "Endpoint restored",
             Self::EndpointUnreachable { .. } => "Endpoint unreachable",
+            Self::EndpointUnanswered { .. } => "Endpoint gave no answer",
             Self::HealthChanged { .. } => "Health changed",
             Self::ConfigurationReloaded { .. } => "Configuration reloaded",
             Self::ConfigurationRejected { .. } => "Configuration rejected",
@@ -230,6 +238,7 @@ impl Event {
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
             | Self::EndpointUnreachable { .. }
+            | Self::EndpointUnanswered { .. }
             | Self::CertificateExpiring { .. }
             | Self::AccessLogDropping { .. }
             | Self::TraceExportFailing { .. }
@@ -263,6 +272,7 @@ impl Event {
             | Self::UpgradeFailed { .. } => Some(EventKind::Reload),
             Self::OperationBlocked { .. }
             | Self::EndpointUnreachable { .. }
+            | Self::EndpointUnanswered { .. }
             | Self::AccessLogDropping { .. }
             | Self::AccessLogRecovered { .. }
             | Self::TraceExportFailing { .. }
@@ -307,7 +317,8 @@ impl Event {
             Self::EndpointRestored { upstream, endpoint } => {
                 fields.text("upstream", upstream).text("endpoint", endpoint)
             }
-            Self::EndpointUnreachable { upstream, endpoint, error, count } => fields
+            Self::EndpointUnreachable { upstream, endpoint, error, count }
+            | Self::EndpointUnanswered { upstream, endpoint, error, count } => fields
                 .text("upstream", upstream)
                 .text("endpoint", endpoint)
                 .text("error", error)

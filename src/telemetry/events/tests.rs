@@ -65,6 +65,10 @@ pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
             "Endpoint unreachable",
         ),
         (
+            Event::EndpointUnanswered { upstream: text(), endpoint: text(), error: text(), count: 2 },
+            "Endpoint gave no answer",
+        ),
+        (
             Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text() },
             "Health changed",
         ),
