@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::lineage::{Lineage, kill};
 use crate::support::load::Load;
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Signal, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -68,8 +68,10 @@ async fn usr2_upgrades_and_a_socket_file_stays() {
     let before = line.pid().await;
     line.first.signal(Signal::USR2);
     let event = line.first.stderr_line("Upgrade finished").await;
+    // Both have the admin socket for a moment.
+    assert!(eventually_async(DEADLINE, async || line.pid().await != before).await, "{event}");
     let after = line.pid().await;
-    assert!(after != before && event.contains(&format!("pid={after}")), "{event}");
+    assert!(event.contains(&format!("pid={after}")), "{event}");
     assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
     let mut client = Client::connect_unix(&socket).await.unwrap();
     assert_eq!(client.get("/").await.unwrap().text(), "ok");

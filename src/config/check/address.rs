@@ -71,7 +71,7 @@ impl Check<'_> {
         let bytes = path.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             let message = format!("the path of this socket has {bytes} bytes, and may have {SOCKET_PATH_BYTES_MAX}");
-            self.refuse(at, text, message, "name a shorter one");
+            self.refuse(at, text, message, "name a shorter path");
         }
         Address::Unix(path)
     }

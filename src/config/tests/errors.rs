@@ -261,7 +261,7 @@ fn the_path_of_a_unix_socket_fits_into_its_address() {
         assert!(with(&addition(&fits)).is_ok());
         let text = error_with(&addition(&format!("{fits}a")));
         assert!(
-            text.ends_with("the path of this socket has 108 bytes, and may have 107: name a shorter one"),
+            text.ends_with("the path of this socket has 108 bytes, and may have 107: name a shorter path"),
             "{text}"
         );
     }
