@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use rustix::io::Errno;
+
 /// The reason alone, lower case, without Rust's `(os error 13)`.
 pub fn io_reason(error: &io::Error) -> String {
     match error.kind() {
@@ -22,6 +24,13 @@ pub fn io_reason(error: &io::Error) -> String {
 /// Whether there is no room left to write: a full disk, or a quota that is used up.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether no descriptor or memory is left for a socket (socket(2), accept(2)). That no local port is left is another
+/// matter: it looks like an address that this machine cannot reach at all.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const ALL: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| ALL.contains(&errno))
 }
 
 /// What an error says, and its causes after it. One that is in the text already is not said twice.
@@ -85,6 +94,17 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&*self.cause)
         }
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_told_apart() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_shortage(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::NETUNREACH, Errno::ADDRNOTAVAIL, Errno::NOENT] {
+            assert!(!is_shortage(&errno.into()), "{errno}");
+        }
+        assert!(!is_shortage(&io::Error::other("no number")));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::bind::Bound;
+use crate::error::is_shortage;
 use crate::worker::{Accepted, AcceptedSocket, Seat, Workers};
 
 /// After an accept that failed for want of descriptors or memory.
@@ -74,8 +75,8 @@ impl Acceptor {
         tokio::time::sleep(HALF_OPEN).await;
         self.take_what_is_there(&readiness, &here, &mut waiting).await;
         for socket in waiting {
-            let place = self.place().await;
-            self.hand_over(socket, place, &here);
+            let permit = self.permit().await;
+            self.hand_over(socket, permit, &here);
         }
     }
 
@@ -94,7 +95,7 @@ impl Acceptor {
                 },
                 Err(error) if is_of_one_connection(&error) => {}
                 // As connections end there are some again.
-                Err(error) if is_want_of_descriptors(&error) => tokio::time::sleep(BACK_OFF).await,
+                Err(error) if is_shortage(&error) => tokio::time::sleep(BACK_OFF).await,
                 Err(_) => return,
             }
         }
@@ -130,7 +131,7 @@ impl Acceptor {
         }
     }
 
-    /// A connection and its place. At the bound, connections wait in the kernel's queue; a listener to which nobody comes
+    /// A connection and its permit. At the bound, connections wait in the kernel's queue; a listener to which nobody comes
     /// takes no place from the others.
     ///
     /// # Errors
@@ -138,14 +139,15 @@ impl Acceptor {
     async fn accept(&self, readiness: &AsyncFd<RawSocket>) -> io::Result<(AcceptedSocket, OwnedSemaphorePermit)> {
         loop {
             let mut guard = readiness.readable().await?;
-            let place = self.place().await;
+            let permit = self.permit().await;
             if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
-                return accepted.map(|socket| (socket, place));
+                return accepted.map(|socket| (socket, permit));
             }
         }
     }
 
-    async fn place(&self) -> OwnedSemaphorePermit {
+    /// A place under the bound, waited for in turn.
+    async fn permit(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.connections).acquire_owned().await.expect("nobody closes the semaphore")
     }
 
@@ -198,12 +200,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// Of this process, or of the machine.
-fn is_want_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 struct RawSocket {

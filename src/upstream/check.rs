@@ -9,11 +9,12 @@ use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::connect::{ConnectError, Connector, is_shortage};
+use super::connect::{ConnectError, Connector};
 use super::endpoint::Endpoint;
 use super::standing::{Health, Thresholds};
 use crate::breaker::Pauses;
 use crate::config::model::{self, HealthKind};
+use crate::error::is_shortage;
 
 /// Checks come this much (of 1) earlier or later, so that those of many endpoints and proxies do not come at once.
 const JITTER: f64 = 0.1;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use http::uri::Scheme;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::io::Errno;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -23,6 +22,7 @@ use super::resolve::loopback;
 use super::stream::Stream;
 use super::tls::Originator;
 use crate::config::model::Address;
+use crate::error::is_shortage;
 use crate::message::answer::HEAD_BYTES_MAX;
 
 /// Read from an endpoint ahead of the client, for one stream and for all of a connection: a client that reads slowly
@@ -160,13 +160,6 @@ impl Connector {
     }
 }
 
-/// No descriptor or memory is left for a socket (connect(2), socket(2)). That no local port is left is another matter:
-/// it looks like an address that this machine cannot reach at all.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    const ALL: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| ALL.contains(&Errno::from_raw_os_error(code)))
-}
-
 /// Once in a while, for every request may find the same.
 fn tell_of_shortage(error: &io::Error) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
@@ -175,21 +168,5 @@ fn tell_of_shortage(error: &io::Error) {
     if last.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
         *last = Some(Instant::now());
         tracing::warn!(%error, "cannot connect to endpoints at the moment, see LimitNOFILE= or ulimit -n");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_machine_lacks_is_no_fault_of_the_endpoint() {
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert!(is_shortage(&errno.into()), "{errno}");
-        }
-        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::NETUNREACH, Errno::ADDRNOTAVAIL, Errno::NOENT] {
-            assert!(!is_shortage(&errno.into()), "{errno}");
-        }
-        assert!(!is_shortage(&io::Error::other("no number")));
     }
 }
