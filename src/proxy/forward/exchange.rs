@@ -371,7 +371,7 @@ impl<'a> Exchange<'a> {
         if let Some(error) = failure.no_answer() {
             place.endpoint().unanswered(error, now);
         }
-        if self.holds() && matches!(failure.kind, Kind::Connect(_)) {
+        if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {
             self.group.record(place.endpoint(), false, now);
@@ -391,7 +391,7 @@ impl<'a> Exchange<'a> {
         }
         let on = &self.group.settings.retry.on;
         let is_unsent = self.outbound.is_here();
-        if self.holds() && is_unsent && matches!(failure.kind, Kind::Connect(_)) {
+        if is_unsent && failure.is_waited_out(&self.group.settings) {
             // Not an attempt: nothing was sent, and waiting for the endpoint is what `hold` asks for.
             return self.queued.is_none_or(|(_, since)| since.elapsed() < self.group.settings.hold);
         }

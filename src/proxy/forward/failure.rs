@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::body::Fault;
 use super::super::refusal::Refusal;
-use crate::config::model::FailureClasses;
+use crate::config::model::{FailureClasses, Upstream};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::connection::AnswerError;
 
@@ -87,6 +87,11 @@ impl Failure {
             Kind::HeadTimeout(_) => classes.timeout,
             Kind::Reset(_) => classes.reset,
         }
+    }
+
+    /// An endpoint that takes no connection is waited for where requests are held: that counts for nobody.
+    pub(super) fn is_waited_out(&self, settings: &Upstream) -> bool {
+        !settings.hold.is_zero() && matches!(self.kind, Kind::Connect(_))
     }
 
     /// Why the endpoint gave no answer on a connection that there was.

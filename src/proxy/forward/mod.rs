@@ -17,7 +17,7 @@ use http::header::{SET_COOKIE, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 
 use self::exchange::Exchange;
-use self::failure::{Failure, Kind, refusal_of_fault};
+use self::failure::{Failure, refusal_of_fault};
 use self::outbound::Outbound;
 pub use self::outbound::target;
 use super::body::Body;
@@ -114,9 +114,7 @@ fn settle(permit: OwnedPermit, result: &Result<Answered, Failure>, group: &Group
         Err(failure) => {
             let now = Instant::now();
             let is_spoilt = failure.is_timeout() && group.was_paused(failure.began, now);
-            // Where requests are held, an app may go away for a while; the endpoint is left alone meanwhile.
-            let is_awaited = !group.settings.hold.is_zero() && matches!(failure.kind, Kind::Connect(_));
-            if failure.counts(&breaker.count) && !is_spoilt && !is_awaited {
+            if failure.counts(&breaker.count) && !is_spoilt && !failure.is_waited_out(&group.settings) {
                 permit.record(Outcome::Failure(Cause::NoAnswer(failure.kind.word())), now);
             }
         }
