@@ -144,6 +144,11 @@ pub fn read(head: &Bytes, bounds: &HeadBounds, fields: &mut HeaderMap) -> Result
     })
 }
 
+/// Whether the value of an `Expect` says that its client sends no body before it is told to (RFC 9110, section 10.1.1).
+pub(super) fn is_continue(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"100-continue")
+}
+
 /// Whether a target is in origin-form, absolute-form or `*` (RFC 9112, section 3.2), without a fragment, which some
 /// parsers cut off and others forward. What passes here also passes `http::Uri`, whose reason for a refusal would be no
 /// better.
@@ -196,7 +201,7 @@ impl Told {
                 self.closes |= hop_by_hop::lists(value, "close");
                 self.keeps |= hop_by_hop::lists(value, "keep-alive");
             }
-            EXPECT => self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            EXPECT => self.expects_continue = is_continue(value.as_bytes()),
             TE => self.takes_trailers |= hop_by_hop::lists(value, "trailers"),
             _ => {}
         }

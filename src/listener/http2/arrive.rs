@@ -123,7 +123,7 @@ fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
 
 /// Whether its client sends no body before it is told to (RFC 9110, section 10.1.1).
 fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    headers.get(EXPECT).is_some_and(|expected| head::is_continue(expected.as_bytes()))
 }
 
 /// Crumbs become one field again, which is all that HTTP/1 knows (RFC 9113, section 8.2.3).
