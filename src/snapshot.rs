@@ -306,21 +306,18 @@ impl Snapshot {
     /// for they may have done so while this one was built.
     pub fn obey(&self, previous: &Self) {
         let now = Instant::now();
-        for (name, group) in &self.groups {
-            if let Some(before) = previous.groups.get(name) {
-                group.stay_forced(before, now);
-            }
-        }
+        self.lasting(previous).for_each(|(group, before)| group.stay_forced(before, now));
     }
 
     /// Ends breakers of `previous` that do not go on in this one. Once this one serves.
     pub fn relieve(&self, previous: &Self) {
         let now = Instant::now();
-        for (name, group) in &self.groups {
-            if let Some(before) = previous.groups.get(name) {
-                group.relieve(before, now);
-            }
-        }
+        self.lasting(previous).for_each(|(group, before)| group.relieve(before, now));
+    }
+
+    /// Upstreams that `previous` has as well, each beside what it was there.
+    fn lasting<'a>(&'a self, previous: &'a Self) -> impl Iterator<Item = (&'a Group, &'a Group)> {
+        self.groups.iter().filter_map(|(name, group)| Some((&**group, &**previous.groups.get(name)?)))
     }
 
     /// Begins what goes on beside requests: checks, probes, following names. What was begun already goes on.

@@ -41,7 +41,7 @@ pub fn find_admin(file: &Path, env: Env<'_>) -> FoundAdmin {
         merge::merge(&mut rest, (part.document, part.places));
     }
     let (document, places) = rest;
-    let is_told = table(&document, "admin").is_some_and(|admin| is_whole || table_has(admin, "listen"));
+    let is_told = value(&document, "admin").is_some_and(|admin| is_whole || value(admin, "listen").is_some());
     FoundAdmin { admin: admin_of(&document, &places, file, env), problems: Problems(problems), is_told }
 }
 
@@ -93,13 +93,9 @@ fn is_header_of(line: &str, name: &str) -> bool {
     header.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|key| key.trim() == name)
 }
 
-fn table<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+fn value<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     let Node::Table(entries) = node else { return None };
     entries.iter().find(|(own, _)| own == key).map(|(_, value)| value)
-}
-
-fn table_has(node: &Node, key: &str) -> bool {
-    table(node, key).is_some()
 }
 
 #[cfg(test)]

@@ -69,7 +69,6 @@ pub fn bind(address: &Address, families: Families) -> io::Result<Bound> {
 pub fn remedy(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Unix(_), io::ErrorKind::AlreadyExists) => "name another file, or take that one away",
-        (Address::Unix(_), io::ErrorKind::InvalidInput) => "name a shorter path",
         (Address::Unix(_), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
             "name a file in a folder that is there and that this user may write"
         }
