@@ -14,7 +14,7 @@ use super::context::Context;
 use crate::alarm::Alarm;
 use crate::pipe::Pipe;
 use crate::upstream::connection::AnswerError;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::lease::Lease;
 
 mod delivery;
 mod request;

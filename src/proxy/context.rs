@@ -30,7 +30,7 @@ use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log;
 use crate::telemetry::metrics::InFlight;
 use crate::telemetry::traces::{Finished, shortened};
-use crate::upstream::endpoint::Upgraded;
+use crate::upstream::lease::Upgraded;
 
 /// 32 hexadecimal digits, as nginx's `$request_id`.
 fn new_request_id(random: u128) -> HeaderValue {

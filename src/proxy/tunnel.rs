@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::coarse_clock::{self, Anchor};
 use super::context::Context;
 use crate::alarm::Alarm;
-use crate::upstream::endpoint::Upgraded;
+use crate::upstream::lease::Upgraded;
 
 /// Bytes read at once, each way.
 const READ_BYTES: usize = 16 * 1024;

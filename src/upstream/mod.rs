@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `group`, `members` | a named upstream; its endpoints at one time |
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
+//! | `lease` | a connection while a request is on it |
 //! | `failures` | why it takes no connection or gives no answer, told now and then |
 //! | `connect`, `stream`, `tls`, `hello` | making a connection |
 //! | `connection`, `http1`, `http2`, `multiplex` | HTTP/1 or HTTP/2 on it; who drives it; streams that share one |
@@ -26,6 +27,7 @@ mod hello;
 pub(crate) mod hold;
 mod http1;
 mod http2;
+pub(crate) mod lease;
 mod members;
 mod multiplex;
 mod names;

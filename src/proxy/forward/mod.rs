@@ -29,8 +29,8 @@ use crate::breaker::{Cause, Outcome, OwnedPermit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
 use crate::snapshot::{Route, Target};
-use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Group;
+use crate::upstream::lease::Lease;
 
 /// Forwards a request; `answer` is the answer's head with its body still flowing. The request's body is taken out of it
 /// only once the breaker lets it through.

@@ -1,0 +1,98 @@
+//! Whether a request goes on after a try, and when.
+
+use std::time::{Duration, Instant};
+
+use super::super::Answered;
+use super::super::failure::{Failure, Kind};
+use super::Exchange;
+use crate::balance::full_jitter;
+
+/// Endpoints that may refuse a request one after another before that costs attempts.
+const REFUSALS_MAX: usize = 16;
+/// With `hold` set, how long at least a request waits that was reset: until an app that is being killed is wholly gone.
+const RESET_PAUSE: Duration = Duration::from_millis(50);
+
+impl Exchange<'_> {
+    fn holds(&self) -> bool {
+        !self.group.settings.hold.is_zero()
+    }
+
+    /// Whether the request goes on after this failure; it is ready to be sent then.
+    pub(super) fn goes_on(&mut self, failure: &Failure, key: u64) -> bool {
+        if failure.is_ours() {
+            // Another endpoint or another moment would need just what is lacking.
+            return false;
+        }
+        let on = &self.group.settings.retry.on;
+        let is_unsent = self.outbound.is_here();
+        if is_unsent && failure.is_waited_out(&self.group.settings) {
+            // Not an attempt: nothing was sent, and waiting for the endpoint is what `hold` asks for.
+            return self.queued.is_none_or(|(_, since)| since.elapsed() < self.group.settings.hold);
+        }
+        if is_unsent && failure.is_refusal() && self.goes_elsewhere(key) {
+            return true;
+        }
+        let is_listed = match failure.kind {
+            Kind::Connect(_) => on.connect,
+            Kind::Reset(_) if is_unsent => on.connect || on.reset,
+            Kind::Reset(_) => on.reset,
+            Kind::HeadTimeout(_) | Kind::NoEndpoint => false,
+        };
+        is_listed && self.another(key, matches!(failure.kind, Kind::Reset(_)))
+    }
+
+    /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no
+    /// attempt: nothing was sent, and being refused takes no time. So two replicas may go at once, and no visitor
+    /// notices.
+    fn goes_elsewhere(&mut self, key: u64) -> bool {
+        let retry = &self.group.settings.retry;
+        if !retry.on.connect || retry.attempts == 0 || self.tried.len() >= REFUSALS_MAX || self.client_fault().is_some()
+        {
+            return false;
+        }
+        self.tried.push(key);
+        let has_other = self.group.has_other(&self.tried, Instant::now());
+        if has_other {
+            self.group.metrics.retried();
+        } else {
+            self.tried.pop();
+        }
+        has_other
+    }
+
+    pub(super) fn wants_another(&self, answered: &Answered) -> bool {
+        self.group.settings.retry.on.statuses.contains(answered.status)
+    }
+
+    /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent
+    /// again.
+    ///
+    /// Where requests are held, one that was reset (`was_reset`) needs no budget, for an app that restarts resets
+    /// everything it has at once; instead it waits long enough to find out whether the app is gone.
+    pub(super) fn another(&mut self, key: u64, was_reset: bool) -> bool {
+        if self.attempts_left == 0 || self.client_fault().is_some() {
+            return false;
+        }
+        let is_calm = was_reset && self.holds();
+        let retry = if is_calm { None } else { self.group.retry() };
+        if (retry.is_none() && !is_calm) || (!self.outbound.is_here() && !self.outbound.repeat()) {
+            return false;
+        }
+        self.was_reset = is_calm;
+        self.retry = retry;
+        self.attempts_left -= 1;
+        self.attempts_made += 1;
+        self.tried.push(key);
+        self.group.metrics.retried();
+        true
+    }
+
+    /// Waits a little before an endpoint is tried that was tried before.
+    pub(super) async fn back_off(&self) {
+        let Some(retries) = self.attempts_made.checked_sub(1) else { return };
+        if !self.group.has_other(&self.tried, Instant::now()) {
+            let pause = if self.was_reset { RESET_PAUSE } else { Duration::ZERO };
+            tokio::time::sleep(pause + full_jitter(retries, fastrand::u64(..))).await;
+        }
+    }
+}
