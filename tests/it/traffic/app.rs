@@ -1,14 +1,25 @@
 //! The app: it does what the path of a request says.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::script::{Answer, Ask, body, checksum};
 use crate::support::reply::{Reply, Step};
 use crate::support::wire::Message;
 
-pub(super) fn app() -> Reply {
-    Reply::default().then(Step::Answer(Arc::new(first)))
+/// How often a request came, by its method and number.
+pub(super) type Counts = Arc<Mutex<HashMap<(String, u64), u32>>>;
+
+pub(super) fn app(counts: &Counts) -> Reply {
+    let counts = Arc::clone(counts);
+    Reply::default().then(Step::Answer(Arc::new(move |request| {
+        if let Some((_, id, _)) = asked(request) {
+            let method = request.head.line.split(' ').next().unwrap_or_default().to_owned();
+            *counts.lock().unwrap().entry((method, id)).or_default() += 1;
+        }
+        first(request)
+    })))
 }
 
 /// What it does when it has read the head.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+/// `max_replay`.
+const REPLAY_MAX: usize = 64 * 1024;
+
 /// Requests on one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
@@ -73,6 +76,10 @@ impl Answer {
         Self::None,
     ];
 
+    /// Those that come, and whole.
+    pub(super) const GOOD: [Self; 6] =
+        [Self::Sized, Self::Chunked, Self::ToTheEnd, Self::Early, Self::Late, Self::Nothing];
+
     /// Whether the app is at fault.
     pub(super) fn is_broken(self) -> bool {
         matches!(self, Self::CutOff | Self::Reset | Self::CutOffChunks | Self::None)
@@ -91,6 +98,11 @@ impl Ask {
         let mut parts = path.strip_prefix('/')?.split('/');
         let answer = *Answer::ALL.get(parts.next()?.parse::<usize>().ok()?)?;
         Some((answer, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// Whether it may be sent to an app a second time, by the method and by what is kept of its body.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method != "POST" && self.upload.is_none_or(|upload| upload.bytes <= REPLAY_MAX)
     }
 
     /// What its client sends.
@@ -117,12 +129,13 @@ pub(super) fn checksum(body: &[u8]) -> String {
 }
 
 impl Script {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The app does one of `answers` to each.
+    pub(super) fn new(seed: u64, answers: &[Answer]) -> Self {
         let mut random = Rng::with_seed(seed);
         let is_http2 = random.u8(..3) == 0;
         let count = random.usize(1..=6);
         Self {
-            asks: (0..count as u64).map(|index| ask(seed * 8 + index, &mut random)).collect(),
+            asks: (0..count as u64).map(|index| ask(seed * 8 + index, answers, &mut random)).collect(),
             is_http2,
             burst: random.usize(1..=count),
             piece: *random.choice(&[7, 500, 20_000, usize::MAX][..]).expect("there are some"),
@@ -135,11 +148,11 @@ impl Script {
     pub(super) const PAUSE: Duration = Duration::from_micros(200);
 }
 
-fn ask(id: u64, random: &mut Rng) -> Ask {
+fn ask(id: u64, answers: &[Answer], random: &mut Rng) -> Ask {
     let method = *random.choice(&["GET", "GET", "GET", "HEAD", "POST", "PUT"][..]).expect("there are some");
     let has_upload = matches!(method, "POST" | "PUT");
     let upload = has_upload.then(|| Upload { bytes: size(random), is_chunked: random.bool() });
-    let answer = match *random.choice(&Answer::ALL).expect("there are some") {
+    let answer = match *random.choice(answers).expect("there are some") {
         // An answer to HEAD cannot break off: its connection would merely close, unannounced, on the next request.
         answer if method == "HEAD" && answer.is_broken() => Answer::Sized,
         answer => answer,
