@@ -112,7 +112,7 @@ impl Connector {
             }
         });
         let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;
-        Ok(Connection::Http2(Box::new(Http2Stream::new(Http2 { sender, scheme, streams_max }))))
+        Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, streams_max }))))
     }
 
     /// Connects, and shakes hands where there is TLS, within `limit`.

@@ -15,7 +15,6 @@ use super::connection::Connection;
 use super::failures::{Failures, Lack};
 use super::hold::Queues;
 use super::http1::Http1;
-use super::lease::Ready;
 use super::multiplex::Multiplexed;
 use super::pool::Pool;
 use super::standing::{Health, Standing};
@@ -173,11 +172,11 @@ impl Endpoint {
         }
     }
 
-    /// A kept connection.
-    pub(crate) fn kept(&self, worker: usize, now: Instant) -> Option<Ready> {
+    /// A kept connection, or a place on one.
+    pub(crate) fn kept(&self, worker: usize, now: Instant) -> Option<Connection> {
         match &self.multiplexed {
-            None => Some(Ready::alone(Connection::Http1(self.pool.take(worker, now)?))),
-            Some(multiplexed) => multiplexed.take(worker).map(Ready::on_stream),
+            None => self.pool.take(worker, now).map(Connection::Http1),
+            Some(multiplexed) => multiplexed.take(worker),
         }
     }
 
@@ -185,11 +184,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub(crate) async fn connect(&self, worker: usize, limit: Duration) -> Result<Ready, ConnectError> {
+    pub(crate) async fn connect(&self, worker: usize, limit: Duration) -> Result<Connection, ConnectError> {
         let connect = self.connector.connect(limit);
         match &self.multiplexed {
-            None => connect.await.map(Ready::alone),
-            Some(multiplexed) => multiplexed.take_or_make(worker, limit, connect).await.map(Ready::on_stream),
+            None => connect.await,
+            Some(multiplexed) => multiplexed.take_or_make(worker, limit, connect).await,
         }
     }
 

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::connection::{AnswerError, RequestHead, SendError};
+use super::multiplex::StreamPlace;
 use crate::alarm::Alarm;
 use crate::message::forwarded;
 use crate::proxy::body::RequestBody;
@@ -33,6 +34,8 @@ type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 /// One request on it, and its answer.
 pub(crate) struct Http2Stream {
     connection: Http2,
+    /// Where others are on the connection, too.
+    place: Option<StreamPlace>,
     state: State,
     pub(super) alarm: Alarm,
 }
@@ -46,8 +49,13 @@ enum State {
 }
 
 impl Http2Stream {
-    pub(super) fn new(connection: Http2) -> Self {
-        Self { connection, state: State::Idle, alarm: Alarm::default() }
+    /// On a connection of its own.
+    pub(super) fn alone(connection: Http2) -> Self {
+        Self { connection, place: None, state: State::Idle, alarm: Alarm::default() }
+    }
+
+    pub(super) fn at(place: StreamPlace, connection: Http2) -> Self {
+        Self { connection, place: Some(place), state: State::Idle, alarm: Alarm::default() }
     }
 
     /// The connection that it is on.
@@ -66,10 +74,18 @@ impl Http2Stream {
         let State::Asked(answer) = &mut self.state else { unreachable!("a request is sent before its answer") };
         let answer = ready!(answer.as_mut().poll(cx));
         self.state = State::Over;
-        let answer = answer.map_err(failure)?;
+        let answer = answer.map_err(|error| self.failure(error))?;
         let status = answer.status();
         self.state = State::Answered(Box::new(answer));
         Poll::Ready(Ok(status))
+    }
+
+    fn failure(&self, error: TrySendError<Request<RequestBody>>) -> SendError {
+        let failure = failure(error);
+        if let (SendError::Unsent(_) | SendError::Unprocessed, Some(place)) = (&failure, &self.place) {
+            place.retire();
+        }
+        failure
     }
 
     /// The head of the answer that has come.

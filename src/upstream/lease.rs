@@ -11,40 +11,21 @@ use http_body::{Frame, SizeHint};
 
 use super::connection::{AnswerError, Connection, RequestHead, SendError};
 use super::endpoint::{Endpoint, InFlight};
-use super::multiplex::StreamPlace;
 use super::stream::Stream;
 use crate::pipe::Pipe;
 use crate::proxy::body::RequestBody;
-
-/// A connection that can take a request.
-pub(crate) struct Ready {
-    connection: Connection,
-    /// Its place, on one that is shared.
-    stream: Option<StreamPlace>,
-}
-
-impl Ready {
-    /// With one request at a time.
-    pub(super) fn alone(connection: Connection) -> Self {
-        Self { connection, stream: None }
-    }
-
-    pub(super) fn on_stream((connection, place): (Connection, StreamPlace)) -> Self {
-        Self { connection, stream: Some(place) }
-    }
-}
 
 /// A connection while a request is on it. Dropped, it is closed; given back, it may serve another. One that is shared
 /// lives on either way, without the stream.
 pub(crate) struct Lease {
     in_flight: InFlight,
-    ready: Ready,
+    connection: Connection,
     worker: usize,
 }
 
 impl Lease {
-    pub(crate) fn new(in_flight: InFlight, ready: Ready, worker: usize) -> Self {
-        Self { in_flight, ready, worker }
+    pub(crate) fn new(in_flight: InFlight, connection: Connection, worker: usize) -> Self {
+        Self { in_flight, connection, worker }
     }
 
     /// Takes a request, to be sent as its answer is asked for.
@@ -52,7 +33,7 @@ impl Lease {
     /// # Errors
     /// [`SendError::Unsent`].
     pub(crate) fn begin(&mut self, head: RequestHead<'_>, body: RequestBody) -> Result<(), SendError> {
-        self.ready.connection.begin(head, body)
+        self.connection.begin(head, body)
     }
 
     /// Sends it and waits for the head of its answer. `spare` is a map that nobody needs once there is one.
@@ -64,58 +45,53 @@ impl Lease {
         spare: Option<&mut HeaderMap>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StatusCode, SendError>> {
-        let Ready { connection, stream } = &mut self.ready;
-        let answer = connection.poll_answer(spare, cx);
-        if let (Poll::Ready(Err(SendError::Unsent(_) | SendError::Unprocessed)), Some(stream)) = (&answer, stream) {
-            stream.retire();
-        }
-        answer
+        self.connection.poll_answer(spare, cx)
     }
 
     /// Ready when it is `deadline`.
     pub(crate) fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.ready.connection.poll_alarm(deadline, cx)
+        self.connection.poll_alarm(deadline, cx)
     }
 
     /// The head of the answer. Once, when there is one.
     pub(crate) fn take_answer(&mut self) -> Option<Response<()>> {
-        self.ready.connection.take_answer()
+        self.connection.take_answer()
     }
 
     /// All of the answer's body, where it is there already and its length is known.
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
-        self.ready.connection.take_whole()
+        self.connection.take_whole()
     }
 
     /// What there is of the answer's body.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        self.ready.connection.poll_frame(cx)
+        self.connection.poll_frame(cx)
     }
 
     /// Whether what is left of the answer's body can be moved by [`Self::poll_pipe`].
     pub(crate) fn is_pipeable(&self) -> bool {
-        self.ready.connection.is_pipeable()
+        self.connection.is_pipeable()
     }
 
     /// Moves what has come of it into `pipe`, at most `bytes_max`; how much that was. Where it is nothing it is to be
     /// read.
     pub(crate) fn poll_pipe(&mut self, pipe: &mut Pipe, bytes_max: u64, cx: &mut Context<'_>) -> Poll<usize> {
-        self.ready.connection.poll_pipe(pipe, bytes_max, cx)
+        self.connection.poll_pipe(pipe, bytes_max, cx)
     }
 
     /// Whether the answer has been read to its end.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ready.connection.has_ended()
+        self.connection.has_ended()
     }
 
     /// Of what is left of the answer's body.
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.ready.connection.size_hint()
+        self.connection.size_hint()
     }
 
     /// Lets what is left of the request go on by itself, whether or not anybody reads the answer.
     pub(crate) fn share(&mut self) {
-        if let Connection::Http1(connection) = &mut self.ready.connection {
+        if let Connection::Http1(connection) = &mut self.connection {
             connection.share();
         }
     }
@@ -127,14 +103,14 @@ impl Lease {
 
     /// The answer has been read to its end, at `now`.
     pub(crate) fn give_back(self, now: Instant) {
-        if let Connection::Http1(connection) = self.ready.connection {
+        if let Connection::Http1(connection) = self.connection {
             self.in_flight.endpoint().keep(self.worker, connection, now);
         }
     }
 
     /// What follows a 101: the stream, and what has been read of it. None where there can be none.
     pub(crate) fn into_upgraded(self) -> Option<Upgraded> {
-        let Connection::Http1(connection) = self.ready.connection else { return None };
+        let Connection::Http1(connection) = self.connection else { return None };
         let (stream, early) = connection.into_upgraded()?;
         Some(Upgraded { stream, early, _place: self.in_flight })
     }

@@ -66,7 +66,7 @@ impl Multiplexed {
     }
 
     /// A place on an open connection.
-    pub(super) fn take(&self, worker: usize) -> Option<(Connection, StreamPlace)> {
+    pub(super) fn take(&self, worker: usize) -> Option<Connection> {
         let mut open = lock(&self.shelf(worker).open);
         open.retain(Shared::takes_streams);
         open.iter().find_map(Shared::enter)
@@ -81,7 +81,7 @@ impl Multiplexed {
         worker: usize,
         limit: Duration,
         connect: F,
-    ) -> Result<(Connection, StreamPlace), ConnectError>
+    ) -> Result<Connection, ConnectError>
     where
         F: Future<Output = Result<Connection, ConnectError>>,
     {
@@ -131,14 +131,14 @@ impl Shared {
         !self.connection.sender.is_closed() && !self.load.is_draining.load(Relaxed)
     }
 
-    fn enter(&self) -> Option<(Connection, StreamPlace)> {
+    fn enter(&self) -> Option<Connection> {
         let streams_max = self.connection.streams_max.min(STREAMS_MAX);
         (self.load.streams.load(Relaxed) < streams_max).then(|| self.begin())
     }
 
-    fn begin(&self) -> (Connection, StreamPlace) {
+    fn begin(&self) -> Connection {
         self.load.streams.fetch_add(1, Relaxed);
-        (Connection::Http2(Box::new(Http2Stream::new(self.connection.clone()))), StreamPlace(Arc::clone(&self.load)))
+        Connection::Http2(Box::new(Http2Stream::at(StreamPlace(Arc::clone(&self.load)), self.connection.clone())))
     }
 }
 

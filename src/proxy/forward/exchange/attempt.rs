@@ -56,9 +56,9 @@ impl Exchange<'_> {
         let worker = self.context.worker();
         let mut began = now;
         let (mut has_closed, mut unprocessed) = (false, 0);
-        while !has_closed && let Some(ready) = place.endpoint().kept(worker, now) {
+        while !has_closed && let Some(connection) = place.endpoint().kept(worker, now) {
             self.begin_attempt(&place, began);
-            match self.on_connection(Lease::new(place, ready, worker), began).await {
+            match self.on_connection(Lease::new(place, connection, worker), began).await {
                 Ok(answered) => return Ok(answered),
                 Err((lease, missed)) => {
                     place = lease.close();
@@ -80,8 +80,8 @@ impl Exchange<'_> {
         self.begin_attempt(&place, began);
         // Boxed, like all that most requests have no need of: the future of every request is as large as the largest
         // wait in it.
-        let ready = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
-            Ok(ready) => ready,
+        let connection = match Box::pin(place.endpoint().connect(worker, self.route.timeouts.connect)).await {
+            Ok(connection) => connection,
             Err(error) => {
                 let (upstream, endpoint) = (&*self.group.name, &*place.endpoint().label);
                 tracing::debug!(upstream, endpoint, error = with_causes(&error), "cannot connect");
@@ -91,7 +91,7 @@ impl Exchange<'_> {
             }
         };
         let began = Instant::now();
-        match self.on_connection(Lease::new(place, ready, worker), began).await {
+        match self.on_connection(Lease::new(place, connection, worker), began).await {
             Ok(answered) => Ok(answered),
             Err((lease, missed)) => {
                 if matches!(missed, Missed::Unprocessed) {
