@@ -97,6 +97,7 @@ impl Connector {
         }
         let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
         let (stream, told) = Hello::new(stream);
+        let heard = stream.heard();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -112,7 +113,7 @@ impl Connector {
             }
         });
         let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;
-        Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, streams_max }))))
+        Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, streams_max, heard }))))
     }
 
     /// Connects, and shakes hands where there is TLS, within `limit`.

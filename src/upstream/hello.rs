@@ -1,10 +1,12 @@
-//! Listens for the first words of an HTTP/2 endpoint: how many streams it takes at a time.
+//! Listens for the first words of an HTTP/2 endpoint, how many streams it takes at a time, and then for a sign of life.
 //!
 //! Its SETTINGS come first on a connection (RFC 9113, section 3.4). Whoever does not wait for them opens streams that
 //! are then refused. hyper keeps what they say to itself.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,10 +20,22 @@ const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 /// More settings than there are, several times over.
 const PAYLOAD_BYTES_MAX: usize = 1024;
 
-/// A stream that is listened to until the first frame has come.
+/// How often something has come on a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicUsize>);
+
+impl Heard {
+    pub(super) fn times(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A stream that is listened to.
 #[derive(Debug)]
 pub(super) struct Hello {
     stream: Stream,
+    times: Heard,
+    /// Of the first frame.
     heard: Vec<u8>,
     /// Told the number; dropped untold when what comes is something else.
     tell: Option<oneshot::Sender<usize>>,
@@ -31,10 +45,17 @@ impl Hello {
     /// The receiver fails when the endpoint does not speak HTTP/2.
     pub(super) fn new(stream: Stream) -> (Self, oneshot::Receiver<usize>) {
         let (tell, told) = oneshot::channel();
-        (Self { stream, heard: Vec::new(), tell: Some(tell) }, told)
+        (Self { stream, times: Heard::default(), heard: Vec::new(), tell: Some(tell) }, told)
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.times.clone()
     }
 
     fn hear(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.times.0.fetch_add(1, Relaxed);
+        }
         if self.tell.is_none() {
             return;
         }

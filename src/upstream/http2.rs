@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 
 use super::connection::{AnswerError, RequestHead, SendError};
+use super::hello::Heard;
 use super::multiplex::StreamPlace;
 use crate::alarm::Alarm;
 use crate::message::forwarded;
@@ -27,6 +28,7 @@ pub(crate) struct Http2 {
     pub(super) scheme: Scheme,
     /// Streams that the endpoint allowed at a time when the connection began.
     pub(super) streams_max: usize,
+    pub(super) heard: Heard,
 }
 
 type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;

@@ -2,6 +2,11 @@
 //!
 //! Per worker there are as few as the endpoint lets us have: another is made when all take as many streams as the
 //! endpoint allows. Those who want one at the same time wait for the one that is being made.
+//!
+//! The way to an endpoint may be cut without a word: TCP finds out after a quarter of an hour, and each request that is
+//! sent meanwhile is lost. So a connection takes no more streams once one has gone that nothing was heard after, for
+//! whomever: its time was over, or its client left. That costs a healthy endpoint one connection more. A PING would
+//! tell for certain, but servers of gRPC send whoever sends more than a few in five minutes away.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::ConnectError;
 use super::connection::Connection;
+use super::hello::Heard;
 use super::http2::{Http2, Http2Stream};
 
 /// Streams on one connection, whatever the endpoint allows: what one slow connection holds up is bounded.
@@ -35,6 +41,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Load {
+    heard: Heard,
     streams: AtomicUsize,
     /// It takes no more of them.
     is_draining: AtomicBool,
@@ -43,19 +50,26 @@ struct Load {
 
 /// One stream's place on a connection.
 #[derive(Debug)]
-pub(crate) struct StreamPlace(Arc<Load>);
+pub(crate) struct StreamPlace {
+    load: Arc<Load>,
+    /// When the stream began.
+    heard_times: usize,
+}
 
 impl StreamPlace {
-    /// Its connection takes no more streams: the endpoint is closing it, or has had enough.
+    /// Its connection takes no more streams: the endpoint is closing it, has had enough, or cannot be heard.
     pub(super) fn retire(&self) {
-        self.0.is_draining.store(true, Relaxed);
+        self.load.is_draining.store(true, Relaxed);
     }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        if self.0.streams.fetch_sub(1, Relaxed) == 1 {
-            *lock(&self.0.idle_since) = Instant::now();
+        if self.load.heard.times() == self.heard_times {
+            self.retire();
+        }
+        if self.load.streams.fetch_sub(1, Relaxed) == 1 {
+            *lock(&self.load.idle_since) = Instant::now();
         }
     }
 }
@@ -94,6 +108,7 @@ impl Multiplexed {
             Connection::Http2(stream) => {
                 let connection = stream.into_connection();
                 let load = Load {
+                    heard: connection.heard.clone(),
                     streams: AtomicUsize::new(0),
                     is_draining: AtomicBool::new(false),
                     idle_since: Mutex::new(Instant::now()),
@@ -138,7 +153,8 @@ impl Shared {
 
     fn begin(&self) -> Connection {
         self.load.streams.fetch_add(1, Relaxed);
-        Connection::Http2(Box::new(Http2Stream::at(StreamPlace(Arc::clone(&self.load)), self.connection.clone())))
+        let place = StreamPlace { load: Arc::clone(&self.load), heard_times: self.load.heard.times() };
+        Connection::Http2(Box::new(Http2Stream::at(place, self.connection.clone())))
     }
 }
 

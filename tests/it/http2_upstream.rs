@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
@@ -33,6 +33,8 @@ enum Act {
     Hang,
     /// Answers, and takes no more requests on this connection.
     AnswerAndLeave,
+    /// Reads and says nothing on this connection from here on, and keeps it open: as if the way to it were cut.
+    FallSilent,
 }
 
 const ANSWER: Act = Act::Answer(Duration::ZERO);
@@ -81,6 +83,7 @@ impl App {
             match act {
                 Act::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
                 Act::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
+                Act::FallSilent => std::future::pending().await,
                 _ => {
                     if act == Act::AnswerAndLeave {
                         connection.graceful_shutdown();
@@ -134,11 +137,17 @@ impl App {
         open.fetch_sub(1, SeqCst);
     }
 
-    /// A proxy with one worker in front of it.
+    /// A proxy with one worker in front of it. Only `/slow` may take longer than a test likes to wait.
     async fn proxy(&self, upstream: &str) -> TestProxy {
+        self.impatient_proxy("5s", upstream).await
+    }
+
+    async fn impatient_proxy(&self, response_head: &str, upstream: &str) -> TestProxy {
         let toml = format!(
-            "[server]\nstate_dir = \"state\"\nworkers = 1\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
-             [route.timeouts]\nresponse_head = \"5s\"\n[upstream.app]\nendpoints = [\"{}\"]\nhttp2 = true\n{upstream}\n",
+            "[server]\nstate_dir = \"state\"\nworkers = 1\n[timeouts]\nresponse_head = \"{response_head}\"\n\
+             [[route]]\nname = \"slow\"\npath = [\"/slow\"]\nupstream = \"app\"\n\
+             [route.timeouts]\nresponse_head = \"60s\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+             [upstream.app]\nendpoints = [\"{}\"]\nhttp2 = true\n{upstream}\n",
             self.address
         );
         TestProxy::toml(toml).start().await
@@ -248,6 +257,66 @@ async fn a_client_that_leaves_takes_its_stream_along() {
     assert!(eventually(PATIENCE, || *app.resets.lock().unwrap() == [Reason::CANCEL]).await);
 }
 
+/// Over HTTP/1 each time-out closes its connection.
+#[tokio::test]
+async fn a_connection_that_fell_silent_gets_no_more_requests() {
+    let app = App::start(100, |number| if number == 1 { Act::FallSilent } else { ANSWER }).await;
+    let proxy = app.impatient_proxy("2s", "").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let late = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((late.status, late.header("flagstone-reason")), (504, Some("upstream_timeout")));
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    assert_eq!(app.connections.load(SeqCst), 2);
+}
+
+/// Clients of gRPC have time limits of their own.
+#[tokio::test]
+async fn nor_does_one_that_was_silent_until_its_client_left() {
+    let app = App::start(100, |number| if number == 1 { Act::FallSilent } else { ANSWER }).await;
+    let proxy = app.proxy("").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(PATIENCE, || app.requests.load(SeqCst) == 2).await);
+    drop(client);
+    let heard = eventually_async(PATIENCE, async || {
+        let asked = tokio::time::timeout(Duration::from_secs(1), client::get(proxy.address(), "/slow"));
+        asked.await.is_ok_and(|answer| answer.unwrap().status == 200)
+    });
+    assert!(heard.await);
+    assert!(app.connections.load(SeqCst) > 1);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_costs_its_neighbours_nothing() {
+    let app = App::start(100, |number| match number {
+        0 => Act::Answer(Duration::from_secs(4)),
+        1 => Act::Hang,
+        _ => ANSWER,
+    })
+    .await;
+    let proxy = app.impatient_proxy("2s", "").await;
+    let address = proxy.address();
+    let slow = tokio::spawn(async move { client::get(address, "/slow").await.unwrap().status });
+    assert!(eventually(PATIENCE, || app.requests.load(SeqCst) == 1).await);
+    assert_eq!(client::get(address, "/").await.unwrap().status, 504);
+    assert_eq!(client::get(address, "/").await.unwrap().status, 200);
+    assert_eq!(slow.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_others_are_answered_is_not_to_blame() {
+    let app = App::start(100, |number| if number == 0 { Act::Hang } else { ANSWER }).await;
+    let proxy = app.impatient_proxy("2s", "").await;
+    let address = proxy.address();
+    let late = tokio::spawn(async move { client::get(address, "/").await.unwrap().status });
+    assert!(eventually(PATIENCE, || app.requests.load(SeqCst) == 1).await);
+    assert_eq!(client::get(address, "/").await.unwrap().status, 200);
+    assert_eq!(late.await.unwrap(), 504);
+    assert_eq!(client::get(address, "/").await.unwrap().status, 200);
+    assert_eq!(app.connections.load(SeqCst), 1);
+}
+
 #[tokio::test]
 async fn health_checks_speak_it_too() {
     let app = App::start(100, |_| ANSWER).await;
@@ -262,7 +331,7 @@ async fn connections_left_alone_are_closed() {
     let proxy = app.proxy("idle_timeout = \"200ms\"\n").await;
     assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
     let mut again = 1;
-    let closed = crate::support::poll::eventually_async(PATIENCE, async || {
+    let closed = eventually_async(PATIENCE, async || {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
         again += 1;
