@@ -143,6 +143,8 @@ impl App {
         drop(listening);
         let housekeeping = keep_house(&control, phases).map_err(|error| thread_problem(&error))?;
         let config_watcher = match &source {
+            // What came out of a pipe will not come again.
+            Source::File(file) if std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) => None,
             Source::File(file) => Some(watch_config(file, &control).map_err(|error| thread_problem(&error))?),
             Source::Fixed => None,
         };

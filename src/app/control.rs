@@ -1,6 +1,5 @@
 //! What a running Flagstone can be asked for, by the admin side, signals and watchers: above all, to reload.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -121,8 +120,8 @@ impl Control {
             return Err(problem.with_help("it reads the file itself; ask it").into());
         }
         systemd::reloading();
-        let mut listening = self.listening();
-        let result = self.try_reload(&mut listening);
+        // Files may lie on a disk that does not answer: whoever stops or drains needs the listeners meanwhile.
+        let result = self.read_again().and_then(|loaded| self.bring(&loaded, &mut self.listening()));
         let at = jiff::Timestamp::now();
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(LastReload { at, result: result.clone() });
@@ -156,15 +155,7 @@ impl Control {
 
     /// Reads the files, and remembers that these have been tried: whatever comes of it, the watcher need not come back
     /// before they are others.
-    fn read_again(&self, file: &Path) -> Result<Loaded, Problems> {
-        let env = |name: &str| std::env::var(name).ok();
-        let sources = Sources::read(file, &env);
-        let loaded = loading::load(&sources, file, &env);
-        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
-        loaded
-    }
-
-    fn try_reload(&self, listening: &mut Listening) -> Result<Reloaded, Problems> {
+    fn read_again(&self) -> Result<Loaded, Problems> {
         let Source::File(file) = &self.source else {
             return Err(Problem::new(
                 "",
@@ -173,7 +164,15 @@ impl Control {
             .with_help("start it with -c FILE")
             .into());
         };
-        let loaded = self.read_again(file)?;
+        let env = |name: &str| std::env::var(name).ok();
+        let sources = Sources::read_again(file, &env);
+        let loaded = loading::load(&sources, file, &env);
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+        loaded
+    }
+
+    /// Builds what was read, and swaps.
+    fn bring(&self, loaded: &Loaded, listening: &mut Listening) -> Result<Reloaded, Problems> {
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
         let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
@@ -190,7 +189,7 @@ impl Control {
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
-        warnings::tell_of_pages(&snapshot, &loaded);
+        warnings::tell_of_pages(&snapshot, loaded);
         if admin.is_some() {
             self.admin().leave();
         }

@@ -14,6 +14,7 @@ pub mod duration;
 pub mod error;
 pub mod model;
 pub mod rate;
+pub mod regular_file;
 pub mod size;
 pub mod zone;
 

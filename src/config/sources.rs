@@ -1,17 +1,20 @@
 //! The files that a configuration is made of: the file itself, and those that its `include` names.
 //!
 //! Reading is all that happens here; what it comes to is the business of [`super::load`]. Two readings are equal when
-//! the same files hold the same bytes, which is what the watcher asks.
+//! the same files hold the same bytes and the same is wrong with the others, which is what the watcher asks.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::document::{self, Node};
 use super::error::io_reason;
 use super::expand::{Env, expand};
 use super::problem::Problem;
+use super::regular_file;
 
 /// A larger file is a mistake (a log, a device), not a configuration.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -41,15 +44,25 @@ pub(super) struct SourceFile {
 
 impl PartialEq for Sources {
     fn eq(&self, other: &Self) -> bool {
-        self.files == other.files
+        self.files == other.files && self.problems == other.problems
     }
 }
 
 impl Sources {
-    /// Reads `file` and what it includes. Never fails: what could not be read is told with the rest.
+    /// Reads `file` and what it includes. Never fails: what could not be read is told with the rest. `file` may be a
+    /// pipe, as a shell makes one (`-c <(…)`).
     pub fn read(file: &Path, env: Env<'_>) -> Self {
+        Self::read_by(read_to_end, file, env)
+    }
+
+    /// [`Self::read`] in a process that serves: a pipe gives what it holds but once, and may be waited for.
+    pub fn read_again(file: &Path, env: Env<'_>) -> Self {
+        Self::read_by(read_regular, file, env)
+    }
+
+    fn read_by(read: fn(&Path) -> io::Result<Vec<u8>>, file: &Path, env: Env<'_>) -> Self {
         let mut sources = Self::default();
-        if let Err(error) = sources.take(file) {
+        if let Err(error) = sources.take(file, read) {
             let message = format!("cannot read the configuration: {}", io_reason(&error));
             sources.problems.push(Problem::new("", message).in_file(file));
         }
@@ -77,7 +90,7 @@ impl Sources {
                     }
                     let fresh = |path: &PathBuf| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()));
                     for path in found.into_iter().filter(fresh) {
-                        if let Err(error) = sources.take(&path) {
+                        if let Err(error) = sources.take(&path, read_regular) {
                             let message = format!("cannot read {}: {}", path.display(), io_reason(&error));
                             sources.problems.push(problem(message).with_help("name a file that this user may read"));
                         }
@@ -93,11 +106,16 @@ impl Sources {
         self.files.is_empty()
     }
 
+    /// Why the file itself could not be read, if so.
+    pub fn main_problem(&self) -> Option<&Problem> {
+        self.problems.first().filter(|_| self.are_gone())
+    }
+
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    fn take(&mut self, path: &Path) -> io::Result<()> {
+    fn take(&mut self, path: &Path, read: fn(&Path) -> io::Result<Vec<u8>>) -> io::Result<()> {
         let bytes = read(path)?;
         self.files.push(SourceFile { path: path.to_owned(), bytes });
         Ok(())
@@ -140,9 +158,27 @@ fn included(pattern: &str, folder: &Path, env: Env<'_>) -> Result<Included, (Str
     Ok((Some(fixed), found))
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+fn read_regular(file: &Path) -> io::Result<Vec<u8>> {
+    bounded(regular_file::open(file)?)
+}
+
+/// Waits for who writes to a pipe, though not for somebody to come and do so.
+fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
+    let file = regular_file::open_at_once(path)?;
+    if file.metadata()?.is_file() {
+        return bounded(file);
+    }
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    let bytes = bounded(file)?;
+    if bytes.is_empty() {
+        return Err(io::Error::other("it is not a regular file, and nothing came out of it"));
+    }
+    Ok(bytes)
+}
+
+fn bounded(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     match u64::try_from(bytes.len()) {
         Ok(length) if length <= FILE_BYTES_MAX => Ok(bytes),
         _ => Err(io::Error::other("it is larger than 16 MiB")),

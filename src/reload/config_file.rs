@@ -4,6 +4,8 @@
 //! file systems without events, files that are mounted alone, and a system that is out of watches. Only a changed
 //! content that has come to rest is reported: a file that is being written is waited for.
 //!
+//! One that is no regular file, as the pipe of `-c <(…)`, cannot be followed: it gives what it holds but once.
+//!
 //! What counts as known is not what was seen here but what was last tried, by whomever: a file that changes while it is
 //! being tried, and then back, is tried once more.
 
@@ -12,14 +14,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::config::Sources;
-use crate::error::io_reason;
+use crate::config::{Problem, Sources};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ const REST_MAX: Duration = Duration::from_secs(2);
 
 /// A file that is away for longer is told of: an editor or a tool has put it back by then.
 const GONE: Duration = Duration::from_secs(5);
+/// How long the end waits for the thread, which may be waiting for a disk itself.
+const END_MAX: Duration = Duration::from_secs(1);
 
 enum Signal {
     Look,
@@ -40,7 +42,8 @@ enum Signal {
 #[derive(Debug)]
 pub struct ConfigWatcher {
     signal: Sender<Signal>,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl ConfigWatcher {
@@ -57,10 +60,12 @@ impl ConfigWatcher {
         let (signal, signals) = channel();
         warn_of_lone_mount(&file);
         let notifier = Notifier::new(&file, &read(&file), signal.clone());
-        let thread = std::thread::Builder::new()
-            .name("config-watcher".into())
-            .spawn(move || Follower { file, is_known, notifier, signals, changed }.run())?;
-        Ok(Self { signal, thread: Some(thread) })
+        let (ending, ended) = channel();
+        std::thread::Builder::new().name("config-watcher".into()).spawn(move || {
+            Follower { file, is_known, notifier, signals, changed }.run();
+            drop(ending);
+        })?;
+        Ok(Self { signal, ended })
     }
 }
 
@@ -68,9 +73,7 @@ impl Drop for ConfigWatcher {
     fn drop(&mut self) {
         // The thread may have ended already; then there is nobody to tell.
         let _ = self.signal.send(Signal::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = self.ended.recv_timeout(END_MAX);
     }
 }
 
@@ -93,7 +96,7 @@ impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
             let content = read(&self.file);
             self.notifier.follow(&self.file, &content);
             // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
-            gone.look(&self.file, content.are_gone(), Instant::now());
+            gone.look(content.main_problem(), Instant::now());
             if content.are_gone() || (self.is_known)(&content) {
                 continue;
             }
@@ -132,26 +135,27 @@ struct Gone {
 }
 
 impl Gone {
-    fn look(&mut self, file: &Path, is_gone: bool, now: Instant) {
-        if !is_gone {
+    /// `problem` is why it cannot be read, if so.
+    fn look(&mut self, problem: Option<&Problem>, now: Instant) {
+        let Some(problem) = problem else {
             *self = Self::default();
             return;
-        }
+        };
         let since = *self.since.get_or_insert(now);
         if self.is_told || now.duration_since(since) < GONE {
             return;
         }
         self.is_told = true;
-        let error = std::fs::read(file).map_or_else(|error| io_reason(&error), |_| "it is there again".to_owned());
+        let (file, error) = (problem.file.display(), &problem.message);
         tracing::warn!(
-            file = %file.display(), %error,
+            %file, %error,
             "the configuration cannot be read: the one before it serves on, and a restart would fail"
         );
     }
 }
 
 fn read(file: &Path) -> Sources {
-    Sources::read(file, &|name| std::env::var(name).ok())
+    Sources::read_again(file, &|name| std::env::var(name).ok())
 }
 
 /// inotify on the folders that matter, as they are now.

@@ -1,12 +1,13 @@
 //! One JSON file in the state folder: versioned, replaced whole, on disk before a change is said to be made.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::ChangeError;
+use crate::config::regular_file;
 use crate::error::io_reason;
 
 /// What this build writes. A file of a later version is set aside, not overwritten.
@@ -58,15 +59,16 @@ impl StateFile {
 }
 
 fn parse(path: &Path) -> Result<Option<Map<String, Value>>, String> {
-    let length = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
+    let file = match regular_file::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_reason(&error)),
     };
-    if length > BYTES_MAX {
+    let mut text = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(|error| io_reason(&error))?;
+    if text.len() as u64 > BYTES_MAX {
         return Err("it is too large".to_owned());
     }
-    let text = fs::read(path).map_err(|error| io_reason(&error))?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     let Value::Object(object) = value else { return Err("it holds no object".to_owned()) };
     match object.get("version").and_then(Value::as_u64) {
@@ -119,6 +121,11 @@ mod tests {
             assert!(!path.exists());
             assert_eq!(fs::read_to_string(folder.path().join("a.unusable")).unwrap(), text);
         }
+        let pipe = folder.path().join("pipe.json");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        assert_eq!(StateFile::at(pipe.clone()).read(), None, "nothing is waited for");
+        assert!(!pipe.exists());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
-use crate::support::process::{DEADLINE, Flagstone};
+use crate::support::process::{DEADLINE, Flagstone, Signal};
 
 const MAIN: &str = "include = [\"routes/*.toml\", \"limits.toml\"]\n[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
                     [log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
@@ -141,4 +141,23 @@ async fn what_cannot_be_included_says_so() {
         "{stderr}"
     );
     assert!(code == 0 && stdout.contains("1 route"), "{stdout}");
+}
+
+/// Opening one would wait for who writes to it, and the reload, the end of the process and `check` with it.
+#[tokio::test]
+async fn a_pipe_is_refused_and_nothing_waits_for_it() {
+    let mut flagstone = Flagstone::serve_in(folder(), MAIN).await;
+    flagstone.folder.fifo("routes/pipe.toml");
+    let line = flagstone.process.stderr_line("include[0] = \"routes/*.toml\": cannot read ").await;
+    assert!(line.contains("routes/pipe.toml: it is not a regular file"), "{line}");
+    let (code, _, stderr) = check(&flagstone.folder).await;
+    assert!(code == 1 && stderr.contains("routes/pipe.toml: it is not a regular file"), "{stderr}");
+    flagstone.folder.remove("flagstone.toml");
+    flagstone.folder.fifo("flagstone.toml");
+    flagstone.process.signal(Signal::HUP);
+    flagstone.process.stderr_line("cannot read the configuration: it is not a regular file").await;
+    let (code, _, stderr) = check(&flagstone.folder).await;
+    assert!(code == 1 && stderr.contains("nothing came out of it"), "{stderr}");
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
 }

@@ -45,6 +45,25 @@ async fn a_file_that_stays_away_is_told_of_once() {
     assert_eq!(flagstone.process.stderr().matches("cannot be read").count(), 1);
 }
 
+/// As a shell passes one with `-c <(…)`: what came out of it will not come again.
+#[tokio::test]
+async fn a_pipe_is_read_once() {
+    let folder = Folder::new();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let text = says("one").replace("\"state\"", &format!("{:?}", folder.join("state")));
+    std::io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+    drop(writer);
+    let mut process = Process::start_with_stdin(&mut Flagstone::command(["run", "-c", "/dev/stdin"]), reader.into());
+    let web = address(&mut process).await;
+    assert!(comes_to_say(web, "one").await);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap().flatten();
+    let names: Vec<_> = threads.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default()).collect();
+    assert!(!names.iter().any(|name| name.starts_with("config-watcher")), "{names:?}");
+    process.signal(Signal::HUP);
+    process.stderr_line("cannot read the configuration: it is not a regular file").await;
+    assert!(comes_to_say(web, "one").await);
+}
+
 /// A container gets a single file mounted; outside it is written in place.
 #[tokio::test]
 async fn a_file_that_is_mounted_alone_is_followed_with_a_warning() {
