@@ -125,7 +125,7 @@ impl App {
 
         snapshot.start();
         warnings::tell_of_pages(&snapshot, &loaded);
-        // No reason not to start at three in the morning; the same file would be refused by a reload.
+        // No reason not to start at three in the morning; a reload or an upgrade with the same file would be refused.
         for problem in loaded.locate_all(Problems(route_tests::failures(&snapshot))).0 {
             tracing::warn!("{problem}");
         }
@@ -291,7 +291,10 @@ fn prepare(
     };
     let found = [state_dir.err(), sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
     let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
-    let snapshot = Snapshot::build_proven(config.clone(), None, shared, found, |_| Vec::new())?;
+    // As it refuses a reload: the process before serves on.
+    let takes_over = inheritance.predecessor.is_some();
+    let prove = |built: &Snapshot| if takes_over { route_tests::failures(built) } else { Vec::new() };
+    let snapshot = Snapshot::build_proven(config.clone(), None, shared, found, prove)?;
     Ok((snapshot, sockets?, admin?))
 }
 

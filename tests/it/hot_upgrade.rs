@@ -322,3 +322,17 @@ async fn an_admin_side_that_has_moved_is_handed_over_where_it_is() {
     assert_eq!(line.command("drain").await.status.code(), Some(0));
     assert!(eventually(DEADLINE, || line.processes().is_empty() && !moved.exists()).await);
 }
+
+/// As a reload refuses it.
+#[tokio::test]
+async fn a_new_process_whose_tests_fail_does_not_take_over() {
+    let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let pid = line.pid().await;
+    let text = line.folder.read("flagstone.toml");
+    let test = "[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }\nexpect = { status = 404 }\n";
+    line.folder.replace("flagstone.toml", format!("{text}{test}"));
+    let failed = line.upgrade().await;
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(failed.stderr.contains("test[0]"), "{}", failed.stderr);
+    assert_eq!(line.pid().await, pid);
+}
