@@ -114,7 +114,11 @@ impl App {
     ) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
-        let runtime = Runtime::open(&config.server.state_dir);
+        let runtime = match inheritance.predecessor {
+            None => Runtime::open(&config.server.state_dir),
+            // It may still be changed by the process before; `take_charge` reads it again.
+            Some(_) => Runtime::look_at(&config.server.state_dir),
+        };
         let shared = Shared::new(workers, resolver, runtime);
         // What it finds as it starts, the process before has told.
         shared.set_in_charge(inheritance.predecessor.is_none());

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::breaker::{Pauses, State, Transition};
 use crate::config::model::Config;
@@ -75,7 +76,7 @@ pub struct Shared {
     /// Ids of the maintenances that are known to be late.
     overdue_told: Mutex<BTreeSet<u64>>,
     /// False in the one of the two processes of an upgrade that does not tell what both see.
-    is_in_charge: AtomicBool,
+    is_in_charge: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -109,17 +110,23 @@ impl Shared {
             places: Mutex::default(),
             secret: OnceLock::new(),
             overdue_told: Mutex::default(),
-            is_in_charge: AtomicBool::new(true),
+            is_in_charge: watch::Sender::new(true),
         })
     }
 
     /// Leaves it to the other process of an upgrade to tell what both see, or takes it over.
     pub fn set_in_charge(&self, is_in_charge: bool) {
-        self.is_in_charge.store(is_in_charge, Relaxed);
+        self.is_in_charge.send_replace(is_in_charge);
     }
 
     pub fn is_in_charge(&self) -> bool {
-        self.is_in_charge.load(Relaxed)
+        *self.is_in_charge.borrow()
+    }
+
+    /// Ready when this process is in charge.
+    pub async fn comes_into_charge(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.is_in_charge.subscribe().wait_for(|it| *it).await;
     }
 
     /// Tells what every process on these files and endpoints sees, unless that is another one's business.

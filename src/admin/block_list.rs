@@ -18,9 +18,8 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::limits::{end, object};
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem};
+use super::view::{Problem, Unusable, problem, unchanged};
 use crate::policy::maintenance::network;
-use crate::runtime::ChangeError;
 use crate::runtime::block_list::{Blocked, entry_json};
 
 const NO_NETWORK: &str = "cidr is an address or a network such as 192.0.2.0/24";
@@ -41,26 +40,26 @@ async fn list(State(panel): State<Panel>) -> Response {
     Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() })).into_response()
 }
 
-#[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
     let (net, until) = match parse(&body) {
         Ok(wanted) => wanted,
         Err(unusable) => return unusable.into_response(),
     };
     change(panel, move |blocked| {
-        blocked.block(net, until).map_err(refused)?;
+        blocked.block(net, until).map_err(|error| unchanged(&error))?;
         tracing::info!(%net, until = until.map(tracing::field::display), "a network was blocked");
         Ok(entry_json((net, until)))
     })
     .await
 }
 
-#[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
     let Some(net) = network(&cidr).map(|net| net.trunc()) else {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();
     };
-    change(panel, move |blocked| match blocked.unblock(net).map_err(refused)? {
+    change(panel, move |blocked| match blocked.unblock(net).map_err(|error| unchanged(&error))? {
         true => {
             tracing::info!(%net, "a network was taken off the block list");
             Ok(json!({ "cidr": net.to_string() }))
@@ -78,14 +77,6 @@ async fn change(panel: Panel, change: impl FnOnce(&Blocked) -> Result<Value, Pro
         Ok(Err(problem)) => problem.into_response(),
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
     }
-}
-
-fn refused(error: ChangeError) -> Problem {
-    let status = match error {
-        ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    problem(status, &format!("nothing was changed: {error}"))
 }
 
 fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), Unusable> {

@@ -15,9 +15,8 @@ use serde_json::{Map, Value, json};
 use super::calls::calls;
 use super::limits::object;
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem};
+use super::view::{Problem, Unusable, problem, unchanged};
 use crate::app::Control;
-use crate::runtime::ChangeError;
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -42,7 +41,7 @@ fn view(control: &Control, key: &str, default: bool) -> Value {
     json!({ "value": value.unwrap_or(default), "default": default })
 }
 
-#[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
     let (key, value) = match parse(&body) {
         Ok(wanted) => wanted,
@@ -65,13 +64,7 @@ fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Pr
         let known = if known.is_empty() { "there is none".to_owned() } else { format!("it has {}", known.join(", ")) };
         return Err(problem(StatusCode::NOT_FOUND, &format!("[features] has no key {key:?}: {known}")));
     };
-    control.shared.runtime.features.set(key, value).map_err(|error| {
-        let status = match error {
-            ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        problem(status, &format!("nothing was changed: {error}"))
-    })?;
+    control.shared.runtime.features.set(key, value).map_err(|error| unchanged(&error))?;
     let mut view = view(control, key, default);
     tracing::info!(feature = %key, value = %view["value"], default, "a feature was switched");
     view["key"] = json!(key);

@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::calls::calls;
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem};
+use super::view::{Problem, Unusable, problem, unchanged};
 use crate::app::Control;
 use crate::config::{duration, rate};
+use crate::runtime::ChangeError;
 use crate::runtime::overrides::Override;
 use crate::snapshot::Limit;
 
@@ -61,7 +62,7 @@ fn view(limit: &Limit, control: &Control) -> Value {
     })
 }
 
-#[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
     let wanted = match parse(&body, Timestamp::now()) {
         Ok(wanted) => wanted,
@@ -70,24 +71,23 @@ async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) 
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
 
-#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
     change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
 }
 
 /// Makes a change that waits for the disk, beside the admin side's other work, and shows the limit as it is then.
-async fn change<E: std::fmt::Display + Send + 'static>(
+async fn change(
     panel: Panel,
     name: String,
-    change: impl FnOnce(&Control, &str) -> Result<(), E> + Send + 'static,
+    change: impl FnOnce(&Control, &str) -> Result<(), ChangeError> + Send + 'static,
 ) -> Response {
     let control = Arc::clone(&panel.control);
     let changed = tokio::task::spawn_blocking(move || -> Result<Value, Problem> {
         let live = control.live.load_full();
         let limit = live.limits.get(&name).cloned();
         let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, &unknown(&name, live.limits.keys())))?;
-        change(&control, &name)
-            .map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("nothing was changed: {error}")))?;
+        change(&control, &name).map_err(|error| unchanged(&error))?;
         control.follow_overrides();
         let in_force = limit.limiter.settings();
         tracing::info!(limit = %name, count = in_force.rate_count, period = ?in_force.period, burst = in_force.burst,

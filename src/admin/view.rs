@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Control, Reloaded};
 use crate::config::Problems;
+use crate::runtime::ChangeError;
 use crate::snapshot::Snapshot;
 
 /// `application/problem+json` (RFC 9457).
@@ -22,6 +23,16 @@ impl IntoResponse for Problem {
 pub(super) fn problem(status: StatusCode, detail: &str) -> Problem {
     let title = status.canonical_reason().unwrap_or_default();
     Problem(status, json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }))
+}
+
+/// Why a change of the runtime state was not made.
+pub(super) fn unchanged(error: &ChangeError) -> Problem {
+    let status = match error {
+        ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        ChangeError::HandedOver => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, &format!("nothing was changed: {error}"))
 }
 
 /// What axum refuses by itself is told as everything else is: a body too large, a path that is no text.

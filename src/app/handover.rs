@@ -177,6 +177,7 @@ impl Control {
         }
         listening.leave();
         self.is_ready.store(false, Relaxed);
+        self.shared.runtime.hand_over();
         if let Some(socket) = &self.admin().socket {
             socket.leave_file();
         }
@@ -186,6 +187,8 @@ impl Control {
     /// The process before has stepped back, or has gone: what it would have told and removed is ours to tell and
     /// remove.
     pub(crate) fn take_charge(&self) {
+        self.shared.runtime.take_over();
+        self.follow_overrides();
         self.shared.set_in_charge(true);
         self.listening().open.values().for_each(|open| open.socket.own_file());
         if let Some(socket) = &self.admin().socket {

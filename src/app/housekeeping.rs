@@ -38,7 +38,7 @@ pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<J
                 () = webhooks.run() => {}
                 () = exporter.run() => {}
                 () = beat(&control) => {}
-                () = admin::serve(Arc::clone(&control)) => {}
+                () = serve_admin(&control) => {}
                 () = control.tell_that_alive() => {}
             }
             if control.says_farewell.load(Relaxed) {
@@ -81,10 +81,16 @@ async fn beat(control: &Control) {
     }
 }
 
+/// Serves the admin side, as soon as what is changed there is this process's to change.
+async fn serve_admin(control: &Arc<Control>) {
+    control.shared.comes_into_charge().await;
+    admin::serve(Arc::clone(control)).await;
+}
+
 async fn tick(control: &Control) {
     let mut interval = tokio::time::interval(TICK);
     let mut strays = Strays::default();
-    let mut windows = windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
+    let mut windows = None;
     loop {
         interval.tick().await;
         control.shared.tick();
@@ -94,9 +100,10 @@ async fn tick(control: &Control) {
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
         control.settle();
-        // Of two processes, one begins planned maintenance.
+        // Of two processes, one begins planned maintenance, and remembers what the other one has begun.
         if control.shared.is_in_charge() {
-            windows.tick(jiff::Timestamp::now());
+            let keeper = || windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
+            windows.get_or_insert_with(keeper).tick(jiff::Timestamp::now());
         }
     }
 }

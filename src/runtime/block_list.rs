@@ -27,17 +27,23 @@ pub struct Blocked {
 
 impl Blocked {
     pub(super) fn open(file: StateFile) -> Self {
-        let read = file.read().unwrap_or_default();
-        let mut list = BlockList::default();
-        let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
-        for (net, until) in entries.filter_map(parse).take(ENTRIES_MAX) {
-            list.block(net, until);
-        }
-        list.expire(Timestamp::now());
+        let list = read(&file);
         let opened = Self { file, ..Self::default() };
         opened.show(&list);
         *opened.list() = list;
         opened
+    }
+
+    pub(super) fn hand_over(&self) {
+        let _list = self.list();
+        self.file.only_read(true);
+    }
+
+    pub(super) fn take_over(&self) {
+        let mut list = self.list();
+        self.file.only_read(false);
+        *list = read(&self.file);
+        self.show(&list);
     }
 
     /// Whether `ip` is on the list. No lock: one atomic load while the list is empty, a binary search otherwise.
@@ -112,6 +118,17 @@ impl Blocked {
 /// As files and the admin side show an entry.
 pub fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
     json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
+}
+
+fn read(file: &StateFile) -> BlockList {
+    let read = file.read().unwrap_or_default();
+    let mut list = BlockList::default();
+    let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
+    for (net, until) in entries.filter_map(parse).take(ENTRIES_MAX) {
+        list.block(net, until);
+    }
+    list.expire(Timestamp::now());
+    list
 }
 
 fn to_json(list: &BlockList) -> Map<String, Value> {

@@ -72,11 +72,25 @@ impl Feature {
 
 impl Features {
     pub(super) fn open(file: StateFile) -> Self {
-        let read = file.read().unwrap_or_default();
-        let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
-        let values = values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?)));
-        let held = Held { values: values.take(VALUES_MAX).collect(), features: BTreeMap::new() };
+        let held = Held { values: read(&file), features: BTreeMap::new() };
         Self { file, held: Mutex::new(held) }
+    }
+
+    pub(super) fn hand_over(&self) {
+        let _held = self.held();
+        self.file.only_read(true);
+    }
+
+    pub(super) fn take_over(&self) {
+        let mut held = self.held();
+        self.file.only_read(false);
+        let before = std::mem::replace(&mut held.values, read(&self.file));
+        for (key, feature) in &held.features {
+            let value = held.values.get(key).copied();
+            if before.get(key).copied() != value {
+                feature.set(value);
+            }
+        }
     }
 
     /// The switch of a key. To be asked for when a generation is built; whoever has it sees every later change.
@@ -125,6 +139,12 @@ impl Features {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read(file: &StateFile) -> BTreeMap<String, bool> {
+    let read = file.read().unwrap_or_default();
+    let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
+    values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?))).take(VALUES_MAX).collect()
 }
 
 fn code(value: Option<bool>) -> u8 {

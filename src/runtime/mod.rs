@@ -28,6 +28,8 @@ pub enum ChangeError {
     Write { file: String, reason: String },
     #[error("there are {max} already, which is the most that are kept")]
     Full { max: usize },
+    #[error("another process is taking over from this one: try again")]
+    HandedOver,
 }
 
 impl Runtime {
@@ -39,6 +41,21 @@ impl Runtime {
     /// What the state folder holds, for who only looks: nothing there is moved, written or made.
     pub fn look_at(state_dir: &Path) -> Self {
         Self::of(|name| StateFile::to_look_at(state_dir.join(name)))
+    }
+
+    /// From now on it is another process's: nothing is changed or written here any more. What is being written is
+    /// waited for.
+    pub fn hand_over(&self) {
+        self.overrides.hand_over();
+        self.blocked.hand_over();
+        self.features.hand_over();
+    }
+
+    /// From now on it is this process's, as the one before has left it.
+    pub fn take_over(&self) {
+        self.overrides.take_over();
+        self.blocked.take_over();
+        self.features.take_over();
     }
 
     fn of(file: impl Fn(&str) -> StateFile) -> Self {

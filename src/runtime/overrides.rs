@@ -36,11 +36,20 @@ pub struct Overrides {
 
 impl Overrides {
     pub(super) fn open(file: StateFile) -> Self {
-        let read = file.read().unwrap_or_default();
-        let limits = read.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
-        let known = limits.iter().filter_map(|(name, value)| Some((name.clone(), parse(value)?)));
-        let held: BTreeMap<_, _> = known.take(OVERRIDES_MAX).collect();
+        let held = read(&file);
         Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file }
+    }
+
+    pub(super) fn hand_over(&self) {
+        let _held = self.held();
+        self.file.only_read(true);
+    }
+
+    pub(super) fn take_over(&self) {
+        let mut held = self.held();
+        self.file.only_read(false);
+        *held = read(&self.file);
+        self.are_any.store(!held.is_empty(), Relaxed);
     }
 
     /// Whether any limit may be overridden: false needs no further look at a limit.
@@ -120,6 +129,12 @@ impl Override {
         let until = self.until.map(|until| until.to_string());
         json!({ "rate": self.rate.to_string(), "burst": self.burst, "until": until })
     }
+}
+
+fn read(file: &StateFile) -> BTreeMap<String, Override> {
+    let read = file.read().unwrap_or_default();
+    let limits = read.get("limits").and_then(Value::as_object).into_iter().flatten();
+    limits.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).take(OVERRIDES_MAX).collect()
 }
 
 fn parse(value: &Value) -> Option<Override> {

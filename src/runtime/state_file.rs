@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde_json::{Map, Value};
 
@@ -19,18 +20,23 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct StateFile {
     path: Option<PathBuf>,
-    /// It is another process's.
-    is_only_read: bool,
+    /// It is another process's. Changed under the lock of who keeps something in the file.
+    is_only_read: AtomicBool,
 }
 
 impl StateFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: false }
+        Self { path: Some(path), is_only_read: AtomicBool::new(false) }
     }
 
     /// For who only reads: the file stays as it is, whatever is in it.
     pub(super) fn to_look_at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: true }
+        Self { path: Some(path), is_only_read: AtomicBool::new(true) }
+    }
+
+    /// Leaves it to another process, or takes it from there.
+    pub(super) fn only_read(&self, is_only_read: bool) {
+        self.is_only_read.store(is_only_read, Relaxed);
     }
 
     /// The object in the file; `None` when there is no file or none that can be used.
@@ -38,7 +44,7 @@ impl StateFile {
         let path = self.path.as_deref()?;
         match parse(path) {
             Ok(object) => object,
-            Err(_) if self.is_only_read => None,
+            Err(_) if self.is_only_read.load(Relaxed) => None,
             Err(reason) => {
                 let aside = path.with_extension("unusable");
                 tracing::warn!(file = %path.display(), aside = %aside.display(), "runtime state is lost: {reason}");
@@ -51,7 +57,10 @@ impl StateFile {
 
     /// Replaces the file. A reader sees the old content or the new one.
     pub(super) fn write(&self, mut object: Map<String, Value>) -> Result<(), ChangeError> {
-        let Some(path) = self.path.as_deref().filter(|_| !self.is_only_read) else { return Ok(()) };
+        let Some(path) = self.path.as_deref() else { return Ok(()) };
+        if self.is_only_read.load(Relaxed) {
+            return Err(ChangeError::HandedOver);
+        }
         object.insert("version".into(), VERSION.into());
         replace(path, Value::Object(object).to_string().as_bytes())
             .map_err(|error| ChangeError::Write { file: path.display().to_string(), reason: io_reason(&error) })

@@ -323,6 +323,51 @@ async fn an_admin_side_that_has_moved_is_handed_over_where_it_is() {
     assert!(eventually(DEADLINE, || line.processes().is_empty() && !moved.exists()).await);
 }
 
+/// Whatever is answered with 200 holds: in the process that takes over, and in its file. The old one, which still has a
+/// request, leaves the file alone when something of its own is over.
+#[tokio::test]
+async fn what_is_changed_during_an_upgrade_is_kept() {
+    let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let line = Lineage::start_in(Folder::new(), &app(&upstream), "shutdown_grace = \"30s\"\n").await;
+    let mut busy = Client::connect(line.address).await.unwrap();
+    busy.request("GET", "/", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    assert_eq!(block(&line, "203.0.113.1/32", Some(3)).await, Some(200));
+    let mut blocked = Vec::new();
+    let mut upgraded = std::pin::pin!(line.upgrade());
+    for number in 0_u32.. {
+        let net = format!("198.51.{}.{}/32", number / 256, number % 256);
+        match block(&line, &net, None).await {
+            Some(200) => blocked.push(net),
+            // The old one has just been left.
+            refused => assert!(refused.is_none_or(|status| status == 503), "{refused:?}"),
+        }
+        if let Ok(ended) = tokio::time::timeout(Duration::from_millis(10), upgraded.as_mut()).await {
+            assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+            break;
+        }
+    }
+    assert_eq!(block(&line, "192.0.2.1/32", None).await, Some(200));
+    blocked.push("192.0.2.1/32".to_owned());
+    let on_disk = || line.folder.read("state/blocklist.json");
+    assert!(eventually(DEADLINE, || !on_disk().contains("203.0.113.1")).await, "{}", on_disk());
+    assert_eq!(line.processes().len(), 2);
+    let shown = line.json("blocked").await.to_string();
+    for net in &blocked {
+        assert!(shown.contains(net) && on_disk().contains(net), "{net} is lost of {}", blocked.len());
+    }
+}
+
+/// The status of the answer, if one came.
+async fn block(line: &Lineage, cidr: &str, seconds: Option<u64>) -> Option<u16> {
+    let body = serde_json::json!({ "cidr": cidr, "ttlSeconds": seconds }).to_string();
+    let mut client = Client::connect_unix(line.folder.join("admin.sock")).await.ok()?;
+    let head =
+        format!("POST /api/admin/blocklist HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.send(head + &body).await.ok()?;
+    Some(client.read_response().await.ok()?.status)
+}
+
 /// As a reload refuses it.
 #[tokio::test]
 async fn a_new_process_whose_tests_fail_does_not_take_over() {
