@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// Between two warnings that nothing is left to connect with.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
+/// Between two tries at a unix socket whose backlog is full.
+const BACKLOG_PAUSE_MIN: Duration = Duration::from_millis(1);
+const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// What is kept of a request's body for an endpoint that speaks HTTP/2.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 
@@ -70,9 +74,15 @@ pub(super) struct Connector {
     pub(super) tls: Option<(Arc<Originator>, ServerName<'static>)>,
     /// With prior knowledge on plain connections, by ALPN over TLS.
     pub(super) http2: bool,
+    /// Of those who wait for room in the backlog of a unix socket, in the order they came: the first one tries.
+    line: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Connector {
+    pub(super) fn new(address: Address, tls: Option<(Arc<Originator>, ServerName<'static>)>, http2: bool) -> Self {
+        Self { address, tls, http2, line: Arc::default() }
+    }
+
     /// Connects, shakes hands and starts HTTP within `limit`.
     ///
     /// # Errors
@@ -134,7 +144,9 @@ impl Connector {
     async fn stream(&self) -> io::Result<Stream> {
         match &self.address {
             Address::Unix(path) => {
-                let socket = UnixStream::connect(path).await?;
+                let turn = self.line.lock().await;
+                let socket = connect_unix(path).await?;
+                drop(turn);
                 match &self.tls {
                     None => Ok(Stream::Unix(socket)),
                     Some((tls, name)) => {
@@ -158,6 +170,23 @@ impl Connector {
                 Ok(Stream::Tls(Box::new(connector.connect(name.clone(), socket).await?)))
             }
         }
+    }
+}
+
+/// Waits while the backlog is full: a socket that must not block is told of that at once (connect(2), `EAGAIN`), where
+/// TCP would go on trying. Without end.
+///
+/// # Errors
+/// Nobody listens there.
+pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = BACKLOG_PAUSE_MIN;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKLOG_PAUSE_MAX);
     }
 }
 

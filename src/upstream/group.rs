@@ -428,7 +428,7 @@ impl Group {
         let known = known.max_by_key(|known| *known.configured == *own);
         Ok(Arc::new(Endpoint::new(Plan {
             known: known.and_then(|known| Some((&**known, &previous?.settings))),
-            connector: Connector { address, tls, http2: self.settings.http2 },
+            connector: Connector::new(address, tls, self.settings.http2),
             configured,
             settings: &self.settings,
             affinity: self.affinity.as_ref(),

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Uri};
 use rustls_pki_types::ServerName;
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
 use super::check::{self, Failed};
-use super::connect::Connector;
+use super::connect::{Connector, connect_unix};
 use super::endpoint::Aborting;
 use super::resolve::Resolver;
 use super::tls::Originator;
@@ -57,7 +56,7 @@ impl Probe {
 
     async fn check(&self) -> Result<(), Failed> {
         match &self.settings.kind {
-            ProbeKind::Tcp(Address::Unix(path)) => Ok(UnixStream::connect(path).await.map(drop)?),
+            ProbeKind::Tcp(Address::Unix(path)) => Ok(connect_unix(path).await.map(drop)?),
             ProbeKind::Tcp(Address::Socket(address)) => self.tcp(&[*address]).await,
             ProbeKind::Tcp(Address::Name { host, port }) => self.tcp(&self.addresses(host, *port).await?).await,
             ProbeKind::Http(url) => self.http(url).await,
@@ -82,7 +81,7 @@ impl Probe {
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let mut last = Failed::from("the name has no address");
         for address in addresses {
-            let connector = Connector { address: Address::Socket(address), tls: tls.clone(), http2: false };
+            let connector = Connector::new(Address::Socket(address), tls.clone(), false);
             match check::http(&connector, &host, target, self.settings.timeout).await {
                 Ok(status) if status.is_success() || status.is_redirection() => return Ok(()),
                 Ok(status) => return Err(format!("answered {}", status.as_u16()).into()),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::support::client::{Client, RawResponse};
+use crate::support::client::{self, Client, RawResponse};
+use crate::support::files::Folder;
 use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
@@ -268,4 +270,40 @@ async fn an_answer_until_the_end_of_the_connection_arrives_whole() {
     let answer = client.get("/bad").await.unwrap();
     assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("all of it", Some("chunked")));
     assert_eq!(client.get("/fine").await.unwrap().text(), "fine");
+}
+
+/// The system says so at once, where it would let a connection over TCP wait.
+#[tokio::test]
+async fn a_unix_socket_whose_backlog_is_full_is_waited_for() {
+    let folder = Folder::new();
+    let address = SockAddr::unix(folder.join("app.sock")).unwrap();
+    let app = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+    app.bind(&address).unwrap();
+    app.listen(0).unwrap();
+    let queued = || {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+        socket.connect(&address).is_ok().then_some(socket)
+    };
+    let crowd: Vec<_> = std::iter::from_fn(queued).collect();
+    let proxy = TestProxy::toml(format!(
+        "[timeouts]\nconnect = \"60s\"\n[upstream.app]\nendpoints = [\"unix:{}\"]\n\
+         [[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [[route]]\nname = \"late\"\npath = [\"=/late\"]\nupstream = \"app\"\ntimeouts = {{ connect = \"300ms\" }}\n",
+        folder.join("app.sock").display()
+    ));
+    let proxy = proxy.start().await;
+    let address = proxy.address();
+    let patient = tokio::spawn(async move { client::get(address, "/").await.unwrap().text() });
+    assert_eq!(reason(&client::get(address, "/late").await.unwrap()), (504, "connect_failed"));
+    drop(crowd);
+    let app = UnixListener::from_std(std::os::fd::OwnedFd::from(app).into()).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = app.accept().await {
+            // Those of the crowd have left.
+            if socket.read_u8().await.is_ok() {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell").await.unwrap();
+            }
+        }
+    });
+    assert_eq!(timeout(DEADLINE, patient).await.unwrap().unwrap(), "well");
 }
