@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
-use super::hello::Hello;
+use super::hello::{Hello, Unheard};
 use super::http1::Http1;
 use super::http2::{Http2, Http2Stream};
 use super::multiplex::STREAMS_MAX;
@@ -101,9 +101,9 @@ impl Connector {
 
     /// Returns once the endpoint has said how many streams it takes: more than that it would refuse.
     async fn start_http2(&self, stream: Stream) -> Result<Connection, ConnectError> {
-        let refused = |text| ConnectError::Failed(io::Error::new(io::ErrorKind::Unsupported, text));
         if stream.is_tls() && !stream.speaks_http2() {
-            return Err(refused("the endpoint did not agree to HTTP/2 (ALPN \"h2\")"));
+            let text = "the endpoint did not agree to HTTP/2 (ALPN \"h2\")";
+            return Err(ConnectError::Failed(io::Error::new(io::ErrorKind::Unsupported, text)));
         }
         let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
         let (stream, told) = Hello::new(stream);
@@ -122,7 +122,7 @@ impl Connector {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
-        let streams_max = told.await.map_err(|_| refused("the endpoint does not speak HTTP/2"))?;
+        let streams_max = told.await.unwrap_or(Err(Unheard::Closed)).map_err(|why| ConnectError::Failed(why.into()))?;
         Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, streams_max, heard }))))
     }
 

@@ -37,13 +37,41 @@ pub(super) struct Hello {
     times: Heard,
     /// Of the first frame.
     heard: Vec<u8>,
-    /// Told the number; dropped untold when what comes is something else.
-    tell: Option<oneshot::Sender<usize>>,
+    /// Dropped untold when the connection could not be written to either.
+    tell: Option<oneshot::Sender<Result<usize, Unheard>>>,
+}
+
+/// Why there is no number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unheard {
+    #[error("the endpoint closed the connection before its SETTINGS")]
+    Closed,
+    #[error("the connection broke before its SETTINGS: {0}")]
+    Broken(io::ErrorKind),
+    /// What came is no SETTINGS frame of a sensible size.
+    #[error("the endpoint does not speak HTTP/2")]
+    NotHttp2,
+}
+
+impl Unheard {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Closed => io::ErrorKind::UnexpectedEof,
+            Self::Broken(kind) => *kind,
+            Self::NotHttp2 => io::ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl From<Unheard> for io::Error {
+    fn from(why: Unheard) -> Self {
+        Self::new(why.kind(), why)
+    }
 }
 
 impl Hello {
-    /// The receiver fails when the endpoint does not speak HTTP/2.
-    pub(super) fn new(stream: Stream) -> (Self, oneshot::Receiver<usize>) {
+    /// The receiver is told what the endpoint says.
+    pub(super) fn new(stream: Stream) -> (Self, oneshot::Receiver<Result<usize, Unheard>>) {
         let (tell, told) = oneshot::channel();
         (Self { stream, times: Heard::default(), heard: Vec::new(), tell: Some(tell) }, told)
     }
@@ -59,29 +87,29 @@ impl Hello {
         if self.tell.is_none() {
             return;
         }
-        self.heard.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES + PAYLOAD_BYTES_MAX)]);
-        match streams_max(&self.heard) {
-            Some(Ok(streams_max)) => {
-                // Nobody may want to know any more.
-                let _ = self.tell.take().map(|tell| tell.send(streams_max));
-            }
-            Some(Err(NoSettings)) => self.tell = None,
-            None => return,
+        if bytes.is_empty() {
+            return self.tell(Err(Unheard::Closed));
         }
+        self.heard.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES + PAYLOAD_BYTES_MAX)]);
+        if let Some(said) = streams_max(&self.heard) {
+            self.tell(said);
+        }
+    }
+
+    /// Once.
+    fn tell(&mut self, said: Result<usize, Unheard>) {
+        // Nobody may want to know any more.
+        let _ = self.tell.take().map(|tell| tell.send(said));
         self.heard = Vec::new();
     }
 }
 
-/// What came is no SETTINGS frame of a sensible size.
-#[derive(Debug, PartialEq, Eq)]
-struct NoSettings;
-
 /// What the first frame says; `None` while it is not complete. Without a word any number will do.
-fn streams_max(heard: &[u8]) -> Option<Result<usize, NoSettings>> {
+fn streams_max(heard: &[u8]) -> Option<Result<usize, Unheard>> {
     let (head, payload) = heard.split_at_checked(HEAD_BYTES)?;
     let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
     if head[3] != SETTINGS || length > PAYLOAD_BYTES_MAX {
-        return Some(Err(NoSettings));
+        return Some(Err(Unheard::NotHttp2));
     }
     let payload = payload.get(..length)?;
     let mut said = payload.chunks_exact(6).filter(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
@@ -93,7 +121,9 @@ impl AsyncRead for Hello {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf)).inspect_err(|error| {
+            this.tell(Err(Unheard::Broken(error.kind())));
+        })?;
         this.hear(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -137,6 +167,6 @@ mod tests {
         }
         assert_eq!(streams_max(&frame), Some(Ok(100)));
         assert_eq!(streams_max(&[0, 0, 0, 4, 0, 0, 0, 0, 0]), Some(Ok(usize::MAX)));
-        assert_eq!(streams_max(b"HTTP/1.1 400 Bad Request\r\n"), Some(Err(NoSettings)));
+        assert_eq!(streams_max(b"HTTP/1.1 400 Bad Request\r\n"), Some(Err(Unheard::NotHttp2)));
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use crate::support::certs::{Ca, Leaf};
 use crate::support::client::Client;
 use crate::support::files::Folder;
@@ -9,20 +12,19 @@ use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::upstream::{FakeUpstream, OnAccept};
 
-/// In front of this upstream, with every request one try.
-fn config(upstream: &FakeUpstream, settings: &str) -> String {
+/// In front of this endpoint, with every request one try.
+fn config(endpoint: &str, settings: &str) -> String {
     format!(
         "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
-         [timeouts]\nconnect = \"300ms\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n\
-         retry = {{ attempts = 0 }}\nbreaker = {{ enabled = false }}\n{settings}\n",
-        upstream.endpoint()
+         [timeouts]\nconnect = \"300ms\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{endpoint}\"]\n\
+         retry = {{ attempts = 0 }}\nbreaker = {{ enabled = false }}\n{settings}\n"
     )
 }
 
-async fn start(upstream: &FakeUpstream, settings: &str, ca: &Ca) -> (Flagstone, Client) {
+async fn start(endpoint: &str, settings: &str, ca: &Ca) -> (Flagstone, Client) {
     let folder = Folder::new();
     folder.write("ca.pem", ca.pem());
-    let mut flagstone = Flagstone::serve_in(folder, &config(upstream, settings)).await;
+    let mut flagstone = Flagstone::serve_in(folder, &config(endpoint, settings)).await;
     let client = Client::connect(flagstone.address("web").await).await.unwrap();
     (flagstone, client)
 }
@@ -40,12 +42,12 @@ fn lines_with(flagstone: &Flagstone, message: &str) -> Vec<String> {
 }
 
 /// The line of one request that could not be sent, but for where it was to go.
-async fn cause(upstream: &FakeUpstream, settings: &str, ca: &Ca) -> String {
-    let (mut flagstone, mut client) = start(upstream, settings, ca).await;
+async fn cause(endpoint: &str, settings: &str, ca: &Ca) -> String {
+    let (mut flagstone, mut client) = start(endpoint, settings, ca).await;
     let answer = client.get("/").await.unwrap();
     assert_eq!(answer.header("flagstone-reason"), Some("connect_failed"));
     let line = flagstone.process.stderr_line("Endpoint unreachable").await;
-    let head = format!("WARN Endpoint unreachable upstream=app endpoint={} error=", upstream.endpoint());
+    let head = format!("WARN Endpoint unreachable upstream=app endpoint={endpoint} error=");
     let cause = line.split_once(&head).unwrap_or_else(|| panic!("{line}")).1;
     cause.strip_suffix(" count=1").unwrap_or_else(|| panic!("{line}")).to_owned()
 }
@@ -56,24 +58,55 @@ async fn every_cause_is_told_as_it_is() {
     let tls = |leaf: &Leaf| FakeUpstream::http1().route("*", "ok").tls(leaf.server_config(&[b"http/1.1"])).start();
     let app = tls(&ca.leaf(&["app.internal"])).await;
     let error =
-        cause(&app, "tls = { enabled = true, server_name = \"app.internal\", ca = \"ca.pem\" }", &Ca::new()).await;
+        cause(&app.endpoint(), "tls = { enabled = true, server_name = \"app.internal\", ca = \"ca.pem\" }", &Ca::new())
+            .await;
     assert!(error.starts_with("\"no connection: invalid peer certificate: "), "{error}");
     assert!(error.contains("UnknownIssuer") || error.contains("BadSignature"), "{error}");
-    let error = cause(&app, "tls = { enabled = true, server_name = \"other\", ca = \"ca.pem\" }", &ca).await;
+    let error = cause(&app.endpoint(), "tls = { enabled = true, server_name = \"other\", ca = \"ca.pem\" }", &ca).await;
     assert!(error.contains("certificate not valid for name"), "{error}");
     let silent = FakeUpstream::http1().on_accept(OnAccept::Blackhole).start().await;
-    let error = cause(&silent, "tls = { enabled = true, insecure = true }", &ca).await;
+    let error = cause(&silent.endpoint(), "tls = { enabled = true, insecure = true }", &ca).await;
     assert_eq!(error, "\"no connection within 300ms\"");
     silent.stop().await;
-    let error = cause(&silent, "", &ca).await;
+    let error = cause(&silent.endpoint(), "", &ca).await;
     assert_eq!(error, "\"no connection: Connection refused\"");
+}
+
+/// Says this to whoever has sent a preface, and nothing more: the end follows, or a reset.
+async fn saying(bytes: &'static str, is_reset: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            socket.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await.unwrap();
+            socket.write_all(bytes.as_bytes()).await.unwrap();
+            if is_reset {
+                socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            } else {
+                socket.shutdown().await.unwrap();
+                while socket.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+            }
+        }
+    });
+    endpoint
+}
+
+#[tokio::test]
+async fn what_dies_before_its_settings_is_not_said_to_speak_something_else() {
+    let cause = async |endpoint: String| cause(&endpoint, "http2 = true", &Ca::new()).await;
+    let error = cause(saying("", false).await).await;
+    assert_eq!(error, "\"no connection: the endpoint closed the connection before its SETTINGS\"");
+    let error = cause(saying("", true).await).await;
+    assert!(error.contains(" before its SETTINGS"), "{error}");
+    let error = cause(saying("HTTP/1.1 400 Bad Request\r\n\r\n", false).await).await;
+    assert_eq!(error, "\"no connection: the endpoint does not speak HTTP/2\"");
 }
 
 #[tokio::test]
 async fn a_flood_makes_about_a_line_a_second_and_every_failure_counts() {
     let gone = FakeUpstream::http1().start().await;
     gone.stop().await;
-    let (flagstone, mut client) = start(&gone, "", &Ca::new()).await;
+    let (flagstone, mut client) = start(&gone.endpoint(), "", &Ca::new()).await;
     let began = Instant::now();
     for _ in 0..200 {
         assert_eq!(client.get("/").await.unwrap().status, 502);
@@ -88,7 +121,7 @@ async fn a_flood_makes_about_a_line_a_second_and_every_failure_counts() {
 #[tokio::test]
 async fn a_request_that_succeeds_tells_nothing() {
     let app = FakeUpstream::http1().route("*", "ok").start().await;
-    let (mut flagstone, mut client) = start(&app, "", &Ca::new()).await;
+    let (mut flagstone, mut client) = start(&app.endpoint(), "", &Ca::new()).await;
     assert_eq!(client.get("/").await.unwrap().status, 200);
     app.stop().await;
     // The app went with its kept connections: that failure is the only one.
@@ -99,7 +132,7 @@ async fn a_request_that_succeeds_tells_nothing() {
 
 /// What the event of one request without an answer says, but for where it was to go.
 async fn no_answer(upstream: &FakeUpstream, settings: &str, ca: &Ca, reason: &str) -> String {
-    let (mut flagstone, mut client) = start(upstream, settings, ca).await;
+    let (mut flagstone, mut client) = start(&upstream.endpoint(), settings, ca).await;
     let answer = client.get("/").await.unwrap();
     assert_eq!(answer.header("flagstone-reason"), Some(reason));
     let line = flagstone.process.stderr_line(NO_ANSWER).await;
@@ -126,7 +159,7 @@ async fn why_there_is_no_answer_is_told_as_it_is() {
 #[tokio::test]
 async fn neither_a_kept_connection_that_closes_nor_a_client_is_told_of() {
     let app = FakeUpstream::http1().route("*", "ok").reset_after_requests(1).start().await;
-    let (flagstone, mut client) = start(&app, "", &Ca::new()).await;
+    let (flagstone, mut client) = start(&app.endpoint(), "", &Ca::new()).await;
     for _ in 0..5 {
         assert_eq!(client.get("/").await.unwrap().status, 200);
     }
