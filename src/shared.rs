@@ -227,6 +227,9 @@ impl Shared {
                 EndpointChange::Unanswered { error, count } => {
                     Event::EndpointUnanswered { upstream, endpoint, error, count }
                 }
+                EndpointChange::BrokeOff { error, count } => {
+                    Event::EndpointBrokeOff { upstream, endpoint, error, count }
+                }
             });
         })
     }

@@ -137,6 +137,9 @@ impl UpstreamBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
+                if !error.is_of_request() {
+                    lease.endpoint().broke_off(&error, std::time::Instant::now());
+                }
                 self.lease = None;
                 // A little later, so that what came before is sent: the client is to see an answer that breaks off.
                 self.broken = Some(error);
@@ -196,7 +199,9 @@ impl UpstreamBody {
     fn poll_too_late(&mut self, cx: &mut TaskContext<'_>) -> Poll<BodyError> {
         self.turn_bytes = 0;
         ready!(self.patience.poll_waiting(cx));
-        self.lease = None;
+        if let Some(lease) = self.lease.take() {
+            lease.endpoint().broke_off(&BodyError::Timeout, std::time::Instant::now());
+        }
         Poll::Ready(BodyError::Timeout)
     }
 }

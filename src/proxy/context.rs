@@ -19,6 +19,7 @@ use super::decide::{Asked, facts_of};
 use super::noted::Noted;
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use super::trace::Trace;
+use crate::error::with_causes;
 use crate::listener::connection::Connection;
 use crate::listener::head::BadHead;
 use crate::listener::http2::arrive::StreamFacts;
@@ -256,7 +257,8 @@ impl Context {
 
     /// The answer ends here, short of its length; the client will see that.
     pub(crate) fn broke_off(&mut self, error: &BodyError) {
-        tracing::debug!(%error, upstream = self.upstream.as_deref(), "answer broke off");
+        let (upstream, endpoint) = (self.upstream.as_deref(), self.endpoint.as_deref());
+        tracing::debug!(error = with_causes(error), upstream, endpoint, "answer broke off");
         if self.line.version < Version::HTTP_11 {
             // Without chunks, the end of the connection may be the end of the answer.
             self.connection.end_in_reset();

@@ -1,5 +1,6 @@
 //! A connection to an endpoint, in the version of HTTP that its upstream speaks.
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -78,7 +79,15 @@ pub(crate) enum AnswerError {
 impl AnswerError {
     /// What there was to send broke off: no fault of the endpoint.
     pub(crate) fn is_of_request(&self) -> bool {
-        matches!(self, Self::Http1(Broken::Request(_)))
+        match self {
+            Self::Http1(error) => matches!(error, Broken::Request(_) | Broken::Unfed),
+            // A reset of ours that is for no rule broken is for a body that cannot be sent to its end.
+            Self::Http2(error) => error
+                .source()
+                .and_then(|error| error.downcast_ref::<h2::Error>())
+                .is_some_and(|end| end.is_reset() && !end.is_remote() && !end.is_library()),
+            Self::Reset => false,
+        }
     }
 }
 

@@ -45,6 +45,11 @@ pub(crate) enum Change {
         error: String,
         count: u64,
     },
+    /// `count` requests got an answer from it that has no end. Sampled.
+    BrokeOff {
+        error: String,
+        count: u64,
+    },
 }
 
 /// Told of every change: the endpoint's label, and what it was.
@@ -223,6 +228,11 @@ impl Endpoint {
     /// Tells why it gave no answer, or keeps it for [`Self::tick`].
     pub(crate) fn unanswered(&self, error: &(dyn Error + 'static), now: Instant) {
         self.lacks(Lack::Answer, error, now);
+    }
+
+    /// Tells why its answer did not come to its end, or keeps it for [`Self::tick`].
+    pub(crate) fn broke_off(&self, error: &(dyn Error + 'static), now: Instant) {
+        self.lacks(Lack::Rest, error, now);
     }
 
     fn lacks(&self, lack: Lack, error: &(dyn Error + 'static), now: Instant) {

@@ -1,4 +1,4 @@
-//! Why an endpoint takes no connection or gives no answer, each told at most once a second however many requests find
+//! Why an endpoint takes no connection, gives no answer or breaks it off, each told at most once a second however many requests find
 //! out.
 
 use std::error::Error;
@@ -13,15 +13,18 @@ use crate::telemetry::events::Sampler;
 pub(super) enum Lack {
     Connection,
     Answer,
+    /// What follows an answer's head.
+    Rest,
 }
 
 impl Lack {
-    const ALL: [Self; 2] = [Self::Connection, Self::Answer];
+    const ALL: [Self; 3] = [Self::Connection, Self::Answer, Self::Rest];
 
     fn told(self, error: String, count: u64) -> Change {
         match self {
             Self::Connection => Change::Unreachable { error, count },
             Self::Answer => Change::Unanswered { error, count },
+            Self::Rest => Change::BrokeOff { error, count },
         }
     }
 }
@@ -93,19 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unanswered_is_told_beside_what_is_unreachable() {
+    fn each_lack_is_told_beside_the_others() {
         let start = Instant::now();
         let failures = Failures::new(start);
         let error = io::Error::other("gone");
-        let (unreachable, unanswered) = (
-            |count| Change::Unreachable { error: "gone".to_owned(), count },
-            |count| Change::Unanswered { error: "gone".to_owned(), count },
-        );
-        assert_eq!(failures.hit(Lack::Connection, &error, start), Some(unreachable(1)));
-        assert_eq!(failures.hit(Lack::Answer, &error, start), Some(unanswered(1)));
-        for lack in Lack::ALL {
+        let changes = Lack::ALL.map(|lack| lack.told("gone".to_owned(), 1));
+        for (lack, change) in Lack::ALL.into_iter().zip(&changes) {
+            assert_eq!(failures.hit(lack, &error, start).as_ref(), Some(change));
             assert_eq!(failures.hit(lack, &error, start), None);
         }
-        assert_eq!(flushed(&failures, start + Duration::from_secs(1)), [unreachable(1), unanswered(1)]);
+        assert_eq!(flushed(&failures, start + Duration::from_secs(1)), changes);
     }
 }

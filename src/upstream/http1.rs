@@ -48,6 +48,9 @@ pub(crate) enum Broken {
     Unsent(#[source] io::Error),
     #[error("the request could not be sent to its end: {0}")]
     Request(#[source] BodyError),
+    /// The same, when an answer had begun.
+    #[error("the request could not be sent to its end")]
+    Unfed,
     /// What became of the request nobody knows, and it was no answer that broke off.
     #[error("the connection was closed before a byte of an answer came: {0}")]
     Silent(#[source] io::Error),

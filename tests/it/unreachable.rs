@@ -1,4 +1,4 @@
-//! Why an app cannot be reached or gives no answer is told, and no flood of requests makes a flood of lines.
+//! Why an app cannot be reached, gives no answer or breaks off is told, and no flood of requests makes a flood of lines.
 
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone};
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{FakeUpstream, OnAccept};
 
 /// In front of this endpoint, with every request one try.
@@ -156,16 +157,44 @@ async fn why_there_is_no_answer_is_told_as_it_is() {
     assert_eq!(error, "\"no answer within 300ms\"");
 }
 
+const BROKE_OFF: &str = "Endpoint broke off an answer";
+
+#[tokio::test]
+async fn why_an_answer_is_not_there_to_its_end_is_told_as_it_is() {
+    let app = FakeUpstream::http1().route("/dies", Reply::truncated(100, "half"));
+    let app = app.route("/stops", Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").then(Step::Hang));
+    let app = app.start().await;
+    let settings = "[timeouts]\nresponse_body = \"300ms\"\nconnect = \"300ms\"\n[[route]]";
+    let config = config(&app.endpoint(), "").replace("[timeouts]\nconnect = \"300ms\"\n[[route]]", settings);
+    for (path, cause) in [("/dies", "the body ended early"), ("/stops", "in time")] {
+        let mut flagstone = Flagstone::serve(&config).await;
+        let mut client = Client::connect(flagstone.address("web").await).await.unwrap();
+        client.request("GET", path, "").await.unwrap();
+        assert!(client.read_response().await.is_err());
+        let line = flagstone.process.stderr_line(BROKE_OFF).await;
+        let head = format!("WARN {BROKE_OFF} upstream=app endpoint={} error=", app.endpoint());
+        assert!(line.contains(&head) && line.contains(cause) && line.ends_with(" count=1"), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn neither_a_kept_connection_that_closes_nor_a_client_is_told_of() {
-    let app = FakeUpstream::http1().route("*", "ok").reset_after_requests(1).start().await;
-    let (flagstone, mut client) = start(&app.endpoint(), "", &Ca::new()).await;
+    let half = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").then(Step::Hang);
+    let app = FakeUpstream::http1().route("*", "ok").route("/half", half).reset_after_requests(1).start().await;
+    let (mut flagstone, mut client) = start(&app.endpoint(), "", &Ca::new()).await;
     for _ in 0..5 {
         assert_eq!(client.get("/").await.unwrap().status, 200);
     }
     // A body that is no body.
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n").await.unwrap();
     assert_eq!(client.read_response().await.unwrap().status, 400);
+    // An answer that it does not wait for.
+    let mut client = Client::connect(flagstone.address("web").await).await.unwrap();
+    client.request("GET", "/half", "").await.unwrap();
+    client.read_until("half").await.unwrap();
+    client.reset();
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-    assert_eq!(lines_with(&flagstone, NO_ANSWER), Vec::<String>::new());
+    for message in [NO_ANSWER, BROKE_OFF] {
+        assert_eq!(lines_with(&flagstone, message), Vec::<String>::new());
+    }
 }

@@ -82,6 +82,13 @@ pub enum Event {
         error: String,
         count: u64,
     },
+    /// `count` answers from there did not come to their end, one of them because of `error`. Sampled.
+    EndpointBrokeOff {
+        upstream: String,
+        endpoint: String,
+        error: String,
+        count: u64,
+    },
     /// `check` is the upstream or probe whose change it was.
     HealthChanged {
         from: HealthStatus,
@@ -202,6 +209,7 @@ impl Event {
             Self::EndpointRestored { .. } => "Endpoint restored",
             Self::EndpointUnreachable { .. } => "Endpoint unreachable",
             Self::EndpointUnanswered { .. } => "Endpoint gave no answer",
+            Self::EndpointBrokeOff { .. } => "Endpoint broke off an answer",
             Self::HealthChanged { .. } => "Health changed",
             Self::ConfigurationReloaded { .. } => "Configuration reloaded",
             Self::ConfigurationRejected { .. } => "Configuration rejected",
@@ -239,6 +247,7 @@ impl Event {
             | Self::EndpointEjected { .. }
             | Self::EndpointUnreachable { .. }
             | Self::EndpointUnanswered { .. }
+            | Self::EndpointBrokeOff { .. }
             | Self::CertificateExpiring { .. }
             | Self::AccessLogDropping { .. }
             | Self::TraceExportFailing { .. }
@@ -273,6 +282,7 @@ impl Event {
             Self::OperationBlocked { .. }
             | Self::EndpointUnreachable { .. }
             | Self::EndpointUnanswered { .. }
+            | Self::EndpointBrokeOff { .. }
             | Self::AccessLogDropping { .. }
             | Self::AccessLogRecovered { .. }
             | Self::TraceExportFailing { .. }
@@ -318,7 +328,8 @@ impl Event {
                 fields.text("upstream", upstream).text("endpoint", endpoint)
             }
             Self::EndpointUnreachable { upstream, endpoint, error, count }
-            | Self::EndpointUnanswered { upstream, endpoint, error, count } => fields
+            | Self::EndpointUnanswered { upstream, endpoint, error, count }
+            | Self::EndpointBrokeOff { upstream, endpoint, error, count } => fields
                 .text("upstream", upstream)
                 .text("endpoint", endpoint)
                 .text("error", error)

@@ -69,6 +69,10 @@ pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
             "Endpoint gave no answer",
         ),
         (
+            Event::EndpointBrokeOff { upstream: text(), endpoint: text(), error: text(), count: 2 },
+            "Endpoint broke off an answer",
+        ),
+        (
             Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text() },
             "Health changed",
         ),

@@ -173,8 +173,9 @@ impl Wire {
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
+            // By what sends the request: nobody asks again after an error.
             if self.stage == Stage::Broken {
-                return Poll::Ready(Some(Err(Broken::Closed)));
+                return Poll::Ready(Some(Err(Broken::Unfed)));
             }
             if let Some(frame) = self.body.next(&mut self.read)? {
                 return Poll::Ready(Some(Ok(frame)));
