@@ -21,11 +21,7 @@ use super::standing::{Health, Standing};
 use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
 use crate::config::model::{self, Address};
 
-/// Longest pause between two tries to reach an endpoint that refuses connections.
-const SCOUT_PAUSE_MAX: Duration = Duration::from_millis(500);
-const SCOUT_PAUSE_MIN: Duration = Duration::from_millis(25);
-/// How long such a try may take.
-const SCOUT_LIMIT: Duration = Duration::from_secs(2);
+mod scout;
 
 /// What happened to an endpoint, for whoever keeps the event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +66,7 @@ pub struct Endpoint {
     weight: u32,
     is_backup: bool,
     pub(crate) standing: Standing,
+    incident: scout::Incident,
     /// Shared with the same address before a reload: what is at the app stays there.
     in_flight: Arc<AtomicU32>,
     in_flight_max: u32,
@@ -118,6 +115,7 @@ impl Endpoint {
             weight: configured.weight.get(),
             is_backup: configured.backup,
             standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
+            incident: scout::Incident::default(),
             in_flight: known.map(|(known, _)| Arc::clone(&known.in_flight)).unwrap_or_default(),
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
             ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
@@ -172,6 +170,7 @@ impl Endpoint {
 
     /// How long it took to answer.
     pub(crate) fn answered(&self, latency: Duration, now: Instant) {
+        self.incident.answered();
         if let Some(ewma) = &self.ewma {
             ewma.observe(latency, now);
         }
@@ -213,11 +212,13 @@ impl Endpoint {
     /// It took no connection, and its upstream holds requests: it is left alone until one succeeds, which is tried
     /// from here on again and again. Must be called on a runtime.
     pub(crate) fn refuse(self: &Arc<Self>) {
-        if self.standing.set_refusing(true) {
-            (self.observer)(&self.label, Change::Ejected { reason: "connect_failed" });
-            // Ends with the first success, or with the endpoint.
-            tokio::spawn(scout(Arc::downgrade(self)));
-        }
+        self.standing.set_refusing(true);
+        scout::send(self);
+    }
+
+    /// Whether it refused connections, and has not shown yet that it is back.
+    pub(super) fn is_looked_for(&self) -> bool {
+        self.incident.is_on()
     }
 
     /// Tells why no connection could be made, or keeps it for [`Self::tick`].
@@ -295,21 +296,6 @@ impl Endpoint {
     /// Whether a request waits for a place at an endpoint of its upstream.
     pub(super) fn is_awaited(&self) -> bool {
         self.queues.is_anyone_waiting()
-    }
-}
-
-/// Tries to connect until it succeeds, more and more rarely.
-async fn scout(endpoint: std::sync::Weak<Endpoint>) {
-    let mut pause = SCOUT_PAUSE_MIN;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(endpoint) = endpoint.upgrade() else { return };
-        if endpoint.connector.reach(SCOUT_LIMIT).await.is_ok() {
-            endpoint.standing.set_refusing(false);
-            (endpoint.observer)(&endpoint.label, Change::Restored);
-            return endpoint.queues.release();
-        }
-        pause = (pause * 2).min(SCOUT_PAUSE_MAX);
     }
 }
 

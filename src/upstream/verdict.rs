@@ -88,7 +88,7 @@ impl EndpointVerdict {
         let standing = &endpoint.standing;
         let (latency, error) = standing.last_check();
         let error = match () {
-            () if standing.is_refusing() => Some("refuses connections".to_owned()),
+            () if endpoint.is_looked_for() => Some("refuses connections".to_owned()),
             () if standing.health() == Health::Unhealthy => error,
             () if !standing.takes(now) && standing.health() != Health::Unknown => {
                 Some("ejected after failures in a row".to_owned())
@@ -97,7 +97,7 @@ impl EndpointVerdict {
         };
         let is_healthy = match standing.health() {
             Health::Unknown => None,
-            _ => Some(standing.takes(now)),
+            _ => Some(standing.takes(now) && !endpoint.is_looked_for()),
         };
         Self { label: endpoint.label.to_string(), is_healthy, latency, error }
     }

@@ -1,15 +1,20 @@
 //! An app that is away for a while: requests wait for it, in order and bounded, and go on when it is back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::support::admin;
 use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
-use crate::support::h2::Http2;
+use crate::support::h2::{Http2, frame, kind};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{Process, Signal};
+use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::{FakeUpstream, OnAccept};
@@ -273,4 +278,57 @@ async fn an_app_that_takes_five_seconds_to_restart_under_200_requests_a_second_c
     assert!(answers.iter().all(|(status, text, _)| (*status, text.as_str()) == (200, "ok")), "{answers:?}");
     let held = answers.iter().filter(|(_, _, took)| *took > Duration::from_secs(1)).count();
     assert!(held > 300, "{held} of {} were held", answers.len());
+}
+
+/// An endpoint of HTTP/2 that accepts every connection and starts HTTP on those that `starts` picks by their number; it
+/// answers nothing. Counts connections.
+async fn starting(starts: fn(usize) -> bool) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            if starts(counted.fetch_add(1, SeqCst)) {
+                tokio::spawn(async move {
+                    // Whoever connects may have left.
+                    let _ = socket.write_all(&frame(kind::SETTINGS, 0, 0, [])).await;
+                    while socket.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+                });
+            }
+        }
+    });
+    (endpoint, connections)
+}
+
+#[tokio::test]
+async fn what_accepts_and_does_not_speak_http2_is_not_back() {
+    let (app, connections) = starting(|_| false).await;
+    let proxy = TestProxy::toml(to(&app, "http2 = true\nhold = \"300ms\"\n")).start().await;
+    let answer = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("connect_failed")));
+    let so_far = connections.load(SeqCst);
+    assert!(eventually(DEADLINE, || connections.load(SeqCst) >= so_far + 3).await, "nobody looks for it any more");
+    let health = admin::json(proxy.admin(), "/api/health").await;
+    assert_eq!(health["status"], "unhealthy", "{health}");
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_is_one_incident_and_tried_ever_more_rarely() {
+    // Each one that was looked for is good, each one that is for a request is not.
+    let (app, connections) = starting(|number| number % 2 == 1).await;
+    let config = to(&app, "http2 = true\nhold = \"1s\"\n");
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n{config}"
+    ))
+    .await;
+    let answer = client::get(flagstone.address("web").await, "/").await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("connect_failed")));
+    // 25, 50, 100, 200 and 400 ms apart, each with a request behind it.
+    let tries = connections.load(SeqCst);
+    assert!(tries <= 14, "{tries} connections in a second");
+    flagstone.process.stderr_line("Endpoint restored").await;
+    let log = flagstone.process.stderr();
+    assert_eq!((log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()), (1, 1), "{log}");
 }
