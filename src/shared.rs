@@ -295,6 +295,24 @@ impl Shared {
         }
     }
 
+    /// The scopes of the maintenance that is on, as events name them.
+    pub fn scopes_in_maintenance(&self) -> Vec<String> {
+        self.switch.load().iter().flat_map(|state| state.all()).map(|active| active.scope.to_string()).collect()
+    }
+
+    /// Tells of the maintenance that is on, or over, otherwise than the process before has `told`, by scope: this one
+    /// may look for flags elsewhere.
+    pub fn catch_up(&self, told: &[String]) {
+        let state = self.switch.load();
+        let on: Vec<_> = state.iter().flat_map(|state| state.all()).collect();
+        for active in on.iter().filter(|active| !told.contains(&active.scope.to_string())) {
+            self.tell(activated(active));
+        }
+        for scope in told.iter().filter(|scope| !on.iter().any(|active| active.scope.to_string() == **scope)) {
+            self.tell(Event::MaintenanceDeactivated { scope: scope.clone(), by: String::new() });
+        }
+    }
+
     /// Tells once of each maintenance that should have ended.
     fn tell_overdue(&self, now: Timestamp) {
         let mut told = self.overdue_told.lock().unwrap_or_else(PoisonError::into_inner);

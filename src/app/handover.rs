@@ -136,7 +136,6 @@ impl Control {
             Err(error) => Event::UpgradeFailed { error: error.to_string() },
         });
         if result.is_ok() {
-            self.shared.set_in_charge(false);
             // One that has just connected has not asked yet, and cannot know.
             self.admin().close(ADMIN_IDLE_LAST);
             self.handed_over.send_replace(true);
@@ -169,11 +168,12 @@ impl Control {
         Ok(Offer { sockets })
     }
 
-    /// Leaves the sockets to the new process; false when a drain was faster, and has closed them for everybody.
-    fn step_back(&self) -> bool {
+    /// Leaves the sockets, and what is to be told, to the new process. The scopes of the maintenance that this one has
+    /// told of; `None` when a drain was faster, and has closed the sockets for everybody.
+    fn step_back(&self) -> Option<Vec<String>> {
         let mut listening = self.listening();
         if listening.workers.is_none() || !self.is_ready() {
-            return false;
+            return None;
         }
         listening.leave();
         self.is_ready.store(false, Relaxed);
@@ -181,15 +181,19 @@ impl Control {
         if let Some(socket) = &self.admin().socket {
             socket.leave_file();
         }
-        true
+        self.shared.set_in_charge(false);
+        Some(self.shared.scopes_in_maintenance())
     }
 
     /// The process before has stepped back, or has gone: what it would have told and removed is ours to tell and
-    /// remove.
-    pub(crate) fn take_charge(&self) {
+    /// remove. `told` are the scopes of the maintenance that it has told of, where it says so.
+    pub(crate) fn take_charge(&self, told: Option<&[String]>) {
         self.shared.runtime.take_over();
         self.follow_overrides();
         self.shared.set_in_charge(true);
+        if let Some(told) = told {
+            self.shared.catch_up(told);
+        }
         self.listening().open.values().for_each(|open| open.socket.own_file());
         if let Some(socket) = &self.admin().socket {
             socket.own_file();

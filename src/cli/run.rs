@@ -119,8 +119,8 @@ fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
             // Ends with the other process at the latest.
             let control = Arc::clone(app.control());
             std::thread::spawn(move || {
-                predecessor.wait_for_commit();
-                control.take_charge();
+                let told = predecessor.wait_for_commit();
+                control.take_charge(told.as_deref());
                 systemd::ready();
             });
         }

@@ -29,7 +29,10 @@ pub(crate) enum Word {
     },
     State(Value),
     Serving,
-    Committed,
+    Committed {
+        /// The scopes of the maintenance that was told of; `None` where nobody says (an older version).
+        maintenance: Option<Vec<String>>,
+    },
 }
 
 /// A socket that was passed.
@@ -133,7 +136,7 @@ impl Word {
             Self::Failed { reason } => json!({ "word": "failed", "reason": reason }),
             Self::State(state) => json!({ "word": "state", "state": state }),
             Self::Serving => json!({ "word": "serving" }),
-            Self::Committed => json!({ "word": "committed" }),
+            Self::Committed { maintenance } => json!({ "word": "committed", "maintenance": maintenance }),
         }
     }
 
@@ -154,7 +157,11 @@ impl Word {
             "failed" => Self::Failed { reason: text("reason")? },
             "state" => Self::State(value["state"].take()),
             "serving" => Self::Serving,
-            "committed" => Self::Committed,
+            "committed" => {
+                let scopes = value["maintenance"].as_array();
+                let scopes = scopes.map(|it| it.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect());
+                Self::Committed { maintenance: scopes }
+            }
             _ => return None,
         })
     }
@@ -185,7 +192,8 @@ mod tests {
             Word::Failed { reason: "no such file".into() },
             Word::State(json!({ "version": 1 })),
             Word::Serving,
-            Word::Committed,
+            Word::Committed { maintenance: None },
+            Word::Committed { maintenance: Some(vec!["global".into()]) },
         ];
         for word in &words {
             one.say(word, PATIENCE).unwrap();

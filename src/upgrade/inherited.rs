@@ -170,14 +170,15 @@ impl Predecessor {
         let _ = self.0.say(&Word::Failed { reason }, PATIENCE);
     }
 
-    /// Waits until the other process has stepped back, or is gone.
-    pub(crate) fn wait_for_commit(mut self) {
+    /// Waits until the other process has stepped back, or is gone. The scopes of the maintenance that it has told of,
+    /// where it says so.
+    pub(crate) fn wait_for_commit(mut self) -> Option<Vec<String>> {
         loop {
             match self.0.hear(PATIENCE, || false) {
-                Ok(Word::Committed) => return,
+                Ok(Word::Committed { maintenance }) => return maintenance,
                 Err(ChannelError::Gone) => {
                     tracing::warn!("the process before has gone without a word; this one serves on");
-                    return;
+                    return None;
                 }
                 // It would have killed us if it wanted us gone.
                 Ok(_) | Err(_) => {}

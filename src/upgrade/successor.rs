@@ -54,8 +54,8 @@ pub(crate) enum UpgradeError {
 }
 
 /// Starts the program anew and hands over. Returns once the new process has proven itself and accepts. `state` is asked
-/// late, for what is known then; `is_called_off` now and then; `step_back` in the end, to accept no more: when it says
-/// false the new process has to go after all.
+/// late, for what is known then; `is_called_off` now and then; `step_back` in the end, to accept no more: it says which
+/// scopes were told to be in maintenance, or nothing, and then the new process has to go after all.
 ///
 /// # Errors
 /// Anything at all went wrong; the new process, if there was one, is gone.
@@ -63,19 +63,19 @@ pub(crate) fn run(
     offer: Offer,
     state: impl FnOnce() -> Value,
     is_called_off: impl Fn() -> bool,
-    step_back: impl FnOnce() -> bool,
+    step_back: impl FnOnce() -> Option<Vec<String>>,
 ) -> Result<Upgraded, UpgradeError> {
     if std::process::id() == 1 {
         return Err(UpgradeError::Init);
     }
     let (mut channel, child) = start(offer)?;
     let seen = see_through(&mut channel, state, is_called_off);
-    match seen.and_then(|version| step_back().then_some(version).ok_or(ChannelError::CalledOff.into())) {
-        Ok(version) => {
+    match seen.and_then(|version| Ok((version, step_back().ok_or(ChannelError::CalledOff)?))) {
+        Ok((version, scopes)) => {
             let pid = child.id();
             crate::systemd::main_process(pid);
             // Should it be gone by now, it died as any process may, and is started again by whoever does that.
-            let _ = channel.say(&Word::Committed, PATIENCE);
+            let _ = channel.say(&Word::Committed { maintenance: Some(scopes) }, PATIENCE);
             child.let_go();
             Ok(Upgraded { pid, version })
         }

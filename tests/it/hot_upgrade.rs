@@ -381,3 +381,25 @@ async fn a_new_process_whose_tests_fail_does_not_take_over() {
     assert!(failed.stderr.contains("test[0]"), "{}", failed.stderr);
     assert_eq!(line.pid().await, pid);
 }
+
+/// The flag lies where only the new process looks.
+#[tokio::test]
+async fn maintenance_that_an_upgrade_brings_is_told() {
+    let mut line =
+        Lineage::start("[maintenance]\nflag = \"old.flag\"\n[[route]]\nname = \"all\"\nrespond = {}\n").await;
+    let stays = line.folder.write("state/maintenance.d/all.flag", "");
+    line.first.stderr_line("Maintenance mode activated scope=all").await;
+    line.folder.write("state/new.flag", "reason = \"moved\"\n");
+    let text = line.folder.read("flagstone.toml");
+    // Not watched, so that no reload comes before the upgrade.
+    line.first.signal(Signal::STOP);
+    line.folder.replace("flagstone.toml", text.replace("old.flag", "new.flag"));
+    line.first.signal(Signal::USR2);
+    line.first.signal(Signal::CONT);
+    line.first.stderr_line("Upgrade finished").await;
+    let told = line.first.stderr_line("Maintenance mode activated scope=global").await;
+    assert!(told.contains("reason=moved"), "{told}");
+    std::fs::remove_file(stays).unwrap();
+    line.first.stderr_line("Maintenance mode deactivated scope=all").await;
+    assert_eq!(line.first.stderr().matches("Maintenance mode activated scope=all").count(), 1);
+}
