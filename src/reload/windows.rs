@@ -61,8 +61,8 @@ pub(crate) struct Keeper {
     memory: Memory,
     /// The window whose flag is on, to tell how long it took.
     running: Option<(String, Timestamp)>,
-    /// A failure was told, and is not told again every second.
-    told: Option<String>,
+    /// By window, the start of the occurrence whose failure was told, and is not told again every second.
+    failed: BTreeMap<String, Timestamp>,
 }
 
 /// A configured window, with what was worked out for it.
@@ -84,7 +84,7 @@ struct Memory {
 impl Keeper {
     pub(crate) fn new(live: Arc<Live>, shared: Arc<Shared>) -> Self {
         let memory = Memory::read(&live.load_full().config.server.state_dir);
-        Self { live, shared, generation: 0, windows: Vec::new(), memory, running: None, told: None }
+        Self { live, shared, generation: 0, windows: Vec::new(), memory, running: None, failed: BTreeMap::new() }
     }
 
     /// Does what is due.
@@ -122,11 +122,15 @@ impl Keeper {
             return;
         }
         let done = look_at(&settings.flag).and_then(|present| match wanted(window, due, present.as_ref(), now) {
-            Some(flag) => write_flag(&settings.flag, &flag).map_err(|error| error.to_string()),
+            Some(flag) => write_flag(&settings.flag, &flag)
+                .map_err(|error| format!("{} cannot be written: {}", settings.flag.display(), io_reason(&error))),
             None => Ok(()),
         });
         if let Err(problem) = done {
-            return self.complain(format!("window {} cannot begin: {problem}", window.name));
+            if self.failed.insert(window.name.clone(), due.start) != Some(due.start) {
+                tracing::error!("window {} cannot begin: {problem}", window.name);
+            }
+            return;
         }
         self.show_begun(&window.name, due.start);
         let name = window.name.clone();
@@ -178,16 +182,9 @@ impl Keeper {
         }
     }
 
-    fn save(&mut self) {
+    fn save(&self) {
         if let Err(error) = write_atomically(&self.memory.file, self.memory.to_toml().as_bytes()) {
-            self.complain(format!("{} cannot be written: {}", self.memory.file.display(), io_reason(&error)));
-        }
-    }
-
-    fn complain(&mut self, problem: String) {
-        if self.told.as_ref() != Some(&problem) {
-            tracing::error!("{problem}");
-            self.told = Some(problem);
+            tracing::error!("{} cannot be written: {}", self.memory.file.display(), io_reason(&error));
         }
     }
 }

@@ -202,3 +202,19 @@ fn a_clock_that_jumps_neither_repeats_a_window_nor_loses_those_to_come() {
     keeper.tick(at("2130-02-01T03:00:00Z"));
     assert_eq!(fixture.read().unwrap().until, Some(at("2130-02-01T04:00:00Z")));
 }
+
+#[test]
+fn each_occurrence_that_cannot_begin_is_told_once() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    // Where the flag would go there can be none.
+    fs::remove_dir_all(fixture.flag().parent().unwrap()).unwrap();
+    fs::write(fixture.flag().parent().unwrap(), "").unwrap();
+    let mut told = |time: &str| {
+        let before = keeper.failed.get("nightly").copied();
+        keeper.tick(at(time));
+        keeper.failed.get("nightly").copied() != before
+    };
+    assert!(told("2130-01-31T03:00:00Z") && !told("2130-01-31T03:00:01Z"));
+    assert!(told("2130-02-01T03:00:00Z"), "another night is another failure");
+}
