@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use toml::{Table, Value};
 
 use super::flag_file::{look_at, write_atomically, write_flag};
 use crate::config::model::{Maintenance, Window};
-use crate::config::zone;
+use crate::config::{regular_file, zone};
 use crate::error::io_reason;
 use crate::live::Live;
 use crate::policy::maintenance::{Active, Flag};
@@ -26,6 +27,8 @@ use crate::telemetry::events::Event;
 
 /// In the state folder.
 const FILE: &str = "windows.toml";
+/// Read of it at most: a line or two a window.
+const BYTES_MAX: u64 = 1 << 20;
 /// What `by` says in a window's flag, before its name.
 const BY: &str = "window:";
 
@@ -73,11 +76,11 @@ struct Planned {
     next: Option<Occurrence>,
 }
 
-/// By window: the starts of the last occurrences that were begun and announced.
+/// By window: the last occurrence that was begun, and the start of the last one that was announced.
 #[derive(Debug, Default)]
 struct Memory {
     file: PathBuf,
-    begun: BTreeMap<String, Timestamp>,
+    begun: BTreeMap<String, Occurrence>,
     announced: BTreeMap<String, Timestamp>,
 }
 
@@ -108,9 +111,12 @@ impl Keeper {
             Some(Planned { next: schedule.next(now), schedule, window: window.clone() })
         };
         self.windows = settings.windows.iter().filter_map(plan).collect();
-        self.memory.forget_but(&settings.windows);
-        for (name, &begun) in &self.memory.begun {
-            self.show_begun(name, begun);
+        self.memory.forget_but(&settings.windows, now);
+        for window in &self.windows {
+            let name = &window.window.name;
+            if let Some(begun) = self.memory.begun.get(name) {
+                self.show_begun(name, begun.start);
+            }
         }
     }
 
@@ -118,7 +124,7 @@ impl Keeper {
     fn begin(&mut self, index: usize, settings: &Maintenance, now: Timestamp) {
         let Planned { window, schedule, .. } = &self.windows[index];
         let Some(due) = schedule.current(now) else { return };
-        if self.memory.begun.get(&window.name) == Some(&due.start) {
+        if self.memory.begun.get(&window.name).is_some_and(|begun| begun.start == due.start) {
             return;
         }
         let done = look_at(&settings.flag).and_then(|present| match wanted(window, due, present.as_ref(), now) {
@@ -134,7 +140,7 @@ impl Keeper {
         }
         self.show_begun(&window.name, due.start);
         let name = window.name.clone();
-        self.memory.begun.insert(name, due.start);
+        self.memory.begun.insert(name, due);
         self.save();
     }
 
@@ -220,35 +226,62 @@ fn window_of(active: &Active) -> Option<&str> {
 }
 
 impl Memory {
-    /// What cannot be read is forgotten: at worst something is announced twice.
+    /// What cannot be read is set aside with a warning: a window that was ended by hand may begin again.
     fn read(state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
-        let table = fs::read_to_string(&file).ok().and_then(|text| text.parse::<Table>().ok()).unwrap_or_default();
-        let times = |key: &str| {
+        let table = read_table(&file).unwrap_or_else(|reason| {
+            let aside = file.with_extension("unusable");
+            tracing::warn!(file = %file.display(), aside = %aside.display(), "what windows have begun is lost: {reason}");
+            // Where it cannot be moved it will be replaced by the next window.
+            let _ = fs::rename(&file, aside);
+            Table::new()
+        });
+        let times = |key: &str| -> BTreeMap<String, Timestamp> {
             let of = |(name, entry): (&String, &Value)| Some((name.clone(), entry.get(key)?.as_str()?.parse().ok()?));
             table.iter().filter_map(of).collect()
         };
-        Self { begun: times("begun"), announced: times("announced"), file }
+        let ends = times("ends");
+        // Older versions say nothing of the end.
+        let end = |name: &String, start| ends.get(name).copied().unwrap_or(start);
+        let begun = times("begun").into_iter();
+        let begun = begun.map(|(name, start)| (name.clone(), Occurrence { start, end: end(&name, start) })).collect();
+        Self { begun, announced: times("announced"), file }
     }
 
     fn to_toml(&self) -> String {
         let mut table = Table::new();
-        for (key, times) in [("begun", &self.begun), ("announced", &self.announced)] {
-            for (name, time) in times {
-                let entry = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
-                if let Value::Table(entry) = entry {
-                    entry.insert(key.to_owned(), Value::String(time.to_string()));
-                }
+        let mut note = |name: &String, key: &str, time: Timestamp| {
+            let entry = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(entry) = entry {
+                entry.insert(key.to_owned(), Value::String(time.to_string()));
             }
+        };
+        for (name, begun) in &self.begun {
+            note(name, "begun", begun.start);
+            note(name, "ends", begun.end);
+        }
+        for (name, start) in &self.announced {
+            note(name, "announced", *start);
         }
         table.to_string()
     }
 
-    fn forget_but(&mut self, windows: &[Window]) {
+    /// A window that is taken out and put back goes on as the occurrence that it was.
+    fn forget_but(&mut self, windows: &[Window], now: Timestamp) {
         let is_known = |name: &String| windows.iter().any(|window| window.name == *name);
-        self.begun.retain(|name, _| is_known(name));
-        self.announced.retain(|name, _| is_known(name));
+        self.begun.retain(|name, begun| is_known(name) || now < begun.end);
+        self.announced.retain(|name, start| is_known(name) || now < *start);
     }
+}
+
+fn read_table(file: &Path) -> Result<Table, String> {
+    let mut text = String::new();
+    match regular_file::open(file) {
+        Ok(file) => file.take(BYTES_MAX).read_to_string(&mut text).map_err(|error| io_reason(&error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) => return Err(io_reason(&error)),
+    };
+    text.parse().map_err(|error: toml::de::Error| format!("not TOML: {}", error.message()))
 }
 
 #[cfg(test)]

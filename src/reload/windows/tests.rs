@@ -3,6 +3,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::model::Config;
 use crate::reload::flag_file::remove_flag;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
@@ -201,6 +202,41 @@ fn a_clock_that_jumps_neither_repeats_a_window_nor_loses_those_to_come() {
     assert_eq!(fixture.read(), None);
     keeper.tick(at("2130-02-01T03:00:00Z"));
     assert_eq!(fixture.read().unwrap().until, Some(at("2130-02-01T04:00:00Z")));
+}
+
+#[test]
+fn a_window_that_an_operator_has_ended_stays_so_when_it_is_taken_out_and_put_back() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    let with = Arc::clone(&keeper.live.load_full().config);
+    let maintenance = Maintenance { windows: vec![], ..with.maintenance.clone() };
+    let without = Config { maintenance, ..(*with).clone() };
+    let reload = |keeper: &Keeper, config: &Config| {
+        let before = keeper.live.load_full();
+        keeper.live.store(Snapshot::build(config.clone(), Some(&*before), &keeper.shared).unwrap());
+    };
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    reload(&keeper, &without);
+    keeper.tick(at("2130-01-31T03:10:00Z"));
+    reload(&keeper, &with);
+    keeper.tick(at("2130-01-31T03:20:00Z"));
+    assert_eq!(fixture.read(), None);
+    reload(&keeper, &without);
+    keeper.tick(at("2130-01-31T04:00:00Z"));
+    assert!(keeper.memory.begun.is_empty(), "what is over and unknown is forgotten");
+}
+
+#[test]
+fn what_was_begun_is_set_aside_where_it_cannot_be_read() {
+    let fixture = Fixture::new();
+    let file = fixture.folder.path().join("state/windows.toml");
+    fixture.start();
+    assert!(!file.exists());
+    fs::write(&file, "[nightly]\nbegun = \"2130-").unwrap();
+    fixture.start();
+    assert!(!file.exists());
+    assert!(fixture.folder.path().join("state/windows.unusable").exists());
 }
 
 #[test]
