@@ -3,13 +3,14 @@
 //! The key is in the state folder, for its owner only, and made at the first start: cookies outlive the process.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use aws_lc_rs::{hmac, rand};
 
+use crate::config::regular_file;
 use crate::error::is_full;
 
 /// In the state folder.
@@ -57,8 +58,13 @@ impl Secret {
         if let Some(secret) = Self::read(&path)? {
             return Ok(secret);
         }
-        // Cut short by a crash; nobody can have a cookie of it.
-        std::fs::remove_file(&path)?;
+        // Cut short by a crash, or somebody else's key in another form, which they may want back.
+        let aside = path.with_extension("unusable");
+        tracing::warn!(
+            file = %path.display(), aside = %aside.display(),
+            "the key for cookies is made anew, for it must have {KEY_BYTES} bytes: cookies of another are not taken"
+        );
+        std::fs::rename(&path, aside)?;
         Self::of_folder(folder)
     }
 
@@ -70,7 +76,7 @@ impl Secret {
     /// `None` = it is not whole.
     fn read(path: &Path) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        regular_file::open(path)?.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes.try_into().ok().map(Self))
     }
 
@@ -117,10 +123,11 @@ mod tests {
         assert_eq!(Secret::of_folder(folder.path()).unwrap().0, first.0);
         let file = folder.path().join(KEY_FILE);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&file, b"short").unwrap();
+        std::fs::write(&file, [b'f'; 65]).unwrap();
         let anew = Secret::of_folder(folder.path()).unwrap();
         assert_ne!(anew.0, first.0);
         assert_eq!(std::fs::read(&file).unwrap(), anew.0);
+        assert_eq!(std::fs::read(file.with_extension("unusable")).unwrap(), [b'f'; 65], "it may be wanted back");
     }
 
     #[test]
