@@ -233,12 +233,18 @@ fn clean(text: &str, bytes_max: usize, lines: bool) -> String {
 }
 
 fn timestamp(value: &Value) -> Result<Timestamp, String> {
-    let parsed = match value {
-        Value::String(text) => text.trim().parse(),
-        Value::Datetime(datetime) => datetime.to_string().parse(),
+    let text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Datetime(datetime) => datetime.to_string(),
         _ => return Err("is not an RFC 3339 time".to_owned()),
     };
-    parsed.map_err(|_| format!("{value} is not an RFC 3339 time such as 2030-01-31T22:00:00Z"))
+    // What is meant to be for ever is often the last second of the year 9999, which has one that is beyond what a
+    // Timestamp holds: the year before tells whether it is a time.
+    let last = || text.strip_prefix("9999-").filter(|rest| format!("9998-{rest}").parse::<Timestamp>().is_ok());
+    match text.parse() {
+        Err(_) if last().is_some() => Ok(Timestamp::MAX),
+        parsed => parsed.map_err(|_| format!("{value} is not an RFC 3339 time such as 2030-01-31T22:00:00Z")),
+    }
 }
 
 fn mode(value: &Value) -> Result<Mode, String> {

@@ -122,6 +122,11 @@ fn one_bad_value_keeps_the_good_ones() {
 #[test]
 fn times_without_an_offset_and_negative_graces_are_refused() {
     assert_eq!(warned("until = 2030-01-01T00:00:00").0.until, None);
+    assert_eq!(warned("until = 9999-12-31T23:59:59").0.until, None);
+    for text in ["9999-12-31T23:59:59Z", "\"9999-12-31T23:59:59+01:00\""] {
+        let (flag, warning) = Flag::parse(format!("until = {text}").as_bytes());
+        assert_eq!((flag.until, warning), (Some(Timestamp::MAX), None), "for ever");
+    }
     assert_eq!(warned("grace = -1").0.grace, None);
     assert_eq!(warned("grace = \"-5s\"").0.grace, None);
 }
