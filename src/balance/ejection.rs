@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | in | ejected | `failures` failures in a row since it came (back), and the group can spare it |
 //! | ejected | in | its time is over: [`Ejection::is_ejected`] sees it by looking, [`Ejection::poll`] and [`Ejection::record`] say it once |
-//! | ejected | in | [`Ejection::restore`] |
+//! | ejected | in | [`Ejection::restore`], or [`Ejection::prove`]: it answered though it was ejected |
 //!
 //! The time is `base` × the number of ejections in a row, at most `max`. Ejections are in a row when the endpoint had
 //! no success since it came back, or came back less than its last ejection's length ago; so an endpoint that flaps
@@ -132,6 +132,23 @@ impl Ejection {
         inner.come_back()
     }
 
+    /// It answered a request that was sent at `sent`. Where that was during its ejection, for want of another endpoint,
+    /// it is taken back; what was sent before says nothing of it now.
+    pub fn prove(&self, sent: Instant, now: Instant) -> Option<EjectionEvent> {
+        let until = self.until_ns.load(Relaxed);
+        if until == 0 || !self.is_ejected(now) {
+            return None;
+        }
+        let mut inner = self.lock();
+        let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
+        if self.nanos(sent) < until.saturating_sub(length_ns) {
+            return None;
+        }
+        inner.succeeded_since = true;
+        self.until_ns.store(self.nanos(now), Relaxed);
+        inner.come_back()
+    }
+
     /// How long ago it came back; `None` while it is away, and when it never was. For slow start.
     #[must_use]
     pub fn back_since(&self, now: Instant) -> Option<Duration> {
@@ -252,6 +269,24 @@ mod tests {
         assert!(bench.ejected());
         bench.now += Duration::from_nanos(1);
         assert!(!bench.ejected());
+    }
+
+    #[test]
+    fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
+        let mut bench = Bench::new();
+        bench.now += SECOND;
+        let before = bench.now - Duration::from_millis(1);
+        bench.eject();
+        bench.now += SECOND;
+        assert_eq!(bench.ejection.prove(before, bench.now), None);
+        assert!(bench.ejected(), "what was sent before the ejection says nothing");
+        let sent = bench.now;
+        bench.now += SECOND;
+        assert_eq!(bench.ejection.prove(sent, bench.now), Some(EjectionEvent::Restored));
+        assert!(!bench.ejected());
+        assert_eq!(bench.ejection.prove(sent, bench.now), None, "said once");
+        // It came back less than its last length ago.
+        assert_eq!(bench.eject(), (60, 2));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::listener::http2::arrive::StreamFacts;
 use crate::message::host::Host;
 use crate::message::{forwarded, hexadecimal};
 use crate::policy::limit::Slot;
+use crate::policy::maintenance::{Active, Facts};
 use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::access_log;
@@ -273,13 +274,20 @@ impl Context {
     /// Whether maintenance cuts this request, which is being answered. Its connection's task is woken when that may
     /// have changed.
     pub(crate) fn is_cut(&mut self) -> bool {
-        if !self.cut.is_new_round(&self.snapshot) {
-            return false;
-        }
+        self.cut.is_new_round(&self.snapshot)
+            && self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&self.facts()).is_some())
+    }
+
+    /// The maintenance that answers such a request now.
+    pub(super) fn maintenance(&self) -> Option<Arc<Active>> {
+        let state = self.snapshot.shared.switch.load()?;
+        state.check(&self.facts()).map(|blocked| Arc::clone(blocked.active))
+    }
+
+    fn facts(&self) -> Facts<'_> {
         let place = (self.host.name(), self.normal_path.as_deref().unwrap_or(self.line.uri.path()));
         let client = (self.client_ip, self.is_bypassed);
-        let facts = facts_of(self.route.as_deref(), place, &self.line.method, client, &self.snapshot);
-        self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&facts).is_some())
+        facts_of(self.route.as_deref(), place, &self.line.method, client, &self.snapshot)
     }
 
     /// `target` is the request's own.

@@ -42,7 +42,7 @@ pub(crate) async fn handle(
         let serving = pin!(serve(request, answer, &mut context, &snapshot));
         known.unless_cut(serving).await
     };
-    let result = served.unwrap_or_else(|active| Err(cut(&active, &context, &snapshot)));
+    let result = served.unwrap_or_else(|active| Err(maintained(&active, &context)));
     stage::end(context.version()).await;
     let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));
     let is_refusal = result.is_err();
@@ -137,10 +137,10 @@ fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snap
     (decide(&context.asked(request), snapshot, switches), state.is_some())
 }
 
-/// What answers a request that maintenance has cut, and counts it.
+/// What answers a request that maintenance has taken on its way, and counts it.
 #[cold]
-fn cut(active: &Arc<Active>, context: &Context, snapshot: &Snapshot) -> Refusal {
-    let route = context.route.as_ref();
+pub(super) fn maintained(active: &Arc<Active>, context: &Context) -> Refusal {
+    let (route, snapshot) = (context.route.as_ref(), &context.snapshot);
     Blocked { active }.count();
     snapshot.shared.blocked(route.map(|route| route.sample_place), route.map(|route| &*route.name));
     decide::maintained(active, snapshot)

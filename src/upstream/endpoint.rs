@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -81,6 +81,8 @@ pub struct Endpoint {
     queues: Arc<Queues>,
     observer: Observer,
     failures: Arc<Failures>,
+    /// When it last dropped a request that was held against it.
+    fell: Mutex<Option<Instant>>,
     /// What checks it, for as long as it lives.
     checker: OnceLock<Aborting>,
 }
@@ -135,6 +137,7 @@ impl Endpoint {
                 Some((known, _)) => Arc::clone(&known.failures),
                 None => Arc::new(Failures::new(now)),
             },
+            fell: Mutex::new(None),
             checker: OnceLock::new(),
         }
     }
@@ -166,6 +169,11 @@ impl Endpoint {
             key: self.key,
             ramp_permille: self.standing.ramp_permille(now),
         }
+    }
+
+    /// Whether it has room, and only an ejection keeps it away.
+    pub(super) fn is_only_ejected(&self, now: Instant) -> bool {
+        self.in_flight() < self.in_flight_max && self.standing.is_only_ejected(now)
     }
 
     /// How long it took to answer.
@@ -234,6 +242,17 @@ impl Endpoint {
     /// Tells why its answer did not come to its end, or keeps it for [`Self::tick`].
     pub(crate) fn broke_off(&self, error: &(dyn Error + 'static), now: Instant) {
         self.lacks(Lack::Rest, error, now);
+    }
+
+    /// It dropped a request that it was sent at `began`. False when it has dropped another since then: requests that go
+    /// down together have one cause.
+    pub(crate) fn falls(&self, began: Instant, now: Instant) -> bool {
+        let mut fell = self.fell.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = fell.is_none_or(|fell| fell < began);
+        if is_new {
+            *fell = Some(now);
+        }
+        is_new
     }
 
     fn lacks(&self, lack: Lack, error: &(dyn Error + 'static), now: Instant) {

@@ -223,10 +223,12 @@ impl Group {
         self.members.load().endpoints.iter().any(|endpoint| endpoint.candidate(now).available)
     }
 
-    /// Whether an endpoint can take a request whose key is not in `tried`.
-    pub(crate) fn has_other(&self, tried: &[u64], now: Instant) -> bool {
-        let members = self.members.load();
-        members.endpoints.iter().any(|other| !tried.contains(&other.key) && other.candidate(now).available)
+    /// Whether an endpoint whose key is not in `tried` can take a request, as [`Self::claim`] would find it.
+    pub(crate) fn has_other(&self, wish: Wish, tried: &[u64], now: Instant) -> bool {
+        let can_take = |endpoint: &Arc<Endpoint>| {
+            endpoint.candidate(now).available || (wish.asks_ejected && endpoint.is_only_ejected(now))
+        };
+        self.members.load().endpoints.iter().any(|other| !tried.contains(&other.key) && can_take(other))
     }
 
     /// How long a request waits that finds no endpoint able to take it: `hold`, and at the start until the first checks
@@ -245,15 +247,16 @@ impl Group {
         patience
     }
 
-    /// Counts what an endpoint did with a request.
-    pub(crate) fn record(&self, endpoint: &Endpoint, success: bool, now: Instant) {
+    /// Counts for an endpoint that it answered a request that was sent at `sent`.
+    pub(crate) fn succeeded(&self, endpoint: &Endpoint, sent: Instant, now: Instant) {
         let ejection = &endpoint.standing.ejection;
-        let event = if success {
-            ejection.record(true, now, || false)
-        } else {
-            let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-            ejection.record(false, now, || self.can_spare(endpoint, now))
-        };
+        endpoint.ejection_changed(ejection.record(true, now, || false).or_else(|| ejection.prove(sent, now)));
+    }
+
+    /// Counts a failure against an endpoint.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, now: Instant) {
+        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
         endpoint.ejection_changed(event);
     }
 

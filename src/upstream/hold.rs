@@ -1,9 +1,10 @@
 //! Requests that wait because no endpoint can take them.
 //!
 //! They wait in the order they came, bounded in number and in the memory of their heads, and go on when an endpoint
-//! returns or has room again: at most [`RELEASED_MAX`] of them at a time, so that an app that has just started is not
-//! run over. A request that leaves the queue in any way, its client's departure included, does so in `Drop`, and hands
-//! its turn on.
+//! returns or has room again, a few at a time, so that an app that has just started is not run over: [`WINDOW_MIN`] at
+//! first, and one more for each that went well, as TCP begins to send (RFC 5681, section 3.1). So however slow the app
+//! is, the queue comes to its end if the app can do the work at all. A request that leaves the queue in any way, its
+//! client's departure included, does so in `Drop`, and hands its turn on.
 //!
 //! A reload that changes the upstream begins a queue, for its requests may find other endpoints than those that wait in
 //! the one before. Places are the same in both where the address is: [`Queues`] lets all of them know of one.
@@ -11,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -19,8 +20,10 @@ use tokio::sync::{Notify, oneshot};
 const WAITING_MAX: usize = 10_000;
 /// Bytes of heads that may wait at an upstream.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Requests that were let go and have no answer yet.
-const RELEASED_MAX: usize = 32;
+/// Requests that have a turn at a time, when an endpoint has just returned.
+const WINDOW_MIN: usize = 32;
+/// How long a turn is kept at most. An app that takes longer to answer has taken the request well.
+pub(crate) const TURN_MAX: Duration = Duration::from_secs(1);
 
 /// The queue of one upstream, from one reload that changes it to the next.
 #[derive(Debug)]
@@ -42,13 +45,21 @@ pub(crate) struct Queues {
     all: Mutex<Vec<Weak<Hold>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     /// By ticket, so that who has to wait again keeps its place.
     queue: BTreeMap<u64, Waiter>,
     bytes: usize,
     next: u64,
+    /// Turns that are out, and how many may be.
     released: usize,
+    window: usize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { queue: BTreeMap::new(), bytes: 0, next: 0, released: 0, window: WINDOW_MIN }
+    }
 }
 
 #[derive(Debug)]
@@ -174,7 +185,8 @@ impl Hold {
     /// All may go on, one after another: an endpoint returned.
     pub(crate) fn release(self: &Arc<Self>) {
         self.news.notify_waiters();
-        self.call(RELEASED_MAX);
+        self.lock().window = WINDOW_MIN;
+        self.call(WINDOW_MIN);
     }
 
     /// Waits outside the queue until `is_over`, which is asked at every [`Hold::release`], or until `deadline`.
@@ -208,7 +220,7 @@ impl Hold {
         }
         let mut called = Vec::new();
         let mut inner = self.lock();
-        while inner.released < RELEASED_MAX && called.len() < count_max {
+        while inner.released < inner.window && called.len() < count_max {
             let Some((_, waiter)) = inner.queue.pop_first() else { break };
             inner.bytes -= waiter.bytes;
             inner.released += 1;
@@ -258,6 +270,17 @@ impl Turn {
     pub(crate) fn in_vain(mut self) {
         if let Some(hold) = self.0.take() {
             hold.lock().released -= 1;
+        }
+    }
+
+    /// The app has answered, or has had [`TURN_MAX`]: two others are called for it.
+    pub(crate) fn went_well(mut self) {
+        if let Some(hold) = self.0.take() {
+            let mut inner = hold.lock();
+            inner.released -= 1;
+            inner.window = inner.window.saturating_add(1);
+            drop(inner);
+            hold.call(2);
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Wish {
     pub(crate) hash: u64,
     /// The endpoint that its session began with.
     pub(crate) home: Option<Token>,
+    /// One that takes no connection was tried: rather than that, one that is ejected. It may be back long since.
+    pub(crate) asks_ejected: bool,
 }
 
 impl Members {
@@ -42,7 +44,7 @@ impl Members {
             Balance::Hash(_) => Kind::Hash,
         };
         let endpoints: Box<[_]> = endpoints.into();
-        let strategy = Strategy::new(kind, &View { endpoints: &endpoints, now: Instant::now() });
+        let strategy = Strategy::new(kind, &View { endpoints: &endpoints, now: Instant::now(), asks_ejected: false });
         let tokens = endpoints.iter().enumerate().filter_map(|(index, endpoint)| Some((endpoint.token?, index)));
         Self { homes: tokens.collect(), endpoints, strategy }
     }
@@ -62,12 +64,17 @@ impl Members {
             // Nothing to choose: neither its share nor whether it was tried matters.
             return if only.standing.takes(now) { only.enter() } else { None };
         }
-        let view = View { endpoints: &self.endpoints, now };
+        let view = View { endpoints: &self.endpoints, now, asks_ejected: false };
         let exclude = self.indices(tried);
         for _ in 0..PICKS_MAX {
-            let pick = |exclude: &[usize]| self.strategy.pick(&view, fastrand::u64(..), wish.hash, exclude);
-            let index = match pick(&exclude) {
-                None if !exclude.is_empty() => pick(&[]),
+            let pick =
+                |view: &View<'_>, exclude: &[usize]| self.strategy.pick(view, fastrand::u64(..), wish.hash, exclude);
+            let index = match pick(&view, &exclude) {
+                None if wish.asks_ejected => pick(&View { asks_ejected: true, ..view }, &exclude),
+                picked => picked,
+            };
+            let index = match index {
+                None if !exclude.is_empty() => pick(&view, &[]),
                 picked => picked,
             }?;
             if let Some(in_flight) = self.endpoints[index].enter() {
@@ -87,9 +94,12 @@ impl Members {
 }
 
 /// The endpoints at one moment.
+#[derive(Clone, Copy)]
 struct View<'a> {
     endpoints: &'a [Arc<Endpoint>],
     now: Instant,
+    /// Those that are ejected can be had, too.
+    asks_ejected: bool,
 }
 
 impl Candidates for View<'_> {
@@ -98,6 +108,11 @@ impl Candidates for View<'_> {
     }
 
     fn at(&self, index: usize) -> Candidate {
-        self.endpoints[index].candidate(self.now)
+        let endpoint = &self.endpoints[index];
+        let candidate = endpoint.candidate(self.now);
+        if !self.asks_ejected {
+            return candidate;
+        }
+        Candidate { available: candidate.available || endpoint.is_only_ejected(self.now), ..candidate }
     }
 }

@@ -79,6 +79,21 @@ async fn an_answer_that_is_too_slow_is_a_failure() {
 }
 
 #[tokio::test]
+async fn the_time_that_a_client_takes_to_send_is_no_slow_answer() {
+    let app = FakeUpstream::http1().route("/", "quick").start().await;
+    let rules = "[upstream.app.breaker]\nfailures = 1\nslow_call = \"2s\"\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let upload = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\norder";
+    // Byte by byte only its body: three seconds.
+    client.send(&upload[..upload.len() - 5]).await.unwrap();
+    client.send_slowly(&upload[upload.len() - 5..], 1, Duration::from_millis(600)).await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().text(), "quick");
+    let seen = breaker(&proxy).await;
+    assert_eq!((&seen["state"], &seen["statistics"]["failedCalls"]), (&"CLOSED".into(), &0.into()), "{seen}");
+}
+
+#[tokio::test]
 async fn what_is_a_failure_is_configured() {
     let app =
         FakeUpstream::http1().route("/", Reply::status(500, "bad")).route("/404", Reply::status(404, "")).start().await;

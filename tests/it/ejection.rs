@@ -92,6 +92,29 @@ async fn refusals_cost_the_visitor_nothing_and_eject() {
 }
 
 #[tokio::test]
+async fn one_that_is_ejected_is_asked_when_the_others_take_no_connection() {
+    let first = FakeUpstream::http1().route("*", "first").start().await;
+    let second = FakeUpstream::http1().route("*", "second").start().await;
+    let proxy =
+        TestProxy::toml(to(&[&first, &second], "[upstream.app.ejection]\nfailures = 1\nbase = \"1h\"\nmax = \"1h\"\n"));
+    let proxy = proxy.start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    first.stop().await;
+    for _ in 0..4 {
+        assert_eq!(client.get("/").await.unwrap().text(), "second");
+    }
+    assert!(metrics(&proxy).await.contains(&healthy(&first, 0)));
+    // A rolling restart: back, and the other's turn.
+    first.restart().await;
+    second.stop().await;
+    for _ in 0..8 {
+        assert_eq!(client.post("/", "order").await.unwrap().text(), "first");
+    }
+    let text = metrics(&proxy).await;
+    assert!(text.contains(&healthy(&first, 1)) && text.contains(&healthy(&second, 0)), "{text}");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_held_against_nobody() {
     let slow = FakeUpstream::http1().route("/", Reply::hang()).start().await;
     let other = FakeUpstream::http1().route("/", Reply::hang()).start().await;

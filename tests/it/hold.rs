@@ -129,6 +129,69 @@ async fn a_full_endpoint_takes_the_next_when_one_is_done() {
 }
 
 #[tokio::test]
+async fn an_app_that_takes_long_keeps_nobody_waiting_behind_it() {
+    let app = FakeUpstream::http1().route("/poll", Reply::hang()).route("/", "up").start().await;
+    app.stop().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"60s\"\n")).start().await;
+    let mut polling = Vec::new();
+    for _ in 0..40 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/poll", "").await.unwrap();
+        polling.push(client);
+    }
+    let are_held = async || admin::metrics(proxy.admin()).await.contains("flagstone_in_flight{route=\"all\"} 40\n");
+    assert!(eventually_async(DEADLINE, are_held).await);
+    app.restart().await;
+    for _ in 0..3 {
+        let mut client = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+        assert_eq!(client.get("/").await.unwrap().text(), "up");
+    }
+    let polls = || app.requests().iter().filter(|request| request.head.line.starts_with("GET /poll ")).count();
+    assert!(eventually(DEADLINE, || polls() == 40).await, "{} of 40 were let go", polls());
+}
+
+#[tokio::test]
+async fn what_goes_down_with_an_app_counts_once_for_the_breaker() {
+    let app = FakeUpstream::http1().route("/order", Reply::hang()).route("/", "up").start().await;
+    let rules = "hold = \"60s\"\n[upstream.app.breaker]\nfailures = 2\n";
+    let proxy = TestProxy::toml(to(&app.endpoint(), rules)).start().await;
+    let mut ordering = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+        client.send("POST /order HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\none").await.unwrap();
+        ordering.push(client);
+    }
+    assert!(eventually(DEADLINE, || app.requests().len() == 8).await);
+    app.stop().await;
+    for client in &mut ordering {
+        assert_eq!(client.read_response().await.unwrap().status, 502, "it may have been carried out");
+    }
+    app.restart().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "up");
+    let breakers = admin::json(proxy.admin(), "/api/status/circuit-breakers").await;
+    assert_eq!(breakers["circuitBreakers"]["app"]["statistics"]["failedCalls"], 1, "{breakers}");
+}
+
+#[tokio::test]
+async fn who_waits_when_maintenance_begins_is_told_of_it() {
+    let app = FakeUpstream::http1().route("*", "up").start().await;
+    app.stop().await;
+    let held = to(&app.endpoint(), "hold = \"60s\"\n[maintenance]\nflag = \"on.flag\"\n");
+    let proxy = TestProxy::toml(held).start().await;
+    let mut waiting = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+    waiting.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\norder").await.unwrap();
+    let is_held = async || admin::metrics(proxy.admin()).await.contains("flagstone_in_flight{route=\"all\"} 1\n");
+    assert!(eventually_async(DEADLINE, is_held).await);
+    proxy.folder.touch("state/on.flag");
+    let is_on = async || admin::json(proxy.admin(), "/api/maintenance/status").await["is_active"] == true;
+    assert!(eventually_async(DEADLINE, is_on).await);
+    app.restart().await;
+    let answer = waiting.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some("maintenance")));
+    assert!(app.requests().is_empty(), "the app was sent something new");
+}
+
+#[tokio::test]
 async fn a_full_endpoint_without_hold_refuses() {
     let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;
     let proxy = TestProxy::toml(to(&app.endpoint(), "max_in_flight = 1\n")).start().await;

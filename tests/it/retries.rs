@@ -79,6 +79,37 @@ async fn listed_statuses_are_tried_elsewhere_and_the_last_answer_stands() {
 }
 
 #[tokio::test]
+async fn the_last_answer_stands_though_others_wait_for_its_place() {
+    let app = FakeUpstream::http1().route("/bad", Reply::status(502, "its page")).route("/", "well").start().await;
+    let rules =
+        "max_in_flight = 1\n[upstream.app.retry]\non = [\"502-504\"]\n[upstream.app.breaker]\nenabled = false\n";
+    let proxy = TestProxy::toml(to(&[&app], rules)).start().await;
+    let address = proxy.address();
+    let others = tokio::spawn(async move {
+        let mut client = Client::connect(address).await.unwrap();
+        loop {
+            client.get("/").await.unwrap();
+        }
+    });
+    let (mut client, mut answered) = (Client::connect(address).await.unwrap(), 0);
+    for _ in 0..60 {
+        let answer = client.get("/bad").await.unwrap();
+        match answer.status {
+            502 => {
+                assert_eq!(answer.text(), "its page");
+                answered += 1;
+            }
+            // There was no place to begin with.
+            _ => assert_eq!(answer.header("flagstone-reason"), Some("no_endpoint")),
+        }
+    }
+    others.abort();
+    let asked = app.requests().iter().filter(|request| request.head.line.starts_with("GET /bad ")).count();
+    assert!(answered > 0, "there was never a place");
+    assert_eq!(asked, 2 * answered, "an answer was lost between two tries");
+}
+
+#[tokio::test]
 async fn a_body_within_max_replay_is_sent_again_whole() {
     let body = "0123456789".repeat(2000);
     let bad = FakeUpstream::http1().route("/", Reply::answer(|_| Reply::reset())).start().await;

@@ -26,6 +26,7 @@ mod again;
 mod attempt;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +45,7 @@ use crate::upstream::Wish;
 use crate::upstream::connection::RequestHead;
 use crate::upstream::endpoint::InFlight;
 use crate::upstream::group::Group;
-use crate::upstream::hold::{Ticket, Turn};
+use crate::upstream::hold::{self, Ticket, Turn};
 
 /// One request on its way, over as many endpoints and connections as it takes.
 pub(super) struct Exchange<'a> {
@@ -63,7 +64,7 @@ pub(super) struct Exchange<'a> {
     retry: Option<Retry<Arc<RetryBudget>>>,
     /// Its place in the queue and since when it has it.
     queued: Option<(Ticket, Instant)>,
-    /// Held from leaving the queue to the answer's head.
+    /// Held from leaving the queue to the answer's head, for a while.
     turn: Option<Turn>,
     /// Why it is in the queue.
     last: Option<Failure>,
@@ -105,26 +106,38 @@ impl<'a> Exchange<'a> {
             Box::pin(self.group.hold.watch(now + patience, is_known)).await;
             now = Instant::now();
         }
+        // One that another is wanted in place of. It is kept until that can be asked for.
+        let mut unwanted: Option<Box<Answered>> = None;
         loop {
             let free = !self.group.hold.is_anyone_waiting() || self.turn.is_some();
             let claimed = if free { self.group.claim(self.wish, &self.tried, now) } else { None };
-            let place = match claimed {
-                Some(place) => place,
-                None => {
+            let place = match (claimed, unwanted.take()) {
+                (Some(place), _) => place,
+                // Nobody else has room: its own endpoint once more.
+                (None, Some(answered)) if answered.lease.endpoint().standing.takes(now) => answered.lease.close(),
+                (None, Some(answered)) if !self.holds() => return Ok(*answered),
+                (None, _) => {
                     let place = Box::pin(self.wait()).await?;
                     now = Instant::now();
+                    // The app is to be sent nothing any more.
+                    if let Some(active) = self.context.maintenance() {
+                        return Err(Failure::new(Kind::Maintenance(active), now));
+                    }
                     place
                 }
             };
             let key = place.endpoint().key;
-            let result = self.on_endpoint(place, now).await;
-            self.turn = None;
+            let result = match self.turn.take() {
+                None => self.on_endpoint(place, now).await,
+                Some(turn) => Box::pin(self.on_turn(turn, place, now)).await,
+            };
             self.retry = None;
             match result {
                 Ok(answered) => {
                     if !self.wants_another(&answered) || !self.another(key, false) {
                         return Ok(answered);
                     }
+                    unwanted = Some(Box::new(answered));
                 }
                 Err(failure) => {
                     if !self.goes_on(&failure, key) {
@@ -135,6 +148,22 @@ impl<'a> Exchange<'a> {
             }
             Box::pin(self.back_off()).await;
             now = Instant::now();
+        }
+    }
+
+    /// As [`Self::on_endpoint`], and the turn goes on to others when there is an answer or when it has lasted.
+    async fn on_turn(&mut self, turn: Turn, place: InFlight, now: Instant) -> Result<Answered, Failure> {
+        let mut sending = pin!(self.on_endpoint(place, now));
+        match tokio::time::timeout(hold::TURN_MAX, &mut sending).await {
+            Ok(Err(failure)) => Err(failure),
+            Ok(Ok(answered)) => {
+                turn.went_well();
+                Ok(answered)
+            }
+            Err(_) => {
+                turn.went_well();
+                sending.await
+            }
         }
     }
 
@@ -202,7 +231,7 @@ impl<'a> Exchange<'a> {
 fn wish(head: RequestHead<'_>, group: &Group, context: &Context) -> Wish {
     let headers = &head.parts.headers;
     let home = group.affinity.as_ref().and_then(|affinity| affinity.home(headers));
-    let Balance::Hash(key) = &group.settings.balance else { return Wish { hash: 0, home } };
+    let Balance::Hash(key) = &group.settings.balance else { return Wish { hash: 0, home, asks_ejected: false } };
     let hash = match key {
         HashKey::ClientIp => Some(match context.client_ip {
             IpAddr::V4(ip) => hash_of(&ip.octets()),
@@ -213,5 +242,5 @@ fn wish(head: RequestHead<'_>, group: &Group, context: &Context) -> Wish {
         HashKey::Uri => Some(hash_of(head.parts.uri.path().as_bytes())),
     };
     // Requests without a key would else all go to one endpoint.
-    Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home }
+    Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home, asks_ejected: false }
 }

@@ -1,11 +1,15 @@
 //! What went wrong upstream, and what that means: for the client, the breaker, ejection and retries.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::body::Fault;
+use super::super::context::Context;
+use super::super::handle;
 use super::super::refusal::Refusal;
 use crate::config::model::{FailureClasses, Upstream};
+use crate::policy::maintenance::Active;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::connection::AnswerError;
 
@@ -15,11 +19,15 @@ pub(super) struct Failure {
     pub(super) kind: Kind,
     /// When the try that failed began: a pause of the process since then spoils its verdict.
     pub(super) began: Instant,
+    /// Its endpoint dropped others with it, one of which has been counted.
+    pub(super) is_aftermath: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum Kind {
     NoEndpoint,
+    /// It began while the request waited for an endpoint.
+    Maintenance(Arc<Active>),
     Connect(ConnectError),
     /// No response head within the route's `response_head`.
     HeadTimeout(HeadLate),
@@ -54,6 +62,7 @@ impl Kind {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
+            Self::Maintenance(_) => "maintenance",
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
             Self::Connect(error) if error.is_ours() => "shortage",
             Self::Connect(_) => "connect_failed",
@@ -65,12 +74,13 @@ impl Kind {
 
 impl Failure {
     pub(super) fn new(kind: Kind, began: Instant) -> Self {
-        Self { kind, began }
+        Self { kind, began, is_aftermath: false }
     }
 
-    pub(super) fn refusal(&self) -> Refusal {
+    pub(super) fn refusal(&self, context: &Context) -> Refusal {
         match &self.kind {
             Kind::NoEndpoint => Refusal::NoEndpoint,
+            Kind::Maintenance(active) => handle::maintained(active, context),
             Kind::Connect(ConnectError::Timeout { .. }) => Refusal::ConnectTimeout,
             Kind::Connect(error) if error.is_ours() => Refusal::Shortage,
             Kind::Connect(_) => Refusal::ConnectFailed,
@@ -82,10 +92,10 @@ impl Failure {
     /// Whether the upstream is to blame, by what the breaker counts.
     pub(super) fn counts(&self, classes: &FailureClasses) -> bool {
         match &self.kind {
-            Kind::NoEndpoint => false,
+            Kind::NoEndpoint | Kind::Maintenance(_) => false,
             Kind::Connect(error) => classes.connect && !error.is_ours(),
             Kind::HeadTimeout(_) => classes.timeout,
-            Kind::Reset(_) => classes.reset,
+            Kind::Reset(_) => classes.reset && !self.is_aftermath,
         }
     }
 
@@ -97,7 +107,7 @@ impl Failure {
     /// Why the endpoint gave no answer on a connection that there was.
     pub(super) fn no_answer(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
-            Kind::NoEndpoint | Kind::Connect(_) => None,
+            Kind::NoEndpoint | Kind::Maintenance(_) | Kind::Connect(_) => None,
             Kind::HeadTimeout(late) => Some(late),
             Kind::Reset(Lost::Answer(error)) if error.is_of_request() => None,
             Kind::Reset(lost) => Some(lost),

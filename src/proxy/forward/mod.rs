@@ -75,7 +75,7 @@ pub(super) async fn send(
             }
             Ok(())
         }
-        Err(failure) => Err(fault.map_or_else(|| failure.refusal(), refusal_of_fault)),
+        Err(failure) => Err(fault.map_or_else(|| failure.refusal(context), refusal_of_fault)),
     }
 }
 
@@ -128,13 +128,15 @@ struct Answered {
     /// When the request was sent.
     began: Instant,
     /// From there to the head.
+    elapsed: Duration,
+    /// From the last of the request's body that the endpoint took to the head.
     latency: Duration,
 }
 
 impl Answered {
     /// When the head was there.
     fn at(&self) -> Instant {
-        self.began + self.latency
+        self.began + self.elapsed
     }
 }
 

@@ -13,7 +13,7 @@ const REFUSALS_MAX: usize = 16;
 const RESET_PAUSE: Duration = Duration::from_millis(50);
 
 impl Exchange<'_> {
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         !self.group.settings.hold.is_zero()
     }
 
@@ -23,6 +23,7 @@ impl Exchange<'_> {
             // Another endpoint or another moment would need just what is lacking.
             return false;
         }
+        self.wish.asks_ejected = matches!(failure.kind, Kind::Connect(_));
         let on = &self.group.settings.retry.on;
         let is_unsent = self.outbound.is_here();
         if is_unsent && failure.is_waited_out(&self.group.settings) {
@@ -36,7 +37,7 @@ impl Exchange<'_> {
             Kind::Connect(_) => on.connect,
             Kind::Reset(_) if is_unsent => on.connect || on.reset,
             Kind::Reset(_) => on.reset,
-            Kind::HeadTimeout(_) | Kind::NoEndpoint => false,
+            Kind::HeadTimeout(_) | Kind::NoEndpoint | Kind::Maintenance(_) => false,
         };
         is_listed && self.another(key, matches!(failure.kind, Kind::Reset(_)))
     }
@@ -51,7 +52,7 @@ impl Exchange<'_> {
             return false;
         }
         self.tried.push(key);
-        let has_other = self.group.has_other(&self.tried, Instant::now());
+        let has_other = self.group.has_other(self.wish, &self.tried, Instant::now());
         if has_other {
             self.group.metrics.retried();
         } else {
@@ -90,7 +91,7 @@ impl Exchange<'_> {
     /// Waits a little before an endpoint is tried that was tried before.
     pub(super) async fn back_off(&self) {
         let Some(retries) = self.attempts_made.checked_sub(1) else { return };
-        if !self.group.has_other(&self.tried, Instant::now()) {
+        if !self.group.has_other(self.wish, &self.tried, Instant::now()) {
             let pause = if self.was_reset { RESET_PAUSE } else { Duration::ZERO };
             tokio::time::sleep(pause + full_jitter(retries, fastrand::u64(..))).await;
         }

@@ -112,8 +112,8 @@ impl Exchange<'_> {
             Ok(()) => self.in_time(&mut lease, began).await,
             Err(error) => Ok(Err(error)),
         };
-        let latency = began.elapsed();
-        self.context.upstream_duration = Some(latency);
+        let elapsed = began.elapsed();
+        self.context.upstream_duration = Some(elapsed);
         self.end_attempt(match &answer {
             Ok(Ok(status)) => Ok(status.as_u16()),
             Ok(Err(SendError::Unsent(_))) => Err("unsent"),
@@ -122,8 +122,11 @@ impl Exchange<'_> {
         });
         match answer {
             Ok(Ok(status)) => {
-                self.group.metrics.answered(self.context.worker(), latency);
-                let answered = Answered { status, lease, began, latency };
+                self.group.metrics.answered(self.context.worker(), elapsed);
+                // What the client took to send its body is not the endpoint's.
+                let rested = self.outbound.delivery.as_ref().map(|delivery| delivery.rests_for());
+                let latency = rested.map_or(elapsed, |rested| rested.min(elapsed));
+                let answered = Answered { status, lease, began, elapsed, latency };
                 self.answered(&answered);
                 Ok(answered)
             }
@@ -212,13 +215,16 @@ impl Exchange<'_> {
     fn answered(&self, answered: &Answered) {
         let (endpoint, now) = (answered.lease.endpoint(), answered.at());
         let is_failure = self.group.settings.breaker.count.statuses.contains(answered.status);
-        self.group.record(endpoint, !is_failure, now);
+        match is_failure {
+            true => self.group.failed(endpoint, now),
+            false => self.group.succeeded(endpoint, answered.began, now),
+        }
         endpoint.answered(answered.latency, now);
     }
 
     /// Tells the endpoint's keepers of a failure, unless it was the client's, or the process's own.
     fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
-        let (failure, now) = (Failure::new(kind, began), Instant::now());
+        let (mut failure, now) = (Failure::new(kind, began), Instant::now());
         let is_spoilt = failure.is_timeout() && self.group.was_paused(began, now);
         if is_spoilt || failure.is_ours() || self.client_fault().is_some() {
             return failure;
@@ -229,10 +235,13 @@ impl Exchange<'_> {
         if let Some(error) = failure.no_answer() {
             place.endpoint().unanswered(error, now);
         }
+        // An app that is waited for takes down what it has when it goes.
+        failure.is_aftermath =
+            self.holds() && matches!(failure.kind, Kind::Reset(_)) && !place.endpoint().falls(began, now);
         if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {
-            self.group.record(place.endpoint(), false, now);
+            self.group.failed(place.endpoint(), now);
         }
         failure
     }
