@@ -1,7 +1,8 @@
 //! HTTP/2 connections to one endpoint, each shared by many requests.
 //!
 //! Per worker there are as few as the endpoint lets us have: another is made when all take as many streams as the
-//! endpoint allows. Those who want one at the same time wait for the one that is being made.
+//! endpoint allows. Those who want one at the same time wait for those that are being made, as long as these will have
+//! places for all: what one has shows as it is made, and the last one goes for the next.
 //!
 //! The way to an endpoint may be cut without a word: TCP finds out after a quarter of an hour, and each request that is
 //! sent meanwhile is lost. So a connection takes no more streams once one has gone that nothing was heard after, for
@@ -11,6 +12,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::connect::ConnectError;
 use super::connection::Connection;
@@ -28,9 +31,27 @@ pub(super) struct Multiplexed {
 
 #[derive(Default)]
 struct Shelf {
-    open: Mutex<Vec<Shared>>,
-    /// Held while a connection is made.
-    making: tokio::sync::Mutex<()>,
+    books: Mutex<Books>,
+    /// A connection was made, or came to nothing.
+    changed: Notify,
+}
+
+struct Books {
+    open: Vec<Shared>,
+    /// Requests without a place, with those that make a connection.
+    wanting: usize,
+    /// Connections on the way.
+    making: usize,
+    /// Those that came to be.
+    made: usize,
+    /// Places on the last of them.
+    places_each: usize,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self { open: Vec::new(), wanting: 0, making: 0, made: 0, places_each: STREAMS_MAX }
+    }
 }
 
 #[derive(Clone)]
@@ -81,12 +102,11 @@ impl Multiplexed {
 
     /// A place on an open connection.
     pub(super) fn take(&self, worker: usize) -> Option<Connection> {
-        let mut open = lock(&self.shelf(worker).open);
-        open.retain(Shared::takes_streams);
-        open.iter().find_map(Shared::enter)
+        lock(&self.shelf(worker).books).take()
     }
 
-    /// A place on an open connection, or else on a new one that `connect` makes within `limit`.
+    /// A place on an open connection, or else on a new one: that another request makes, within `limit` since one came
+    /// to be, or that `connect` makes.
     ///
     /// # Errors
     /// There is none, and none could be made.
@@ -99,32 +119,27 @@ impl Multiplexed {
     where
         F: Future<Output = Result<Connection, ConnectError>>,
     {
-        let making = tokio::time::timeout(limit, self.shelf(worker).making.lock());
-        let _turn = making.await.map_err(|_| ConnectError::Timeout { limit })?;
-        if let Some(place) = self.take(worker) {
-            return Ok(place);
-        }
-        match connect.await? {
-            Connection::Http2(stream) => {
-                let connection = stream.into_connection();
-                let load = Load {
-                    heard: connection.heard.clone(),
-                    streams: AtomicUsize::new(0),
-                    is_draining: AtomicBool::new(false),
-                    idle_since: Mutex::new(Instant::now()),
-                };
-                let shared = Shared { connection, load: Arc::new(load) };
-                let place = shared.begin();
-                lock(&self.shelf(worker).open).push(shared);
-                Ok(place)
+        let shelf = self.shelf(worker);
+        let mut wanting = Wanting::new(shelf);
+        let (mut since, mut made_before) = (Instant::now(), 0);
+        loop {
+            // Before the look, so that nothing is missed between it and the wait.
+            let changed = shelf.changed.notified();
+            match wanting.turn() {
+                Turn::Place(place) => return Ok(place),
+                Turn::Make => return connect.await.map(|connection| shelf.add(connection)),
+                // Others had its places. That it took time is not the endpoint's fault.
+                Turn::Wait { made } if made != made_before => (since, made_before) = (Instant::now(), made),
+                Turn::Wait { .. } => {}
             }
-            Connection::Http1(_) => unreachable!("the connector of an HTTP/2 upstream makes HTTP/2 connections"),
+            let left = limit.saturating_sub(since.elapsed());
+            tokio::time::timeout(left, changed).await.map_err(|_| ConnectError::Timeout { limit })?;
         }
     }
 
     /// Closes what one worker has left alone for too long.
     pub(super) fn sweep(&self, worker: usize) {
-        lock(&self.shelf(worker).open).retain(|shared| {
+        lock(&self.shelf(worker).books).open.retain(|shared| {
             let is_idle = shared.load.streams.load(Relaxed) == 0;
             let is_old = || lock(&shared.load.idle_since).elapsed() >= self.idle_timeout;
             shared.takes_streams() && !(is_idle && is_old())
@@ -133,7 +148,7 @@ impl Multiplexed {
 
     /// Takes no more requests on any of them; those that are open finish.
     pub(super) fn clear(&self) {
-        self.shelves.iter().for_each(|shelf| lock(&shelf.open).clear());
+        self.shelves.iter().for_each(|shelf| lock(&shelf.books).open.clear());
     }
 
     fn shelf(&self, worker: usize) -> &Shelf {
@@ -141,14 +156,101 @@ impl Multiplexed {
     }
 }
 
+impl Shelf {
+    /// Keeps a connection that has been made; a place on it.
+    fn add(&self, connection: Connection) -> Connection {
+        let Connection::Http2(stream) = connection else {
+            unreachable!("the connector of an HTTP/2 upstream makes HTTP/2 connections");
+        };
+        let shared = Shared::new(stream.into_connection());
+        let place = shared.begin();
+        let mut books = lock(&self.books);
+        books.made += 1;
+        // One that takes no streams has its maker's.
+        books.places_each = shared.places().max(1);
+        books.open.push(shared);
+        place
+    }
+}
+
+impl Books {
+    fn take(&mut self) -> Option<Connection> {
+        self.open.retain(Shared::takes_streams);
+        self.open.iter().find_map(Shared::enter)
+    }
+}
+
+/// A request that wants a place.
+struct Wanting<'a> {
+    shelf: &'a Shelf,
+    /// It makes a connection.
+    is_making: bool,
+}
+
+/// What it is to do.
+enum Turn {
+    Place(Connection),
+    Make,
+    /// For one of those that are being made.
+    Wait {
+        made: usize,
+    },
+}
+
+impl<'a> Wanting<'a> {
+    fn new(shelf: &'a Shelf) -> Self {
+        lock(&shelf.books).wanting += 1;
+        Self { shelf, is_making: false }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let mut books = lock(&self.shelf.books);
+        if let Some(place) = books.take() {
+            return Turn::Place(place);
+        }
+        self.is_making = books.making * books.places_each < books.wanting;
+        if self.is_making {
+            books.making += 1;
+            return Turn::Make;
+        }
+        Turn::Wait { made: books.made }
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        let mut books = lock(&self.shelf.books);
+        books.wanting -= 1;
+        if self.is_making {
+            books.making -= 1;
+            drop(books);
+            self.shelf.changed.notify_waiters();
+        }
+    }
+}
+
 impl Shared {
+    fn new(connection: Http2) -> Self {
+        let load = Load {
+            heard: connection.heard.clone(),
+            streams: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+        };
+        Self { connection, load: Arc::new(load) }
+    }
+
+    /// Streams at a time.
+    fn places(&self) -> usize {
+        self.connection.streams_max.min(STREAMS_MAX)
+    }
+
     fn takes_streams(&self) -> bool {
         !self.connection.sender.is_closed() && !self.load.is_draining.load(Relaxed)
     }
 
     fn enter(&self) -> Option<Connection> {
-        let streams_max = self.connection.streams_max.min(STREAMS_MAX);
-        (self.load.streams.load(Relaxed) < streams_max).then(|| self.begin())
+        (self.load.streams.load(Relaxed) < self.places()).then(|| self.begin())
     }
 
     fn begin(&self) -> Connection {

@@ -42,6 +42,8 @@ const ANSWER: Act = Act::Answer(Duration::ZERO);
 #[derive(Clone)]
 struct App {
     address: SocketAddr,
+    /// Before the first word on a connection.
+    pause: Duration,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
@@ -51,9 +53,18 @@ struct App {
 
 impl App {
     async fn start(streams_max: u32, act: impl Fn(usize) -> Act + Send + Sync + Copy + 'static) -> Self {
+        Self::start_slow(Duration::ZERO, streams_max, act).await
+    }
+
+    async fn start_slow(
+        pause: Duration,
+        streams_max: u32,
+        act: impl Fn(usize) -> Act + Send + Sync + Copy + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let app = Self {
             address: listener.local_addr().unwrap(),
+            pause,
             connections: Arc::default(),
             requests: Arc::default(),
             most_at_once: Arc::default(),
@@ -72,6 +83,7 @@ impl App {
     }
 
     async fn serve(self, socket: tokio::net::TcpStream, streams_max: u32, act: impl Fn(usize) -> Act) {
+        tokio::time::sleep(self.pause).await;
         let Ok(mut connection) = h2::server::Builder::new().max_concurrent_streams(streams_max).handshake(socket).await
         else {
             return;
@@ -198,6 +210,16 @@ async fn no_more_streams_are_opened_than_the_app_allows() {
     let proxy = app.proxy("").await;
     assert_eq!(at_once(&proxy, 40).await, [200; 40]);
     assert!(app.most_at_once.load(SeqCst) <= 4);
+    let connections = app.connections.load(SeqCst);
+    assert!((2..=10).contains(&connections), "{connections}");
+}
+
+/// One after the other they would take ten seconds, and `timeouts.connect` are three.
+#[tokio::test]
+async fn connections_are_made_at_once_where_each_takes_few_streams() {
+    let app = App::start_slow(Duration::from_millis(500), 1, |_| Act::Answer(Duration::from_secs(1))).await;
+    let proxy = app.proxy("").await;
+    assert_eq!(at_once(&proxy, 20).await, [200; 20]);
     assert!(app.connections.load(SeqCst) > 1);
 }
 
