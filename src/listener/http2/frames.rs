@@ -3,9 +3,9 @@
 //! Every single frame of a flood is legal, so a parser has no reason to object: empty DATA, PING, SETTINGS, PRIORITY,
 //! WINDOW_UPDATE (CVE-2019-9511 to -9518), streams opened and reset at once (CVE-2023-44487), streams that we are made
 //! to reset (CVE-2025-8671). What gives a flood away is that it costs the client nothing and brings it nothing. So such
-//! frames are paid from a purse that fills with time and with the answers that are really sent, and resets are held
-//! against streams that came to their end. An empty purse ends the connection with ENHANCE_YOUR_CALM (RFC 9113, section
-//! 10.5).
+//! frames are paid from a purse that fills with time and with the answers that are really sent, and resets from one that
+//! fills with time and with the streams that come to their end. An empty purse ends the connection with
+//! ENHANCE_YOUR_CALM (RFC 9113, section 10.5).
 //!
 //! Beside floods it ends what the heads alone show to be no HTTP/2: sizes that a frame cannot have, for which h2 knows
 //! no better name than PROTOCOL_ERROR, and a beginning without SETTINGS, which h2 overlooks.
@@ -36,13 +36,15 @@ const FRAME_SIZE_ERROR: u32 = 0x6;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Frames that bring nothing, at once.
-const PURSE_MAX: u32 = 1_000;
+const FRAMES_MAX: u32 = 1_000;
 /// And per second.
-const PURSE_FILL: u32 = 100;
+const FRAMES_FILL: u32 = 100;
 /// A client that reads may tell of it, for its stream and for its connection, and measure the way there.
 const EARNED_BY_DATA: u32 = 3;
-/// Streams that either side may reset beyond those that came to their end.
+/// Streams that either side may reset beyond those that came to their end, at once.
 const RESETS_MAX: u32 = 200;
+/// And per second: whoever seeks in a video, types into a search or calls with deadlines may do so for days.
+const RESETS_FILL: u32 = 20;
 
 /// One frame's head (RFC 9113, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,37 @@ impl Fault {
     }
 }
 
+/// Fills with time, and with what is earned.
+#[derive(Debug)]
+struct Purse {
+    left: u32,
+    max: u32,
+    fill_per_second: u32,
+    filled_at: Instant,
+}
+
+impl Purse {
+    fn new(max: u32, fill_per_second: u32, now: Instant) -> Self {
+        Self { left: max, max, fill_per_second, filled_at: now }
+    }
+
+    /// Takes one out; `None` where there is none. What time has brought is looked at only then.
+    fn pay(&mut self, now: impl Fn() -> Instant) -> Option<()> {
+        if self.left == 0 {
+            let now = now();
+            let due = u64::from(self.fill_per_second) * passed_ms(self.filled_at, now) / 1_000;
+            self.left = u32::try_from(due).unwrap_or(self.max).min(self.max);
+            self.filled_at = now;
+        }
+        self.left = self.left.checked_sub(1)?;
+        Some(())
+    }
+
+    fn earn(&mut self, earned: u32) {
+        self.left = (self.left + earned).min(self.max);
+    }
+}
+
 /// What is known of a connection's frames.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -151,10 +184,10 @@ pub(super) struct Frames {
     preface_left: usize,
     /// The first frame has come.
     has_begun: bool,
-    purse: u32,
-    filled_at: Instant,
-    /// By either side, less the streams that ended; never below zero.
-    resets: u32,
+    /// For frames that bring nothing.
+    frames: Purse,
+    /// For resets by either side.
+    resets: Purse,
     last_stream: u32,
     /// A header block has begun and not ended.
     in_header_block: bool,
@@ -167,9 +200,8 @@ impl Frames {
             outbound: Cursor::default(),
             preface_left: PREFACE.len(),
             has_begun: false,
-            purse: PURSE_MAX,
-            filled_at: now,
-            resets: 0,
+            frames: Purse::new(FRAMES_MAX, FRAMES_FILL, now),
+            resets: Purse::new(RESETS_MAX, RESETS_FILL, now),
             last_stream: 0,
             in_header_block: false,
         }
@@ -182,7 +214,7 @@ impl Frames {
     pub(super) fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Fault> {
         let preface = bytes.len().min(self.preface_left);
         self.preface_left -= preface;
-        let Self { inbound, has_begun, purse, filled_at, resets, last_stream, in_header_block, .. } = self;
+        let Self { inbound, has_begun, frames, resets, last_stream, in_header_block, .. } = self;
         inbound.advance(&bytes[preface..], |head| {
             if !std::mem::replace(has_begun, true) && !head.opens_a_connection() {
                 return Err(Fault::NoSettings);
@@ -193,10 +225,7 @@ impl Frames {
             match head.kind {
                 HEADERS => *last_stream = head.stream.max(*last_stream),
                 DATA if head.length > 0 || head.ends_stream() => return Ok(()),
-                RST_STREAM => {
-                    *resets += 1;
-                    return if *resets > RESETS_MAX { Err(Fault::Resets) } else { Ok(()) };
-                }
+                RST_STREAM => return resets.pay(&now).ok_or(Fault::Resets),
                 _ => {}
             }
             if matches!(head.kind, HEADERS | CONTINUATION) {
@@ -205,14 +234,7 @@ impl Frames {
             if head.kind == HEADERS {
                 return Ok(());
             }
-            if *purse == 0 {
-                let now = now();
-                let due = u64::from(PURSE_FILL) * passed_ms(*filled_at, now) / 1_000;
-                *purse = u32::try_from(due).unwrap_or(PURSE_MAX).min(PURSE_MAX);
-                *filled_at = now;
-            }
-            *purse = purse.checked_sub(1).ok_or(Fault::Frames)?;
-            Ok(())
+            frames.pay(&now).ok_or(Fault::Frames)
         })
     }
 
@@ -220,18 +242,18 @@ impl Frames {
     ///
     /// # Errors
     /// It made us reset one stream too many.
-    pub(super) fn sent(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let Self { outbound, purse, resets, .. } = self;
+    pub(super) fn sent(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Fault> {
+        let Self { outbound, frames, resets, .. } = self;
         outbound.advance(bytes, |head| {
             if head.ends_stream() {
-                *resets = resets.saturating_sub(1);
+                resets.earn(1);
             }
             match head.kind {
-                DATA => *purse = (*purse + EARNED_BY_DATA).min(PURSE_MAX),
-                RST_STREAM => *resets += 1,
+                DATA => frames.earn(EARNED_BY_DATA),
+                RST_STREAM => return resets.pay(&now).ok_or(Fault::Resets),
                 _ => {}
             }
-            if *resets > RESETS_MAX { Err(Fault::Resets) } else { Ok(()) }
+            Ok(())
         })
     }
 
@@ -272,12 +294,16 @@ mod tests {
         let mut frames = Frames::new(at);
         frames.received(PREFACE, || at).unwrap();
         frames.received(&frame(SETTINGS, 0, 0, 0), || at).unwrap();
-        frames.purse = PURSE_MAX;
+        frames.frames = Purse::new(FRAMES_MAX, FRAMES_FILL, at);
         frames
     }
 
     fn receive(frames: &mut Frames, bytes: &[u8], at: Instant) -> Result<(), Fault> {
         frames.received(bytes, || at)
+    }
+
+    fn send(frames: &mut Frames, bytes: &[u8], at: Instant) -> Result<(), Fault> {
+        frames.sent(bytes, || at)
     }
 
     #[test]
@@ -304,9 +330,9 @@ mod tests {
     fn frames_that_bring_nothing_are_paid_from_a_purse_that_fills_again() {
         let start = Instant::now();
         for flood in [frame(PING, 0, 0, 8), frame(DATA, 0, 1, 0), frame(WINDOW_UPDATE, 0, 0, 4), frame(0xee, 0, 0, 0)] {
-            for (seconds, further) in [(0, 0), (2, 2 * PURSE_FILL)] {
+            for (seconds, further) in [(0, 0), (2, 2 * FRAMES_FILL)] {
                 let mut frames = begun(start);
-                for _ in 0..PURSE_MAX {
+                for _ in 0..FRAMES_MAX {
                     receive(&mut frames, &flood, start).unwrap();
                 }
                 let later = start + Duration::from_secs(seconds);
@@ -323,7 +349,7 @@ mod tests {
         let now = Instant::now();
         let mut frames = begun(now);
         for _ in 0..100_000 {
-            frames.sent(&frame(DATA, 0, 1, 100)).unwrap();
+            send(&mut frames, &frame(DATA, 0, 1, 100), now).unwrap();
             receive(&mut frames, &frame(WINDOW_UPDATE, 0, 1, 4), now).unwrap();
             receive(&mut frames, &frame(WINDOW_UPDATE, 0, 0, 4), now).unwrap();
             receive(&mut frames, &frame(PING, 0, 0, 8), now).unwrap();
@@ -352,14 +378,29 @@ mod tests {
         assert_eq!(receive(&mut rapid, &reset, now), Err(Fault::Resets));
         let mut made = begun(now);
         for _ in 0..RESETS_MAX {
-            made.sent(&reset).unwrap();
+            send(&mut made, &reset, now).unwrap();
         }
-        assert_eq!(made.sent(&reset), Err(Fault::Resets));
+        assert_eq!(send(&mut made, &reset, now), Err(Fault::Resets));
         let mut busy = begun(now);
         for _ in 0..10_000 {
-            busy.sent(&frame(HEADERS, END_HEADERS | END_STREAM, 1, 10)).unwrap();
+            send(&mut busy, &frame(HEADERS, END_HEADERS | END_STREAM, 1, 10), now).unwrap();
             receive(&mut busy, &reset, now).unwrap();
         }
+    }
+
+    #[test]
+    fn resets_that_take_their_time_may_go_on_for_ever() {
+        let start = Instant::now();
+        let reset = frame(RST_STREAM, 0, 1, 4);
+        let mut slow = begun(start);
+        let mut now = start;
+        for _ in 0..10_000 {
+            now += Duration::from_secs(1) / RESETS_FILL;
+            receive(&mut slow, &reset, now).unwrap();
+        }
+        // Time that has passed saves up no more than there is at once, once.
+        let flood = (0..=2 * RESETS_MAX).try_for_each(|_| receive(&mut slow, &reset, now));
+        assert_eq!(flood, Err(Fault::Resets));
     }
 
     #[test]
@@ -408,9 +449,9 @@ mod tests {
         let mut frames = begun(now);
         receive(&mut frames, &frame(HEADERS, END_HEADERS, 7, 1), now).unwrap();
         let data = frame(DATA, 0, 7, 100);
-        frames.sent(&data[..50]).unwrap();
+        send(&mut frames, &data[..50], now).unwrap();
         assert_eq!(frames.goodbye(Fault::Resets), None);
-        frames.sent(&data[50..]).unwrap();
+        send(&mut frames, &data[50..], now).unwrap();
         assert_eq!(frames.goodbye(Fault::Resets).unwrap(), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
     }
 }

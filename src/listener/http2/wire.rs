@@ -128,7 +128,7 @@ impl Wire {
         }
         let taken = bytes.len().min(GATHERED_BYTES - self.gathered.len());
         self.gathered.room().extend_from_slice(&bytes[..taken]);
-        self.frames.sent(&bytes[..taken]).map_err(|fault| self.fail(fault))?;
+        self.frames.sent(&bytes[..taken], Instant::now).map_err(|fault| self.fail(fault))?;
         Poll::Ready(Ok(taken))
     }
 }
