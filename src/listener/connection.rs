@@ -5,14 +5,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use http::HeaderValue;
 
 use crate::message::forwarded;
 use crate::message::host::{Host, HostError};
-use crate::proxy::tunnel::Tunnel;
 use crate::tls::Peer;
 
 /// One downstream connection.
@@ -42,7 +41,6 @@ pub struct Connection {
     is_closing: AtomicBool,
     /// A `Host` that came on it, and what it names.
     named: OnceLock<(Box<[u8]>, Host)>,
-    tunnel: Mutex<Option<Tunnel>>,
 }
 
 /// A request body that somebody reads.
@@ -88,7 +86,6 @@ impl Connection {
             is_leaving: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             named: OnceLock::new(),
-            tunnel: Mutex::new(None),
         }
     }
 
@@ -239,15 +236,6 @@ impl Connection {
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Relaxed)
     }
-
-    /// Leaves the other half of an accepted upgrade for the driver to take over.
-    pub(crate) fn set_tunnel(&self, tunnel: Tunnel) {
-        *lock(&self.tunnel) = Some(tunnel);
-    }
-
-    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
-        lock(&self.tunnel).take()
-    }
 }
 
 fn peer_ip(peer: Option<SocketAddr>) -> IpAddr {
@@ -257,10 +245,6 @@ fn peer_ip(peer: Option<SocketAddr>) -> IpAddr {
 /// Only one thread writes: a load and a store are enough, and cheaper than a locked add.
 fn add_one(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

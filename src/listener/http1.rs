@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
@@ -42,6 +42,7 @@ use crate::live::Live;
 use crate::pieces::Queue;
 use crate::proxy::body::Body;
 use crate::proxy::handle;
+use crate::proxy::tunnel::Tunnel;
 
 /// Room for what is read of heads, and of a body while it comes slowly.
 const READ_BYTES: usize = 8 * 1024;
@@ -76,11 +77,13 @@ struct Inflow {
 /// Why the conversation is over.
 #[derive(Debug)]
 pub(super) enum Over {
-    /// Both sides are done: the client has closed, or this was the last answer, or an upgrade.
+    /// Both sides are done: the client has closed, or this was the last answer.
     Done {
         /// The client may be sending still.
         is_unread: bool,
     },
+    /// Both sides have agreed to speak something else from here on.
+    Upgraded(Box<Tunnel>),
     Refused(BadHead),
     /// The client began with HTTP/2.
     Http2,
@@ -158,12 +161,13 @@ impl Wire {
             }
             let is_unread = !self.leave_unwanted();
             asked.is_kept &= !is_unread && !self.connection.is_closing();
-            let is_upgrade =
-                response.as_ref().is_some_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS);
-            match self.answer(&mut response, &asked).await {
-                Ok(true) => {}
-                Ok(false) => return Over::Done { is_unread: !is_upgrade && (is_unread || self.is_unread()) },
-                Err(over) => return over,
+            // Held until its 101 is sent: it goes with whoever cannot be told.
+            let tunnel = response.as_mut().and_then(|response| response.body_mut().take_tunnel());
+            match (self.answer(&mut response, &asked).await, tunnel) {
+                (Ok(_), Some(tunnel)) => return Over::Upgraded(tunnel),
+                (Ok(true), None) => {}
+                (Ok(false), None) => return Over::Done { is_unread: is_unread || self.is_unread() },
+                (Err(over), _) => return over,
             }
         }
     }

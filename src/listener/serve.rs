@@ -156,10 +156,10 @@ async fn http1(
         let until = match stop {
             Stop::Time(End::Rest { until }) => until,
             // Most end like this: there is to be no room for the others.
-            Stop::Over(Over::Done { is_unread }) => match connection.take_tunnel() {
-                Some(tunnel) => return Box::pin(tunnel::run(left.stream, left.bytes.freeze(), tunnel)).await,
-                None => return goodbye({ left }.stream, is_unread).await,
-            },
+            Stop::Over(Over::Done { is_unread }) => return goodbye({ left }.stream, is_unread).await,
+            Stop::Over(Over::Upgraded(tunnel)) => {
+                return Box::pin(tunnel::run(left.stream, left.bytes.freeze(), *tunnel)).await;
+            }
             stop => return Box::pin(end_http1(stop, left, connection, settings, timeouts, place)).await,
         };
         stream = { left }.stream;
@@ -208,6 +208,7 @@ async fn end_http1(
             http2::serve(stream, bytes.to_vec(), connection, settings, timeouts, place).await;
         }
         Stop::Over(Over::Done { is_unread }) => goodbye(stream, is_unread).await,
+        Stop::Over(Over::Upgraded(tunnel)) => Box::pin(tunnel::run(stream, bytes.freeze(), *tunnel)).await,
         Stop::Over(Over::Refused(why)) => refuse(stream, BadRequest::Head(why), &line, &connection, &place.live).await,
         Stop::Time(End::HeadTimeout) if connection.has_partial_head() => {
             let why = BadRequest::HeadTimeout { waited: timeouts.request_head };

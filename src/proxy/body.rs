@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Instant;
 
 use super::context::Context;
+use super::tunnel::Tunnel;
 use crate::alarm::Alarm;
 use crate::pipe::Pipe;
 use crate::upstream::connection::AnswerError;
@@ -278,6 +279,14 @@ impl Body {
     /// From here on the request's context lives and dies with the body.
     pub(crate) fn attach(&mut self, context: Box<Context>) {
         self.context = Some(context);
+    }
+
+    /// What is to follow the head of this answer, where both sides have agreed to speak something else. The request's
+    /// context goes along.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        let (upstream, idle) = self.context.as_mut()?.tunnel.take()?;
+        let context = self.context.take()?;
+        Some(Box::new(Tunnel { upstream, idle, context }))
     }
 }
 

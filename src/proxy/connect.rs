@@ -13,12 +13,10 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use sha1::{Digest as _, Sha1};
-use tokio::sync::oneshot;
 
 use super::body::Body;
 use super::context::Context;
 use super::refusal::Refusal;
-use super::tunnel::Tunnel;
 use crate::message::hop_by_hop;
 
 const WEBSOCKET: &str = "websocket";
@@ -31,20 +29,16 @@ pub(crate) struct Connect {
     protocol: HeaderValue,
     /// What a WebSocket server has to say; `None` for other protocols.
     accept: Option<HeaderValue>,
-    /// To the stream, which runs what comes.
-    pub(super) stream: oneshot::Sender<Tunnel>,
 }
 
 impl Connect {
-    /// Makes an extended CONNECT the GET of an upgrade, whose tunnel the stream is to run once it is open; `None` for
-    /// any other request, which stays as it is.
-    pub(crate) fn take<B>(request: &mut Request<B>) -> Option<(Self, oneshot::Receiver<Tunnel>)> {
+    /// Makes an extended CONNECT the GET of an upgrade; `None` for any other request, which stays as it is.
+    pub(crate) fn take<B>(request: &mut Request<B>) -> Option<Self> {
         if request.method() != Method::CONNECT {
             return None;
         }
         let protocol = request.extensions_mut().remove::<Protocol>()?;
         let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
-        let (stream, tunnel) = oneshot::channel();
         *request.method_mut() = Method::GET;
         let headers = request.headers_mut();
         // Whatever they say, there is no body in front of the stream.
@@ -58,7 +52,7 @@ impl Connect {
             headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
             accept
         });
-        Some((Self { protocol, accept, stream }, tunnel))
+        Some(Self { protocol, accept })
     }
 
     /// Makes the app's 101 the 200 that opens the stream.
@@ -121,7 +115,7 @@ mod tests {
         for (protocol, has_key) in [("websocket", true), ("WebSocket", true), ("connect-udp", false)] {
             let mut request = Request::connect("https://app/chat").header(CONTENT_LENGTH, "0").body(()).unwrap();
             request.extensions_mut().insert(Protocol::from(protocol));
-            let (connect, _tunnel) = Connect::take(&mut request).unwrap();
+            let connect = Connect::take(&mut request).unwrap();
             assert_eq!((request.method(), request.uri().path()), (&Method::GET, "/chat"));
             assert_eq!(hop_by_hop::upgrade_protocol(request.headers()).unwrap(), protocol);
             assert_eq!(request.headers().contains_key(SEC_WEBSOCKET_KEY), has_key);
@@ -134,7 +128,7 @@ mod tests {
     fn only_the_answer_that_was_asked_for_opens_the_stream() {
         let mut request = Request::connect("https://app/chat").body(()).unwrap();
         request.extensions_mut().insert(Protocol::from("websocket"));
-        let (connect, _tunnel) = Connect::take(&mut request).unwrap();
+        let connect = Connect::take(&mut request).unwrap();
         let key = request.headers()[SEC_WEBSOCKET_KEY].to_str().unwrap().to_owned();
         let answer = |protocol: &str, accept: &str| {
             let answer = Response::builder().status(101).header(UPGRADE, protocol).header("connection", "upgrade");

@@ -244,11 +244,7 @@ impl Context {
     /// Notes the answer's status and lets the context live on in its body.
     pub(super) fn attach(mut self: Box<Self>, response: &mut Response<Body>) {
         self.status = (!self.has_client_left).then_some(response.status());
-        if self.tunnel.is_some() {
-            self.into_tunnel();
-        } else {
-            response.body_mut().attach(self);
-        }
+        response.body_mut().attach(self);
     }
 
     /// Counts body bytes on their way to the client.

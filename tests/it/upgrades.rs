@@ -2,14 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::support::certs::Ca;
 use crate::support::client::{Client, Ending};
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
 use crate::support::process::Flagstone;
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{TestProxy, in_turn};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 use crate::support::websocket::{WebSocket, opcode};
@@ -185,6 +188,24 @@ async fn when_either_side_leaves_the_other_is_told() {
     client.read_response().await.unwrap();
     upstream.stop().await;
     client.expect_closed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_before_its_101_leaves_nothing_behind() {
+    let go_on = Arc::new(Notify::new());
+    let reply = Reply::raw(switching("")).then(Step::EchoBytes).behind(Step::Await(Arc::clone(&go_on)));
+    let upstream = FakeUpstream::http1().route("/up", reply).route("*", "plain").start().await;
+    let proxy = TestProxy::toml(in_turn(&[&upstream], "max_in_flight = 1\n")).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    // With a byte behind the request the client is not watched while it waits: the 101 is what meets the reset.
+    client.send(format!("GET /up HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\nx")).await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    client.reset();
+    go_on.notify_one();
+    proxy.log_line("GET /up ").await;
+    assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    assert_eq!(client.get("/next").await.unwrap().text(), "plain");
 }
 
 #[tokio::test]

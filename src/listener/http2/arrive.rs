@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::sync::oneshot;
 
 use super::body::StreamBody;
-use super::stream::Opening;
 use crate::listener::head::{self, BadHead, HeadBounds};
 use crate::listener::incoming::Incoming;
 use crate::message::host::{Host, HostError};
@@ -30,7 +29,8 @@ pub(crate) struct StreamFacts {
 pub(super) struct Arrived {
     pub(super) request: Request<Option<Incoming>>,
     pub(super) facts: StreamFacts,
-    pub(super) opening: Option<Opening>,
+    /// What the client sends on a stream that it asks to be opened to another protocol.
+    pub(super) opening: Option<RecvStream>,
     /// Says when the client is to be told to send the body.
     pub(super) wanted: Option<oneshot::Receiver<()>>,
 }
@@ -63,7 +63,7 @@ impl Arrivals {
         };
         let mut request = Request::from_parts(parts, Some(body));
         let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let (connect, tunnel) = if is_connect { Connect::take(&mut request).unzip() } else { (None, None) };
+        let connect = if is_connect { Connect::take(&mut request) } else { None };
         // One walk costs less than looking up three names, which are hashed each.
         let (mut has_host, mut has_cookie, mut has_length) = (false, false, false);
         for name in request.headers().keys() {
@@ -84,7 +84,7 @@ impl Arrivals {
         }
         let host =
             if bad_head.is_none() { take_origin_form(&mut request, has_host, &mut self.last).ok() } else { None };
-        let opening = tunnel.zip(receiving).map(|(tunnel, receiving)| Opening { tunnel, receiving });
+        let opening = receiving.filter(|_| connect.is_some());
         Arrived { request, facts: StreamFacts { bad_head, connect: connect.map(Box::new), host }, opening, wanted }
     }
 }

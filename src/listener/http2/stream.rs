@@ -28,7 +28,7 @@ use super::upgraded::Upgraded;
 use crate::listener::connection::Connection;
 use crate::proxy::body::Body;
 use crate::proxy::handle::handle;
-use crate::proxy::tunnel::{self, Tunnel};
+use crate::proxy::tunnel;
 use crate::snapshot::Snapshot;
 
 /// Serves one request. `patience` is for a client that takes nothing of its answer.
@@ -70,12 +70,6 @@ impl Future for Rest {
             Self::Tunnel(tunnel) => tunnel.as_mut().poll(cx),
         }
     }
-}
-
-/// What an extended CONNECT needs once it is granted.
-pub(super) struct Opening {
-    pub(super) tunnel: oneshot::Receiver<Tunnel>,
-    pub(super) receiving: RecvStream,
 }
 
 /// Runs `handling` to its end, or leaves it when the client resets the stream or the connection ends. The client is told
@@ -133,14 +127,14 @@ fn poll_continue(wanted: &mut Option<oneshot::Receiver<()>>, respond: &mut SendR
 /// Sends the head of an answer, if there is one.
 fn begin(
     answer: Option<Response<Body>>,
-    opening: Option<Opening>,
+    opening: Option<RecvStream>,
     respond: &mut SendResponse<Bytes>,
     said: &Said,
     patience: Duration,
 ) -> Rest {
     let Some(answer) = answer else { return Rest::Nothing };
     match opening {
-        Some(opening) if answer.status().is_success() => open(answer, opening, respond, said),
+        Some(receiving) if answer.status().is_success() => open(answer, receiving, respond, said),
         _ => send(answer, respond, said, patience),
     }
 }
@@ -161,17 +155,17 @@ fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, 
 }
 
 /// Opens the stream to what the app has agreed to.
-fn open(answer: Response<Body>, mut opening: Opening, respond: &mut SendResponse<Bytes>, said: &Said) -> Rest {
-    let (mut head, _) = split(answer);
+fn open(answer: Response<Body>, receiving: RecvStream, respond: &mut SendResponse<Bytes>, said: &Said) -> Rest {
+    let (mut head, mut body) = split(answer);
     answer::complete(head.headers_mut(), None, said);
-    let Ok(tunnel) = opening.tunnel.try_recv() else {
+    let Some(tunnel) = body.take_tunnel() else {
         respond.send_reset(Reason::INTERNAL_ERROR);
         return Rest::Nothing;
     };
     match respond.send_response(head, false) {
         Ok(sending) => {
-            let upgraded = Upgraded::new(sending, opening.receiving);
-            Rest::Tunnel(Box::pin(tunnel::run(upgraded, Bytes::new(), tunnel)))
+            let upgraded = Upgraded::new(sending, receiving);
+            Rest::Tunnel(Box::pin(tunnel::run(upgraded, Bytes::new(), *tunnel)))
         }
         Err(error) => {
             tracing::debug!(%error, "the client left in the middle of an upgrade");

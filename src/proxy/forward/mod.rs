@@ -24,7 +24,6 @@ use super::body::Body;
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
-use super::tunnel::Tunnel;
 use crate::breaker::{Cause, Outcome, OwnedPermit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
@@ -179,20 +178,4 @@ fn switch(
     }
     context.tunnel = Some((upgraded, route.timeouts.stream_idle));
     Ok(answer)
-}
-
-impl Context {
-    /// Hands the tunnel of an accepted upgrade to the connection's driver, or to the stream of HTTP/2 that it came on,
-    /// and itself along with it.
-    pub(super) fn into_tunnel(mut self: Box<Self>) {
-        let Some((upstream, idle)) = self.tunnel.take() else { return };
-        let connection = Arc::clone(&self.connection);
-        let connect = self.connect.take();
-        let tunnel = Tunnel { upstream, idle, context: self };
-        match connect {
-            // Nobody is there when the stream was reset meanwhile.
-            Some(connect) => drop(connect.stream.send(tunnel)),
-            None => connection.set_tunnel(tunnel),
-        }
-    }
 }

@@ -202,8 +202,14 @@ impl Reply {
 
     /// Waits before the rest of the script.
     #[must_use]
-    pub fn after(mut self, wait: Duration) -> Self {
-        self.steps.insert(0, Step::Wait(wait));
+    pub fn after(self, wait: Duration) -> Self {
+        self.behind(Step::Wait(wait))
+    }
+
+    /// Does this before the rest of the script.
+    #[must_use]
+    pub fn behind(mut self, step: Step) -> Self {
+        self.steps.insert(0, step);
         self
     }
 
