@@ -166,7 +166,10 @@ impl Wire {
             match (self.answer(&mut response, &asked).await, tunnel) {
                 (Ok(_), Some(tunnel)) => return Over::Upgraded(tunnel),
                 (Ok(true), None) => {}
-                (Ok(false), None) => return Over::Done { is_unread: is_unread || self.is_unread() },
+                (Ok(false), None) => {
+                    self.end_sending().await;
+                    return Over::Done { is_unread: is_unread || self.is_unread() };
+                }
                 (Err(over), _) => return over,
             }
         }
@@ -346,6 +349,22 @@ impl Wire {
             }
         }
         has_come
+    }
+
+    /// Behind the last answer, as behind any other, a body goes on that somebody still wants. The client knows by our
+    /// end that there is no other answer.
+    async fn end_sending(&mut self) {
+        let mut is_told = false;
+        poll_fn(|cx| {
+            self.poll_upload(cx);
+            if self.upload.is_none() {
+                return Poll::Ready(());
+            }
+            // What comes of it is met again when the connection is closed.
+            is_told = is_told || Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+            Poll::Pending
+        })
+        .await;
     }
 
     fn end_upload(&mut self, end: Ending, cx: &Context<'_>) {

@@ -76,8 +76,7 @@ impl<'a> Timer<'a> {
             if let Some(end) = self.verdict(connection) {
                 return Poll::Ready(end);
             }
-            // No rest this time: the connection waits as it is until its time is over.
-            self.deadline = self.idle_until;
+            self.begin();
         }
         Poll::Pending
     }
@@ -101,12 +100,14 @@ impl<'a> Timer<'a> {
         }
     }
 
-    /// `None` when it could come to rest, but for a body that is still on its way.
+    /// `None` when it is not idle after all, because the body of a request is on its way behind its answer: its time
+    /// begins when that has ended, which nobody tells.
     fn verdict(&self, connection: &Connection) -> Option<End> {
         match self.phase {
             Phase::Head => Some(End::HeadTimeout),
+            Phase::Idle if !connection.may_rest() => None,
             Phase::Idle => match self.idle_until.filter(|until| self.deadline < Some(*until)) {
-                Some(until) => connection.may_rest().then_some(End::Rest { until }),
+                Some(until) => Some(End::Rest { until }),
                 None => Some(End::Idle),
             },
             Phase::Busy => Some(End::Idle),
@@ -157,11 +158,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_on_its_way_keeps_a_connection_from_rest() {
-        let (timeouts, began, connection) = (timeouts(), Instant::now(), std::sync::Arc::new(connection()));
-        let _open = connection.open_body();
-        let mut timer = Timer::with_rest(&timeouts, None);
-        assert!(matches!(end(&mut timer, &connection).await, End::Idle));
-        assert_eq!(began.elapsed(), IDLE);
+    async fn a_connection_is_not_idle_while_a_body_is_on_its_way() {
+        let (timeouts, connection) = (timeouts(), std::sync::Arc::new(connection()));
+        for timer in [Timer::with_rest(&timeouts, None), Timer::new(&timeouts)] {
+            let (mut timer, body, began) = (timer, connection.open_body(), Instant::now());
+            let ended = tokio::time::timeout(3 * IDLE, end(&mut timer, &connection)).await;
+            assert!(ended.is_err());
+            drop(body);
+            assert!(matches!(end(&mut timer, &connection).await, End::Idle | End::Rest { .. }));
+            assert!(began.elapsed() <= 4 * IDLE);
+        }
     }
 }

@@ -10,6 +10,8 @@ use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// A body in two pieces.
+const CHUNKS: [&str; 2] = ["5\r\nhello\r\n", "5\r\nworld\r\n0\r\n\r\n"];
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// One route for every kind of answer that is made here.
@@ -179,6 +181,37 @@ async fn an_upload_goes_on_behind_its_answer() {
         let arrived = || upstream.requests().get(number - 1).is_some_and(|request| request.body == body);
         assert!(eventually(DEADLINE, arrived).await, "{number}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_behind_the_last_answer_of_its_connection() {
+    let upstream = FakeUpstream::http1().route("*", Reply::early(202, "early")).start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let framings = [("Content-Length: 10", ["hello", "world"]), ("Transfer-Encoding: chunked", CHUNKS)];
+    for (number, (framing, [first, second])) in framings.into_iter().enumerate() {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", "/early", &format!("Connection: close\r\n{framing}\r\n")).await.unwrap();
+        client.send(first).await.unwrap();
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (202, Some("close")), "{framing}");
+        client.send(second).await.unwrap();
+        let has_arrived = || upstream.requests().get(number).is_some_and(|request| request.body == b"helloworld");
+        assert!(eventually(DEADLINE, has_arrived).await, "{framing}: {:?}", upstream.requests());
+        client.expect_closed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upload_behind_its_answer_is_not_idle() {
+    let upstream = FakeUpstream::http1().route("*", Reply::early(202, "early")).start().await;
+    let proxy = TestProxy::before(&upstream, "[timeouts]\nidle = \"100ms\"\n", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/early", "Content-Length: 20\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 202);
+    // For several times as long as a connection may be idle.
+    client.send_slowly([b'x'; 20], 1, Duration::from_millis(50)).await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests()[0].complete).await);
+    client.expect_closed().await.unwrap();
 }
 
 #[tokio::test]

@@ -295,6 +295,25 @@ async fn a_drain_waits_for_a_client_that_takes_its_answer_slowly() {
     assert!(draining.await.unwrap(), "everything came to its end");
 }
 
+#[tokio::test]
+async fn a_drain_waits_for_an_upload_behind_its_answer() {
+    let (upstream, proxy) = app(Reply::early(202, "early")).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    let head = [(":method", "POST"), (":scheme", "http"), (":authority", "app"), (":path", "/")];
+    client.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&head))).await;
+    client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+    let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a drain");
+    client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+    client.find(|frame| frame.kind == kind::GOAWAY).await.expect("the number of the last stream");
+    // Longer than one without streams would have.
+    client.client.expect_silence(Duration::from_millis(1500)).await.expect("patience");
+    client.send(&frame(kind::DATA, flag::END_STREAM, 1, "hello")).await;
+    assert!(eventually(PATIENCE, || upstream.requests().iter().any(|request| request.body == b"hello")).await);
+    assert_eq!(client.ends_with().await, 0);
+    assert!(draining.await.unwrap(), "everything came to its end");
+}
+
 /// However long all of it takes.
 #[tokio::test]
 async fn a_client_that_takes_its_answer_byte_by_byte_has_all_of_it() {

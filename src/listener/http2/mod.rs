@@ -120,7 +120,7 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
         if let Some(ending) = &mut ending
             && connection.is_answered()
             && phase != Phase::WriteBlocked
-            && ending.poll_patience(cx).is_ready()
+            && ending.poll_patience(&connection, cx).is_ready()
         {
             return Poll::Ready(End::Idle);
         }
@@ -293,9 +293,16 @@ impl Ending {
         Self { sleep: None }
     }
 
-    /// From when nothing is open any more; a client that does not answer holds nobody up for longer.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS))).as_mut().poll(cx)
+    /// From when nothing is open any more; a client that does not answer holds nobody up for longer. A body that is on
+    /// its way behind its answer does, and nobody tells of its end.
+    fn poll_patience(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS))).as_mut().poll(cx));
+            if connection.may_rest() {
+                return Poll::Ready(());
+            }
+            self.sleep = None;
+        }
     }
 }
 
