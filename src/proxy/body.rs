@@ -98,7 +98,7 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 impl UpstreamBody {
     fn new(mut lease: Lease, read_timeout: Duration) -> Self {
         // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
-        lease.share();
+        lease.share(read_timeout);
         let patience = Patience::new(read_timeout);
         let mut body = Self { patience, lease: Some(lease), broken: None, turn_bytes: 0 };
         if body.has_ended() {

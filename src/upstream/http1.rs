@@ -26,7 +26,7 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -38,7 +38,7 @@ use super::connection::RequestHead;
 use super::stream::Stream;
 use crate::message::answer::BadAnswer;
 use crate::pipe::Pipe;
-use crate::proxy::body::{BodyError, RequestBody};
+use crate::proxy::body::{BodyError, Patience, RequestBody};
 
 /// Why an answer did not come, or not to its end. Its connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
@@ -166,15 +166,16 @@ impl Http1 {
         }
     }
 
-    /// Lets a task send what is left of the request, if something is.
-    pub(super) fn share(&mut self) {
+    /// Lets a task send what is left of the request, if something is. Behind the answer it waits for as long as
+    /// `patience` for the endpoint to take some of it.
+    pub(super) fn share(&mut self, patience: Duration) {
         if !matches!(&self.0, Holder::Own(wire) if wire.is_sending()) {
             return;
         }
         if let Holder::Own(wire) = mem::replace(&mut self.0, Holder::Gone) {
             let wire = Arc::new(Mutex::new(*wire));
             // Ends with the request, or with whoever reads the answer before that is read.
-            let task = tokio::spawn(send_rest(Arc::clone(&wire))).abort_handle();
+            let task = tokio::spawn(send_rest(Arc::clone(&wire), Patience::new(patience))).abort_handle();
             self.0 = Holder::Shared(wire, task);
         }
     }
@@ -233,8 +234,8 @@ impl Drop for Http1 {
 }
 
 /// Sends what is left of a request, and closes the connection when nobody reads on it any more.
-async fn send_rest(wire: Arc<Mutex<Wire>>) {
-    poll_fn(|cx| lock(&wire).poll_rest(cx)).await;
+async fn send_rest(wire: Arc<Mutex<Wire>>, mut patience: Patience) {
+    poll_fn(|cx| lock(&wire).poll_rest(&mut patience, cx)).await;
     if let Ok(wire) = Arc::try_unwrap(wire) {
         wire.into_inner().unwrap_or_else(PoisonError::into_inner).goodbye();
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -89,10 +89,11 @@ impl Lease {
         self.connection.size_hint()
     }
 
-    /// Lets what is left of the request go on by itself, whether or not anybody reads the answer.
-    pub(crate) fn share(&mut self) {
+    /// Lets what is left of the request go on by itself, whether or not anybody reads the answer. When that has ended,
+    /// the endpoint may take nothing for as long as `patience`.
+    pub(crate) fn share(&mut self, patience: Duration) {
         if let Connection::Http1(connection) = &mut self.connection {
-            connection.share();
+            connection.share(patience);
         }
     }
 

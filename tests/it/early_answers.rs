@@ -1,7 +1,10 @@
 //! Answers that come while the request's body is still on its way: the client gets them, and nothing of the body is
 //! ever taken for a request (HARDENING class 2).
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::support::client::Client;
 use crate::support::poll::eventually;
@@ -212,6 +215,34 @@ async fn an_upload_behind_its_answer_is_not_idle() {
     client.send_slowly([b'x'; 20], 1, Duration::from_millis(50)).await.unwrap();
     assert!(eventually(DEADLINE, || upstream.requests()[0].complete).await);
     client.expect_closed().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_app_that_answers_and_takes_no_more_is_given_up() {
+    // It neither reads what is left of the upload nor closes.
+    let go_on = Arc::new(Notify::new());
+    let reply = Reply::early(401, "no").then(Step::Await(Arc::clone(&go_on)));
+    let upstream = FakeUpstream::http1().route("*", reply).start().await;
+    let route = "max_body = 0\ntimeouts = { response_body = \"300ms\" }";
+    let proxy = TestProxy::before(&upstream, "", route).start().await;
+    for connection in ["keep-alive", "close"] {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        let head = format!("Connection: {connection}\r\nContent-Length: 30000000\r\n");
+        client.request("POST", "/up", &head).await.unwrap();
+        client.send(vec![b'x'; 30_000_000]).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().status, 401, "{connection}");
+        client.expect_closed().await.unwrap();
+    }
+    let mut leaving = Client::connect(proxy.address()).await.unwrap().deadline(Duration::from_millis(500));
+    leaving.request("POST", "/up", "Content-Length: 1000000000\r\n").await.unwrap();
+    let _ = leaving.send(vec![b'x'; 30_000_000]).await;
+    leaving.reset();
+    assert!(eventually(DEADLINE, || proxy.connections().iter().sum::<usize>() == 0).await);
+    assert_eq!(upstream.open_connections(), 3);
+    // Now it reads, and finds that nobody sends any more.
+    go_on.notify_waiters();
+    assert!(eventually(DEADLINE, || upstream.open_connections() == 0).await);
+    assert!(upstream.requests().iter().all(|request| !request.complete));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! | otherwise | `Transfer-Encoding: chunked` |
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -39,6 +40,8 @@ pub(super) struct Outgoing<B> {
     state: State,
     /// Some of it has been written, or some of its body asked for.
     is_touched: bool,
+    /// Some has been written since that was last asked.
+    has_progress: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             announced: Vec::new(),
             state: State::Sent,
             is_touched: false,
+            has_progress: false,
         }
     }
 
@@ -113,6 +117,16 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
         !self.is_touched
     }
 
+    /// Whether the endpoint has taken some of it since this was last asked.
+    pub(super) fn take_progress(&mut self) -> bool {
+        mem::take(&mut self.has_progress)
+    }
+
+    /// Whether all that has come of it is written: what is to be sent next is the client's to deliver.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.state == State::Open && self.queue.is_empty()
+    }
+
     /// Lets go of what is still to be sent; the body's reader is gone, and the client is told where it can be.
     pub(super) fn give_up(&mut self) {
         self.queue = Queue::default();
@@ -135,7 +149,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             let more = self.poll_gather(cx).map_err(Unsent::Lost)?;
             while !self.queue.is_empty() {
                 ready!(self.queue.poll_write(Pin::new(stream), cx)).map_err(Unsent::Refused)?;
-                self.is_touched = true;
+                (self.is_touched, self.has_progress) = (true, true);
             }
             if self.state == State::Ended || more.is_pending() {
                 ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(Unsent::Refused)?;

@@ -19,7 +19,7 @@ use super::room;
 use crate::alarm::Alarm;
 use crate::message::answer::{BodyReader, HeadReader};
 use crate::pipe::Pipe;
-use crate::proxy::body::RequestBody;
+use crate::proxy::body::{Patience, RequestBody};
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -220,19 +220,42 @@ impl Wire {
         !self.outgoing.is_done()
     }
 
-    /// Sends the rest of the request beside its answer.
-    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match ready!(self.outgoing.poll_send(&mut self.stream, cx)) {
-            Ok(()) => {}
+    /// Sends the rest of the request beside its answer, and behind it, as long as the endpoint takes some of it within
+    /// `patience`.
+    pub(super) fn poll_rest(&mut self, patience: &mut Patience, cx: &mut Context<'_>) -> Poll<()> {
+        match self.outgoing.poll_send(&mut self.stream, cx) {
+            Poll::Ready(Ok(())) => {}
             // What it does not want to hear keeps nobody from what it says.
-            Err(Unsent::Refused(error)) => self.give_up(&error),
-            Err(Unsent::Lost(_)) => {
+            Poll::Ready(Err(Unsent::Refused(error))) => self.give_up(&error),
+            Poll::Ready(Err(Unsent::Lost(_))) => {
                 self.outgoing.give_up();
                 self.stage = Stage::Broken;
                 self.reader.take().into_iter().for_each(Waker::wake);
             }
+            Poll::Pending => {
+                ready!(self.poll_not_taken(patience, cx));
+                self.outgoing.give_up();
+            }
         }
         Poll::Ready(())
+    }
+
+    /// Ready when the endpoint has said everything, and has taken nothing for too long. An endpoint that still answers
+    /// is heard, whatever it takes.
+    fn poll_not_taken(&mut self, patience: &mut Patience, cx: &mut Context<'_>) -> Poll<()> {
+        if self.outgoing.take_progress() || self.outgoing.waits_for_client() {
+            patience.rest();
+        }
+        if self.outgoing.waits_for_client() {
+            return Poll::Pending;
+        }
+        loop {
+            ready!(patience.poll_waiting(cx));
+            if self.has_ended() {
+                return Poll::Ready(());
+            }
+            patience.rest();
+        }
     }
 
     /// Sends no more of the request. Behind a FIN a reset is another error, and the answer may be whole.
