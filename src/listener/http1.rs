@@ -72,6 +72,8 @@ struct Inflow {
     feeder: Feeder,
     /// Its client waits for a word before it sends it.
     awaits_continue: bool,
+    /// Somebody has asked for some of it; not yet, while its request waits to be sent.
+    is_begun: bool,
 }
 
 /// Why the conversation is over.
@@ -183,7 +185,7 @@ impl Wire {
             BodyFraming::Chunked => None,
         };
         let (feeder, upload) = upload::pipe(length);
-        self.upload = Some(Inflow { feeder, awaits_continue });
+        self.upload = Some(Inflow { feeder, awaits_continue, is_begun: false });
         let cx = Context::from_waker(Waker::noop());
         if self.input.is_malformed() {
             // Known before anything of it was passed on: it goes nowhere.
@@ -332,6 +334,7 @@ impl Wire {
             if !upload.feeder.is_asked(cx) {
                 return has_come;
             }
+            upload.is_begun = true;
             if mem::take(&mut upload.awaits_continue) {
                 self.output.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
@@ -400,9 +403,16 @@ impl Wire {
         is_read
     }
 
-    /// Ready when the client went away while it was owed an answer. What it sends meanwhile is kept for later.
+    /// Ready when the client went away while it was owed an answer. What it sends meanwhile is kept for later: the
+    /// beginning of another request, or a little of a body that nobody has asked for yet.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        if self.upload.is_some() || !self.input.bytes.is_empty() || self.input.is_mid_body() {
+        let kept_bytes_max = match &self.upload {
+            Some(upload) if upload.is_begun => return Poll::Pending,
+            Some(_) => READ_BYTES,
+            None if self.input.is_mid_body() => return Poll::Pending,
+            None => 1,
+        };
+        if self.input.bytes.len() >= kept_bytes_max {
             return Poll::Pending;
         }
         // Most answers come before a client could go: a new connection is watched from the second time on that it
@@ -410,10 +420,13 @@ impl Wire {
         if self.stream.is_fresh() && !mem::replace(&mut self.has_waited, true) {
             return Poll::Pending;
         }
-        match ready!(self.poll_read(READ_BYTES, cx)) {
-            Ok(0) => Poll::Ready(self.broken(&io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => Poll::Pending,
-            Err(error) => Poll::Ready(self.broken(&error)),
+        loop {
+            match ready!(self.poll_read(READ_BYTES, cx)) {
+                Ok(0) => return Poll::Ready(self.broken(&io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) if self.input.bytes.len() >= kept_bytes_max => return Poll::Pending,
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(self.broken(&error)),
+            }
         }
     }
 

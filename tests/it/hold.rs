@@ -113,6 +113,41 @@ async fn a_held_client_that_leaves_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_held_client_that_leaves_with_its_body_unread_is_forgotten() {
+    let app = FakeUpstream::http1().route("*", "up").start().await;
+    app.stop().await;
+    let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"30s\"\n")).start().await;
+    let mut leaving = Vec::new();
+    // Some of it came with the head, or none; then the half of it, or all.
+    for (with_head, behind) in
+        [("12345", ""), ("", ""), ("", "12345"), ("12", "345"), ("", "1234567890"), ("1", "234567890")]
+    {
+        for reset in [true, false] {
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            let head = "POST /left HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+            client.send(format!("{head}{with_head}")).await.unwrap();
+            leaving.push((client, behind, reset));
+        }
+    }
+    let (count, deadline) = (leaving.len(), Instant::now() + DEADLINE);
+    while !admin::metrics(proxy.admin()).await.contains(&format!("flagstone_in_flight{{route=\"all\"}} {count}\n")) {
+        assert!(Instant::now() < deadline, "the requests never arrived");
+    }
+    for (mut client, behind, reset) in leaving {
+        client.send(behind).await.unwrap();
+        if reset {
+            client.reset();
+        }
+    }
+    let are_logged = || proxy.access_log().matches("\"POST /left HTTP/1.1\" 499").count() == count;
+    assert!(eventually(DEADLINE, are_logged).await, "{}", proxy.access_log());
+    app.restart().await;
+    assert_eq!(client::get(proxy.address(), "/stayed").await.unwrap().text(), "up");
+    let lines: Vec<_> = app.requests().iter().map(|request| request.head.line.clone()).collect();
+    assert_eq!(lines, ["GET /stayed HTTP/1.1"]);
+}
+
+#[tokio::test]
 async fn a_full_endpoint_takes_the_next_when_one_is_done() {
     let app = FakeUpstream::http1().route("*", Reply::ok("done").after(Duration::from_millis(20))).start().await;
     let proxy = TestProxy::toml(to(&app.endpoint(), "hold = \"20s\"\nmax_in_flight = 2\n")).start().await;
