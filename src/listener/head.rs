@@ -145,7 +145,7 @@ pub fn read(head: &Bytes, bounds: &HeadBounds, fields: &mut HeaderMap) -> Result
 }
 
 /// Whether the value of an `Expect` says that its client sends no body before it is told to (RFC 9110, section 10.1.1).
-pub(super) fn is_continue(value: &[u8]) -> bool {
+pub(crate) fn is_continue(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"100-continue")
 }
 

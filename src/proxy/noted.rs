@@ -4,6 +4,8 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::listener::head::is_continue;
+
 /// The first value of each; a request with several of one name has none of them read here for more than telling.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
@@ -14,6 +16,8 @@ pub(super) struct Noted {
     pub(super) accept: Option<HeaderValue>,
     pub(super) accept_language: Option<HeaderValue>,
     pub(super) content_type: Option<HeaderValue>,
+    pub(super) has_expectation: bool,
+    /// It sends no body before it is told to.
     pub(super) expects_continue: bool,
     pub(super) asks_to_upgrade: bool,
 }
@@ -31,7 +35,8 @@ impl Noted {
                 "accept-language" => &mut self.accept_language,
                 "content-type" => &mut self.content_type,
                 "expect" => {
-                    self.expects_continue = true;
+                    self.has_expectation = true;
+                    self.expects_continue |= is_continue(value.as_bytes());
                     continue;
                 }
                 "upgrade" => {
@@ -49,6 +54,8 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
+    use http::header::EXPECT;
+
     use super::*;
 
     #[test]
@@ -70,5 +77,14 @@ mod tests {
         assert_eq!(noted.referer.unwrap(), "c");
         assert!(noted.expects_continue && noted.asks_to_upgrade);
         assert!(noted.host.is_none() && noted.user_agent.is_none());
+    }
+
+    #[test]
+    fn not_every_expectation_is_for_a_word() {
+        for (value, expects_continue) in [("100-Continue", true), ("100-continue, x", false), ("x", false)] {
+            let mut noted = Noted::default();
+            noted.gather(&HeaderMap::from_iter([(EXPECT, HeaderValue::from_static(value))]));
+            assert_eq!((noted.has_expectation, noted.expects_continue), (true, expects_continue), "{value}");
+        }
     }
 }

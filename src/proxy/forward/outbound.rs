@@ -112,7 +112,7 @@ impl Outbound {
         let may_upgrade = may_upgrade && noted.asks_to_upgrade;
         let upgrade = if may_upgrade { hop_by_hop::upgrade_protocol(&head.headers).cloned() } else { None };
         hop_by_hop::strip_request(&mut head.headers, is_http2);
-        if noted.expects_continue {
+        if noted.has_expectation {
             // 100 Continue is sent to the client when the endpoint's connection asks for the first byte of the body.
             head.headers.remove(EXPECT);
         }
