@@ -19,6 +19,7 @@ pub(super) struct Noted {
     pub(super) has_expectation: bool,
     /// It sends no body before it is told to.
     pub(super) expects_continue: bool,
+    pub(super) is_chunked: bool,
     pub(super) asks_to_upgrade: bool,
 }
 
@@ -37,6 +38,11 @@ impl Noted {
                 "expect" => {
                     self.has_expectation = true;
                     self.expects_continue |= is_continue(value.as_bytes());
+                    continue;
+                }
+                "transfer-encoding" => {
+                    // Nothing else passes.
+                    self.is_chunked = true;
                     continue;
                 }
                 "upgrade" => {
@@ -75,7 +81,7 @@ mod tests {
         noted.gather(&headers);
         assert_eq!(noted.accept.unwrap(), "a");
         assert_eq!(noted.referer.unwrap(), "c");
-        assert!(noted.expects_continue && noted.asks_to_upgrade);
+        assert!(noted.expects_continue && noted.asks_to_upgrade && !noted.is_chunked);
         assert!(noted.host.is_none() && noted.user_agent.is_none());
     }
 

@@ -63,6 +63,20 @@ async fn a_body_of_get_and_head_is_not_lost() {
 }
 
 #[tokio::test]
+async fn an_empty_body_in_chunks_is_one_of_length_zero() {
+    let upstream = FakeUpstream::http1().route("*", "ok").start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for (framing, body, length) in [("Transfer-Encoding: chunked\r\n", "0\r\n\r\n", Some("0")), ("", "", None)] {
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n{body}")).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().text(), "ok");
+        let requests = upstream.requests();
+        let seen = &requests.last().unwrap().head;
+        assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), (length, None));
+    }
+}
+
+#[tokio::test]
 async fn a_request_body_is_passed_on_as_it_comes() {
     let upstream = FakeUpstream::http1().route("*", Reply::echo_body()).start().await;
     let proxy = TestProxy::before(&upstream, "", "").start().await;

@@ -85,6 +85,10 @@ impl Outbound {
                 may_follow_an_answer: false,
             },
         );
+        if body.is_empty() && context.noted.is_chunked {
+            // Its framing ends here, and an app may insist on one where a body could be (RFC 9110, section 8.6).
+            it.head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         it.rewrite(may_upgrade, route, settings.http2, context);
         let repeats = retry.on.reset || !retry.on.statuses.0.is_empty();
         it.is_repeatable = repeats && !it.wants_upgrade && retry.methods.contains(&it.head.method);

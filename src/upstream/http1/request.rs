@@ -3,7 +3,7 @@
 //!
 //! | body | framing |
 //! |---|---|
-//! | none | none; a `Content-Length` of the client stays |
+//! | none | none; a `Content-Length` stays |
 //! | the client told its length | `Content-Length` as it came |
 //! | its length is known | `Content-Length` |
 //! | otherwise | `Transfer-Encoding: chunked` |
