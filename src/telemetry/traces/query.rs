@@ -8,13 +8,11 @@ const SECRET_PARTS: [&str; 11] =
     ["auth", "bypass", "code", "credential", "key", "pass", "pwd", "secret", "session", "sig", "token"];
 
 /// The query with the values of such names, and of names that are hidden by escapes, taken out. A word without `=` may
-/// itself be a key; it stays where it is short and plain.
+/// itself be a key; it stays where it is short and plain. Pairs end at `;` too, as some apps read them.
 pub(super) fn redacted(query: &str) -> String {
     let mut shown = String::with_capacity(query.len());
-    for (index, pair) in query.split('&').enumerate() {
-        if index > 0 {
-            shown.push('&');
-        }
+    for piece in query.split_inclusive(['&', ';']) {
+        let pair = piece.trim_end_matches(['&', ';']);
         match pair.split_once('=') {
             Some((name, value)) => {
                 let is_secret = !value.is_empty() && is_secret(name);
@@ -23,6 +21,7 @@ pub(super) fn redacted(query: &str) -> String {
             None if pair.len() > WORD_BYTES_MAX => shown.push_str(REDACTED),
             None => shown.push_str(pair),
         }
+        shown.push_str(&piece[pair.len()..]);
     }
     shown
 }
@@ -55,7 +54,8 @@ mod tests {
             ("%74oken=s3cret", "%74oken=REDACTED"),
             ("token=s3cret=more&token=", "token=REDACTED&token="),
             ("eyJhbGciOiJIUzI1NiJ9.s3cret", "REDACTED"),
-            ("&&=", "&&="),
+            ("a=1;token=s3cret;password=s3cret&b", "a=1;token=REDACTED;password=REDACTED&b"),
+            ("&;&=", "&;&="),
         ] {
             assert_eq!(redacted(query), shown);
         }
