@@ -3,7 +3,8 @@
 //!
 //! An id is the process's start and the event's number: a client that comes back after a restart is told everything
 //! that the new process knows, one that comes back to the same process only what it missed. Streams are so many at
-//! most. A slow reader misses the oldest events and is told how many; metrics ticks are never queued.
+//! most, and end when the token changes. A slow reader misses the oldest events and is told how many; metrics ticks are
+//! never queued.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::calls::calls;
+use super::guard::Admission;
 use super::history;
 use super::query::Parameters;
 use super::routes::Panel;
@@ -55,12 +57,13 @@ calls!(stream);
 async fn stream(
     State(panel): State<Panel>,
     Extension(streams): Extension<Arc<Semaphore>>,
+    Extension(admission): Extension<Admission>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
     let wanted = Parameters::of(&uri, &["recent", "metrics"]).and_then(|query| parse(&headers, &query));
     match wanted {
-        Ok(wanted) => open(panel, &wanted, &streams),
+        Ok(wanted) => open(panel, admission, &wanted, &streams),
         Err(problem) => problem.into_response(),
     }
 }
@@ -75,16 +78,20 @@ struct Wanted {
     ticks: bool,
 }
 
-fn open(panel: Panel, wanted: &Wanted, streams: &Arc<Semaphore>) -> Response {
+fn open(panel: Panel, admission: Admission, wanted: &Wanted, streams: &Arc<Semaphore>) -> Response {
     let Ok(place) = Arc::clone(streams).try_acquire_owned() else {
         let text = format!("{STREAMS_MAX} event streams are open: close one, or try again later");
         let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &text).into_response();
         response.headers_mut().insert(RETRY_AFTER, 5.into());
         return response;
     };
-    let stream = Stream::new(panel.control, wanted, place);
+    let stream = Stream::new(panel.control, admission, wanted, place);
     let pieces = futures_util::stream::unfold(stream, async |mut stream| {
         let piece = stream.piece().await?;
+        // The first piece after a change is that the configuration was reloaded.
+        if !stream.is_admitted() {
+            return None;
+        }
         Some((Ok::<_, std::convert::Infallible>(piece), stream))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
@@ -108,6 +115,7 @@ fn parse(headers: &HeaderMap, query: &Parameters) -> Result<Wanted, Problem> {
 /// One client's stream.
 struct Stream {
     control: Arc<Control>,
+    admission: Admission,
     /// The part of an id that says which process it is of.
     process: String,
     before: std::vec::IntoIter<Arc<Record>>,
@@ -118,7 +126,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(control: Arc<Control>, wanted: &Wanted, place: OwnedSemaphorePermit) -> Self {
+    fn new(control: Arc<Control>, admission: Admission, wanted: &Wanted, place: OwnedSemaphorePermit) -> Self {
         let (mut before, events) = control.shared.events.subscribe();
         let process = control.shared.instance.clone();
         let from = match wanted.after.as_deref().map(|id| number_of(id, &process)) {
@@ -129,7 +137,12 @@ impl Stream {
         };
         let before = before.split_off(from).into_iter();
         let ticks = wanted.ticks.then(|| control.shared.metrics.ticks());
-        Self { control, process, before, events, ticks, is_greeted: false, _place: place }
+        Self { control, admission, process, before, events, ticks, is_greeted: false, _place: place }
+    }
+
+    /// Whether its client would still be let in.
+    fn is_admitted(&self) -> bool {
+        self.admission.holds(&self.control.live.load_full().config.admin)
     }
 
     /// The next words; `None` at the end.

@@ -19,6 +19,7 @@ use super::routes::Panel;
 use super::server::Peer;
 use super::session;
 use super::view::problem;
+use crate::config::model::{Admin, Secret};
 use crate::message::host::{Host, HostError};
 use crate::policy::limit::{Key, Limiter, Settings};
 use crate::telemetry::events::Event;
@@ -32,6 +33,17 @@ const TRY_AGAIN: Duration = Duration::from_secs(6);
 const CLIENTS_MAX: usize = 4096;
 /// Refusals that are logged at once, and one more each second.
 const LOGGED: u32 = 100;
+
+/// The token that a request was let in by; `None` = none was asked for.
+#[derive(Clone, PartialEq)]
+pub(super) struct Admission(Option<Secret>);
+
+impl Admission {
+    /// Whether the same is asked for now.
+    pub(super) fn holds(&self, admin: &Admin) -> bool {
+        self.0 == admin.token
+    }
+}
 
 /// Counts refusals.
 pub(super) struct Refusals {
@@ -72,12 +84,13 @@ impl Refusals {
 }
 
 /// Refuses foreign Hosts and Origins, and requests without the token.
-pub(super) async fn check(State(panel): State<Panel>, client: Client, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(panel): State<Panel>, client: Client, mut request: Request, next: Next) -> Response {
     if panel.place.is_left() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the admin side has moved: see admin.listen");
     }
     let live = panel.control.live.load_full();
     let admin = &live.config.admin;
+    request.extensions_mut().insert(Admission(admin.token.clone()));
     let headers = request.headers();
     if !is_own_host(&request, &admin.allowed_hosts) {
         return refuse(

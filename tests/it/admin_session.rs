@@ -49,6 +49,21 @@ async fn a_browser_logs_in_once_and_out_again() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_the_token_that_opened_it() {
+    let proxy = TestProxy::toml(TOML).start().await;
+    let at = proxy.admin();
+    let mut stream = Client::connect(at).await.unwrap();
+    let bearer = "Authorization: Bearer s3cret\r\n";
+    stream.send(format!("GET /api/events?metrics=false HTTP/1.0\r\nHost: {at}\r\n{bearer}\r\n")).await.unwrap();
+    stream.read_until("retry: ").await.unwrap();
+    proxy.reload_with(&TOML.replace("s3cret", "another")).await;
+    assert_eq!(send(at, "GET /api/status", bearer, "").await.status, 401);
+    let rest = stream.read_to_end().await.unwrap();
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(!rest.contains("event:"), "{rest}");
+}
+
+#[tokio::test]
 async fn wrong_tokens_are_counted_by_client() {
     let proxy = TestProxy::toml(TOML).start().await;
     let at = proxy.admin();
