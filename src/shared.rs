@@ -442,7 +442,10 @@ pub fn verdicts(live: &Snapshot) -> Vec<Verdict> {
 /// The same without the machine.
 pub fn verdicts_of_services(live: &Snapshot) -> Vec<Verdict> {
     let now = Instant::now();
-    let groups = live.groups.values().map(|group| Verdict::of_group(group, now));
+    let groups = live.groups.values().map(|group| {
+        let fallback = group.settings.breaker.fallback.as_ref().and_then(|name| live.groups.get(name));
+        Verdict::of_group(group, fallback.map(|fallback| &**fallback), now)
+    });
     let probes = live.probes.iter().map(|(name, probe)| match live.groups.contains_key(name) {
         // Both are told of.
         true => Verdict::of_probe(&format!("probe.{name}"), probe),
@@ -458,6 +461,7 @@ fn verdict_of_machine(check: Check) -> Verdict {
         critical: false,
         is_healthy: Some(!is_over),
         latency: None,
+        is_covered: false,
         error: is_over.then(|| format!("{percent:.1} % in use, more than {bound} %")),
         endpoints: Vec::new(),
         percent: Some(percent),

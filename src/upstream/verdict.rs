@@ -13,6 +13,8 @@ use crate::telemetry::metrics::HealthStatus;
 pub struct Verdict {
     pub name: String,
     pub critical: bool,
+    /// Its fallback takes what it does not.
+    pub is_covered: bool,
     /// `None` while nobody can tell yet.
     pub is_healthy: Option<bool>,
     pub latency: Option<Duration>,
@@ -33,8 +35,9 @@ pub struct EndpointVerdict {
 }
 
 impl Verdict {
-    /// An upstream is down when no endpoint can take a request, or its breaker keeps everybody out.
-    pub(crate) fn of_group(group: &Group, now: Instant) -> Self {
+    /// An upstream is down when no endpoint can take a request, or its breaker keeps everybody out. In the latter case
+    /// it has a `fallback`, perhaps.
+    pub(crate) fn of_group(group: &Group, fallback: Option<&Group>, now: Instant) -> Self {
         let endpoints: Vec<_> = group.iter().iter().map(|endpoint| EndpointVerdict::of(endpoint, now)).collect();
         let is_open = group
             .breaker
@@ -47,16 +50,22 @@ impl Verdict {
             () if any(None) || group.has_unknown_names() => None,
             () => Some(false),
         };
-        let error = match is_healthy {
-            Some(false) if is_open => Some("the circuit breaker is open".to_owned()),
-            Some(false) if endpoints.is_empty() => Some("no name has an address".to_owned()),
-            Some(false) => endpoints.iter().find_map(|endpoint| endpoint.error.clone()),
+        let cover = fallback.filter(|_| is_open).map(|fallback| Self::of_group(fallback, None, now));
+        let cover = cover.filter(|cover| !cover.is_down());
+        let error = match (is_healthy, &cover) {
+            (Some(false), Some(cover)) => {
+                Some(format!("the circuit breaker is open: {} takes the requests", cover.name))
+            }
+            (Some(false), None) if is_open => Some("the circuit breaker is open".to_owned()),
+            (Some(false), None) if endpoints.is_empty() => Some("no name has an address".to_owned()),
+            (Some(false), None) => endpoints.iter().find_map(|endpoint| endpoint.error.clone()),
             _ => None,
         };
         let latency = endpoints.iter().filter_map(|endpoint| endpoint.latency).min();
         Self {
             name: group.name.to_string(),
             critical: group.settings.critical,
+            is_covered: cover.is_some(),
             is_healthy,
             latency,
             error,
@@ -70,6 +79,7 @@ impl Verdict {
         Self {
             name: name.to_owned(),
             critical: probe.settings.critical,
+            is_covered: false,
             is_healthy: last.as_ref().map(Result::is_ok),
             latency: last.as_ref().and_then(|last| last.as_ref().ok().copied()),
             error: last.and_then(Result::err),
@@ -80,6 +90,11 @@ impl Verdict {
 
     fn is_down(&self) -> bool {
         self.is_healthy == Some(false)
+    }
+
+    /// Down, it takes the whole along.
+    fn is_vital(&self) -> bool {
+        self.critical && !self.is_covered
     }
 }
 
@@ -103,11 +118,12 @@ impl EndpointVerdict {
     }
 }
 
-/// The whole: unhealthy when a critical check is down, degraded when another is. What is not known yet does not count.
+/// The whole: unhealthy when a critical check is down that nobody stands in for, degraded when another is. What is not
+/// known yet does not count.
 pub fn overall(verdicts: &[Verdict]) -> HealthStatus {
     let down = || verdicts.iter().filter(|verdict| verdict.is_down());
     match () {
-        () if down().any(|verdict| verdict.critical) => HealthStatus::Unhealthy,
+        () if down().any(Verdict::is_vital) => HealthStatus::Unhealthy,
         () if down().next().is_some() => HealthStatus::Degraded,
         () => HealthStatus::Healthy,
     }
@@ -124,7 +140,7 @@ pub(crate) struct LastTold {
 #[derive(Clone, Debug)]
 struct Down {
     name: String,
-    critical: bool,
+    vital: bool,
 }
 
 impl Default for LastTold {
@@ -139,7 +155,7 @@ impl LastTold {
         let status = overall(verdicts);
         let down = verdicts.iter().filter(|verdict| verdict.is_down());
         let down: Vec<Down> =
-            down.map(|verdict| Down { name: verdict.name.clone(), critical: verdict.critical }).collect();
+            down.map(|verdict| Down { name: verdict.name.clone(), vital: verdict.is_vital() }).collect();
         let worsens = status as u8 > self.status as u8;
         // Only a critical check makes it unhealthy, or ends that.
         let critical_first = (if worsens { status } else { self.status }) == HealthStatus::Unhealthy;
@@ -156,7 +172,7 @@ impl LastTold {
 /// Of those that are not among `others`: a critical one, where that is what counts and there is one, else the first.
 fn first_missing<'d>(checks: &'d [Down], others: &[Down], critical_first: bool) -> Option<&'d Down> {
     let missing = || checks.iter().filter(|check| !others.iter().any(|other| other.name == check.name));
-    missing().find(|check| check.critical || !critical_first).or_else(|| missing().next())
+    missing().find(|check| check.vital || !critical_first).or_else(|| missing().next())
 }
 
 #[cfg(test)]
@@ -165,7 +181,8 @@ mod tests {
 
     fn check(name: &str, critical: bool, is_healthy: Option<bool>) -> Verdict {
         let name = name.to_owned();
-        Verdict { name, critical, is_healthy, latency: None, error: None, endpoints: Vec::new(), percent: None }
+        let (is_covered, latency, error, percent) = (false, None, None, None);
+        Verdict { name, critical, is_covered, is_healthy, latency, error, endpoints: Vec::new(), percent }
     }
 
     #[test]

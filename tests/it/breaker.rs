@@ -262,10 +262,16 @@ async fn while_open_the_fallback_answers() {
         assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "spare");
     }
     assert_eq!((app.requests().len(), spare.requests().len()), (1, 3));
+    // Nobody is turned away: no reason for a balancer to take the instance out.
+    let summary = async || admin::ask(proxy.admin(), "GET", "/api/health/summary").await;
+    let degraded = summary().await;
+    assert_eq!(degraded.status, 200, "{}", degraded.text());
+    assert!(degraded.text().contains("\"degraded\""), "{}", degraded.text());
     // With the fallback open too, the answer is the refusal.
     admin::ask(proxy.admin(), "POST", "/api/admin/circuit-breakers/spare/open").await;
     let refused = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((refused.status, refused.header("flagstone-reason")), (503, Some("circuit_open")));
+    assert_eq!(summary().await.status, 503);
 }
 
 #[tokio::test]
