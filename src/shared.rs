@@ -386,7 +386,9 @@ impl Shared {
         self.metrics.set_health(overall(&verdicts(live)));
         for (name, group) in &live.groups {
             if let Some(breaker) = &group.breaker {
-                self.metrics.upstream(name).set_breaker_state(breaker_state(breaker.view(now).state));
+                let metrics = self.metrics.upstream(name);
+                metrics.set_breaker_state(breaker_state(breaker.view(now).state));
+                metrics.set_breaker_shadow(breaker.settings().shadow);
             }
             let endpoints = group.iter();
             for configured in &group.settings.endpoints {
@@ -459,9 +461,9 @@ fn verdict_of_machine(check: Check) -> Verdict {
     Verdict {
         name: name.to_owned(),
         critical: false,
+        is_covered: false,
         is_healthy: Some(!is_over),
         latency: None,
-        is_covered: false,
         error: is_over.then(|| format!("{percent:.1} % in use, more than {bound} %")),
         endpoints: Vec::new(),
         percent: Some(percent),

@@ -130,6 +130,9 @@ pub(super) fn circuit_breakers(live: &Snapshot) -> Value {
                 "rejectedCalls": view.statistics.rejected,
             },
         });
+        if breaker.settings().shadow {
+            entry["shadow"] = json!(true);
+        }
         if let Some(wait) = view.next_attempt {
             entry["nextAttemptTime"] = json!(live.shared.timestamp_at(now + wait).to_string());
         }

@@ -58,16 +58,21 @@ fn change(admin: &AdminArgument, name: &str, what: &str) -> Result<Value, CallEr
 
 /// The breakers of an answer, one line each below a line of headings.
 fn table(answer: &Value) -> String {
-    let mut table = Table::new(&["UPSTREAM", "STATE", "FAILURES", "CALLS", "FAILED", "REJECTED", "NEXT ATTEMPT"]);
+    let mut table =
+        Table::new(&["UPSTREAM", "STATE", "FAILURES", "CALLS", "FAILED", "REJECTED", "SHADOWED", "NEXT ATTEMPT"]);
     for (name, breaker) in answer["circuitBreakers"].as_object().into_iter().flatten() {
         let count = |key: &str| breaker["statistics"][key].as_u64().unwrap_or(0).to_string();
+        let (rejected, none) = (count("rejectedCalls"), "0".to_owned());
+        // In shadow they were let through.
+        let (rejected, shadowed) = if breaker["shadow"] == true { (none, rejected) } else { (rejected, none) };
         table.row(vec![
             name.clone(),
             breaker["state"].as_str().unwrap_or("?").to_owned(),
             breaker["failures"].as_u64().unwrap_or(0).to_string(),
             count("totalCalls"),
             count("failedCalls"),
-            count("rejectedCalls"),
+            rejected,
+            shadowed,
             next_attempt(breaker),
         ]);
     }
@@ -98,17 +103,18 @@ mod tests {
         let statistics = json!({ "totalCalls": 12, "failedCalls": 5, "rejectedCalls": 3 });
         let answer = json!({ "circuitBreakers": {
             "app": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00.804409328Z", "statistics": statistics },
-            "mail": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "statistics": {} },
+            "mail": { "state": "OPEN", "failures": 5, "nextAttemptTime": "2026-01-01T00:00:00Z", "shadow": true,
+                      "statistics": statistics },
             "old": { "state": "OPEN", "failures": 0, "statistics": {} },
             "search": { "state": "CLOSED", "failures": 0, "statistics": {} },
         } });
         assert_eq!(
             table(&answer),
-            "UPSTREAM  STATE   FAILURES  CALLS  FAILED  REJECTED  NEXT ATTEMPT\n\
-             app       OPEN    5         12     5       3         2026-01-01T00:00:00Z\n\
-             mail      OPEN    5         0      0       0         2026-01-01T00:00:00Z\n\
-             old       OPEN    0         0      0       0         none until it is reset\n\
-             search    CLOSED  0         0      0       0         -\n"
+            "UPSTREAM  STATE   FAILURES  CALLS  FAILED  REJECTED  SHADOWED  NEXT ATTEMPT\n\
+             app       OPEN    5         12     5       3         0         2026-01-01T00:00:00Z\n\
+             mail      OPEN    5         12     5       0         3         2026-01-01T00:00:00Z\n\
+             old       OPEN    0         0      0       0         0         none until it is reset\n\
+             search    CLOSED  0         0      0       0         0         -\n"
         );
         assert_eq!(table(&json!({ "circuitBreakers": {} })), "no upstream has a breaker\n");
     }

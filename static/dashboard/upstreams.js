@@ -78,7 +78,7 @@ function breakerPart(name) {
       set(word, "data-tone", tone);
       const { totalCalls, failedCalls, rejectedCalls } = view.statistics;
       const next = view.nextAttemptTime ? `next try ${relative(view.nextAttemptTime)}` : view.state === "OPEN" ? "until it is reset" : null;
-      say(numbers, [next, `${count(totalCalls)} calls`, `${count(failedCalls)} failed`, `${count(rejectedCalls)} rejected`].filter(Boolean).join(" · "));
+      say(numbers, [next, `${count(totalCalls)} calls`, `${count(failedCalls)} failed`, `${count(rejectedCalls)} ${view.shadow ? "let through in shadow" : "rejected"}`].filter(Boolean).join(" · "));
       reset.disabled = view.state === "CLOSED" && view.failures === 0;
       open.disabled = view.state === "OPEN" && !view.nextAttemptTime;
     },

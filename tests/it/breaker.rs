@@ -303,6 +303,9 @@ async fn in_shadow_it_counts_and_rejects_nothing() {
     let metrics = admin::metrics(proxy.admin()).await;
     assert!(metrics.contains("flagstone_breaker_rejected_total{upstream=\"app\"} 4"), "{metrics}");
     assert!(metrics.contains("flagstone_breaker_transitions_total{upstream=\"app\",to=\"open\"} 1"), "{metrics}");
+    assert!(metrics.contains("flagstone_breaker_shadow{upstream=\"app\"} 1"), "{metrics}");
+    let breakers = admin::json(proxy.admin(), "/api/status/circuit-breakers").await;
+    assert_eq!(breakers["circuitBreakers"]["app"]["shadow"], true, "{breakers}");
 }
 
 #[tokio::test]

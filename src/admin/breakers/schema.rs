@@ -25,6 +25,8 @@ pub(in crate::admin) struct CircuitBreaker {
     state: BreakerState,
     /// In a row.
     failures: u64,
+    /// It rejects nothing: `rejectedCalls` are those that it let through and would have rejected.
+    shadow: Option<bool>,
     #[schema(format = DateTime)]
     next_attempt_time: Option<String>,
     statistics: BreakerStatistics,

@@ -109,6 +109,13 @@ fn checks(status: &Value, health: &Value) -> Table {
         let breaker = breakers.get(name);
         let state = breaker.and_then(|breaker| breaker["state"].as_str());
         let statistic = |key: &str| breaker.map_or_else(dash, |it| count(number(&it["statistics"][key])));
+        let is_in_shadow = breaker.is_some_and(|breaker| breaker["shadow"] == true);
+        let (rejected, shadow) = match (statistic("rejectedCalls"), is_in_shadow) {
+            (rejected, false) => (rejected, String::new()),
+            (shadowed, true) => ("0".to_owned(), format!("shadow, {shadowed} let through")),
+        };
+        let error = shown(check["error"].as_str().unwrap_or_default());
+        let separator = if error.is_empty() || shadow.is_empty() { "" } else { "; " };
         let latency = match (check["latencyMs"].as_f64(), check["percentage"].as_f64()) {
             (Some(latency), _) => millis(latency),
             (None, Some(percentage)) => format!("{percentage:.0} %"),
@@ -122,8 +129,8 @@ fn checks(status: &Value, health: &Value) -> Table {
             Cell::new(state.unwrap_or("-"), tone_of(state.unwrap_or_default())),
             statistic("totalCalls").into(),
             statistic("failedCalls").into(),
-            statistic("rejectedCalls").into(),
-            Cell::new(&shown(check["error"].as_str().unwrap_or_default()), Tone::Faint),
+            rejected.into(),
+            Cell::new(&format!("{error}{separator}{shadow}"), Tone::Faint),
         ]);
     }
     table
@@ -249,6 +256,7 @@ mod tests {
         });
         status["circuitBreakers"]["app"] =
             json!({ "state": "OPEN", "statistics": { "totalCalls": 9, "failedCalls": 5, "rejectedCalls": 4 } });
+        status["circuitBreakers"]["mail"] = json!({ "state": "OPEN", "shadow": true, "statistics": { "totalCalls": 9, "failedCalls": 5, "rejectedCalls": 4 } });
         status["limits"]["per_ip"] = json!({ "rate": "10/1m", "burst": 5, "keys": 3, "allowed": 1_000, "limited": 2, "queued": 0,
             "override": { "until": "2026-01-01T01:15:00Z" } });
         status["limits"]["shared"] = json!({ "rate": "1/1s", "burst": 1, "storeReachable": false });
@@ -257,6 +265,7 @@ mod tests {
         let endpoints = json!({ "a:1": { "status": "healthy" }, "b:1": { "status": "unhealthy" } });
         let health = json!({ "status": "unhealthy", "checks": {
             "app": { "status": "unhealthy", "latencyMs": 1.234, "endpoints": endpoints, "error": "the circuit breaker is open" },
+            "mail": { "status": "healthy", "latencyMs": 1.0 },
             "memory": { "status": "healthy", "percentage": 41.2 },
         } });
         let text = shown_at(&status, &health);
@@ -265,6 +274,7 @@ mod tests {
             "maintenance ON   read_only   began 5m ago   should have ended 1m ago   12,345 blocked   by cli   Upgrade\n",
             "CHECK   HEALTH     ENDPOINTS  LATENCY  BREAKER  CALLS  FAILED  REJECTED\n",
             "app     unhealthy  1/2        1.23 ms  OPEN     9      5       4         the circuit breaker is open\n",
+            "mail    healthy    -          1.00 ms  OPEN     9      5       0         shadow, 4 let through\n",
             "memory  healthy    -          41 %     -        -      -       -\n",
             "per_ip  10/1m  5      3     1,000    2        0       overridden, ends in 15m\n",
             "shared  1/1s   1      0     0        0        0       the shared store is out of reach\n",

@@ -185,8 +185,13 @@ fn upstreams(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     )?;
     page.counter(
         "flagstone_breaker_rejected_total",
-        "Requests the circuit breaker turned away",
+        "Requests the circuit breaker turned away, or let through in shadow",
         upstreams.iter().map(|(name, u)| ([("upstream", name.as_str())], u.rejected_count())),
+    )?;
+    page.gauge(
+        "flagstone_breaker_shadow",
+        "1 when the circuit breaker turns nothing away",
+        upstreams.iter().map(|(name, u)| ([("upstream", name.as_str())], u64::from(u.breaker_is_shadow()))),
     )?;
     let endpoints: Vec<_> = upstreams.iter().map(|(name, u)| (name, u.endpoints())).collect();
     page.gauge(

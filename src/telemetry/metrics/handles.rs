@@ -37,6 +37,7 @@ pub struct UpstreamMetrics {
     retries: AtomicU64,
     breaker_state: AtomicU8,
     breaker_rejected: AtomicU64,
+    breaker_shadow: AtomicBool,
     transitions: [AtomicU64; 3],
     endpoints: Mutex<BTreeMap<String, Arc<EndpointMetrics>>>,
 }
@@ -52,6 +53,7 @@ impl UpstreamMetrics {
             retries: AtomicU64::new(0),
             breaker_state: AtomicU8::new(BreakerState::Closed as u8),
             breaker_rejected: AtomicU64::new(0),
+            breaker_shadow: AtomicBool::new(false),
             transitions: Default::default(),
             endpoints: Mutex::default(),
         }
@@ -67,7 +69,7 @@ impl UpstreamMetrics {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    /// Counts a request that the breaker turned away.
+    /// Counts a request that the breaker turned away, or would have but for its shadow.
     pub fn rejected(&self) {
         self.breaker_rejected.fetch_add(1, Relaxed);
     }
@@ -81,6 +83,11 @@ impl UpstreamMetrics {
     /// Shows a state without a transition, as after a hand-over.
     pub fn set_breaker_state(&self, state: BreakerState) {
         self.breaker_state.store(state as u8, Relaxed);
+    }
+
+    /// Whether the breaker only watches.
+    pub fn set_breaker_shadow(&self, shadow: bool) {
+        self.breaker_shadow.store(shadow, Relaxed);
     }
 
     /// The handle of an endpoint, healthy when new. `name` must come from the configuration: a name that
@@ -117,6 +124,10 @@ impl UpstreamMetrics {
 
     pub(super) fn rejected_count(&self) -> u64 {
         self.breaker_rejected.load(Relaxed)
+    }
+
+    pub(super) fn breaker_is_shadow(&self) -> bool {
+        self.breaker_shadow.load(Relaxed)
     }
 
     pub(super) fn breaker_number(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics};
 
 /// Every family of SPEC section 5 with its type, `process_*` aside.
-const FAMILIES: [(&str, &str); 26] = [
+const FAMILIES: [(&str, &str); 27] = [
     ("flagstone_requests_total", "counter"),
     ("flagstone_request_duration_seconds", "histogram"),
     ("flagstone_upstream_duration_seconds", "histogram"),
@@ -19,6 +19,7 @@ const FAMILIES: [(&str, &str); 26] = [
     ("flagstone_breaker_state", "gauge"),
     ("flagstone_breaker_transitions_total", "counter"),
     ("flagstone_breaker_rejected_total", "counter"),
+    ("flagstone_breaker_shadow", "gauge"),
     ("flagstone_endpoint_healthy", "gauge"),
     ("flagstone_retries_total", "counter"),
     ("flagstone_health_status", "gauge"),
