@@ -99,8 +99,9 @@ impl Heads {
 /// The one place where a refusal becomes an answer.
 pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> Response<Body> {
     let row = refusal.row();
-    context.reason = Some(row.reason);
     context.has_client_left = matches!(refusal, Refusal::ClientLeft);
+    // What the client did, no policy decided.
+    context.reason = (!context.has_client_left).then_some(row.reason);
     if let Refusal::Maintenance(Maintained { scope, .. }) = refusal
         && let Scope::Route(name) = &scope.scope
     {

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
-use crate::support::process::Flagstone;
+use crate::support::poll::eventually;
+use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
@@ -74,6 +75,20 @@ async fn maintenance_names_its_scope_and_a_bad_head_its_bound() {
         json!({ "kind": "maintenance", "name": "global" })
     );
     assert_eq!(requests(&proxy, "?reason=bad_request").await[0]["policy"]["kind"], "bounds");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_its_body_decides_itself() {
+    let app = FakeUpstream::http1().start().await;
+    let proxy = TestProxy::before(&app, "", "").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/upload", "Content-Length: 1000\r\n").await.unwrap();
+    client.send("half").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+    client.reset();
+    proxy.log_line("POST /upload ").await;
+    let told = &requests(&proxy, "?status=499").await[0];
+    assert_eq!((&told["reason"], &told["policy"]["kind"]), (&Value::Null, &json!("client")), "{told}");
 }
 
 #[tokio::test]

@@ -34,6 +34,9 @@ const QUEUE_MAX: usize = 2048;
 /// Tries at endpoints that are recorded of one request.
 const ATTEMPTS_MAX: usize = 16;
 
+/// How a try ended that the request's client gave up, or spoilt.
+pub(crate) const CANCELLED: &str = "cancelled";
+
 /// Of a path, a query or an agent.
 const TEXT_BYTES_MAX: usize = 1024;
 

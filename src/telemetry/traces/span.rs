@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 
 use super::query::redacted;
 use super::resource::{number, text};
-use super::{Attempt, Finished};
+use super::{Attempt, CANCELLED, Finished};
 
 /// `Span.flags`: it is known whether the parent is another process's (bit 8), and it is (bit 9).
 const REMOTE_KNOWN: u32 = 0x100;
@@ -85,7 +85,7 @@ fn client(finished: &Finished, index: usize, attempt: &Attempt) -> Span {
     let (after, outcome) = match &attempt.end {
         Some(end) => (end.after, end.outcome),
         // The client left, or was cut, while the app was at work.
-        None => (finished.duration, Err("cancelled")),
+        None => (finished.duration, Err(CANCELLED)),
     };
     let error = match outcome {
         Ok(status) => (status >= 400).then(|| status.to_string()),

@@ -3,6 +3,8 @@
 mod collector;
 mod failures;
 
+use opentelemetry_proto::tonic::trace::v1::Span;
+
 use self::collector::{Collector, PATIENCE, attribute, clients, hexadecimal, parts, servers};
 use crate::support::admin;
 use crate::support::client::Client;
@@ -229,6 +231,31 @@ async fn refusals_and_tries_are_told() {
         (vec!["".into(), "1".into()], vec!["connect_failed".to_owned(); 2])
     );
     assert!(clients(&spans).iter().all(|span| span.parent_span_id == servers(&spans)[0].span_id));
+}
+
+#[tokio::test]
+async fn what_a_client_does_to_its_body_is_no_fault_of_the_app() {
+    let (app, collector) = (FakeUpstream::http1().start().await, Collector::start().await);
+    let proxy = TestProxy::before(&app, &trace(&collector, 1.0), "").start().await;
+    let start = async |framing: &str, part: &str| {
+        let before = app.requests().len();
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", "/", framing).await.unwrap();
+        client.send(part).await.unwrap();
+        assert!(eventually(PATIENCE, || app.requests().len() > before).await);
+        client
+    };
+    start("Content-Length: 1000\r\n", "half").await.reset();
+    let mut malformed = start("Transfer-Encoding: chunked\r\n", "4\r\nhalf\r\n").await;
+    collector.wait(2).await;
+    malformed.send("zz\r\n").await.unwrap();
+    assert_eq!(malformed.read_response().await.unwrap().status, 400);
+    let spans = collector.wait(4).await;
+    let of = |spans: &[&Span]| spans.iter().map(|span| attribute(&span.attributes, "error.type")).collect::<Vec<_>>();
+    assert_eq!(
+        (of(&servers(&spans)), of(&clients(&spans))),
+        (vec!["client_closed".into(), String::new()], vec!["cancelled".into(); 2])
+    );
 }
 
 /// HTTP/2, and a WebSocket, which is one request until it ends.

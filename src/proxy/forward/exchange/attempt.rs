@@ -13,7 +13,7 @@ use super::super::failure::{Failure, HeadLate, Kind, Lost};
 use super::Exchange;
 use crate::error::with_causes;
 use crate::message::trace_context::TRACEPARENT;
-use crate::telemetry::traces::Attempt;
+use crate::telemetry::traces::{Attempt, CANCELLED};
 use crate::upstream::connection::{AnswerError, SendError};
 use crate::upstream::endpoint::InFlight;
 use crate::upstream::lease::Lease;
@@ -117,6 +117,7 @@ impl Exchange<'_> {
         self.end_attempt(match &answer {
             Ok(Ok(status)) => Ok(status.as_u16()),
             Ok(Err(SendError::Unsent(_))) => Err("unsent"),
+            Ok(Err(_)) if self.client_fault().is_some() => Err(CANCELLED),
             Ok(Err(_)) => Err(Kind::RESET),
             Err(HeadLate { .. }) => Err(Kind::HEAD_TIMEOUT),
         });
