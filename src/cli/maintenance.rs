@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(in crate::cli) use settings::settings;
+pub(in crate::cli) use settings::{Settings, settings};
 
 use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;

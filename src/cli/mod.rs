@@ -158,14 +158,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
-    let config = match maintenance::settings(&arguments.file) {
-        Ok(config) => config,
+    let maintenance::Settings { config, is_whole } = match maintenance::settings(&arguments.file) {
+        Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
     let settings = &config.maintenance;
     let routes_dir = config.server.state_dir.join("maintenance.d");
-    if let maintenance::Action::On(on) = &arguments.maintenance.action {
-        warn_of_unknown(&on.routes, &config);
+    if let maintenance::Action::On(on) = &arguments.maintenance.action
+        && lacks_one(&on.routes, &config, is_whole)
+    {
+        return ExitCode::FAILURE;
     }
     let done =
         maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
@@ -178,11 +180,13 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     }
 }
 
-/// No reason to refuse: the process may go by another file than the one that is read here.
-fn warn_of_unknown(routes: &[String], config: &Config) {
-    for name in routes.iter().filter(|name| !config.has_route(name)) {
-        complain(format_args!("warning: {}", config.no_route(name)));
-    }
+/// Tells which of these routes there are not. Where something of the file was left out, they may have been in it: no
+/// reason to refuse.
+fn lacks_one(routes: &[String], config: &Config, is_whole: bool) -> bool {
+    let unknown = || routes.iter().filter(|name| !config.has_route(name));
+    let kind = if is_whole { "" } else { "warning: " };
+    unknown().for_each(|name| complain(format_args!("{kind}{}", config.no_route(name))));
+    is_whole && unknown().next().is_some()
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -536,7 +536,7 @@ fn problems_that_nobody_reads_or_that_do_not_fit_are_no_panic() {
         (&wrong, vec!["run"], 1),
         (&wrong, vec!["explain", "http://test/"], 1),
         (&wrong, vec!["maintenance", "on"], 0),
-        (&right, vec!["maintenance", "on", "--route", "unknown"], 0),
+        (&right, vec!["maintenance", "on", "--route", "unknown"], 1),
         (&right, vec!["maintenance", "on", "--route", "../x"], 2),
         (&right, [&["status"][..], &nobody].concat(), 1),
         (&right, [&["healthcheck"][..], &nobody].concat(), 1),

@@ -4,7 +4,7 @@
 use super::super::run::{Quick, load_quick};
 use super::super::{FileArgument, complain, environment};
 use crate::config::model::Config;
-use crate::config::{self, Problem, Problems, Sources};
+use crate::config::{self, Loaded, Problem, Problems, Sources};
 
 /// What decides about flag files; the rest has to be right for them to be found.
 const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
@@ -12,19 +12,27 @@ const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
 const BY_HAND: &str = "maintenance is on while its flag file exists, so touch and rm will do meanwhile: \
                        /run/flagstone/maintenance.flag, unless server.state_dir or maintenance.flag say otherwise";
 
+/// What is known of the configuration.
+pub(in crate::cli) struct Settings {
+    pub(in crate::cli) config: Config,
+    /// Nothing of the file was left out.
+    pub(in crate::cli) is_whole: bool,
+}
+
 /// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as
 /// warnings.
 ///
 /// # Errors
 /// There is none, or it does not say where the flags are.
-pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Config, Problems> {
+pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems> {
+    let whole = |loaded: Loaded| Settings { config: loaded.config, is_whole: true };
     if let Some(quick) = without_a_file(file) {
-        return load_quick(&quick).map(|loaded| loaded.config);
+        return load_quick(&quick).map(whole);
     }
     let file = file.locate()?;
     let sources = Sources::read(&file, &environment);
     let mut problems = match config::load_from(&sources, &file, &environment) {
-        Ok(loaded) => return Ok(loaded.config),
+        Ok(loaded) => return Ok(whole(loaded)),
         Err(problems) => problems,
     };
     let remains = config::remains(&sources, &file, &environment);
@@ -36,7 +44,7 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Config, Problems> 
     for problem in &problems.0 {
         complain(format_args!("warning: {problem}"));
     }
-    Ok(remains.loaded.config)
+    Ok(Settings { config: remains.loaded.config, is_whole: false })
 }
 
 /// As `run` would serve from this environment. Where there is no file to go by, the flag alone is enough.

@@ -91,12 +91,17 @@ async fn a_process_without_a_file_is_found_by_the_same_environment() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_not_in_the_file_is_warned_of() {
+async fn a_route_that_is_not_in_the_file_is_refused() {
     let folder = Folder::new();
     folder.write("flagstone.toml", CONFIG);
-    let on = maintenance(&folder, &["on", "--route", "al", "--route", "all"]).await;
-    assert!(on.status.success(), "{on:?}");
-    assert_eq!(on.stderr, "flagstone: warning: there is no route \"al\": did you mean \"all\"?\n");
+    let on = maintenance(&folder, &["on", "--route", "all", "--route", "al"]).await;
+    assert_eq!((on.status.code(), on.stdout.as_str()), (Some(1), ""), "{on:?}");
+    assert_eq!(on.stderr, "flagstone: there is no route \"al\": did you mean \"all\"?\n");
+    assert!(!folder.join("state/maintenance.d").exists());
+    // What cannot be read of a file may have been that route.
+    folder.write("flagstone.toml", format!("{CONFIG}[bogus]\n"));
+    let on = maintenance(&folder, &["on", "--route", "al"]).await;
+    assert!(on.status.success() && on.stderr.contains("warning: there is no route \"al\""), "{on:?}");
     assert!(folder.join("state/maintenance.d/al.flag").exists());
 }
 
