@@ -6,6 +6,7 @@ use clap::{ArgAction, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{AdminArgument, CallError, JsonArgument, tell};
+use super::human::shown;
 use super::table::Table;
 
 #[derive(Debug, clap::Args)]
@@ -63,12 +64,12 @@ fn set(admin: &AdminArgument, key: &str, value: Option<bool>) -> Result<Value, C
 fn list(answer: &Value) -> String {
     let mut table = Table::new(&["FEATURE", "VALUE", "DEFAULT"]);
     for (key, feature) in answer["featureFlags"].as_object().into_iter().flatten() {
-        table.row(vec![key.clone(), feature["value"].to_string(), feature["default"].to_string()]);
+        table.row(vec![shown(key), feature["value"].to_string(), feature["default"].to_string()]);
     }
     table.print("the configuration has no [features]\n")
 }
 
 fn one(feature: &Value) -> String {
     let key = feature["key"].as_str().unwrap_or_default();
-    format!("{key}: {} (default {})\n", feature["value"], feature["default"])
+    format!("{}: {} (default {})\n", shown(key), feature["value"], feature["default"])
 }
