@@ -69,7 +69,7 @@ impl File {
             (REFERRER_POLICY, "no-referrer"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        if is_known(headers, &tag) {
             return (StatusCode::NOT_MODIFIED, fixed, [(ETAG, tag)]).into_response();
         }
         (fixed, [(ETAG, tag)], [(CONTENT_TYPE, self.content_type())], self.0.bytes()).into_response()
@@ -94,6 +94,13 @@ impl File {
         });
         format!("\"{hex}\"")
     }
+}
+
+/// Whether the client has it: `*`, or one of a list, compared weakly (RFC 9110, section 13.1.2).
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|line| line.to_str().ok());
+    let mut members = lines.flat_map(|line| line.split(',')).map(str::trim);
+    members.any(|member| member == "*" || member.strip_prefix("W/").unwrap_or(member) == tag)
 }
 
 #[cfg(test)]
@@ -147,5 +154,15 @@ mod tests {
         let known = HeaderMap::from_iter([(IF_NONE_MATCH, tag)]);
         assert_eq!(file("dashboard/api.js").answer(&known).status(), StatusCode::NOT_MODIFIED);
         assert_eq!(file("dashboard/main.js").answer(&known).status(), StatusCode::OK);
+        let tag = known[IF_NONE_MATCH].to_str().unwrap();
+        for (known, status) in [
+            (format!("W/{tag}"), StatusCode::NOT_MODIFIED),
+            (format!("\"other\", W/{tag}"), StatusCode::NOT_MODIFIED),
+            ("*".to_owned(), StatusCode::NOT_MODIFIED),
+            (format!("{tag}x"), StatusCode::OK),
+        ] {
+            let headers = HeaderMap::from_iter([(IF_NONE_MATCH, known.parse().unwrap())]);
+            assert_eq!(file("dashboard/api.js").answer(&headers).status(), status, "{known}");
+        }
     }
 }
