@@ -18,7 +18,8 @@ impl Check<'_> {
             self.missing(&at.key("name"), "say what the test says");
         }
         let request = at.key("request");
-        let url = raw.request.url.parse::<Uri>().ok().filter(|url| url.host().is_some());
+        let is_whole = |url: &Uri| url.scheme().is_some() && url.host().is_some_and(|host| !host.is_empty());
+        let url = raw.request.url.parse::<Uri>().ok().filter(is_whole);
         if raw.request.url.is_empty() {
             self.missing(&request.key("url"), "write a whole URL, such as \"https://example.com/api\"");
         } else if url.is_none() {

@@ -367,6 +367,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[trace]\notpl = \"http://c\"", "did you mean \"otlp\""),
     ("[admin]\ntoken = \"a b\"", "admin.token: has a character that cannot be sent"),
     ("[[test]]\nname = \"t\"\nrequest = { url = \"/x\" }\nexpect = { route = \"al\" }", "not a whole URL"),
+    (
+        "[[test]]\nname = \"t\"\nrequest = { url = \"example.com\" }\nexpect = { route = \"al\" }",
+        "\"example.com\": not a whole URL",
+    ),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
     ("[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]", "is listed twice"),
     ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
