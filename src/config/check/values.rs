@@ -210,16 +210,21 @@ impl Check<'_> {
         if text.is_empty() {
             return self.missing(at, "give it a name");
         }
-        let bad = |c: char| c.is_control() || c == '/' || c == '\\';
+        let bad = |c: char| c.is_control() || is_direction(c) || c == '/' || c == '\\';
         if text.starts_with('.') || text.contains(bad) || text.trim() != text || text.chars().count() > NAME_CHARS_MAX {
             self.refuse(
                 at,
                 text,
                 "cannot be a name",
-                "use letters, digits, \"-\", \"_\" and \".\", a letter or digit first",
+                "leave out \"/\", \"\\\", line breaks and marks of direction, and a \".\" or a space at its beginning; 100 characters at most",
             );
         }
     }
+}
+
+/// Turns the text around it: what is shown is then another name than what is meant (Unicode, UAX 9, section 2).
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn status_range(text: &str) -> Option<(u16, u16)> {

@@ -378,6 +378,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[upstream.b]\nendpoints = [\"https://b\"]", "\"b:443\", and set tls = { enabled = true }"),
     ("[upstream.b]\nendpoints = \"b:1\"", "put it in square brackets"),
     ("[upstream.\"../x\"]\nendpoints = [\"b:1\"]", "cannot be a name"),
+    ("[upstream.\"a\\u202E\"]\nendpoints = [\"b:1\"]", "cannot be a name: leave out"),
 ];
 
 #[test]
