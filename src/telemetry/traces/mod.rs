@@ -100,6 +100,8 @@ pub(crate) struct Attempt {
     pub(crate) span_id: u64,
     pub(crate) upstream: Arc<str>,
     pub(crate) endpoint: Arc<str>,
+    /// Path and query, as the app is asked for them.
+    pub(crate) target: String,
     pub(crate) is_tls: bool,
     pub(crate) is_http2: bool,
     pub(crate) began: Instant,

@@ -95,9 +95,11 @@ fn client(finished: &Finished, index: usize, attempt: &Attempt) -> Span {
         Some((host, port)) if !attempt.endpoint.starts_with("unix:") => (host, port.parse::<i64>().ok()),
         _ => (&*attempt.endpoint, None),
     };
+    let scheme = if attempt.is_tls { "https" } else { "http" };
     let mut attributes = method(&finished.method);
     attributes.extend([
-        text("url.scheme", if attempt.is_tls { "https" } else { "http" }),
+        text("url.scheme", scheme),
+        text("url.full", full(scheme, attempt)),
         text("server.address", address.trim_start_matches('[').trim_end_matches(']')),
         text("network.protocol.version", if attempt.is_http2 { "2" } else { "1.1" }),
         text("flagstone.upstream", &*attempt.upstream),
@@ -118,6 +120,15 @@ fn client(finished: &Finished, index: usize, attempt: &Attempt) -> Span {
         attributes,
         status: status(error.is_some()),
         ..span(finished, attempt.span_id, start, after.min(finished.duration.saturating_sub(start)))
+    }
+}
+
+/// What an endpoint was asked for. One behind a socket file has no authority.
+fn full(scheme: &str, attempt: &Attempt) -> String {
+    let authority = if attempt.endpoint.starts_with("unix:") { "localhost" } else { &attempt.endpoint };
+    match attempt.target.split_once('?') {
+        Some((path, query)) => format!("{scheme}://{authority}{path}?{}", redacted(query)),
+        None => format!("{scheme}://{authority}{}", attempt.target),
     }
 }
 

@@ -13,7 +13,7 @@ use super::super::failure::{Failure, HeadLate, Kind, Lost};
 use super::Exchange;
 use crate::error::with_causes;
 use crate::message::trace_context::TRACEPARENT;
-use crate::telemetry::traces::{Attempt, CANCELLED};
+use crate::telemetry::traces::{Attempt, CANCELLED, shortened};
 use crate::upstream::connection::{AnswerError, SendError};
 use crate::upstream::endpoint::InFlight;
 use crate::upstream::lease::Lease;
@@ -163,10 +163,12 @@ impl Exchange<'_> {
     fn begin_attempt(&mut self, place: &InFlight, began: Instant) {
         let Some(trace) = &mut self.context.trace else { return };
         let settings = &self.group.settings;
+        let target = self.outbound.head().parts.uri.path_and_query();
         let told = trace.begin_attempt(|span_id| Attempt {
             span_id,
             upstream: Arc::clone(&self.group.name),
             endpoint: Arc::clone(&place.endpoint().label),
+            target: target.map_or_else(String::new, |target| shortened(target.as_str())),
             is_tls: settings.tls.is_some(),
             is_http2: settings.http2,
             began,

@@ -42,6 +42,7 @@ fn attempt(finished: &Finished, endpoint: &str, end: Option<Result<u16, &'static
         span_id: 9,
         upstream: "app".into(),
         endpoint: endpoint.into(),
+        target: "/a?b=1&token=s3cret".to_owned(),
         is_tls: true,
         is_http2: true,
         began: finished.began_at + Duration::from_millis(5),
@@ -100,6 +101,9 @@ fn endpoints_of_every_kind_have_an_address() {
             (value(&span, "server.address").as_deref(), value(&span, "server.port").as_deref()),
             (Some(address), port)
         );
+        let authority = if port.is_some() { endpoint } else { "localhost" };
+        let url = format!("https://{authority}/a?b=1&token=REDACTED");
+        assert_eq!(value(&span, "url.full"), Some(url));
         assert_eq!(value(&span, "http.request.resend_count").as_deref(), Some("2"));
         assert_eq!(value(&span, "network.protocol.version").as_deref(), Some("2"));
     }
