@@ -24,6 +24,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Up for this long, it has recovered: the next failure is tried again soon.
 const RECOVERED: Duration = Duration::from_secs(10);
 
+/// Reasons of one outage that are told.
+const REASONS_MAX: usize = 8;
+
 /// One server. A task on the store's thread keeps its connections; requests only look.
 pub(super) struct Node {
     pub(super) host: String,
@@ -33,6 +36,7 @@ pub(super) struct Node {
     /// `None` while it is down.
     open: ArcSwapOption<Open>,
     is_up: AtomicBool,
+    is_key_told: AtomicBool,
     trouble: Notify,
     /// Told each time it comes up.
     pub(super) came_up: Notify,
@@ -72,6 +76,7 @@ impl Node {
             connections,
             open: ArcSwapOption::empty(),
             is_up: AtomicBool::new(false),
+            is_key_told: AtomicBool::new(false),
             trouble: Notify::new(),
             came_up: Notify::new(),
         }
@@ -107,8 +112,20 @@ impl Node {
             let route = if is_ask { Route::Ask } else { Route::Slot };
             return Err(Failure::Elsewhere { address: address.to_owned(), route });
         }
-        self.fail(&open, &error);
+        if is_of_key(&error) {
+            self.tell_of_key(&error);
+        } else {
+            self.fail(&open, &error);
+        }
         Err(Failure::Down)
+    }
+
+    /// Once: what is wrong with a key stays wrong.
+    fn tell_of_key(&self, error: &RedisError) {
+        if !self.is_key_told.swap(true, Relaxed) {
+            let (host, port) = (&*self.host, self.port);
+            tracing::warn!(host, port, %error, "a key of the shared store holds something else: its limit is counted as if the store were down");
+        }
     }
 
     /// A connection for other questions; `None` while the node is down.
@@ -129,7 +146,8 @@ impl Node {
     /// Connects, and connects again whenever something failed, until dropped.
     pub(super) async fn keep(self: Arc<Self>, connector: Arc<Connector>) {
         let mut wait = RETRY_FIRST;
-        let mut is_told = false;
+        // Of the outage that lasts, each reason is told once.
+        let mut told: Vec<String> = Vec::new();
         loop {
             match self.open(&connector).await {
                 Ok(connections) => {
@@ -142,13 +160,15 @@ impl Node {
                     self.watch(&open).await;
                     // What still waits on them is cut loose by its own timeout.
                     self.open.store(None);
-                    is_told = true;
+                    told.clear();
                     if since.elapsed() >= RECOVERED {
                         wait = RETRY_FIRST;
                     }
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut is_told, true) {
+                    let reason = error.to_string();
+                    if told.len() < REASONS_MAX && !told.contains(&reason) {
+                        told.push(reason);
                         tracing::warn!(host = %self.host, port = self.port, %error, "the shared store of limits is down");
                     }
                 }
@@ -202,6 +222,12 @@ impl Charge {
         let shape = crate::policy::limit::Limiter::new(settings).shape();
         Self { shape, ceiling_ticks: shape.tolerance_ticks(), cost: 1 }
     }
+}
+
+/// Somebody else has put something under this name: no reason to ask the node for no other. Redis 6 has the word in the
+/// text only.
+fn is_of_key(error: &RedisError) -> bool {
+    error.to_string().contains("WRONGTYPE")
 }
 
 /// By the script itself, for a user that may run it may not be allowed anything else.

@@ -320,6 +320,36 @@ async fn a_redis_that_goes_while_nobody_asks_is_missed_all_the_same() {
 }
 
 #[tokio::test]
+async fn each_reason_of_an_outage_is_told() {
+    let redis = or_left_out!(Redis::start().await);
+    let (make, port) = (redis.make, redis.port);
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+        toml(&redis.url(), "timeout = \"5s\"", "rate = \"1/1h\"")
+    ))
+    .await;
+    flagstone.process.stderr_line("the shared store of limits is up").await;
+    drop(redis);
+    flagstone.process.stderr_line("the shared store of limits is down").await;
+    let _redis = Redis::start_on(make, port, &["--requirepass", "s3cret"]).await.unwrap();
+    flagstone.process.stderr_line("uthentication required").await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_no_outage() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"9/1h\"").await;
+    assert_eq!(status(&proxy).await, 200);
+    let spoil = "for _, k in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', k) redis.call('LPUSH', k, 'x') end";
+    redis.ask(&format!("EVAL \"{spoil}\" 0"), "\r\n").await;
+    for _ in 0..5 {
+        assert_eq!(status(&proxy).await, 200);
+        let limits = admin::json(proxy.admin(), "/api/status/limits").await;
+        assert_eq!(limits["limits"]["l"]["storeReachable"], true, "{limits}");
+    }
+}
+
+#[tokio::test]
 async fn what_on_error_says_holds_where_redis_never_was() {
     let port = free_port();
     for (url, on_error, expected) in [
