@@ -79,7 +79,7 @@ async fn serve_at(place: Arc<Place>, control: Arc<Control>, refusals: Arc<guard:
     let router = routes::router(control, refusals, Arc::clone(&place));
     // The socket itself stays with whoever may pass it on.
     let listener = match &*socket {
-        Bound::Tcp(socket) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),
+        Bound::Tcp(socket, _) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),
         Bound::Unix(socket, _) => socket.try_clone().and_then(tokio::net::UnixListener::from_std).map(Listener::Unix),
     };
     match listener {

@@ -154,7 +154,7 @@ impl Control {
 
     fn offer(&self) -> std::io::Result<Offer> {
         let pass = |listener: Option<&String>, address: String, socket: &Bound| {
-            let passed = Passed { listener: listener.cloned(), address, owns_file: socket.owns_file() };
+            let passed = Passed { listener: listener.cloned(), address, is_owned: socket.is_ours() };
             socket.as_fd().try_clone_to_owned().map(|descriptor| (passed, descriptor))
         };
         let mut sockets = Vec::new();
@@ -179,7 +179,7 @@ impl Control {
         self.is_ready.store(false, Relaxed);
         self.shared.runtime.hand_over();
         if let Some(socket) = &self.admin().socket {
-            socket.leave_file();
+            socket.leave();
         }
         self.shared.set_in_charge(false);
         Some(self.shared.scopes_in_maintenance())
@@ -194,9 +194,9 @@ impl Control {
         if let Some(told) = told {
             self.shared.catch_up(told);
         }
-        self.listening().open.values().for_each(|open| open.socket.own_file());
+        self.listening().open.values().for_each(|open| open.socket.own());
         if let Some(socket) = &self.admin().socket {
-            socket.own_file();
+            socket.own();
         }
     }
 

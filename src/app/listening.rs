@@ -168,7 +168,7 @@ impl Listening {
     pub(super) fn leave(&mut self) {
         self.workers = None;
         for (_, open) in std::mem::take(&mut self.open) {
-            open.socket.leave_file();
+            open.socket.leave();
             open.stop.send_replace(Stop::Leave);
         }
     }

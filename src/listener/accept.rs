@@ -44,7 +44,7 @@ pub struct Acceptor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     No,
-    /// It is served.
+    /// It is served, unless the socket is not ours and somebody else comes for it.
     HandOver,
     /// Another acceptor has the socket.
     Leave,
@@ -60,7 +60,7 @@ impl Acceptor {
         };
         tokio::select! {
             stop = stop.wait_for(|stop| *stop != Stop::No) => {
-                if let Ok(Stop::Leave) = stop.as_deref() {
+                if matches!(stop.as_deref(), Ok(Stop::Leave)) || !self.socket.is_ours() {
                     return;
                 }
             }
@@ -224,7 +224,7 @@ impl RawSocket {
     fn accept(&self) -> io::Result<AcceptedSocket> {
         let (socket, peer) = acceptfrom_with(&*self.bound, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         match &*self.bound {
-            Bound::Tcp(_) => {
+            Bound::Tcp(..) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                 Ok(AcceptedSocket::Tcp(socket.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
             }

@@ -28,18 +28,24 @@ const DROP_SYN: [SockFilter; 4] = [
 /// A bound, listening, non-blocking socket.
 #[derive(Debug)]
 pub enum Bound {
-    Tcp(std::net::TcpListener),
+    Tcp(std::net::TcpListener, Claim),
     /// The socket file is removed on drop.
     Unix(UnixListener, SocketFile),
+}
+
+/// Whose a socket is. One that is not ours goes on without us: it is left as it was, and so is its file.
+#[derive(Debug)]
+pub struct Claim {
+    is_ours: AtomicBool,
+    /// It becomes ours when the process before has stepped back. A unit's never does.
+    is_bequeathed: bool,
 }
 
 /// Removes a socket file when the listener goes, unless it is somebody else's.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    is_ours: AtomicBool,
-    /// It becomes ours when the process before has stepped back.
-    is_bequeathed: bool,
+    claim: Claim,
 }
 
 /// Whom a socket on `[::]` takes.
@@ -57,8 +63,11 @@ pub enum Families {
 /// The address is in use, not ours, or the socket's folder can't be written.
 pub fn bind(address: &Address, families: Families) -> io::Result<Bound> {
     match address {
-        Address::Socket(address) => bind_tcp(*address, families).map(Bound::Tcp),
-        Address::Unix(path) => bind_unix(path).map(|socket| Bound::Unix(socket, SocketFile::new(path.clone()))),
+        Address::Socket(address) => bind_tcp(*address, families).map(Bound::of_ours),
+        Address::Unix(path) => {
+            let socket = bind_unix(path)?;
+            Ok(Bound::Unix(socket, SocketFile { path: path.clone(), claim: Claim::ours() }))
+        }
         Address::Name { host, port } => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{host}:{port} is a name, not an address")))
         }
@@ -91,7 +100,7 @@ pub fn bind_beside(address: &Address, families: Families, leaving: &[&Bound]) ->
             if overlapped.is_empty() {
                 Err(error)
             } else {
-                bind_sharing(*address, families, &overlapped).map(Bound::Tcp)
+                bind_sharing(*address, families, &overlapped).map(Bound::of_ours)
             }
         }
         bound => bound,
@@ -150,21 +159,24 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 impl AsFd for Bound {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(socket) => socket.as_fd(),
+            Self::Tcp(socket, _) => socket.as_fd(),
             Self::Unix(socket, _) => socket.as_fd(),
         }
     }
 }
 
-impl SocketFile {
-    fn new(path: PathBuf) -> Self {
-        Self { path, is_ours: AtomicBool::new(true), is_bequeathed: false }
+impl Claim {
+    fn ours() -> Self {
+        Self { is_ours: AtomicBool::new(true), is_bequeathed: false }
     }
 }
 
 impl Bound {
-    /// Takes over a socket that another process has bound. `is_bequeathed`: the file of a unix socket is to be ours
-    /// once [`Bound::own_file`] says so.
+    fn of_ours(socket: std::net::TcpListener) -> Self {
+        Self::Tcp(socket, Claim::ours())
+    }
+
+    /// Takes over a socket that another process has bound. `is_bequeathed`: it is to be ours once [`Bound::own`] says so.
     ///
     /// # Errors
     /// It is no listening stream socket of a kind that we serve.
@@ -175,13 +187,16 @@ impl Bound {
             return Err(invalid("it is no listening stream socket"));
         }
         facts.set_nonblocking(true)?;
+        let claim = Claim { is_ours: AtomicBool::new(false), is_bequeathed };
         let address = facts.local_addr()?;
         if address.as_socket().is_some() {
             facts.set_tcp_nodelay(true)?;
-            return Ok(Self::Tcp(socket.into()));
+            // Whoever had it before may have shut the door. Most have not, which is an error here.
+            let _ = facts.detach_filter();
+            return Ok(Self::Tcp(socket.into(), claim));
         }
         let path = address.as_pathname().ok_or_else(|| invalid("it is neither TCP nor a unix socket with a path"))?;
-        let file = SocketFile { path: path.to_owned(), is_ours: AtomicBool::new(false), is_bequeathed };
+        let file = SocketFile { path: path.to_owned(), claim };
         Ok(Self::Unix(socket.into(), file))
     }
 
@@ -191,41 +206,45 @@ impl Bound {
     /// Another socket has begun to listen on the address.
     pub fn begin(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket) if !SockRef::from(socket).is_listener()? => SockRef::from(socket).listen(BACKLOG),
-            Self::Tcp(_) | Self::Unix(..) => Ok(()),
+            Self::Tcp(socket, _) if !SockRef::from(socket).is_listener()? => SockRef::from(socket).listen(BACKLOG),
+            Self::Tcp(..) | Self::Unix(..) => Ok(()),
         }
     }
 
-    /// Whether the file of a unix socket is ours to remove.
-    pub fn owns_file(&self) -> bool {
-        matches!(self, Self::Unix(_, file) if file.is_ours.load(Relaxed))
+    /// Whether nobody else goes on with it: it is ours to close, its file to remove.
+    pub fn is_ours(&self) -> bool {
+        self.claim().is_ours.load(Relaxed)
     }
 
-    /// Takes the file of a unix socket from the process before, if that had it.
-    pub fn own_file(&self) {
-        if let Self::Unix(_, file) = self
-            && file.is_bequeathed
-        {
-            file.is_ours.store(true, Relaxed);
+    /// Takes it from the process before, if that had it.
+    pub fn own(&self) {
+        if self.claim().is_bequeathed {
+            self.claim().is_ours.store(true, Relaxed);
         }
     }
 
-    /// Leaves the file of a unix socket to whoever has the socket too.
-    pub fn leave_file(&self) {
-        if let Self::Unix(_, file) = self {
-            file.is_ours.store(false, Relaxed);
+    /// Leaves it to whoever has it too.
+    pub fn leave(&self) {
+        self.claim().is_ours.store(false, Relaxed);
+    }
+
+    fn claim(&self) -> &Claim {
+        match self {
+            Self::Tcp(_, claim) => claim,
+            Self::Unix(_, file) => &file.claim,
         }
     }
 
     /// Begins no more handshakes, so that the queue of accepted connections comes to an end before the socket is
     /// closed: closing would reset what is in it. Clients that knock are not answered, and refused once it is closed.
-    /// To be called only when nobody else goes on with the socket. A unix socket has no handshake.
+    /// To be called only when it is ours: whoever else has it would get no client either. A unix socket has no
+    /// handshake.
     ///
     /// # Errors
     /// The system takes no filter.
     pub(crate) fn shut_the_door(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket) => SockRef::from(socket).attach_filter(&DROP_SYN),
+            Self::Tcp(socket, _) => SockRef::from(socket).attach_filter(&DROP_SYN),
             Self::Unix(..) => Ok(()),
         }
     }
@@ -236,7 +255,7 @@ impl Bound {
     /// The system can't tell.
     pub fn address(&self) -> io::Result<Address> {
         match self {
-            Self::Tcp(socket) => socket.local_addr().map(Address::Socket),
+            Self::Tcp(socket, _) => socket.local_addr().map(Address::Socket),
             Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
         }
     }
@@ -252,7 +271,7 @@ impl Bound {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if *self.is_ours.get_mut() {
+        if *self.claim.is_ours.get_mut() {
             // A file that is gone already is no loss.
             let _ = std::fs::remove_file(&self.path);
         }

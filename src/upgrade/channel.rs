@@ -42,8 +42,8 @@ pub(crate) struct Passed {
     pub(crate) listener: Option<String>,
     /// As configured.
     pub(crate) address: String,
-    /// The file of a unix socket is to be removed in the end.
-    pub(crate) owns_file: bool,
+    /// Nobody beside the two has it: it is closed in the end, and the file of a unix socket removed.
+    pub(crate) is_owned: bool,
 }
 
 /// One end.
@@ -129,7 +129,7 @@ impl Word {
     fn to_json(&self) -> Value {
         match self {
             Self::Hello { sockets } => {
-                let socket = |passed: &Passed| json!({ "listener": passed.listener, "address": passed.address, "ownsFile": passed.owns_file });
+                let socket = |passed: &Passed| json!({ "listener": passed.listener, "address": passed.address, "owned": passed.is_owned });
                 json!({ "word": "hello", "sockets": sockets.iter().map(socket).collect::<Vec<_>>() })
             }
             Self::Built { version } => json!({ "word": "built", "version": version }),
@@ -148,7 +148,7 @@ impl Word {
                     Some(Passed {
                         listener: socket["listener"].as_str().map(str::to_owned),
                         address: socket["address"].as_str()?.to_owned(),
-                        owns_file: socket["ownsFile"].as_bool().unwrap_or(false),
+                        is_owned: socket["owned"].as_bool().unwrap_or(false),
                     })
                 };
                 Self::Hello { sockets: value["sockets"].as_array()?.iter().map(socket).collect::<Option<_>>()? }
@@ -184,8 +184,8 @@ mod tests {
         let words = [
             Word::Hello {
                 sockets: vec![
-                    Passed { listener: Some("web".into()), address: "127.0.0.1:0".into(), owns_file: false },
-                    Passed { listener: None, address: "unix:/a".into(), owns_file: true },
+                    Passed { listener: Some("web".into()), address: "127.0.0.1:0".into(), is_owned: false },
+                    Passed { listener: None, address: "unix:/a".into(), is_owned: true },
                 ],
             },
             Word::Built { version: "1.2.3".into() },

@@ -88,10 +88,10 @@ impl Inheritance {
         for (name, socket) in passed {
             let (whose, is_bequeathed) = match facts.as_mut().map(Iterator::next) {
                 None => (Whose::Unit(name.clone()), false),
-                Some(Some(Passed { listener: Some(listener), address, owns_file })) => {
-                    (Whose::Listener(listener, address), owns_file)
+                Some(Some(Passed { listener: Some(listener), address, is_owned })) => {
+                    (Whose::Listener(listener, address), is_owned)
                 }
-                Some(Some(Passed { listener: None, address, owns_file })) => (Whose::Admin(address), owns_file),
+                Some(Some(Passed { listener: None, address, is_owned })) => (Whose::Admin(address), is_owned),
                 Some(None) => return Err("the process before passes more sockets than it says".into()),
             };
             let bound = Bound::inherit(socket, is_bequeathed);

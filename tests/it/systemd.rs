@@ -57,6 +57,31 @@ async fn a_socket_of_a_unit_is_found_by_its_address_and_its_file_stays() {
     assert!(path.exists(), "the file is systemd's");
 }
 
+/// systemd holds it on, and starts the service anew with it. So it is with one that an upgrade has passed on.
+#[tokio::test]
+async fn a_socket_of_a_unit_goes_on_to_the_next_process() {
+    let folder = Folder::new();
+    let file = folder.write("f.toml", config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:1\"\n"));
+    let unit = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unit.local_addr().unwrap();
+    let start = || activated(unit.try_clone().unwrap().into(), "web", &file);
+    let mut first = start();
+    first.stderr_line("listening name=web").await;
+    first.signal(Signal::USR2);
+    let line = first.stderr_line("Upgrade finished").await;
+    assert_eq!(first.wait(DEADLINE).await.code(), Some(0));
+    let second: i32 = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let second = rustix::process::Pid::from_raw(second).unwrap();
+    rustix::process::kill_process(second, Signal::TERM).unwrap();
+    assert!(eventually(DEADLINE, || rustix::process::test_kill_process(second).is_err()).await);
+    // Comes while there is no process.
+    let mut early = Client::connect(address).await.unwrap();
+    let mut third = start();
+    third.stderr_line("listening name=web").await;
+    assert_eq!(early.get("/").await.unwrap().text(), "ok");
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
+}
+
 #[tokio::test]
 async fn sockets_that_nobody_wants_and_sockets_that_are_none_are_told_of() {
     let folder = Folder::new();
