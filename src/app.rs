@@ -224,7 +224,10 @@ impl App {
     /// is open. Returns whether everything finished in time.
     pub fn drain(mut self, delay: Duration, grace: Duration) -> bool {
         self.control.is_ready.store(false, Relaxed);
-        systemd::stopping();
+        // The service goes on where this process has not taken over.
+        if self.control.is_in_charge() {
+            systemd::stopping();
+        }
         // Nobody leaves while the listeners are open, unless told to by a hurry.
         self.has_left(delay);
         self.control.listening().close();

@@ -200,6 +200,11 @@ impl Control {
         }
     }
 
+    /// False as long as the process before may serve on without this one.
+    pub(crate) fn is_in_charge(&self) -> bool {
+        self.shared.is_in_charge()
+    }
+
     /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets.
     pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {
         inheritance.close_rest();

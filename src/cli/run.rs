@@ -112,9 +112,11 @@ fn start(
 
 fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
     announce(&app);
+    let mut twin = None;
     match inheritance.predecessor {
         None => systemd::ready(),
         Some(mut predecessor) => {
+            twin = predecessor.twin();
             predecessor.serving();
             // Ends with the other process at the latest.
             let control = Arc::clone(app.control());
@@ -126,7 +128,13 @@ fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
         }
     }
     match signals.wait(&app) {
-        Stop::Leave(how) => drain(app, signals, how),
+        Stop::Leave(how) => {
+            // The other process need not wait and see: it serves on.
+            if let Some(predecessor) = twin.as_mut().filter(|_| !app.control().is_in_charge()) {
+                predecessor.failed("it was told to go".to_owned());
+            }
+            drain(app, signals, how);
+        }
         Stop::Now => drop(app),
     }
     ExitCode::SUCCESS
@@ -134,8 +142,9 @@ fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
 
 fn drain(app: App, signals: Signals, how: Leave) {
     let (delay, grace) = match (how, app.control().shutdown_patience()) {
-        (Leave::Drain, patience) => patience,
-        (Leave::HandedOver, (_, grace)) => (Duration::ZERO, grace),
+        (Leave::Drain, patience) if app.control().is_in_charge() => patience,
+        // Another process accepts: nobody has to turn away first.
+        (Leave::Drain | Leave::HandedOver, (_, grace)) => (Duration::ZERO, grace),
     };
     tracing::info!(pid = std::process::id(), "draining");
     let hurry = app.hurry();

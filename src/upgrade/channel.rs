@@ -68,6 +68,14 @@ impl Channel {
         Self(stream)
     }
 
+    /// Another handle on the same end.
+    ///
+    /// # Errors
+    /// The system gives no descriptor.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Says a word, to somebody who listens within `patience`.
     ///
     /// # Errors

@@ -165,6 +165,11 @@ impl Predecessor {
         let _ = self.0.say(&Word::Serving, PATIENCE);
     }
 
+    /// Another handle on it, beside [`Predecessor::wait_for_commit`].
+    pub(crate) fn twin(&self) -> Option<Self> {
+        self.0.try_clone().ok().map(Self)
+    }
+
     /// Says why this process will not serve.
     pub(crate) fn failed(&mut self, reason: String) {
         let _ = self.0.say(&Word::Failed { reason }, PATIENCE);

@@ -122,6 +122,7 @@ fn see_through(
     match channel.hear(PROBATION, &is_called_off) {
         // It is up and has nothing to say: as it should be.
         Err(ChannelError::Slow(_)) => Ok(version),
+        Ok(Word::Failed { reason }) => Err(Setback::Refused(reason)),
         Ok(_) => Err(unexpected()),
         Err(error) => Err(error.into()),
     }

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 
 use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::lineage::{Lineage, kill};
+use crate::support::lineage::{Lineage, kill, signal};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Signal, children};
+use crate::support::process::{DEADLINE, Signal, catches, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -402,4 +402,23 @@ async fn maintenance_that_an_upgrade_brings_is_told() {
     std::fs::remove_file(stays).unwrap();
     line.first.stderr_line("Maintenance mode deactivated scope=all").await;
     assert_eq!(line.first.stderr().matches("Maintenance mode activated scope=all").count(), 1);
+}
+
+#[tokio::test]
+async fn a_new_process_that_is_told_to_go_leaves_the_sockets_to_the_old_one() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let pid = line.first.id();
+    line.first.signal(Signal::USR2);
+    let child = child_of(pid).await;
+    // Then it cannot have taken over when the signal comes.
+    line.first.signal(Signal::STOP);
+    // Before it runs the program, it has the environment and the handlers of its parent.
+    let environment = || std::fs::read(format!("/proc/{child}/environ")).unwrap_or_default();
+    let is_new = || String::from_utf8_lossy(&environment()).contains("FLAGSTONE_HANDOVER=");
+    assert!(eventually(DEADLINE, || is_new() && catches(child, Signal::TERM)).await);
+    signal(child, Signal::TERM);
+    line.first.signal(Signal::CONT);
+    line.first.stderr_line("Upgrade failed").await;
+    assert_eq!(line.get("/").await.text(), "ok");
+    assert_eq!((line.pid().await, line.processes()), (pid, vec![pid]));
 }

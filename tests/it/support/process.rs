@@ -274,3 +274,10 @@ pub fn children(pid: u32) -> Vec<u32> {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
     text.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
+
+/// Whether a process has a handler for a signal.
+pub fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+    caught.is_some_and(|caught| caught >> (signal.as_raw() - 1) & 1 == 1)
+}
