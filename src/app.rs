@@ -217,7 +217,7 @@ impl App {
 
     /// Where the admin side listens.
     pub fn admin_address(&self) -> Option<Address> {
-        self.control.admin().socket.as_ref().and_then(|socket| socket.address().ok())
+        self.control.admin().socket().and_then(|socket| socket.address().ok())
     }
 
     /// Drains and stops: not ready for `delay` while still accepting, then nothing new, then up to `grace` for what

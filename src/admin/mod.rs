@@ -75,13 +75,14 @@ pub(crate) async fn serve(control: Arc<Control>) {
 }
 
 async fn serve_at(place: Arc<Place>, control: Arc<Control>, refusals: Arc<guard::Refusals>) {
-    let Some(socket) = place.socket.clone() else { return place.done() };
+    let Some(socket) = place.socket() else { return place.done() };
     let router = routes::router(control, refusals, Arc::clone(&place));
-    // The socket itself stays with whoever may pass it on.
+    // The socket itself stays with the place, which may pass it on and closes it.
     let listener = match &*socket {
         Bound::Tcp(socket, _) => socket.try_clone().and_then(tokio::net::TcpListener::from_std).map(Listener::Tcp),
         Bound::Unix(socket, _) => socket.try_clone().and_then(tokio::net::UnixListener::from_std).map(Listener::Unix),
     };
+    drop(socket);
     match listener {
         Ok(listener) => {
             tokio::select! {

@@ -3,8 +3,8 @@
 //! One place after the other serves. The one that is left closes each connection after the answer that it owes, and
 //! takes no further request: what the new place asks for (a token, say) may be less than the old one needs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,7 +18,8 @@ use crate::worker::Drain;
 pub(crate) struct Place {
     /// As configured; `None` = there is no admin side.
     pub(crate) configured: Option<Address>,
-    pub(crate) socket: Option<Arc<Bound>>,
+    /// `None` once its end has begun.
+    socket: Mutex<Option<Arc<Bound>>>,
     closing: watch::Sender<Drain>,
     is_left: AtomicBool,
     is_done: AtomicBool,
@@ -29,15 +30,21 @@ impl Place {
     pub(crate) fn new(configured: Option<Address>, socket: Option<Bound>) -> Self {
         Self {
             configured,
-            socket: socket.map(Arc::new),
+            socket: Mutex::new(socket.map(Arc::new)),
             closing: watch::Sender::new(Drain::No),
             is_left: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
         }
     }
 
-    /// Begins its end: connections without a request stay for `idle` longer.
+    /// Where it accepts, if it does.
+    pub(crate) fn socket(&self) -> Option<Arc<Bound>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins its end: the address is free, and connections without a request stay for `idle` longer.
     pub(crate) fn close(&self, idle: Duration) {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.closing.send_replace(Drain::Begun { idle });
     }
 

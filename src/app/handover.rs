@@ -102,15 +102,15 @@ impl Control {
     pub(super) fn elsewhere(&self, config: &Config, listening: &Listening) -> Option<Result<Place, Problems>> {
         let place = self.admin();
         let moves = listening.workers.is_some() && config.admin.listen != place.configured;
-        moves.then(|| admin::bind(&config.admin, &mut Inheritance::default(), place.socket.as_deref()))
+        moves.then(|| admin::bind(&config.admin, &mut Inheritance::default(), place.socket().as_deref()))
     }
 
     /// The admin side is there from now on. What is under way where it was is answered.
     pub(super) fn move_admin(&self, place: Place) {
-        if let Some(Err(error)) = place.socket.as_ref().map(|socket| socket.begin()) {
+        if let Some(Err(error)) = place.socket().map(|socket| socket.begin()) {
             tracing::error!(%error, "the admin side cannot listen");
         }
-        match place.socket.as_ref().map(|socket| socket.address()) {
+        match place.socket().map(|socket| socket.address()) {
             Some(Ok(address)) => tracing::info!(%address, "admin listening"),
             _ => tracing::info!("the admin side is closed"),
         }
@@ -162,8 +162,8 @@ impl Control {
             sockets.push(pass(Some(name), open.place.address.to_string(), &open.socket)?);
         }
         let admin = self.admin();
-        if let (Some(configured), Some(socket)) = (&admin.configured, &admin.socket) {
-            sockets.push(pass(None, configured.to_string(), socket)?);
+        if let (Some(configured), Some(socket)) = (&admin.configured, admin.socket()) {
+            sockets.push(pass(None, configured.to_string(), &socket)?);
         }
         Ok(Offer { sockets })
     }
@@ -178,7 +178,7 @@ impl Control {
         listening.leave();
         self.is_ready.store(false, Relaxed);
         self.shared.runtime.hand_over();
-        if let Some(socket) = &self.admin().socket {
+        if let Some(socket) = self.admin().socket() {
             socket.leave();
         }
         self.shared.set_in_charge(false);
@@ -195,7 +195,7 @@ impl Control {
             self.shared.catch_up(told);
         }
         self.listening().open.values().for_each(|open| open.socket.own());
-        if let Some(socket) = &self.admin().socket {
+        if let Some(socket) = self.admin().socket() {
             socket.own();
         }
     }

@@ -11,7 +11,7 @@ use crate::support::files::Folder;
 use crate::support::lineage::{Lineage, kill, signal};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Signal, catches, children};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -421,4 +421,23 @@ async fn a_new_process_that_is_told_to_go_leaves_the_sockets_to_the_old_one() {
     line.first.stderr_line("Upgrade failed").await;
     assert_eq!(line.get("/").await.text(), "ok");
     assert_eq!((line.pid().await, line.processes()), (pid, vec![pid]));
+}
+
+/// The old process still has something to do when the new one dies. A third finds every address free.
+#[tokio::test]
+async fn what_has_handed_over_keeps_no_address() {
+    let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+    let line = Lineage::start_in(Folder::new(), &app(&upstream), "shutdown_grace = \"1m\"\n").await;
+    let mut busy = Client::connect(line.address).await.unwrap();
+    busy.request("GET", "/", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    let first = line.first.id();
+    kill(line.processes().into_iter().find(|pid| *pid != first).unwrap());
+    let socket = line.folder.join("admin.sock");
+    assert!(eventually_async(DEADLINE, async || Client::connect_unix(&socket).await.is_err()).await);
+    let file = line.folder.join("flagstone.toml");
+    let mut third = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    third.stderr_line("admin listening").await;
+    assert!(line.processes().contains(&first));
 }
