@@ -175,6 +175,7 @@ impl Control {
     fn bring(&self, loaded: &Loaded, listening: &mut Listening) -> Result<Reloaded, Problems> {
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
+        listening.wait_for_leaving(&loaded.config);
         let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
         let admin = self.elsewhere(&loaded.config, listening).transpose();
         let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];

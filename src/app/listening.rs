@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -14,6 +15,9 @@ use crate::listener::bind::{Bound, Families, bind_beside, remedy};
 use crate::upgrade::Inheritance;
 use crate::worker::Workers;
 
+/// How long a reload waits for an address that its predecessors have given up. Acceptors take a tenth of a second.
+const LEAVING_MAX: Duration = Duration::from_secs(1);
+
 /// The sockets, changed by one reload at a time.
 pub(super) struct Listening {
     /// `None` once draining: what the workers wait for is that nobody can hand them anything.
@@ -22,6 +26,14 @@ pub(super) struct Listening {
     /// Permits of it that are free or in use.
     pub(super) connections_max: usize,
     pub(super) open: BTreeMap<String, Open>,
+    /// Those that acceptors still empty.
+    leaving: Vec<Leaving>,
+}
+
+struct Leaving {
+    address: Address,
+    /// Nobody receives it any more once the socket is closed.
+    stop: watch::Sender<Stop>,
 }
 
 pub(super) struct Open {
@@ -110,11 +122,33 @@ fn renamed(place: &Place, config: &Config, open: &BTreeMap<String, Open>) -> Opt
     found.map(|(_, open)| Arc::clone(&open.socket))
 }
 
+fn collide(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Socket(one), Address::Socket(other)) => one.port() == other.port(),
+        _ => one == other,
+    }
+}
+
 impl Listening {
     /// Nothing is open yet.
     pub(super) fn new(workers: Workers, connections_max: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max));
-        Self { workers: Some(workers), connections, connections_max, open: BTreeMap::new() }
+        Self { workers: Some(workers), connections, connections_max, open: BTreeMap::new(), leaving: Vec::new() }
+    }
+
+    /// Waits until the addresses are free that `config` wants back from listeners that have just left.
+    pub(super) fn wait_for_leaving(&mut self, config: &Config) {
+        let deadline = Instant::now() + LEAVING_MAX;
+        let is_new = |listener: &&Listener| self.open.values().all(|open| open.place.address != listener.address);
+        let wanted: Vec<_> = config.listeners.iter().filter(is_new).map(|listener| &listener.address).collect();
+        loop {
+            self.leaving.retain(|leaving| leaving.stop.receiver_count() > 0);
+            let is_awaited = |leaving: &Leaving| wanted.iter().any(|wanted| collide(wanted, &leaving.address));
+            if !self.leaving.iter().any(is_awaited) || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Starts acceptors for new sockets and stops those that are no longer wanted.
@@ -132,6 +166,9 @@ impl Listening {
             _ => {
                 let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
                 open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
+                if let (false, Ok(address)) = (is_moved, open.socket.address()) {
+                    self.leaving.push(Leaving { address, stop: open.stop.clone() });
+                }
                 false
             }
         });

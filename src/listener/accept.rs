@@ -53,19 +53,20 @@ pub enum Stop {
 impl Acceptor {
     /// Accepts until told to stop, on the worker `here`.
     pub(crate) async fn run(mut self, here: Arc<Seat>) {
-        let mut stop = self.stop.clone();
+        let mut stopping = self.stop.clone();
         let readiness = match watch_readiness(&self.socket) {
             Ok(readiness) => readiness,
             Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
         };
         tokio::select! {
-            stop = stop.wait_for(|stop| *stop != Stop::No) => {
+            stop = stopping.wait_for(|stop| *stop != Stop::No) => {
                 if matches!(stop.as_deref(), Ok(Stop::Leave)) || !self.socket.is_ours() {
                     return;
                 }
             }
             () = self.accept_all(&readiness, &here) => {}
         }
+        drop(stopping);
         if let Err(error) = self.socket.shut_the_door() {
             tracing::debug!(listener = &*self.listener, %error, "connections may be reset as the listener closes");
         }
@@ -74,9 +75,13 @@ impl Acceptor {
         // Handshakes that had begun.
         tokio::time::sleep(HALF_OPEN).await;
         self.take_what_is_there(&readiness, &here, &mut waiting).await;
+        drop(readiness);
+        let Self { listener, socket, workers, connections, stop } = self;
+        // In this order: whoever watches `stop` may want the address. And before anybody is waited for.
+        drop((socket, stop));
         for socket in waiting {
-            let permit = self.permit().await;
-            self.hand_over(socket, permit, &here);
+            let permit = place(&connections).await;
+            workers.give(Accepted { listener: Arc::clone(&listener), socket, permit }, &here);
         }
     }
 
@@ -139,16 +144,11 @@ impl Acceptor {
     async fn accept(&self, readiness: &AsyncFd<RawSocket>) -> io::Result<(AcceptedSocket, OwnedSemaphorePermit)> {
         loop {
             let mut guard = readiness.readable().await?;
-            let permit = self.permit().await;
+            let permit = place(&self.connections).await;
             if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
                 return accepted.map(|socket| (socket, permit));
             }
         }
-    }
-
-    /// A place under the bound, waited for in turn.
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.connections).acquire_owned().await.expect("nobody closes the semaphore")
     }
 
     fn warn(&self, warned: &mut Option<Instant>, error: &dyn std::fmt::Display) {
@@ -161,6 +161,11 @@ impl Acceptor {
     fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit, here: &Arc<Seat>) {
         self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit }, here);
     }
+}
+
+/// A place under the bound, waited for in turn.
+async fn place(connections: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(connections).acquire_owned().await.expect("nobody closes the semaphore")
 }
 
 /// The number from which on descriptors are left to the admin side, to connections with apps, and to files: an eighth.

@@ -252,15 +252,18 @@ async fn whoever_waits_for_a_place_is_served_when_the_listener_goes() {
             client.request("GET", "/", "Connection: close\r\n").await.unwrap();
             waiting.push(client);
         }
-        let refused = async || Client::connect(address).await.is_err();
         let draining = if drains {
-            Some(tokio::spawn(proxy.drain(DEADLINE)))
+            let draining = tokio::spawn(proxy.drain(DEADLINE));
+            let refused = async || Client::connect(address).await.is_err();
+            assert!(eventually_async(DEADLINE, refused).await);
+            Some(draining)
         } else {
-            proxy.rewrite(&config("127.0.0.2:0"));
-            assert!(eventually(DEADLINE, || proxy.address() != address).await);
+            // And back at once: they hold no address that they do not listen on.
+            proxy.reload_with(&config("127.0.0.2:0")).await;
+            proxy.reload_with(&config(&address.to_string())).await;
+            assert_eq!(proxy.address(), address);
             None
         };
-        assert!(eventually_async(DEADLINE, refused).await);
         word.notify_waiters();
         for client in &mut served {
             assert_eq!(client.read_response().await.unwrap().text(), "held");
