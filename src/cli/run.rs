@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FileArgument, environment, refuse, wrong_use};
-use crate::app::{App, Leave, Source};
+use crate::app::{App, Control, Leave, Source};
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::io_reason;
 use crate::systemd;
@@ -147,11 +147,11 @@ fn drain(app: App, signals: Signals, how: Leave) {
         (Leave::Drain | Leave::HandedOver, (_, grace)) => (Duration::ZERO, grace),
     };
     tracing::info!(pid = std::process::id(), "draining");
-    let hurry = app.hurry();
+    let (hurry, control) = (app.hurry(), Arc::clone(app.control()));
     let began = Instant::now();
     // Owned by the process, which ends right after the drain.
     std::thread::spawn(move || {
-        signals.wait_for_interrupt();
+        signals.wait_for_interrupt(&control);
         hurry.stop_now();
     });
     let finished = match how {
@@ -288,9 +288,17 @@ impl Signals {
         })
     }
 
-    /// Waits for INT alone.
-    fn wait_for_interrupt(mut self) {
-        self.runtime.block_on(self.interrupt.recv());
+    /// Waits for INT. Logs are written on, and rotated, to the end.
+    fn wait_for_interrupt(self, control: &Control) {
+        let Self { runtime, mut interrupt, mut reopen, .. } = self;
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => return,
+                    _ = reopen.recv() => control.reopen_logs(),
+                }
+            }
+        });
     }
 }
 

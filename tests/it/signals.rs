@@ -1,6 +1,9 @@
 //! Signals to the real binary.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::admin;
 use crate::support::client::{self, Client};
@@ -157,4 +160,27 @@ async fn two_hundred_hups_under_load_cost_no_request() {
     flagstone.process.stderr_line("Configuration reloaded").await;
     flagstone.process.signal(Signal::TERM);
     assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+}
+
+/// The file is written on until the last request has ended, and rotated meanwhile.
+#[tokio::test]
+async fn usr1_opens_the_access_log_anew_in_a_drain_too() {
+    let now = Arc::new(Notify::new());
+    let upstream = FakeUpstream::http1().route("*", Reply::ok("at last").at(&now)).start().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "shutdown_grace = \"1m\"\n")).await;
+    let mut busy = Client::connect(flagstone.address("web").await).await.unwrap();
+    busy.request("GET", "/", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    flagstone.process.signal(Signal::TERM);
+    flagstone.process.stderr_line("draining").await;
+    let (from, to) = (flagstone.folder.join("access.log"), flagstone.folder.join("access.1"));
+    std::fs::rename(&from, to).unwrap();
+    flagstone.process.signal(Signal::USR1);
+    assert!(eventually(DEADLINE, || from.exists()).await);
+    now.notify_one();
+    busy.read_response().await.unwrap();
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    // The new one is there before it is written to.
+    let lines = ["access.1", "access.log"].map(|name| flagstone.folder.read(name).lines().count());
+    assert_eq!(lines.iter().sum::<usize>(), 1, "{lines:?}");
 }
