@@ -93,6 +93,9 @@ fn start(
     quick: Option<Quick>,
     inheritance: &mut Inheritance,
 ) -> Result<(App, Signals, events::LogGuard), Problems> {
+    // First of all: a signal that comes early must not kill.
+    let signals = Signals::register()
+        .map_err(|error| Problem::new("", format!("signals cannot be received: {}", io_reason(&error))))?;
     let (loaded, source) = load(arguments, quick)?;
     let log = events::init(&loaded.config.log.level, loaded.config.log.format)
         .map_err(|error| Problem::new("log.level", error.to_string()))?;
@@ -103,9 +106,6 @@ fn start(
     if inheritance.predecessor.is_none() {
         flag_from_environment(&loaded)?;
     }
-    // Before anything listens: a signal that comes early must not kill.
-    let signals = Signals::register()
-        .map_err(|error| Problem::new("", format!("signals cannot be received: {}", io_reason(&error))))?;
     let app = App::start_inheriting(loaded, source, Resolver::from_system(), inheritance)?;
     Ok((app, signals, log))
 }

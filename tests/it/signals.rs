@@ -1,5 +1,6 @@
 //! Signals to the real binary.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use tokio::sync::Notify;
 
 use crate::admin;
 use crate::support::client::{self, Client};
+use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Flagstone, Signal};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -183,4 +185,23 @@ async fn usr1_opens_the_access_log_anew_in_a_drain_too() {
     // The new one is there before it is written to.
     let lines = ["access.1", "access.log"].map(|name| flagstone.folder.read(name).lines().count());
     assert_eq!(lines.iter().sum::<usize>(), 1, "{lines:?}");
+}
+
+/// The file is a pipe, so that it stands still where it reads it.
+#[tokio::test]
+async fn no_signal_kills_that_comes_while_the_configuration_is_read() {
+    let upstream = slow_upstream().await;
+    let folder = Folder::new();
+    folder.fifo("flagstone.toml");
+    let file = folder.join("flagstone.toml");
+    let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    let mut command = Flagstone::command([OsStr::new("run"), OsStr::new("-c"), file.as_os_str()]);
+    let mut process = Process::start(command.current_dir(folder.path()));
+    for signal in [Signal::USR1, Signal::HUP] {
+        assert!(eventually(DEADLINE, || catches(process.id(), signal)).await);
+        process.signal(signal);
+    }
+    std::io::Write::write_all(&mut pipe, config(&upstream, "").as_bytes()).unwrap();
+    drop(pipe);
+    process.stderr_line("listening name=web").await;
 }
