@@ -49,8 +49,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The address is busy or not ours.
 pub(crate) fn bind(admin: &Admin, inherited: &mut Inheritance, before: Option<&Bound>) -> Result<Place, Problems> {
     let Some(address) = &admin.listen else { return Ok(Place::new(None, None)) };
-    let fresh = || bind::bind_beside(address, Families::Any, before.as_slice());
-    let bound = inherited.admin(address).map_or_else(fresh, Ok);
+    let bound = match inherited.admin(address) {
+        Some(bound) => Ok(bound),
+        None => bind::bind_beside(address, Families::Any, before.or(inherited.other_admin()).as_slice()),
+    };
     bound.map(|socket| Place::new(Some(address.clone()), Some(socket))).map_err(|error| {
         let text = format!("cannot listen on {address}: {}", io_reason(&error));
         let help = format!("{}, or \"\" for no admin side", bind::remedy(address, &error));

@@ -107,9 +107,7 @@ impl Control {
 
     /// The admin side is there from now on. What is under way where it was is answered.
     pub(super) fn move_admin(&self, place: Place) {
-        if let Some(Err(error)) = place.socket().map(|socket| socket.begin()) {
-            tracing::error!(%error, "the admin side cannot listen");
-        }
+        begin(&place);
         match place.socket().map(|socket| socket.address()) {
             Some(Ok(address)) => tracing::info!(%address, "admin listening"),
             _ => tracing::info!("the admin side is closed"),
@@ -149,7 +147,7 @@ impl Control {
         }
         let offer = self.offer().map_err(UpgradeError::Spawn)?;
         let state = || upgrade::state::of(&self.live.load_full(), &self.shared);
-        upgrade::run(offer, state, || !self.is_ready(), || self.step_back())
+        upgrade::run(offer, state, || !self.is_ready(), |unwanted| self.step_back(unwanted))
     }
 
     fn offer(&self) -> std::io::Result<Offer> {
@@ -168,14 +166,15 @@ impl Control {
         Ok(Offer { sockets })
     }
 
-    /// Leaves the sockets, and what is to be told, to the new process. The scopes of the maintenance that this one has
-    /// told of; `None` when a drain was faster, and has closed the sockets for everybody.
-    fn step_back(&self) -> Option<Vec<String>> {
+    /// Leaves the sockets, and what is to be told, to the new process; those of `unwanted` listeners are emptied and
+    /// closed. The scopes of the maintenance that this one has told of; `None` when a drain was faster, and has closed
+    /// the sockets for everybody.
+    fn step_back(&self, unwanted: &[String]) -> Option<Vec<String>> {
         let mut listening = self.listening();
         if listening.workers.is_none() || !self.is_ready() {
             return None;
         }
-        listening.leave();
+        listening.leave(unwanted);
         self.is_ready.store(false, Relaxed);
         self.shared.runtime.hand_over();
         if let Some(socket) = self.admin().socket() {
@@ -205,12 +204,14 @@ impl Control {
         self.shared.is_in_charge()
     }
 
-    /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets.
+    /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets. Ours may
+    /// overlap with them.
     pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {
-        inheritance.close_rest();
-        if let Some(state) = inheritance.predecessor.as_mut().and_then(|predecessor| predecessor.state()) {
+        let unwanted = inheritance.close_rest();
+        if let Some(state) = inheritance.predecessor.as_mut().and_then(|predecessor| predecessor.state(unwanted)) {
             upgrade::state::recall(&state, &self.live.load_full(), &self.shared);
         }
+        begin(&self.admin());
     }
 
     /// Tells systemd's watchdog that this process is well, as long as all of its workers are.
@@ -236,6 +237,12 @@ impl Control {
                 false => systemd::alive(),
             }
         }
+    }
+}
+
+fn begin(admin: &Place) {
+    if let Some(Err(error)) = admin.socket().map(|socket| socket.begin()) {
+        tracing::error!(%error, "the admin side cannot listen");
     }
 }
 

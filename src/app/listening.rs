@@ -83,18 +83,18 @@ pub(super) fn bind_all(
 ) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
     let mut problems = Vec::new();
+    let wanted = config.listeners.iter().map(|listener| inheritance.listener(&listener.name, &listener.address));
+    let inherited: Vec<_> = wanted.collect();
     let leaves = |open: &&Open| config.listeners.iter().all(|listener| Place::of(listener, config) != open.place);
-    let leaving: Vec<_> = open.values().filter(leaves).map(|open| &*open.socket).collect();
-    for (index, listener) in config.listeners.iter().enumerate() {
+    let leaving = open.values().filter(leaves).map(|open| &*open.socket);
+    let leaving: Vec<_> = leaving.chain(inheritance.other_listeners()).collect();
+    for (index, (listener, inherited)) in config.listeners.iter().zip(inherited).enumerate() {
         let place = Place::of(listener, config);
         let is_open = open.get(&listener.name).is_some_and(|open| open.place == place);
         let socket = match renamed(&place, config, open) {
             _ if is_open => Socket::Kept,
             Some(socket) => Socket::Renamed(socket),
-            None => match inheritance
-                .listener(&listener.name, &listener.address)
-                .map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok)
-            {
+            None => match inherited.map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok) {
                 Ok(bound) => Socket::New(Arc::new(bound)),
                 Err(error) => {
                     let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
@@ -201,12 +201,16 @@ impl Listening {
         }
     }
 
-    /// Stops accepting for good, where another process goes on with the sockets.
-    pub(super) fn leave(&mut self) {
+    /// Stops accepting for good, where another process goes on with the sockets; not with those of `unwanted` listeners.
+    pub(super) fn leave(&mut self, unwanted: &[String]) {
         self.workers = None;
-        for (_, open) in std::mem::take(&mut self.open) {
-            open.socket.leave();
-            open.stop.send_replace(Stop::Leave);
+        for (name, open) in std::mem::take(&mut self.open) {
+            if unwanted.contains(&name) {
+                open.stop.send_replace(Stop::HandOver);
+            } else {
+                open.socket.leave();
+                open.stop.send_replace(Stop::Leave);
+            }
         }
     }
 

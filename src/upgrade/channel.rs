@@ -20,8 +20,10 @@ pub(crate) enum Word {
     Hello {
         sockets: Vec<Passed>,
     },
+    /// What the listeners of these names had is not wanted.
     Built {
         version: String,
+        unwanted: Vec<String>,
     },
     /// It will not serve, and why.
     Failed {
@@ -140,7 +142,7 @@ impl Word {
                 let socket = |passed: &Passed| json!({ "listener": passed.listener, "address": passed.address, "owned": passed.is_owned });
                 json!({ "word": "hello", "sockets": sockets.iter().map(socket).collect::<Vec<_>>() })
             }
-            Self::Built { version } => json!({ "word": "built", "version": version }),
+            Self::Built { version, unwanted } => json!({ "word": "built", "version": version, "unwanted": unwanted }),
             Self::Failed { reason } => json!({ "word": "failed", "reason": reason }),
             Self::State(state) => json!({ "word": "state", "state": state }),
             Self::Serving => json!({ "word": "serving" }),
@@ -161,7 +163,11 @@ impl Word {
                 };
                 Self::Hello { sockets: value["sockets"].as_array()?.iter().map(socket).collect::<Option<_>>()? }
             }
-            "built" => Self::Built { version: text("version")? },
+            "built" => {
+                let unwanted = value["unwanted"].as_array().into_iter().flatten();
+                let unwanted = unwanted.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+                Self::Built { version: text("version")?, unwanted }
+            }
             "failed" => Self::Failed { reason: text("reason")? },
             "state" => Self::State(value["state"].take()),
             "serving" => Self::Serving,
@@ -196,7 +202,7 @@ mod tests {
                     Passed { listener: None, address: "unix:/a".into(), is_owned: true },
                 ],
             },
-            Word::Built { version: "1.2.3".into() },
+            Word::Built { version: "1.2.3".into(), unwanted: vec!["web".into()] },
             Word::Failed { reason: "no such file".into() },
             Word::State(json!({ "version": 1 })),
             Word::Serving,

@@ -120,6 +120,16 @@ impl Inheritance {
         })
     }
 
+    /// The sockets of listeners that have not been asked for: the process before closes them.
+    pub(crate) fn other_listeners(&self) -> impl Iterator<Item = &Bound> {
+        self.sockets.iter().filter(|it| matches!(it.whose, Whose::Listener(..))).map(|it| &it.bound)
+    }
+
+    /// The socket of the admin side, as [`Inheritance::other_listeners`].
+    pub(crate) fn other_admin(&self) -> Option<&Bound> {
+        self.sockets.iter().find(|it| matches!(it.whose, Whose::Admin(_))).map(|it| &it.bound)
+    }
+
     /// The socket for the admin side, if it was passed.
     pub(crate) fn admin(&mut self, address: &Address) -> Option<Bound> {
         let text = address.to_string();
@@ -135,20 +145,27 @@ impl Inheritance {
         Some(self.sockets.swap_remove(index).bound)
     }
 
-    /// Closes what nobody wanted, and says so of what somebody configured.
-    pub(crate) fn close_rest(&mut self) {
+    /// Closes what nobody wanted, and says so of what somebody configured. The names of the listeners that had it.
+    pub(crate) fn close_rest(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
         for Socket { bound, whose } in self.sockets.drain(..) {
-            if let (Whose::Unit(name), Ok(address)) = (whose, bound.address()) {
-                tracing::warn!(name, %address, "no listener has the name or the address of this inherited socket");
+            match (whose, bound.address()) {
+                (Whose::Unit(name), Ok(address)) => {
+                    tracing::warn!(name, %address, "no listener has the name or the address of this inherited socket");
+                }
+                (Whose::Listener(name, _), _) => names.push(name),
+                (Whose::Unit(_) | Whose::Admin(_), _) => {}
             }
         }
+        names
     }
 }
 
 impl Predecessor {
-    /// Says that everything is built, and gets what the other process knows; `None` when it has gone meanwhile.
-    pub(crate) fn state(&mut self) -> Option<Value> {
-        let built = Word::Built { version: env!("CARGO_PKG_VERSION").to_owned() };
+    /// Says that everything is built, without the sockets of `unwanted` listeners, and gets what the other process
+    /// knows; `None` when it has gone meanwhile.
+    pub(crate) fn state(&mut self, unwanted: Vec<String>) -> Option<Value> {
+        let built = Word::Built { version: env!("CARGO_PKG_VERSION").to_owned(), unwanted };
         let heard = self.0.say(&built, PATIENCE).and_then(|()| self.0.hear(PATIENCE, || false));
         match heard {
             Ok(Word::State(state)) => Some(state),

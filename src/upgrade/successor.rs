@@ -54,8 +54,9 @@ pub(crate) enum UpgradeError {
 }
 
 /// Starts the program anew and hands over. Returns once the new process has proven itself and accepts. `state` is asked
-/// late, for what is known then; `is_called_off` now and then; `step_back` in the end, to accept no more: it says which
-/// scopes were told to be in maintenance, or nothing, and then the new process has to go after all.
+/// late, for what is known then; `is_called_off` now and then; `step_back` in the end, with the listeners whose sockets
+/// the new process does not want, to accept no more: it says which scopes were told to be in maintenance, or nothing, and
+/// then the new process has to go after all.
 ///
 /// # Errors
 /// Anything at all went wrong; the new process, if there was one, is gone.
@@ -63,14 +64,18 @@ pub(crate) fn run(
     offer: Offer,
     state: impl FnOnce() -> Value,
     is_called_off: impl Fn() -> bool,
-    step_back: impl FnOnce() -> Option<Vec<String>>,
+    step_back: impl FnOnce(&[String]) -> Option<Vec<String>>,
 ) -> Result<Upgraded, UpgradeError> {
     if std::process::id() == 1 {
         return Err(UpgradeError::Init);
     }
     let (mut channel, child) = start(offer)?;
     let seen = see_through(&mut channel, state, is_called_off);
-    match seen.and_then(|version| Ok((version, step_back().ok_or(ChannelError::CalledOff)?))) {
+    let handed_over = seen.and_then(|(version, unwanted)| {
+        let scopes = step_back(&unwanted).ok_or(ChannelError::CalledOff)?;
+        Ok((version, scopes))
+    });
+    match handed_over {
         Ok((version, scopes)) => {
             let pid = child.id();
             crate::systemd::main_process(pid);
@@ -106,10 +111,10 @@ fn see_through(
     channel: &mut Channel,
     state: impl FnOnce() -> Value,
     is_called_off: impl Fn() -> bool,
-) -> Result<String, Setback> {
+) -> Result<(String, Vec<String>), Setback> {
     let unexpected = || Setback::Channel(ChannelError::Unintelligible("a word out of turn".into()));
-    let version = match channel.hear(PATIENCE, &is_called_off)? {
-        Word::Built { version } => version,
+    let built = match channel.hear(PATIENCE, &is_called_off)? {
+        Word::Built { version, unwanted } => (version, unwanted),
         Word::Failed { reason } => return Err(Setback::Refused(reason)),
         _ => return Err(unexpected()),
     };
@@ -121,7 +126,7 @@ fn see_through(
     }
     match channel.hear(PROBATION, &is_called_off) {
         // It is up and has nothing to say: as it should be.
-        Err(ChannelError::Slow(_)) => Ok(version),
+        Err(ChannelError::Slow(_)) => Ok(built),
         Ok(Word::Failed { reason }) => Err(Setback::Refused(reason)),
         Ok(_) => Err(unexpected()),
         Err(error) => Err(error.into()),

@@ -441,3 +441,35 @@ async fn what_has_handed_over_keeps_no_address() {
     third.stderr_line("admin listening").await;
     assert!(line.processes().contains(&first));
 }
+
+/// The addresses of the file overlap those that the old process has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_widen_and_narrow_on_their_ports_in_an_upgrade() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let text = line.folder.read("flagstone.toml");
+    let (before, after) = text.split_once("[admin]\n").unwrap();
+    let (_, after) = after.split_once('\n').unwrap();
+    let at = |host: &str, web: u16, admin: u16| {
+        let after = after.replace("127.0.0.1:0", &format!("{host}:{web}"));
+        format!("{before}[admin]\nlisten = \"{host}:{admin}\"\ntoken = \"secret\"\n{after}")
+    };
+    line.folder.replace("flagstone.toml", at("127.0.0.1", 0, 0));
+    let told = line.first.stderr_line("admin listening address=127.0.0.1:").await;
+    let (web, admin) = (line.address.port(), told.rsplit(':').next().unwrap().trim().parse().unwrap());
+    let load = Load::get(line.address, "/").tasks(2).on_fresh_connections().start();
+    let mut serving = line.first.id();
+    for (round, host) in ["0.0.0.0", "127.0.0.1"].into_iter().enumerate() {
+        line.folder.replace("flagstone.toml", at(host, web, admin));
+        signal(serving, Signal::USR2);
+        let count = || line.first.stderr().matches("Upgrade finished").count();
+        assert!(eventually(DEADLINE, || count() == round + 1).await, "{}", line.first.stderr());
+        assert!(eventually(DEADLINE, || line.processes().len() == 1).await);
+        serving = line.processes()[0];
+        for port in [web, admin] {
+            let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+            assert_eq!(Client::connect(elsewhere).await.is_ok(), host == "0.0.0.0", "{elsewhere}");
+        }
+        assert!(load.reaches(20, DEADLINE).await);
+    }
+    load.stop().await.assert_clean();
+}
