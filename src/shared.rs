@@ -158,6 +158,11 @@ impl Shared {
         self.secret.get_or_init(Secret::random)
     }
 
+    /// What signs the admin side's cookies.
+    pub fn session_key(&self) -> aws_lc_rs::hmac::Key {
+        self.secret().key_for("admin cookie")
+    }
+
     /// The seed of the limiters' keys.
     pub fn limit_seed(&self) -> crate::policy::limit::Seed {
         self.secret().seed_for("limit")

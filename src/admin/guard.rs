@@ -105,7 +105,8 @@ pub(super) async fn check(State(panel): State<Panel>, client: Client, mut reques
     if let Some(token) = admin.token.as_ref().filter(|_| !is_open(request.method(), path)) {
         let bearer = bearer(headers);
         let cookie = session::cookie(headers);
-        if bearer.is_none() && cookie.is_some_and(|cookie| session::stands_for(cookie, &token.0)) {
+        let key = || panel.control.shared.session_key();
+        if bearer.is_none() && cookie.is_some_and(|cookie| session::stands_for(cookie, &key(), &token.0)) {
             return next.run(request).await;
         }
         let Some(bearer) = bearer else {
@@ -113,7 +114,7 @@ pub(super) async fn check(State(panel): State<Panel>, client: Client, mut reques
             if cookie.is_none() && headers.contains_key(DASHBOARD) {
                 return ask_for_token();
             }
-            // An old cookie is what a browser sends by itself.
+            // An old cookie is what a browser sends by itself, and who guesses the token cannot make one: no try.
             return unauthorized(&panel, client, path);
         };
         if let Some(refusal) = refuse_token(&panel, client, path, bearer, &token.0) {

@@ -1,10 +1,13 @@
 //! Logging in from a browser: the token once, and from then on a cookie that stands for it.
 //!
-//! The cookie is an HMAC of a fixed text under the token: it can be checked without being kept, outlives restarts, ends
-//! with the token, and does not give the token away. `HttpOnly` keeps it from scripts, `SameSite=Strict` from other
-//! sites.
+//! The cookie is `EXPIRES.MAC`: Unix seconds, and an HMAC-SHA256 over them and the token under the key of the state
+//! folder. It can be checked without being kept, outlives restarts, and ends with its time and with the token. Nobody
+//! can make one without the key, so guessing tokens by cookies leads nowhere, and a wrong one need not be counted.
+//! `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
 
 pub(super) mod schema;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use axum::Router;
@@ -24,9 +27,8 @@ use super::routes::Panel;
 use super::view::problem;
 
 pub(super) const COOKIE_NAME: &str = "flagstone_admin";
-const SIGNED: &[u8] = b"flagstone admin session 1";
-/// A month, in seconds.
-const COOKIE_LIFE: u32 = 30 * 24 * 60 * 60;
+/// A month.
+const COOKIE_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -49,12 +51,13 @@ async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Clie
     if let Some(refusal) = guard::refuse_token(&panel, peer, "/api/login", &given, &token.0) {
         return refusal;
     }
-    answer(Some(set_cookie(&cookie_value(&token.0), COOKIE_LIFE, &headers)))
+    let value = cookie_value(&panel.control.shared.session_key(), &token.0, unix_seconds());
+    answer(Some(set_cookie(&value, COOKIE_LIFE, &headers)))
 }
 
 #[utoipa::path(post, path = "/api/logout", tag = "session", responses((status = 204, description = "The cookie is taken away")))]
 async fn logout(headers: HeaderMap) -> Response {
-    answer(Some(set_cookie("", 0, &headers)))
+    answer(Some(set_cookie("", Duration::ZERO, &headers)))
 }
 
 fn answer(cookie: Option<HeaderValue>) -> Response {
@@ -65,10 +68,11 @@ fn answer(cookie: Option<HeaderValue>) -> Response {
     response
 }
 
-fn set_cookie(value: &str, life: u32, headers: &HeaderMap) -> HeaderValue {
+fn set_cookie(value: &str, life: Duration, headers: &HeaderMap) -> HeaderValue {
     // Where a proxy in front speaks https the browser must not send it in the clear.
     let is_https = headers.get(http::header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     let secure = if is_https { "; Secure" } else { "" };
+    let life = life.as_secs();
     let cookie = format!("{COOKIE_NAME}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}");
     HeaderValue::from_str(&cookie).expect("base64 is a header value")
 }
@@ -80,32 +84,59 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
 }
 
-/// Whether a cookie stands for this token; takes as long for every wrong one.
-pub(super) fn stands_for(cookie: &str, token: &str) -> bool {
-    let mac = BASE64_URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
-    hmac::verify(&key(token), SIGNED, &mac).is_ok()
+/// Whether a cookie stands for this token now; takes as long for every wrong one.
+pub(super) fn stands_for(cookie: &str, key: &hmac::Key, token: &str) -> bool {
+    stands_at(cookie, key, token, unix_seconds())
 }
 
-fn cookie_value(token: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key(token), SIGNED))
+fn stands_at(cookie: &str, key: &hmac::Key, token: &str, now: u64) -> bool {
+    let (expires, mac) = cookie.split_once('.').unwrap_or_default();
+    let in_time = expires.parse::<u64>().is_ok_and(|expires| now < expires);
+    let mac = BASE64_URL_SAFE_NO_PAD.decode(mac).unwrap_or_default();
+    in_time && hmac::verify(key, &signed(expires, token), &mac).is_ok()
 }
 
-fn key(token: &str) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes())
+fn cookie_value(key: &hmac::Key, token: &str, now: u64) -> String {
+    let expires = (now + COOKIE_LIFE.as_secs()).to_string();
+    let mac = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(key, &signed(&expires, token)));
+    format!("{expires}.{mac}")
+}
+
+fn signed(expires: &str, token: &str) -> Vec<u8> {
+    format!("{expires}\n{token}").into_bytes()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key(byte: u8) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32])
+    }
+
     #[test]
-    fn a_cookie_stands_for_one_token() {
-        let value = cookie_value("s3cret");
-        assert!(stands_for(&value, "s3cret"));
+    fn a_cookie_stands_for_one_token_under_one_key() {
+        let value = cookie_value(&key(1), "s3cret", 1000);
+        assert!(stands_at(&value, &key(1), "s3cret", 1000));
         assert!(!value.contains("s3cret"));
-        for wrong in ["", "s3cret", &value[1..], &cookie_value("other")] {
-            assert!(!stands_for(wrong, "s3cret"), "{wrong}");
+        for wrong in ["", ".", "s3cret", "9999999.", &value[1..], &cookie_value(&key(1), "other", 1000)] {
+            assert!(!stands_at(wrong, &key(1), "s3cret", 1000), "{wrong}");
         }
+        assert!(!stands_at(&value, &key(2), "s3cret", 1000));
+    }
+
+    #[test]
+    fn a_cookie_ends_after_a_month() {
+        let value = cookie_value(&key(1), "s3cret", 1000);
+        let end = 1000 + COOKIE_LIFE.as_secs();
+        assert!(stands_at(&value, &key(1), "s3cret", end - 1));
+        assert!(!stands_at(&value, &key(1), "s3cret", end));
+        let later = value.replacen(&end.to_string(), &(end + 1).to_string(), 1);
+        assert!(!stands_at(&later, &key(1), "s3cret", 1000), "signed for another time");
     }
 
     #[test]
@@ -119,7 +150,7 @@ mod tests {
     #[test]
     fn it_is_kept_from_scripts_and_other_sites() {
         let mut headers = HeaderMap::new();
-        let text = |headers: &HeaderMap| set_cookie("v", 1, headers).to_str().unwrap().to_owned();
+        let text = |headers: &HeaderMap| set_cookie("v", Duration::from_secs(1), headers).to_str().unwrap().to_owned();
         assert_eq!(text(&headers), "flagstone_admin=v; Path=/; Max-Age=1; HttpOnly; SameSite=Strict");
         headers.insert(http::header::ORIGIN, HeaderValue::from_static("https://ops.example"));
         assert!(text(&headers).ends_with("; Secure"));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::admin;
 use crate::support::client::{Client, RawResponse};
+use crate::support::files::Folder;
 use crate::support::proxy::TestProxy;
 
 const TOML: &str = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"s3cret\"\n[[route]]\nname = \"hello\"\nrespond = {}\n";
@@ -61,6 +62,20 @@ async fn a_stream_ends_with_the_token_that_opened_it() {
     let rest = stream.read_to_end().await.unwrap();
     let rest = String::from_utf8(rest).unwrap();
     assert!(!rest.contains("event:"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_cookie_is_good_where_its_state_folder_is_and_nowhere_else() {
+    let proxy = TestProxy::toml(TOML).start().await;
+    let login = send(proxy.admin(), "POST /api/login", "", r#"{"token":"s3cret"}"#).await;
+    let with = format!("Cookie: {}\r\n", cookie(&login));
+    let elsewhere = TestProxy::toml(TOML).start().await;
+    let foreign = send(elsewhere.admin(), "GET /api/status", &with, "").await;
+    assert_eq!(foreign.status, 401, "who guesses the token cannot make a cookie of it");
+    let folder = Folder::new();
+    folder.write("state/cookies.key", std::fs::read(proxy.folder.join("state/cookies.key")).unwrap());
+    let restarted = TestProxy::toml(TOML).in_folder(folder).start().await;
+    assert_eq!(send(restarted.admin(), "GET /api/status", &with, "").await.status, 200);
 }
 
 #[tokio::test]
