@@ -7,6 +7,9 @@ use super::nanos_of;
 /// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the
 /// time.
 const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
+/// A probe without a verdict after so long gives its place to another: its client may be slow, or what it asked for.
+/// Long for an answer, short for an outage, and little for an upstream that hangs.
+pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Ramp starts with this share of the traffic.
 const RAMP_START: f64 = 0.1;
 
@@ -19,9 +22,13 @@ pub(super) struct Inner {
     /// Open: its end in nanoseconds, `None` for a forced open without one.
     pub(super) open_until: Option<u64>,
     pub(super) forced: bool,
-    /// HalfOpen: probes on their way, and those that succeeded.
+    /// HalfOpen: probes on their way in this round, and those that succeeded in any.
     pub(super) probes_in_flight: u32,
     pub(super) probes_succeeded: u32,
+    /// Counts up whenever those on their way are overdue and lose their places.
+    pub(super) probe_round: u32,
+    /// When the latest probe was admitted, in nanoseconds.
+    pub(super) probe_admitted: u64,
     /// Ramp: its start in nanoseconds, and the admissions saved up.
     pub(super) ramp_since: u64,
     pub(super) ramp_credit: f64,
@@ -30,7 +37,8 @@ pub(super) struct Inner {
 /// What a state says to one more request.
 pub(super) enum Admission {
     Request,
-    Probe,
+    /// Of this round.
+    Probe(u32),
     Refused(Duration),
 }
 
@@ -43,6 +51,8 @@ impl Inner {
             forced: false,
             probes_in_flight: 0,
             probes_succeeded: 0,
+            probe_round: 0,
+            probe_admitted: 0,
             ramp_since: 0,
             ramp_credit: 0.0,
         }
@@ -55,12 +65,24 @@ impl Inner {
         })
     }
 
-    pub(super) fn admit_probe(&mut self, probes: u32) -> Admission {
+    pub(super) fn admit_probe(&mut self, probes: u32, now: u64) -> Admission {
         if self.probes_in_flight + self.probes_succeeded >= probes {
-            return Admission::Refused(RETRY_AFTER_UNKNOWN);
+            if now.saturating_sub(self.probe_admitted) < nanos_of(PROBE_PATIENCE) {
+                return Admission::Refused(RETRY_AFTER_UNKNOWN);
+            }
+            self.probe_round = self.probe_round.wrapping_add(1);
+            self.probes_in_flight = 0;
         }
         self.probes_in_flight += 1;
-        Admission::Probe
+        self.probe_admitted = now;
+        Admission::Probe(self.probe_round)
+    }
+
+    /// A probe of `round` is no longer on its way. One that was overdue has no place to give back.
+    pub(super) fn end_probe(&mut self, round: u32) {
+        if round == self.probe_round {
+            self.probes_in_flight -= 1;
+        }
     }
 
     /// Lets `share` of the requests through, evenly rather than by chance.

@@ -32,6 +32,9 @@
 //! | [`Outcome::TooManyRequests`] | neither adds nor ends | failure | failure while the ratio rule is on, else success |
 //! | [`Permit`] dropped | nothing | nothing | frees its slot |
 //!
+//! A probe that has no verdict after five seconds gives its slot to another, so that one slow client keeps nobody from a
+//! site that has recovered. Its verdict counts all the same if it comes while half-open.
+//!
 //! Any other 4xx is an answer the upstream chose to give: a success. A client that leaves is a dropped permit. What a
 //! request admitted before a change of state reports after it goes into the statistics and moves nothing: it tells of
 //! another time.
@@ -278,7 +281,7 @@ impl Breaker {
         let admission = match state {
             State::Closed => Admission::Request,
             State::Open => inner.refuse_open(now),
-            State::HalfOpen => inner.admit_probe(self.settings.probes.get()),
+            State::HalfOpen => inner.admit_probe(self.settings.probes.get(), now),
             State::Ramp => {
                 let share = inner.ramp_share(self.settings.ramp, now);
                 inner.admit_share(share)
@@ -288,7 +291,7 @@ impl Breaker {
         self.tell(transition);
         match admission {
             Admission::Request => Ok(Ticket::request(word)),
-            Admission::Probe => Ok(Ticket::probe(word)),
+            Admission::Probe(round) => Ok(Ticket::probe(word, round)),
             Admission::Refused(retry_after) => {
                 self.rejected.fetch_add(1, Relaxed);
                 let rejected = Rejected { retry_after, state };
@@ -310,11 +313,11 @@ impl Breaker {
             return;
         }
         let now = self.nanos(now);
-        match State::of(word) {
-            State::Closed | State::Ramp => self.record_request(word, outcome, failure, now),
-            State::HalfOpen if ticket.probe => self.record_probe(word, outcome, failure, now),
+        match (State::of(word), ticket.probe) {
+            (State::Closed | State::Ramp, _) => self.record_request(word, outcome, failure, now),
+            (State::HalfOpen, Some(round)) => self.record_probe(word, round, outcome, failure, now),
             // Nothing is admitted in the generation of an open state.
-            State::Open | State::HalfOpen => (),
+            (State::Open, _) | (State::HalfOpen, None) => (),
         }
     }
 
@@ -337,13 +340,13 @@ impl Breaker {
         (self.observer)(transition);
     }
 
-    fn record_probe(&self, word: u64, outcome: Outcome, failure: Option<Cause>, now: u64) {
+    fn record_probe(&self, word: u64, round: u32, outcome: Outcome, failure: Option<Cause>, now: u64) {
         let mut inner = self.lock();
         if self.word.load(SeqCst) != word {
             return;
         }
         self.count_in_a_row(outcome, failure.is_some());
-        inner.probes_in_flight -= 1;
+        inner.end_probe(round);
         // Without the ratio rule a 429 cannot open a breaker, so it must not keep one open.
         let spared = outcome == Outcome::TooManyRequests && self.settings.failure_ratio.is_none();
         let transition = if failure.is_some() && !spared {
@@ -358,12 +361,10 @@ impl Breaker {
 
     /// A permit dropped without a verdict. Only a probe occupies anything.
     fn cancel(&self, ticket: &Ticket) {
-        if !ticket.probe {
-            return;
-        }
+        let Some(round) = ticket.probe else { return };
         let mut inner = self.lock();
         if self.word.load(SeqCst) == ticket.word {
-            inner.probes_in_flight -= 1;
+            inner.end_probe(round);
         }
     }
 

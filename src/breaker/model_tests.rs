@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::inner::PROBE_PATIENCE;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -22,15 +23,26 @@ enum Step {
 #[derive(Clone, Copy)]
 struct Held {
     chapter: usize,
-    probe: bool,
+    /// Where its `ProbeOut` is among the chapter's events.
+    probe: Option<usize>,
 }
 
 /// What happened within a chapter.
 #[derive(Clone, Copy, PartialEq)]
 enum Event {
-    ProbeOut,
-    ProbeBack,
-    Finished { at_ms: u64, outcome: Outcome },
+    ProbeOut {
+        at_ns: u64,
+    },
+    ProbeBack {
+        out: usize,
+    },
+    /// Those that are out lose their places.
+    Overdue,
+    Finished {
+        at_ms: u64,
+        outcome: Outcome,
+        out: Option<usize>,
+    },
 }
 
 /// Closed, Open, … in the order of history; Ramp is a part of the closed chapter that it begins.
@@ -89,12 +101,36 @@ impl Reference {
             State::Ramp => None,
             State::HalfOpen => {
                 let probes = self.settings.probes.get() as usize;
-                let events = self.events();
-                let out = events.iter().filter(|e| **e == Event::ProbeOut).count();
-                let back = events.iter().filter(|e| **e == Event::ProbeBack).count();
-                Some(out - back < probes)
+                if self.places_taken() >= probes && now_ns - self.last_out_ns() >= PROBE_PATIENCE.as_nanos() as u64 {
+                    self.events().push(Event::Overdue);
+                }
+                Some(self.places_taken() < probes)
             }
         }
+    }
+
+    /// By probes that are out and not overdue, and by those that succeeded.
+    fn places_taken(&mut self) -> usize {
+        let events = self.events();
+        let round = events.iter().rposition(|event| *event == Event::Overdue).unwrap_or(0);
+        let is_back = |at: usize| {
+            events.iter().any(|event| match event {
+                Event::ProbeBack { out } => *out == at,
+                Event::Finished { out, .. } => *out == Some(at),
+                _ => false,
+            })
+        };
+        let is_out = |at: usize| matches!(events[at], Event::ProbeOut { .. }) && !is_back(at);
+        let succeeded = events.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
+        (round..events.len()).filter(|at| is_out(*at)).count() + succeeded
+    }
+
+    fn last_out_ns(&mut self) -> u64 {
+        let outs = self.events().iter().rev().filter_map(|event| match event {
+            Event::ProbeOut { at_ns } => Some(*at_ns),
+            _ => None,
+        });
+        outs.max().unwrap_or(0)
     }
 
     /// Returns whether it opened by this.
@@ -106,14 +142,14 @@ impl Reference {
             return false;
         }
         let Some(outcome) = outcome else {
-            if held.probe {
-                self.events().push(Event::ProbeBack);
+            if let Some(out) = held.probe {
+                self.events().push(Event::ProbeBack { out });
             }
             return false;
         };
         let at_ms = now_ns / 1_000_000;
-        self.events().push(Event::Finished { at_ms, outcome });
-        if held.probe { self.judge_probe(outcome, at_ms) } else { self.judge(at_ms) }
+        self.events().push(Event::Finished { at_ms, outcome, out: held.probe });
+        if held.probe.is_some() { self.judge_probe(outcome, at_ms) } else { self.judge(at_ms) }
     }
 
     fn judge_probe(&mut self, outcome: Outcome, at_ms: u64) -> bool {
@@ -150,7 +186,7 @@ impl Reference {
     fn outcomes(&self) -> Vec<(u64, Outcome)> {
         let events = &self.chapters.last().unwrap().1;
         let finished = events.iter().filter_map(|event| match event {
-            Event::Finished { at_ms, outcome } => Some((*at_ms, *outcome)),
+            Event::Finished { at_ms, outcome, .. } => Some((*at_ms, *outcome)),
             _ => None,
         });
         finished.collect()
@@ -278,11 +314,11 @@ fn acquire<'a>(
         }
     }
     if let Ok(permit) = answer {
-        let probe = permit.is_probe();
-        prop_assert_eq!(probe, rejected.is_none() && reference.state(now_ns) == State::HalfOpen);
-        if probe {
-            reference.events().push(Event::ProbeOut);
-        }
+        prop_assert_eq!(permit.is_probe(), rejected.is_none() && reference.state(now_ns) == State::HalfOpen);
+        let probe = permit.is_probe().then(|| {
+            reference.events().push(Event::ProbeOut { at_ns: now_ns });
+            reference.events().len() - 1
+        });
         let held = Held { chapter: reference.chapters.len() - 1, probe };
         permits.push((permit, rejected.is_none().then_some(held)));
     }

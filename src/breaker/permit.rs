@@ -79,7 +79,7 @@ impl<B: Deref<Target = Breaker>> Permit<B> {
     /// Whether a half-open breaker waits for this very request: it is worth no retry elsewhere.
     #[must_use]
     pub fn is_probe(&self) -> bool {
-        self.ticket.probe
+        self.ticket.probe.is_some()
     }
 
     /// In shadow, why the request would have been turned away. Its outcome then counts nowhere, just as if it had been.
@@ -100,7 +100,7 @@ impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
 impl<B: Deref<Target = Breaker>> fmt::Debug for Permit<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("probe", &self.ticket.probe)
+            .field("probe", &self.is_probe())
             .field("would_reject", &self.ticket.would_reject)
             .finish_non_exhaustive()
     }
@@ -110,21 +110,22 @@ impl<B: Deref<Target = Breaker>> fmt::Debug for Permit<B> {
 pub(super) struct Ticket {
     /// The breaker's word at the time.
     pub(super) word: u64,
-    pub(super) probe: bool,
+    /// Of a half-open breaker: the round in which it was admitted.
+    pub(super) probe: Option<u32>,
     /// Shadow: it would have been turned away.
     pub(super) would_reject: Option<Rejected>,
 }
 
 impl Ticket {
     pub(super) fn request(word: u64) -> Self {
-        Self { word, probe: false, would_reject: None }
+        Self { word, probe: None, would_reject: None }
     }
 
-    pub(super) fn probe(word: u64) -> Self {
-        Self { word, probe: true, would_reject: None }
+    pub(super) fn probe(word: u64, round: u32) -> Self {
+        Self { word, probe: Some(round), would_reject: None }
     }
 
     pub(super) fn bystander(word: u64, rejected: Rejected) -> Self {
-        Self { word, probe: false, would_reject: Some(rejected) }
+        Self { word, probe: None, would_reject: Some(rejected) }
     }
 }

@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::inner::PROBE_PATIENCE;
 use super::*;
 
 const OK: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
@@ -445,6 +446,36 @@ fn a_dropped_probe_frees_its_slot() {
         drop(probe);
     }
     assert_eq!(bench.state(), State::HalfOpen);
+}
+
+#[test]
+fn a_probe_that_is_overdue_gives_its_place_to_another() {
+    let mut bench = Bench::new(in_a_row());
+    bench.calls(FAILURE, 3);
+    bench.pass_open();
+    let overdue = bench.permit();
+    bench.pass(PROBE_PATIENCE - Duration::from_nanos(1));
+    bench.rejected();
+    bench.pass(Duration::from_nanos(1));
+    let second = bench.permit();
+    drop(overdue);
+    assert_eq!(bench.rejected().state, State::HalfOpen, "a place that was given away is not freed once more");
+    second.record(OK, bench.now);
+    assert_eq!(bench.state(), State::Closed);
+}
+
+#[test]
+fn the_verdict_of_an_overdue_probe_counts_when_it_comes() {
+    for (outcome, state) in [(OK, State::Closed), (FAILURE, State::Open)] {
+        let mut bench = Bench::new(in_a_row());
+        bench.calls(FAILURE, 3);
+        bench.pass_open();
+        let overdue = bench.permit();
+        bench.pass(PROBE_PATIENCE);
+        let _second = bench.permit();
+        overdue.record(outcome, bench.now);
+        assert_eq!(bench.state(), state);
+    }
 }
 
 #[test]
