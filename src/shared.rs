@@ -468,6 +468,7 @@ fn verdict_of_machine(check: Check) -> Verdict {
         critical: false,
         is_covered: false,
         is_healthy: Some(!is_over),
+        is_on_trial: false,
         latency: None,
         error: is_over.then(|| format!("{percent:.1} % in use, more than {bound} %")),
         endpoints: Vec::new(),

@@ -17,6 +17,9 @@ pub struct Verdict {
     pub is_covered: bool,
     /// `None` while nobody can tell yet.
     pub is_healthy: Option<bool>,
+    /// Nothing but the time that has passed speaks for it: its breaker waits for a request to show how it is. It is to
+    /// get requests, for without them that never comes; but that it is well again is not to be told yet.
+    pub is_on_trial: bool,
     pub latency: Option<Duration>,
     pub error: Option<String>,
     /// Of an upstream.
@@ -39,10 +42,9 @@ impl Verdict {
     /// it has a `fallback`, perhaps.
     pub(crate) fn of_group(group: &Group, fallback: Option<&Group>, now: Instant) -> Self {
         let endpoints: Vec<_> = group.iter().iter().map(|endpoint| EndpointVerdict::of(endpoint, now)).collect();
-        let is_open = group
-            .breaker
-            .as_ref()
-            .is_some_and(|breaker| !breaker.settings().shadow && breaker.view(now).state == State::Open);
+        let breaker = group.breaker.as_ref().filter(|breaker| !breaker.settings().shadow);
+        let breaker_state = breaker.map(|breaker| breaker.view(now).state);
+        let is_open = breaker_state == Some(State::Open);
         let any = |wanted: Option<bool>| endpoints.iter().any(|endpoint| endpoint.is_healthy == wanted);
         let is_healthy = match () {
             () if is_open => Some(false),
@@ -67,6 +69,7 @@ impl Verdict {
             critical: group.settings.critical,
             is_covered: cover.is_some(),
             is_healthy,
+            is_on_trial: breaker_state == Some(State::HalfOpen),
             latency,
             error,
             endpoints,
@@ -81,6 +84,7 @@ impl Verdict {
             critical: probe.settings.critical,
             is_covered: false,
             is_healthy: last.as_ref().map(Result::is_ok),
+            is_on_trial: false,
             latency: last.as_ref().and_then(|last| last.as_ref().ok().copied()),
             error: last.and_then(Result::err),
             endpoints: Vec::new(),
@@ -121,12 +125,15 @@ impl EndpointVerdict {
 /// The whole: unhealthy when a critical check is down that nobody stands in for, degraded when another is. What is not
 /// known yet does not count.
 pub fn overall(verdicts: &[Verdict]) -> HealthStatus {
-    let down = || verdicts.iter().filter(|verdict| verdict.is_down());
-    match () {
-        () if down().any(Verdict::is_vital) => HealthStatus::Unhealthy,
-        () if down().next().is_some() => HealthStatus::Degraded,
-        () => HealthStatus::Healthy,
-    }
+    overall_of(verdicts.iter().filter(|verdict| verdict.is_down()).map(Verdict::is_vital))
+}
+
+/// By whether each that is down takes the whole along.
+fn overall_of(down: impl Iterator<Item = bool>) -> HealthStatus {
+    down.fold(HealthStatus::Healthy, |status, vital| match (status, vital) {
+        (HealthStatus::Unhealthy, _) | (_, true) => HealthStatus::Unhealthy,
+        (_, false) => HealthStatus::Degraded,
+    })
 }
 
 /// The overall status as it was last told, and what was down then.
@@ -152,10 +159,14 @@ impl Default for LastTold {
 impl LastTold {
     /// What is to be told now: from, to and the check whose change it was.
     pub(crate) fn news(&mut self, verdicts: &[Verdict]) -> Option<(HealthStatus, HealthStatus, String)> {
-        let status = overall(verdicts);
-        let down = verdicts.iter().filter(|verdict| verdict.is_down());
-        let down: Vec<Down> =
-            down.map(|verdict| Down { name: verdict.name.clone(), vital: verdict.is_vital() }).collect();
+        let down = verdicts.iter().filter_map(|verdict| match () {
+            () if verdict.is_down() => Some(Down { name: verdict.name.clone(), vital: verdict.is_vital() }),
+            // What was told of it stands.
+            () if verdict.is_on_trial => self.down.iter().find(|down| down.name == verdict.name).cloned(),
+            () => None,
+        });
+        let down: Vec<Down> = down.collect();
+        let status = overall_of(down.iter().map(|down| down.vital));
         let worsens = status as u8 > self.status as u8;
         // Only a critical check makes it unhealthy, or ends that.
         let critical_first = (if worsens { status } else { self.status }) == HealthStatus::Unhealthy;
@@ -181,8 +192,18 @@ mod tests {
 
     fn check(name: &str, critical: bool, is_healthy: Option<bool>) -> Verdict {
         let name = name.to_owned();
-        let (is_covered, latency, error, percent) = (false, None, None, None);
-        Verdict { name, critical, is_covered, is_healthy, latency, error, endpoints: Vec::new(), percent }
+        let (latency, error, endpoints, percent) = (None, None, Vec::new(), None);
+        Verdict {
+            name,
+            critical,
+            is_covered: false,
+            is_healthy,
+            is_on_trial: false,
+            latency,
+            error,
+            endpoints,
+            percent,
+        }
     }
 
     #[test]
@@ -210,6 +231,19 @@ mod tests {
         assert_eq!(told.news(&both(false, true)), None);
         let healthy = Some((HealthStatus::Unhealthy, HealthStatus::Healthy, "a".to_owned()));
         assert_eq!(told.news(&both(true, true)), healthy);
+    }
+
+    #[test]
+    fn that_one_is_well_again_is_not_told_while_it_is_on_trial() {
+        let mut told = LastTold::default();
+        let on_trial = || Verdict { is_on_trial: true, ..check("a", true, Some(true)) };
+        assert_eq!(told.news(&[on_trial()]), None);
+        assert!(told.news(&[check("a", true, Some(false))]).is_some());
+        assert_eq!(told.news(&[on_trial()]), None);
+        assert_eq!(told.news(&[check("a", true, Some(false))]), None);
+        assert_eq!(told.news(&[on_trial()]), None);
+        let healthy = (HealthStatus::Unhealthy, HealthStatus::Healthy, "a".to_owned());
+        assert_eq!(told.news(&[check("a", true, Some(true))]), Some(healthy));
     }
 
     #[test]
