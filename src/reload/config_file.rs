@@ -12,17 +12,19 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
+use super::flag_file::watch::Bell;
 use crate::config::{Problem, Sources};
 
 /// Without events, a change is seen this late at most.
 const POLL: Duration = Duration::from_secs(1);
+/// After a look. In a folder where much happens, every look reads all files.
+const LOOKS_REST: Duration = Duration::from_millis(100);
 /// The content must have rested for this long.
 const REST: Duration = Duration::from_millis(60);
 /// A file that is written without a pause is looked at all the same after this long.
@@ -33,17 +35,10 @@ const GONE: Duration = Duration::from_secs(5);
 /// How long the end waits for the thread, which may be waiting for a disk itself.
 const END_MAX: Duration = Duration::from_secs(1);
 
-enum Signal {
-    Look,
-    Stop,
-}
-
 /// Watches until dropped.
 #[derive(Debug)]
 pub struct ConfigWatcher {
-    signal: Sender<Signal>,
-    /// Disconnected when the thread has ended.
-    ended: Receiver<()>,
+    bell: Arc<Bell>,
 }
 
 impl ConfigWatcher {
@@ -57,23 +52,23 @@ impl ConfigWatcher {
         is_known: impl Fn(&Sources) -> bool + Send + 'static,
         changed: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (signal, signals) = channel();
+        let bell = Arc::new(Bell::default());
         warn_of_lone_mount(&file);
-        let notifier = Notifier::new(&file, &read(&file), signal.clone());
-        let (ending, ended) = channel();
+        let notifier = Notifier::new(&file, &read(&file), &bell);
+        let heard = Arc::clone(&bell);
         std::thread::Builder::new().name("config-watcher".into()).spawn(move || {
-            Follower { file, is_known, notifier, signals, changed }.run();
-            drop(ending);
+            let bell = Arc::clone(&heard);
+            Follower { file, is_known, notifier, bell, changed }.run();
+            heard.done();
         })?;
-        Ok(Self { signal, ended })
+        Ok(Self { bell })
     }
 }
 
 impl Drop for ConfigWatcher {
     fn drop(&mut self) {
-        // The thread may have ended already; then there is nobody to tell.
-        let _ = self.signal.send(Signal::Stop);
-        let _ = self.ended.recv_timeout(END_MAX);
+        self.bell.stop();
+        self.bell.wait_done(END_MAX);
     }
 }
 
@@ -81,49 +76,45 @@ struct Follower<K, F> {
     file: PathBuf,
     is_known: K,
     notifier: Notifier,
-    signals: Receiver<Signal>,
+    bell: Arc<Bell>,
     changed: F,
 }
 
 impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
     fn run(mut self) {
         let mut gone = Gone::default();
-        loop {
-            match self.signals.recv_timeout(POLL) {
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
+        while self.bell.wait(POLL) {
+            self.look(&mut gone);
+            if !self.bell.rest(LOOKS_REST) {
+                return;
             }
-            let content = read(&self.file);
-            self.notifier.follow(&self.file, &content);
-            // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
-            gone.look(content.main_problem(), Instant::now());
-            if content.are_gone() || (self.is_known)(&content) {
-                continue;
-            }
-            match self.at_rest(content) {
-                Some(content) if content.are_gone() || (self.is_known)(&content) => {}
-                Some(_) => (self.changed)(),
-                None => return,
-            }
+        }
+    }
+
+    fn look(&mut self, gone: &mut Gone) {
+        let content = read(&self.file);
+        self.notifier.follow(&self.file, &content);
+        // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
+        gone.look(content.main_problem(), Instant::now());
+        if content.are_gone() || (self.is_known)(&content) {
+            return;
+        }
+        if self.at_rest(content).is_some_and(|content| !content.are_gone() && !(self.is_known)(&content)) {
+            (self.changed)();
         }
     }
 
     /// Waits until the content has not changed for a while, though not for ever; `None` = told to stop.
     fn at_rest(&self, mut content: Sources) -> Option<Sources> {
         let end = Instant::now() + REST_MAX;
-        loop {
-            match self.signals.recv_timeout(REST) {
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-                // Somebody is still at it.
-                Ok(Signal::Look) if Instant::now() < end => continue,
-                Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
-            }
+        while self.bell.rest(REST) {
             let again = read(&self.file);
             if again == content || Instant::now() >= end {
                 return Some(again);
             }
             content = again;
         }
+        None
     }
 }
 
@@ -169,15 +160,13 @@ struct Notifier {
 }
 
 impl Notifier {
-    fn new(file: &Path, content: &Sources, signal: Sender<Signal>) -> Self {
+    fn new(file: &Path, content: &Sources, bell: &Arc<Bell>) -> Self {
         let names = Arc::<Mutex<BTreeSet<OsString>>>::default();
-        let known = Arc::clone(&names);
+        let (known, bell) = (Arc::clone(&names), Arc::clone(bell));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !matters(&event, &known)) {
-                return;
+            if event.map_or(true, |event| matters(&event, &known)) {
+                bell.ring();
             }
-            // The receiver may be gone at the end.
-            let _ = signal.send(Signal::Look);
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no file events: the configuration is looked at once a second");
@@ -265,4 +254,31 @@ fn is_mount_point(real: &Path) -> bool {
 fn unescaped(text: &str) -> String {
     let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     escapes.iter().fold(text.to_owned(), |text, (escape, character)| text.replace(escape, character))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_where_much_happens_is_looked_at_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flagstone.toml");
+        std::fs::write(&file, "").unwrap();
+        let looks = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&looks);
+        let is_known = move |_: &Sources| counted.fetch_add(1, Relaxed) < u32::MAX;
+        let started = Instant::now();
+        let watcher = ConfigWatcher::start(file, is_known, || ()).unwrap();
+        for number in 0..2000 {
+            let other = folder.path().join(format!("{number}.tmp"));
+            std::fs::write(&other, "").unwrap();
+            std::fs::remove_file(&other).unwrap();
+        }
+        drop(watcher);
+        let rests = started.elapsed().as_millis() / LOOKS_REST.as_millis();
+        assert!(u128::from(looks.load(Relaxed)) <= rests + 2, "{looks:?} looks and {rests} rests");
+    }
 }
