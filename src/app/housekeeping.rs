@@ -33,7 +33,7 @@ pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<J
             let (mut webhooks, mut exporter) = (webhooks(&control), exporter(&control));
             tokio::select! {
                 _ = cutting.wait_for(|cutting| *cutting) => {}
-                () = tick(&control) => {}
+                () = tick(Ticker::new(&control)) => {}
                 () = control.shared.cuts.run() => {}
                 () = webhooks.run() => {}
                 () = exporter.run() => {}
@@ -87,15 +87,37 @@ async fn serve_admin(control: &Arc<Control>) {
     admin::serve(Arc::clone(control)).await;
 }
 
-async fn tick(control: &Control) {
+/// Beside this thread, for a tick reads and writes files: a disk that hangs is to keep neither the admin side waiting nor
+/// the beat, by which a pause of the process is known.
+async fn tick(mut ticker: Ticker) {
     let mut interval = tokio::time::interval(TICK);
-    let mut strays = Strays::default();
-    let mut windows = None;
     loop {
         interval.tick().await;
+        let ticked = tokio::task::spawn_blocking(move || {
+            ticker.tick();
+            ticker
+        });
+        ticker = ticked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
+}
+
+/// What happens every second.
+struct Ticker {
+    control: Arc<Control>,
+    strays: Strays,
+    windows: Option<windows::Keeper>,
+}
+
+impl Ticker {
+    fn new(control: &Arc<Control>) -> Self {
+        Self { control: Arc::clone(control), strays: Strays::default(), windows: None }
+    }
+
+    fn tick(&mut self) {
+        let control = &self.control;
         control.shared.tick();
         let config = Arc::clone(&control.live.load_full().config);
-        tell_strays(&mut strays, control, &config);
+        tell_strays(&mut self.strays, control, &config);
         control.shared.host.tick(&config.host, &config.server.state_dir);
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
@@ -103,7 +125,7 @@ async fn tick(control: &Control) {
         // Of two processes, one begins planned maintenance, and remembers what the other one has begun.
         if control.shared.is_in_charge() {
             let keeper = || windows::Keeper::new(Arc::clone(&control.live), Arc::clone(&control.shared));
-            windows.get_or_insert_with(keeper).tick(jiff::Timestamp::now());
+            self.windows.get_or_insert_with(keeper).tick(jiff::Timestamp::now());
         }
     }
 }

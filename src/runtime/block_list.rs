@@ -19,7 +19,8 @@ pub(crate) const ENTRIES_MAX: usize = 100_000;
 /// Who may not come in, whatever the route.
 #[derive(Debug, Default)]
 pub struct Blocked {
-    file: StateFile,
+    /// Held for the whole of a change; `list` only for a moment, for who looks is not to wait for the disk.
+    file: Mutex<StateFile>,
     list: Mutex<BlockList>,
     /// What requests look at; `None` = nobody is blocked.
     nets: ArcSwapOption<NetSet>,
@@ -28,21 +29,21 @@ pub struct Blocked {
 impl Blocked {
     pub(super) fn open(file: StateFile) -> Self {
         let list = read(&file);
-        let opened = Self { file, ..Self::default() };
+        let opened = Self { file: Mutex::new(file), ..Self::default() };
         opened.show(&list);
         *opened.list() = list;
         opened
     }
 
     pub(super) fn hand_over(&self) {
-        let _list = self.list();
-        self.file.only_read(true);
+        self.file().only_read(true);
     }
 
     pub(super) fn take_over(&self) {
+        let file = self.file();
+        file.only_read(false);
         let mut list = self.list();
-        self.file.only_read(false);
-        *list = read(&self.file);
+        *list = read(&file);
         self.show(&list);
     }
 
@@ -81,7 +82,10 @@ impl Blocked {
         // In force whether or not the disk takes it: at the next start it is expired again.
         list.expire(now);
         self.show(&list);
-        if let Err(error) = self.file.write(to_json(&list)) {
+        drop(list);
+        let file = self.file();
+        let left = to_json(&self.list());
+        if let Err(error) = file.write(left) {
             tracing::debug!(%error, "entries that are over stay in the file");
         }
     }
@@ -92,15 +96,16 @@ impl Blocked {
     }
 
     fn change(&self, change: impl FnOnce(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
-        let mut list = self.list();
-        let mut changed = list.clone();
+        let file = self.file();
+        let mut changed = self.list().clone();
         if !change(&mut changed) {
             return Ok(false);
         }
         if changed.len() > ENTRIES_MAX {
             return Err(ChangeError::Full { max: ENTRIES_MAX });
         }
-        self.file.write(to_json(&changed))?;
+        file.write(to_json(&changed))?;
+        let mut list = self.list();
         self.show(&changed);
         *list = changed;
         Ok(true)
@@ -108,6 +113,10 @@ impl Blocked {
 
     fn show(&self, list: &BlockList) {
         self.nets.store((!list.is_empty()).then(|| list.nets().into()));
+    }
+
+    fn file(&self) -> MutexGuard<'_, StateFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn list(&self) -> MutexGuard<'_, BlockList> {

@@ -34,7 +34,8 @@ pub(crate) struct Feature {
 /// The features by key.
 #[derive(Debug, Default)]
 pub struct Features {
-    file: StateFile,
+    /// Held for the whole of a change; `held` only for a moment, for who looks is not to wait for the disk.
+    file: Mutex<StateFile>,
     held: Mutex<Held>,
 }
 
@@ -73,18 +74,18 @@ impl Feature {
 impl Features {
     pub(super) fn open(file: StateFile) -> Self {
         let held = Held { values: read(&file), features: BTreeMap::new() };
-        Self { file, held: Mutex::new(held) }
+        Self { file: Mutex::new(file), held: Mutex::new(held) }
     }
 
     pub(super) fn hand_over(&self) {
-        let _held = self.held();
-        self.file.only_read(true);
+        self.file().only_read(true);
     }
 
     pub(super) fn take_over(&self) {
+        let file = self.file();
+        file.only_read(false);
         let mut held = self.held();
-        self.file.only_read(false);
-        let before = std::mem::replace(&mut held.values, read(&self.file));
+        let before = std::mem::replace(&mut held.values, read(&file));
         for (key, feature) in &held.features {
             let value = held.values.get(key).copied();
             if before.get(key).copied() != value {
@@ -116,8 +117,9 @@ impl Features {
     /// # Errors
     /// It cannot be kept on disk; nothing has changed.
     pub fn set(&self, key: &str, value: Option<bool>) -> Result<(), ChangeError> {
-        let mut held = self.held();
-        let mut values = held.values.clone();
+        let file = self.file();
+        let before = self.held().values.clone();
+        let mut values = before.clone();
         match value {
             Some(value) => values.insert(key.to_owned(), value),
             None => values.remove(key),
@@ -125,15 +127,20 @@ impl Features {
         if values.len() > VALUES_MAX {
             return Err(ChangeError::Full { max: VALUES_MAX });
         }
-        if values != held.values {
+        if values != before {
             let features: Map<_, _> = values.iter().map(|(key, &value)| (key.clone(), value.into())).collect();
-            self.file.write(Map::from_iter([("features".into(), features.into())]))?;
-            held.values = values;
+            file.write(Map::from_iter([("features".into(), features.into())]))?;
         }
+        let mut held = self.held();
+        held.values = values;
         if let Some(feature) = held.features.get(key) {
             feature.set(value);
         }
         Ok(())
+    }
+
+    fn file(&self) -> MutexGuard<'_, StateFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

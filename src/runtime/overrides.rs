@@ -28,7 +28,8 @@ pub struct Override {
 /// The overrides by limit.
 #[derive(Debug, Default)]
 pub struct Overrides {
-    file: StateFile,
+    /// Held for the whole of a change; `held` only for a moment, for who looks is not to wait for the disk.
+    file: Mutex<StateFile>,
     held: Mutex<BTreeMap<String, Override>>,
     /// Written under the lock.
     are_any: AtomicBool,
@@ -37,18 +38,18 @@ pub struct Overrides {
 impl Overrides {
     pub(super) fn open(file: StateFile) -> Self {
         let held = read(&file);
-        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file }
+        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file: Mutex::new(file) }
     }
 
     pub(super) fn hand_over(&self) {
-        let _held = self.held();
-        self.file.only_read(true);
+        self.file().only_read(true);
     }
 
     pub(super) fn take_over(&self) {
+        let file = self.file();
+        file.only_read(false);
         let mut held = self.held();
-        self.file.only_read(false);
-        *held = read(&self.file);
+        *held = read(&file);
         self.are_any.store(!held.is_empty(), Relaxed);
     }
 
@@ -99,8 +100,8 @@ impl Overrides {
 
     /// Changes a copy, keeps it on disk, then puts it in force.
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Override>) -> bool) -> Result<bool, ChangeError> {
-        let mut held = self.held();
-        let mut changed = held.clone();
+        let file = self.file();
+        let mut changed = self.held().clone();
         if !change(&mut changed) {
             return Ok(false);
         }
@@ -108,10 +109,15 @@ impl Overrides {
             return Err(ChangeError::Full { max: OVERRIDES_MAX });
         }
         let limits: Map<_, _> = changed.iter().map(|(name, held)| (name.clone(), held.to_json())).collect();
-        self.file.write(Map::from_iter([("limits".into(), limits.into())]))?;
+        file.write(Map::from_iter([("limits".into(), limits.into())]))?;
+        let mut held = self.held();
         self.are_any.store(!changed.is_empty(), Relaxed);
         *held = changed;
         Ok(true)
+    }
+
+    fn file(&self) -> MutexGuard<'_, StateFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {

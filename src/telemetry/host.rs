@@ -55,14 +55,21 @@ pub struct Check {
 impl Host {
     /// Once a second; measures every few times. Not for the request path: it reads files.
     pub fn tick(&self, settings: &model::Host, state_dir: &Path) {
-        let mut state = self.state();
-        state.ticks += 1;
-        if state.ticks % EVERY != 1 {
+        let ticks = {
+            let mut state = self.state();
+            state.ticks += 1;
+            state.ticks
+        };
+        if ticks % EVERY != 1 {
             return;
         }
-        state.memory.show(machine::memory_percent(), settings.memory_percent);
-        state.disk.show(machine::disk_percent(state_dir), settings.disk_percent);
-        if let Some(percent) = self.cpu.percent() {
+        // A disk that hangs is not to keep those waiting who ask for the last measurement.
+        let (memory, disk, processor) =
+            (machine::memory_percent(), machine::disk_percent(state_dir), self.cpu.percent());
+        let mut state = self.state();
+        state.memory.show(memory, settings.memory_percent);
+        state.disk.show(disk, settings.disk_percent);
+        if let Some(percent) = processor {
             state.busy(percent, settings.cpu_percent);
         }
     }

@@ -56,6 +56,20 @@ async fn a_block_for_a_while_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_keeps_nobody_waiting() {
+    let proxy = TestProxy::toml(ROUTES).start().await;
+    let list = async |method, body| admin::call(proxy.admin(), method, "/api/admin/blocklist", body).await;
+    assert_eq!(list("POST", Some(json!({ "cidr": "192.0.2.9", "ttlSeconds": 1 }))).await.0, 200);
+    // What is opened for writing waits for a reader.
+    let disk = proxy.folder.fifo(&format!("state/blocklist.{}.new", std::process::id()));
+    let is_over = async || list("GET", None).await.1 == json!({ "entries": [] });
+    assert!(eventually_async(Duration::from_secs(30), is_over).await);
+    assert_eq!(admin::ask(proxy.admin(), "GET", "/readyz").await.status, 200);
+    assert_eq!(list("GET", None).await.0, 200);
+    std::thread::spawn(|| std::fs::read(disk));
+}
+
+#[tokio::test]
 async fn a_flood_from_a_blocked_client_is_one_line_a_second() {
     let config = format!(
         "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"unix:admin.sock\"\n[log]\naccess = \"off\"\n\
