@@ -52,7 +52,7 @@
 //! file* is the maintenance switch, a *snapshot* is one loaded generation of the configuration.
 //!
 //! # Invariants
-//! - No pure room mentions tokio, and none imports another.
+//! - No pure room mentions tokio, and none imports another; but a flag's hosts and paths are route's patterns.
 //! - No serde type outside `config::raw`, `admin::view` and the flag file's own.
 //! - Nothing on the request path reads a file, takes a lock that another request can hold for long, or looks at
 //!   the configuration's text.

@@ -11,7 +11,6 @@
 //! The global flag is asked first, then the route's own: a client allowed by one may be blocked by the other.
 
 mod flag;
-mod pattern;
 mod strays;
 
 use std::collections::BTreeMap;
@@ -27,7 +26,6 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
-pub use pattern::{HostPattern, PathPattern};
 pub use strays::{Stray, Strays};
 
 /// Whose flag it is. As text, and as a metric's label, `global` or the route's name.
@@ -81,7 +79,7 @@ pub struct State {
 pub struct Facts<'a> {
     /// `None` = no route matches.
     pub route: Option<&'a str>,
-    /// Without the port; empty when the request names none.
+    /// In lower case, without the port; empty when the request names none.
     pub host: &'a str,
     /// Normalised, without the query.
     pub path: &'a str,

@@ -11,8 +11,8 @@ use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use jiff::{SignedDuration, Timestamp};
 use toml::{Table, Value};
 
-use super::pattern::{HostPattern, PathPattern};
 use crate::config::duration;
+use crate::route::{HostPattern, PathPattern};
 
 /// Longer messages are cut: they go out with every blocked request.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
@@ -136,8 +136,8 @@ impl Flag {
             "until" => self.until = Some(timestamp(value)?),
             "mode" => self.mode = mode(value)?,
             "routes" => self.routes = each(key, value, problems, |name| Some(name.to_owned()))?,
-            "hosts" => self.hosts = each(key, value, problems, HostPattern::parse)?,
-            "paths" => self.paths = each(key, value, problems, PathPattern::parse)?,
+            "hosts" => self.hosts = each(key, value, problems, |host| HostPattern::parse(host).ok())?,
+            "paths" => self.paths = each(key, value, problems, path)?,
             "allow" => self.allow = each(key, value, problems, network)?,
             "grace" => self.grace = Some(grace(value)?),
             "terminate" => self.terminate = boolean(value)?,
@@ -181,6 +181,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let freely = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
         freely.map_or(Err(problem), duration::bounded)
     })
+}
+
+/// As a route writes it, but that `/api/` covers `/api`, too: in doubt a flag covers more.
+fn path(text: &str) -> Option<PathPattern> {
+    let short = if text.starts_with('=') { text } else { text.trim_end_matches('/') };
+    PathPattern::parse(if short.is_empty() { text } else { short }).ok()
 }
 
 fn is_known(key: &str) -> bool {

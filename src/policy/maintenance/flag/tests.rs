@@ -170,6 +170,37 @@ fn the_default_flag_is_an_empty_file() {
     assert_eq!(Flag::default().to_toml(), "");
 }
 
+#[test]
+fn hosts_and_paths_are_written_as_in_a_route() {
+    let covers = |entry: &str, host: &str, path: &str| {
+        let (flag, warning) = Flag::parse(entry.as_bytes());
+        assert_eq!(warning, None, "{entry}");
+        flag.hosts.iter().any(|pattern| pattern.matches(host)) || flag.paths.iter().any(|pattern| pattern.matches(path))
+    };
+    for (entry, is_covered) in [
+        ("paths = [\"/caf%c3%a9\"]", true),
+        ("paths = [\"/café/\"]", true),
+        ("paths = [\"/\"]", true),
+        ("paths = [\"=/caf%C3%A9/menu\"]", true),
+        ("paths = [\"=/café\"]", false),
+        ("paths = [\"/caf\"]", false),
+        ("hosts = [\"Shop.example.com.\"]", true),
+        ("hosts = [\"*.example.com\"]", true),
+        ("hosts = [\"*.shop.example.com\"]", false),
+    ] {
+        assert_eq!(covers(entry, "shop.example.com", "/caf%C3%A9/menu"), is_covered, "{entry}");
+    }
+}
+
+#[test]
+fn hosts_and_paths_that_no_request_can_have_are_told() {
+    for entry in ["paths = [\"/api/*\"]", "paths = [\"/api//v1\"]", "hosts = [\"shop.example.com:8080\"]"] {
+        let (flag, warning) = Flag::parse(entry.as_bytes());
+        assert!(warning.is_some_and(|warning| warning.0.ends_with("cannot be used")), "{entry}");
+        assert!(flag.hosts.is_empty() && flag.paths.is_empty(), "in doubt a flag covers more: {entry}");
+    }
+}
+
 fn any_flag() -> impl Strategy<Value = Flag> {
     let text = || proptest::option::of("[a-z\"'\\\\<é]{1,20}");
     let time = || proptest::option::of((0i64..4_000_000_000).prop_map(|s| Timestamp::from_second(s).unwrap()));
