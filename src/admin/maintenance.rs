@@ -26,7 +26,7 @@ use crate::config::duration;
 use crate::config::model::Config;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope};
-use crate::reload::flag_file::{look_at, remove_flag, write_flag};
+use crate::reload::flag_file::{FLAG_BYTES_MAX, look_at, remove_flag, write_flag};
 use crate::reload::windows::{self, Upcoming};
 
 /// What `by` says in a flag that was written here.
@@ -115,7 +115,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
     request_body = Option<schema::Flag>, responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
     (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
-    (status = 422, description = "One of `routes` does not exist, or `until` has passed", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "One of `routes` does not exist, `until` has passed, or the file would be too long", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
     let scope = match scope_of(&uri, &panel.control) {
@@ -126,7 +126,8 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
         Ok(flag) => flag,
         Err(problem) => return view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
     };
-    match past_of(&flag).or_else(|| strays_of(&flag, &panel.control.live.load_full().config)) {
+    let strays = || strays_of(&flag, &panel.control.live.load_full().config);
+    match past_of(&flag).or_else(strays).or_else(|| excess_of(&flag)) {
         Some(problem) => Unusable::Value(problem).into_response(),
         None => switch_on(&panel.control, scope, flag).await,
     }
@@ -136,6 +137,13 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
 fn past_of(flag: &Flag) -> Option<String> {
     let past = flag.until.filter(|until| *until <= Timestamp::now())?;
     Some(format!("the end, {past}, has passed"))
+}
+
+/// Whether it is too long for a file: one that is cut when it is read is no TOML any more, and means everything.
+fn excess_of(flag: &Flag) -> Option<String> {
+    let started_at = flag.started_at.or(Some(Timestamp::now()));
+    let bytes = Flag { started_at, ..flag.clone() }.to_toml().len() as u64;
+    (bytes > FLAG_BYTES_MAX).then(|| format!("the flag file would have {bytes} bytes, more than {FLAG_BYTES_MAX}"))
 }
 
 /// What is wrong with its `routes`: a file with such a name means what it says, and covers nothing by it.

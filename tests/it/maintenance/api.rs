@@ -59,6 +59,16 @@ async fn a_route_that_there_is_not_is_refused_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_flag_that_would_be_cut_when_it_is_read_is_refused() {
+    let (proxy, _upstream) = site("").await;
+    let paths: Vec<_> = (0..256).map(|number| format!("/{number:0300}")).collect();
+    let body = serde_json::json!({ "paths": paths }).to_string();
+    let refused = ask(&proxy, "POST", "/api/admin/maintenance/enable", &body).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(!proxy.folder.join(FLAG).exists(), "nothing was written");
+}
+
+#[tokio::test]
 async fn one_route_is_switched_by_a_flag_of_its_own() {
     let (proxy, _upstream) = site("").await;
     let (enable, disable) = ("/api/admin/maintenance/enable", "/api/admin/maintenance/disable");
