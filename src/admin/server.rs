@@ -1,13 +1,15 @@
 //! Accepts admin connections and serves the calls on them.
 //!
 //! axum's own server bounds nothing. Here connections are so many at most, and one that neither sends nor takes a
-//! byte for a while is closed: a stuck scraper or a forgotten `nc` must not keep others out.
+//! byte for a while is closed: a stuck scraper or a forgotten `nc` must not keep others out. Where all places are taken,
+//! a newcomer gets that of whoever has been silent for longest, so that nobody without the token keeps the probes out.
 
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
@@ -28,7 +30,7 @@ use crate::worker::Drain;
 
 /// A request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Open connections. More wait in the kernel's queue.
+/// Open connections.
 const CONNECTIONS_MAX: usize = 256;
 /// How long is waited for an admin client.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,7 @@ struct Patience {
 
 /// The silence is above the interval of any scraper that keeps its connection.
 const PATIENCE: Patience = Patience { head: Duration::from_secs(10), silence: Duration::from_secs(90) };
-/// After an accept that failed for want of descriptors or memory.
+/// After an accept that failed for want of descriptors or memory, and for a place to become free.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Where admin connections come from.
@@ -85,26 +87,28 @@ async fn accept(
     closing: watch::Receiver<Drain>,
     connections: &mut JoinSet<()>,
 ) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut seats = Seats::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        while connections.try_join_next().is_some() {}
         let (router, closing) = (router.clone(), closing.clone());
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                let peer = Peer(Some(peer.ip().to_canonical()));
-                connections.spawn(async move {
-                    connection(stream, peer, router, patience, closing).await;
-                    drop(slot);
-                });
-            }),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                connections.spawn(async move {
-                    connection(stream, Peer(None), router, patience, closing).await;
-                    drop(slot);
-                });
-            }),
+            Listener::Tcp(listener) => match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (seat, peer) = (seats.take().await, Peer(Some(peer.ip().to_canonical())));
+                    connections.spawn(connection(stream, seat, peer, router, patience, closing));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Listener::Unix(listener) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    let seat = seats.take().await;
+                    connections.spawn(connection(stream, seat, Peer(None), router, patience, closing));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
         };
+        while connections.try_join_next().is_some() {}
         if let Err(error) = accepted {
             tracing::debug!(%error, "the admin side cannot accept connections at the moment");
             tokio::time::sleep(BACK_OFF).await;
@@ -112,23 +116,36 @@ async fn accept(
     }
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, patience: Patience, closing: watch::Receiver<Drain>)
-where
+async fn connection<S>(
+    stream: S,
+    seat: Arc<Seat>,
+    peer: Peer,
+    router: Router,
+    patience: Patience,
+    closing: watch::Receiver<Drain>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let worker = Arc::clone(&seat);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        let mut router = router.clone();
-        async move { router.call(request).await }
+        let (mut router, seat) = (router.clone(), Arc::clone(&worker));
+        async move {
+            seat.is_at_work.store(true, Relaxed);
+            let answer = router.call(request).await;
+            seat.is_at_work.store(false, Relaxed);
+            answer
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .max_buf_size(HEAD_BYTES_MAX)
         .header_read_timeout(patience.head)
-        .serve_connection(TokioIo::new(Impatient::new(stream, patience)), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, Arc::clone(&seat), patience)), service);
     let mut served = std::pin::pin!(served);
     let served = tokio::select! {
         served = &mut served => served,
+        () = seat.is_wanted.notified() => return,
         idle = begun(closing) => match tokio::time::timeout(idle, &mut served).await {
             Ok(served) => served,
             Err(_) => {
@@ -142,23 +159,80 @@ where
     }
 }
 
+/// The places for connections.
+struct Seats {
+    free: Arc<Semaphore>,
+    taken: Vec<Weak<Seat>>,
+}
+
+/// The place of one connection.
+struct Seat {
+    last_byte: Mutex<Instant>,
+    /// A call has no answer yet: the silence is not the client's.
+    is_at_work: AtomicBool,
+    /// Somebody else is to have it.
+    is_wanted: Notify,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Seats {
+    fn new() -> Self {
+        Self { free: Arc::new(Semaphore::new(CONNECTIONS_MAX)), taken: Vec::new() }
+    }
+
+    /// One that is free, or else that of whoever has been silent for longest.
+    async fn take(&mut self) -> Arc<Seat> {
+        self.taken.retain(|seat| seat.strong_count() > 0);
+        let slot = loop {
+            if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
+                break slot;
+            }
+            if let Some(seat) = self.most_silent() {
+                seat.is_wanted.notify_one();
+            }
+            let freed = Arc::clone(&self.free).acquire_owned();
+            if let Ok(Ok(slot)) = tokio::time::timeout(BACK_OFF, freed).await {
+                break slot;
+            }
+        };
+        let (last_byte, is_at_work, is_wanted) = (Mutex::new(Instant::now()), AtomicBool::new(false), Notify::new());
+        let seat = Arc::new(Seat { last_byte, is_at_work, is_wanted, _slot: slot });
+        self.taken.push(Arc::downgrade(&seat));
+        seat
+    }
+
+    fn most_silent(&self) -> Option<Arc<Seat>> {
+        let seats = self.taken.iter().filter_map(Weak::upgrade);
+        seats.filter(|seat| !seat.is_at_work.load(Relaxed)).min_by_key(|seat| *seat.last_byte())
+    }
+}
+
+impl Seat {
+    fn last_byte(&self) -> MutexGuard<'_, Instant> {
+        self.last_byte.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A stream that fails when nothing has gone through it for too long.
 struct Impatient<S> {
     stream: S,
+    seat: Arc<Seat>,
     silence_max: Duration,
     silence: Pin<Box<Sleep>>,
 }
 
 impl<S> Impatient<S> {
-    fn new(stream: S, patience: Patience) -> Self {
+    fn new(stream: S, seat: Arc<Seat>, patience: Patience) -> Self {
         let silence = Box::pin(tokio::time::sleep(patience.head));
-        Self { stream, silence_max: patience.silence, silence }
+        Self { stream, seat, silence_max: patience.silence, silence }
     }
 
     /// `Ready` passes through and begins the waiting anew; `Pending` becomes an error in the end.
     fn watched<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + self.silence_max);
+            let now = Instant::now();
+            *self.seat.last_byte() = now;
+            self.silence.as_mut().reset(now + self.silence_max);
             return poll;
         }
         self.silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -224,5 +298,26 @@ mod tests {
     async fn a_kept_connection_ends_after_a_long_silence() {
         let text = ending(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(text.ends_with("ok"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_taken_the_most_silent_one_gives_up_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", axum::routing::get(|| async { "ok" }));
+        let long = Duration::from_secs(600);
+        let patience = Patience { head: long, silence: long };
+        let server = tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        let reading = tokio::time::timeout(long / 10, client.read_to_string(&mut text));
+        reading.await.expect("it is answered while the others stay").unwrap();
+        assert!(text.ends_with("ok"), "{text}");
+        server.abort();
     }
 }
