@@ -178,8 +178,8 @@ impl Explanation {
                 self.redirected(StatusCode::PERMANENT_REDIRECT, &location);
                 self.outcome.says += ": the listener sends plain requests on to https";
             }
-            Verdict::Enter(_) => {
-                self.outcome.status = Some(StatusCode::SEE_OTHER);
+            Verdict::Enter(entrance) => {
+                self.outcome.status = Some(entrance.status());
                 self.outcome.says = "redirected to the same URL without the token, with a cookie for it".to_owned();
             }
             Verdict::PageAsset(_) => {

@@ -97,10 +97,15 @@ impl Bypass {
 }
 
 impl Entrance {
-    /// The redirect to the clean URL. A request with a body is asked for again as it was.
+    /// A request with a body is asked for again as it was.
+    pub fn status(&self) -> StatusCode {
+        if self.keeps_method { StatusCode::TEMPORARY_REDIRECT } else { StatusCode::SEE_OTHER }
+    }
+
+    /// The redirect to the clean URL.
     pub(super) fn answer(&self, is_tls: bool) -> Response<Body> {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = if self.keeps_method { StatusCode::TEMPORARY_REDIRECT } else { StatusCode::SEE_OTHER };
+        *response.status_mut() = self.status();
         let (life, secure) = (COOKIE_LIFE.as_secs(), if is_tls { "; Secure" } else { "" });
         let cookie = format!("{COOKIE_NAME}={}; Max-Age={life}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie);
         let headers = response.headers_mut();

@@ -68,6 +68,7 @@ const REQUESTS: &[Asked] = &[
     ("GET", "http://x.example/", "203.0.113.66", &[]),
     ("GET", "http://x.example/", "203.0.113.9", &["X-Maintenance-Bypass:sesame"]),
     ("GET", "http://x.example/?maintenance_bypass=sesame", "203.0.113.9", &[]),
+    ("POST", "http://x.example/?maintenance_bypass=sesame", "203.0.113.9", &[]),
     ("GET", "http://x.example/", "203.0.113.9", &["X-Forwarded-Host: no", "Host: api.example"]),
     ("OPTIONS", "http://x.example/", "203.0.113.9", &[]),
 ];
