@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// Where limits count that are shared with other instances.
     pub(crate) store: Option<Arc<Store>>,
     pub listeners: BTreeMap<Arc<str>, Listener>,
-    /// What only the generation before had: a connection may have been accepted there a moment ago.
+    /// What only generations before had, for connections that came in there.
     retired_listeners: BTreeMap<Arc<str>, Listener>,
     /// Where plain requests are sent on to, when a listener does so.
     pub(crate) https: Option<https::Entrance>,
@@ -217,10 +217,8 @@ impl Snapshot {
             problems.extend(log_fault(&config.log.access));
             return Err(Problems(problems));
         };
-        let retired = previous.into_iter().flat_map(|previous| &previous.listeners);
-        let retired = retired.filter(|(name, _)| !listeners.contains_key(*name));
         let mut snapshot = Self {
-            retired_listeners: retired.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect(),
+            retired_listeners: BTreeMap::new(),
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: jiff::Timestamp::now(),
             masked: Arc::default(),
@@ -275,7 +273,20 @@ impl Snapshot {
         started.map(Arc::new).map_err(|error| log_problem(&error).into())
     }
 
-    /// The listener with this name, also one that has just been taken away.
+    /// Remembers listeners of `previous` that are gone: those that just went, for a connection may have been accepted
+    /// there a moment ago, and of the others those that are `in_use`.
+    pub fn remember_listeners(&mut self, previous: &Self, in_use: impl Fn(&str) -> bool) {
+        let earlier = previous.retired_listeners.iter().filter(|(name, _)| in_use(name));
+        let gone = previous.listeners.iter().chain(earlier).filter(|(name, _)| !self.listeners.contains_key(*name));
+        let retired: BTreeMap<_, _> = gone.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect();
+        self.has_hsts |= retired.values().any(|listener| listener.hsts.is_some());
+        if retired.values().any(|listener| listener.redirects_https) {
+            self.https = self.https.or(previous.https);
+        }
+        self.retired_listeners = retired;
+    }
+
+    /// The listener with this name, also one that is gone and has connections still.
     pub(crate) fn listener(&self, name: &str) -> Option<&Listener> {
         self.listeners.get(name).or_else(|| self.retired_listeners.get(name))
     }

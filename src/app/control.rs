@@ -185,6 +185,7 @@ impl Control {
         let mut snapshot = built.map_err(located)?;
         let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
+        snapshot.remember_listeners(&previous, |name| listening.has_connections(name));
         let changes = changes(&previous.config, &loaded.config, &self.begun_with);
         let reloaded = Reloaded { generation: snapshot.generation, changes };
         self.shared.watch_log(&previous.access_log);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
@@ -28,6 +28,8 @@ pub(super) struct Listening {
     pub(super) open: BTreeMap<String, Open>,
     /// Those that acceptors still empty.
     leaving: Vec<Leaving>,
+    /// Names of listeners that are gone, owned by whatever came in there.
+    gone: Vec<Weak<str>>,
 }
 
 struct Leaving {
@@ -37,6 +39,8 @@ struct Leaving {
 }
 
 pub(super) struct Open {
+    /// Owned by its acceptor and its connections.
+    name: Weak<str>,
     pub(super) place: Place,
     pub(super) socket: Arc<Bound>,
     pub(super) stop: watch::Sender<Stop>,
@@ -133,7 +137,14 @@ impl Listening {
     /// Nothing is open yet.
     pub(super) fn new(workers: Workers, connections_max: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max));
-        Self { workers: Some(workers), connections, connections_max, open: BTreeMap::new(), leaving: Vec::new() }
+        Self {
+            workers: Some(workers),
+            connections,
+            connections_max,
+            open: BTreeMap::new(),
+            leaving: Vec::new(),
+            gone: Vec::new(),
+        }
     }
 
     /// Waits until the addresses are free that `config` wants back from listeners that have just left.
@@ -161,9 +172,11 @@ impl Listening {
                 Socket::Kept | Socket::New(_) => None,
             })
             .collect();
+        self.gone.retain(|name| name.strong_count() > 0);
         self.open.retain(|name, open| match sockets.get(name) {
             Some((_, Socket::Kept)) => true,
             _ => {
+                self.gone.push(Weak::clone(&open.name));
                 let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
                 open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
                 if let (false, Ok(address)) = (is_moved, open.socket.address()) {
@@ -178,16 +191,23 @@ impl Listening {
                 tracing::error!(listener = name, %error, "cannot listen");
             }
             let stop = watch::Sender::new(Stop::No);
+            let listener: Arc<str> = name.as_str().into();
+            let owned = Arc::downgrade(&listener);
             let acceptor = Acceptor {
-                listener: name.as_str().into(),
+                listener,
                 socket: Arc::clone(&socket),
                 workers: workers.clone(),
                 connections: Arc::clone(&self.connections),
                 stop: stop.subscribe(),
             };
             workers.accept(index, acceptor);
-            self.open.insert(name, Open { place, socket, stop });
+            self.open.insert(name, Open { name: owned, place, socket, stop });
         }
+    }
+
+    /// Whether connections of a listener that is gone are open, or on their way.
+    pub(super) fn has_connections(&self, name: &str) -> bool {
+        self.gone.iter().filter_map(Weak::upgrade).any(|gone| *gone == *name)
     }
 
     /// Lets in more connections or fewer from now on. Those beyond the new bound are not cut: their places go as they

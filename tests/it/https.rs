@@ -160,3 +160,26 @@ async fn every_answer_over_tls_carries_hsts_once_and_none_without_tls() {
     // The app's own word, where we have none.
     assert_eq!(client.get("/app").await.unwrap().header(STS), Some("max-age=1; preload"));
 }
+
+/// What a connection was promised where it came in holds to its end, whatever listeners there are by then.
+#[tokio::test]
+async fn whoever_came_by_a_listener_that_is_gone_is_sent_on_and_told_as_before() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    ca.leaf(&["site.example"]).write(&folder, "site");
+    let proxy = TestProxy::toml(format!("{PLAIN}{TLS}{HELLO}")).in_folder(folder).start().await;
+    let mut plain = Client::connect(proxy.address()).await.unwrap();
+    let config = ca.client_config(&[b"http/1.1"]);
+    let mut secure = Client::connect_tls(proxy.listener("tls"), "site.example", config).await.unwrap();
+    let renamed = format!("{PLAIN}{TLS}").replace("name = \"web\"", "name = \"new\"").replace("\"tls\"", "\"new_tls\"");
+    let neither = PLAIN.replace("web", "other").replace("redirect_https = true\n", "");
+    for (round, listeners) in [&renamed, &renamed, &neither, &neither].into_iter().enumerate() {
+        proxy
+            .reload_with(&format!("{listeners}{HELLO}").replace("body = \"hello\"", &format!("body = \"{round}\"")))
+            .await;
+        let sent = plain.get("/").await.unwrap();
+        assert_eq!((sent.status, sent.text()), (308, String::new()), "{round}");
+        let answer = secure.get("/").await.unwrap();
+        let told = answer.header("strict-transport-security");
+        assert_eq!((answer.text(), told), (round.to_string(), Some("max-age=7200")));
+    }
+}

@@ -277,6 +277,29 @@ async fn whoever_waits_for_a_place_is_served_when_the_listener_goes() {
     }
 }
 
+#[tokio::test]
+async fn whoever_waits_for_a_place_is_served_however_many_reloads_after_the_listener_went() {
+    let config = |listener: &str, text: &str| {
+        format!(
+            "[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 1\n[[listener]]\nname = \"{listener}\"\n\
+             address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"{text}\" }}\n"
+        )
+    };
+    let proxy = TestProxy::toml(config("old", "one")).start().await;
+    let old = proxy.listener("old");
+    let mut served = Client::connect(old).await.unwrap();
+    assert_eq!(served.get("/").await.unwrap().text(), "one");
+    let mut waiting = Client::connect(old).await.unwrap().deadline(DEADLINE);
+    waiting.request("GET", "/", "").await.unwrap();
+    for text in ["two", "three", "four"] {
+        proxy.reload_with(&config("new", text)).await;
+        assert_eq!(served.get("/").await.unwrap().text(), text);
+    }
+    assert!(eventually_async(DEADLINE, async || Client::connect(old).await.is_err()).await);
+    drop(served);
+    assert_eq!(waiting.read_response().await.unwrap().text(), "four");
+}
+
 /// Processor time of a process so far, in clock ticks.
 fn ticks(id: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
