@@ -24,12 +24,15 @@ impl Live {
         self.current.load_full()
     }
 
-    /// From now on, new requests see `snapshot`.
+    /// From now on, new requests see `snapshot`. What earlier ones do not share with it only serves what is open there.
     pub fn store(&self, snapshot: Snapshot) {
-        let before = self.current.swap(Arc::new(snapshot));
+        let current = Arc::new(snapshot);
+        let before = self.current.swap(Arc::clone(&current));
         let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
         earlier.retain(|snapshot| snapshot.strong_count() > 0);
         earlier.push(Arc::downgrade(&before));
+        // All of them: what the one before shared with those before it may end only now.
+        earlier.iter().filter_map(Weak::upgrade).for_each(|snapshot| snapshot.retire(&current));
     }
 
     /// How many generations are in use, the current one included.

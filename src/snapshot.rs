@@ -337,6 +337,21 @@ impl Snapshot {
         self.probes.values().for_each(|probe| probe.start(runtime));
     }
 
+    /// Ends what goes on beside requests and is not shared with `current`, which serves in its place.
+    pub(crate) fn retire(&self, current: &Self) {
+        for (name, group) in &self.groups {
+            match current.groups.get(name) {
+                Some(kept) if Arc::ptr_eq(kept, group) => {}
+                successor => group.retire(successor.map(|successor| &**successor)),
+            }
+        }
+        for (name, probe) in &self.probes {
+            if !current.probes.get(name).is_some_and(|kept| Arc::ptr_eq(kept, probe)) {
+                probe.retire();
+            }
+        }
+    }
+
     /// Closes what one worker has kept open for too long.
     pub(crate) fn sweep(&self, worker: usize) {
         self.groups.values().for_each(|group| group.sweep(worker));

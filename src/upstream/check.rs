@@ -25,7 +25,7 @@ const NAP: Duration = Duration::from_millis(100);
 /// A longer line is no answer to PING.
 const REDIS_LINE_MAX: usize = 512;
 
-/// Checks one endpoint for as long as it lives.
+/// Checks one endpoint until it is over.
 pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pauses: Arc<Pauses>) {
     let rules = Thresholds { healthy_after: health.healthy_after, unhealthy_after: health.unhealthy_after };
     loop {
@@ -43,7 +43,9 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
             }
         }
         drop(checked);
-        rest(&endpoint, jittered(health.interval)).await;
+        if !rest(&endpoint, jittered(health.interval)).await {
+            return;
+        }
     }
 }
 
@@ -84,20 +86,18 @@ pub(super) fn is_ours<T>(result: &Result<T, Failed>) -> bool {
     result.as_ref().is_err_and(|failed| failed.is_ours)
 }
 
-/// Waits until the next check: less long when requests wait for an endpoint that is away.
-async fn rest(endpoint: &Weak<Endpoint>, interval: Duration) {
+/// Waits until the next check: less long when requests wait for an endpoint that is away. False when there is none.
+async fn rest(endpoint: &Weak<Endpoint>, interval: Duration) -> bool {
     let began = Instant::now();
-    while let Some(left) = interval.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-        let Some(resting) = endpoint.upgrade() else { return };
-        if resting.standing.health() == Health::Healthy {
-            drop(resting);
-            return tokio::time::sleep(left).await;
+    loop {
+        let Some(resting) = endpoint.upgrade().filter(|resting| !resting.is_over()) else { return false };
+        let left = interval.saturating_sub(began.elapsed());
+        if left.is_zero() || (resting.is_awaited() && began.elapsed() >= IMPATIENT_INTERVAL) {
+            return true;
         }
-        if resting.is_awaited() && began.elapsed() >= IMPATIENT_INTERVAL {
-            return;
-        }
+        let is_healthy = resting.standing.health() == Health::Healthy;
         drop(resting);
-        tokio::time::sleep(left.min(NAP)).await;
+        tokio::time::sleep(if is_healthy { left } else { left.min(NAP) }).await;
     }
 }
 

@@ -13,7 +13,7 @@ use super::affinity::{Affinity, Token};
 use super::connect::{ConnectError, Connector};
 use super::connection::Connection;
 use super::failures::{Failures, Lack};
-use super::hold::Queues;
+use super::hold::Hold;
 use super::http1::Http1;
 use super::multiplex::Multiplexed;
 use super::pool::Pool;
@@ -76,14 +76,17 @@ pub struct Endpoint {
     pool: Arc<Pool>,
     /// Where the upstream speaks HTTP/2.
     multiplexed: Option<Arc<Multiplexed>>,
-    /// Its name has it no more: what comes back from it is not kept.
+    /// Requests that begin now find another one in its place, or none: only those that began before need to know how it
+    /// stands.
+    replaced: AtomicBool,
+    /// Besides, nobody shares its connections: what comes back from it is not kept.
     retired: AtomicBool,
-    queues: Arc<Queues>,
+    hold: Arc<Hold>,
     observer: Observer,
     failures: Arc<Failures>,
     /// When it last dropped a request that was held against it.
     fell: Mutex<Option<Instant>>,
-    /// What checks it, for as long as it lives.
+    /// What checks it, at most for as long as it lives.
     checker: OnceLock<Aborting>,
 }
 
@@ -96,7 +99,7 @@ pub(super) struct Plan<'a> {
     pub(super) affinity: Option<&'a Affinity>,
     pub(super) workers: usize,
     /// Of its upstream.
-    pub(super) queues: &'a Arc<Queues>,
+    pub(super) hold: &'a Arc<Hold>,
     pub(super) observer: Observer,
     /// The same address before a reload, and the settings it had.
     pub(super) known: Option<(&'a Endpoint, &'a model::Upstream)>,
@@ -104,7 +107,7 @@ pub(super) struct Plan<'a> {
 
 impl Endpoint {
     pub(super) fn new(plan: Plan<'_>) -> Self {
-        let Plan { connector, configured, settings, affinity, workers, queues, observer, known } = plan;
+        let Plan { connector, configured, settings, affinity, workers, hold, observer, known } = plan;
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
@@ -130,8 +133,9 @@ impl Endpoint {
                 Some(known) => known.multiplexed.clone(),
                 None => settings.http2.then(|| Arc::new(Multiplexed::new(workers, settings.idle_timeout))),
             },
+            replaced: AtomicBool::new(false),
             retired: AtomicBool::new(false),
-            queues: Arc::clone(queues),
+            hold: Arc::clone(hold),
             observer,
             failures: match known {
                 Some((known, _)) => Arc::clone(&known.failures),
@@ -200,14 +204,22 @@ impl Endpoint {
         let connect = self.connector.connect(limit);
         match &self.multiplexed {
             None => connect.await,
-            Some(multiplexed) => multiplexed.take_or_make(worker, limit, connect).await,
+            Some(multiplexed) => {
+                let made = multiplexed.take_or_make(worker, limit, connect).await;
+                if self.is_retired() {
+                    multiplexed.clear();
+                }
+                made
+            }
         }
     }
 
     /// Keeps a connection for the next request; it has been idle since `now`.
     pub(super) fn keep(&self, worker: usize, connection: Http1, now: Instant) {
-        if !self.retired.load(Relaxed) {
-            self.pool.keep(worker, connection, now);
+        self.pool.keep(worker, connection, now);
+        // In this order: of both, `retire` and this, the later one closes it.
+        if self.is_retired() {
+            self.pool.clear();
         }
     }
 
@@ -275,7 +287,7 @@ impl Endpoint {
             }
             Some(EjectionEvent::Restored) => {
                 (self.observer)(&self.label, Change::Restored);
-                self.queues.release();
+                self.hold.queues().release();
             }
             None => {}
         }
@@ -284,6 +296,8 @@ impl Endpoint {
     /// Active checks have changed their mind.
     pub(super) fn health_changed(&self, before: Health, after: Health, error: Option<String>) {
         match after {
+            // It is told of the one in its place.
+            _ if self.replaced.load(Relaxed) => {}
             Health::Unhealthy => {
                 tracing::debug!(endpoint = &*self.label, error, "health check failed");
                 (self.observer)(&self.label, Change::Ejected { reason: "health_check" });
@@ -292,14 +306,29 @@ impl Endpoint {
             Health::Healthy | Health::Unchecked | Health::Unknown => {}
         }
         // Also when it is away: who waits for the first check has nothing to wait for any more.
-        self.queues.release();
+        self.hold.queues().release();
     }
 
-    /// Its name has this address no more: kept connections close, open requests finish.
-    pub(super) fn retire(&self) {
+    /// Its upstream has the endpoints `after` from now on: open requests finish, and kept connections close, unless the
+    /// same address has them there.
+    pub(super) fn retire(&self, after: &[Arc<Self>]) {
+        self.replaced.store(true, Relaxed);
+        if after.iter().any(|other| Arc::ptr_eq(&other.pool, &self.pool)) {
+            return;
+        }
         self.retired.store(true, Relaxed);
         self.pool.clear();
         self.multiplexed.iter().for_each(|multiplexed| multiplexed.clear());
+    }
+
+    /// Whether it has no part in what is to come: nothing is kept for it, and nothing told of it.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+
+    /// Whether nobody needs to know how it stands.
+    pub(super) fn is_over(&self) -> bool {
+        self.replaced.load(Relaxed) && !self.hold.is_in_use()
     }
 
     /// Stops this task when the endpoint goes. The first one counts.
@@ -314,7 +343,7 @@ impl Endpoint {
 
     /// Whether a request waits for a place at an endpoint of its upstream.
     pub(super) fn is_awaited(&self) -> bool {
-        self.queues.is_anyone_waiting()
+        self.hold.queues().is_anyone_waiting()
     }
 }
 
@@ -341,7 +370,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         // Before the look at who waits; see `Hold::wait`.
         self.0.in_flight.fetch_sub(1, SeqCst);
-        self.0.queues.release_one();
+        self.0.hold.queues().release_one();
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Group {
 struct Arrangement {
     slots: Vec<Vec<Arc<Endpoint>>>,
     runtime: Option<Handle>,
+    /// A reload has put another group in place of this one, or none.
+    is_retired: bool,
 }
 
 /// What a [`Group`] is built with, beside its settings.
@@ -249,12 +251,18 @@ impl Group {
 
     /// Counts for an endpoint that it answered a request that was sent at `sent`.
     pub(crate) fn succeeded(&self, endpoint: &Endpoint, sent: Instant, now: Instant) {
+        if endpoint.is_retired() {
+            return;
+        }
         let ejection = &endpoint.standing.ejection;
         endpoint.ejection_changed(ejection.record(true, now, || false).or_else(|| ejection.prove(sent, now)));
     }
 
     /// Counts a failure against an endpoint.
     pub(crate) fn failed(&self, endpoint: &Endpoint, now: Instant) {
+        if endpoint.is_retired() {
+            return;
+        }
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let event = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
         endpoint.ejection_changed(event);
@@ -334,6 +342,22 @@ impl Group {
         }
     }
 
+    /// Lets go of its endpoints: a reload has put `successor` in its place, or none. What is open finishes here, and as
+    /// long as a request waits here, its endpoints are checked and its names followed.
+    pub(crate) fn retire(&self, successor: Option<&Self>) {
+        let after = successor.map(Self::iter).unwrap_or_default();
+        let mut arrangement = self.arrangement();
+        arrangement.is_retired = true;
+        for endpoint in arrangement.slots.iter().flatten() {
+            endpoint.retire(&after);
+        }
+    }
+
+    /// Whether nobody needs to know what becomes of its names.
+    pub(super) fn is_over(&self) -> bool {
+        self.arrangement().is_retired && !self.hold.is_in_use()
+    }
+
     /// Names whose addresses nobody knows yet.
     pub(crate) fn has_unknown_names(&self) -> bool {
         self.names_unknown.load(Relaxed) > 0
@@ -395,11 +419,14 @@ impl Group {
         if let Some(runtime) = arrangement.runtime.clone() {
             after.iter().for_each(|endpoint| self.check(endpoint, &runtime));
         }
+        if arrangement.is_retired {
+            after.iter().for_each(|endpoint| endpoint.retire(&[]));
+        }
         arrangement.slots[slot] = after.clone();
         self.rearrange(&arrangement);
         drop(arrangement);
         for gone in before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new))) {
-            gone.retire();
+            gone.retire(&[]);
         }
         self.hold.release();
     }
@@ -436,7 +463,7 @@ impl Group {
             settings: &self.settings,
             affinity: self.affinity.as_ref(),
             workers: self.workers,
-            queues: self.hold.queues(),
+            hold: &self.hold,
             observer: Arc::clone(&self.observer),
         })))
     }

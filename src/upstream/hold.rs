@@ -145,6 +145,12 @@ impl Hold {
         self.waiting.load(SeqCst)
     }
 
+    /// Whether a request waits, or has its turn and may have to wait again.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let inner = self.lock();
+        !inner.queue.is_empty() || inner.released > 0
+    }
+
     /// A place behind everybody who has one.
     pub(crate) fn ticket(&self) -> Ticket {
         let mut inner = self.lock();

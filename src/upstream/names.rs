@@ -27,14 +27,14 @@ pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
     }
 }
 
-/// Keeps the endpoints of `slot` what `host` resolves to, for as long as the group lives. `is_unknown`: requests wait
+/// Keeps the endpoints of `slot` what `host` resolves to, for as long as the group serves. `is_unknown`: requests wait
 /// for the first answer.
 pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: u16, mut is_unknown: bool) {
     let mut known = Vec::new();
     let mut failures = 0_u32;
     loop {
-        let Some((resolver, refresh)) =
-            group.upgrade().map(|group| (group.resolver().clone(), group.settings.dns_refresh))
+        let serving = group.upgrade().filter(|group| is_unknown || !group.is_over());
+        let Some((resolver, refresh)) = serving.map(|group| (group.resolver().clone(), group.settings.dns_refresh))
         else {
             return;
         };

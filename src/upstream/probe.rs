@@ -49,6 +49,12 @@ impl Probe {
         });
     }
 
+    /// Ends its checks, or keeps them from beginning: no configuration has it any more.
+    pub(crate) fn retire(&self) {
+        self.started.call_once(|| {});
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// How long the last check took, or why it failed; `None` before the first is through.
     pub(crate) fn last(&self) -> Option<Result<Duration, String>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()

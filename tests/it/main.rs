@@ -34,6 +34,7 @@ mod files;
 mod first_request;
 mod foreign;
 mod forwarding;
+mod generations;
 mod health;
 mod hold;
 mod hot_upgrade;

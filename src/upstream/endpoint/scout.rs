@@ -49,8 +49,8 @@ impl Incident {
 /// Sends a scout out, unless one is. Must be called on a runtime.
 pub(super) fn send(endpoint: &Arc<Endpoint>) {
     if !endpoint.incident.is_on.swap(true, AcqRel) {
-        (endpoint.observer)(&endpoint.label, Change::Ejected { reason: "connect_failed" });
-        // Ends with the incident, or with the endpoint.
+        tell(endpoint, Change::Ejected { reason: "connect_failed" });
+        // Ends with the incident, or when the endpoint is over.
         tokio::spawn(look(Arc::downgrade(endpoint)));
     }
 }
@@ -61,6 +61,11 @@ async fn look(endpoint: Weak<Endpoint>) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
+        if endpoint.is_retired() && endpoint.is_over() {
+            // Whoever still comes here finds out.
+            endpoint.standing.set_refusing(false);
+            return end(&endpoint);
+        }
         if endpoint.connector.connect(LIMIT).await.is_ok() && passes_trial(&endpoint).await {
             return end(&endpoint);
         }
@@ -73,7 +78,7 @@ async fn passes_trial(endpoint: &Endpoint) -> bool {
     let incident = &endpoint.incident;
     incident.is_on_trial.store(true, Relaxed);
     endpoint.standing.set_refusing(false);
-    endpoint.queues.release();
+    endpoint.hold.queues().release();
     let began = Instant::now();
     while incident.is_on_trial.load(Relaxed) && began.elapsed() < TRIAL {
         if endpoint.standing.is_refusing() {
@@ -86,10 +91,17 @@ async fn passes_trial(endpoint: &Endpoint) -> bool {
 }
 
 fn end(endpoint: &Arc<Endpoint>) {
-    (endpoint.observer)(&endpoint.label, Change::Restored);
+    tell(endpoint, Change::Restored);
     endpoint.incident.is_on.swap(false, AcqRel);
     // A request that found so before this very moment has sent nobody.
     if endpoint.standing.is_refusing() {
         send(endpoint);
+    }
+}
+
+/// Unless its upstream has it no more.
+fn tell(endpoint: &Endpoint, change: Change) {
+    if !endpoint.is_retired() {
+        (endpoint.observer)(&endpoint.label, change);
     }
 }
