@@ -131,7 +131,10 @@ impl Group {
             arranging: Mutex::default(),
             names_unknown: AtomicUsize::new(0),
             hold: Hold::after(previous.map(|previous| &*previous.hold)),
-            budget: Arc::new(RetryBudget::new(settings.retry.budget)),
+            budget: match previous.filter(|previous| previous.settings.retry.budget == settings.retry.budget) {
+                Some(previous) => Arc::clone(&previous.budget),
+                None => Arc::new(RetryBudget::new(settings.retry.budget)),
+            },
             ejecting: Mutex::default(),
             breaker,
             metrics: surroundings.metrics,
