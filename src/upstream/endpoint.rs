@@ -67,7 +67,7 @@ pub struct Endpoint {
     is_backup: bool,
     pub(crate) standing: Standing,
     incident: scout::Incident,
-    /// Shared with the same address before a reload: what is at the app stays there.
+    /// Shared with the same address before: what is at the app stays there.
     in_flight: Arc<AtomicU32>,
     in_flight_max: u32,
     /// For `peak_ewma` only.
@@ -103,11 +103,13 @@ pub(super) struct Plan<'a> {
     pub(super) observer: Observer,
     /// The same address before a reload, and the settings it had.
     pub(super) known: Option<(&'a Endpoint, &'a model::Upstream)>,
+    /// The same address before its name left it out for a while.
+    pub(super) left: Option<&'a Endpoint>,
 }
 
 impl Endpoint {
     pub(super) fn new(plan: Plan<'_>) -> Self {
-        let Plan { connector, configured, settings, affinity, workers, hold, observer, known } = plan;
+        let Plan { connector, configured, settings, affinity, workers, hold, observer, known, left } = plan;
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
@@ -121,7 +123,10 @@ impl Endpoint {
             is_backup: configured.backup,
             standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
             incident: scout::Incident::default(),
-            in_flight: known.map(|(known, _)| Arc::clone(&known.in_flight)).unwrap_or_default(),
+            in_flight: match known.map(|(known, _)| known).or(left) {
+                Some(before) => Arc::clone(&before.in_flight),
+                None => Arc::default(),
+            },
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
             ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
             connector,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -61,6 +61,8 @@ pub struct Group {
 struct Arrangement {
     slots: Vec<Vec<Arc<Endpoint>>>,
     runtime: Option<Handle>,
+    /// Those that a name has no more and where requests are open still.
+    left: Vec<Weak<Endpoint>>,
     /// A reload has put another group in place of this one, or none.
     is_retired: bool,
 }
@@ -152,7 +154,7 @@ impl Group {
         for configured in &settings.endpoints {
             slots.push(match names::name_of(&configured.address) {
                 Some(_) => group.inherited_addresses(configured, previous)?,
-                None => vec![group.endpoint(configured, configured.address.clone(), previous)?],
+                None => vec![group.endpoint(configured, configured.address.clone(), previous, None)?],
             });
         }
         let named = settings.endpoints.iter().zip(&slots);
@@ -408,15 +410,19 @@ impl Group {
             let address = Address::Socket(*address);
             match before.iter().find(|endpoint| endpoint.connector.address == address) {
                 Some(kept) => after.push(Arc::clone(kept)),
-                None => match self.endpoint(configured, address, None) {
-                    Ok(endpoint) => {
-                        if !before.is_empty() {
-                            endpoint.standing.join(Instant::now());
+                None => {
+                    let mut left = arrangement.left.iter().filter_map(Weak::upgrade);
+                    let left = left.find(|left| left.connector.address == address);
+                    match self.endpoint(configured, address, None, left.as_deref()) {
+                        Ok(endpoint) => {
+                            if !before.is_empty() {
+                                endpoint.standing.join(Instant::now());
+                            }
+                            after.push(endpoint);
                         }
-                        after.push(endpoint);
+                        Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
                     }
-                    Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
-                },
+                }
             }
         }
         if let Some(runtime) = arrangement.runtime.clone() {
@@ -427,10 +433,12 @@ impl Group {
         }
         arrangement.slots[slot] = after.clone();
         self.rearrange(&arrangement);
-        drop(arrangement);
+        arrangement.left.retain(|left| left.strong_count() > 0);
         for gone in before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new))) {
             gone.retire(&[]);
+            arrangement.left.push(Arc::downgrade(gone));
         }
+        drop(arrangement);
         self.hold.release();
     }
 
@@ -445,12 +453,14 @@ impl Group {
         endpoint.set_checker(runtime.spawn(checking).abort_handle());
     }
 
-    /// `previous` is the upstream before a reload: what is known of the address stays known.
+    /// `previous` is the upstream before a reload: what is known of the address stays known. `left` is the same address
+    /// before its name left it out: of that, only what is open there is of interest.
     fn endpoint(
         &self,
         configured: &model::Endpoint,
         address: Address,
         previous: Option<&Self>,
+        left: Option<&Endpoint>,
     ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
         let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
         let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
@@ -468,6 +478,7 @@ impl Group {
             workers: self.workers,
             hold: &self.hold,
             observer: Arc::clone(&self.observer),
+            left,
         })))
     }
 
@@ -480,7 +491,7 @@ impl Group {
         let text = configured.address.to_string();
         let known = previous.map(Self::iter).unwrap_or_default();
         let known = known.iter().filter(|endpoint| *endpoint.configured == text);
-        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous)).collect()
+        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, None)).collect()
     }
 
     fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {

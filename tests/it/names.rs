@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use flagstone::upstream::Resolver;
 
 use crate::support::admin;
-use crate::support::client;
+use crate::support::client::{self, Client};
 use crate::support::dns::{DnsServer, Mood};
 use crate::support::load::Load;
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -146,6 +147,33 @@ async fn requests_held_for_a_name_go_on_when_it_appears() {
     assert!(eventually(DEADLINE, || dns.asked() >= 2).await);
     dns.set("app.test", &[ip(1)]);
     assert_eq!(held.await.unwrap(), "replica 1");
+}
+
+#[tokio::test]
+async fn an_address_that_comes_back_has_no_more_places_than_are_free() {
+    let (replicas, dns) = (replicas(2).await, DnsServer::start(0).await);
+    replicas[0].set_route("/slow", Reply::hang());
+    dns.set("app.test", &[ip(1)]);
+    let proxy = proxy(dns.address(), "app.test", replicas[0].address().port(), "max_in_flight = 1\n").await;
+    becomes(&proxy, &[1]).await;
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    let is_there = || replicas[0].requests().iter().any(|request| request.head.line.contains("/slow"));
+    assert!(eventually(DEADLINE, is_there).await);
+    for number in [2, 1] {
+        dns.set("app.test", &[ip(number)]);
+        let label = format!("{}:{}", ip(number), replicas[0].address().port());
+        let is_known = async || {
+            let health = admin::json(proxy.admin(), "/api/health").await;
+            health["checks"]["app"]["endpoints"].get(&label).is_some()
+        };
+        assert!(eventually_async(DEADLINE, is_known).await);
+    }
+    let full = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((full.status, full.header("flagstone-reason")), (503, Some("no_endpoint")));
+    slow.reset();
+    let is_free = async || client::get(proxy.address(), "/").await.unwrap().text() == "replica 1";
+    assert!(eventually_async(DEADLINE, is_free).await);
 }
 
 /// As long as no server has an answer, the last one stays in force: for each family by itself.
