@@ -29,6 +29,7 @@ const PROMISED: &[Row] = &[
     ("flagstone_maintenance_duration_seconds", "gauge", &["window"]),
     ("flagstone_rate_limited_total", "counter", &["limit", "enforced"]),
     ("flagstone_breaker_state", "gauge", &["upstream"]),
+    ("flagstone_breaker_shadow", "gauge", &["upstream"]),
     ("flagstone_breaker_transitions_total", "counter", &["upstream", "to"]),
     ("flagstone_breaker_rejected_total", "counter", &["upstream"]),
     ("flagstone_endpoint_healthy", "gauge", &["upstream", "endpoint"]),
