@@ -32,9 +32,9 @@ use crate::upstream::verdict::{LastTold, Verdict, overall};
 
 /// Routes beyond this share one place in the samplers.
 const SAMPLED_ROUTES: usize = 1024;
-/// A gap between two beats longer than this means that the process stood still.
 /// What the two clocks may drift apart before a moment to come is told anew.
 const STEADY_NS: u64 = 50_000_000;
+/// A gap between two beats longer than this means that the process stood still.
 const PAUSE_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Shared by all generations and all workers of one process.
