@@ -166,23 +166,19 @@ impl Endpoint {
         Some(InFlight(Arc::clone(self)))
     }
 
-    /// As a balancer sees it at `now`.
-    pub(super) fn candidate(&self, now: Instant) -> Candidate {
+    /// As a balancer sees it at `now`; with `asks_ejected` as if it were not ejected.
+    pub(super) fn candidate(&self, asks_ejected: bool, now: Instant) -> Candidate {
         let in_flight = self.in_flight();
         Candidate {
             weight: self.weight,
             in_flight,
             ewma_ns: self.ewma.as_ref().map_or(0, |ewma| ewma.value(now)),
             backup: self.is_backup,
-            available: in_flight < self.in_flight_max && self.standing.takes(now),
+            available: in_flight < self.in_flight_max
+                && (self.standing.takes(now) || (asks_ejected && self.standing.is_only_ejected(now))),
             key: self.key,
             ramp_permille: self.standing.ramp_permille(now),
         }
-    }
-
-    /// Whether it has room, and only an ejection keeps it away.
-    pub(super) fn is_only_ejected(&self, now: Instant) -> bool {
-        self.in_flight() < self.in_flight_max && self.standing.is_only_ejected(now)
     }
 
     /// How long it took to answer.

@@ -227,14 +227,12 @@ impl Group {
     /// Whether some endpoint could take a request right now.
     pub(crate) fn has_room(&self) -> bool {
         let now = Instant::now();
-        self.members.load().endpoints.iter().any(|endpoint| endpoint.candidate(now).available)
+        self.members.load().endpoints.iter().any(|endpoint| endpoint.candidate(false, now).available)
     }
 
     /// Whether an endpoint whose key is not in `tried` can take a request, as [`Self::claim`] would find it.
     pub(crate) fn has_other(&self, wish: Wish, tried: &[u64], now: Instant) -> bool {
-        let can_take = |endpoint: &Arc<Endpoint>| {
-            endpoint.candidate(now).available || (wish.asks_ejected && endpoint.is_only_ejected(now))
-        };
+        let can_take = |endpoint: &Endpoint| endpoint.candidate(wish.asks_ejected, now).available;
         self.members.load().endpoints.iter().any(|other| !tried.contains(&other.key) && can_take(other))
     }
 

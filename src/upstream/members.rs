@@ -108,11 +108,6 @@ impl Candidates for View<'_> {
     }
 
     fn at(&self, index: usize) -> Candidate {
-        let endpoint = &self.endpoints[index];
-        let candidate = endpoint.candidate(self.now);
-        if !self.asks_ejected {
-            return candidate;
-        }
-        Candidate { available: candidate.available || endpoint.is_only_ejected(self.now), ..candidate }
+        self.endpoints[index].candidate(self.asks_ejected, self.now)
     }
 }
