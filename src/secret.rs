@@ -59,12 +59,8 @@ impl Secret {
             return Ok(secret);
         }
         // Cut short by a crash, or somebody else's key in another form, which they may want back.
-        let aside = path.with_extension("unusable");
-        tracing::warn!(
-            file = %path.display(), aside = %aside.display(),
-            "the key for cookies is made anew, for it must have {KEY_BYTES} bytes: cookies of another are not taken"
-        );
-        std::fs::rename(&path, aside)?;
+        let what = "the key for cookies is made anew, for it must have";
+        regular_file::set_aside(&path, format_args!("{what} {KEY_BYTES} bytes: cookies of another are not taken"))?;
         Self::of_folder(folder)
     }
 

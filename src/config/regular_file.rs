@@ -1,5 +1,6 @@
 //! Reading what is meant to be a regular file, without waiting for anything but the disk.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,8 +22,21 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Moves one out of the way that cannot be used, for it may be wanted back, and warns of `what` that means.
+///
+/// # Errors
+/// It cannot be moved.
+pub fn set_aside(path: &Path, what: impl fmt::Display) -> io::Result<()> {
+    let aside = path.with_extension("unusable");
+    tracing::warn!(file = %path.display(), aside = %aside.display(), "{what}");
+    std::fs::rename(path, aside)
+}
+
 /// Opens whatever is there: a pipe that nobody writes to, too, which would be waited for otherwise.
-pub(crate) fn open_at_once(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
 }

@@ -7,7 +7,6 @@
 //! What was begun and announced is kept in `windows.toml` of the state folder, so that a restart repeats nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -230,10 +229,8 @@ impl Memory {
     fn read(state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
         let table = read_table(&file).unwrap_or_else(|reason| {
-            let aside = file.with_extension("unusable");
-            tracing::warn!(file = %file.display(), aside = %aside.display(), "what windows have begun is lost: {reason}");
             // Where it cannot be moved it will be replaced by the next window.
-            let _ = fs::rename(&file, aside);
+            let _ = regular_file::set_aside(&file, format_args!("what windows have begun is lost: {reason}"));
             Table::new()
         });
         let times = |key: &str| -> BTreeMap<String, Timestamp> {

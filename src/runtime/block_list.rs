@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::ChangeError;
-use super::state_file::StateFile;
+use super::state_file::{Access, StateFile};
 use crate::policy::access::NetSet;
 use crate::policy::block_list::BlockList;
 
@@ -19,8 +19,8 @@ pub(crate) const ENTRIES_MAX: usize = 100_000;
 /// Who may not come in, whatever the route.
 #[derive(Debug, Default)]
 pub struct Blocked {
-    /// Held for the whole of a change; `list` only for a moment, for who looks is not to wait for the disk.
-    file: Mutex<StateFile>,
+    file: StateFile,
+    /// Locked for a moment, also in a change: who looks is not to wait for the disk.
     list: Mutex<BlockList>,
     /// What requests look at; `None` = nobody is blocked.
     nets: ArcSwapOption<NetSet>,
@@ -28,20 +28,19 @@ pub struct Blocked {
 
 impl Blocked {
     pub(super) fn open(file: StateFile) -> Self {
-        let list = read(&file);
-        let opened = Self { file: Mutex::new(file), ..Self::default() };
+        let list = read(&file.access());
+        let opened = Self { file, ..Self::default() };
         opened.show(&list);
         *opened.list() = list;
         opened
     }
 
     pub(super) fn hand_over(&self) {
-        self.file().only_read(true);
+        self.file.hand_over();
     }
 
     pub(super) fn take_over(&self) {
-        let file = self.file();
-        file.only_read(false);
+        let file = self.file.take_over();
         let mut list = self.list();
         *list = read(&file);
         self.show(&list);
@@ -83,7 +82,7 @@ impl Blocked {
         list.expire(now);
         self.show(&list);
         drop(list);
-        let file = self.file();
+        let file = self.file.access();
         let left = to_json(&self.list());
         if let Err(error) = file.write(left) {
             tracing::debug!(%error, "entries that are over stay in the file");
@@ -96,7 +95,7 @@ impl Blocked {
     }
 
     fn change(&self, change: impl FnOnce(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
-        let file = self.file();
+        let file = self.file.access();
         let mut changed = self.list().clone();
         if !change(&mut changed) {
             return Ok(false);
@@ -115,10 +114,6 @@ impl Blocked {
         self.nets.store((!list.is_empty()).then(|| list.nets().into()));
     }
 
-    fn file(&self) -> MutexGuard<'_, StateFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn list(&self) -> MutexGuard<'_, BlockList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +124,7 @@ pub fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
     json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
 }
 
-fn read(file: &StateFile) -> BlockList {
+fn read(file: &Access<'_>) -> BlockList {
     let read = file.read().unwrap_or_default();
     let mut list = BlockList::default();
     let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();

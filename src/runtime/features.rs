@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::ChangeError;
-use super::state_file::StateFile;
+use super::state_file::{Access, StateFile};
 use crate::policy::maintenance::{Active, Flag};
 
 /// Values that are kept at a time; each is of a key that the configuration had when it was set.
@@ -34,8 +34,8 @@ pub(crate) struct Feature {
 /// The features by key.
 #[derive(Debug, Default)]
 pub struct Features {
-    /// Held for the whole of a change; `held` only for a moment, for who looks is not to wait for the disk.
-    file: Mutex<StateFile>,
+    file: StateFile,
+    /// Locked for a moment, also in a change: who looks is not to wait for the disk.
     held: Mutex<Held>,
 }
 
@@ -73,17 +73,16 @@ impl Feature {
 
 impl Features {
     pub(super) fn open(file: StateFile) -> Self {
-        let held = Held { values: read(&file), features: BTreeMap::new() };
-        Self { file: Mutex::new(file), held: Mutex::new(held) }
+        let held = Held { values: read(&file.access()), features: BTreeMap::new() };
+        Self { file, held: Mutex::new(held) }
     }
 
     pub(super) fn hand_over(&self) {
-        self.file().only_read(true);
+        self.file.hand_over();
     }
 
     pub(super) fn take_over(&self) {
-        let file = self.file();
-        file.only_read(false);
+        let file = self.file.take_over();
         let mut held = self.held();
         let before = std::mem::replace(&mut held.values, read(&file));
         for (key, feature) in &held.features {
@@ -117,7 +116,7 @@ impl Features {
     /// # Errors
     /// It cannot be kept on disk; nothing has changed.
     pub fn set(&self, key: &str, value: Option<bool>) -> Result<(), ChangeError> {
-        let file = self.file();
+        let file = self.file.access();
         let before = self.held().values.clone();
         let mut values = before.clone();
         match value {
@@ -139,16 +138,12 @@ impl Features {
         Ok(())
     }
 
-    fn file(&self) -> MutexGuard<'_, StateFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(file: &StateFile) -> BTreeMap<String, bool> {
+fn read(file: &Access<'_>) -> BTreeMap<String, bool> {
     let read = file.read().unwrap_or_default();
     let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
     values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?))).take(VALUES_MAX).collect()

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::ChangeError;
-use super::state_file::StateFile;
+use super::state_file::{Access, StateFile};
 use crate::config::model::Rate;
 use crate::config::rate;
 
@@ -28,8 +28,8 @@ pub struct Override {
 /// The overrides by limit.
 #[derive(Debug, Default)]
 pub struct Overrides {
-    /// Held for the whole of a change; `held` only for a moment, for who looks is not to wait for the disk.
-    file: Mutex<StateFile>,
+    file: StateFile,
+    /// Locked for a moment, also in a change: who looks is not to wait for the disk.
     held: Mutex<BTreeMap<String, Override>>,
     /// Written under the lock.
     are_any: AtomicBool,
@@ -37,17 +37,16 @@ pub struct Overrides {
 
 impl Overrides {
     pub(super) fn open(file: StateFile) -> Self {
-        let held = read(&file);
-        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file: Mutex::new(file) }
+        let held = read(&file.access());
+        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file }
     }
 
     pub(super) fn hand_over(&self) {
-        self.file().only_read(true);
+        self.file.hand_over();
     }
 
     pub(super) fn take_over(&self) {
-        let file = self.file();
-        file.only_read(false);
+        let file = self.file.take_over();
         let mut held = self.held();
         *held = read(&file);
         self.are_any.store(!held.is_empty(), Relaxed);
@@ -100,7 +99,7 @@ impl Overrides {
 
     /// Changes a copy, keeps it on disk, then puts it in force.
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Override>) -> bool) -> Result<bool, ChangeError> {
-        let file = self.file();
+        let file = self.file.access();
         let mut changed = self.held().clone();
         if !change(&mut changed) {
             return Ok(false);
@@ -114,10 +113,6 @@ impl Overrides {
         self.are_any.store(!changed.is_empty(), Relaxed);
         *held = changed;
         Ok(true)
-    }
-
-    fn file(&self) -> MutexGuard<'_, StateFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {
@@ -137,7 +132,7 @@ impl Override {
     }
 }
 
-fn read(file: &StateFile) -> BTreeMap<String, Override> {
+fn read(file: &Access<'_>) -> BTreeMap<String, Override> {
     let read = file.read().unwrap_or_default();
     let limits = read.get("limits").and_then(Value::as_object).into_iter().flatten();
     limits.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).take(OVERRIDES_MAX).collect()

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -20,36 +20,55 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct StateFile {
     path: Option<PathBuf>,
-    /// It is another process's. Changed under the lock of who keeps something in the file.
-    is_only_read: AtomicBool,
+    /// It is another process's. Held for the whole of a change.
+    is_only_read: Mutex<bool>,
+}
+
+/// The file while nobody else in this process changes it.
+pub(super) struct Access<'a> {
+    path: Option<&'a Path>,
+    is_only_read: MutexGuard<'a, bool>,
 }
 
 impl StateFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: AtomicBool::new(false) }
+        Self { path: Some(path), is_only_read: Mutex::new(false) }
     }
 
     /// For who only reads: the file stays as it is, whatever is in it.
     pub(super) fn to_look_at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: AtomicBool::new(true) }
+        Self { path: Some(path), is_only_read: Mutex::new(true) }
     }
 
-    /// Leaves it to another process, or takes it from there.
-    pub(super) fn only_read(&self, is_only_read: bool) {
-        self.is_only_read.store(is_only_read, Relaxed);
+    /// For a change, which waits for the disk. Who looks at what is kept in it needs another lock.
+    pub(super) fn access(&self) -> Access<'_> {
+        let is_only_read = self.is_only_read.lock().unwrap_or_else(PoisonError::into_inner);
+        Access { path: self.path.as_deref(), is_only_read }
     }
 
+    /// Leaves it to another process. What is being written is waited for.
+    pub(super) fn hand_over(&self) {
+        *self.access().is_only_read = true;
+    }
+
+    /// Takes it from another process, to be read again.
+    pub(super) fn take_over(&self) -> Access<'_> {
+        let mut held = self.access();
+        *held.is_only_read = false;
+        held
+    }
+}
+
+impl Access<'_> {
     /// The object in the file; `None` when there is no file or none that can be used.
     pub(super) fn read(&self) -> Option<Map<String, Value>> {
-        let path = self.path.as_deref()?;
+        let path = self.path?;
         match parse(path) {
             Ok(object) => object,
-            Err(_) if self.is_only_read.load(Relaxed) => None,
+            Err(_) if *self.is_only_read => None,
             Err(reason) => {
-                let aside = path.with_extension("unusable");
-                tracing::warn!(file = %path.display(), aside = %aside.display(), "runtime state is lost: {reason}");
                 // Where it cannot be moved it will be replaced by the next change, as it would have been anyway.
-                let _ = fs::rename(path, aside);
+                let _ = regular_file::set_aside(path, format_args!("runtime state is lost: {reason}"));
                 None
             }
         }
@@ -57,8 +76,8 @@ impl StateFile {
 
     /// Replaces the file. A reader sees the old content or the new one.
     pub(super) fn write(&self, mut object: Map<String, Value>) -> Result<(), ChangeError> {
-        let Some(path) = self.path.as_deref() else { return Ok(()) };
-        if self.is_only_read.load(Relaxed) {
+        let Some(path) = self.path else { return Ok(()) };
+        if *self.is_only_read {
             return Err(ChangeError::HandedOver);
         }
         object.insert("version".into(), VERSION.into());
@@ -113,10 +132,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         let file = StateFile::at(path.clone());
-        assert_eq!(file.read(), None);
-        file.write(Map::from_iter([("a".into(), 1.into())])).unwrap();
+        assert_eq!(file.access().read(), None);
+        file.access().write(Map::from_iter([("a".into(), 1.into())])).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"a":1,"version":1}"#);
-        assert_eq!(file.read().unwrap()["a"], 1);
+        assert_eq!(file.access().read().unwrap()["a"], 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
     }
 
@@ -126,21 +145,21 @@ mod tests {
         for text in ["", "{", "[]", "{}", r#"{"version":2}"#] {
             let path = folder.path().join("a.json");
             fs::write(&path, text).unwrap();
-            assert_eq!(StateFile::at(path.clone()).read(), None, "{text}");
+            assert_eq!(StateFile::at(path.clone()).access().read(), None, "{text}");
             assert!(!path.exists());
             assert_eq!(fs::read_to_string(folder.path().join("a.unusable")).unwrap(), text);
         }
         let pipe = folder.path().join("pipe.json");
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
-        assert_eq!(StateFile::at(pipe.clone()).read(), None, "nothing is waited for");
+        assert_eq!(StateFile::at(pipe.clone()).access().read(), None, "nothing is waited for");
         assert!(!pipe.exists());
     }
 
     #[test]
     fn a_change_that_cannot_be_kept_is_an_error() {
         let file = StateFile::at("/proc/flagstone/a.json".into());
-        let error = file.write(Map::new()).unwrap_err();
+        let error = file.access().write(Map::new()).unwrap_err();
         assert!(error.to_string().starts_with("/proc/flagstone/a.json cannot be written: "), "{error}");
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 
+use crate::config::regular_file;
 use crate::error::io_reason;
 use crate::policy::maintenance::Flag;
 
@@ -114,9 +113,8 @@ fn route_of(name: &OsStr) -> Option<&str> {
 }
 
 fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    // NONBLOCK because a FIFO may have taken the file's place since it was looked at.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    // A FIFO may have taken the file's place since it was looked at.
+    let file = regular_file::open_at_once(path)?;
     let metadata = file.metadata()?;
     let mut bytes = Vec::new();
     if metadata.is_file() {
