@@ -87,8 +87,8 @@ async fn serve_admin(control: &Arc<Control>) {
     admin::serve(Arc::clone(control)).await;
 }
 
-/// Beside this thread, for a tick reads and writes files: a disk that hangs is to keep neither the admin side waiting nor
-/// the beat, by which a pause of the process is known.
+/// Beside this thread, for a tick reads and writes files: a disk that hangs is to keep neither the admin side waiting
+/// nor the beat, by which a pause of the process is known.
 async fn tick(mut ticker: Ticker) {
     let mut interval = tokio::time::interval(TICK);
     loop {

@@ -1,5 +1,5 @@
-//! Why an endpoint takes no connection, gives no answer or breaks it off, each told at most once a second however many requests find
-//! out.
+//! Why an endpoint takes no connection, gives no answer or breaks it off, each told at most once a second however many
+//! requests find out.
 
 use std::error::Error;
 use std::time::Instant;
