@@ -343,8 +343,14 @@ impl Wire {
                 continue;
             }
             match self.poll_read(self.input.body_room(), cx) {
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    self.end_upload(Ending::ClientLeft, cx);
+                Poll::Ready(Ok(0)) => {
+                    self.end_upload(Ending::Short, cx);
+                    has_come = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    // The end of a client that says no goodbye in TLS is an end, too.
+                    let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+                    self.end_upload(if is_end { Ending::Short } else { Ending::ClientLeft }, cx);
                     has_come = true;
                 }
                 Poll::Ready(Ok(_)) => {}

@@ -23,6 +23,8 @@ pub(crate) enum Incoming {
 pub(crate) enum Lost {
     #[error("its framing is malformed")]
     Malformed,
+    #[error("the client closed its side before its end")]
+    Short,
     #[error("the client went away")]
     Left(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

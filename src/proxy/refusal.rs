@@ -47,7 +47,7 @@ pub enum Refusal {
     NotUpgraded,
     BodyTooLarge,
     BodyTimeout,
-    /// The client went away in the middle of its body, or has closed its side only, and reads on.
+    /// The client went away in the middle of its body: nobody is there to be told.
     ClientLeft,
     BadRequest(&'static str),
     /// Its host is not the one that its connection was secured for.

@@ -46,15 +46,18 @@ async fn a_client_that_leaves_in_its_body_is_a_499() {
     client.request("POST", "/upload", "Content-Length: 1000\r\n").await.unwrap();
     client.send("half").await.unwrap();
     assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
-    drop(client);
+    client.reset();
     expect_gone(&upstream, &proxy, "POST /upload ").await;
     assert!(!upstream.requests()[0].complete);
 }
 
+/// Who closes may have closed its side only, and read on: it is answered, and told of as it was answered.
 #[tokio::test]
-async fn a_client_that_closes_its_side_in_its_body_reads_a_400() {
+async fn a_client_that_closes_its_side_in_its_body_is_a_400() {
     for (framing, part) in [("Content-Length: 10\r\n", "hello"), ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n")] {
-        let (upstream, proxy) = before(Reply::ok("")).await;
+        let upstream = FakeUpstream::http1().start().await;
+        let log = "[log]\naccess = \"access.log\"\naccess_format = \"json\"\n";
+        let proxy = TestProxy::before(&upstream, log, "").start().await;
         let mut client = Client::connect(proxy.address()).await.unwrap();
         client.request("POST", "/upload", framing).await.unwrap();
         client.send(part).await.unwrap();
@@ -63,8 +66,10 @@ async fn a_client_that_closes_its_side_in_its_body_reads_a_400() {
         let answer = client.read_response().await.unwrap();
         assert_eq!((answer.status, answer.header("flagstone-reason")), (400, Some("bad_request")));
         client.expect_closed().await.unwrap();
-        expect_gone(&upstream, &proxy, "POST /upload ").await;
+        assert!(eventually(DEADLINE, || upstream.connections() == 1 && upstream.open_connections() == 0).await);
         assert!(!upstream.requests()[0].complete);
+        let line: serde_json::Value = serde_json::from_str(&proxy.log_line("/upload").await).unwrap();
+        assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"bad_request".into()), "{line}");
     }
 }
 

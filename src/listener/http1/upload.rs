@@ -41,6 +41,8 @@ struct State {
 pub(super) enum Ending {
     Whole(Option<HeaderMap>),
     Malformed,
+    /// The client has closed its side before its end. Whether it reads on shows only when something is written.
+    Short,
     ClientLeft,
 }
 
@@ -133,8 +135,9 @@ impl Body for Upload {
         match &mut state.end {
             Some(Ending::Whole(trailers)) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
             Some(Ending::Malformed) => Poll::Ready(Some(Err(Lost::Malformed))),
+            Some(Ending::Short) => Poll::Ready(Some(Err(Lost::Short))),
             Some(Ending::ClientLeft) => {
-                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                let error = io::Error::from(io::ErrorKind::ConnectionReset);
                 Poll::Ready(Some(Err(Lost::Left(error.into()))))
             }
             None => {
@@ -206,6 +209,9 @@ mod tests {
         let (feeder, mut upload) = pipe(None);
         feeder.end(Ending::Malformed, &cx());
         assert!(matches!(upload.frame().await, Some(Err(Lost::Malformed))));
+        let (feeder, mut upload) = pipe(Some(2));
+        feeder.end(Ending::Short, &cx());
+        assert!(matches!(upload.frame().await, Some(Err(Lost::Short))));
         let (feeder, mut upload) = pipe(None);
         feeder.end(Ending::Whole(Some(HeaderMap::new())), &cx());
         assert!(upload.frame().await.unwrap().unwrap().is_trailers());

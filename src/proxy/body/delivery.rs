@@ -25,12 +25,14 @@ pub(crate) enum Fault {
     TooLarge,
     /// Its framing is malformed.
     Malformed,
+    /// The client has closed its side in the middle of it, and may read on.
+    Short,
     /// The client went away in the middle of it.
     Left,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [Self::Timeout, Self::TooLarge, Self::Malformed, Self::Left];
+    const ALL: [Self; 5] = [Self::Timeout, Self::TooLarge, Self::Malformed, Self::Short, Self::Left];
 }
 
 impl Delivery {

@@ -97,6 +97,7 @@ impl HttpBody for RequestBody {
             Poll::Ready(Some(Err(error))) => {
                 let fault = match error {
                     Lost::Malformed => Fault::Malformed,
+                    Lost::Short => Fault::Short,
                     Lost::Left(_) => Fault::Left,
                 };
                 body.fail(fault, BodyError::Broken(error.into()))

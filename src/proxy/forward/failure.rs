@@ -136,6 +136,7 @@ pub(super) fn refusal_of_fault(fault: Fault) -> Refusal {
         Fault::Timeout => Refusal::BodyTimeout,
         Fault::TooLarge => Refusal::BodyTooLarge,
         Fault::Malformed => Refusal::BadRequest("The body of the request is malformed."),
+        Fault::Short => Refusal::BadRequest("The request was broken off."),
         Fault::Left => Refusal::ClientLeft,
     }
 }
