@@ -43,7 +43,10 @@ pub(crate) async fn handle(
         known.unless_cut(serving).await
     };
     let result = served.unwrap_or_else(|active| Err(maintained(&active, &context)));
-    stage::end(context.version()).await;
+    // A stream that broke a rule is reset already, and lives no longer than until it waits.
+    if !matches!(result, Err(Refusal::BadRequest(_))) {
+        stage::end(context.version()).await;
+    }
     let result = result.and_then(|()| answer.as_ref().map_or(Ok(()), |answer| connect::judge(answer, &context)));
     let is_refusal = result.is_err();
     if let Err(refusal) = result {

@@ -255,6 +255,27 @@ async fn a_body_whose_stream_is_reset_has_no_end_at_the_app() {
 }
 
 #[tokio::test]
+async fn a_body_unlike_its_length_is_a_bad_request_and_nobody_that_left() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let (upstream, proxy) = app("hello").await;
+    for (count, path, end, piece) in [(1, "/more", 0, "more"), (2, "/less", flag::END_STREAM, "")] {
+        let mut client = Framed::connect(proxy.address()).await;
+        let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+        let fields = [&fields[..], &[("content-length", "7")]].concat();
+        client.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&fields))).await;
+        client.send(&frame(kind::DATA, 0, 1, "four")).await;
+        assert!(eventually(PATIENCE, || upstream.connections() == count && seen(&upstream).ends_with("four")).await);
+        client.send(&frame(kind::DATA, end, 1, piece)).await;
+        let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+        assert_eq!(reset.code(), Some(PROTOCOL_ERROR));
+        let line = proxy.log_line(path).await;
+        assert!(line.contains("\" 400 "), "{line}");
+        assert!(client.is_alive().await);
+    }
+    assert!(upstream.requests().iter().all(|request| !request.complete));
+}
+
+#[tokio::test]
 async fn a_drain_lets_streams_finish_and_takes_no_more() {
     let (_upstream, proxy) = app(Reply::ok("done").after(Duration::from_millis(500))).await;
     let mut client = Framed::connect(proxy.address()).await;
