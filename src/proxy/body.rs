@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
@@ -61,6 +62,11 @@ impl Patience {
         self.end = None;
     }
 
+    /// The current wait may last for `left` from now on.
+    fn extend(&mut self, left: Duration) {
+        self.end = Some(Instant::now() + left);
+    }
+
     /// Ready when the current wait has lasted too long.
     pub(crate) fn poll_waiting(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let end = *self.end.get_or_insert_with(|| Instant::now() + self.limit);
@@ -86,6 +92,8 @@ struct UpstreamBody {
     patience: Patience,
     /// Given back when the answer is complete; dropped, and the connection with it, when it is not.
     lease: Option<Lease>,
+    /// How its request comes, unless that had no body.
+    delivery: Option<Arc<Delivery>>,
     /// It broke, and the next to ask is told.
     broken: Option<AnswerError>,
     /// Handed over since it last let others go on.
@@ -96,11 +104,11 @@ struct UpstreamBody {
 const TURN_BYTES_MAX: usize = 256 * 1024;
 
 impl UpstreamBody {
-    fn new(mut lease: Lease, read_timeout: Duration) -> Self {
+    fn new(mut lease: Lease, delivery: Option<Arc<Delivery>>, read_timeout: Duration) -> Self {
         // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
         lease.share(read_timeout);
         let patience = Patience::new(read_timeout);
-        let mut body = Self { patience, lease: Some(lease), broken: None, turn_bytes: 0 };
+        let mut body = Self { patience, lease: Some(lease), delivery, broken: None, turn_bytes: 0 };
         if body.has_ended() {
             body.complete();
         }
@@ -196,10 +204,17 @@ impl UpstreamBody {
         }
     }
 
-    /// Nothing more has come. Ready when that has been so for too long.
+    /// Nothing more has come. Ready when that has been so for too long, and not for want of the request.
     fn poll_too_late(&mut self, cx: &mut TaskContext<'_>) -> Poll<BodyError> {
         self.turn_bytes = 0;
-        ready!(self.patience.poll_waiting(cx));
+        loop {
+            ready!(self.patience.poll_waiting(cx));
+            let limit = self.patience.limit;
+            match self.delivery.as_ref().map_or(Duration::ZERO, |delivery| delivery.leaves(limit)) {
+                Duration::ZERO => break,
+                left => self.patience.extend(left),
+            }
+        }
         if let Some(lease) = self.lease.take() {
             lease.endpoint().broke_off(&BodyError::Timeout, std::time::Instant::now());
         }
@@ -217,13 +232,18 @@ impl Body {
     }
 
     /// What an endpoint answers, as far as the head has been read, which was `now`. A small answer is there with its
-    /// head as a rule, and its connection free for others.
-    pub(crate) fn answer(mut lease: Lease, read_timeout: Duration, now: std::time::Instant) -> Self {
+    /// head as a rule, and its connection free for others. `delivery` is that of the request's body.
+    pub(crate) fn answer(
+        mut lease: Lease,
+        delivery: Option<Arc<Delivery>>,
+        read_timeout: Duration,
+        now: std::time::Instant,
+    ) -> Self {
         if let Some(whole) = lease.take_whole() {
             lease.give_back(now);
             return Self::full(whole);
         }
-        Self { inner: Inner::Upstream(Box::new(UpstreamBody::new(lease, read_timeout))), context: None }
+        Self { inner: Inner::Upstream(Box::new(UpstreamBody::new(lease, delivery, read_timeout))), context: None }
     }
 
     pub(crate) fn file(body: UnsyncBoxBody<Bytes, BodyError>) -> Self {

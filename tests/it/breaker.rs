@@ -7,7 +7,7 @@ use crate::support::client::{self, Client};
 use crate::support::poll::eventually;
 use crate::support::process::{Flagstone, Signal};
 use crate::support::proxy::TestProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -42,6 +42,25 @@ async fn an_open_breaker_answers_at_once_and_asks_nobody() {
     assert!(metrics.contains("flagstone_breaker_state{upstream=\"app\"} 2"), "{metrics}");
     let health = admin::ask(proxy.admin(), "GET", "/api/health/summary").await;
     assert_eq!(health.status, 503);
+}
+
+/// An app that closes without a word may have failed, or have waited for its client for long enough.
+#[tokio::test]
+async fn an_app_that_tires_of_a_slow_client_has_not_failed() {
+    for (patience, state) in [(Duration::ZERO, "OPEN"), (Duration::from_millis(1500), "CLOSED")] {
+        let tired = Reply::default().then(Step::Wait(patience)).then(Step::Close);
+        let app = FakeUpstream::http1().route("*", tired).start().await;
+        let proxy = TestProxy::toml(to(&app, "[upstream.app.breaker]\nfailures = 1\n")).start().await;
+        for first in ["", "hello"] {
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            client.request("POST", "/upload", "Content-Length: 10\r\n").await.unwrap();
+            client.send(first).await.unwrap();
+            let answer = client.read_response().await.unwrap();
+            let is_refused = answer.status == 503 && state == "OPEN" && first == "hello";
+            assert!(answer.status == 502 || is_refused, "{}", answer.status);
+        }
+        assert_eq!(breaker(&proxy).await["state"], state);
+    }
 }
 
 #[tokio::test]

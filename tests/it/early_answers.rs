@@ -221,6 +221,25 @@ async fn an_upload_behind_its_answer_is_not_idle() {
 }
 
 #[tokio::test]
+async fn an_answer_that_waits_for_the_upload_is_not_late() {
+    let half = Reply::default().then(Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf".to_vec()));
+    let whole = half.then(Step::ReadBody).then(Step::Send(b"done".to_vec()));
+    let upstream = FakeUpstream::http1().route("*", whole).start().await;
+    let proxy = TestProxy::before(&upstream, "", "timeouts = { response_body = \"200ms\" }").start().await;
+    for [first, second] in [["", "helloworld"], ["hello", "world"]] {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("POST", "/both", "Content-Length: 10\r\n").await.unwrap();
+        client.send(first).await.unwrap();
+        client.read_until("half").await.unwrap();
+        // Nobody but the client can go on.
+        client.expect_silence(Duration::from_millis(800)).await.unwrap();
+        client.send(second).await.unwrap();
+        client.read_until("done").await.unwrap();
+    }
+    assert!(upstream.requests().iter().all(|request| request.body == b"helloworld"));
+}
+
+#[tokio::test]
 async fn an_app_that_answers_and_takes_no_more_is_given_up() {
     // It neither reads what is left of the upload nor closes.
     let go_on = Arc::new(Notify::new());

@@ -47,6 +47,12 @@ impl Delivery {
         self.state.load(Relaxed) == WAITING
     }
 
+    /// Of `limit`, how much is left to an upstream that has said nothing for that long: its time counts from the last
+    /// moment that it took some of the body, and stands still while the next move is the client's.
+    pub(crate) fn leaves(&self, limit: Duration) -> Duration {
+        if self.waits_for_client() { limit } else { limit.saturating_sub(self.rests_for()) }
+    }
+
     /// How long ago the upstream's connection took some of the body, or its end, to a hundredth of a second.
     pub(crate) fn rests_for(&self) -> Duration {
         coarse_clock::now().saturating_sub(Duration::from_nanos(self.moved_ns.load(Relaxed)))

@@ -32,7 +32,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-use super::super::body::Fault;
+use super::super::body::{Delivery, Fault};
 use super::super::context::Context;
 use super::Answered;
 use super::failure::{Failure, Kind};
@@ -170,6 +170,11 @@ impl<'a> Exchange<'a> {
     /// How the client failed to deliver its body, if it did.
     pub(super) fn client_fault(&self) -> Option<Fault> {
         self.outbound.delivery.as_ref().and_then(|delivery| delivery.fault())
+    }
+
+    /// How the client's body comes, for whoever waits for the rest of the answer.
+    pub(super) fn take_delivery(&mut self) -> Option<Arc<Delivery>> {
+        self.outbound.delivery.take()
     }
 
     /// The cookie that makes the endpoint of this answer the client's home. None while its home merely has no room: the

@@ -21,6 +21,8 @@ pub(super) struct Failure {
     pub(super) began: Instant,
     /// Its endpoint dropped others with it, one of which has been counted.
     pub(super) is_aftermath: bool,
+    /// Its endpoint had waited for the client's body for a while, and may have lost patience.
+    pub(super) was_kept_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Kind {
 
 impl Failure {
     pub(super) fn new(kind: Kind, began: Instant) -> Self {
-        Self { kind, began, is_aftermath: false }
+        Self { kind, began, is_aftermath: false, was_kept_waiting: false }
     }
 
     pub(super) fn refusal(&self, context: &Context) -> Refusal {
@@ -95,7 +97,7 @@ impl Failure {
             Kind::NoEndpoint | Kind::Maintenance(_) => false,
             Kind::Connect(error) => classes.connect && !error.is_ours(),
             Kind::HeadTimeout(_) => classes.timeout,
-            Kind::Reset(_) => classes.reset && !self.is_aftermath,
+            Kind::Reset(_) => classes.reset && !self.is_aftermath && !self.was_kept_waiting,
         }
     }
 

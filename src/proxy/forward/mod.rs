@@ -20,7 +20,7 @@ use self::exchange::Exchange;
 use self::failure::{Failure, refusal_of_fault};
 use self::outbound::Outbound;
 pub use self::outbound::target;
-use super::body::Body;
+use super::body::{Body, Delivery};
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
@@ -68,7 +68,9 @@ pub(super) async fn send(
     match result {
         Ok(answered) => {
             let new_home = exchange.new_home(&answered);
-            let response = answer.insert(downstream(answered, exchange.wants_upgrade(), route, context)?);
+            let wants_upgrade = exchange.wants_upgrade();
+            let delivery = exchange.take_delivery();
+            let response = answer.insert(downstream(answered, delivery, wants_upgrade, route, context)?);
             if let Some(cookie) = new_home {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
@@ -142,6 +144,7 @@ impl Answered {
 /// Makes the upstream's answer the client's.
 fn downstream(
     answered: Answered,
+    delivery: Option<Arc<Delivery>>,
     wants_upgrade: bool,
     route: &Route,
     context: &mut Context,
@@ -156,7 +159,7 @@ fn downstream(
     hop_by_hop::strip_response(response.headers_mut());
     response.extensions_mut().clear();
     *response.version_mut() = Version::HTTP_11;
-    Ok(response.map(|()| Body::answer(lease, route.timeouts.response_body, now)))
+    Ok(response.map(|()| Body::answer(lease, delivery, route.timeouts.response_body, now)))
 }
 
 /// Both sides agreed to speak something else: what follows is a tunnel.

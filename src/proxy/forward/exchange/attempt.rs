@@ -21,6 +21,10 @@ use crate::upstream::lease::Lease;
 /// Times that an endpoint may say it has not looked at a request before that costs attempts.
 const UNPROCESSED_MAX: usize = 8;
 
+/// A client that sends nothing for so long may be why an endpoint closes the connection. One that keeps sending is not:
+/// an app that dies of uploads is to be found out.
+const KEPT_WAITING: Duration = Duration::from_secs(1);
+
 /// What one try on one connection came to, other than an answer.
 enum Missed {
     /// Nothing of it was sent, the request is back.
@@ -201,10 +205,7 @@ impl Exchange<'_> {
                 }
                 let Some(deadline) = end else { return Poll::Pending };
                 ready!(lease.poll_alarm(deadline, cx));
-                let left = delivery.as_deref().map_or(Duration::ZERO, |delivery| match delivery.waits_for_client() {
-                    true => limit,
-                    false => limit.saturating_sub(delivery.rests_for()),
-                });
+                let left = delivery.as_deref().map_or(Duration::ZERO, |delivery| delivery.leaves(limit));
                 if left.is_zero() {
                     return Poll::Ready(Err(HeadLate { limit }));
                 }
@@ -225,6 +226,13 @@ impl Exchange<'_> {
         endpoint.answered(answered.latency, now);
     }
 
+    /// Whether the endpoint waits for the client to go on, and has done so for long enough to give it up for that.
+    fn keeps_waiting(&self, began: Instant) -> bool {
+        self.outbound.delivery.as_ref().is_some_and(|delivery| {
+            delivery.waits_for_client() && delivery.rests_for().min(began.elapsed()) >= KEPT_WAITING
+        })
+    }
+
     /// Tells the endpoint's keepers of a failure, unless it was the client's, or the process's own.
     fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
         let (mut failure, now) = (Failure::new(kind, began), Instant::now());
@@ -238,6 +246,7 @@ impl Exchange<'_> {
         if let Some(error) = failure.no_answer() {
             place.endpoint().unanswered(error, now);
         }
+        failure.was_kept_waiting = matches!(failure.kind, Kind::Reset(_)) && self.keeps_waiting(began);
         // An app that is waited for takes down what it has when it goes.
         failure.is_aftermath =
             self.holds() && matches!(failure.kind, Kind::Reset(_)) && !place.endpoint().falls(began, now);
