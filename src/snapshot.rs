@@ -59,6 +59,8 @@ pub struct Snapshot {
     /// Where plain requests are sent on to, when a listener does so.
     pub(crate) https: Option<https::Entrance>,
     pub(crate) has_hsts: bool,
+    /// Some listener has `client_auth`.
+    pub(crate) asks_for_certificates: bool,
     pub trusted: TrustedProxies,
     pub client_ip_header: Source,
     pub maintenance: Maintenance,
@@ -83,6 +85,12 @@ pub struct Listener {
     pub(crate) proxy_protocol: bool,
     pub(crate) http2: bool,
     pub(crate) metrics: Arc<ListenerMetrics>,
+}
+
+impl Listener {
+    fn asks_for_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates())
+    }
 }
 
 /// A `[[route]]`.
@@ -230,6 +238,7 @@ impl Snapshot {
             },
             https: https::Entrance::of(&config.listeners),
             has_hsts: listeners.values().any(|listener| listener.hsts.is_some()),
+            asks_for_certificates: listeners.values().any(Listener::asks_for_certificates),
             routes,
             groups,
             probes,

@@ -229,7 +229,7 @@ impl Connection {
     }
 
     /// From now on it waits for no other request.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.is_closing.store(true, Relaxed);
     }
 

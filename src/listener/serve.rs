@@ -63,10 +63,11 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
     let (stream, tls) = match &listener.tls {
         None => (Stream::Plain(socket), None),
         Some(tls) => {
-            let handshake = TlsAcceptor::from(tls.config()).accept(socket);
+            let (config, admission) = tls.to_accept();
+            let handshake = TlsAcceptor::from(config).accept(socket);
             match Box::pin(timeout(timeouts.tls_handshake, handshake)).await {
                 Ok(Ok(stream)) => {
-                    let peer = Peer::of(stream.get_ref().1, tls.asks_for_certificates());
+                    let peer = Peer::of(stream.get_ref().1, admission);
                     (Stream::Tls(Box::new(stream)), Some(peer))
                 }
                 Ok(Err(error)) => return tracing::debug!(%error, ?peer, "TLS handshake failed"),

@@ -230,7 +230,7 @@ impl Context {
             forwarded::prefer(headers, arrival.proto.as_deref(), arrival.host.as_deref());
         }
         let told = forwarded::replace(headers, facts);
-        if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate) {
+        if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate()) {
             let shown = tls.certificate.as_ref();
             let (subject, whole) = (shown.and_then(|it| it.subject.clone()), shown.and_then(|it| it.whole.clone()));
             forwarded::set_client_certificate(headers, subject, whole);

@@ -14,7 +14,7 @@ use super::cut::Known;
 use super::decide::{self, Decision, Switches, Verdict, decide};
 use super::head_of;
 use super::refusal::Refusal;
-use super::{bypass, connect, files, forward, limits, respond, stage, unread};
+use super::{bypass, connect, files, forward, https, limits, respond, stage, unread};
 use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
@@ -122,6 +122,11 @@ fn locate<B>(request: &Request<B>, context: &mut Context) -> Result<(), Refusal>
     };
     let may_ask = context.connection.tls.as_ref().is_none_or(|tls| tls.may_ask_for(&host));
     context.locate(host, normal_path);
+    let (connection, snapshot) = (&context.connection, &context.snapshot);
+    if snapshot.asks_for_certificates && !https::is_admitted(connection, snapshot) {
+        connection.close();
+        return Err(Refusal::AdmittedOtherwise);
+    }
     if may_ask { Ok(()) } else { Err(Refusal::Misdirected) }
 }
 

@@ -61,6 +61,13 @@ pub(crate) fn hsts(max_age: Duration) -> Option<HeaderValue> {
     (secs > 0).then(|| HeaderValue::try_from(format!("max-age={secs}")).expect("digits are a header value"))
 }
 
+/// Whether the client was let in by what lets clients in at its listener now. Who came before certificates were asked
+/// for, or when others could sign them, has to shake hands again.
+pub(super) fn is_admitted(connection: &Connection, snapshot: &Snapshot) -> bool {
+    let asks = snapshot.listener(&connection.listener).and_then(|listener| listener.tls.as_ref()?.admission());
+    asks.is_none() || asks == connection.tls.as_ref().and_then(|tls| tls.admission)
+}
+
 /// What answers over this connection carry. Only over TLS (RFC 6797, section 7.2).
 pub(crate) fn hsts_over<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Option<&'a HeaderValue> {
     if !snapshot.has_hsts || !connection.is_tls() {

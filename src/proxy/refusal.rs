@@ -52,6 +52,8 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// Its host is not the one that its connection was secured for.
     Misdirected,
+    /// It came on a connection from before certificates were asked for as they are now.
+    AdmittedOtherwise,
     UriTooLong,
     HeadersTooLarge,
     HeadTimeout,
@@ -155,6 +157,11 @@ impl Refusal {
                 "bad_request",
                 "The connection was made for another host than the one that the request names.",
             ),
+            Self::AdmittedOtherwise => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "bad_request",
+                "The connection was made before this site asked for certificates as it does now. Make another one.",
+            ),
             Self::UriTooLong => {
                 (StatusCode::URI_TOO_LONG, "too_large", "The address of the request is longer than this site takes.")
             }
@@ -173,6 +180,7 @@ impl Refusal {
                 | Self::BodyTimeout
                 | Self::ClientLeft
                 | Self::BadRequest(_)
+                | Self::AdmittedOtherwise
                 | Self::UriTooLong
                 | Self::HeadersTooLarge
                 | Self::HeadTimeout

@@ -16,6 +16,7 @@ pub use facts::{CertificateFacts, Standing};
 pub(crate) use peer::Peer;
 pub(crate) use pem::{Digest, digest_of_files, faults_of_pair};
 pub use pem::{read_facts, read_pair, read_roots};
+pub(crate) use terminator::Admission;
 pub use terminator::{Finding, Terminator};
 
 /// A certificate, key or CA file that can't be used; says which and why.

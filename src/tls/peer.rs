@@ -6,6 +6,7 @@ use http::HeaderValue;
 use rustls::ServerConnection;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::Admission;
 use super::names::distinguished_name;
 use crate::message::host::Host;
 
@@ -19,8 +20,8 @@ const CERTIFICATE_BYTES_MAX: usize = 12 * 1024;
 pub(crate) struct Peer {
     /// The name it asked for, lower-case and without a dot at the end; `None` = it asked for none.
     pub(crate) server_name: Option<Box<str>>,
-    /// It had to show a certificate, or could have.
-    pub(crate) is_asked_for_certificate: bool,
+    /// By what it was let in, where it had to show a certificate or could have.
+    pub(crate) admission: Option<Admission>,
     /// Its certificate, which the listener's authorities have signed.
     pub(crate) certificate: Option<ClientCertificate>,
 }
@@ -36,17 +37,21 @@ pub(crate) struct ClientCertificate {
 
 impl Peer {
     /// To be called after the handshake.
-    pub(crate) fn of(connection: &ServerConnection, is_asked_for_certificate: bool) -> Box<Self> {
+    pub(crate) fn of(connection: &ServerConnection, admission: Option<Admission>) -> Box<Self> {
         let server_name = connection.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into());
         // Without a verifier there are none, and nothing that has not been verified is here.
         let certificate = connection.peer_certificates().and_then(|chain| ClientCertificate::of(chain.first()?));
-        Box::new(Self { server_name, is_asked_for_certificate, certificate })
+        Box::new(Self { server_name, admission, certificate })
+    }
+
+    pub(crate) fn is_asked_for_certificate(&self) -> bool {
+        self.admission.is_some()
     }
 
     /// Whether a request for this host may come over this connection (RFC 9110, section 7.4): where certificates are
     /// asked for, the name that was agreed on in the handshake must be the one that is used.
     pub(crate) fn may_ask_for(&self, host: &Host) -> bool {
-        !self.is_asked_for_certificate || self.server_name.as_deref().is_none_or(|name| name == host.name())
+        !self.is_asked_for_certificate() || self.server_name.as_deref().is_none_or(|name| name == host.name())
     }
 }
 
@@ -67,7 +72,8 @@ mod tests {
     use super::*;
 
     fn peer(server_name: Option<&str>, is_asked_for_certificate: bool) -> Peer {
-        Peer { server_name: server_name.map(Into::into), is_asked_for_certificate, certificate: None }
+        let admission = is_asked_for_certificate.then(Admission::of_some);
+        Peer { server_name: server_name.map(Into::into), admission, certificate: None }
     }
 
     fn host(name: &str) -> Host {

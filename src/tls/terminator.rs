@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a certificate or key, well | the new pair | resume |
 //! | a certificate or key, badly | the old pair | resume |
-//! | the authorities, well | the new ones decide | full handshake: who was let in then may not be now |
+//! | the authorities, well | the new ones decide | full handshake: who was let in then may not be now, on kept connections neither ([`Admission`]) |
 //! | the authorities, badly | the old ones decide | resume |
 //!
 //! A ticket resumes only for the name that it was made for (rustls compares them, RFC 6066, section 3) and only at
@@ -57,6 +57,20 @@ struct Clients {
     digest: Digest,
 }
 
+/// By what clients are let in: whether all of them need a certificate, and who may have signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Admission {
+    mode: ClientAuthMode,
+    authorities: Digest,
+}
+
+#[cfg(test)]
+impl Admission {
+    pub(super) fn of_some() -> Self {
+        Self { mode: ClientAuthMode::Require, authorities: Digest::default() }
+    }
+}
+
 /// A file that is no longer what it was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
@@ -98,7 +112,7 @@ impl Terminator {
         }
         let whole = |error: TlsError| vec![Fault::new("", error)];
         let previous = previous.map(Self::state);
-        let lent = previous.filter(|previous| Clients::are_same(previous.clients.as_ref(), clients.as_ref()));
+        let lent = previous.filter(|previous| previous.admission() == clients.as_ref().map(Clients::admission));
         let tickets = match lent {
             Some(previous) => Arc::clone(&previous.tickets),
             None => aws_lc_rs::Ticketer::new().map_err(|error| whole(error.into()))?,
@@ -108,9 +122,15 @@ impl Terminator {
         Ok(Self { settings: settings.clone(), protocols, state: RwLock::new(Arc::new(state)) })
     }
 
-    /// What the next handshake goes by.
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.state().config)
+    /// What the next handshake goes by, and by what it lets a client in.
+    pub(crate) fn to_accept(&self) -> (Arc<ServerConfig>, Option<Admission>) {
+        let state = self.state();
+        (Arc::clone(&state.config), state.admission())
+    }
+
+    /// By what clients are let in now; `None` where none is asked for a certificate.
+    pub(crate) fn admission(&self) -> Option<Admission> {
+        self.state().admission()
     }
 
     pub(crate) fn asks_for_certificates(&self) -> bool {
@@ -199,6 +219,10 @@ impl State {
         config.ticketer = Arc::clone(&tickets);
         Ok(Self { config: Arc::new(config), pairs, clients, tickets })
     }
+
+    fn admission(&self) -> Option<Admission> {
+        self.clients.as_ref().map(Clients::admission)
+    }
 }
 
 impl From<pem::Pair> for Loaded {
@@ -244,13 +268,8 @@ impl Clients {
         Some(Finding { domain: file.display().to_string(), file, outcome })
     }
 
-    /// Whether both let in the same clients.
-    fn are_same(one: Option<&Self>, other: Option<&Self>) -> bool {
-        match (one, other) {
-            (Some(one), Some(other)) => one.auth == other.auth && one.digest == other.digest,
-            (None, None) => true,
-            _ => false,
-        }
+    fn admission(&self) -> Admission {
+        Admission { mode: self.auth.mode, authorities: self.digest }
     }
 
     fn verifier(

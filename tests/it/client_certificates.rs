@@ -9,6 +9,9 @@ use rustls_pki_types::ServerName;
 use crate::support::certs::{Ca, Leaf};
 use crate::support::client::{Client, RawResponse};
 use crate::support::files::Folder;
+use crate::support::h2::Http2;
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::DEADLINE;
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
@@ -151,6 +154,46 @@ async fn a_connection_made_for_one_name_is_not_used_for_another_where_certificat
     }
     let mut client = connect("none").await.unwrap();
     assert_eq!(get(&mut client, "b.example", "").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn who_was_let_in_otherwise_than_clients_are_now_has_to_come_again() {
+    let site = Site::new();
+    let route = "[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n";
+    let plain = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
+    let with_own = site.ca.client_config_with(HTTP1, &site.own(&["me"]));
+    let others = Ca::new();
+    let toml = format!("{}{plain}{route}", listener("web", ""));
+    let proxy = TestProxy::toml(toml).in_folder(site.folder).start().await;
+    let connect = || async { Client::connect_tls(proxy.address(), "a.example", Arc::clone(&with_own)).await.unwrap() };
+    let mut kept = connect().await;
+    let mut http2 = Http2::connect(proxy.listener("plain")).await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 200);
+    assert_eq!(http2.get("/").await.unwrap().status(), 200);
+
+    let asking = format!("{}{}{route}", listener("web", &auth("require")), listener("plain", &auth("optional")));
+    proxy.reload_with(&asking).await;
+    let refused = get(&mut kept, "a.example", "").await.unwrap();
+    assert_eq!((refused.status, refused.header("flagstone-reason")), (421, Some("bad_request")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    kept.expect_closed().await.unwrap();
+    assert_eq!(http2.get("/").await.unwrap().status(), 421);
+    assert!(eventually(DEADLINE, || http2.is_closed()).await);
+
+    // A reload that leaves this as it is ends nothing, nor does one that asks no longer.
+    let mut kept = connect().await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 200);
+    proxy.reload_with(&format!("{asking}[features]\n\"a\" = true\n")).await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 200);
+    proxy.reload_with(&format!("{}{plain}{route}", listener("web", ""))).await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 200);
+    proxy.reload_with(&asking).await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 200, "it was let in by just that");
+
+    // Other authorities, without a reload.
+    proxy.folder.write("clients.pem", others.pem());
+    let is_sent_away = async || get(&mut kept, "a.example", "").await.unwrap().status == 421;
+    assert!(eventually_async(DEADLINE, is_sent_away).await);
 }
 
 /// Offers its one session to whatever server it is, as an attacker would.

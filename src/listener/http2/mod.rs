@@ -108,7 +108,7 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
         }
         // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
         if ending.is_none()
-            && draining.borrow().has_begun()
+            && (draining.borrow().has_begun() || connection.is_closing())
             && (connection.requests() > 0 || waited(&mut first_request, cx))
         {
             ending = Some(Ending::begin(&mut http));
