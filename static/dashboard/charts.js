@@ -113,10 +113,18 @@ function settings(chart, width) {
       fill: series.fill && colour(series.fill),
       width: 1.5,
       spanGaps: false,
-      points: { show: false },
+      points: { show: false, size: 5, width: 0, fill: colour(series.colour), filter: alone },
     }))],
     hooks: { setCursor: [plot => tell(plot, chart)] },
   };
+}
+
+/** Seconds with nothing measured before and after them: no line goes there. */
+function alone(plot, index) {
+  const values = plot.data[index];
+  const isKnown = at => values[at] !== null && values[at] !== undefined;
+  const all = [...values.keys()].filter(at => isKnown(at) && !isKnown(at - 1) && !isKnown(at + 1));
+  return all.length > 0 ? all : null;
 }
 
 /** Under the pointer: the second and its values, in place of the last minute's. */

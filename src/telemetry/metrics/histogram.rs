@@ -1,5 +1,5 @@
-//! Two histograms of durations on plain atomics: the coarse one Prometheus scrapes, and a fine one
-//! behind the live percentiles.
+//! Histograms of durations on plain atomics: the coarse one Prometheus scrapes, a fine one behind the live
+//! percentiles, and a joint one that is both.
 //!
 //! Each lives in a worker's shard, so that recording is an uncontended add; readers sum over shards. A read
 //! is not a snapshot: a request recorded meanwhile may be in the sum and not yet in its bucket.
@@ -34,8 +34,7 @@ pub(super) struct Reading {
 impl Histogram {
     pub(super) fn record(&self, duration: Duration) {
         self.buckets[bucket(duration)].fetch_add(1, Relaxed);
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.sum_nanos.fetch_add(nanos, Relaxed);
+        self.sum_nanos.fetch_add(nanos(duration), Relaxed);
     }
 
     /// Adds what is here to `reading`.
@@ -57,23 +56,16 @@ impl Reading {
 /// The bucket whose bound is the first at or above `duration`.
 fn bucket(duration: Duration) -> usize {
     // Rounded up, so that a duration above a bound by a nanosecond is above it.
-    let micros = u32::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
-    BOUNDS_MICROS.iter().filter(|&&bound| micros > bound).count()
+    let micros = u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+    bounds_below(micros)
 }
 
-/// As [`quantile_ms`], read straight between the bounds of the scraped buckets; what is above them counts as 60 s.
-pub(super) fn coarse_quantile_ms(counts: &[u64; BUCKETS], q: f64) -> f64 {
-    let total: u64 = counts.iter().sum();
-    let rank = total as f64 * q;
-    let (mut below, mut low) = (0.0, 0.0);
-    for (&count, &bound) in counts.iter().zip(&BOUNDS_MICROS) {
-        let (count, high) = (count as f64, f64::from(bound) / 1000.0);
-        if count > 0.0 && below + count >= rank {
-            return low + (high - low) * ((rank - below) / count).clamp(0.0, 1.0);
-        }
-        (below, low) = (below + count, high);
-    }
-    if total == 0 { 0.0 } else { low }
+fn bounds_below(micros: u64) -> usize {
+    BOUNDS_MICROS.iter().filter(|&&bound| micros > u64::from(bound)).count()
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Sub-buckets per power of two: a value is known to one part in eight, read in the middle to one in sixteen.
@@ -118,14 +110,68 @@ fn fine_bucket(duration: Duration) -> usize {
 
 /// The middle of a fine bucket, in milliseconds.
 fn fine_middle_ms(index: usize) -> f64 {
-    let sub = 1 << SUB_BITS;
-    if index < 2 * sub {
-        return (index as f64 + 0.5) / 1000.0;
-    }
-    let shift = (index >> SUB_BITS) - 1;
-    let low = ((index - (shift << SUB_BITS)) as u64) << shift;
-    (low as f64 + (1u64 << shift) as f64 / 2.0) / 1000.0
+    (fine_start(index) + fine_start(index + 1)) as f64 / 2000.0
 }
+
+/// Where a fine bucket begins, in microseconds.
+const fn fine_start(index: usize) -> u64 {
+    let shift = (index >> SUB_BITS).saturating_sub(1);
+    ((index - (shift << SUB_BITS)) as u64) << shift
+}
+
+/// The buckets of a joint histogram: the fine ones, each cut where a scraped bucket ends within it. As both only ever
+/// rise with the duration, the sum of their numbers is the number of the piece.
+pub(super) const JOINT: usize = FINE + BUCKETS - 1;
+
+/// Durations in pieces that make up the fine buckets as well as the scraped ones, for the price of one of the two.
+#[derive(Debug)]
+pub(super) struct Joint {
+    pieces: [AtomicU64; JOINT],
+    sum_nanos: AtomicU64,
+}
+
+impl Default for Joint {
+    fn default() -> Self {
+        Self { pieces: [const { AtomicU64::new(0) }; JOINT], sum_nanos: AtomicU64::new(0) }
+    }
+}
+
+impl Joint {
+    pub(super) fn record(&self, duration: Duration) {
+        self.pieces[fine_bucket(duration) + bucket(duration)].fetch_add(1, Relaxed);
+        self.sum_nanos.fetch_add(nanos(duration), Relaxed);
+    }
+
+    /// Adds what is here to `reading`.
+    pub(super) fn add_to(&self, reading: &mut Reading) {
+        for (&(_, bucket), piece) in PIECES.iter().zip(&self.pieces) {
+            reading.buckets[usize::from(bucket)] += piece.load(Relaxed);
+        }
+        reading.sum_nanos = reading.sum_nanos.wrapping_add(self.sum_nanos.load(Relaxed));
+    }
+
+    pub(super) fn add_pieces_to(&self, totals: &mut [u64; JOINT]) {
+        for (total, piece) in totals.iter_mut().zip(&self.pieces) {
+            *total += piece.load(Relaxed);
+        }
+    }
+}
+
+/// Of every piece its fine bucket and its scraped one.
+pub(super) static PIECES: [(u8, u8); JOINT] = {
+    let mut pieces = [(0, 0); JOINT];
+    let (mut piece, mut fine, mut bucket) = (0, 0, 0);
+    while piece < JOINT {
+        pieces[piece] = (fine as u8, bucket as u8);
+        if bucket < BOUNDS_MICROS.len() && (BOUNDS_MICROS[bucket] as u64) < fine_start(fine + 1) {
+            bucket += 1;
+        } else {
+            fine += 1;
+        }
+        piece += 1;
+    }
+    pieces
+};
 
 /// The duration in milliseconds that a share `q` of the counted requests did not exceed; 0 without requests.
 pub(super) fn quantile_ms(counts: &[u64; FINE], q: f64) -> f64 {
@@ -186,14 +232,16 @@ mod tests {
     }
 
     #[test]
-    fn coarse_quantiles_lie_between_the_bounds_of_their_bucket() {
-        let mut counts = [0; BUCKETS];
-        assert_eq!(coarse_quantile_ms(&counts, 0.5), 0.0);
-        counts[4] = 10;
-        assert_eq!(coarse_quantile_ms(&counts, 0.5), 7.5);
-        counts[BUCKETS - 1] = 10;
-        assert_eq!(coarse_quantile_ms(&counts, 0.5), 10.0);
-        assert_eq!(coarse_quantile_ms(&counts, 0.99), 60_000.0);
+    fn a_joint_histogram_is_both_to_the_nanosecond() {
+        let bounds = BOUNDS_MICROS.iter().flat_map(|&bound| {
+            let nanos = u64::from(bound) * 1000;
+            [nanos - 1, nanos, nanos + 1]
+        });
+        for nanos in bounds.chain((0..200_000_000_000).step_by(7_919_317)) {
+            let duration = Duration::from_nanos(nanos);
+            let (fine, bucket) = (fine_bucket(duration), bucket(duration));
+            assert_eq!(PIECES[fine + bucket], (fine as u8, bucket as u8), "{nanos}");
+        }
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Metrics {
         let mut series = lock(&self.0.series);
         series.begin(unix_seconds);
         for (name, route) in lock(&self.0.routes.0).iter() {
-            series.note(name, route.duration().buckets, || route.errors());
+            series.note(name, &route.pieces(), || route.errors());
         }
         series.end();
         drop(series);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::histogram::{FINE, Fine, Histogram, Reading};
+use super::histogram::{FINE, Fine, JOINT, Joint, Reading};
 
 /// Statuses that have a counter in every shard; the others share one table per route, made when first needed.
 const COMMON: [u16; 62] = [
@@ -47,7 +47,7 @@ pub struct RouteMetrics {
 #[repr(align(128))]
 struct Shard {
     common: [AtomicU64; COMMON.len()],
-    duration: Histogram,
+    duration: Joint,
     in_flight: AtomicI64,
     rare: Arc<OnceLock<Box<[AtomicU64]>>>,
     traffic: Arc<Traffic>,
@@ -74,7 +74,7 @@ impl RouteMetrics {
         let shard = |traffic: &Arc<Traffic>| {
             Arc::new(Shard {
                 common: [const { AtomicU64::new(0) }; COMMON.len()],
-                duration: Histogram::default(),
+                duration: Joint::default(),
                 in_flight: AtomicI64::new(0),
                 rare: Arc::clone(&rare),
                 traffic: Arc::clone(traffic),
@@ -108,6 +108,15 @@ impl RouteMetrics {
             shard.duration.add_to(&mut reading);
         }
         reading
+    }
+
+    /// Durations so far in the pieces of a joint histogram.
+    pub(super) fn pieces(&self) -> [u64; JOINT] {
+        let mut totals = [0; JOINT];
+        for shard in &self.shards {
+            shard.duration.add_pieces_to(&mut totals);
+        }
+        totals
     }
 
     /// Answers of 500 and above so far.

@@ -1,12 +1,12 @@
 //! The last fifteen minutes of each route at one-second steps, and its last minute as one figure.
 //!
 //! Made once a second from the differences of the counters that are scraped: costs requests nothing. Percentiles are
-//! read within the scraped buckets, straight between their bounds. Only seconds with requests are kept, of so many
-//! routes at most: about 2 MiB when all of them are busy all the time.
+//! read as those of all routes together are, so that an only route has the same ones. Only seconds with requests are
+//! kept, of so many routes at most: about 3 MiB when all of them are busy all the time.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::histogram::{BUCKETS, coarse_quantile_ms};
+use super::histogram::{FINE, JOINT, PIECES, quantile_ms};
 use super::window::{HISTORY, LastMinute};
 
 /// Routes with a series. Further ones wait until one of these has had no request for 15 minutes.
@@ -29,12 +29,8 @@ pub struct RouteSecond {
     pub p99_ms: f32,
 }
 
-/// A route's running totals since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RouteTotals {
-    pub(super) buckets: [u64; BUCKETS],
-    pub(super) errors: u64,
-}
+/// How many requests finished in a second, by fine bucket; those without any are left out.
+type Step = Box<[(u8, u32)]>;
 
 #[derive(Debug, Default)]
 pub(super) struct Series {
@@ -43,19 +39,27 @@ pub(super) struct Series {
     with_ring: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Route {
-    before: RouteTotals,
+    /// Its running totals at the last second with requests.
+    pieces: [u64; JOINT],
+    errors: u64,
     /// Allocated with the first request.
     ring: Option<Ring>,
     seen: bool,
 }
 
+impl Default for Route {
+    fn default() -> Self {
+        Self { pieces: [0; JOINT], errors: 0, ring: None, seen: false }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Ring {
     seconds: VecDeque<RouteSecond>,
-    /// The buckets of the last minute's seconds.
-    minute: VecDeque<(u64, [u32; BUCKETS])>,
+    /// The last minute's seconds.
+    minute: VecDeque<(u64, Step)>,
 }
 
 impl Series {
@@ -74,30 +78,28 @@ impl Series {
     }
 
     /// Takes a route's totals. `errors` is only asked for when there were requests.
-    pub(super) fn note(&mut self, name: &str, buckets: [u64; BUCKETS], errors: impl FnOnce() -> u64) {
+    pub(super) fn note(&mut self, name: &str, totals: &[u64; JOINT], errors: impl FnOnce() -> u64) {
         let route = match self.routes.get_mut(name) {
             Some(route) => route,
             None => self.routes.entry(name.to_owned()).or_default(),
         };
         route.seen = true;
-        let mut step = [0_u32; BUCKETS];
-        for (index, count) in step.iter_mut().enumerate() {
-            let difference = buckets[index].saturating_sub(route.before.buckets[index]);
-            *count = u32::try_from(difference).unwrap_or(u32::MAX);
-        }
-        let requests = step.iter().fold(0_u32, |sum, &count| sum.saturating_add(count));
-        if requests == 0 {
+        if route.pieces == *totals {
             return;
         }
-        let totals = RouteTotals { buckets, errors: errors() };
-        let errors = u32::try_from(totals.errors.saturating_sub(route.before.errors)).unwrap_or(u32::MAX);
-        route.before = totals;
+        let mut counts = [0_u64; FINE];
+        for (index, &(fine, _)) in PIECES.iter().enumerate() {
+            counts[usize::from(fine)] += totals[index].saturating_sub(route.pieces[index]);
+        }
+        route.pieces = *totals;
+        let errors = errors();
+        let failed = errors.saturating_sub(std::mem::replace(&mut route.errors, errors));
         if route.ring.is_none() && self.with_ring < SERIES_MAX {
             self.with_ring += 1;
             route.ring = Some(Ring::default());
         }
         if let Some(ring) = &mut route.ring {
-            ring.push(self.now, requests, errors, step);
+            ring.push(self.now, &counts, failed);
         }
     }
 
@@ -131,15 +133,21 @@ impl Series {
 }
 
 impl Ring {
-    fn push(&mut self, now: u64, requests: u32, errors: u32, step: [u32; BUCKETS]) {
+    fn push(&mut self, now: u64, counts: &[u64; FINE], errors: u64) {
         if self.seconds.len() == HISTORY {
             self.seconds.pop_front();
         }
-        let wide = step.map(u64::from);
-        let quantile = |q| coarse_quantile_ms(&wide, q) as f32;
-        let (p50_ms, p95_ms, p99_ms) = (quantile(0.50), quantile(0.95), quantile(0.99));
-        self.seconds.push_back(RouteSecond { unix_seconds: now, requests, errors, p50_ms, p95_ms, p99_ms });
-        self.minute.push_back((now, step));
+        let quantile = |q| quantile_ms(counts, q) as f32;
+        self.seconds.push_back(RouteSecond {
+            unix_seconds: now,
+            requests: saturated(counts.iter().sum()),
+            errors: saturated(errors),
+            p50_ms: quantile(0.50),
+            p95_ms: quantile(0.95),
+            p99_ms: quantile(0.99),
+        });
+        let some = (0..).zip(counts).filter(|&(_, &count)| count > 0);
+        self.minute.push_back((now, some.map(|(index, &count)| (index, saturated(count))).collect()));
     }
 
     fn forget(&mut self, now: u64) {
@@ -157,39 +165,48 @@ impl Ring {
     }
 
     fn last_minute(&self, now: u64, span: u64) -> LastMinute {
-        let mut counts = [0_u64; BUCKETS];
-        for (_, step) in &self.minute {
-            for (total, &count) in counts.iter_mut().zip(step) {
-                *total += u64::from(count);
-            }
+        let mut counts = [0_u64; FINE];
+        for &(index, count) in self.minute.iter().flat_map(|(_, step)| step) {
+            counts[usize::from(index)] += u64::from(count);
         }
         let requests: u64 = counts.iter().sum();
         let recent = self.seconds.iter().rev().take_while(|second| second.unix_seconds + MINUTE > now);
         let errors: u64 = recent.map(|second| u64::from(second.errors)).sum();
         LastMinute {
             requests_per_second: requests as f64 / span as f64,
-            p50_ms: coarse_quantile_ms(&counts, 0.50),
-            p95_ms: coarse_quantile_ms(&counts, 0.95),
-            p99_ms: coarse_quantile_ms(&counts, 0.99),
+            p50_ms: quantile_ms(&counts, 0.50),
+            p95_ms: quantile_ms(&counts, 0.95),
+            p99_ms: quantile_ms(&counts, 0.99),
             error_rate: errors as f64 / requests.max(1) as f64,
         }
     }
 }
 
+fn saturated(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn buckets(index: usize, count: u64) -> [u64; BUCKETS] {
-        let mut buckets = [0; BUCKETS];
-        buckets[index] = count;
-        buckets
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::metrics::histogram::Joint;
+
+    /// Requests of 3 ms.
+    fn totals(count: u64) -> [u64; JOINT] {
+        let one = Joint::default();
+        one.record(Duration::from_millis(3));
+        let mut totals = [0; JOINT];
+        one.add_pieces_to(&mut totals);
+        totals.map(|of_one| of_one * count)
     }
 
-    fn step(series: &mut Series, second: u64, totals: &[(&str, u64, u64)]) {
+    fn step(series: &mut Series, second: u64, routes: &[(&str, u64, u64)]) {
         series.begin(second);
-        for &(name, requests, errors) in totals {
-            series.note(name, buckets(3, requests), || errors);
+        for &(name, requests, errors) in routes {
+            series.note(name, &totals(requests), || errors);
         }
         series.end();
     }
@@ -204,9 +221,24 @@ mod tests {
         let counts: Vec<_> =
             history.iter().map(|second| (second.unix_seconds, second.requests, second.errors)).collect();
         assert_eq!(counts, [(10, 100, 10), (12, 4, 1)], "a second without requests is left out");
-        assert!((2.5..=5.0).contains(&history[0].p50_ms), "{history:?}");
+        assert!((2.9..=3.1).contains(&history[0].p50_ms), "{history:?}");
         let minute = &series.last_minutes(2)[0].1;
         assert_eq!((minute.requests_per_second, minute.error_rate), (52.0, 11.0 / 104.0));
+    }
+
+    #[test]
+    fn the_figures_of_an_only_route_are_those_of_all() {
+        let metrics = Metrics::new(2);
+        let route = metrics.route("app");
+        for micros in [180, 430, 2_100, 9_700, 10_400, 61_000_000] {
+            route.begin(0).finish(200, Duration::from_micros(micros));
+        }
+        metrics.tick(10);
+        let percentiles = |minute: &LastMinute| (minute.p50_ms, minute.p95_ms, minute.p99_ms);
+        let [(_, of_route)] = &metrics.routes_last_minute()[..] else { panic!("there is one route") };
+        assert_eq!(percentiles(of_route), percentiles(&metrics.last_minute()));
+        let (second, of_all) = (metrics.route_history("app")[0], metrics.last_second().unwrap());
+        assert_eq!(second.p50_ms, of_all.p50_ms as f32);
     }
 
     #[test]
@@ -245,8 +277,9 @@ mod tests {
         let mut series = Series::default();
         for second in 1..=1000 {
             series.begin(second);
+            let totals = totals(second);
             for route in 0..100 {
-                series.note(&format!("route-{route:02}"), buckets(0, second), || 0);
+                series.note(&format!("route-{route:02}"), &totals, || 0);
             }
             series.end();
         }

@@ -211,6 +211,35 @@ async fn events_appear_as_they_happen_and_can_be_filtered() {
     browser.until("document.querySelectorAll('.canvas canvas').length === 3").await;
 }
 
+/// One second alone makes no line; and what the charts say of an only route is what the table says of it.
+#[tokio::test]
+async fn a_single_request_is_drawn_and_the_figures_agree() {
+    let Opened { browser, site: Site { web, .. } } = &or_left_out!(Opened::start().await);
+    let drawn = "(() => {
+        const canvas = document.querySelectorAll('#charts canvas')[1];
+        const { width, height } = canvas;
+        const style = getComputedStyle(document.body).getPropertyValue('--chart-1').trim();
+        const [r, g, b] = [1, 3, 5].map(at => parseInt(style.slice(at, at + 2), 16));
+        const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+        let found = 0;
+        for (let at = 0; at < data.length; at += 4) {
+            found += data[at + 3] > 200 && Math.abs(data[at] - r) + Math.abs(data[at + 1] - g) + Math.abs(data[at + 2] - b) < 30;
+        }
+        return found;
+    })()";
+    browser.until("document.querySelectorAll('#charts canvas').length === 3").await;
+    assert_eq!(browser.run(&format!("return {drawn}")).await, 0);
+    assert_eq!(client::get(*web, "/").await.unwrap().status, 200);
+    browser.until(&format!("{drawn} > 0")).await;
+    let agree = "(() => {
+        const charts = [...document.querySelectorAll('#charts figure')][1].querySelectorAll('output');
+        const [p99, p95, p50] = [...charts].map(one => one.innerText);
+        const cells = [...document.querySelectorAll('#routes tr td')].map(one => one.innerText);
+        return [p50, p95, p99].join() === cells.slice(1, 4).join() && p50.endsWith('ms');
+    })()";
+    browser.until(agree).await;
+}
+
 #[tokio::test]
 async fn a_refused_reload_says_what_is_wrong_with_the_file() {
     let Opened { browser, site: Site { flagstone, .. } } = &or_left_out!(Opened::start().await);
