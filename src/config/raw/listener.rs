@@ -43,7 +43,7 @@ impl Default for Listener {
 #[schemars(extend("required" = ["certificates"]))]
 pub(in super::super) struct ListenerTls {
     /// At least one; chosen by SNI from the certificate's names.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) certificates: Vec<CertificatePair>,
     /// Oldest TLS version accepted.
     pub(in super::super) min_version: TlsVersion,
@@ -66,10 +66,10 @@ impl Default for ListenerTls {
 #[schemars(extend("required" = ["cert", "key"]))]
 pub(in super::super) struct CertificatePair {
     /// File with the certificate and its chain.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) cert: String,
     /// File with the private key.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) key: String,
 }
 
@@ -89,7 +89,7 @@ pub(in super::super) enum TlsVersion {
 #[schemars(extend("required" = ["ca"]))]
 pub(in super::super) struct ClientAuth {
     /// PEM file of the authorities that sign client certificates.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) ca: String,
     /// Whether a client may come without one.
     pub(in super::super) mode: ClientAuthMode,

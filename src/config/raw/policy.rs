@@ -65,7 +65,7 @@ impl Default for Limit {
 #[serde(untagged)]
 pub(in super::super) enum LimitKey {
     One(String),
-    Several(Vec<String>),
+    Several(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// Where counts live.
@@ -152,10 +152,10 @@ impl Default for Maintenance {
 #[schemars(extend("required" = ["name", "schedule"]))]
 pub(in super::super) struct Window {
     /// Required and unique.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) name: String,
     /// Cron: minute hour day month weekday, with SUN#1 for the first Sunday.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) schedule: String,
     /// How long it lasts.
     pub(in super::super) duration: Duration,
@@ -231,7 +231,7 @@ impl Default for Host {
 #[schemars(extend("required" = ["url"]))]
 pub(in super::super) struct Notify {
     /// Where to POST.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) url: String,
     /// What to POST.
     pub(in super::super) format: NotifyFormat,

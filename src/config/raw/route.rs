@@ -13,11 +13,12 @@ use super::{Duration, Size, words};
 #[schemars(extend("required" = ["name"]))]
 pub(in super::super) struct Route {
     /// Required and unique.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) name: String,
     /// "example.com", "*.example.com"; empty = any.
     pub(in super::super) host: Vec<String>,
     /// "/api" = that path and what is below it; "=/exact".
+    #[schemars(length(min = 1))]
     pub(in super::super) path: Vec<String>,
     /// Empty = any.
     pub(in super::super) method: Vec<String>,
@@ -98,7 +99,7 @@ pub(in super::super) enum RouteMaintenance {
 #[schemars(extend("required" = ["root"]))]
 pub(in super::super) struct Files {
     /// The folder.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) root: String,
     /// The file that stands for a folder.
     pub(in super::super) index: String,
@@ -118,10 +119,10 @@ impl Default for Files {
 #[schemars(extend("required" = ["to"]))]
 pub(in super::super) struct Redirect {
     /// Where to; may contain $uri (path and query), $path, $query, $host and $scheme.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) to: String,
     /// 301, 302, 303, 307 or 308.
-    #[schemars(range(min = 301, max = 308))]
+    #[schemars(range(min = 301, max = 308), extend("enum" = [301, 302, 303, 307, 308]))]
     pub(in super::super) status: u16,
 }
 
@@ -198,7 +199,7 @@ pub(in super::super) struct RouteTimeouts {
 #[schemars(extend("required" = ["name", "request"]))]
 pub(in super::super) struct Test {
     /// What the test says.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) name: String,
     /// The request.
     #[schemars(required)]
@@ -216,7 +217,7 @@ pub(in super::super) struct TestRequest {
     /// Its method.
     pub(in super::super) method: String,
     /// Its whole URL.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) url: String,
     /// The client's address.
     pub(in super::super) ip: String,

@@ -11,7 +11,7 @@ use super::{CertificatePair, Duration, Size, words};
 #[schemars(extend("required" = ["endpoints"]))]
 pub(in super::super) struct Upstream {
     /// At least one: host:port, ip:port or unix:/path, or a table with weight and backup.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) endpoints: Vec<Endpoint>,
     /// Down = the whole is unhealthy; false = degraded.
     pub(in super::super) critical: bool,
@@ -87,7 +87,7 @@ pub(in super::super) enum Endpoint {
 #[schemars(extend("required" = ["address"]))]
 pub(in super::super) struct EndpointTable {
     /// host:port, ip:port or unix:/path.
-    #[schemars(required)]
+    #[schemars(required, length(min = 1))]
     pub(in super::super) address: String,
     /// Its share, next to the others' weights.
     #[schemars(range(min = 1, max = 65535))]

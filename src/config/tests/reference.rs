@@ -130,6 +130,49 @@ fn what_the_schema_requires_may_not_be_missing() {
 }
 
 #[test]
+fn what_the_schema_takes_is_no_more_than_what_loads() {
+    let schema = schema();
+    let listener = "[[listener]]\nname = \"other\"\naddress = \"0.0.0.0:1\"\n";
+    let route = "[[route]]\nname = \"other\"\nhost = [\"a.b\"]\n";
+    for (place, least, text) in [
+        ("Upstream/properties/endpoints", "minItems", "[upstream.other]\nendpoints = []\n".to_owned()),
+        ("ListenerTls/properties/certificates", "minItems", format!("{listener}tls = {{ certificates = [] }}\n")),
+        ("Route/properties/path", "minItems", format!("{route}path = []\nrespond = {{}}\n")),
+        ("LimitKey/anyOf/1", "minItems", "[limit.a]\nrate = \"1/1s\"\nkey = []\n".to_owned()),
+        ("Redirect/properties/to", "minLength", format!("{route}redirect = {{ to = \"\" }}\n")),
+        ("Files/properties/root", "minLength", format!("{route}files = {{ root = \"\" }}\n")),
+    ] {
+        assert_eq!(schema.pointer(&format!("/$defs/{place}/{least}")), Some(&json!(1)), "{place}");
+        assert!(with(&text).is_err(), "{text}");
+    }
+    let statuses = &schema["$defs"]["Redirect"]["properties"]["status"]["anyOf"][0]["enum"];
+    for status in 300..=309 {
+        let loads = with(&format!("{route}redirect = {{ to = \"/\", status = {status} }}\n")).is_ok();
+        assert_eq!(statuses.as_array().is_some_and(|all| all.contains(&json!(status))), loads, "{status}");
+    }
+    numbers(&schema, &mut |number| {
+        assert!(number["minimum"].is_number() && number["maximum"].is_number(), "has no bounds: {number}");
+    });
+    for (count, loads) in [(u64::from(u32::MAX), true), (u64::from(u32::MAX) + 1, false)] {
+        assert_eq!(with(&format!("[limit.a]\nrate = \"1/1s\"\nconcurrency = {count}\n")).is_ok(), loads);
+    }
+}
+
+/// Every number that is no size: their bound is that of TOML.
+fn numbers(schema: &Value, found: &mut dyn FnMut(&Value)) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("format").is_some_and(Value::is_string) && object.contains_key("type") {
+                found(schema);
+            }
+            object.values().for_each(|inner| numbers(inner, found));
+        }
+        Value::Array(list) => list.iter().for_each(|inner| numbers(inner, found)),
+        _ => {}
+    }
+}
+
+#[test]
 fn the_documents_examples_load() {
     let page = include_str!("../../../docs/configuration.md");
     let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
