@@ -115,7 +115,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
     request_body = Option<schema::Flag>, responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
     (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
-    (status = 422, description = "One of `routes` does not exist, `until` has passed, or the file would be too long", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 422, description = "One of `routes` does not exist, or they come with `route`, `until` has passed, or the file would be too long", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
     let scope = match scope_of(&uri, &panel.control) {
@@ -127,7 +127,7 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
         Err(problem) => return view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
     };
     let strays = || strays_of(&flag, &panel.control.live.load_full().config);
-    match past_of(&flag).or_else(strays).or_else(|| excess_of(&flag)) {
+    match past_of(&flag).or_else(|| doubt_of(&flag, &scope)).or_else(strays).or_else(|| excess_of(&flag)) {
         Some(problem) => Unusable::Value(problem).into_response(),
         None => switch_on(&panel.control, scope, flag).await,
     }
@@ -137,6 +137,12 @@ async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
 fn past_of(flag: &Flag) -> Option<String> {
     let past = flag.until.filter(|until| *until <= Timestamp::now())?;
     Some(format!("the end, {past}, has passed"))
+}
+
+/// Whether it names routes twice over: a route's own flag is about that route, whatever it lists.
+fn doubt_of(flag: &Flag, scope: &Scope) -> Option<String> {
+    let is_doubtful = matches!(scope, Scope::Route(_)) && !flag.routes.is_empty();
+    is_doubtful.then(|| "routes: has no meaning beside ?route=: leave out one of the two".to_owned())
 }
 
 /// Whether it is too long for a file: one that is cut when it is read is no TOML any more, and means everything.

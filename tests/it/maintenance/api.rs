@@ -95,6 +95,17 @@ async fn one_route_is_switched_by_a_flag_of_its_own() {
 }
 
 #[tokio::test]
+async fn one_route_and_a_list_of_routes_are_refused_at_once() {
+    let (proxy, _upstream) = site("").await;
+    let begun = std::time::Instant::now();
+    let refused = ask(&proxy, "POST", "/api/admin/maintenance/enable?route=all", r#"{"routes":["all"]}"#).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("routes: has no meaning beside ?route="), "{}", refused.text());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it waits for nothing");
+    assert!(!proxy.folder.join("state/maintenance.d/all.flag").exists());
+}
+
+#[tokio::test]
 async fn a_mistake_changes_nothing() {
     let (proxy, _upstream) = site("").await;
     for (path, body) in [
