@@ -1,11 +1,14 @@
 //! Who may talk to the admin side: no web page of others, and with a token nobody without it.
 //!
 //! A client that tries wrong tokens is told to wait after a few, also with the right one: else guessing would go on
-//! unnoticed. To say nothing at all is no try. Every refusal is logged, but for that of a dashboard where nobody has
+//! unnoticed. To say nothing at all is no try, and neither is a wrong token that was tried before, which tells nobody
+//! anything: a script that goes on with an old one locks out nobody who shares its address. Every refusal is logged, but for that of a dashboard where nobody has
 //! logged in yet, and never so many that the log is all refusals.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -31,6 +34,8 @@ const TRIES: u32 = 10;
 const TRY_AGAIN: Duration = Duration::from_secs(6);
 /// Clients whose tries are counted; the stalest goes first.
 const CLIENTS_MAX: usize = 4096;
+/// Wrong tokens that are remembered, of all clients together; the oldest goes first.
+const KNOWN_MAX: usize = 1024;
 /// Refusals that are logged at once, and one more each second.
 const LOGGED: u32 = 100;
 
@@ -48,6 +53,8 @@ impl Admission {
 /// Counts refusals.
 pub(super) struct Refusals {
     tries: Limiter,
+    /// Who tried which wrong token, hashed.
+    known: Mutex<VecDeque<Key>>,
     logged: Limiter,
 }
 
@@ -74,7 +81,29 @@ impl Refusals {
                 ipv6_prefix: 64,
             })
         };
-        Self { tries: limiter(TRY_AGAIN, TRIES, CLIENTS_MAX), logged: limiter(Duration::from_secs(1), LOGGED, 1) }
+        Self {
+            tries: limiter(TRY_AGAIN, TRIES, CLIENTS_MAX),
+            known: Mutex::default(),
+            logged: limiter(Duration::from_secs(1), LOGGED, 1),
+        }
+    }
+
+    /// Whether this client has given this wrong token before, as far back as is remembered.
+    fn knows(&self, client: Client, given: &[u8]) -> bool {
+        let key = match client.0 {
+            Some(ip) => self.tries.key().ip(ip),
+            None => self.tries.key(),
+        };
+        let key = key.bytes(given).finish();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(&key) {
+            return true;
+        }
+        if known.len() == KNOWN_MAX {
+            known.pop_front();
+        }
+        known.push_back(key);
+        false
     }
 
     fn key(&self, client: Client) -> Key {
@@ -141,7 +170,9 @@ pub(super) fn refuse_token(panel: &Panel, client: Client, path: &str, given: &st
     if is_same(given.as_bytes(), token.as_bytes()) {
         return None;
     }
-    refusals.tries.check(key, now);
+    if !refusals.knows(client, given.as_bytes()) {
+        refusals.tries.check(key, now);
+    }
     Some(unauthorized(panel, client, path))
 }
 

@@ -97,6 +97,21 @@ async fn wrong_tokens_are_counted_by_client() {
 }
 
 #[tokio::test]
+async fn a_wrong_token_that_comes_again_is_one_try() {
+    let proxy = TestProxy::toml(TOML).start().await;
+    let at = proxy.admin();
+    for number in 0..30 {
+        let old = send(at, "GET /metrics", "Authorization: Bearer old\r\n", "").await;
+        assert_eq!(old.status, 401, "{number}");
+    }
+    assert_eq!(send(at, "GET /api/status", "Authorization: Bearer s3cret\r\n", "").await.status, 200);
+    for number in 0..9 {
+        assert_eq!(send(at, "POST /api/login", "", &format!(r#"{{"token":"{number}"}}"#)).await.status, 401);
+    }
+    assert_eq!(send(at, "GET /api/status", "Authorization: Bearer s3cret\r\n", "").await.status, 429, "ten others");
+}
+
+#[tokio::test]
 async fn a_wrong_login_is_told() {
     let proxy = TestProxy::toml(TOML).start().await;
     let at = proxy.admin();
