@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -81,6 +82,9 @@ pub(super) enum CallError {
     /// It said no, in its own words.
     #[error("{detail}")]
     Refused { status: u16, detail: String },
+    /// Not one that an order for this file may go to.
+    #[error("the process on {address} does not serve by {}; --admin ADDR gives the order to it all the same", file.display())]
+    Another { address: Address, file: PathBuf },
     #[error("what answers at {address} is no flagstone: {what}")]
     Foreign { address: Address, what: &'static str },
 }
@@ -130,6 +134,28 @@ impl AdminArgument {
         self.client_of(self.found())
     }
 
+    /// Whether `--admin` says where to go.
+    pub(super) fn is_named(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// The process that serves by the file, however broken that is: where the file says, or at the default place when
+    /// what is there serves by this very file.
+    ///
+    /// # Errors
+    /// There is no such file, or no such process.
+    pub(super) fn client_of_this_file(&self) -> Result<Client, CallError> {
+        let file = self.file.locate().map_err(CallError::Configuration)?;
+        let FoundAdmin { admin, is_told, .. } = config::find_admin(&file, &environment);
+        let address = admin.listen.ok_or(CallError::NoAdmin)?;
+        let client = Client { address, token: admin.token, patience: PATIENCE, help: NOT_RUNNING.to_owned() };
+        let serves = client.serves_by(&file)?;
+        match is_told || serves {
+            true => Ok(client),
+            false => Err(CallError::Another { address: client.address, file }),
+        }
+    }
+
     fn found(&self) -> Option<FoundAdmin> {
         self.file.find().map(|file| config::find_admin(&file, &environment))
     }
@@ -154,6 +180,19 @@ impl AdminArgument {
 }
 
 impl Client {
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether the process serves by this file.
+    fn serves_by(&self, file: &Path) -> Result<bool, CallError> {
+        let answer = self.call("GET", "/api/config", None)?;
+        // A relative one is relative to a folder that is not known here.
+        let source = answer["source"].as_str().map(Path::new).filter(|source| source.is_absolute());
+        let same = |source: &Path| Some(source.canonicalize().ok()? == file.canonicalize().ok()?);
+        Ok(source.and_then(same).unwrap_or(false))
+    }
+
     /// Waits this long for whatever the process does.
     pub(super) fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -298,6 +337,11 @@ mod tests {
 
     /// What a call makes of an answer.
     fn answered(answer: &'static [u8]) -> Result<Value, CallError> {
+        asked(answer.to_vec(), |client| client.call("GET", "/", None))
+    }
+
+    /// What is made of an answer.
+    fn asked<T>(answer: Vec<u8>, ask: impl FnOnce(&Client) -> T) -> T {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -305,9 +349,9 @@ mod tests {
             let (mut socket, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
             assert!(socket.read(&mut request).unwrap() > 0);
-            socket.write_all(answer).unwrap();
+            socket.write_all(&answer).unwrap();
         });
-        let result = Client { address: Address::Unix(path), ..client() }.call("GET", "/", None);
+        let result = ask(&Client { address: Address::Unix(path), ..client() });
         server.join().unwrap();
         result
     }
@@ -335,6 +379,24 @@ mod tests {
             assert!(matches!(answered(answer), Err(CallError::Foreign { .. })));
         }
         assert!(matches!(client().call("GET", "/", None), Err(CallError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn a_process_is_known_by_the_file_it_serves_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flagstone.toml");
+        std::fs::write(&file, "[admin\n").unwrap();
+        let serves = |source: &str| {
+            let answer = format!("HTTP/1.1 200 OK\r\n\r\n{}", serde_json::json!({ "source": source }));
+            asked(answer.into_bytes(), |client| client.serves_by(&file)).unwrap()
+        };
+        assert!(serves(file.to_str().unwrap()));
+        assert!(serves(folder.path().join("./flagstone.toml").to_str().unwrap()));
+        for other in ["flagstone.toml", "/", "/no/such/flagstone.toml", ""] {
+            assert!(!serves(other), "{other}");
+        }
+        let refused = asked(b"HTTP/1.1 401 No\r\n\r\n".to_vec(), |client| client.serves_by(&file));
+        assert!(matches!(refused, Err(CallError::NoToken)));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `flagstone maintenance on | off | status`: writes, removes and reads the flag files. It talks to no
-//! process, so it works with none running; a running one sees the files change.
+//! process, so it works with none running; a running one sees the files change. But where nobody knows any more where
+//! the files are, or `--admin` says so, it has the running process do it.
 
+mod process;
 mod settings;
 mod status;
 mod time;
@@ -9,7 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(in crate::cli) use settings::{Settings, settings};
+pub(in crate::cli) use process::order;
+pub(in crate::cli) use settings::{BY_HAND, Settings, settings};
 
 use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;
@@ -100,6 +103,8 @@ pub enum CliError {
     Remove { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Unknown(String),
+    #[error("{0}")]
+    Process(String),
 }
 
 /// On a full disk there is mostly room for a file without content, and that is a flag with all defaults.
@@ -115,7 +120,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotATime(_) | Self::Past(_) => 2,
-            Self::Write { .. } | Self::Remove { .. } | Self::Unknown(_) => 1,
+            Self::Write { .. } | Self::Remove { .. } | Self::Unknown(_) | Self::Process(_) => 1,
         }
     }
 }
@@ -160,7 +165,7 @@ impl Place<'_> {
     }
 
     fn on(&self, on: &On) -> Result<String, CliError> {
-        let flag = self.flag_from(on)?;
+        let flag = flag_from(on, &self.now, &self.by)?;
         let mut said = String::new();
         for (path, what) in self.files(&on.routes) {
             // Changing what a flag says does not begin a new maintenance.
@@ -169,39 +174,7 @@ impl Place<'_> {
             write_flag(&path, &flag).map_err(|source| CliError::Write { path: path.clone(), source })?;
             said += &format!("maintenance is on for {what} ({})\n", path.display());
         }
-        if flag.mode == Mode::ReadOnly {
-            said += "read-only: GET, HEAD and OPTIONS pass\n";
-        }
-        if let Some(until) = flag.until {
-            said += &format!("expected back {}\n", time::show(until, &self.now));
-        }
-        Ok(said)
-    }
-
-    fn flag_from(&self, on: &On) -> Result<Flag, CliError> {
-        let now = self.now.timestamp();
-        let until = match (&on.until, on.duration) {
-            (Some(text), _) => Some(time::parse(text, &self.now).ok_or_else(|| CliError::NotATime(text.clone()))?),
-            (None, Some(duration)) => {
-                let end = now.checked_add(duration).map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
-                Some(time::whole_seconds(end))
-            }
-            (None, None) => None,
-        };
-        if let Some(past) = until.filter(|until| *until <= now) {
-            return Err(CliError::Past(past.to_string()));
-        }
-        Ok(Flag {
-            reason: on.reason.clone(),
-            started_at: Some(time::whole_seconds(now)),
-            until,
-            mode: if on.read_only { Mode::ReadOnly } else { Mode::Full },
-            allow: on.allow.clone(),
-            grace: on.grace,
-            terminate: on.terminate,
-            by: Some(self.by.clone()),
-            ..Flag::default()
-        })
+        Ok(said + &afterword(&flag, &self.now))
     }
 
     fn off(&self, off: &Off) -> Result<String, CliError> {
@@ -229,6 +202,44 @@ impl Place<'_> {
         }
         routes.iter().map(|name| (self.routes_dir.join(format!("{name}.flag")), format!("route {name}"))).collect()
     }
+}
+
+/// What visitors may still do, and until when.
+fn afterword(flag: &Flag, now: &Zoned) -> String {
+    let mut said = String::new();
+    if flag.mode == Mode::ReadOnly {
+        said += "read-only: GET, HEAD and OPTIONS pass\n";
+    }
+    if let Some(until) = flag.until {
+        said += &format!("expected back {}\n", time::show(until, now));
+    }
+    said
+}
+
+fn flag_from(on: &On, at: &Zoned, by: &str) -> Result<Flag, CliError> {
+    let now = at.timestamp();
+    let until = match (&on.until, on.duration) {
+        (Some(text), _) => Some(time::parse(text, at).ok_or_else(|| CliError::NotATime(text.clone()))?),
+        (None, Some(duration)) => {
+            let end = now.checked_add(duration).map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
+            Some(time::whole_seconds(end))
+        }
+        (None, None) => None,
+    };
+    if let Some(past) = until.filter(|until| *until <= now) {
+        return Err(CliError::Past(past.to_string()));
+    }
+    Ok(Flag {
+        reason: on.reason.clone(),
+        started_at: Some(time::whole_seconds(now)),
+        until,
+        mode: if on.read_only { Mode::ReadOnly } else { Mode::Full },
+        allow: on.allow.clone(),
+        grace: on.grace,
+        terminate: on.terminate,
+        by: Some(by.to_owned()),
+        ..Flag::default()
+    })
 }
 
 fn by() -> String {

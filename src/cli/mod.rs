@@ -30,8 +30,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use jiff::Timestamp;
 
-use self::client::OrderArguments;
+use self::client::{AdminArgument, Client, OrderArguments};
 use crate::app::loading;
 use crate::config::model::Config;
 use crate::config::{self, Loaded, Problems, Sources};
@@ -92,7 +93,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct MaintenanceArguments {
     #[command(flatten)]
-    file: FileArgument,
+    admin: AdminArgument,
     #[command(flatten)]
     maintenance: maintenance::Args,
 }
@@ -158,9 +159,27 @@ pub fn main() -> ExitCode {
 }
 
 fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
-    let maintenance::Settings { config, is_whole } = match maintenance::settings(&arguments.file) {
+    let admin = &arguments.admin;
+    if admin.is_named() {
+        return match admin.client() {
+            Ok(client) => order_maintenance(&arguments.maintenance, &client),
+            Err(error) => error.report(),
+        };
+    }
+    let maintenance::Settings { config, is_whole } = match maintenance::settings(&admin.file) {
         Ok(settings) => settings,
-        Err(problems) => return refuse(&problems),
+        // Nobody writes a flag to where it may not belong; the process knows.
+        Err(problems) => {
+            problems.0.iter().for_each(|problem| complain(format_args!("warning: {problem}")));
+            return match admin.client_of_this_file() {
+                Ok(client) => order_maintenance(&arguments.maintenance, &client),
+                Err(error) => {
+                    complain(format_args!("the process that serves by this file was not found: {error}"));
+                    complain(maintenance::BY_HAND);
+                    ExitCode::FAILURE
+                }
+            };
+        }
     };
     let settings = &config.maintenance;
     let routes_dir = config.server.state_dir.join("maintenance.d");
@@ -169,8 +188,21 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     {
         return ExitCode::FAILURE;
     }
-    let done =
-        maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
+    show_maintenance(maintenance::run(
+        &arguments.maintenance,
+        &settings.flag,
+        &routes_dir,
+        settings.retry_after,
+        &settings.windows,
+    ))
+}
+
+/// Has the process do it.
+fn order_maintenance(arguments: &maintenance::Args, client: &Client) -> ExitCode {
+    show_maintenance(maintenance::order(arguments, client, &Timestamp::now().to_zoned(config::zone::of_system())))
+}
+
+fn show_maintenance(done: Result<String, maintenance::CliError>) -> ExitCode {
     match done {
         Ok(text) => print(text, ExitCode::SUCCESS),
         Err(error) => {

@@ -4,12 +4,12 @@
 use super::super::run::{Quick, load_quick};
 use super::super::{FileArgument, complain, environment};
 use crate::config::model::Config;
-use crate::config::{self, Loaded, Problem, Problems, Sources};
+use crate::config::{self, Loaded, Problems, Sources};
 
 /// What decides about flag files; the rest has to be right for them to be found.
 const NEEDED: [&str; 2] = ["server.state_dir", "maintenance.flag"];
 /// How to go on where the file does not say.
-const BY_HAND: &str = "maintenance is on while its flag file exists, so touch and rm will do meanwhile: \
+pub(in crate::cli) const BY_HAND: &str = "maintenance is on while its flag file exists, so touch and rm will do meanwhile: \
                        /run/flagstone/maintenance.flag, unless server.state_dir or maintenance.flag say otherwise";
 
 /// What is known of the configuration.
@@ -31,16 +31,13 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems
     }
     let file = file.locate()?;
     let sources = Sources::read(&file, &environment);
-    let mut problems = match config::load_from(&sources, &file, &environment) {
+    let problems = match config::load_from(&sources, &file, &environment) {
         Ok(loaded) => return Ok(whole(loaded)),
         Err(problems) => problems,
     };
     let remains = config::remains(&sources, &file, &environment);
     let remains = remains.filter(|remains| !NEEDED.iter().any(|path| remains.is_refused(path)));
-    let Some(remains) = remains else {
-        problems.0.push(Problem::new("", BY_HAND));
-        return Err(problems);
-    };
+    let Some(remains) = remains else { return Err(problems) };
     for problem in &problems.0 {
         complain(format_args!("warning: {problem}"));
     }

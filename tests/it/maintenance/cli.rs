@@ -74,6 +74,37 @@ async fn a_file_with_errors_elsewhere_is_no_obstacle() {
 }
 
 #[tokio::test]
+async fn with_a_file_that_is_no_toml_the_process_is_asked() {
+    let folder = Folder::new();
+    let socket = folder.join("admin.sock");
+    let config = CONFIG.replace("127.0.0.1:0\"\n[log]", &format!("unix:{}\"\n[log]", socket.display()));
+    let flagstone = Flagstone::serve_in(folder, &config).await;
+    let flag = flagstone.folder.join("state/maintenance.flag");
+    flagstone.folder.replace("flagstone.toml", format!("{config}[[route\n"));
+    let on = maintenance(&flagstone.folder, &["on", "--reason", "Night", "--for", "1h", "--read-only"]).await;
+    assert!(on.status.success() && on.stdout.contains("maintenance is on for everything (by the process on"), "{on:?}");
+    assert!(on.stdout.contains("read-only") && on.stdout.contains("expected back"), "{on:?}");
+    assert!(on.stderr.contains("warning: ") && on.stderr.contains("flagstone.toml:"), "{on:?}");
+    let written = std::fs::read_to_string(&flag).unwrap();
+    assert!(written.contains("reason = \"Night\"") && written.contains("read_only"), "{written}");
+    let route = maintenance(&flagstone.folder, &["on", "--route", "all"]).await;
+    assert!(route.status.success() && flagstone.folder.join("state/maintenance.d/all.flag").exists(), "{route:?}");
+    let status = maintenance(&flagstone.folder, &["status"]).await;
+    assert!(status.stdout.contains("Night") && status.stdout.contains("on for route all"), "{status:?}");
+    let off = maintenance(&flagstone.folder, &["off"]).await;
+    assert_eq!(off.stdout, "maintenance is off for everything\nstill on for all (end it with --route)\n");
+    assert!(!flag.exists());
+    let stray = maintenance(&flagstone.folder, &["on", "--route", "al"]).await;
+    assert_eq!((stray.status.code(), stray.stdout.as_str()), (Some(1), ""), "{stray:?}");
+
+    // Where nothing of the file can be read, whoever calls says which process is meant.
+    flagstone.folder.replace("flagstone.toml", "[admin\n");
+    let admin = format!("unix:{}", socket.display());
+    let named = maintenance(&flagstone.folder, &["on", "--admin", &admin]).await;
+    assert!(named.status.success() && flag.exists(), "{named:?}");
+}
+
+#[tokio::test]
 async fn a_process_without_a_file_is_found_by_the_same_environment() {
     let folder = Folder::new();
     let flag = folder.join("quick.flag");
