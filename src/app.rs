@@ -28,7 +28,7 @@ use crate::proxy::decide::Switches;
 use crate::reload::certificates::CertificateWatcher;
 use crate::reload::config_file::ConfigWatcher;
 use crate::reload::flag_file::{self, FlagWatcher};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Unreadable};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -114,16 +114,17 @@ impl App {
     ) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
-        let runtime = match inheritance.predecessor {
+        let state = match inheritance.predecessor {
             None => Runtime::open(&config.server.state_dir),
             // It may still be changed by the process before; `take_charge` reads it again.
             Some(_) => Runtime::look_at(&config.server.state_dir),
         };
+        let (runtime, unreadable) = state.map_or_else(|error| (Runtime::default(), Some(error)), |it| (it, None));
         let shared = Shared::new(workers, resolver, runtime);
         // What it finds as it starts, the process before has told.
         shared.set_in_charge(inheritance.predecessor.is_none());
         let (mut snapshot, sockets, admin_place) =
-            prepare(&config, &shared, inheritance).map_err(|problems| loaded.locate_all(problems))?;
+            prepare(&config, &shared, unreadable, inheritance).map_err(|problems| loaded.locate_all(problems))?;
         snapshot.masked = Arc::new(loaded.masked.clone());
         let flag_watcher = watch_flags(&config, &shared)?;
 
@@ -189,7 +190,7 @@ impl App {
         breakers: Option<&BTreeMap<String, String>>,
     ) -> Result<Explanation, Problems> {
         let config = &loaded.config;
-        let shared = Shared::new(1, Resolver::unused(), Runtime::look_at(&config.server.state_dir));
+        let shared = Shared::new(1, Resolver::unused(), Runtime::look_at(&config.server.state_dir).unwrap_or_default());
         shared.look_at_state(&config.server.state_dir);
         let built = Snapshot::build(without_log(config), None, &shared);
         let snapshot = built.map_err(|problems| loaded.locate_all(problems))?;
@@ -287,6 +288,7 @@ impl Drop for App {
 fn prepare(
     config: &Config,
     shared: &Arc<Shared>,
+    unreadable: Option<Unreadable>,
     inheritance: &mut Inheritance,
 ) -> Result<(Snapshot, Sockets, admin::Place), Problems> {
     let state_dir = prepare_state_dir(config);
@@ -296,7 +298,8 @@ fn prepare(
         Ok(()) => shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error)),
         wrong => wrong,
     };
-    let found = [state_dir.err(), sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
+    let state_dir = state_dir.err().or_else(|| unreadable.map(|error| unreadable_problem(&error)));
+    let found = [state_dir, sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
     let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
     // As it refuses a reload: the process before serves on.
     let takes_over = inheritance.predecessor.is_some();
@@ -349,6 +352,11 @@ fn state_problem(config: &Config, error: &io::Error) -> Problems {
     let folder = config.server.state_dir.display();
     let text = format!("the state folder {folder} cannot be written: {}", io_reason(error));
     Problem::new("server.state_dir", text).with_help("name a folder that this user may write").into()
+}
+
+fn unreadable_problem(error: &Unreadable) -> Problems {
+    let help = "let this user read it, or move it away: what it holds is no longer in force then";
+    Problem::new("server.state_dir", error.to_string()).with_help(help).into()
 }
 
 fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Problems> {

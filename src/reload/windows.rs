@@ -225,14 +225,22 @@ fn window_of(active: &Active) -> Option<&str> {
 }
 
 impl Memory {
-    /// What cannot be read is set aside with a warning: a window that was ended by hand may begin again.
+    /// What is no use to anybody is set aside with a warning: a window that was ended by hand may begin again.
     fn read(state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
-        let table = read_table(&file).unwrap_or_else(|reason| {
-            // Where it cannot be moved it will be replaced by the next window.
-            let _ = regular_file::set_aside(&file, format_args!("what windows have begun is lost: {reason}"));
-            Table::new()
-        });
+        let table = match text_of(&file) {
+            Ok(text) => text.parse().unwrap_or_else(|error: toml::de::Error| {
+                let what = format!("what windows have begun is lost: not TOML: {}", error.message());
+                // Where it cannot be moved it will be replaced by the next window.
+                let _ = regular_file::set_aside(&file, what);
+                Table::new()
+            }),
+            Err(error) => {
+                let error = io_reason(&error);
+                tracing::warn!(file = %file.display(), error, "what windows have begun cannot be read");
+                Table::new()
+            }
+        };
         let times = |key: &str| -> BTreeMap<String, Timestamp> {
             let of = |(name, entry): (&String, &Value)| Some((name.clone(), entry.get(key)?.as_str()?.parse().ok()?));
             table.iter().filter_map(of).collect()
@@ -271,14 +279,15 @@ impl Memory {
     }
 }
 
-fn read_table(file: &Path) -> Result<Table, String> {
-    let mut text = String::new();
+/// Empty where there is no file.
+fn text_of(file: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
     match regular_file::open(file) {
-        Ok(file) => file.take(BYTES_MAX).read_to_string(&mut text).map_err(|error| io_reason(&error))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
-        Err(error) => return Err(io_reason(&error)),
+        Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
     };
-    text.parse().map_err(|error: toml::de::Error| format!("not TOML: {}", error.message()))
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::ChangeError;
 use super::state_file::{Access, StateFile};
+use super::{ChangeError, Unreadable};
 use crate::policy::access::NetSet;
 use crate::policy::block_list::BlockList;
 
@@ -27,23 +27,24 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    pub(super) fn open(file: StateFile) -> Self {
-        let list = read(&file.access());
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let list = read(&file.access())?;
         let opened = Self { file, ..Self::default() };
         opened.show(&list);
         *opened.list() = list;
-        opened
+        Ok(opened)
     }
 
     pub(super) fn hand_over(&self) {
         self.file.hand_over();
     }
 
-    pub(super) fn take_over(&self) {
+    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
         let mut list = self.list();
-        *list = read(&file);
+        *list = read(&file)?;
         self.show(&list);
+        Ok(())
     }
 
     /// Whether `ip` is on the list. No lock: one atomic load while the list is empty, a binary search otherwise.
@@ -124,15 +125,15 @@ pub fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
     json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
 }
 
-fn read(file: &Access<'_>) -> BlockList {
-    let read = file.read().unwrap_or_default();
+fn read(file: &Access<'_>) -> Result<BlockList, Unreadable> {
+    let read = file.read()?.unwrap_or_default();
     let mut list = BlockList::default();
     let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
     for (net, until) in entries.filter_map(parse).take(ENTRIES_MAX) {
         list.block(net, until);
     }
     list.expire(Timestamp::now());
-    list
+    Ok(list)
 }
 
 fn to_json(list: &BlockList) -> Map<String, Value> {
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn entries_survive_and_end() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Blocked::open(StateFile::at(folder.path().join("blocklist.json")));
+        let open = || Blocked::open(StateFile::at(folder.path().join("blocklist.json"))).unwrap();
         let first = open();
         assert!(!first.contains(ip("192.0.2.1")));
         let soon = Timestamp::now() + jiff::SignedDuration::from_secs(60);

@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::ChangeError;
 use super::state_file::{Access, StateFile};
+use super::{ChangeError, Unreadable};
 use crate::policy::maintenance::{Active, Flag};
 
 /// Values that are kept at a time; each is of a key that the configuration had when it was set.
@@ -72,25 +72,26 @@ impl Feature {
 }
 
 impl Features {
-    pub(super) fn open(file: StateFile) -> Self {
-        let held = Held { values: read(&file.access()), features: BTreeMap::new() };
-        Self { file, held: Mutex::new(held) }
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let held = Held { values: read(&file.access())?, features: BTreeMap::new() };
+        Ok(Self { file, held: Mutex::new(held) })
     }
 
     pub(super) fn hand_over(&self) {
         self.file.hand_over();
     }
 
-    pub(super) fn take_over(&self) {
+    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
         let mut held = self.held();
-        let before = std::mem::replace(&mut held.values, read(&file));
+        let before = std::mem::replace(&mut held.values, read(&file)?);
         for (key, feature) in &held.features {
             let value = held.values.get(key).copied();
             if before.get(key).copied() != value {
                 feature.set(value);
             }
         }
+        Ok(())
     }
 
     /// The switch of a key. To be asked for when a generation is built; whoever has it sees every later change.
@@ -143,10 +144,10 @@ impl Features {
     }
 }
 
-fn read(file: &Access<'_>) -> BTreeMap<String, bool> {
-    let read = file.read().unwrap_or_default();
+fn read(file: &Access<'_>) -> Result<BTreeMap<String, bool>, Unreadable> {
+    let read = file.read()?.unwrap_or_default();
     let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
-    values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?))).take(VALUES_MAX).collect()
+    Ok(values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?))).take(VALUES_MAX).collect())
 }
 
 fn code(value: Option<bool>) -> u8 {
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_set_stands_before_any_default_and_survives() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Features::open(StateFile::at(folder.path().join("features.json")));
+        let open = || Features::open(StateFile::at(folder.path().join("features.json"))).unwrap();
         let first = open();
         let feature = first.feature("a");
         assert!(feature.is_on(true) && !feature.is_on(false), "unset, the default holds");
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_change_that_cannot_be_kept_is_not_made() {
-        let features = Features::open(StateFile::at("/proc/flagstone/features.json".into()));
+        let features = Features::open(StateFile::at("/proc/flagstone/features.json".into())).unwrap();
         let feature = features.feature("a");
         assert!(matches!(features.set("a", Some(false)), Err(ChangeError::Write { .. })));
         assert!(feature.is_on(true) && features.value("a").is_none());

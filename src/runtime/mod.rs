@@ -32,14 +32,28 @@ pub enum ChangeError {
     HandedOver,
 }
 
+/// A file of the state folder that is there, and that cannot be read here and now.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} cannot be read: {reason}")]
+pub struct Unreadable {
+    file: String,
+    reason: String,
+}
+
 impl Runtime {
-    /// Reads what an earlier process left in the state folder. What cannot be read is set aside with a warning.
-    pub fn open(state_dir: &Path) -> Self {
+    /// Reads what an earlier process left in the state folder. What is no use to anybody is set aside with a warning.
+    ///
+    /// # Errors
+    /// A file may be sound and cannot be read. To go on without would let in who is blocked.
+    pub fn open(state_dir: &Path) -> Result<Self, Unreadable> {
         Self::of(|name| StateFile::at(state_dir.join(name)))
     }
 
     /// What the state folder holds, for who only looks: nothing there is moved, written or made.
-    pub fn look_at(state_dir: &Path) -> Self {
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look_at(state_dir: &Path) -> Result<Self, Unreadable> {
         Self::of(|name| StateFile::to_look_at(state_dir.join(name)))
     }
 
@@ -51,18 +65,20 @@ impl Runtime {
         self.features.hand_over();
     }
 
-    /// From now on it is this process's, as the one before has left it.
+    /// From now on it is this process's, as the one before has left it. What cannot be read stays as it is known here.
     pub fn take_over(&self) {
-        self.overrides.take_over();
-        self.blocked.take_over();
-        self.features.take_over();
+        for taken in [self.overrides.take_over(), self.blocked.take_over(), self.features.take_over()] {
+            if let Err(error) = taken {
+                tracing::warn!(%error, "what has changed in it during the upgrade is not known");
+            }
+        }
     }
 
-    fn of(file: impl Fn(&str) -> StateFile) -> Self {
-        Self {
-            overrides: Overrides::open(file("limits.json")),
-            blocked: Blocked::open(file("blocklist.json")),
-            features: Features::open(file("features.json")),
-        }
+    fn of(file: impl Fn(&str) -> StateFile) -> Result<Self, Unreadable> {
+        Ok(Self {
+            overrides: Overrides::open(file("limits.json"))?,
+            blocked: Blocked::open(file("blocklist.json"))?,
+            features: Features::open(file("features.json"))?,
+        })
     }
 }

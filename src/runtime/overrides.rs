@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::ChangeError;
 use super::state_file::{Access, StateFile};
+use super::{ChangeError, Unreadable};
 use crate::config::model::Rate;
 use crate::config::rate;
 
@@ -36,20 +36,21 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    pub(super) fn open(file: StateFile) -> Self {
-        let held = read(&file.access());
-        Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file }
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let held = read(&file.access())?;
+        Ok(Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file })
     }
 
     pub(super) fn hand_over(&self) {
         self.file.hand_over();
     }
 
-    pub(super) fn take_over(&self) {
+    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
         let mut held = self.held();
-        *held = read(&file);
+        *held = read(&file)?;
         self.are_any.store(!held.is_empty(), Relaxed);
+        Ok(())
     }
 
     /// Whether any limit may be overridden: false needs no further look at a limit.
@@ -132,10 +133,10 @@ impl Override {
     }
 }
 
-fn read(file: &Access<'_>) -> BTreeMap<String, Override> {
-    let read = file.read().unwrap_or_default();
+fn read(file: &Access<'_>) -> Result<BTreeMap<String, Override>, Unreadable> {
+    let read = file.read()?.unwrap_or_default();
     let limits = read.get("limits").and_then(Value::as_object).into_iter().flatten();
-    limits.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).take(OVERRIDES_MAX).collect()
+    Ok(limits.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).take(OVERRIDES_MAX).collect())
 }
 
 fn parse(value: &Value) -> Option<Override> {
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn an_override_survives_and_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Overrides::open(StateFile::at(folder.path().join("limits.json")));
+        let open = || Overrides::open(StateFile::at(folder.path().join("limits.json"))).unwrap();
         let rate = rate::parse("10/1m").unwrap();
         let lasting = Override { rate, burst: NonZeroU32::new(3).unwrap(), until: None };
         let passing = Override { until: Some(at("2030-01-01T00:15:00Z")), ..lasting };

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::ChangeError;
+use super::{ChangeError, Unreadable};
 use crate::config::regular_file;
 use crate::error::io_reason;
 
@@ -61,17 +61,26 @@ impl StateFile {
 
 impl Access<'_> {
     /// The object in the file; `None` when there is no file or none that can be used.
-    pub(super) fn read(&self) -> Option<Map<String, Value>> {
-        let path = self.path?;
-        match parse(path) {
-            Ok(object) => object,
+    ///
+    /// # Errors
+    /// It may well be sound, but not be read here and now. It stays where it is.
+    pub(super) fn read(&self) -> Result<Option<Map<String, Value>>, Unreadable> {
+        let Some(path) = self.path else { return Ok(None) };
+        let text = match text_of(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_of_another_kind(&error) => Err(io_reason(&error)),
+            Err(error) => return Err(Unreadable { file: path.display().to_string(), reason: io_reason(&error) }),
+        };
+        Ok(match text.and_then(|text| parse(&text)) {
+            Ok(object) => Some(object),
             Err(_) if *self.is_only_read => None,
             Err(reason) => {
                 // Where it cannot be moved it will be replaced by the next change, as it would have been anyway.
                 let _ = regular_file::set_aside(path, format_args!("runtime state is lost: {reason}"));
                 None
             }
-        }
+        })
     }
 
     /// Replaces the file. A reader sees the old content or the new one.
@@ -86,21 +95,23 @@ impl Access<'_> {
     }
 }
 
-fn parse(path: &Path) -> Result<Option<Map<String, Value>>, String> {
-    let file = match regular_file::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_reason(&error)),
-    };
+/// The text of a file, if it is not far too long.
+fn text_of(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
     let mut text = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(|error| io_reason(&error))?;
-    if text.len() as u64 > BYTES_MAX {
-        return Err("it is too large".to_owned());
-    }
-    let value: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    regular_file::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut text)?;
+    Ok(if text.len() as u64 > BYTES_MAX { Err("it is too large".to_owned()) } else { Ok(text) })
+}
+
+/// A folder, or whatever else can never be read as a file. Of anything else the system says why, by number.
+fn is_of_another_kind(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::IsADirectory || error.raw_os_error().is_none()
+}
+
+fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
+    let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let Value::Object(object) = value else { return Err("it holds no object".to_owned()) };
     match object.get("version").and_then(Value::as_u64) {
-        Some(VERSION) => Ok(Some(object)),
+        Some(VERSION) => Ok(object),
         Some(version) => Err(format!("it is of version {version}, this build knows {VERSION}")),
         None => Err("it has no version".to_owned()),
     }
@@ -132,10 +143,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         let file = StateFile::at(path.clone());
-        assert_eq!(file.access().read(), None);
+        assert_eq!(file.access().read().unwrap(), None);
         file.access().write(Map::from_iter([("a".into(), 1.into())])).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"a":1,"version":1}"#);
-        assert_eq!(file.access().read().unwrap()["a"], 1);
+        assert_eq!(file.access().read().unwrap().unwrap()["a"], 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
     }
 
@@ -145,15 +156,29 @@ mod tests {
         for text in ["", "{", "[]", "{}", r#"{"version":2}"#] {
             let path = folder.path().join("a.json");
             fs::write(&path, text).unwrap();
-            assert_eq!(StateFile::at(path.clone()).access().read(), None, "{text}");
+            assert_eq!(StateFile::at(path.clone()).access().read().unwrap(), None, "{text}");
             assert!(!path.exists());
             assert_eq!(fs::read_to_string(folder.path().join("a.unusable")).unwrap(), text);
         }
         let pipe = folder.path().join("pipe.json");
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
-        assert_eq!(StateFile::at(pipe.clone()).access().read(), None, "nothing is waited for");
+        assert_eq!(StateFile::at(pipe.clone()).access().read().unwrap(), None, "nothing is waited for");
         assert!(!pipe.exists());
+    }
+
+    #[test]
+    fn what_may_be_sound_stays_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        // Of all that keeps a file from being read, this stops root too.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        for file in [StateFile::at(path.clone()), StateFile::to_look_at(path.clone())] {
+            let error = file.access().read().unwrap_err();
+            let text = format!("{} cannot be read: ", path.display());
+            assert!(error.to_string().starts_with(&text), "{error}");
+        }
+        assert!(path.is_symlink());
     }
 
     #[test]

@@ -200,6 +200,18 @@ async fn what_cannot_be_served_is_one_sentence_and_1() {
 }
 
 #[tokio::test]
+async fn a_block_list_that_cannot_be_read_is_no_empty_one() {
+    let folder = Folder::new();
+    let list = folder.create_folder("state").join("blocklist.json");
+    // Of all that keeps a file from being read, this stops root too.
+    std::os::unix::fs::symlink(&list, &list).unwrap();
+    let said = refused(&folder, MINIMAL).await;
+    assert!(said.contains("state/blocklist.json cannot be read: "), "{said}");
+    assert!(said.contains("let this user read it"), "{said}");
+    assert!(list.is_symlink(), "it stays where it is");
+}
+
+#[tokio::test]
 async fn busy_ports_are_all_told_and_nothing_is_left() {
     let folder = Folder::new();
     let busy = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
