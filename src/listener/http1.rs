@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
@@ -43,6 +43,7 @@ use crate::pieces::Queue;
 use crate::proxy::body::Body;
 use crate::proxy::handle;
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::unread::DRAINED_BYTES_MAX;
 
 /// Room for what is read of heads, and of a body while it comes slowly.
 const READ_BYTES: usize = 8 * 1024;
@@ -162,7 +163,7 @@ impl Wire {
                 }
             }
             let is_unread = !self.leave_unwanted();
-            asked.is_kept &= !is_unread && !self.connection.is_closing();
+            asked.is_kept &= !is_unread && !self.connection.is_closing() && !self.outruns(response.as_ref());
             // Held until its 101 is sent: it goes with whoever cannot be told.
             let tunnel = response.as_mut().and_then(|response| response.body_mut().take_tunnel());
             match (self.answer(&mut response, &asked).await, tunnel) {
@@ -407,6 +408,15 @@ impl Wire {
         let is_read = !self.input.is_mid_body() || self.input.skip_body();
         self.note_place();
         is_read
+    }
+
+    /// Whether an answer comes so long before the end of its request's body that the app will hardly take it: it refuses
+    /// the request, or says that it closes. Then nor can this connection be kept, and its client may stop sending.
+    fn outruns(&self, response: Option<&Response<Body>>) -> bool {
+        let is_refusal = |status: StatusCode| status.is_client_error() || status.is_server_error();
+        self.upload.is_some()
+            && self.input.owes_more_than(DRAINED_BYTES_MAX)
+            && response.is_some_and(|response| is_refusal(response.status()) || response.body().is_unfed())
     }
 
     /// Ready when the client went away while it was owed an answer. What it sends meanwhile is kept for later: the

@@ -98,6 +98,8 @@ struct UpstreamBody {
     broken: Option<AnswerError>,
     /// Handed over since it last let others go on.
     turn_bytes: usize,
+    /// The endpoint means to close before it has all of the request.
+    is_unfed: bool,
 }
 
 /// After so much of one answer the other connections of its thread have their turn.
@@ -106,9 +108,9 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 impl UpstreamBody {
     fn new(mut lease: Lease, delivery: Option<Arc<Delivery>>, read_timeout: Duration) -> Self {
         // A client that reads slowly, or not before it has sent everything, must not hold up its own request.
-        lease.share(read_timeout);
+        let is_unfed = lease.share(read_timeout);
         let patience = Patience::new(read_timeout);
-        let mut body = Self { patience, lease: Some(lease), delivery, broken: None, turn_bytes: 0 };
+        let mut body = Self { patience, lease: Some(lease), delivery, broken: None, turn_bytes: 0, is_unfed };
         if body.has_ended() {
             body.complete();
         }
@@ -254,6 +256,11 @@ impl Body {
     /// connection, and all that was read with its head has been taken.
     pub(crate) fn is_pipeable(&self) -> bool {
         matches!(&self.inner, Inner::Upstream(body) if body.is_pipeable())
+    }
+
+    /// Whether its app means to close before it has all of the request.
+    pub(crate) fn is_unfed(&self) -> bool {
+        matches!(&self.inner, Inner::Upstream(body) if body.is_unfed)
     }
 
     /// Moves what has come of it into `pipe`, which is empty, at most `bytes_max`; how much that was. Where it is

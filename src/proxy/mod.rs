@@ -24,7 +24,7 @@ pub mod respond;
 mod stage;
 mod trace;
 pub(crate) mod tunnel;
-mod unread;
+pub(crate) mod unread;
 
 /// A request's head without its body and extensions.
 fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {

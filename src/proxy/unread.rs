@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use crate::listener::incoming::Incoming;
 
 /// A larger body ends the connection instead.
-const DRAINED_BYTES_MAX: u64 = 16 * 1024;
+pub(crate) const DRAINED_BYTES_MAX: u64 = 16 * 1024;
 /// How long the rest of a small body may take. It delays the answer, and only to a client that is slow itself.
 const DRAIN: Duration = Duration::from_secs(1);
 

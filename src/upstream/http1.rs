@@ -166,6 +166,11 @@ impl Http1 {
         }
     }
 
+    /// Whether the endpoint means to close the connection before it has all of the request.
+    pub(super) fn is_left_unfed(&self) -> bool {
+        matches!(&self.0, Holder::Own(wire) if wire.is_left_unfed())
+    }
+
     /// Lets a task send what is left of the request, if something is. Behind the answer it waits for as long as
     /// `patience` for the endpoint to take some of it.
     pub(super) fn share(&mut self, patience: Duration) {

@@ -90,11 +90,12 @@ impl Lease {
     }
 
     /// Lets what is left of the request go on by itself, whether or not anybody reads the answer. When that has ended,
-    /// the endpoint may take nothing for as long as `patience`.
-    pub(crate) fn share(&mut self, patience: Duration) {
-        if let Connection::Http1(connection) = &mut self.connection {
-            connection.share(patience);
-        }
+    /// the endpoint may take nothing for as long as `patience`. Whether it means to close before it has everything.
+    pub(crate) fn share(&mut self, patience: Duration) -> bool {
+        let Connection::Http1(connection) = &mut self.connection else { return false };
+        let is_left_unfed = connection.is_left_unfed();
+        connection.share(patience);
+        is_left_unfed
     }
 
     /// Closes the connection and keeps the place at the endpoint.

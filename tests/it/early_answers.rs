@@ -220,6 +220,40 @@ async fn an_upload_behind_its_answer_is_not_idle() {
     client.expect_closed().await.unwrap();
 }
 
+/// What the app refuses early it may not take to its end, and what it closes behind it does not.
+#[tokio::test]
+async fn an_early_answer_promises_no_more_than_the_app_will_let_it_keep() {
+    let closing = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly";
+    let upstream = FakeUpstream::http1()
+        .route("/refused", Reply::early(413, "too much"))
+        .route("/closing", Reply::default().then(Step::Send(closing.into())))
+        .route("/taken", Reply::early(202, "early"));
+    let upstream = upstream.start().await;
+    let proxy = TestProxy::before(&upstream, "", "").start().await;
+    for (path, rest_bytes, connection) in [
+        ("/refused", 1_000_000, Some("close")),
+        ("/refused", 5, None),
+        ("/closing", 1_000_000, Some("close")),
+        ("/closing", 5, None),
+        ("/taken", 1_000_000, None),
+    ] {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        let requests = upstream.requests().len();
+        client.request("POST", path, &format!("Content-Length: {}\r\n", 5 + rest_bytes)).await.unwrap();
+        client.send("hello").await.unwrap();
+        let answer = client.read_response().await.unwrap();
+        assert_eq!(answer.header("connection"), connection, "{path} {rest_bytes}");
+        // It goes on all the same, as far as the app takes it.
+        client.send(vec![b'x'; rest_bytes]).await.unwrap();
+        let has_arrived = || upstream.requests().get(requests).is_some_and(|request| request.complete);
+        assert!(eventually(DEADLINE, has_arrived).await, "{path} {rest_bytes}");
+        match connection {
+            Some(_) => drop(client.expect_closed().await.unwrap()),
+            None => assert!(client.get("/taken").await.is_ok(), "{path} {rest_bytes}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_waits_for_the_upload_is_not_late() {
     let half = Reply::default().then(Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf".to_vec()));

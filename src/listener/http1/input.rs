@@ -123,6 +123,14 @@ impl Input {
         left.clamp(BODY_ROOM_MIN, BODY_ROOM_MAX)
     }
 
+    /// Whether more than `bytes` of a body are still to be read, as far as that is known.
+    pub(super) fn owes_more_than(&self, bytes: u64) -> bool {
+        match &self.place {
+            Place::Body(body) => body.left().is_none_or(|left| left.saturating_sub(self.bytes.len() as u64) > bytes),
+            Place::Head => false,
+        }
+    }
+
     /// Passes over what there is of a body that nobody wants; whether that was all of it.
     pub(super) fn skip_body(&mut self) -> bool {
         loop {

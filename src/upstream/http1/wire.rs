@@ -220,6 +220,12 @@ impl Wire {
         !self.outgoing.is_done()
     }
 
+    /// Whether the endpoint means to close the connection behind its answer, though not all of the request has gone to
+    /// it.
+    pub(super) fn is_left_unfed(&self) -> bool {
+        self.is_sending() && self.stage == Stage::Answered { is_kept: false }
+    }
+
     /// Sends the rest of the request beside its answer, and behind it, as long as the endpoint takes some of it within
     /// `patience`.
     pub(super) fn poll_rest(&mut self, patience: &mut Patience, cx: &mut Context<'_>) -> Poll<()> {
