@@ -122,8 +122,8 @@ impl Connector {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
-        let streams_max = told.await.unwrap_or(Err(Unheard::Closed)).map_err(|why| ConnectError::Failed(why.into()))?;
-        Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, streams_max, heard }))))
+        told.await.unwrap_or(Err(Unheard::Closed)).map_err(|why| ConnectError::Failed(why.into()))?;
+        Ok(Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme, heard }))))
     }
 
     /// Connects, and shakes hands where there is TLS, within `limit`.

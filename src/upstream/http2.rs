@@ -26,8 +26,6 @@ use crate::proxy::body::RequestBody;
 pub(crate) struct Http2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     pub(super) scheme: Scheme,
-    /// Streams that the endpoint allowed at a time when the connection began.
-    pub(super) streams_max: usize,
     pub(super) heard: Heard,
 }
 

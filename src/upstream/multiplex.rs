@@ -240,9 +240,9 @@ impl Shared {
         Self { connection, load: Arc::new(load) }
     }
 
-    /// Streams at a time.
+    /// Streams at a time, by what the endpoint said last.
     fn places(&self) -> usize {
-        self.connection.streams_max.min(STREAMS_MAX)
+        self.connection.heard.streams_max().min(STREAMS_MAX)
     }
 
     fn takes_streams(&self) -> bool {

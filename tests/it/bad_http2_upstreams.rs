@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::client::Client;
+use crate::support::client::{self, Client};
 use crate::support::h2::{self, Http2, flag, frame, kind};
 use crate::support::proxy::TestProxy;
 
@@ -107,7 +107,7 @@ fn requests_in(came: &[u8]) -> Vec<u32> {
 
 async fn before(app: SocketAddr) -> TestProxy {
     TestProxy::toml(format!(
-        "[timeouts]\nresponse_head = \"2s\"\nresponse_body = \"2s\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+        "[server]\nstate_dir = \"state\"\nworkers = 1\n[timeouts]\nresponse_head = \"2s\"\nresponse_body = \"2s\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
          [upstream.app]\nendpoints = [\"{app}\"]\nhttp2 = true\nretry = {{ attempts = 0 }}\n"
     ))
     .start()
@@ -186,6 +186,24 @@ async fn a_request_that_is_answered_by_no_head_is_sent_as_often_as_attempts_say(
             }
         }
     }
+}
+
+/// Not bad at all (RFC 9113, section 6.5.2), but no library does it.
+#[tokio::test]
+async fn an_app_may_take_fewer_streams_from_now_on() {
+    const MAX_CONCURRENT_STREAMS: u8 = 3;
+    let one = frame(kind::SETTINGS, 0, 0, [0, MAX_CONCURRENT_STREAMS, 0, 0, 0, 1]);
+    // Each connection's first request is answered, and no other.
+    let (app, connections) = saying([one, answer(flag::END_STREAM, &[OK])].concat()).await;
+    let proxy = before(app).await;
+    let get = |path: &'static str| {
+        let address = proxy.address();
+        async move { client::get(address, path).await.unwrap().status }
+    };
+    assert_eq!(get("/first").await, 200);
+    let (second, third) = tokio::join!(get("/second"), get("/third"));
+    assert_eq!((second.min(third), second.max(third)), (200, 504));
+    assert_eq!(connections.load(SeqCst), 2);
 }
 
 /// RFC 9113 calls it malformed (section 8.3); hyper drops it, so that it reaches nobody.
