@@ -10,6 +10,7 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::group::Group;
+use super::resolve::Missing;
 use crate::config::model::Address;
 
 /// However short the TTL.
@@ -48,7 +49,7 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
                     Some(missing) => {
                         let mut kept = group.addresses(slot);
                         kept.retain(|address| address.is_ipv4() == missing.is_ipv4);
-                        let pause = failed(&group, &host, &missing, kept.len(), &mut failures);
+                        let pause = lacking(&group, &host, &missing, kept.len(), &mut failures);
                         addresses.extend(kept);
                         pause.min(ttl)
                     }
@@ -83,6 +84,25 @@ fn failed(group: &Group, host: &str, error: &dyn Error, kept: usize, failures: &
     if *failures == 0 {
         tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
     }
+    pause_after(failures)
+}
+
+/// As [`failed`], for one family. Many servers never answer for IPv6, which makes a lookup slow and nothing worse; but
+/// addresses that there were before may be out of date now.
+fn lacking(group: &Group, host: &str, missing: &Missing, kept: usize, failures: &mut u32) -> Duration {
+    if *failures == 0 {
+        let upstream = &*group.name;
+        match kept {
+            0 => {
+                tracing::info!(upstream, name = %host, %missing, "name resolved without one family: it was waited for")
+            }
+            _ => tracing::warn!(upstream, name = %host, %missing, kept, "name not resolved for one family"),
+        }
+    }
+    pause_after(failures)
+}
+
+fn pause_after(failures: &mut u32) -> Duration {
     let pause = FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX));
     *failures = failures.saturating_add(1);
     pause
