@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::flag_file::watch::{Bell, Folders};
@@ -60,8 +60,7 @@ impl CertificateWatcher {
             broken: BTreeMap::new(),
             reminded: BTreeMap::new(),
         };
-        let heard = Arc::clone(&bell);
-        let thread = thread::Builder::new().name("certificates".to_owned()).spawn(move || {
+        let thread = bell.heard_by("certificates", move |heard| {
             follower.look(Instant::now());
             while heard.wait(POLL) {
                 follower.look(Instant::now());
@@ -69,7 +68,6 @@ impl CertificateWatcher {
                     break;
                 }
             }
-            heard.done();
         })?;
         Ok(Self { bell, thread: Some(thread) })
     }

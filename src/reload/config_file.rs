@@ -55,11 +55,8 @@ impl ConfigWatcher {
         let bell = Arc::new(Bell::default());
         warn_of_lone_mount(&file);
         let notifier = Notifier::new(&file, &read(&file), &bell);
-        let heard = Arc::clone(&bell);
-        std::thread::Builder::new().name("config-watcher".into()).spawn(move || {
-            let bell = Arc::clone(&heard);
-            Follower { file, is_known, notifier, bell, changed }.run();
-            heard.done();
+        bell.heard_by("config-watcher", move |bell| {
+            Follower { file, is_known, notifier, bell: Arc::clone(bell), changed }.run();
         })?;
         Ok(Self { bell })
     }

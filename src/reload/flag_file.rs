@@ -102,11 +102,7 @@ impl FlagWatcher {
 
     fn follow<O: Fn(Change) + Send + 'static>(bell: Arc<Bell>, mut follower: Follower<O>) -> io::Result<Self> {
         follower.look();
-        let heard = Arc::clone(&bell);
-        let thread = thread::Builder::new().name("flag-files".to_owned()).spawn(move || {
-            let _done = RingDone(&heard);
-            follower.run(&heard);
-        })?;
+        let thread = bell.heard_by("flag-files", move |heard| follower.run(heard))?;
         Ok(Self { bell, thread: Some(thread) })
     }
 }
@@ -120,14 +116,6 @@ impl Drop for FlagWatcher {
         {
             let _ = thread.join();
         }
-    }
-}
-
-struct RingDone<'a>(&'a Bell);
-
-impl Drop for RingDone<'_> {
-    fn drop(&mut self) {
-        self.0.done();
     }
 }
 

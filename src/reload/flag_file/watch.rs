@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
@@ -26,6 +28,22 @@ struct BellState {
 }
 
 impl Bell {
+    /// Starts the thread that listens to it. However that ends, by a panic too, whoever waits for it learns that it has.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(in crate::reload) fn heard_by(
+        self: &Arc<Self>,
+        name: &str,
+        listen: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let bell = Arc::clone(self);
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _done = RingDone(&bell);
+            listen(&bell);
+        })
+    }
+
     pub(in crate::reload) fn ring(&self) {
         self.lock().rung = true;
         self.changed.notify_all();
@@ -33,11 +51,6 @@ impl Bell {
 
     pub(in crate::reload) fn stop(&self) {
         self.lock().stopped = true;
-        self.changed.notify_all();
-    }
-
-    pub(in crate::reload) fn done(&self) {
-        self.lock().done = true;
         self.changed.notify_all();
     }
 
@@ -66,6 +79,15 @@ impl Bell {
 
     fn lock(&self) -> MutexGuard<'_, BellState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct RingDone<'a>(&'a Bell);
+
+impl Drop for RingDone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().done = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -144,4 +166,17 @@ fn is_change(event: &Event) -> bool {
 fn identity_of(folder: &Path) -> Option<Identity> {
     let metadata = fs::metadata(folder).ok().filter(|metadata| metadata.is_dir())?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_thread_that_panicked_learns_that_it_is_gone() {
+        let bell = Arc::new(Bell::default());
+        let thread = bell.heard_by("panics", |bell| assert!(!bell.wait(Duration::ZERO), "as meant")).unwrap();
+        assert!(bell.wait_done(Duration::from_secs(10)));
+        assert!(thread.join().is_err());
+    }
 }
