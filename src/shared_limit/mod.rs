@@ -88,11 +88,16 @@ impl Store {
     /// # Errors
     /// The system gives no thread or no event loop.
     pub(crate) fn start(&self) -> std::io::Result<()> {
-        let waiting = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(waiting) = waiting else { return Ok(()) };
+        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if idle.is_none() {
+            return Ok(());
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (cluster, mut stop) = (Arc::clone(&self.cluster), self.stop.subscribe());
+        // Handed over when there is a thread: without one, it is here for the next try.
+        let (hand, handed) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("shared-limits".into()).spawn(move || {
+            let Ok(Some(waiting)) = handed.recv() else { return };
             runtime.block_on(async {
                 tokio::select! {
                     // An error: the store was dropped.
@@ -102,6 +107,8 @@ impl Store {
                 }
             });
         })?;
+        // It waits for this.
+        let _ = hand.send(idle.take());
         Ok(())
     }
 
