@@ -184,3 +184,22 @@ async fn https_is_verified_against_the_operators_roots_and_the_log_shows_no_url(
     assert!(messages(&stranger).is_empty(), "nothing is told to who cannot prove its name");
     assert!(!process.stderr().contains("s3cret"), "{}", process.stderr());
 }
+
+#[tokio::test]
+async fn a_webhook_is_told_of_by_its_place_in_the_file_that_serves() {
+    let receiver = FakeUpstream::http1().route("/bad", Reply::status(400, "no")).route("/good", "ok").start().await;
+    let hook = |path: &str| {
+        format!("[[notify]]\nurl = \"http://{}/{path}\"\nevents = [\"maintenance\"]\n", receiver.address())
+    };
+    let config = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+                  [[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {}\n";
+    let mut flagstone = Flagstone::serve(&format!("{config}{}{}", hook("bad"), hook("good"))).await;
+    flagstone.folder.write("state/maintenance.flag", "");
+    let line = flagstone.process.stderr_line("was not delivered").await;
+    assert!(line.contains("notify[0]"), "{line}");
+    flagstone.folder.replace("flagstone.toml", format!("{config}{}{}", hook("good"), hook("bad")));
+    flagstone.process.stderr_line("Configuration reloaded").await;
+    flagstone.folder.remove("state/maintenance.flag");
+    let line = flagstone.process.stderr_line("Maintenance mode deactivated\" was not delivered").await;
+    assert!(line.contains("notify[1]"), "{line}");
+}

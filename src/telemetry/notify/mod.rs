@@ -9,6 +9,7 @@
 mod body;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,6 +100,8 @@ struct Desk {
 
 struct Webhook {
     settings: Notify,
+    /// Which of `[[notify]]` it is: a reload may put it elsewhere.
+    index: Arc<AtomicUsize>,
     queue: mpsc::Sender<Arc<Record>>,
     is_full: bool,
 }
@@ -126,18 +129,19 @@ impl Desk {
             let kept = before.iter().position(|webhook| webhook.settings == *settings);
             let webhook = match kept {
                 Some(at) => before.swap_remove(at),
-                None => self.open(index, settings),
+                None => self.open(settings),
             };
+            webhook.index.store(index, Relaxed);
             self.webhooks.push(webhook);
         }
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn open(&mut self, index: usize, settings: &Notify) -> Webhook {
+    fn open(&mut self, settings: &Notify) -> Webhook {
         let (queue, events) = mpsc::channel(QUEUE_MAX);
-        let closing = self.closing.subscribe();
-        self.tasks.spawn(deliver(Arc::clone(&self.poster), index, settings.clone(), events, closing));
-        Webhook { settings: settings.clone(), queue, is_full: false }
+        let (closing, index) = (self.closing.subscribe(), Arc::<AtomicUsize>::default());
+        self.tasks.spawn(deliver(Arc::clone(&self.poster), Arc::clone(&index), settings.clone(), events, closing));
+        Webhook { settings: settings.clone(), index, queue, is_full: false }
     }
 
     fn tell(&mut self, record: &Arc<Record>) {
@@ -158,7 +162,7 @@ impl Desk {
 /// One webhook's task: one event after the other, in order.
 async fn deliver(
     poster: Arc<Poster>,
-    index: usize,
+    index: Arc<AtomicUsize>,
     settings: Notify,
     mut events: mpsc::Receiver<Arc<Record>>,
     mut closing: watch::Receiver<bool>,
@@ -166,6 +170,7 @@ async fn deliver(
     while let Some(record) = events.recv().await {
         let body = Bytes::from(body::of(&record, settings.format));
         let Err(problem) = try_to_deliver(&poster, &settings, &body, &mut closing).await else { continue };
+        let index = index.load(Relaxed);
         tracing::warn!("notify[{index}]: {:?} was not delivered: {problem}", record.event.message());
     }
 }
