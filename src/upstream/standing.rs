@@ -128,13 +128,12 @@ impl Standing {
         self.health().takes() && !self.is_refusing() && self.ejection.is_ejected(now)
     }
 
-    /// Notes that it refuses connections, or does so no more; whether that is news.
-    pub(super) fn set_refusing(&self, refusing: bool) -> bool {
-        let news = self.refusing.swap(refusing, Relaxed) != refusing;
-        if news && !refusing {
+    /// Notes that it refuses connections, or does so no more.
+    pub(super) fn set_refusing(&self, refusing: bool) {
+        let before = self.refusing.swap(refusing, Relaxed);
+        if before && !refusing {
             self.join(Instant::now());
         }
-        news
     }
 
     /// It takes requests from now on, a growing share if `slow_start` says so.
@@ -294,11 +293,15 @@ mod tests {
     }
 
     #[test]
-    fn refusing_is_news_once() {
-        let standing = standing("");
-        assert!(standing.set_refusing(true));
-        assert!(!standing.set_refusing(true));
+    fn what_refuses_takes_nothing_and_starts_slowly_when_it_is_back() {
+        let standing = standing("slow_start = \"1h\"\n");
+        standing.set_refusing(false);
+        assert_eq!(standing.ramp_permille(Instant::now()), 1000, "it was not away");
+        standing.set_refusing(true);
         assert!(!standing.takes(Instant::now()));
-        assert!(standing.set_refusing(false));
+        standing.set_refusing(false);
+        let now = Instant::now();
+        assert!(standing.takes(now));
+        assert_eq!(standing.ramp_permille(now), 100);
     }
 }
