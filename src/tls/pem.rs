@@ -1,6 +1,5 @@
 //! PEM files: chains, keys and authorities.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{CertificateFacts, Fault, TlsError};
 use crate::config::model::CertificatePair;
+use crate::config::regular_file;
 
 /// A larger file is a mistake (a log, a device), not a chain: all public authorities together have a quarter of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -156,18 +156,14 @@ fn not_pem(file: &Path, error: &PemError) -> TlsError {
 /// A regular file of decent size: a pipe would be waited for.
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let refuse = |reason: String| TlsError::Read { file: file.to_path_buf(), reason };
-    let read = || -> io::Result<Option<Vec<u8>>> {
-        if !std::fs::metadata(file)?.is_file() {
-            return Ok(None);
-        }
+    let read = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
-        File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-        Ok(Some(text))
+        regular_file::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        Ok(text)
     };
     match read() {
-        Ok(Some(text)) if text.len() as u64 <= FILE_BYTES_MAX => Ok(text),
-        Ok(Some(_)) => Err(refuse("is too large for a PEM file".into())),
-        Ok(None) => Err(refuse("is not a file".into())),
+        Ok(text) if text.len() as u64 <= FILE_BYTES_MAX => Ok(text),
+        Ok(_) => Err(refuse("is too large for a PEM file".into())),
         Err(error) => Err(refuse(crate::error::io_reason(&error))),
     }
 }

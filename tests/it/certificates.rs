@@ -299,8 +299,8 @@ async fn what_cannot_be_served_is_refused_with_the_file_named() {
     for (from, to, complaint) in [
         ("site.key", "wrong.key", "/site.pem: does not match the key in "),
         ("site.key", "none.key", "/none.key: no such file"),
-        ("site.key", "folder", "/folder: is not a file"),
-        ("site.key", "pipe", "/pipe: is not a file"),
+        ("site.key", "folder", "/folder: is a directory"),
+        ("site.key", "pipe", "/pipe: it is not a regular file but a pipe, a socket or a device"),
         ("site.key", "empty.pem", "/empty.pem: holds no private key"),
         ("site.key", "locked.key", "/locked.key: the key is protected by a passphrase"),
         ("site.pem", "none.pem", "/none.pem: no such file"),
