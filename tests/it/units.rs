@@ -102,14 +102,39 @@ fn install(text: &str) -> String {
     format!("cat >/etc/flagstone/new <<'E'\n{text}E\nmv /etc/flagstone/new /etc/flagstone/flagstone.toml")
 }
 
+/// # Errors
+/// What is missing for a systemd of its own.
+fn possible() -> Result<(), String> {
+    for needed in ["unshare", "nsenter", "systemctl", "curl", "ip"] {
+        program(needed)?;
+    }
+    match rustix::process::geteuid().is_root() && Path::new("/usr/lib/systemd/systemd").exists() {
+        true => Ok(()),
+        false => Err("a systemd of its own needs root, and Debian's package systemd".to_owned()),
+    }
+}
+
+/// It is not given up, as units are by default after five failed starts in ten seconds.
+#[tokio::test]
+async fn a_port_that_is_in_use_for_long_is_taken_when_it_is_free() {
+    or_left_out!(possible());
+    let systemd = Systemd::boot(&says("here").replace("127.0.0.1:1\"", "127.0.0.1:80\"")).await;
+    let other = "systemd-run --unit other /usr/local/bin/flagstone run --listen 127.0.0.1:80 --upstream 127.0.0.1:1";
+    systemd.succeed(other).await;
+    assert!(eventually_async(DEADLINE, async || systemd.get().await.ends_with(" 502")).await);
+    assert!(!systemd.run("systemctl start flagstone.service").await.status.success());
+    let restarts = async || systemd.property("NRestarts").await.parse::<u32>().unwrap();
+    assert!(eventually_async(DEADLINE, async || restarts().await > 6).await, "{}", restarts().await);
+    systemd.succeed("systemctl stop other").await;
+    assert!(systemd.comes_to("ActiveState", "active").await);
+    assert_eq!(systemd.get().await, "here 200");
+    systemd.succeed("systemctl stop flagstone.service").await;
+    systemd.end().await;
+}
+
 #[tokio::test]
 async fn systemd_starts_reloads_upgrades_watches_and_stops_it() {
-    for needed in ["unshare", "nsenter", "systemctl", "curl", "ip"] {
-        or_left_out!(program(needed));
-    }
-    if !rustix::process::geteuid().is_root() || !Path::new("/usr/lib/systemd/systemd").exists() {
-        left_out!("a systemd of its own needs root, and Debian's package systemd");
-    }
+    or_left_out!(possible());
     let systemd = Systemd::boot(&says("one")).await;
 
     // The first client starts it.
