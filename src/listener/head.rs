@@ -10,15 +10,16 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use memchr::memchr_iter;
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use crate::message::answer::content_length;
 use crate::message::hop_by_hop;
+use crate::message::path::URI_BYTES_MAX;
 
 /// Header slots on the stack; more than this and one allocation is made per head.
 const INLINE_HEADERS: usize = 100;
 
-/// `http::Uri` takes no more, whatever the configuration says.
-const URI_BYTES_MAX: usize = u16::MAX as usize - 1;
+const NO_TARGET: BadHead = BadHead::Malformed("the target is neither a path nor a URL");
 
 /// The bounds of a head, from the configuration's `[bounds]`.
 #[derive(Clone, Copy, Debug)]
@@ -111,16 +112,13 @@ pub fn read(head: &Bytes, bounds: &HeadBounds, fields: &mut HeaderMap) -> Result
     if target.len() > bounds.uri_bytes_max.min(URI_BYTES_MAX) {
         return Err(BadHead::UriTooLong);
     }
-    if !is_target(target) {
-        return Err(BadHead::Malformed("the target is neither a path nor a URL"));
-    }
+    let target = if is_target(target) { head.slice_ref(target.as_bytes()) } else { escaped(target)?.into() };
     let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
         .map_err(|_| BadHead::Malformed("the request line is malformed"))?;
     if method == Method::CONNECT {
         return Err(BadHead::Malformed("CONNECT is for forward proxies"));
     }
-    let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes()))
-        .map_err(|_| BadHead::Malformed("the target is neither a path nor a URL"))?;
+    let uri = Uri::from_maybe_shared(target).map_err(|_| NO_TARGET)?;
     let mut told = Told { is_http11: parsed.version == Some(1), ..Told::default() };
     fields.reserve(parsed.headers.len());
     for line in parsed.headers.iter() {
@@ -168,6 +166,20 @@ pub(super) fn is_target(target: &str) -> bool {
     };
     !path.iter().any(|byte| matches!(byte, b'#' | b'<' | b'>' | b'`'))
         && !query.iter().any(|byte| matches!(byte, b'#' | b'<' | b'>' | b'"'))
+}
+
+/// The target with what must be escaped in a URI and often is not (`?q="a"`), as `message::path` does it for paths.
+///
+/// # Errors
+/// It is no target so either, or too long.
+#[cold]
+fn escaped(target: &str) -> Result<String, BadHead> {
+    const ESCAPED: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>').add(b'`');
+    let escaped = utf8_percent_encode(target, ESCAPED).to_string();
+    if escaped.len() > URI_BYTES_MAX {
+        return Err(BadHead::UriTooLong);
+    }
+    if is_target(&escaped) { Ok(escaped) } else { Err(NO_TARGET) }
 }
 
 /// The verdict on a head that outgrew its bound before it ended.
@@ -315,6 +327,13 @@ mod tests {
             }
         }
         assert!(["/", "*", "/a?b", "http://a", "HTTP://a/b", "/a|b", "/a?`"].iter().all(|target| is_target(target)));
+        for (target, spelt) in [("/a`b", "/a%60b"), ("/<b>?`", "/%3Cb%3E?%60"), ("/a?q=\"b\"", "/a?q=%22b%22")] {
+            assert_eq!(escaped(target).as_deref(), Ok(spelt));
+            assert!(Uri::try_from(spelt).is_ok());
+        }
+        for target in ["/a#b", "/a?b#c", "a\"", "/a\"#", "http://a\"b/"] {
+            assert_eq!(escaped(target), Err(NO_TARGET), "{target}");
+        }
         assert!(!["a", "a:1", "?a", "http://", "http:///a", "ftp://a/"].iter().any(|target| is_target(target)));
     }
 

@@ -5,10 +5,10 @@
 //!
 //! - `//` becomes `/`; `.` and `..` segments are resolved, also when written `%2e`;
 //! - escapes of unreserved characters are decoded (`%61` is `a`), all others keep upper-case digits;
-//! - characters that may not stand in a path (`{`, `"`, `|`, …) are escaped, so that they have one spelling too.
+//! - characters that may not stand in a path (`{`, `"`, `é`, …) are escaped, so that they have one spelling too.
 //!
 //! Refused, because upstreams disagree about them: `..` above the root, an encoded slash, backslash or NUL, a raw
-//! backslash, control bytes, bytes beyond ASCII, `#`, `?`, broken escapes, and dot segments with a matrix parameter
+//! backslash, control bytes, `#`, `?`, broken escapes, and dot segments with a matrix parameter
 //! (`/..;/`), which servlet containers resolve and others do not.
 //!
 //! Not decided here: `*` of `OPTIONS *`, and authority-form; the caller knows the method. Escaped reserved
@@ -18,6 +18,9 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_encode_byte;
+
+/// `http::Uri` takes no more, whatever the configuration says.
+pub const URI_BYTES_MAX: usize = u16::MAX as usize - 1;
 
 /// Why a path is refused; all of them are the client's fault: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +145,7 @@ enum Class {
     Slash,
     Dot,
     Escape,
-    /// Printable, but may not stand in a path.
+    /// Printable or beyond ASCII, but may not stand in a path.
     Encode,
     Refuse,
 }
@@ -160,6 +163,11 @@ static CLASS: [Class; 256] = {
             b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' => Class::Encode,
             _ => Class::Plain,
         };
+        byte += 1;
+    }
+    let mut byte = 0x80;
+    while byte < table.len() {
+        table[byte] = Class::Encode;
         byte += 1;
     }
     table

@@ -93,6 +93,11 @@ pub fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Host, Cow<
         .map_err(|_| Refusal::BadRequest("The Host of the request is missing, repeated or malformed."))?;
     let path = path::normalise(request.uri().path())
         .map_err(|_| Refusal::BadRequest("The path of the request is malformed or ambiguous."))?;
+    let query_bytes = request.uri().query().map_or(0, |query| query.len() + 1);
+    // An escape takes three bytes where there was one.
+    if path.len() + query_bytes > path::URI_BYTES_MAX {
+        return Err(Refusal::UriTooLong);
+    }
     if let Some(query) = request.uri().query() {
         path::check_query(query).map_err(|_| Refusal::BadRequest("The query of the request is malformed."))?;
     }

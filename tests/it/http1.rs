@@ -33,6 +33,22 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn what_a_client_forgot_to_escape_is_escaped() {
+    let (_upstream, proxy) = app().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for (target, forwarded) in [
+        ("/é?q=é", "/%C3%A9?q=é"),
+        ("/<a>`", "/%3Ca%3E%60"),
+        ("/a?q=\"b\"&r=<c>", "/a?q=%22b%22&r=%3Cc%3E"),
+        ("/a\"b", "/a%22b"),
+    ] {
+        client.request("GET", target, "").await.unwrap();
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, forwarded), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_wants_to_close_is_closed_after_its_answer() {
     let (_upstream, proxy) = app().await;
     let mut client = Client::connect(proxy.address()).await.unwrap();
