@@ -1,6 +1,7 @@
 //! Every bound of `[bounds]`, from both sides.
 
 use crate::support::client::Client;
+use crate::support::h2::{self, Http2};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -54,6 +55,35 @@ async fn a_head_over_its_bound_is_a_431() {
     assert_eq!(upstream.requests().len(), passed);
     let line = proxy.log_line(" 431 ").await;
     assert!(line.contains("\"GET / HTTP/1.1\" 431 "), "{line}");
+}
+
+#[tokio::test]
+async fn a_head_over_its_bound_is_told_of_over_http2_too() {
+    let (upstream, proxy) = with("max_header_bytes = \"4KiB\"", "").await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let mut ask = async |bytes: usize| {
+        let mut request = h2::get("/");
+        request.headers_mut().insert("x", "x".repeat(bytes).parse().unwrap());
+        client.send(request).await.unwrap()
+    };
+    assert_eq!(ask(3500).await.status(), 200);
+    let refused = ask(4097).await;
+    assert_eq!((refused.status(), refused.header("flagstone-reason")), (431, Some("too_large")));
+    assert!(refused.text().contains("larger than this site takes"), "{}", refused.text());
+    proxy.log_line("\"GET / HTTP/2.0\" 431 ").await;
+    // This far beyond, h2 answers alone.
+    assert_eq!(ask(9000).await.status(), 431);
+    assert_eq!(ask(10).await.status(), 200);
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_target_that_grows_past_what_there_can_be_is_a_414() {
+    let (upstream, proxy) = with("max_header_bytes = \"200KiB\"\nmax_uri_bytes = \"100KiB\"", "").await;
+    for target in [format!("/{}?x=1", "|".repeat(30_000)), format!("/?{}", "\"".repeat(30_000))] {
+        expect(&proxy, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, Some("too_large")).await;
+    }
+    assert_eq!(upstream.requests().len(), 0);
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ use crate::listener::incoming::Incoming;
 use crate::message::host::{Host, HostError};
 use crate::proxy::connect::Connect;
 
+/// What a field counts beside its name and value (RFC 9113, section 6.5.2).
+const FIELD_SPARE_BYTES: usize = 32;
+
 /// What the way of a request has to know of its stream.
 #[derive(Debug, Default)]
 pub(crate) struct StreamFacts {
@@ -65,11 +68,12 @@ impl Arrivals {
         let announces_body = is_connect && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         let connect = if is_connect { Connect::take(&mut request) } else { None };
         // One walk costs less than looking up three names, which are hashed each.
-        let (mut has_host, mut has_cookie, mut has_length) = (false, false, false);
-        for name in request.headers().keys() {
+        let (mut has_host, mut has_cookie, mut has_length, mut bytes) = (false, false, false, 0);
+        for (name, value) in request.headers() {
             has_host |= *name == HOST;
             has_cookie |= *name == COOKIE;
             has_length |= *name == CONTENT_LENGTH;
+            bytes += name.as_str().len() + value.len() + FIELD_SPARE_BYTES;
         }
         let bad_head = if announces_body {
             Some(BadHead::Malformed("CONNECT has no body"))
@@ -77,7 +81,7 @@ impl Arrivals {
             // h2 refuses lengths that differ. HTTP/1 has one field for equal ones too.
             Some(BadHead::Malformed("more than one Content-Length"))
         } else {
-            judge(&request, &self.bounds).err()
+            judge(&request, bytes, &self.bounds).err()
         };
         if has_cookie {
             join_cookies(request.headers_mut());
@@ -104,9 +108,10 @@ impl LastNamed {
     }
 }
 
-fn judge<B>(request: &Request<B>, bounds: &HeadBounds) -> Result<(), BadHead> {
+/// `bytes`: of its fields.
+fn judge<B>(request: &Request<B>, bytes: usize, bounds: &HeadBounds) -> Result<(), BadHead> {
     let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-    if request.headers().len() > bounds.headers_max {
+    if request.headers().len() > bounds.headers_max || bytes > bounds.head_bytes_max {
         return Err(BadHead::HeadersTooLarge);
     }
     if target.len() > bounds.uri_bytes_max {
@@ -217,15 +222,16 @@ mod tests {
 
     #[test]
     fn bounds_hold_as_for_http1() {
-        assert_eq!(judge(&request("https://a/"), &BOUNDS), Ok(()));
-        assert_eq!(judge(&request("https://a/0123456789abcdef"), &BOUNDS), Err(BadHead::UriTooLong));
+        assert_eq!(judge(&request("https://a/"), 1024, &BOUNDS), Ok(()));
+        assert_eq!(judge(&request("https://a/"), 1025, &BOUNDS), Err(BadHead::HeadersTooLarge));
+        assert_eq!(judge(&request("https://a/0123456789abcdef"), 0, &BOUNDS), Err(BadHead::UriTooLong));
         let mut many = request("https://a/");
         for _ in 0..4 {
             many.headers_mut().append("x", HeaderValue::from_static("y"));
         }
-        assert_eq!(judge(&many, &BOUNDS), Err(BadHead::HeadersTooLarge));
+        assert_eq!(judge(&many, 0, &BOUNDS), Err(BadHead::HeadersTooLarge));
         let mut connect = request("a:1");
         *connect.method_mut() = Method::CONNECT;
-        assert!(matches!(judge(&connect, &BOUNDS), Err(BadHead::Malformed(_))));
+        assert!(matches!(judge(&connect, 0, &BOUNDS), Err(BadHead::Malformed(_))));
     }
 }
