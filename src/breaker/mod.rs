@@ -29,7 +29,7 @@
 //! | [`Outcome::Success`] | ends the row | success | success |
 //! | … slower than `slow_call` | failure | failure | failure |
 //! | [`Outcome::Failure`] | failure | failure | failure |
-//! | [`Outcome::TooManyRequests`] | neither adds nor ends | failure | failure while the ratio rule is on, else success |
+//! | [`Outcome::TooManyRequests`] | neither adds nor ends | failure | success |
 //! | [`Permit`] dropped | nothing | nothing | frees its slot |
 //!
 //! A probe that has no verdict after five seconds gives its slot to another, so that one slow client keeps nobody from a
@@ -347,9 +347,9 @@ impl Breaker {
         }
         self.count_in_a_row(outcome, failure.is_some());
         inner.end_probe(round);
-        // Without the ratio rule a 429 cannot open a breaker, so it must not keep one open.
-        let spared = outcome == Outcome::TooManyRequests && self.settings.failure_ratio.is_none();
-        let transition = if failure.is_some() && !spared {
+        // An app that turns away one client too many is back. To stay open for that would let that client turn away all.
+        let is_back = outcome == Outcome::TooManyRequests;
+        let transition = if failure.is_some() && !is_back {
             Some(self.open(&mut inner, Reason::ProbeFailed, failure, now))
         } else {
             inner.probes_succeeded += 1;

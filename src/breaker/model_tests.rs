@@ -153,7 +153,7 @@ impl Reference {
     }
 
     fn judge_probe(&mut self, outcome: Outcome, at_ms: u64) -> bool {
-        let spared = outcome == Outcome::TooManyRequests && self.settings.failure_ratio.is_none();
+        let spared = outcome == Outcome::TooManyRequests;
         if self.failed(outcome) && !spared {
             return true;
         }
