@@ -217,9 +217,10 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     let headers = response.headers_mut();
     if let Some(state) = state {
         if let Some(policy) = route.limits.policy(&context.snapshot.shared.runtime.overrides) {
-            headers.insert(RATELIMIT_POLICY, policy);
+            headers.append(RATELIMIT_POLICY, policy);
         }
-        headers.insert(RATELIMIT, state);
+        // Beside the app's own, which know of other quotas: both are lists.
+        headers.append(RATELIMIT, state);
     }
     route.response_headers.apply(headers);
 }

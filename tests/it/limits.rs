@@ -148,6 +148,20 @@ async fn none_of_several_is_charged_when_one_refuses() {
 }
 
 #[tokio::test]
+async fn what_the_app_tells_of_its_own_limits_stays() {
+    let own = "response_headers = { set = { RateLimit = '\"app\";r=1;t=1' } }";
+    let behind = TestProxy::toml(limited(own, "")).start().await;
+    let endpoint = behind.address();
+    let toml = format!(
+        "[[route]]\nname = \"all\"\nlimits = [\"l\"]\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{endpoint}\"]\n[limit.l]\nrate = \"2/1m\"\n"
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    let answer = crate::support::client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!(answer.all("ratelimit"), ["\"app\";r=1;t=1", "\"l\";r=1;t=30"]);
+}
+
+#[tokio::test]
 async fn those_exempt_are_not_limited_nor_told() {
     let proxy = proxy("rate = \"1/1h\"\nexempt = [\"10.0.0.0/8\"]").await;
     for _ in 0..3 {
