@@ -182,7 +182,11 @@ impl Control {
         let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
         let (config, before) = (loaded.config.clone(), Some(&*previous));
         let built = Snapshot::build_proven(config, before, &self.shared, found, route_tests::failures);
-        let mut snapshot = built.map_err(located)?;
+        let mut snapshot = built.map_err(|problems| {
+            // Counters are had as soon as a generation is built; those of what is not going to serve are nobody's.
+            self.shared.keep_metrics_of(&previous.config);
+            located(problems)
+        })?;
         let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
         snapshot.remember_listeners(&previous, |name| listening.has_connections(name));

@@ -105,6 +105,19 @@ async fn a_refused_reload_tells_every_error_with_place_value_and_remedy() {
 }
 
 #[tokio::test]
+async fn what_was_refused_leaves_no_series() {
+    let mut flagstone = Flagstone::serve(GOOD).await;
+    let admin = flagstone.admin().await;
+    let refused = "[[route]]\nname = \"phantom\"\npath = [\"/phantom\"]\nupstream = \"phantom\"\nlimits = [\"phantom\"]\n\
+                   [upstream.phantom]\nendpoints = [\"127.0.0.1:9\"]\n[limit.phantom]\nrate = \"1/1s\"\n\
+                   [[route]]\nname = \"gone\"\npath = [\"/gone\"]\nfiles = { root = \"no-files\" }\n";
+    flagstone.folder.replace("flagstone.toml", format!("{}\n{refused}", flagstone.folder.read("flagstone.toml")));
+    assert_eq!(admin::ask(admin, "POST", "/api/admin/reload").await.status, 422);
+    let metrics = client::get(admin, "/metrics").await.unwrap();
+    assert!(!metrics.text().contains("phantom"), "{}", metrics.text());
+}
+
+#[tokio::test]
 async fn a_refused_start_and_a_check_tell_the_same() {
     let taken = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
     let taken = taken.each_ref().map(|socket| socket.local_addr().unwrap().to_string());

@@ -87,6 +87,10 @@ impl Series {
         if route.pieces == *totals {
             return;
         }
+        // Taken out and put back by reloads, it counts from nothing.
+        if totals.iter().zip(&route.pieces).any(|(now, before)| now < before) {
+            (route.pieces, route.errors) = ([0; JOINT], 0);
+        }
         let mut counts = [0_u64; FINE];
         for (index, &(fine, _)) in PIECES.iter().enumerate() {
             counts[usize::from(fine)] += totals[index].saturating_sub(route.pieces[index]);
@@ -224,6 +228,15 @@ mod tests {
         assert!((2.9..=3.1).contains(&history[0].p50_ms), "{history:?}");
         let minute = &series.last_minutes(2)[0].1;
         assert_eq!((minute.requests_per_second, minute.error_rate), (52.0, 11.0 / 104.0));
+    }
+
+    #[test]
+    fn totals_that_begin_anew_hide_nothing() {
+        let mut series = Series::default();
+        step(&mut series, 10, &[("api", 200, 20)]);
+        step(&mut series, 11, &[("api", 150, 5)]);
+        let counts: Vec<_> = series.history("api").iter().map(|second| (second.requests, second.errors)).collect();
+        assert_eq!(counts, [(200, 20), (150, 5)]);
     }
 
     #[test]
