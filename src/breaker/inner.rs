@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::nanos_of;
 
-/// What to tell a client that was turned away by HalfOpen or Ramp, or by a forced open without end: nobody knows the
-/// time.
+/// What to tell a client that was turned away by HalfOpen or Ramp: nobody knows the time, but it is soon.
 const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(1);
 /// A probe without a verdict after so long gives its place to another: its client may be slow, or what it asked for.
 /// Long for an answer, short for an outage, and little for an upstream that hangs.
@@ -58,10 +57,11 @@ impl Inner {
         }
     }
 
-    pub(super) fn refuse_open(&self, now: u64) -> Admission {
+    /// `open` is for how long it usually is: who has forced it open does not say.
+    pub(super) fn refuse_open(&self, open: Duration, now: u64) -> Admission {
         Admission::Refused(match self.open_until {
             Some(until) => Duration::from_nanos(until.saturating_sub(now)),
-            None => RETRY_AFTER_UNKNOWN,
+            None => open,
         })
     }
 

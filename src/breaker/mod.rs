@@ -280,7 +280,7 @@ impl Breaker {
         let state = State::of(word);
         let admission = match state {
             State::Closed => Admission::Request,
-            State::Open => inner.refuse_open(now),
+            State::Open => inner.refuse_open(self.settings.open, now),
             State::HalfOpen => inner.admit_probe(self.settings.probes.get(), now),
             State::Ramp => {
                 let share = inner.ramp_share(self.settings.ramp, now);
