@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -36,6 +37,8 @@ pub struct Connection {
     bodies_open: AtomicU64,
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
+    /// Of the route whose answer is on its way, in milliseconds; 0 = of no route.
+    patience_ms: AtomicU64,
     ends_in_reset: AtomicBool,
     is_leaving: AtomicBool,
     is_closing: AtomicBool,
@@ -82,6 +85,7 @@ impl Connection {
             bodies_open: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
+            patience_ms: AtomicU64::new(0),
             ends_in_reset: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
@@ -207,6 +211,17 @@ impl Connection {
     /// Whether bytes were written since this was last asked.
     pub(crate) fn take_write_progress(&self) -> bool {
         self.write_progress.swap(false, Relaxed)
+    }
+
+    /// Notes how long the client may take nothing of the answer that begins.
+    pub(super) fn set_patience(&self, patience: Option<Duration>) {
+        let ms = patience.map_or(0, |patience| u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.patience_ms.store(ms, Relaxed);
+    }
+
+    /// `None` where its route says nothing of that.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        Some(self.patience_ms.load(Relaxed)).filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
     /// An answer broke off whose end only the end of the connection would have told.

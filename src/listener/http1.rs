@@ -282,6 +282,7 @@ impl Wire {
         }
         let Some(response) = response.take() else { unreachable!("a request that was handled has an answer") };
         let (parts, body) = response.into_parts();
+        self.connection.set_patience(body.patience());
         let length = match body.is_end_stream() {
             true => Length::Known(0),
             false => body.size_hint().exact().map_or(Length::Unknown, Length::Known),

@@ -69,21 +69,21 @@ impl<'a> Timer<'a> {
         let progressed = phase == Phase::WriteBlocked && connection.take_write_progress();
         if !is_same || progressed {
             (self.phase, self.requests) = (phase, requests);
-            self.begin();
+            self.begin(connection);
         }
         while let Some(deadline) = self.deadline {
             ready!(self.alarm.poll(deadline.into_std(), cx));
             if let Some(end) = self.verdict(connection) {
                 return Poll::Ready(end);
             }
-            self.begin();
+            self.begin(connection);
         }
         Poll::Pending
     }
 
     /// Sets the deadline of a phase that begins.
-    fn begin(&mut self) {
-        let patience = self.patience(self.phase).map(|patience| Instant::now() + patience);
+    fn begin(&mut self, connection: &Connection) {
+        let patience = self.patience(connection).map(|patience| Instant::now() + patience);
         (self.deadline, self.idle_until) = (patience, None);
         if self.phase == Phase::Idle && self.may_rest && self.timeouts.idle > REST_AFTER {
             self.idle_until = patience;
@@ -91,11 +91,11 @@ impl<'a> Timer<'a> {
         }
     }
 
-    fn patience(&self, phase: Phase) -> Option<Duration> {
-        match phase {
+    fn patience(&self, connection: &Connection) -> Option<Duration> {
+        match self.phase {
             Phase::Head => Some(self.timeouts.request_head),
             Phase::Idle => Some(self.timeouts.idle),
-            Phase::WriteBlocked => Some(self.timeouts.response_body),
+            Phase::WriteBlocked => Some(connection.patience().unwrap_or(self.timeouts.response_body)),
             Phase::Busy => None,
         }
     }

@@ -258,6 +258,11 @@ impl Body {
         matches!(&self.inner, Inner::Upstream(body) if body.is_pipeable())
     }
 
+    /// How long its client may take nothing of it, where its route says so.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.context.as_ref()?.route.as_ref().map(|route| route.timeouts.response_body)
+    }
+
     /// Whether its app means to close before it has all of the request.
     pub(crate) fn is_unfed(&self) -> bool {
         matches!(&self.inner, Inner::Upstream(body) if body.is_unfed)

@@ -387,19 +387,24 @@ async fn a_silent_connection_is_closed_in_time() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_its_answer_is_given_up_alone() {
-    let upstream = FakeUpstream::http1().route("/big", "x".repeat(1 << 20)).route("*", "small").start().await;
-    let proxy = TestProxy::before(&upstream, "[timeouts]\nresponse_body = \"500ms\"\n", "").start().await;
-    let mut client = Framed::connect(proxy.address()).await;
-    let mut fields = h2::REQUEST;
-    fields[3].1 = "/big";
-    client.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, h2::block(&fields))).await;
-    // The window of 64 KiB is never opened.
-    let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
-    assert_eq!(reset.stream, 1);
-    assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is not held up");
-    client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 65_535_u32.to_be_bytes())).await;
-    client.send(&h2::request(3, flag::END_STREAM)).await;
-    assert_eq!(client.find(|frame| frame.kind == kind::DATA && frame.stream == 3).await.unwrap().payload, b"small");
+    // A route has the last word.
+    for (tables, route) in
+        [("[timeouts]\nresponse_body = \"500ms\"\n", ""), ("", "timeouts = { response_body = \"500ms\" }")]
+    {
+        let upstream = FakeUpstream::http1().route("/big", "x".repeat(1 << 20)).route("*", "small").start().await;
+        let proxy = TestProxy::before(&upstream, tables, route).start().await;
+        let mut client = Framed::connect(proxy.address()).await;
+        let mut fields = h2::REQUEST;
+        fields[3].1 = "/big";
+        client.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, h2::block(&fields))).await;
+        // The window of 64 KiB is never opened.
+        let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+        assert_eq!(reset.stream, 1);
+        assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is not held up");
+        client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 65_535_u32.to_be_bytes())).await;
+        client.send(&h2::request(3, flag::END_STREAM)).await;
+        assert_eq!(client.find(|frame| frame.kind == kind::DATA && frame.stream == 3).await.unwrap().payload, b"small");
+    }
 }
 
 /// Also where all of the answer is at hand: its stream is not to wait for ever in the send buffer.

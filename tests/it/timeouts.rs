@@ -200,6 +200,20 @@ async fn a_client_that_stops_reading_is_cut() {
 }
 
 #[tokio::test]
+async fn a_client_that_stops_reading_is_cut_by_the_limit_of_its_route() {
+    let endless = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        .then(Step::Repeat { bytes: vec![b'x'; 1 << 20], pause: Duration::ZERO });
+    let upstream = FakeUpstream::http1().route("*", endless).start().await;
+    let route = "timeouts = { response_body = \"300ms\" }";
+    let proxy = TestProxy::before(&upstream, "[timeouts]\nresponse_body = \"1h\"\n", route).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/", "").await.unwrap();
+    client.read_exactly(100).await.unwrap();
+    assert!(crate::support::poll::eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
+    proxy.log_line("GET / ").await;
+}
+
+#[tokio::test]
 async fn an_upgraded_connection_ends_when_nothing_moves() {
     let (upstream, proxy) = with_short("stream_idle", Reply::upgrade()).await;
     let mut client = Client::connect(proxy.address()).await.unwrap();

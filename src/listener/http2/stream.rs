@@ -31,7 +31,7 @@ use crate::proxy::handle::handle;
 use crate::proxy::tunnel;
 use crate::snapshot::Snapshot;
 
-/// Serves one request. `patience` is for a client that takes nothing of its answer.
+/// Serves one request. `patience` is for a client that takes nothing of its answer, unless its route has another.
 #[allow(clippy::manual_async_fn, reason = "the future of an `async fn` holds each of its arguments twice")]
 pub(super) fn serve(
     mut arrived: Arrived,
@@ -141,7 +141,7 @@ fn begin(
 
 fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, patience: Duration) -> Rest {
     let (mut head, body) = split(answer);
-    let is_whole = body.is_end_stream();
+    let (is_whole, patience) = (body.is_end_stream(), body.patience().unwrap_or(patience));
     answer::complete(head.headers_mut(), body.size_hint().exact().filter(|_| !is_whole), said);
     match respond.send_response(head, is_whole) {
         Ok(_) if is_whole => Rest::Nothing,
