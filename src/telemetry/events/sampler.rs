@@ -6,13 +6,15 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line
 /// says beside route and number.
 #[derive(Debug)]
 pub struct Sampler<D = ()> {
-    routes: Box<[Counter<D>]>,
+    /// Made as they are used: there may be far more places than routes.
+    blocks: Box<[OnceLock<Box<[Counter<D>]>>]>,
+    routes: usize,
     /// There may be something to flush: to look through all counters each second would empty the processor's cache.
     has_untold: AtomicBool,
 }
@@ -29,18 +31,27 @@ struct Counter<D> {
 }
 
 const NEVER: u64 = u64::MAX;
+/// Counters in a block: 128 KiB of them.
+const BLOCK: usize = 1024;
 
 impl<D> Sampler<D> {
     pub fn new(routes: usize) -> Self {
+        let blocks = std::iter::repeat_with(OnceLock::new).take(routes.div_ceil(BLOCK)).collect();
+        Self { blocks, routes, has_untold: AtomicBool::new(false) }
+    }
+
+    fn counter(&self, route: usize) -> Option<&Counter<D>> {
         let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0), details: Mutex::new(None) };
-        let routes = std::iter::repeat_with(counter).take(routes).collect();
-        Self { routes, has_untold: AtomicBool::new(false) }
+        let start = route / BLOCK * BLOCK;
+        let block = self.blocks.get(route / BLOCK)?;
+        let make = || std::iter::repeat_with(counter).take(BLOCK.min(self.routes - start)).collect();
+        block.get_or_init(make).get(route - start)
     }
 
     /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
     /// A route beyond those announced is not counted.
     pub fn hit(&self, route: usize, now: u64, details: impl FnOnce() -> D) -> Option<u64> {
-        let counter = self.routes.get(route)?;
+        let counter = self.counter(route)?;
         let before = counter.untold.fetch_add(1, SeqCst);
         let told = counter.tell(now);
         if told.is_none() {
@@ -58,7 +69,9 @@ impl<D> Sampler<D> {
         if !self.has_untold.swap(false, SeqCst) {
             return;
         }
-        for (route, counter) in self.routes.iter().enumerate() {
+        let blocks = self.blocks.iter().enumerate().filter_map(|(at, block)| Some((at * BLOCK, block.get()?)));
+        let counters = blocks.flat_map(|(start, block)| (start..).zip(block));
+        for (route, counter) in counters {
             if counter.untold.load(SeqCst) == 0 {
                 continue;
             }
@@ -119,6 +132,19 @@ mod tests {
         assert_eq!(sampler.hit(0, 5, || ()), Some(1));
         assert_eq!(sampler.hit(1, 5, || ()), Some(1));
         assert_eq!(sampler.hit(2, 5, || ()), None, "unknown");
+    }
+
+    #[test]
+    fn there_is_a_place_for_each_of_many() {
+        let places = [0, BLOCK - 1, BLOCK, 2 * BLOCK, 2 * BLOCK + 1];
+        let sampler = Sampler::new(2 * BLOCK + 2);
+        for place in places {
+            assert_eq!((sampler.hit(place, 5, || place), sampler.hit(place, 5, || place)), (Some(1), None));
+        }
+        assert_eq!(sampler.hit(2 * BLOCK + 2, 5, || 0), None, "unknown");
+        let mut told = Vec::new();
+        sampler.flush(6, |route, count, details| told.push((route, count, details)));
+        assert_eq!(told, places.map(|place| (place, 1, Some(place))));
     }
 
     #[test]
