@@ -420,6 +420,37 @@ async fn those_who_wait_take_turns_over_all_instances_and_give_them_back() {
     assert!(joins.await);
 }
 
+/// What it was charged with here is given back once. In Redis it may be refused as well as charged when nobody waits for
+/// the answer any more, so that stays: who is over the limit is not to earn a request by leaving.
+#[tokio::test]
+async fn a_client_that_leaves_while_redis_is_asked_gets_back_what_it_had() {
+    let redis = or_left_out!(Redis::start().await);
+    let here = "[limit.here]\nrate = \"5/1h\"\n";
+    let limit = format!("rate = \"10/1h\"\nkey = \"global\"\n{here}key = \"global\"");
+    let toml = toml(&redis.url(), "timeout = \"10s\"", &limit).replace("[\"l\"]", "[\"here\", \"l\"]");
+    let proxy = TestProxy::toml(toml).start().await;
+    assert!(reachable(&proxy, true).await);
+    let runs = redis.runs().await;
+    redis.process.signal(Signal::STOP);
+    let mut leaving = Client::connect(proxy.address()).await.unwrap();
+    leaving.request("GET", "/left", "").await.unwrap();
+    let is_charged = async || {
+        let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+        limits["limits"]["here"]["keys"] == 1
+    };
+    assert!(eventually_async(DEADLINE, is_charged).await);
+    leaving.reset();
+    assert!(eventually(DEADLINE, || proxy.access_log().contains("\" 499 ")).await);
+    redis.process.signal(Signal::CONT);
+    assert!(eventually_async(DEADLINE, async || redis.runs().await == runs + 1).await);
+    let told = get(&proxy, "/").await;
+    let left = |limit: &str| {
+        let told = told.header("ratelimit").unwrap().split(',').find(|told| told.contains(limit)).unwrap();
+        told.split(';').find_map(|part| part.trim().strip_prefix("r=")).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!((left("here"), left("\"l\"")), (4, 8));
+}
+
 #[tokio::test]
 async fn an_acl_user_may_do_all_that_is_needed() {
     an_acl_user_suffices(Make::Redis).await;
