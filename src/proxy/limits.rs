@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use super::decide::limit_facts;
+use super::handle::maintained;
 use super::refusal::Refusal;
 use crate::config::model::RedisOnError;
 use crate::policy::limit::{Ask, Decision, Facts, Key, Nanos, Reservation, Shape, Slot, Verdict, check_all, headers};
@@ -39,7 +40,7 @@ type Decisions = SmallVec<[Decision; 4]>;
 /// over.
 ///
 /// # Errors
-/// The client is over a limit that is not in shadow.
+/// The client is over a limit that is not in shadow, or maintenance has begun while it waited.
 ///
 /// # Cancel safety
 /// Dropped while it waits, it gives back what it has charged.
@@ -106,7 +107,13 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
         }
         charges.charged.push(charged);
     }
-    charges.wait().await;
+    if charges.wait().await
+        && let Some(active) = context.maintenance()
+    {
+        // The app is to be sent nothing any more: the turn is the next one's.
+        drop(charges);
+        return Err(maintained(&active, context));
+    }
     // Only now: whoever waits for a turn is not in flight yet.
     let slots = match charges.slots() {
         Ok(slots) => slots,
@@ -200,8 +207,8 @@ struct Charges<'a> {
 }
 
 impl<'a> Charges<'a> {
-    /// Waits until the request's turn has come everywhere.
-    async fn wait(&self) {
+    /// Waits until the request's turn has come everywhere; whether it had to.
+    async fn wait(&self) -> bool {
         let mut longest = Duration::ZERO;
         for Charged { asked, reservation, .. } in &self.charged {
             if let Reservation::Wait(turn) = reservation {
@@ -209,9 +216,11 @@ impl<'a> Charges<'a> {
                 longest = longest.max(*turn);
             }
         }
-        if !longest.is_zero() {
-            tokio::time::sleep(longest).await;
+        if longest.is_zero() {
+            return false;
         }
+        tokio::time::sleep(longest).await;
+        true
     }
 
     /// A place everywhere, or the limit that has none.

@@ -113,6 +113,25 @@ async fn waiting_for_one_limit_charges_no_other_that_refuses() {
 }
 
 #[tokio::test]
+async fn who_waits_when_maintenance_begins_is_told_of_it_and_charged_nothing() {
+    let limits = "[limit.l]\nrate = \"1/2s\"\nburst = 1\nqueue = 1\n[maintenance]\nflag = \"on.flag\"";
+    let proxy = proxy("limits = [\"l\"]", limits).await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let mut waiting = Client::connect(proxy.address()).await.unwrap();
+    waiting.request("GET", "/", "").await.unwrap();
+    assert!(eventually_async(DEADLINE, async || queued(&proxy, "l").await == 1).await);
+    proxy.folder.touch("state/on.flag");
+    let answer = waiting.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some("maintenance")));
+    let status = async || admin::json(proxy.admin(), "/api/maintenance/status").await;
+    assert_eq!(status().await["blocked_requests"], 1);
+    proxy.folder.remove("state/on.flag");
+    assert!(eventually_async(DEADLINE, async || status().await["is_active"] == false).await);
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    assert_eq!(queued(&proxy, "l").await, 1, "the turn is the next one's");
+}
+
+#[tokio::test]
 async fn who_waits_is_not_in_flight_yet() {
     let upstream = FakeUpstream::http1().route("*", Reply::hang()).start().await;
     let toml = format!(
