@@ -43,7 +43,7 @@ pub struct Flag {
     pub allow: Vec<IpNet>,
     /// How long what is in flight may still take; `None` = nothing was said.
     pub grace: Option<Duration>,
-    /// Cut what is still in flight when `grace` is over; never true beside a grace that could not be used.
+    /// Cut what is still in flight when `grace` is over; never true where it is in doubt what is to be cut, or when.
     pub terminate: bool,
     /// Remove the file at `until`; never true without one.
     pub auto_end: bool,
@@ -85,15 +85,18 @@ impl Flag {
     pub fn from_table(table: &Table) -> (Self, Option<Warning>) {
         let mut flag = Self::default();
         let mut problems = Vec::new();
+        let mut is_doubtful = false;
         for (key, value) in table {
+            let before = problems.len();
             if let Err(problem) = flag.set(key, value, &mut problems) {
                 problems.push(format!("{key}: {problem}"));
             }
+            is_doubtful |= problems.len() > before && !is_told_only(key);
         }
-        if flag.terminate && flag.grace.is_none() && table.contains_key("grace") {
-            // Whoever wrote a grace did not mean "at once".
+        if flag.terminate && is_doubtful {
+            // Whoever wrote a grace did not mean "at once", nor "everything" with some routes. The key may be misspelt.
             flag.terminate = false;
-            problems.push("terminate: is left out, for a grace is given that cannot be used".to_owned());
+            problems.push("terminate: is left out, for what is to be cut, and when, is in doubt".to_owned());
         }
         if flag.auto_end && flag.until.is_none() {
             flag.auto_end = false;
@@ -206,6 +209,11 @@ fn is_known(key: &str) -> bool {
         "by",
     ];
     KEYS.contains(&key)
+}
+
+/// Whether a key has no part in what is cut, and when.
+fn is_told_only(key: &str) -> bool {
+    matches!(key, "reason" | "message" | "started_at" | "until" | "auto_end" | "by")
 }
 
 fn line(value: &Value) -> Result<Option<String>, String> {

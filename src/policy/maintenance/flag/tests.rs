@@ -14,6 +14,26 @@ fn warned(text: &str) -> (Flag, String) {
 }
 
 #[test]
+fn a_flag_that_is_understood_in_part_cuts_nothing() {
+    let doubtful = [
+        "grce = \"5m\"",
+        "mode = \"ful\"",
+        "routes = [\"api\", 5]",
+        "hosts = [\"a b\"]",
+        "paths = 7",
+        "allow = [\"10.0.0.0/33\"]",
+    ];
+    for line in doubtful {
+        let (flag, warning) = warned(&format!("terminate = true\n{line}"));
+        assert!(!flag.terminate, "{line}");
+        assert!(warning.contains("terminate: "), "{warning}");
+    }
+    for line in ["reason = 5", "started_at = \"noon\"", "auto_end = true", "by = []"] {
+        assert!(warned(&format!("terminate = true\n{line}")).0.terminate, "what is cut is not in doubt: {line}");
+    }
+}
+
+#[test]
 fn nothing_blanks_and_comments_are_all_defaults() {
     for text in ["", " \n\t\n", "\u{feff}", "# just a note\n"] {
         assert_eq!(parsed(text), Flag::default());
