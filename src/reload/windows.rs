@@ -4,6 +4,15 @@
 //! removes the flag has ended the window. The flag says itself when it ends (`until` and `auto_end`), so it goes
 //! on time after a restart and after a reload too, and one that an operator has written meanwhile stays.
 //!
+//! | the flag that is there when a window is due | the window |
+//! |---|---|
+//! | another window's that ends later, or its own | has begun with that |
+//! | another window's that ends earlier | takes it over |
+//! | anybody else's | waits; the event tells of it once |
+//! | … which covers a part of the site only, and is gone | begins, for what is left of it |
+//! | … which has come to its `until`, and is gone | begins, for what is left of it |
+//! | … for everything, which is gone before its end | has been ended with it |
+//!
 //! What was begun and announced is kept in `windows.toml` of the state folder, so that a restart repeats nothing.
 
 use std::collections::BTreeMap;
@@ -19,7 +28,7 @@ use crate::config::model::{Maintenance, Window};
 use crate::config::{regular_file, zone};
 use crate::error::io_reason;
 use crate::live::Live;
-use crate::policy::maintenance::{Active, Flag};
+use crate::policy::maintenance::{Active, Flag, Mode};
 use crate::policy::window::{Occurrence, Schedule};
 use crate::shared::Shared;
 use crate::telemetry::events::Event;
@@ -63,6 +72,8 @@ pub(crate) struct Keeper {
     memory: Memory,
     /// The window whose flag is on, to tell how long it took.
     running: Option<(String, Timestamp)>,
+    /// By window, the flag that it waits for, as it was seen last.
+    waiting: BTreeMap<String, Waiting>,
     /// By window, the start of the occurrence whose failure was told, and is not told again every second.
     failed: BTreeMap<String, Timestamp>,
 }
@@ -73,6 +84,13 @@ struct Planned {
     schedule: Schedule,
     /// Holds until its start has passed.
     next: Option<Occurrence>,
+}
+
+/// What a window waits for.
+struct Waiting {
+    /// The occurrence's.
+    start: Timestamp,
+    flag: Flag,
 }
 
 /// By window: the last occurrence that was begun, and the start of the last one that was announced.
@@ -86,7 +104,16 @@ struct Memory {
 impl Keeper {
     pub(crate) fn new(live: Arc<Live>, shared: Arc<Shared>) -> Self {
         let memory = Memory::read(&live.load_full().config.server.state_dir);
-        Self { live, shared, generation: 0, windows: Vec::new(), memory, running: None, failed: BTreeMap::new() }
+        Self {
+            live,
+            shared,
+            generation: 0,
+            windows: Vec::new(),
+            memory,
+            running: None,
+            waiting: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
     }
 
     /// Does what is due.
@@ -126,21 +153,42 @@ impl Keeper {
         if self.memory.begun.get(&window.name).is_some_and(|begun| begun.start == due.start) {
             return;
         }
-        let done = look_at(&settings.flag).and_then(|present| match wanted(window, due, present.as_ref(), now) {
-            Some(flag) => write_flag(&settings.flag, &flag)
-                .map_err(|error| format!("{} cannot be written: {}", settings.flag.display(), io_reason(&error))),
-            None => Ok(()),
-        });
-        if let Err(problem) = done {
-            if self.failed.insert(window.name.clone(), due.start) != Some(due.start) {
-                tracing::error!("window {} cannot begin: {problem}", window.name);
-            }
-            return;
-        }
-        self.show_begun(&window.name, due.start);
         let name = window.name.clone();
+        let done = look_at(&settings.flag).and_then(|present| {
+            let waited = self.waiting.get(&name).filter(|waiting| waiting.start == due.start);
+            let step = step(window, due, present.as_ref(), waited, now);
+            if let Step::Begin(flag) = &step {
+                write_flag(&settings.flag, flag)
+                    .map_err(|error| format!("{} cannot be written: {}", settings.flag.display(), io_reason(&error)))?;
+            }
+            Ok(step)
+        });
+        match done {
+            Ok(Step::Begin(_) | Step::Join) => self.show_begun(&name, due.start),
+            Ok(Step::Wait(flag)) => return self.wait(name, due, flag),
+            Ok(Step::Leave) => {
+                tracing::info!(window = name, "the window is over with the flag that was removed before its end");
+            }
+            Err(problem) => {
+                if self.failed.insert(name.clone(), due.start) != Some(due.start) {
+                    tracing::error!("window {name} cannot begin: {problem}");
+                }
+                return;
+            }
+        }
+        self.waiting.remove(&name);
         self.memory.begun.insert(name, due);
         self.save();
+    }
+
+    /// The event tells of it once, however often the flag changes.
+    fn wait(&mut self, window: String, due: Occurrence, flag: Flag) {
+        let (by, until) = (flag.by.clone().unwrap_or_default(), flag.until.map(|until| until.to_string()));
+        let before = self.waiting.insert(window.clone(), Waiting { start: due.start, flag });
+        if before.is_none_or(|before| before.start != due.start) {
+            let (end, until) = (due.end.to_string(), until.unwrap_or_default());
+            self.shared.events.emit(Event::MaintenanceWaits { window, end, by, until });
+        }
     }
 
     /// The planned beginning, which every process knows alike.
@@ -194,22 +242,34 @@ impl Keeper {
     }
 }
 
-/// The flag to write, unless one is there that is not to be touched.
-fn wanted(window: &Window, due: Occurrence, present: Option<&Arc<Active>>, now: Timestamp) -> Option<Flag> {
+/// What a window that is due does; see the module docs.
+enum Step {
+    /// Writes this.
+    Begin(Flag),
+    /// A window's flag is there for as long.
+    Join,
+    /// This flag is there.
+    Wait(Flag),
+    /// Whoever removed the flag wanted the site back.
+    Leave,
+}
+
+fn step(
+    window: &Window,
+    due: Occurrence,
+    present: Option<&Arc<Active>>,
+    waited: Option<&Waiting>,
+    now: Timestamp,
+) -> Step {
     let begun = match present {
+        None if waited.is_some_and(|waited| waited.was_ended(now)) => return Step::Leave,
         None => now,
-        // Another window's, and it would end too early.
-        Some(active) if window_of(active).is_some() && active.flag.until.is_some_and(|until| until < due.end) => {
-            active.since
-        }
-        Some(active) => {
-            if window_of(active) != Some(&window.name) {
-                tracing::info!(window = window.name, "maintenance is on already when the window begins");
-            }
-            return None;
-        }
+        Some(active) if window_of(active).is_none() => return Step::Wait(active.flag.clone()),
+        // It would end too early.
+        Some(active) if active.flag.until.is_some_and(|until| until < due.end) => active.since,
+        Some(_) => return Step::Join,
     };
-    Some(Flag {
+    Step::Begin(Flag {
         reason: Some(window.reason.clone()).filter(|reason| !reason.is_empty()),
         started_at: Some(Timestamp::from_second(begun.as_second()).unwrap_or(begun)),
         until: Some(due.end),
@@ -217,6 +277,16 @@ fn wanted(window: &Window, due: Occurrence, present: Option<&Arc<Active>>, now: 
         by: Some(format!("{BY}{}", window.name)),
         ..Flag::default()
     })
+}
+
+impl Waiting {
+    /// Whether the flag, which is gone now, was for everything and had not come to its end: who removes such a one
+    /// wants the site back.
+    fn was_ended(&self, now: Timestamp) -> bool {
+        let Flag { routes, hosts, paths, mode, until, .. } = &self.flag;
+        let is_whole = routes.is_empty() && hosts.is_empty() && paths.is_empty() && *mode != Mode::ReadOnly;
+        is_whole && until.is_none_or(|until| now < until)
+    }
 }
 
 /// The name of the window that wrote a flag.

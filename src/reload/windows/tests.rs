@@ -57,8 +57,11 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn scheduled(keeper: &Keeper) -> usize {
-    let is_one = |record: &&Arc<crate::telemetry::events::Record>| record.event.message() == "Maintenance scheduled";
-    keeper.shared.events.recent().iter().filter(is_one).count()
+    told(keeper, "Maintenance scheduled")
+}
+
+fn told(keeper: &Keeper, message: &str) -> usize {
+    keeper.shared.events.recent().iter().filter(|record| record.event.message() == message).count()
 }
 
 #[test]
@@ -106,6 +109,61 @@ fn an_operators_flag_is_left_alone() {
     for time in ["2130-01-31T03:00:00Z", "2130-01-31T03:59:59Z", "2130-01-31T04:00:01Z"] {
         keeper.tick(at(time));
         assert_eq!(fixture.read().as_ref(), Some(&own), "{time}");
+    }
+}
+
+#[test]
+fn a_window_waits_for_a_flag_that_ends_in_its_middle_and_takes_the_rest() {
+    let fixture = Fixture::new();
+    let until = Some(at("2130-01-31T03:05:00Z"));
+    write_flag(&fixture.flag(), &Flag { until, auto_end: true, ..Flag::default() }).unwrap();
+    let mut keeper = fixture.start();
+    for time in ["2130-01-31T03:00:00Z", "2130-01-31T03:04:59Z"] {
+        keeper.tick(at(time));
+        assert_eq!(fixture.by(), None, "{time}");
+    }
+    let waits = |keeper: &Keeper| told(keeper, "Maintenance window waits");
+    assert_eq!(waits(&keeper), 1);
+    // As its watcher does.
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    keeper.tick(at("2130-01-31T03:05:00Z"));
+    let flag = fixture.read().unwrap();
+    assert_eq!(flag.by.as_deref(), Some("window:nightly"));
+    assert_eq!((flag.started_at, flag.until), (until, Some(at("2130-01-31T04:00:00Z"))));
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    keeper.tick(at("2130-01-31T03:10:00Z"));
+    assert_eq!((fixture.read(), waits(&keeper)), (None, 1), "its own flag was removed by hand");
+}
+
+#[test]
+fn a_flag_for_a_part_of_it_keeps_a_window_waiting_whoever_removes_it() {
+    for part in ["routes = [\"api\"]", "mode = \"read_only\"", "paths = [\"/api\"]\nuntil = \"2130-01-31T05:00:00Z\""] {
+        let fixture = Fixture::new();
+        let mut keeper = fixture.start();
+        fs::write(fixture.flag(), part).unwrap();
+        keeper.tick(at("2130-01-31T03:00:00Z"));
+        assert_eq!(fixture.by(), None, "{part}");
+        assert!(remove_flag(&fixture.flag()).unwrap());
+        keeper.tick(at("2130-01-31T03:10:00Z"));
+        assert_eq!(fixture.by().as_deref(), Some("window:nightly"), "{part}");
+    }
+}
+
+#[test]
+fn who_removes_a_flag_for_everything_before_its_end_has_ended_the_window_that_waits() {
+    for flag in ["", "until = \"2130-01-31T05:00:00Z\"\nauto_end = true"] {
+        let fixture = Fixture::new();
+        let mut keeper = fixture.start();
+        fs::write(fixture.flag(), flag).unwrap();
+        keeper.tick(at("2130-01-31T03:00:00Z"));
+        assert!(remove_flag(&fixture.flag()).unwrap());
+        for time in ["2130-01-31T03:10:00Z", "2130-01-31T03:11:00Z"] {
+            keeper.tick(at(time));
+            assert_eq!(fixture.read(), None, "{flag}");
+        }
+        fixture.start().tick(at("2130-01-31T03:20:00Z"));
+        assert_eq!(fixture.read(), None, "{flag}");
+        assert!(!keeper.shared.metrics.encode().contains("last_run_timestamp_seconds{"), "it has not run");
     }
 }
 

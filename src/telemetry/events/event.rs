@@ -52,6 +52,13 @@ pub enum Event {
         end: String,
         reason: String,
     },
+    /// A window that ends at `end` is due, and begins when the flag goes that is there: it is `by`'s, until `until`.
+    MaintenanceWaits {
+        window: String,
+        end: String,
+        by: String,
+        until: String,
+    },
     BreakerChanged {
         upstream: String,
         to: BreakerState,
@@ -200,6 +207,7 @@ impl Event {
             Self::MaintenancePageBroken { .. } => "Maintenance page broken",
             Self::OperationBlocked { .. } => "Operation blocked",
             Self::MaintenanceScheduled { .. } => "Maintenance scheduled",
+            Self::MaintenanceWaits { .. } => "Maintenance window waits",
             Self::BreakerChanged { to, .. } => match to {
                 BreakerState::Open => "Circuit breaker opened",
                 BreakerState::HalfOpen => "Circuit breaker half-open",
@@ -243,6 +251,7 @@ impl Event {
             | Self::MaintenanceOverdue { .. }
             | Self::MaintenanceRouteUnknown { .. }
             | Self::MaintenancePageBroken { .. }
+            | Self::MaintenanceWaits { .. }
             | Self::BreakerChanged { .. }
             | Self::EndpointEjected { .. }
             | Self::EndpointUnreachable { .. }
@@ -267,7 +276,8 @@ impl Event {
             | Self::MaintenanceOverdue { .. }
             | Self::MaintenanceRouteUnknown { .. }
             | Self::MaintenancePageBroken { .. }
-            | Self::MaintenanceScheduled { .. } => Some(EventKind::Maintenance),
+            | Self::MaintenanceScheduled { .. }
+            | Self::MaintenanceWaits { .. } => Some(EventKind::Maintenance),
             Self::BreakerChanged { .. } => Some(EventKind::Breaker),
             Self::HealthChanged { .. } | Self::EndpointEjected { .. } | Self::EndpointRestored { .. } => {
                 Some(EventKind::Health)
@@ -317,6 +327,9 @@ impl Event {
             Self::OperationBlocked { route, count } => fields.text("route", route).number("count", *count as i64),
             Self::MaintenanceScheduled { window, start, end, reason } => {
                 fields.text("window", window).text("start", start).text("end", end).text("reason", reason)
+            }
+            Self::MaintenanceWaits { window, end, by, until } => {
+                fields.text("window", window).text("end", end).text("by", by).text("until", until)
             }
             Self::BreakerChanged { upstream, reason, failure, .. } => {
                 fields.text("upstream", upstream).text("reason", reason).text("failure", failure)

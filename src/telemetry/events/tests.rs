@@ -55,6 +55,10 @@ pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
             Event::MaintenanceScheduled { window: text(), start: text(), end: text(), reason: text() },
             "Maintenance scheduled",
         ),
+        (
+            Event::MaintenanceWaits { window: text(), end: text(), by: text(), until: text() },
+            "Maintenance window waits",
+        ),
         (breaker(BreakerState::Open), "Circuit breaker opened"),
         (breaker(BreakerState::HalfOpen), "Circuit breaker half-open"),
         (breaker(BreakerState::Closed), "Circuit breaker closed"),
