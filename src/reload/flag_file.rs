@@ -9,7 +9,7 @@
 //! | nothing | off |
 //! | a regular file | on, as it says |
 //! | a folder, FIFO, socket, device; a file that cannot be read | on, all defaults, one warning |
-//! | a link to nothing | on, as it was read last, else all defaults and one warning |
+//! | a link to nothing | on, as it was read last and as long as that says, else all defaults and one warning |
 //! | unknown: the folder above cannot be searched | as it was, one warning |
 //!
 //! Writing a file in place (`echo "Back at noon" > maintenance.flag`) first empties it, and an empty flag covers
@@ -22,7 +22,7 @@ mod read;
 pub(super) mod watch;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,13 +167,26 @@ struct Follower<O> {
     state: State,
     /// The last warning per scope, so that it is told once.
     warnings: BTreeMap<Scope, String>,
+    /// Links to nothing, and what nobody can look at, whose last words were that it is over.
+    ended: BTreeSet<Scope>,
+    /// Before the last look.
+    looked_at: Timestamp,
+}
+
+/// What one look at all the files came to.
+#[derive(Default)]
+struct Round {
+    changes: Vec<Change>,
+    warnings: BTreeMap<Scope, String>,
+    ended: BTreeSet<Scope>,
 }
 
 impl<O: Fn(Change)> Follower<O> {
     fn new(settings: Settings, switch: Arc<Switch>, folders: Folders, observer: O) -> Self {
         // A watcher that is started again goes on where the last one stopped.
         let state = switch.load().map(|state| State::clone(&state)).unwrap_or_default();
-        Self { settings, switch, folders, observer, state, warnings: BTreeMap::new() }
+        let (warnings, ended) = (BTreeMap::new(), BTreeSet::new());
+        Self { settings, switch, folders, observer, state, warnings, ended, looked_at: Timestamp::MIN }
     }
 
     fn run(mut self, bell: &Bell) {
@@ -185,20 +198,24 @@ impl<O: Fn(Change)> Follower<O> {
         }
     }
 
-    /// Until the next poll, or the next `auto_end` when that is sooner.
+    /// Until the next poll, or the next `auto_end` when that is sooner. One that had come when the files were looked at
+    /// last does not come again.
     fn patience(&self) -> Duration {
         let now = Timestamp::now();
         let ends = self.state.all().filter(|active| active.flag.auto_end).filter_map(|active| active.flag.until);
-        ends.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(REST)).fold(POLL, Duration::min)
+        let to_come = ends.filter(|until| *until > self.looked_at);
+        to_come.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(REST)).fold(POLL, Duration::min)
     }
 
     fn look(&mut self) {
         // Watch first, look then: a change in between is seen twice and never missed.
         let wanted = self.wanted();
         self.folders.follow(&wanted);
-        let mut changes = Vec::new();
-        let mut warnings = BTreeMap::new();
-        let state = self.next_state(&mut changes, &mut warnings);
+        self.looked_at = Timestamp::now();
+        let mut round = Round::default();
+        let state = self.next_state(&mut round);
+        let Round { mut changes, warnings, ended } = round;
+        self.ended = ended;
         if !changes.is_empty() {
             self.state = state.clone();
             self.switch.store(state);
@@ -224,12 +241,12 @@ impl<O: Fn(Change)> Follower<O> {
         wanted
     }
 
-    fn next_state(&self, changes: &mut Vec<Change>, warnings: &mut BTreeMap<Scope, String>) -> State {
+    fn next_state(&self, round: &mut Round) -> State {
         let mut settling = Settling { looks_left: SETTLE_LOOKS, pause: || thread::sleep(SETTLE) };
         let mut next = |scope: Scope, look: Look, path: PathBuf, before: Option<&Arc<Active>>| {
             let look = settling.look(look, &path, before);
-            let found = self.settle(&scope, look, path, before, warnings);
-            self.compare(scope, found, before, changes)
+            let found = self.settle(&scope, look, path, before, round);
+            self.compare(scope, found, before, &mut round.changes)
         };
         let Settings { flag, routes_dir } = &self.settings;
         let global = next(Scope::Global, read::look(flag), flag.clone(), self.state.global.as_ref());
@@ -251,7 +268,8 @@ impl<O: Fn(Change)> Follower<O> {
         }
         if let Some(text) = problem {
             // The folder is nobody's own; the global flag's warning, if there is one, is not to be lost.
-            warnings.entry(Scope::Global).and_modify(|told| *told = format!("{told}; {text}")).or_insert(text);
+            let told = round.warnings.entry(Scope::Global);
+            told.and_modify(|told| *told = format!("{told}; {text}")).or_insert(text);
         }
         State { global, routes }
     }
@@ -263,11 +281,21 @@ impl<O: Fn(Change)> Follower<O> {
         look: Look,
         path: PathBuf,
         before: Option<&Arc<Active>>,
-        warnings: &mut BTreeMap<Scope, String>,
+        round: &mut Round,
     ) -> Result<Option<Found>, Unchanged> {
         let mut warn = |text: String| {
-            warnings.insert(scope.clone(), text);
+            round.warnings.insert(scope.clone(), text);
         };
+        let now = Timestamp::now();
+        if matches!(look, Look::Unknown(_) | Look::Dangling(_))
+            && (self.ended.contains(scope) || before.is_some_and(|before| is_over(&before.flag, now)))
+        {
+            round.ended.insert(scope.clone());
+            if let Err(error) = remove_flag(&path) {
+                warn(format!("{} is over and cannot be removed: {}", path.display(), io_reason(&error)));
+            }
+            return Ok(None);
+        }
         let found = match look {
             Look::Absent => return Ok(None),
             Look::Unknown(text) => {
@@ -283,7 +311,7 @@ impl<O: Fn(Change)> Follower<O> {
         } else if matches!(scope, Scope::Route(_)) && !found.flag.routes.is_empty() {
             warn(format!("{}: routes: has no meaning in the flag of one route", path.display()));
         }
-        if !is_over(&found.flag, Timestamp::now()) {
+        if !is_over(&found.flag, now) {
             return Ok(Some(found));
         }
         if let Err(error) = remove_flag(&path) {

@@ -259,10 +259,21 @@ fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     let (folders, _) = Folders::new(&Arc::default());
     let path = settings.flag.clone();
     let follower = Follower::new(settings, Arc::clone(&fixture.switch), folders, |_| ());
-    let mut warnings = BTreeMap::new();
-    let held = follower.settle(&Scope::Global, Look::Present(found), path, None, &mut warnings);
+    let mut round = Round::default();
+    let before = fixture.switch.activate(Scope::Global, found.flag.clone(), found.modified);
+    let held = follower.settle(&Scope::Global, Look::Present(found), path.clone(), None, &mut round);
     assert!(matches!(held, Ok(None)));
-    assert!(warnings[&Scope::Global].contains("cannot be removed"), "{warnings:?}");
+    assert!(round.warnings[&Scope::Global].contains("cannot be removed"), "{:?}", round.warnings);
+    // As a link whose target is gone, too, and at the looks after that.
+    let mut follower = follower;
+    for before in [Some(&before), None] {
+        let found = Found { flag: Flag::default(), modified: Timestamp::now(), is_empty: false, warning: None };
+        let mut round = Round::default();
+        let held = follower.settle(&Scope::Global, Look::Dangling(found), path.clone(), before, &mut round);
+        assert!(matches!(held, Ok(None)));
+        assert!(round.warnings[&Scope::Global].contains("cannot be removed"), "{:?}", round.warnings);
+        follower.ended = round.ended;
+    }
     fixture.watcher = None;
 }
 
@@ -369,6 +380,22 @@ fn auto_end_removes_the_file_at_its_time() {
     fixture.start();
     fixture.eventually(|fixture| !fixture.is_on() && !fixture.flag().exists());
     assert!(Timestamp::now() >= until);
+}
+
+#[test]
+fn a_link_whose_target_went_ends_at_its_time() {
+    let mut fixture = Fixture::new();
+    fs::create_dir_all(fixture.state_dir()).unwrap();
+    let target = fixture.folder.path().join("target");
+    let until = Timestamp::now() + jiff::SignedDuration::from_millis(700);
+    fs::write(&target, format!("auto_end = true\nuntil = \"{until}\"")).unwrap();
+    symlink(&target, fixture.flag()).unwrap();
+    fixture.start();
+    assert!(fixture.is_on());
+    fs::remove_file(&target).unwrap();
+    fixture.eventually(|fixture| !fixture.is_on() && fs::symlink_metadata(fixture.flag()).is_err());
+    assert!(Timestamp::now() >= until);
+    assert_eq!(fixture.warnings(), 0);
 }
 
 #[test]
