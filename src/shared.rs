@@ -73,8 +73,8 @@ pub struct Shared {
     /// Names of the places in the samplers: routes keep theirs over reloads.
     places: Mutex<BTreeMap<String, usize>>,
     secret: OnceLock<Secret>,
-    /// Ids of the maintenances that are known to be late.
-    overdue_told: Mutex<BTreeSet<u64>>,
+    /// The maintenances that are known to be late, each with its end: another reason is no other delay.
+    overdue_told: Mutex<BTreeSet<(Scope, Timestamp)>>,
     /// False in the one of the two processes of an upgrade that does not tell what both see.
     is_in_charge: watch::Sender<bool>,
 }
@@ -335,13 +335,14 @@ impl Shared {
     fn tell_overdue(&self, now: Timestamp) {
         let mut told = self.overdue_told.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(state) = self.switch.load() else { return told.clear() };
-        let late: Vec<_> = state.all().filter(|active| active.overdue(now).is_some()).map(Arc::clone).collect();
+        let late = state.all().filter(|active| active.overdue(now).is_some());
+        let late: Vec<_> = late.filter_map(|active| Some((active.flag.until?, Arc::clone(active)))).collect();
         drop(state);
-        told.retain(|id| late.iter().any(|active| active.id == *id));
-        for active in late {
-            if told.insert(active.id) {
-                let until = active.flag.until.map(|until| until.to_string()).unwrap_or_default();
+        told.retain(|(scope, end)| late.iter().any(|(until, active)| active.scope == *scope && until == end));
+        for (until, active) in late {
+            if told.insert((active.scope.clone(), until)) {
                 let by = active.flag.by.clone().unwrap_or_default();
+                let until = until.to_string();
                 self.tell(Event::MaintenanceOverdue { scope: active.scope.to_string(), by, until });
             }
         }

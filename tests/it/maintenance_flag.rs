@@ -115,6 +115,58 @@ async fn a_flag_for_no_route_is_told_once_and_covers_nothing() {
 }
 
 #[tokio::test]
+async fn an_end_that_has_passed_is_told_once_whatever_else_the_flag_says() {
+    let mut flagstone = Flagstone::serve(&config("")).await;
+    let address = flagstone.address("web").await;
+    let log = flagstone.process.stderr();
+    assert!(!log.contains("overdue"), "{log}");
+    let says = async |until: &str, reason: &str| {
+        let flag = format!("until = \"{until}\"\nreason = \"{reason}\"\n");
+        flagstone.folder.replace("state/maintenance.flag", flag);
+        let page = async || ask(address, "GET", "/", "Accept: text/plain\r\n").await.text().contains(reason);
+        assert!(eventually_async(DEADLINE, page).await, "{reason}");
+        // Both are told once a second: after a whole one that began with this flag, all is told.
+        let blocked = || flagstone.process.stderr().matches("Operation blocked").count();
+        let before = blocked();
+        assert!(eventually_async(DEADLINE, async || page().await && blocked() >= before + 2).await, "{reason}");
+    };
+    says("2001-01-01T00:00:00Z", "first").await;
+    says("2001-01-01T00:00:00Z", "second").await;
+    says("2002-01-01T00:00:00Z", "third").await;
+    let log = flagstone.process.stderr();
+    assert_eq!(log.matches("Maintenance overdue").count(), 2, "{log}");
+}
+
+/// As are the other things that are kept there: an upgrade takes them to their new place.
+#[tokio::test]
+async fn another_state_folder_takes_the_flag_along_only_with_an_upgrade() {
+    let mut flagstone = Flagstone::serve(&config("")).await;
+    let address = flagstone.address("web").await;
+    let flag = flagstone.folder.touch("state/maintenance.flag");
+    assert!(becomes(address, "/", 503).await);
+    flagstone.folder.replace("flagstone.toml", config("").replace("\"state\"", "\"other\""));
+    let line = flagstone.process.stderr_line("Configuration reloaded").await;
+    assert!(line.contains("changes=\"server.state_dir: changed (needs an upgrade)\""), "{line}");
+    flagstone.process.stderr_line("flags are looked for in").await;
+    assert_eq!(status(address, "/").await, 503, "maintenance ended by a reload");
+    std::fs::remove_file(flag).unwrap();
+    assert!(becomes(address, "/", 200).await);
+    flagstone.folder.write("other/maintenance.flag", "");
+    let admin = flagstone.admin().await;
+    let path = "/api/admin/maintenance/enable";
+    assert_eq!(crate::support::admin::call(admin, "POST", path, None).await.1["by"], "api", "by the flag that holds");
+    flagstone.folder.remove("state/maintenance.flag");
+    assert!(becomes(address, "/", 200).await);
+    flagstone.process.signal(Signal::USR2);
+    flagstone.process.stderr_line("Upgrade finished").await;
+    assert!(becomes(address, "/", 503).await);
+    let id = flagstone.process.stderr();
+    let pid: i32 =
+        id.split("Upgrade finished pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+}
+
+#[tokio::test]
 async fn exempt_routes_and_paths_stay_open() {
     let more = "[maintenance]\nexempt_paths = [\"=/ping\", \"/public\"]\n";
     let proxy = maintained("", more).await;
