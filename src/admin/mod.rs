@@ -77,7 +77,7 @@ pub(crate) async fn serve(control: Arc<Control>) {
 }
 
 async fn serve_at(place: Arc<Place>, control: Arc<Control>, refusals: Arc<guard::Refusals>) {
-    let Some(socket) = place.socket() else { return place.done() };
+    let Some(socket) = place.accept() else { return place.done() };
     let router = routes::router(control, refusals, Arc::clone(&place));
     // The socket itself stays with the place, which may pass it on and closes it.
     let listener = match &*socket {
@@ -88,11 +88,12 @@ async fn serve_at(place: Arc<Place>, control: Arc<Control>, refusals: Arc<guard:
     match listener {
         Ok(listener) => {
             tokio::select! {
-                () = server::serve(listener, router, place.closing()) => {}
+                () = server::serve(listener, router, place.closing(), || place.stopped()) => {}
                 () = place.is_forgotten(LAST_WORDS) => {}
             }
         }
         Err(error) => tracing::error!(%error, "the admin side has stopped"),
     }
+    place.stopped();
     place.done();
 }

@@ -3,7 +3,8 @@
 //! One place after the other serves. The one that is left closes each connection after the answer that it owes, and
 //! takes no further request: what the new place asks for (a token, say) may be less than the old one needs.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) configured: Option<Address>,
     /// `None` once its end has begun.
     socket: Mutex<Option<Arc<Bound>>>,
+    /// Its socket is open for whoever accepts there, too.
+    is_accepting: AtomicBool,
     closing: watch::Sender<Drain>,
     is_left: AtomicBool,
     is_done: AtomicBool,
@@ -31,6 +34,7 @@ impl Place {
         Self {
             configured,
             socket: Mutex::new(socket.map(Arc::new)),
+            is_accepting: AtomicBool::new(false),
             closing: watch::Sender::new(Drain::No),
             is_left: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
@@ -42,7 +46,23 @@ impl Place {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins its end: the address is free, and connections without a request stay for `idle` longer.
+    /// The same for whoever accepts there, and tells when it does so no more.
+    pub(super) fn accept(&self) -> Option<Arc<Bound>> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_accepting.store(socket.is_some(), Relaxed);
+        socket.clone()
+    }
+
+    pub(super) fn stopped(&self) {
+        self.is_accepting.store(false, Release);
+    }
+
+    /// Whether its end has come so far that the address is free.
+    pub(crate) fn is_free(&self) -> bool {
+        self.socket().is_none() && !self.is_accepting.load(Acquire)
+    }
+
+    /// Begins its end: the address will be free, and connections without a request stay for `idle` longer.
     pub(crate) fn close(&self, idle: Duration) {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.closing.send_replace(Drain::Begun { idle });

@@ -56,18 +56,25 @@ pub(super) enum Listener {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
-/// Serves until dropped, and then cuts every connection; or until the end begins and every connection has come to its
-/// own.
-pub(super) async fn serve(listener: Listener, router: Router, closing: watch::Receiver<Drain>) {
-    serve_with(PATIENCE, listener, router, closing).await;
+/// Serves until dropped, and then cuts every connection; or until the end begins, of which `stopped` is told when the
+/// listener is closed, and every connection has come to its own.
+pub(super) async fn serve(listener: Listener, router: Router, closing: watch::Receiver<Drain>, stopped: impl FnOnce()) {
+    serve_with(PATIENCE, listener, router, closing, stopped).await;
 }
 
-async fn serve_with(patience: Patience, listener: Listener, router: Router, closing: watch::Receiver<Drain>) {
+async fn serve_with(
+    patience: Patience,
+    listener: Listener,
+    router: Router,
+    closing: watch::Receiver<Drain>,
+    stopped: impl FnOnce(),
+) {
     let mut connections = JoinSet::new();
     tokio::select! {
         () = accept(patience, listener, router, closing.clone(), &mut connections) => {}
         _ = begun(closing) => {}
     }
+    stopped();
     while connections.join_next().await.is_some() {}
 }
 
@@ -273,7 +280,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", axum::routing::get(|| async { "ok" }));
         let patience = Patience { head: Duration::from_millis(100), silence: Duration::from_millis(300) };
-        let server = tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1));
+        let server =
+            tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1, || ()));
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         client.write_all(said).await.unwrap();
         let mut bytes = Vec::new();
@@ -307,7 +315,8 @@ mod tests {
         let router = Router::new().route("/", axum::routing::get(|| async { "ok" }));
         let long = Duration::from_secs(600);
         let patience = Patience { head: long, silence: long };
-        let server = tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1));
+        let server =
+            tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1, || ()));
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());

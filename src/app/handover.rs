@@ -19,6 +19,8 @@ use crate::upgrade::{self, Inheritance, Offer, Passed, UpgradeError, Upgraded};
 
 /// How long the last answers of the admin side may take; the streams of a dashboard do not end by themselves.
 const ADMIN_LAST: Duration = Duration::from_secs(2);
+/// How long a reload waits until the address is free that the admin side has left.
+const ADMIN_FREE_MAX: Duration = Duration::from_secs(1);
 /// How long an admin connection without a request stays open for one, once another process has taken over.
 const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
 
@@ -112,7 +114,13 @@ impl Control {
             Some(Ok(address)) => tracing::info!(%address, "admin listening"),
             _ => tracing::info!("the admin side is closed"),
         }
-        self.admin.send_replace(Arc::new(place)).close(Duration::ZERO);
+        let before = self.admin.send_replace(Arc::new(place));
+        before.close(Duration::ZERO);
+        // The next reload may want it back.
+        let deadline = Instant::now() + ADMIN_FREE_MAX;
+        while !before.is_free() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build,

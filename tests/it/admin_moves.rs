@@ -6,6 +6,7 @@ use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Flagstone};
+use crate::support::proxy::TestProxy;
 
 fn config(admin: &str) -> String {
     format!(
@@ -15,6 +16,8 @@ fn config(admin: &str) -> String {
 }
 
 const WITH_TOKEN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"secret\"\n";
+
+const ROUTE: &str = "[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n";
 
 /// The status of a call on a connection that is open.
 async fn call(client: &mut Client, method: &str, path: &str, token: &str) -> u16 {
@@ -108,4 +111,21 @@ async fn the_admin_side_widens_on_its_port() {
     flagstone.process.stderr_line(&format!("admin listening address=0.0.0.0:{port}")).await;
     let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 2], port))).await.unwrap();
     assert_eq!(call(&mut client, "GET", "/metrics", "secret").await, 200);
+}
+
+/// Also with somebody connected there, to whom the rest of an answer is owed.
+#[tokio::test]
+async fn an_address_of_the_admin_side_that_was_given_up_is_there_to_be_taken_back() {
+    let proxy = TestProxy::toml(ROUTE).start().await;
+    let first = proxy.admin();
+    let mut streaming = Client::connect(first).await.unwrap();
+    streaming.send("GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    streaming.read_until("retry: ").await.unwrap();
+    for _ in 0..20 {
+        for listen in ["", &first.to_string()] {
+            proxy.reload_with(&format!("[admin]\nlisten = \"{listen}\"\n{ROUTE}")).await;
+        }
+    }
+    let mut client = Client::connect(first).await.unwrap();
+    assert_eq!(call(&mut client, "GET", "/metrics", "").await, 200);
 }
