@@ -180,7 +180,8 @@ impl Control {
         let admin = self.elsewhere(&loaded.config, listening).transpose();
         let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
         let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
-        let (config, before) = (loaded.config.clone(), Some(&*previous));
+        let (config, before) = (self.at_home(loaded.config.clone(), &previous.config), Some(&*previous));
+        let of_file = Config { server: loaded.config.server.clone(), ..config.clone() };
         let built = Snapshot::build_proven(config, before, &self.shared, found, route_tests::failures);
         let mut snapshot = built.map_err(|problems| {
             // Counters are had as soon as a generation is built; those of what is not going to serve are nobody's.
@@ -190,7 +191,7 @@ impl Control {
         let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
         snapshot.remember_listeners(&previous, |name| listening.has_connections(name));
-        let changes = changes(&previous.config, &loaded.config, &self.begun_with);
+        let changes = changes(&previous.config, &of_file, &self.begun_with);
         let reloaded = Reloaded { generation: snapshot.generation, changes };
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
@@ -209,7 +210,7 @@ impl Control {
         certificates::tell_reloaded(&previous, &live);
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
-        self.follow_settings(&previous.config, &loaded.config);
+        self.follow_settings(&previous.config, &live.config);
         listening.bound_connections(loaded.config.server.max_connections.get());
         listening.take_over(sockets);
         self.note_addresses(listening);
@@ -265,9 +266,30 @@ impl Control {
         let addresses = open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?)));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
     }
+        let (home, named) = (&self.begun_with.state_dir, &loaded.config.server.state_dir);
+        if home != named {
+            let (home, named) = (home.display(), named.display());
+            tracing::warn!(
+                "until an upgrade flags are looked for in {home}, not in {named}, the state folder of the file"
+            );
+        }
 
     /// Opens log files anew, for rotation by rename.
     pub fn reopen_logs(&self) {
+    /// With the state folder that the process has begun with, and the flag file in it, unless that was named with its whole
+    /// path: what a reload finds in another folder, or does not find, is to begin and end no maintenance.
+    fn at_home(&self, mut config: Config, previous: &Config) -> Config {
+        let home = self.begun_with.state_dir.clone();
+        let named = std::mem::replace(&mut config.server.state_dir, home);
+        let flag = &mut config.maintenance.flag;
+        if *flag != previous.maintenance.flag
+            && let Ok(name) = flag.strip_prefix(&named)
+        {
+            *flag = config.server.state_dir.join(name);
+        }
+        config
+    }
+
         if let Err(error) = self.live.load_full().access_log.reopen() {
             tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
         }

@@ -158,11 +158,9 @@ async fn another_state_folder_takes_the_flag_along_only_with_an_upgrade() {
     flagstone.folder.remove("state/maintenance.flag");
     assert!(becomes(address, "/", 200).await);
     flagstone.process.signal(Signal::USR2);
-    flagstone.process.stderr_line("Upgrade finished").await;
+    let line = flagstone.process.stderr_line("Upgrade finished").await;
     assert!(becomes(address, "/", 503).await);
-    let id = flagstone.process.stderr();
-    let pid: i32 =
-        id.split("Upgrade finished pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let pid: i32 = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
 }
 
