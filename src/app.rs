@@ -374,15 +374,20 @@ pub(crate) fn flag_settings(config: &Config) -> flag_file::Settings {
 
 fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {
     let (known, control) = (Arc::downgrade(control), Arc::downgrade(control));
-    let is_known = move |sources: &Sources| {
-        known.upgrade().is_none_or(|control| *control.tried.lock().unwrap_or_else(PoisonError::into_inner) == *sources)
+    let is_known = move |sources: &Sources| known.upgrade().is_none_or(|control| control.tried().sources == *sources);
+    let again = control.clone();
+    let retry = move || {
+        if let Some(control) = again.upgrade() {
+            control.retry();
+        }
     };
-    ConfigWatcher::start(file.to_path_buf(), is_known, move || {
+    let changed = move || {
         if let Some(control) = control.upgrade() {
             // The outcome, good or bad, has been logged and counted.
             let _ = control.reload();
         }
-    })
+    };
+    ConfigWatcher::start(file.to_path_buf(), is_known, changed, retry)
 }
 
 fn unix_seconds() -> u64 {

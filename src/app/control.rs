@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -22,6 +22,9 @@ use crate::systemd;
 use crate::telemetry::events::{self, Event};
 use crate::upgrade::Inheritance;
 
+/// How long after a load that was refused it is tried again.
+const RETRY: Duration = Duration::from_secs(3);
+
 /// What reloading needs, shared with the admin side and the watchers.
 pub struct Control {
     /// The process runs with it; a reload changes neither its workers nor its state folder.
@@ -30,8 +33,7 @@ pub struct Control {
     pub(crate) shared: Arc<Shared>,
     pub(crate) source: Source,
     pub(super) is_ready: AtomicBool,
-    /// What the last load, good or bad, was made of.
-    pub(super) tried: Mutex<Sources>,
+    pub(super) tried: Mutex<Tried>,
     /// `None` at the end.
     pub(super) flag_watcher: Mutex<Option<FlagWatcher>>,
     /// True once somebody has asked it to drain and end.
@@ -52,11 +54,30 @@ pub struct Control {
     pub(super) addresses: Mutex<Vec<(String, Address)>>,
 }
 
+/// The last load, good or bad.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// What it was made of.
+    pub(super) sources: Sources,
+    /// It was refused, then, for a reason that may go while the files stay as they are: a port in use, a certificate that is
+    /// not there yet.
+    refused: Option<Instant>,
+}
+
 /// The last attempt to load another configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct LastReload {
     pub(crate) at: jiff::Timestamp,
     pub(crate) result: Result<Reloaded, Problems>,
+}
+
+/// Who wants a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A signal, a call, a file that has changed.
+    BySomebody,
+    /// It is time to try again.
+    ByNobody,
 }
 
 /// What a reload came to.
@@ -84,7 +105,7 @@ impl Control {
             shared,
             source,
             is_ready: AtomicBool::new(true),
-            tried: Mutex::new(tried),
+            tried: Mutex::new(Tried { sources: tried, refused: None }),
             flag_watcher: Mutex::new(Some(flag_watcher)),
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
@@ -114,14 +135,40 @@ impl Control {
     /// # Errors
     /// Anything at all is wrong: the old generation serves on. Or another process has taken over.
     pub fn reload(&self) -> Result<Reloaded, Problems> {
+        self.reload_for(Asked::BySomebody)
+    }
+
+    /// Tries again what was refused for a reason that lies outside of the files. Only what comes of it anew is told.
+    pub(super) fn retry(&self) {
+        let is_due = |tried: &Tried| tried.refused.is_some_and(|at| at.elapsed() >= RETRY);
+        if is_due(&self.tried()) {
+            // The outcome has been told, now or before.
+            let _ = self.reload_for(Asked::ByNobody);
+        }
+    }
+
+    fn reload_for(&self, asked: Asked) -> Result<Reloaded, Problems> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has_handed_over() {
             let problem = Problem::new("", "another process has taken over from this one");
             return Err(problem.with_help("it reads the file itself; ask it").into());
         }
-        systemd::reloading();
+        if asked == Asked::BySomebody {
+            systemd::reloading();
+        }
         // Files may lie on a disk that does not answer: whoever stops or drains needs the listeners meanwhile.
-        let result = self.read_again().and_then(|loaded| self.bring(&loaded, &mut self.listening()));
+        let result = self.read_again().and_then(|loaded| {
+            let result = self.bring(&loaded, &mut self.listening());
+            // Its own tests come to the same whenever they are run.
+            let lies_outside = |problem: &Problem| !problem.path.starts_with("test[");
+            let is_refused = result.as_ref().is_err_and(|problems| problems.0.iter().any(lies_outside));
+            self.tried().refused = is_refused.then(Instant::now);
+            result
+        });
+        let is_told = || self.last_reload().is_some_and(|last| last.result == result);
+        if asked == Asked::ByNobody && result.is_err() && is_told() {
+            return result;
+        }
         let at = jiff::Timestamp::now();
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(LastReload { at, result: result.clone() });
@@ -149,7 +196,9 @@ impl Control {
                 }
             }
         }
-        systemd::ready();
+        if asked == Asked::BySomebody {
+            systemd::ready();
+        }
         result
     }
 
@@ -167,7 +216,7 @@ impl Control {
         let env = |name: &str| std::env::var(name).ok();
         let sources = Sources::read_again(file, &env);
         let loaded = loading::load(&sources, file, &env);
-        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+        *self.tried() = Tried { sources, refused: None };
         loaded
     }
 
@@ -293,6 +342,10 @@ impl Control {
         if let Err(error) = self.live.load_full().access_log.reopen() {
             tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
         }
+    }
+
+    pub(super) fn tried(&self) -> MutexGuard<'_, Tried> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn listening(&self) -> MutexGuard<'_, Listening> {

@@ -6,6 +6,8 @@
 //!
 //! One that is no regular file, as the pipe of `-c <(…)`, cannot be followed: it gives what it holds but once.
 //!
+//! As long as they stay as they are, a load that was refused may be tried again: its reason may lie elsewhere.
+//!
 //! What counts as known is not what was seen here but what was last tried, by whomever: a file that changes while it is
 //! being tried, and then back, is tried once more.
 
@@ -43,7 +45,7 @@ pub struct ConfigWatcher {
 
 impl ConfigWatcher {
     /// Calls `changed` from its own thread whenever the files hold something else than what `is_known`, and can be
-    /// read.
+    /// read; and `unchanged` at each look that finds what is known.
     ///
     /// # Errors
     /// The system gives no thread. Without inotify the poll alone remains, with a warning.
@@ -51,12 +53,13 @@ impl ConfigWatcher {
         file: PathBuf,
         is_known: impl Fn(&Sources) -> bool + Send + 'static,
         changed: impl Fn() + Send + 'static,
+        unchanged: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
         let bell = Arc::new(Bell::default());
         warn_of_lone_mount(&file);
         let notifier = Notifier::new(&file, &read(&file), &bell);
         bell.heard_by("config-watcher", move |bell| {
-            Follower { file, is_known, notifier, bell: Arc::clone(bell), changed }.run();
+            Follower { file, is_known, notifier, bell: Arc::clone(bell), changed, unchanged }.run();
         })?;
         Ok(Self { bell })
     }
@@ -69,15 +72,16 @@ impl Drop for ConfigWatcher {
     }
 }
 
-struct Follower<K, F> {
+struct Follower<K, F, U> {
     file: PathBuf,
     is_known: K,
     notifier: Notifier,
     bell: Arc<Bell>,
     changed: F,
+    unchanged: U,
 }
 
-impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
+impl<K: Fn(&Sources) -> bool, F: Fn(), U: Fn()> Follower<K, F, U> {
     fn run(mut self) {
         let mut gone = Gone::default();
         while self.bell.wait(POLL) {
@@ -93,8 +97,11 @@ impl<K: Fn(&Sources) -> bool, F: Fn()> Follower<K, F> {
         self.notifier.follow(&self.file, &content);
         // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
         gone.look(content.main_problem(), Instant::now());
-        if content.are_gone() || (self.is_known)(&content) {
+        if content.are_gone() {
             return;
+        }
+        if (self.is_known)(&content) {
+            return (self.unchanged)();
         }
         if self.at_rest(content).is_some_and(|content| !content.are_gone() && !(self.is_known)(&content)) {
             (self.changed)();
@@ -268,7 +275,7 @@ mod tests {
         let counted = Arc::clone(&looks);
         let is_known = move |_: &Sources| counted.fetch_add(1, Relaxed) < u32::MAX;
         let started = Instant::now();
-        let watcher = ConfigWatcher::start(file, is_known, || ()).unwrap();
+        let watcher = ConfigWatcher::start(file, is_known, || (), || ()).unwrap();
         for number in 0..2000 {
             let other = folder.path().join(format!("{number}.tmp"));
             std::fs::write(&other, "").unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::admin;
+use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
@@ -244,4 +245,48 @@ async fn a_breaker_outlives_changes_of_other_settings() {
     let told = reload(toml(1, 3)).await;
     assert!(told.contains("begun anew breaker"), "{told}");
     assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 500);
+}
+
+/// As on a Kubernetes volume that brings the configuration before the certificate.
+#[tokio::test]
+async fn what_was_refused_for_want_of_something_else_is_taken_when_that_is_there() {
+    let mut flagstone = Flagstone::serve(&says("one")).await;
+    let address = flagstone.address("web").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!(
+        "[[listener]]\nname = \"more\"\naddress = \"{}\"\n[listener.tls]\n\
+         certificates = [{{ cert = \"late.pem\", key = \"late.key\" }}]\n",
+        taken.local_addr().unwrap()
+    );
+    flagstone.folder.replace("flagstone.toml", says("two") + &more);
+    let rejected = |flagstone: &Flagstone| flagstone.process.stderr().matches("Configuration rejected").count();
+    assert!(eventually(DEADLINE, || rejected(&flagstone) == 1).await);
+    Ca::new().leaf(&["a.example"]).write(&flagstone.folder, "late");
+    assert!(eventually(DEADLINE, || rejected(&flagstone) == 2).await, "another reason is told");
+    // Long enough for a second look that finds the same.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(rejected(&flagstone), 2, "{}", flagstone.process.stderr());
+    drop(taken);
+    flagstone.process.stderr_line("Configuration reloaded").await;
+    assert!(comes_to_say(address, "two").await);
+    assert_eq!(rejected(&flagstone), 2);
+}
+
+#[tokio::test]
+async fn what_was_refused_is_tried_again_and_told_when_somebody_asks() {
+    let mut flagstone = Flagstone::serve(&says("one")).await;
+    let admin = flagstone.admin().await;
+    flagstone.folder.replace("flagstone.toml", says("two") + "[maintenance]\npage = \"page\"\n");
+    flagstone.process.stderr_line("Configuration rejected").await;
+    let rejected = |count: usize| {
+        let stderr = || flagstone.process.stderr().matches("Configuration rejected").count();
+        eventually(DEADLINE, move || stderr() == count)
+    };
+    flagstone.process.signal(Signal::HUP);
+    assert!(rejected(2).await);
+    assert_eq!(admin::ask(admin, "POST", "/api/admin/reload").await.status, 422);
+    assert!(rejected(3).await);
+    flagstone.folder.create_folder("page");
+    // Unless it has been taken already.
+    assert_eq!(admin::ask(admin, "POST", "/api/admin/reload").await.status, 200);
 }
