@@ -292,7 +292,7 @@ fn prepare(
     inheritance: &mut Inheritance,
 ) -> Result<(Snapshot, Sockets, admin::Place), Problems> {
     let state_dir = prepare_state_dir(config);
-    let sockets = bind_all(config, &BTreeMap::new(), inheritance);
+    let sockets = bind_all(config, &BTreeMap::new(), &[], inheritance);
     let admin = admin::bind(&config.admin, inheritance, None);
     let state_dir = match state_dir {
         Ok(()) => shared.open_state(&config.server.state_dir).map_err(|error| state_problem(config, &error)),

@@ -225,7 +225,7 @@ impl Control {
         let previous = self.live.load_full();
         let located = |problems: Problems| loaded.locate_all(problems);
         listening.wait_for_leaving(&loaded.config);
-        let sockets = bind_all(&loaded.config, &listening.open, &mut Inheritance::default());
+        let sockets = bind_all(&loaded.config, &listening.open, listening.spares(), &mut Inheritance::default());
         let admin = self.elsewhere(&loaded.config, listening).transpose();
         let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
         let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
@@ -266,7 +266,28 @@ impl Control {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        let (home, named) = (&self.begun_with.state_dir, &loaded.config.server.state_dir);
+        if home != named {
+            let (home, named) = (home.display(), named.display());
+            tracing::warn!(
+                "until an upgrade flags are looked for in {home}, not in {named}, the state folder of the file"
+            );
+        }
         Ok(reloaded)
+    }
+
+    /// With the state folder that the process has begun with, and the flag file in it, unless that was named with its whole
+    /// path: what a reload finds in another folder, or does not find, is to begin and end no maintenance.
+    fn at_home(&self, mut config: Config, previous: &Config) -> Config {
+        let home = self.begun_with.state_dir.clone();
+        let named = std::mem::replace(&mut config.server.state_dir, home);
+        let flag = &mut config.maintenance.flag;
+        if *flag != previous.maintenance.flag
+            && let Ok(name) = flag.strip_prefix(&named)
+        {
+            *flag = config.server.state_dir.join(name);
+        }
+        config
     }
 
     /// Brings what outlives generations to what the new one says: where the flags are, how loud the log is.
@@ -315,30 +336,9 @@ impl Control {
         let addresses = open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?)));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
     }
-        let (home, named) = (&self.begun_with.state_dir, &loaded.config.server.state_dir);
-        if home != named {
-            let (home, named) = (home.display(), named.display());
-            tracing::warn!(
-                "until an upgrade flags are looked for in {home}, not in {named}, the state folder of the file"
-            );
-        }
 
     /// Opens log files anew, for rotation by rename.
     pub fn reopen_logs(&self) {
-    /// With the state folder that the process has begun with, and the flag file in it, unless that was named with its whole
-    /// path: what a reload finds in another folder, or does not find, is to begin and end no maintenance.
-    fn at_home(&self, mut config: Config, previous: &Config) -> Config {
-        let home = self.begun_with.state_dir.clone();
-        let named = std::mem::replace(&mut config.server.state_dir, home);
-        let flag = &mut config.maintenance.flag;
-        if *flag != previous.maintenance.flag
-            && let Ok(name) = flag.strip_prefix(&named)
-        {
-            *flag = config.server.state_dir.join(name);
-        }
-        config
-    }
-
         if let Err(error) = self.live.load_full().access_log.reopen() {
             tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
         }

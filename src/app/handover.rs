@@ -15,7 +15,7 @@ use crate::config::model::Config;
 use crate::listener::bind::Bound;
 use crate::systemd;
 use crate::telemetry::events::Event;
-use crate::upgrade::{self, Inheritance, Offer, Passed, UpgradeError, Upgraded};
+use crate::upgrade::{self, Inheritance, Offer, Passed, SPARE, UpgradeError, Upgraded};
 
 /// How long the last answers of the admin side may take; the streams of a dashboard do not end by themselves.
 const ADMIN_LAST: Duration = Duration::from_secs(2);
@@ -164,9 +164,14 @@ impl Control {
             socket.as_fd().try_clone_to_owned().map(|descriptor| (passed, descriptor))
         };
         let mut sockets = Vec::new();
-        for (name, open) in &self.listening().open {
+        let listening = self.listening();
+        for (name, open) in &listening.open {
             sockets.push(pass(Some(name), open.place.address.to_string(), &open.socket)?);
         }
+        for (_, socket) in listening.spares() {
+            sockets.push(pass(Some(&SPARE.to_owned()), socket.address()?.to_string(), socket)?);
+        }
+        drop(listening);
         let admin = self.admin();
         if let (Some(configured), Some(socket)) = (&admin.configured, admin.socket()) {
             sockets.push(pass(None, configured.to_string(), &socket)?);
@@ -215,7 +220,8 @@ impl Control {
     /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets. Ours may
     /// overlap with them.
     pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {
-        let unwanted = inheritance.close_rest();
+        let (unwanted, of_units) = inheritance.rest();
+        self.listening().spare(of_units);
         if let Some(state) = inheritance.predecessor.as_mut().and_then(|predecessor| predecessor.state(unwanted)) {
             upgrade::state::recall(&state, &self.live.load_full(), &self.shared);
         }

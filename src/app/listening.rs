@@ -28,6 +28,8 @@ pub(super) struct Listening {
     pub(super) open: BTreeMap<String, Open>,
     /// Those that acceptors still empty.
     leaving: Vec<Leaving>,
+    /// Sockets of systemd's units that no listener has at the moment.
+    spare: Vec<(Place, Arc<Bound>)>,
     /// Names of listeners that are gone, owned by whatever came in there.
     gone: Vec<Weak<str>>,
 }
@@ -83,6 +85,7 @@ impl Place {
 pub(super) fn bind_all(
     config: &Config,
     open: &BTreeMap<String, Open>,
+    spare: &[(Place, Arc<Bound>)],
     inheritance: &mut Inheritance,
 ) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
@@ -95,18 +98,21 @@ pub(super) fn bind_all(
     for (index, (listener, inherited)) in config.listeners.iter().zip(inherited).enumerate() {
         let place = Place::of(listener, config);
         let is_open = open.get(&listener.name).is_some_and(|open| open.place == place);
-        let socket = match renamed(&place, config, open) {
+        let socket = match (renamed(&place, config, open), spared(&place, spare)) {
             _ if is_open => Socket::Kept,
-            Some(socket) => Socket::Renamed(socket),
-            None => match inherited.map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok) {
-                Ok(bound) => Socket::New(Arc::new(bound)),
-                Err(error) => {
-                    let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
-                    let problem = Problem::new(format!("listener[{index}].address"), text);
-                    problems.push(problem.with_help(remedy(&listener.address, &error)));
-                    continue;
+            (Some(socket), _) => Socket::Renamed(socket),
+            (None, Some(socket)) => Socket::New(socket),
+            (None, None) => {
+                match inherited.map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok) {
+                    Ok(bound) => Socket::New(Arc::new(bound)),
+                    Err(error) => {
+                        let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
+                        let problem = Problem::new(format!("listener[{index}].address"), text);
+                        problems.push(problem.with_help(remedy(&listener.address, &error)));
+                        continue;
+                    }
                 }
-            },
+            }
         };
         sockets.insert(listener.name.clone(), (place, socket));
     }
@@ -126,6 +132,14 @@ fn renamed(place: &Place, config: &Config, open: &BTreeMap<String, Open>) -> Opt
     found.map(|(_, open)| Arc::clone(&open.socket))
 }
 
+/// The unit's socket that was here, or has this address.
+fn spared(place: &Place, spare: &[(Place, Arc<Bound>)]) -> Option<Arc<Bound>> {
+    let is_here = |(was, socket): &&(Place, Arc<Bound>)| {
+        *was == *place || socket.address().is_ok_and(|address| address == place.address)
+    };
+    spare.iter().find(is_here).map(|(_, socket)| Arc::clone(socket))
+}
+
 fn collide(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Socket(one), Address::Socket(other)) => one.port() == other.port(),
@@ -143,8 +157,22 @@ impl Listening {
             connections_max,
             open: BTreeMap::new(),
             leaving: Vec::new(),
+            spare: Vec::new(),
             gone: Vec::new(),
         }
+    }
+
+    /// Keeps what the start was given and no listener has, for a reload to take.
+    pub(super) fn spare(&mut self, sockets: Vec<Bound>) {
+        let placed = sockets.into_iter().filter_map(|socket| {
+            let place = Place { address: socket.address().ok()?, families: Families::Any };
+            Some((place, Arc::new(socket)))
+        });
+        self.spare.extend(placed);
+    }
+
+    pub(super) fn spares(&self) -> &[(Place, Arc<Bound>)] {
+        &self.spare
     }
 
     /// Waits until the addresses are free that `config` wants back from listeners that have just left.
@@ -173,12 +201,20 @@ impl Listening {
             })
             .collect();
         self.gone.retain(|name| name.strong_count() > 0);
+        self.spare.retain(|(_, spare)| {
+            let is_it =
+                |(_, socket): &(Place, Socket)| matches!(socket, Socket::New(taken) if Arc::ptr_eq(taken, spare));
+            !sockets.values().any(is_it)
+        });
         self.open.retain(|name, open| match sockets.get(name) {
             Some((_, Socket::Kept)) => true,
             _ => {
                 self.gone.push(Weak::clone(&open.name));
                 let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
                 open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
+                if !is_moved && open.socket.is_of_a_unit() {
+                    self.spare.push((open.place.clone(), Arc::clone(&open.socket)));
+                }
                 if let (false, Ok(address)) = (is_moved, open.socket.address()) {
                     self.leaving.push(Leaving { address, stop: open.stop.clone() });
                 }

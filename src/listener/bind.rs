@@ -216,6 +216,11 @@ impl Bound {
         self.claim().is_ours.load(Relaxed)
     }
 
+    /// Whether a unit of systemd has it, which keeps it open whatever we do: nobody can bind its address.
+    pub fn is_of_a_unit(&self) -> bool {
+        !self.is_ours() && !self.claim().is_bequeathed
+    }
+
     /// Takes it from the process before, if that had it.
     pub fn own(&self) {
         if self.claim().is_bequeathed {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::CHANNEL;
 use super::channel::{Channel, ChannelError, Passed, Word};
 use super::spawn::FIRST;
 use super::successor::fd_name;
+use super::{CHANNEL, SPARE};
 use crate::config::model::Address;
 use crate::listener::bind::Bound;
 
@@ -88,6 +88,9 @@ impl Inheritance {
         for (name, socket) in passed {
             let (whose, is_bequeathed) = match facts.as_mut().map(Iterator::next) {
                 None => (Whose::Unit(name.clone()), false),
+                Some(Some(Passed { listener: Some(listener), .. })) if listener == SPARE => {
+                    (Whose::Unit(listener), false)
+                }
                 Some(Some(Passed { listener: Some(listener), address, is_owned })) => {
                     (Whose::Listener(listener, address), is_owned)
                 }
@@ -145,19 +148,24 @@ impl Inheritance {
         Some(self.sockets.swap_remove(index).bound)
     }
 
-    /// Closes what nobody wanted, and says so of what somebody configured. The names of the listeners that had it.
-    pub(crate) fn close_rest(&mut self) -> Vec<String> {
-        let mut names = Vec::new();
+    /// What nobody wanted: the names of the listeners that had sockets, which are closed, and those of units, which stay
+    /// open elsewhere. Says so of what somebody configured.
+    pub(crate) fn rest(&mut self) -> (Vec<String>, Vec<Bound>) {
+        let (mut names, mut of_units) = (Vec::new(), Vec::new());
         for Socket { bound, whose } in self.sockets.drain(..) {
             match (whose, bound.address()) {
                 (Whose::Unit(name), Ok(address)) => {
-                    tracing::warn!(name, %address, "no listener has the name or the address of this inherited socket");
+                    // The process before has said so, or was told by a reload.
+                    if self.predecessor.is_none() {
+                        tracing::warn!(name, %address, "no listener has the name or the address of this inherited socket");
+                    }
+                    of_units.push(bound);
                 }
                 (Whose::Listener(name, _), _) => names.push(name),
                 (Whose::Unit(_) | Whose::Admin(_), _) => {}
             }
         }
-        names
+        (names, of_units)
     }
 }
 

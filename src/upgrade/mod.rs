@@ -33,6 +33,9 @@ pub(crate) use successor::{Offer, UpgradeError, Upgraded, run};
 /// The environment variable with the number of the channel's descriptor.
 const CHANNEL: &str = "FLAGSTONE_HANDOVER";
 
+/// In a listener's place for the socket of a unit that no listener has at the moment: none has such a name.
+pub(crate) const SPARE: &str = "";
+
 /// How to start this program anew. Found once, at the start: later the file may be another, which is the point.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 

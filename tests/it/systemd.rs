@@ -82,6 +82,38 @@ async fn a_socket_of_a_unit_goes_on_to_the_next_process() {
     assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
 }
 
+/// systemd keeps it open, so that nobody else could have bound it meanwhile; nor does an upgrade lose it.
+#[tokio::test]
+async fn a_listener_that_has_left_a_units_socket_gets_it_back() {
+    let folder = Folder::new();
+    let unit = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unit.local_addr().unwrap();
+    let at = |address: &str| config(&format!("[[listener]]\nname = \"web\"\naddress = \"{address}\"\n"));
+    let (here, elsewhere) = (at(&address.to_string()), at("127.0.0.1:0"));
+    let file = folder.write("f.toml", &here);
+    let mut process = activated(unit.try_clone().unwrap().into(), "any", &file);
+    process.stderr_line(&format!("listening name=web address={address}")).await;
+    let reloaded = |count: usize| move |log: &str| log.matches("Configuration reloaded").count() == count;
+    let reload = async |text: &str, count: usize| {
+        folder.replace("f.toml", text);
+        assert!(eventually(DEADLINE, || reloaded(count)(&process.stderr())).await, "{}", process.stderr());
+    };
+    reload(&elsewhere, 1).await;
+    let mut early = Client::connect(address).await.unwrap();
+    reload(&here, 2).await;
+    assert_eq!(early.get("/").await.unwrap().text(), "ok");
+    drop(early);
+    reload(&elsewhere, 3).await;
+    process.signal(Signal::USR2);
+    let line = process.stderr_line("Upgrade finished").await;
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
+    folder.replace("f.toml", &here);
+    let mut client = Client::connect(address).await.unwrap().deadline(DEADLINE);
+    assert_eq!(client.get("/").await.unwrap().text(), "ok", "{}", process.stderr());
+    let second: i32 = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(second).unwrap(), Signal::TERM).unwrap();
+}
+
 #[tokio::test]
 async fn sockets_that_nobody_wants_and_sockets_that_are_none_are_told_of() {
     let folder = Folder::new();
