@@ -49,6 +49,26 @@ async fn the_app_sees_a_request_of_http1() {
     proxy.log_line("\"GET /a/%62/../c?x=1&y HTTP/2.0\" 200 5 ").await;
 }
 
+/// Of HTTP/1 it is refused. Here it is cut off before anybody can see it: what is matched, forwarded and told is what
+/// stands before it.
+#[tokio::test]
+async fn what_stands_behind_a_hash_reaches_nobody() {
+    let upstream = FakeUpstream::http1().route("*", "hello").start().await;
+    let closed = "[[route]]\nname = \"closed\"\npath = [\"/closed\"]\ndeny = [\"127.0.0.1\"]\nupstream = \"app\"\n";
+    let proxy = TestProxy::before(&upstream, closed, "").start().await;
+    let mut client = Framed::connect(proxy.address()).await;
+    for (stream, path) in [(1, "/open#/../closed"), (3, "/closed#/../open"), (5, "/open?a=b#/closed")] {
+        let mut fields = h2::REQUEST;
+        fields[3].1 = path;
+        client.send(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, h2::block(&fields))).await;
+        client.find(|frame| frame.stream == stream && frame.flags & flag::END_STREAM != 0).await.expect("an answer");
+    }
+    let lines: Vec<_> = upstream.requests().into_iter().map(|request| request.head.line).collect();
+    assert_eq!(lines, ["GET /open HTTP/1.1", "GET /open?a=b HTTP/1.1"]);
+    proxy.log_line("\"GET /closed HTTP/2.0\" 403 ").await;
+    assert!(!proxy.access_log().contains('#'));
+}
+
 /// `:status` 100, a literal in Huffman code.
 const CONTINUE: [u8; 4] = [0x48, 0x82, 0x08, 0x01];
 
