@@ -1,5 +1,8 @@
 //! A named upstream: its endpoints, how one is picked, and its breaker.
 
+mod build;
+mod succession;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,21 +12,20 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+pub(crate) use self::build::Surroundings;
+pub use self::succession::EndpointMemory;
 use super::affinity::{Affinity, Token};
-use super::connect::Connector;
-use super::endpoint::{Aborting, Endpoint, InFlight, Observer, Plan};
+use super::endpoint::{Aborting, Endpoint, InFlight, Observer};
 use super::hold::Hold;
 use super::members::{Members, Wish};
 use super::resolve::Resolver;
 use super::standing::Health;
-use super::tls::{self, Originator, UpstreamTlsError};
+use super::tls::Originator;
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
-use crate::breaker::{Breaker, Pauses, State, Transition};
+use crate::breaker::{Breaker, Pauses};
 use crate::config::model::{self, Address};
-use crate::secret::Secret;
 use crate::telemetry::metrics::UpstreamMetrics;
-use crate::tls::Fault;
 
 /// How long requests wait for the first answer about a name.
 const FIRST_NAMES_LIMIT: Duration = Duration::from_secs(5);
@@ -67,107 +69,7 @@ struct Arrangement {
     is_retired: bool,
 }
 
-/// What a [`Group`] is built with, beside its settings.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) workers: usize,
-    pub(crate) resolver: &'a Resolver,
-    pub(crate) metrics: Arc<UpstreamMetrics>,
-    pub(crate) pauses: Arc<Pauses>,
-    /// Told of every change of the breaker's state.
-    pub(crate) breaker_observer: Box<dyn Fn(Transition) + Send + Sync>,
-    /// Told of every change of an endpoint.
-    pub(crate) endpoint_observer: Observer,
-    /// What signs cookies.
-    pub(crate) secret: &'a Secret,
-    /// The same upstream before its settings changed: what is known of its endpoints stays known.
-    pub(crate) previous: Option<&'a Group>,
-}
-
-/// An endpoint as another process knew it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointMemory {
-    pub configured: String,
-    pub label: String,
-    pub standing: super::standing::Memory,
-}
-
 impl Group {
-    /// Builds the group; nothing is connected, checked or resolved before [`Group::start`].
-    ///
-    /// # Errors
-    /// A CA, certificate or key of its `tls` can't be used.
-    pub(crate) fn build(
-        name: &str,
-        settings: &model::Upstream,
-        surroundings: Surroundings<'_>,
-    ) -> Result<Self, Vec<Fault>> {
-        let tls = |error| tls::faults(settings.tls.as_ref().expect("without TLS nothing fails"), error);
-        Self::try_build(name, settings, surroundings).map_err(tls)
-    }
-
-    /// What is wrong with the files of its `tls`.
-    pub(crate) fn faults_of_files(settings: &model::Upstream) -> Vec<Fault> {
-        match (originator(settings, None), &settings.tls) {
-            (Err(error), Some(tls)) => tls::faults(tls, error),
-            _ => Vec::new(),
-        }
-    }
-
-    fn try_build(
-        name: &str,
-        settings: &model::Upstream,
-        surroundings: Surroundings<'_>,
-    ) -> Result<Self, UpstreamTlsError> {
-        let previous = surroundings.previous;
-        let breaker = settings.breaker.enabled.then(|| {
-            let (rules, observer) = (breaker_settings(&settings.breaker), surroundings.breaker_observer);
-            let known = previous.and_then(|previous| previous.breaker.as_ref());
-            match known.filter(|known| *known.settings() == rules) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(Breaker::with_observer(rules, Instant::now(), observer)),
-            }
-        });
-        let group = Self {
-            name: name.into(),
-            members: ArcSwap::from_pointee(Members::new(Vec::new(), &settings.balance)),
-            arranging: Mutex::default(),
-            names_unknown: AtomicUsize::new(0),
-            hold: Hold::after(previous.map(|previous| &*previous.hold)),
-            budget: match previous.filter(|previous| previous.settings.retry.budget == settings.retry.budget) {
-                Some(previous) => Arc::clone(&previous.budget),
-                None => Arc::new(RetryBudget::new(settings.retry.budget)),
-            },
-            ejecting: Mutex::default(),
-            breaker,
-            metrics: surroundings.metrics,
-            affinity: settings.affinity_cookie.as_ref().map(|cookie| Affinity::new(cookie, name, surroundings.secret)),
-            tls: originator(settings, previous)?,
-            workers: surroundings.workers,
-            observer: surroundings.endpoint_observer,
-            pauses: surroundings.pauses,
-            resolver: surroundings.resolver.clone(),
-            started: Once::new(),
-            followers: Mutex::default(),
-            settings: settings.clone(),
-        };
-        let mut slots = Vec::with_capacity(settings.endpoints.len());
-        for configured in &settings.endpoints {
-            slots.push(match names::name_of(&configured.address) {
-                Some(_) => group.inherited_addresses(configured, previous)?,
-                None => vec![group.endpoint(configured, configured.address.clone(), previous, None)?],
-            });
-        }
-        let named = settings.endpoints.iter().zip(&slots);
-        let unknown =
-            named.filter(|(configured, slot)| slot.is_empty() && names::name_of(&configured.address).is_some());
-        group.names_unknown.store(unknown.count(), Relaxed);
-        let mut arrangement = group.arrangement();
-        arrangement.slots = slots;
-        group.rearrange(&arrangement);
-        drop(arrangement);
-        Ok(group)
-    }
-
     /// Begins to check its endpoints and to follow its names, on `runtime`. Once; later calls do nothing.
     pub(crate) fn start(self: &Arc<Self>, runtime: &Handle) {
         self.started.call_once(|| {
@@ -294,68 +196,6 @@ impl Group {
         self.members.load().endpoints.clone()
     }
 
-    /// What its names resolve to and how its endpoints stand, for the same upstream in another process.
-    pub fn memory(&self, now: Instant) -> Vec<EndpointMemory> {
-        let endpoints = self.iter();
-        let memories = endpoints.iter().map(|endpoint| EndpointMemory {
-            configured: endpoint.configured.to_string(),
-            label: endpoint.label.to_string(),
-            standing: endpoint.standing.memory(now),
-        });
-        memories.collect()
-    }
-
-    /// Goes on where the same upstream stood in another process: what its names resolved to, how its endpoints stood.
-    pub fn recall(self: &Arc<Self>, endpoints: &[EndpointMemory]) {
-        for (slot, configured) in self.settings.endpoints.iter().enumerate() {
-            let own = configured.address.to_string();
-            let known = endpoints.iter().filter(|endpoint| endpoint.configured == own);
-            let known: Vec<SocketAddr> = known.filter_map(|endpoint| endpoint.label.parse().ok()).collect();
-            let is_unknown = names::name_of(&configured.address).is_some() && self.arrangement().slots[slot].is_empty();
-            if is_unknown && !known.is_empty() {
-                self.set_addresses(slot, &known);
-                self.names_unknown.fetch_sub(1, Relaxed);
-            }
-        }
-        let now = Instant::now();
-        for endpoint in self.iter() {
-            if let Some(memory) = endpoints.iter().find(|memory| *memory.label == *endpoint.label) {
-                endpoint.standing.recall(&memory.standing, now);
-            }
-        }
-    }
-
-    /// Keeps its breaker open if an operator has forced the one of before open. To be called as late as there is still
-    /// no request.
-    pub(crate) fn stay_forced(&self, previous: &Self, now: Instant) {
-        if let (Some(breaker), Some(before)) = (&self.breaker, &previous.breaker)
-            && !Arc::ptr_eq(breaker, before)
-        {
-            breaker.stay_forced(before, now);
-        }
-    }
-
-    /// Ends the breaker of before, if another one has begun in its place, or none: requests pass again, and whoever was
-    /// told that it opened is told so.
-    pub(crate) fn relieve(&self, previous: &Self, now: Instant) {
-        let Some(before) = &previous.breaker else { return };
-        let goes_on = |own: &Arc<Breaker>| Arc::ptr_eq(own, before) || own.view(now).state != State::Closed;
-        if !self.breaker.as_ref().is_some_and(goes_on) {
-            before.retire();
-        }
-    }
-
-    /// Lets go of its endpoints: a reload has put `successor` in its place, or none. What is open finishes here, and as
-    /// long as a request waits here, its endpoints are checked and its names followed.
-    pub(crate) fn retire(&self, successor: Option<&Self>) {
-        let after = successor.map(Self::iter).unwrap_or_default();
-        let mut arrangement = self.arrangement();
-        arrangement.is_retired = true;
-        for endpoint in arrangement.slots.iter().flatten() {
-            endpoint.retire(&after);
-        }
-    }
-
     /// Whether nobody needs to know what becomes of its names.
     pub(super) fn is_over(&self) -> bool {
         self.arrangement().is_retired && !self.hold.is_in_use()
@@ -451,47 +291,6 @@ impl Group {
         endpoint.set_checker(runtime.spawn(checking).abort_handle());
     }
 
-    /// `previous` is the upstream before a reload: what is known of the address stays known. `left` is the same address
-    /// before its name left it out: of that, only what is open there is of interest.
-    fn endpoint(
-        &self,
-        configured: &model::Endpoint,
-        address: Address,
-        previous: Option<&Self>,
-        left: Option<&Endpoint>,
-    ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
-        let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
-        let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
-        let before = previous.map(Self::iter).unwrap_or_default();
-        let known = before.iter().filter(|known| known.connector.address == address);
-        // Two names may have an address in common.
-        let own = configured.address.to_string();
-        let known = known.max_by_key(|known| *known.configured == *own);
-        Ok(Arc::new(Endpoint::new(Plan {
-            known: known.and_then(|known| Some((&**known, &previous?.settings))),
-            connector: Connector::new(address, tls, self.settings.http2),
-            configured,
-            settings: &self.settings,
-            affinity: self.affinity.as_ref(),
-            workers: self.workers,
-            hold: &self.hold,
-            observer: Arc::clone(&self.observer),
-            left,
-        })))
-    }
-
-    /// What a name resolved to before a reload changed other settings.
-    fn inherited_addresses(
-        &self,
-        configured: &model::Endpoint,
-        previous: Option<&Self>,
-    ) -> Result<Vec<Arc<Endpoint>>, UpstreamTlsError> {
-        let text = configured.address.to_string();
-        let known = previous.map(Self::iter).unwrap_or_default();
-        let known = known.iter().filter(|endpoint| *endpoint.configured == text);
-        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, None)).collect()
-    }
-
     fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {
         self.arranging.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -500,34 +299,6 @@ impl Group {
 /// The check, and its way to here.
 fn first_check_limit(health: &model::Health) -> Duration {
     health.timeout + Duration::from_millis(500)
-}
-
-/// The one of before where its settings did not change: sessions with endpoints go on.
-fn originator(
-    settings: &model::Upstream,
-    previous: Option<&Group>,
-) -> Result<Option<Arc<Originator>>, UpstreamTlsError> {
-    let Some(tls) = &settings.tls else { return Ok(None) };
-    let is_same = |before: &model::Upstream| before.tls == settings.tls && before.http2 == settings.http2;
-    if let Some(kept) = previous.filter(|before| is_same(&before.settings)).and_then(|before| before.tls.as_ref()) {
-        return Ok(Some(Arc::clone(kept)));
-    }
-    Originator::build(tls, settings.http2).map(|built| Some(Arc::new(built)))
-}
-
-fn breaker_settings(breaker: &model::Breaker) -> crate::breaker::Settings {
-    crate::breaker::Settings {
-        failures: breaker.failures,
-        failure_ratio: breaker.failure_ratio,
-        min_requests: breaker.min_requests,
-        window: breaker.window,
-        slow_call: breaker.slow_call,
-        open: breaker.open,
-        max_open: breaker.max_open,
-        probes: breaker.probes,
-        ramp: breaker.ramp,
-        shadow: breaker.shadow,
-    }
 }
 
 impl fmt::Debug for Group {
