@@ -21,14 +21,21 @@ pub(super) struct Arguments {
 
 /// Exit 0 when it is ready, 1 when it is draining or not there. Needs no token.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let client = arguments.admin.client_for_looking().map(|client| client.patience(PATIENCE));
-    let (status, body) = match client.and_then(|client| client.ask("GET", "/readyz", None)) {
+    let client = match arguments.admin.client_for_looking() {
+        Ok(client) => client.patience(PATIENCE),
+        Err(error) => return error.report(),
+    };
+    let (status, body) = match client.ask("GET", "/readyz", None) {
         Ok(answer) => answer,
         Err(error) => return error.report(),
     };
     let is_ready = status == 200;
     let body = String::from_utf8_lossy(&body);
     let detail = body.lines().next().unwrap_or_default();
+    // Any web server may answer 200.
+    if is_ready && detail != "ok" {
+        return client.foreign("its /readyz does not say ok").report();
+    }
     let answer = json!({ "ready": is_ready, "status": status, "detail": detail });
     let text = if is_ready { "ready\n" } else { "" };
     if !is_ready {

@@ -1,5 +1,8 @@
 //! Commands that steer the running process: reload, healthcheck, drain; and what is printed for shells and for `man`.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::process::{DEADLINE, Ended, Flagstone, Process};
@@ -115,6 +118,23 @@ async fn healthcheck_follows_readiness_and_drain_ends_the_process() {
     let gone = run(&flagstone, "healthcheck").await;
     assert_eq!(gone.status.code(), Some(1));
     assert!(gone.stderr.contains("no process answers on"), "{}", gone.stderr);
+}
+
+#[tokio::test]
+async fn what_is_no_flagstone_is_not_ready() {
+    for body in ["hello", "", "okay", "{\"ok\":true}"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let other = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+            socket.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes()).unwrap();
+        });
+        let ended = Flagstone::run(["healthcheck", "--admin", &address]).await;
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{body:?}: {ended:?}");
+        assert!(ended.stderr.contains("is no flagstone: its /readyz does not say ok"), "{body:?}: {ended:?}");
+        other.join().unwrap();
+    }
 }
 
 /// What a command prints with `--json`, and its exit code.
