@@ -183,9 +183,16 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     };
     let settings = &config.maintenance;
     let routes_dir = config.server.state_dir.join("maintenance.d");
-    if let maintenance::Action::On(on) = &arguments.maintenance.action
-        && lacks_one(&on.routes, &config, is_whole)
-    {
+    let named = match &arguments.maintenance.action {
+        maintenance::Action::On(on) => on.routes.clone(),
+        // The flag of a route that is gone has to go, too.
+        maintenance::Action::Off(off) => {
+            let has_flag = |name: &String| has_entry(&routes_dir.join(format!("{name}.flag")));
+            off.routes.iter().filter(|name| !has_flag(name)).cloned().collect()
+        }
+        maintenance::Action::Status(_) => Vec::new(),
+    };
+    if lacks_one(&named, &config, is_whole) {
         return ExitCode::FAILURE;
     }
     show_maintenance(maintenance::run(
@@ -219,6 +226,11 @@ fn lacks_one(routes: &[String], config: &Config, is_whole: bool) -> bool {
     let kind = if is_whole { "" } else { "warning: " };
     unknown().for_each(|name| complain(format_args!("{kind}{}", config.no_route(name))));
     is_whole && unknown().next().is_some()
+}
+
+/// Whether something is there, or may be.
+fn has_entry(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
 }
 
 fn environment(name: &str) -> Option<String> {

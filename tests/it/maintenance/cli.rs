@@ -137,6 +137,22 @@ async fn a_route_that_is_not_in_the_file_is_refused() {
 }
 
 #[tokio::test]
+async fn off_for_a_route_that_there_is_not_is_refused_unless_it_has_a_flag() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    assert!(maintenance(&folder, &["on", "--route", "all"]).await.status.success());
+    let off = maintenance(&folder, &["off", "--route", "all", "--route", "al"]).await;
+    assert_eq!((off.status.code(), off.stdout.as_str()), (Some(1), ""), "{off:?}");
+    assert_eq!(off.stderr, "flagstone: there is no route \"al\": did you mean \"all\"?\n");
+    assert!(folder.join("state/maintenance.d/all.flag").exists(), "nothing was done");
+    // The flag of a route that is gone has to go, too.
+    folder.write("state/maintenance.d/gone.flag", "");
+    let off = maintenance(&folder, &["off", "--route", "gone", "--route", "all"]).await;
+    assert_eq!((off.status.code(), off.stderr.as_str()), (Some(0), ""), "{off:?}");
+    assert!(std::fs::read_dir(folder.join("state/maintenance.d")).unwrap().next().is_none());
+}
+
+#[tokio::test]
 async fn wrong_use_exits_2() {
     let folder = Folder::new();
     folder.write("flagstone.toml", CONFIG);
