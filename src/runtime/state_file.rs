@@ -119,7 +119,11 @@ fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let written = File::create(&temporary)
+    // Somebody may have cleared the folder away.
+    let written = path
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| File::create(&temporary))
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -179,6 +183,14 @@ mod tests {
             assert!(error.to_string().starts_with(&text), "{error}");
         }
         assert!(path.is_symlink());
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/flagstone/a.json");
+        StateFile::at(path.clone()).access().write(Map::from_iter([("a".into(), 1.into())])).unwrap();
+        assert_eq!(StateFile::at(path).access().read().unwrap().unwrap()["a"], 1);
     }
 
     #[test]
