@@ -109,6 +109,8 @@ pub struct Switch {
 }
 
 const TOTALS_MAX: usize = 4096;
+/// How long the removal of a flag that ends by itself may take: folders may be slow.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// A state that stays while it is held. Not to be held across an await: it may keep a replaced state alive.
 pub struct Loaded(Guard<Option<Arc<State>>>);
@@ -190,10 +192,11 @@ impl Active {
         self.is_cutting.load(Ordering::Acquire)
     }
 
-    /// How long ago it should have ended; `None` when it is in time or no end is known.
+    /// How long ago it should have ended; `None` when it is in time, no end is known, or it is just being ended.
     pub fn overdue(&self, now: Timestamp) -> Option<Duration> {
         let late = now.duration_since(self.flag.until?);
-        Duration::try_from(late).ok().filter(|late| !late.is_zero())
+        let grace = if self.flag.auto_end { ENDING } else { Duration::ZERO };
+        Duration::try_from(late).ok().filter(|late| *late > grace)
     }
 
     /// Requests blocked by this maintenance.

@@ -101,6 +101,10 @@ fn overdue_is_what_is_past_its_end() {
     assert_eq!(active.overdue(Timestamp::from_second(60).unwrap()), None);
     assert_eq!(active.overdue(Timestamp::from_second(90).unwrap()), Some(Duration::from_secs(30)));
     assert_eq!(global("").global.unwrap().overdue(Timestamp::MAX), None);
+    // One that ends by itself is about to.
+    let active = global("until = \"1970-01-01T00:01:00Z\"\nauto_end = true").global.unwrap();
+    assert_eq!(active.overdue(Timestamp::from_second(62).unwrap()), None);
+    assert_eq!(active.overdue(Timestamp::from_second(90).unwrap()), Some(Duration::from_secs(30)));
 }
 
 #[test]
