@@ -221,7 +221,7 @@ fn line(value: &Value) -> Result<Option<String>, String> {
 }
 
 fn text(value: &Value, bytes_max: usize, lines: bool) -> Result<Option<String>, String> {
-    let text = clean(value.as_str().ok_or("is not text")?, bytes_max, lines);
+    let text = clean(value.as_str().ok_or_else(|| format!("{} is not text", shown(value)))?, bytes_max, lines);
     Ok((!text.is_empty()).then_some(text))
 }
 
@@ -246,18 +246,23 @@ fn clean(text: &str, bytes_max: usize, lines: bool) -> String {
     if trimmed.len() == clean.len() { clean } else { trimmed.to_owned() }
 }
 
+/// In a warning: with the value in it, another mistake is another warning.
+fn shown(value: &Value) -> String {
+    clean(&value.to_string(), 80, false)
+}
+
 fn timestamp(value: &Value) -> Result<Timestamp, String> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
         Value::Datetime(datetime) => datetime.to_string(),
-        _ => return Err("is not an RFC 3339 time".to_owned()),
+        value => value.to_string(),
     };
     // What is meant to be for ever is often the last second of the year 9999, which has one that is beyond what a
     // Timestamp holds: the year before tells whether it is a time.
     let last = || text.strip_prefix("9999-").filter(|rest| format!("9998-{rest}").parse::<Timestamp>().is_ok());
     match text.parse() {
         Err(_) if last().is_some() => Ok(Timestamp::MAX),
-        parsed => parsed.map_err(|_| format!("{value} is not an RFC 3339 time such as 2030-01-31T22:00:00Z")),
+        parsed => parsed.map_err(|_| format!("{} is not an RFC 3339 time such as 2030-01-31T22:00:00Z", shown(value))),
     }
 }
 
@@ -265,20 +270,21 @@ fn mode(value: &Value) -> Result<Mode, String> {
     [Mode::Full, Mode::ReadOnly, Mode::Emergency]
         .into_iter()
         .find(|mode| value.as_str() == Some(mode.name()))
-        .ok_or_else(|| "is none of full, read_only, emergency".to_owned())
+        .ok_or_else(|| format!("{} is none of full, read_only, emergency", shown(value)))
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| "is neither true nor false".to_owned())
+    value.as_bool().ok_or_else(|| format!("{} is neither true nor false", shown(value)))
 }
 
 fn grace(value: &Value) -> Result<Duration, String> {
     let seconds = match value {
-        Value::String(text) => return parse_duration(text),
+        Value::String(text) => return parse_duration(text).map_err(|problem| format!("{}: {problem}", shown(value))),
         Value::Integer(seconds) => u64::try_from(*seconds).ok(),
         _ => None,
     };
-    duration::bounded(Duration::from_secs(seconds.ok_or("is no duration such as \"30s\"")?))
+    let seconds = seconds.ok_or_else(|| format!("{} is no duration such as \"30s\"", shown(value)))?;
+    duration::bounded(Duration::from_secs(seconds)).map_err(|problem| format!("{}: {problem}", shown(value)))
 }
 
 /// As the configuration writes it: `"1h30m"`. To the nanosecond, for that is how finely one can be given.
@@ -297,7 +303,7 @@ fn each<T>(
     let elements = match value {
         Value::Array(elements) => elements.as_slice(),
         Value::String(_) => std::slice::from_ref(value),
-        _ => return Err("is not a list of texts".to_owned()),
+        _ => return Err(format!("{} is not a list of texts", shown(value))),
     };
     if elements.len() > LIST_ENTRIES_MAX {
         problems.push(format!("{key}: only the first {LIST_ENTRIES_MAX} entries are used"));
@@ -307,7 +313,7 @@ fn each<T>(
         let text = element.as_str().map(str::trim).filter(|text| !text.is_empty());
         match text.and_then(&parse) {
             Some(element) => parsed.push(element),
-            None => problems.push(format!("{key}: {} cannot be used", clean(&element.to_string(), 80, false))),
+            None => problems.push(format!("{key}: {} cannot be used", shown(element))),
         }
     }
     Ok(parsed)

@@ -74,6 +74,24 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn a_second_mistake_is_another_warning() {
+    for (mistake, told) in [
+        ("mode = \"ro\"", "mode: \"ro\" is none of full, read_only, emergency"),
+        ("mode = \"readonly\"", "mode: \"readonly\" is none of full, read_only, emergency"),
+        ("terminate = \"yes\"", "terminate: \"yes\" is neither true nor false"),
+        ("reason = 7", "reason: 7 is not text"),
+        ("grace = -7", "grace: -7 is no duration such as \"30s\""),
+        ("grace = \"90\"", "grace: \"90\": a duration needs a unit: write \"90s\" for seconds"),
+        ("routes = 7", "routes: 7 is not a list of texts"),
+        ("until = 7", "until: 7 is not an RFC 3339 time such as 2030-01-31T22:00:00Z"),
+    ] {
+        assert_eq!(warned(mistake).1, told);
+    }
+    let long = format!("mode = \"{}\"", "x".repeat(10_000));
+    assert!(warned(&long).1.len() < 200, "what is told is short");
+}
+
+#[test]
 fn graces_are_written_as_durations() {
     for (millis, written) in [(0, "0s"), (250, "250ms"), (5000, "5s"), (1500, "1s500ms"), (5_400_000, "1h30m")] {
         let flag = Flag { grace: Some(Duration::from_millis(millis)), ..Flag::default() };
@@ -103,15 +121,15 @@ fn a_grace_is_written_as_in_the_configuration_or_more_freely() {
     }
     assert_eq!(parsed("grace = \"7us\"").grace, Some(Duration::from_micros(7)));
     for (grace, remedy) in [
-        ("\"90\"", "grace: a duration needs a unit: write \"90s\" for seconds"),
-        ("\"1w\"", "grace: not a duration: write whole numbers with units"),
-        ("\"3651d\"", "grace: a duration is at most 10 years"),
-        ("\"90000h\"", "grace: a duration is at most 10 years"),
-        ("\"90000 hours\"", "grace: "),
-        ("315360001", "grace: a duration is at most 10 years"),
+        ("\"90\"", "a duration needs a unit: write \"90s\" for seconds"),
+        ("\"1w\"", "not a duration: write whole numbers with units"),
+        ("\"3651d\"", "a duration is at most 10 years"),
+        ("\"90000h\"", "a duration is at most 10 years"),
+        ("\"90000 hours\"", ""),
+        ("315360001", "a duration is at most 10 years"),
     ] {
         let (flag, warning) = warned(&format!("grace = {grace}"));
-        assert!(flag.grace.is_none() && warning.starts_with(remedy), "{warning}");
+        assert!(flag.grace.is_none() && warning.starts_with(&format!("grace: {grace}: {remedy}")), "{warning}");
     }
 }
 
