@@ -3,6 +3,7 @@
 
 pub(super) mod schema;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub(super) fn view(control: &Control) -> Value {
     let all = || state.iter().flat_map(|state| state.all());
     // With no global flag the first route's own speaks.
     let first = all().next();
-    let routes: Vec<&str> = all().flat_map(|active| routes_of(active)).collect();
+    let routes: BTreeSet<&str> = all().flat_map(|active| routes_of(active)).collect();
     let live = control.live.load_full();
     let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
     json!({
@@ -62,7 +63,7 @@ pub(super) fn view(control: &Control) -> Value {
         "reason": first.and_then(|active| active.flag.reason.as_deref()),
         "started_at": first.map(|active| active.since.to_string()),
         "estimated_completion": first.and_then(|active| active.flag.until).map(|until| until.to_string()),
-        "overdue": all().any(|active| active.overdue(now).is_some()),
+        "overdue": first.is_some_and(|active| active.overdue(now).is_some()),
         "routes": routes,
         "blocked_requests": all().map(|active| active.blocked_requests()).sum::<u64>(),
         "in_flight": in_flight,

@@ -51,7 +51,7 @@ impl Place<'_> {
             "reason": first.and_then(|active| active.flag.reason.as_deref()),
             "started_at": first.map(|active| time(active.since)),
             "estimated_completion": first.and_then(|active| active.flag.until).map(time),
-            "overdue": state.all().any(|active| active.overdue(self.now.timestamp()).is_some()),
+            "overdue": first.is_some_and(|active| active.overdue(self.now.timestamp()).is_some()),
             "routes": routes,
             "blocked_requests": null,
             "in_flight": null,

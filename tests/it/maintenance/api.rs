@@ -160,6 +160,22 @@ async fn a_window_that_is_due_begins_by_itself_and_is_by_the_window() {
 }
 
 #[tokio::test]
+async fn what_the_status_says_of_the_first_flag_is_all_of_that_flag() {
+    let (proxy, _upstream) = site("").await;
+    switch_on(&proxy, "routes = [\"all\"]\nuntil = \"2130-01-31T22:00:00Z\"").await;
+    proxy.folder.write("state/maintenance.d/all.flag", "until = \"2020-01-31T22:00:00Z\"");
+    let mut told = serde_json::Value::Null;
+    let both = async || {
+        told = status(&proxy).await;
+        told["flags"].as_array().unwrap().len() == 2
+    };
+    assert!(eventually_async(PATIENCE, both).await);
+    assert_eq!((&told["estimated_completion"], &told["overdue"]), (&"2130-01-31T22:00:00Z".into(), &false.into()));
+    assert_eq!((&told["flags"][0]["overdue"], &told["flags"][1]["overdue"]), (&false.into(), &true.into()));
+    assert_eq!(told["routes"], serde_json::json!(["all"]), "each once");
+}
+
+#[tokio::test]
 async fn overdue_maintenance_is_told() {
     let (proxy, _upstream) = site("").await;
     switch_on(&proxy, "until = \"2020-01-01T00:00:00Z\"\n").await;
