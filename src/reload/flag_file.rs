@@ -339,8 +339,9 @@ impl<O: Fn(Change)> Follower<O> {
                 if before.flag == flag {
                     return Some(Arc::clone(before));
                 }
-                // Writing a flag again does not begin a new maintenance.
-                let since = flag.started_at.unwrap_or(before.since);
+                // Writing a flag again does not begin a new maintenance, but what it said before is no longer said.
+                let begun = if before.flag.started_at.is_some() { found.modified } else { before.since };
+                let since = flag.started_at.unwrap_or(begun);
                 let active = self.switch.amend(before, flag, since);
                 changes.push(Change::Changed(Arc::clone(&active)));
                 Some(active)

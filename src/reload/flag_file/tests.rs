@@ -418,6 +418,17 @@ fn writing_again_keeps_when_it_began_and_what_was_counted() {
 }
 
 #[test]
+fn when_it_began_is_not_remembered_from_what_the_flag_no_longer_says() {
+    let fixture = Fixture::started();
+    fixture.write("reason = \"a\"\nstarted_at = \"2020-01-01T00:00:00Z\"");
+    fixture.eventually(|fixture| fixture.reason().as_deref() == Some("a"));
+    fixture.write("reason = \"b\"");
+    fixture.eventually(|fixture| fixture.reason().as_deref() == Some("b"));
+    let since = fixture.switch.load().unwrap().global.as_ref().unwrap().since;
+    assert_eq!(since, look_at(&fixture.flag()).unwrap().unwrap().since, "as for who looks at the file");
+}
+
+#[test]
 fn a_watcher_that_is_started_again_tells_nothing_twice() {
     let mut fixture = Fixture::new();
     fixture.write("reason = \"a\"");
