@@ -13,12 +13,15 @@ use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
 use crate::proxy::page::{PageError, Pages};
-use crate::route::{PathSet, Table};
+use crate::route::{AddError, PathSet, Table};
 use crate::shared::Shared;
 use crate::shared_limit::Store;
 use crate::tls::{Fault, Terminator, read_roots};
 use crate::upstream::group::{Group, Surroundings};
 use crate::upstream::probe::Probe;
+
+const HOSTS: &str = "write \"example.com\" or \"*.example.com\"";
+const PATHS: &str = "write \"/below\" or \"=/exact\"";
 
 /// Gathers the parts and everything that is wrong with them.
 pub(super) struct Builder<'a> {
@@ -38,6 +41,13 @@ impl Builder<'_> {
                 None
             }
         }
+    }
+
+    /// Which entry of the list at `path` it is, is told by its text.
+    fn note_entry(&mut self, path: &str, entries: &[String], text: &str, error: &dyn fmt::Display, help: &str) {
+        let place = entries.iter().position(|entry| entry == text).map_or_else(String::new, |at| format!("[{at}]"));
+        let problem = Problem::new(format!("{path}{place}"), error.to_string());
+        self.problems.push(problem.with_text(text).with_help(help));
     }
 
     /// `path` is that of the table `tls`.
@@ -185,9 +195,13 @@ impl Builder<'_> {
             "name a folder with index.html that this user may read, or \"\" for the built-in page",
             pages,
         );
-        let exempt = PathSet::parse(&settings.exempt_paths).map_err(|(text, error)| format!("{text:?}: {error}"));
-        let exempt_paths =
-            self.note("maintenance.exempt_paths", "write paths as a route's: \"/below\" or \"=/exact\"", exempt);
+        let exempt_paths = match PathSet::parse(&settings.exempt_paths) {
+            Ok(paths) => Some(paths),
+            Err((text, error)) => {
+                self.note_entry("maintenance.exempt_paths", &settings.exempt_paths, &text, &error, PATHS);
+                None
+            }
+        };
         Some(Maintenance {
             status: settings.status,
             retry_after: settings.retry_after,
@@ -224,7 +238,19 @@ impl Builder<'_> {
                 metrics: self.shared.metrics.route(&route.name),
             });
             let added = table.add(&route.hosts, &route.paths, &route.methods, built);
-            self.note(&format!("route[{index}]"), "change the host, path or method of one of them", added);
+            let place = format!("route[{index}]");
+            match added {
+                Ok(()) => {}
+                Err(AddError::Host { text, source }) => {
+                    self.note_entry(&format!("{place}.host"), &route.hosts, &text, &source, HOSTS);
+                }
+                Err(AddError::Path { text, source }) => {
+                    self.note_entry(&format!("{place}.path"), &route.paths, &text, &source, PATHS);
+                }
+                Err(error @ (AddError::NoPath | AddError::Duplicate { .. })) => {
+                    self.note(&place, "change the host, path or method of one of them", Err::<(), _>(error));
+                }
+            }
         }
         table
     }

@@ -84,6 +84,26 @@ async fn a_valid_file_is_checked_without_a_trace() {
 }
 
 #[tokio::test]
+async fn what_is_no_path_is_told_at_its_own_place() {
+    let folder = Folder::new();
+    let toml = format!(
+        "{MINIMAL}path = [\"/a\", \"/%zz\"]\n\
+         [maintenance]\nexempt_paths = [\"/ping\",\n\"/%4\"]\n"
+    );
+    let ended = check(&folder, &toml).await;
+    assert_eq!((code(&ended), ended.stdout.as_str()), (1, ""));
+    for (place, what, remedy) in [
+        ("13:15", "route[0].path[1] = \"/%zz\": `%` is not followed by two hexadecimal digits", "write"),
+        ("16:1", "maintenance.exempt_paths[1] = \"/%4\": `%` is not followed", "write"),
+    ] {
+        let start = format!("flagstone.toml:{place}: {what}");
+        let line = ended.stderr.lines().find(|line| line.contains(&start));
+        let line = line.unwrap_or_else(|| panic!("{start}\n{}", ended.stderr));
+        assert!(line.contains(remedy) && !line.contains("of one of them"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_cannot_be_written_here_is_a_warning_of_check() {
     let folder = Folder::new();
     let toml = MINIMAL.replace("access.log", "logs/access.log");
