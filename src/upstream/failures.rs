@@ -43,19 +43,19 @@ impl Failures {
 
     /// A request found it so; what there is to tell now.
     pub(super) fn hit(&self, lack: Lack, error: &(dyn Error + 'static), now: Instant) -> Option<Change> {
-        let count = self.sampler.hit(lack as usize, self.second(now), || with_causes(error))?;
+        let count = self.sampler.hit(lack as usize, self.millis(now), || with_causes(error))?;
         Some(lack.told(with_causes(error), count))
     }
 
-    /// What has not been told of the seconds before this one. For whoever looks now and then.
+    /// What has not been told, of those whose last line is a second old. For whoever looks now and then.
     pub(super) fn flush(&self, now: Instant, mut tell: impl FnMut(Change)) {
-        self.sampler.flush(self.second(now), |lack, count, error| {
+        self.sampler.flush(self.millis(now), |lack, count, error| {
             tell(Lack::ALL[lack].told(error.unwrap_or_default(), count));
         });
     }
 
-    fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.epoch).as_secs()
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,7 +1,7 @@
 //! At most one line a second and route for what a flood of requests repeats.
 //!
 //! The first hit of a quiet route is told at once; the hits after it are counted, and told with their number by the
-//! first hit of a later second or by [`Sampler::flush`], whichever comes first. No hit is told twice or never. What is
+//! first hit a second later or by [`Sampler::flush`], whichever comes first. No hit is told twice or never. What is
 //! flushed has the details of the first of its hits.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -23,7 +23,7 @@ pub struct Sampler<D = ()> {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Counter<D> {
-    /// The second of the last line; [`NEVER`] before the first.
+    /// The millisecond of the last line; [`NEVER`] before the first.
     told: AtomicU64,
     untold: AtomicU64,
     /// Of the first hit that is not told.
@@ -31,6 +31,8 @@ struct Counter<D> {
 }
 
 const NEVER: u64 = u64::MAX;
+/// Between two lines of a route, in milliseconds.
+const REST: u64 = 1000;
 /// Counters in a block: 128 KiB of them.
 const BLOCK: usize = 1024;
 
@@ -48,7 +50,7 @@ impl<D> Sampler<D> {
         block.get_or_init(make).get(route - start)
     }
 
-    /// Counts a hit at `now`, in seconds of any clock. `Some(count)`: emit a line for that many hits.
+    /// Counts a hit at `now`, in milliseconds of any clock. `Some(count)`: emit a line for that many hits.
     /// A route beyond those announced is not counted.
     pub fn hit(&self, route: usize, now: u64, details: impl FnOnce() -> D) -> Option<u64> {
         let counter = self.counter(route)?;
@@ -63,8 +65,8 @@ impl<D> Sampler<D> {
         told
     }
 
-    /// Calls `emit(route, count, details)` for what was counted in earlier seconds. To be called once a second, and
-    /// once with a later second at the end. The details are missing where a hit is just being counted.
+    /// Calls `emit(route, count, details)` for what was counted since lines that are a second old. To be called once a
+    /// second, and once with a later one at the end. The details are missing where a hit is just being counted.
     pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64, Option<D>)) {
         if !self.has_untold.swap(false, SeqCst) {
             return;
@@ -95,10 +97,11 @@ impl<D> Sampler<D> {
 }
 
 impl<D> Counter<D> {
-    /// Takes the count if this second has no line yet; one caller a second wins.
+    /// Takes the count if the last line is a second old; one caller wins.
     fn tell(&self, now: u64) -> Option<u64> {
         let told = self.told.load(Relaxed);
-        if told == now {
+        // Another thread may have read its clock later, and told already.
+        if told != NEVER && now.saturating_sub(told) < REST {
             return None;
         }
         self.told.compare_exchange(told, now, Relaxed, Relaxed).ok()?;
@@ -114,16 +117,17 @@ mod tests {
     #[test]
     fn the_first_hit_speaks_and_the_tail_is_flushed() {
         let sampler = Sampler::new(2);
-        assert_eq!(sampler.hit(1, 10, || "a"), Some(1));
-        assert_eq!(sampler.hit(1, 10, || "b"), None);
-        assert_eq!(sampler.hit(1, 10, || "c"), None);
+        assert_eq!(sampler.hit(1, 10_900, || "a"), Some(1));
+        assert_eq!(sampler.hit(1, 10_900, || "b"), None);
+        assert_eq!(sampler.hit(1, 11_200, || "c"), None);
         let mut lines = Vec::new();
-        sampler.flush(10, |route, count, details| lines.push((route, count, details)));
-        assert_eq!(lines, [], "this second has its line");
-        sampler.flush(11, |route, count, details| lines.push((route, count, details)));
+        sampler.flush(11_899, |route, count, details| lines.push((route, count, details)));
+        assert_eq!(lines, [], "less than a second ago there was a line");
+        sampler.flush(11_900, |route, count, details| lines.push((route, count, details)));
         assert_eq!(lines, [(1, 2, Some("b"))]);
-        assert_eq!(sampler.hit(1, 11, || "d"), None, "and so has this one");
-        assert_eq!(sampler.hit(1, 12, || "e"), Some(2));
+        assert_eq!(sampler.hit(1, 12_000, || "d"), None, "and now there was one again");
+        assert_eq!(sampler.hit(1, 12_900, || "e"), Some(2));
+        assert_eq!(sampler.hit(1, 12_800, || "f"), None, "whose clock is read before another's line");
     }
 
     #[test]
@@ -155,12 +159,12 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for hit in 0..10_000 {
-                        told.fetch_add(sampler.hit(0, hit / 100, || ()).unwrap_or(0), Relaxed);
+                        told.fetch_add(sampler.hit(0, hit * 10, || ()).unwrap_or(0), Relaxed);
                     }
                 });
             }
             for second in 0..100 {
-                sampler.flush(second, |_, count, _| {
+                sampler.flush(second * 1000, |_, count, _| {
                     told.fetch_add(count, Relaxed);
                 });
             }
