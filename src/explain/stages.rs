@@ -6,7 +6,7 @@ use super::{Hypothetical, Moment, Stage};
 use crate::config::model::{Address, LimitKey, Listener};
 use crate::policy::client_ip::{ClientIp, Source};
 use crate::policy::limit::Value;
-use crate::policy::maintenance::Scope;
+use crate::policy::maintenance::{Mode, Scope, State};
 use crate::proxy::decide::{self, Asked, Verdict};
 use crate::route::{HostPattern, PathPattern};
 use crate::snapshot::{Route, Snapshot, Target};
@@ -45,8 +45,12 @@ pub(super) fn listener_stage(wanted: &Hypothetical, listener: Option<&Listener>)
 }
 
 pub(super) fn client_stage(wanted: &Hypothetical, client: &ClientIp, snapshot: &Snapshot) -> Stage {
+    let header = header_name(snapshot.client_ip_header);
     let why = match client.peer_trusted {
-        true => format!("from {}, for {} is a trusted proxy", header_name(snapshot.client_ip_header), wanted.ip),
+        true if client.ip == wanted.ip.to_canonical() => {
+            format!("the address of the connection, which is a trusted proxy's; {header} names no other")
+        }
+        true => format!("from {header}, for {} is a trusted proxy", wanted.ip),
         false => "the address of the connection, which is no trusted proxy's".to_owned(),
     };
     stage("client", format!("{}: {why}", client.ip))
@@ -84,12 +88,23 @@ pub(super) fn route(
     };
     let all = covering(asked, snapshot);
     let own = all.iter().find(|(name, _)| *name == &*route.name).map(|(_, why)| why.as_str()).unwrap_or_default();
-    let others: Vec<_> = all.iter().filter(|(name, _)| *name != &*route.name).map(|(name, _)| *name).collect();
-    let before = match others.is_empty() {
-        true => String::new(),
-        false => format!("; more specific than {}", others.join(", ")),
-    };
-    stage("route", format!("{}: {own}{before}", route.name))
+    let others = all.iter().map(|(name, _)| *name).filter(|name| *name != &*route.name);
+    let (behind, unfit): (Vec<_>, Vec<_>) = others.partition(|name| takes_method(name, asked.method, snapshot));
+    let mut text = format!("{}: {own}", route.name);
+    if !behind.is_empty() {
+        text += &format!("; more specific than {}", behind.join(", "));
+    }
+    if !unfit.is_empty() {
+        text += &format!("; {} would match, but not by {}", unfit.join(", "), asked.method);
+    }
+    stage("route", text)
+}
+
+/// As the table of routes does, where GET stands for HEAD, too.
+fn takes_method(name: &str, method: &Method, snapshot: &Snapshot) -> bool {
+    let takes = |own: &Method| own == method || (*method == Method::HEAD && *own == Method::GET);
+    let route = snapshot.config.routes.iter().find(|route| route.name == name);
+    route.is_some_and(|route| route.methods.is_empty() || route.methods.iter().any(takes))
 }
 
 /// Every route whose host and path cover the request, and by what.
@@ -135,12 +150,17 @@ pub(super) fn maintenance(
             Verdict::Enter(_) => "on; the URL holds the bypass token".to_owned(),
             Verdict::PageAsset(_) => "on; this is a part of its page".to_owned(),
             _ if state.is_empty() => "off".to_owned(),
-            _ => format!("on, but {}", why_not_blocked(asked, route, snapshot)),
+            _ => format!("on, but {}", why_not_blocked(asked, route, snapshot, state)),
         },
     ))
 }
 
-fn why_not_blocked(asked: &Asked<'_>, route: Option<&std::sync::Arc<Route>>, snapshot: &Snapshot) -> &'static str {
+fn why_not_blocked(
+    asked: &Asked<'_>,
+    route: Option<&std::sync::Arc<Route>>,
+    snapshot: &Snapshot,
+    state: &State,
+) -> &'static str {
     let maintenance = &snapshot.maintenance;
     if asked.is_bypassed {
         return "the client has the bypass";
@@ -154,7 +174,13 @@ fn why_not_blocked(asked: &Asked<'_>, route: Option<&std::sync::Arc<Route>>, sna
     if maintenance.allow.iter().any(|net| net.contains(&asked.client_ip)) {
         return "the client is on the configuration's allow list";
     }
-    "the flag does not cover this request"
+    let place = (asked.host, asked.path);
+    let facts = decide::facts_of(route.map(|route| &**route), place, asked.method, (asked.client_ip, false), snapshot);
+    match state.covering(&facts).next() {
+        None => "the flag does not cover this request",
+        Some(active) if active.flag.mode == Mode::ReadOnly && facts.method_is_safe => "it lets the method pass",
+        Some(_) => "the client is on the flag's allow list",
+    }
 }
 
 pub(super) fn feature(

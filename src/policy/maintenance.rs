@@ -137,8 +137,13 @@ impl State {
 
     fn blocking(&self, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Active>> {
         let passes = facts.exempt || self.is_empty() || contains(facts.allow, facts.client_ip);
+        self.covering(facts).filter(move |active| !passes && active.flag.blocks(facts))
+    }
+
+    /// Those in whose scope a request is, whoever sent it and whatever it does.
+    pub fn covering(&self, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Active>> {
         let route = facts.route.and_then(|name| self.routes.get(name));
-        self.global.iter().chain(route).filter(move |active| !passes && active.flag.blocks(facts))
+        self.global.iter().chain(route).filter(|active| active.flag.covers(facts))
     }
 }
 

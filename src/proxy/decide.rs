@@ -188,7 +188,7 @@ pub fn upstream<T>(target: &Target, ask: impl Fn(&Group) -> Result<T, Duration>)
 
 /// What decides about a request in maintenance. `place` is its host and path, `client` the address and whether
 /// it has a bypass.
-pub(super) fn facts_of<'a>(
+pub fn facts_of<'a>(
     route: Option<&'a Route>,
     place: (&'a str, &'a str),
     method: &Method,

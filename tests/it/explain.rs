@@ -225,6 +225,49 @@ async fn it_says_which_and_why_and_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn reasons_are_the_true_ones() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "flagstone.toml",
+        format!(
+            "{PROCESS}[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+             [[route]]\nname = \"all\"\nrespond = {{ body = \"all\" }}\n\
+             [[route]]\nname = \"w\"\nhost = [\"*.example.com\"]\nmethod = [\"GET\", \"POST\"]\nrespond = {{ body = \"w\" }}\n"
+        ),
+    );
+    let file = file.display().to_string();
+    let explain = async |words: &[&str]| {
+        let ended = Flagstone::run(["explain", "-c", &file].iter().chain(words)).await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        ended.stdout
+    };
+    let text = explain(&["http://a.example.com/", "--ip", "127.0.0.1"]).await;
+    assert!(
+        text.contains(
+            "127.0.0.1: the address of the connection, which is a trusted proxy's; X-Forwarded-For names no other"
+        ),
+        "{text}"
+    );
+    let text =
+        explain(&["http://a.example.com/", "--ip", "127.0.0.1", "--header", "X-Forwarded-For: 203.0.113.9"]).await;
+    assert!(text.contains("203.0.113.9: from X-Forwarded-For, for 127.0.0.1 is a trusted proxy"), "{text}");
+    let text = explain(&["DELETE", "http://a.example.com/"]).await;
+    assert!(text.contains("all: any host, path /; w would match, but not by DELETE"), "{text}");
+    let text = explain(&["http://a.example.com/"]).await;
+    assert!(text.contains("w: host *.example.com, path /, method GET or POST; more specific than all"), "{text}");
+    for (flag, method, ip, why) in [
+        ("mode = \"read_only\"", "GET", "203.0.113.9", "on, but it lets the method pass"),
+        ("allow = [\"203.0.113.9\"]", "POST", "203.0.113.9", "on, but the client is on the flag's allow list"),
+        ("paths = [\"/b\"]", "GET", "203.0.113.9", "on, but the flag does not cover this request"),
+        ("", "GET", "203.0.113.9", "on for everything it covers"),
+    ] {
+        folder.write("state/maintenance.flag", flag);
+        let text = explain(&[method, "http://a.example.com/", "--ip", ip]).await;
+        assert!(text.contains(why), "{flag}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_words_are_wrong_use_and_a_wrong_file_says_so() {
     let toml = format!("{PROCESS}[[route]]\nname = \"all\"\nrespond = {{ body = \"all\" }}\n");
     for wrong in
