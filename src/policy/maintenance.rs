@@ -154,6 +154,11 @@ impl Flag {
             && !contains(&self.allow, facts.client_ip)
     }
 
+    /// Also what no route matches.
+    pub fn covers_everything(&self) -> bool {
+        self.routes.is_empty() && self.hosts.is_empty() && self.paths.is_empty()
+    }
+
     /// Whether a request is in the flag's scope, whoever sent it and whatever it does.
     pub fn covers(&self, facts: &Facts<'_>) -> bool {
         let route = || facts.route.is_some_and(|name| self.routes.iter().any(|route| route == name));

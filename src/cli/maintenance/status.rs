@@ -64,7 +64,8 @@ impl Place<'_> {
     fn describe(&self, active: &Arc<Active>) -> String {
         let (flag, now) = (&active.flag, self.now.timestamp());
         let what = match &active.scope {
-            Scope::Global => "everything".to_owned(),
+            Scope::Global if flag.covers_everything() => "everything".to_owned(),
+            Scope::Global => "a part of the requests".to_owned(),
             Scope::Route(name) => format!("route {name}"),
         };
         let mut text = format!("maintenance is on for {what}\n");
@@ -82,9 +83,10 @@ impl Place<'_> {
         match (flag.until, active.overdue(now)) {
             (Some(until), Some(_)) => line("until", &format!("{} (overdue)", time::show(until, &self.now))),
             (Some(until), None) => {
-                let minutes = SignedDurationRound::new().smallest(Unit::Minute);
                 let left = until.duration_since(now);
-                let left = left.round(minutes).ok().filter(|rounded| !rounded.is_zero()).unwrap_or(left);
+                let to = |unit| left.round(SignedDurationRound::new().smallest(unit)).ok();
+                let minutes = to(Unit::Minute).filter(|rounded| !rounded.is_zero());
+                let left = minutes.or_else(|| to(Unit::Second)).unwrap_or(left);
                 line("until", &format!("{} (in {left:#})", time::show(until, &self.now)));
             }
             (None, _) => line("until", &format!("not known; clients retry after {} s", self.retry_after.as_secs())),

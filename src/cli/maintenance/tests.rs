@@ -217,3 +217,21 @@ fn a_full_disk_is_told_with_what_still_works() {
     assert!(full.ends_with("; an empty flag says the same without a reason: touch /run/f.flag"), "{full}");
     assert_eq!(write(io::ErrorKind::PermissionDenied), "cannot write /run/f.flag: permission denied");
 }
+
+#[test]
+fn status_tells_what_it_covers_and_rounds_what_is_left() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.flag().parent().unwrap()).unwrap();
+    for (flag, first) in [
+        ("", "maintenance is on for everything\n"),
+        ("routes = [\"a\", \"b\"]", "maintenance is on for a part of the requests\n"),
+        ("paths = [\"/a\"]", "maintenance is on for a part of the requests\n"),
+    ] {
+        std::fs::write(fixture.flag(), flag).unwrap();
+        let said = fixture.run(&["status"]).unwrap();
+        assert!(said.starts_with(first), "{flag}: {said}");
+    }
+    std::fs::write(fixture.flag(), "until = \"2030-01-31T20:30:03.279498489Z\"").unwrap();
+    let said = fixture.run(&["status"]).unwrap();
+    assert!(said.contains("(in 3s)"), "{said}");
+}
