@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::client::{AdminArgument, CallError, JsonArgument, segment, tell};
 use super::table::Table;
-use crate::config::{duration, rate};
+use crate::config::rate;
+use crate::policy::maintenance::parse_duration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -122,7 +123,7 @@ fn how_many(text: &str) -> Result<NonZeroU32, String> {
 
 /// Whole seconds, rounded up.
 pub(super) fn while_seconds(text: &str) -> Result<u64, String> {
-    let duration: Duration = duration::parse(text)?;
+    let duration: Duration = parse_duration(text)?;
     match duration.is_zero() {
         true => Err("is no time at all".to_owned()),
         false => Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0)),
@@ -162,6 +163,8 @@ mod tests {
     fn part_seconds_count_whole() {
         assert_eq!(while_seconds("1500ms"), Ok(2));
         assert_eq!(while_seconds("15m"), Ok(900));
+        assert_eq!(while_seconds("1.5h"), Ok(5400));
+        assert_eq!(while_seconds("1h 30m"), Ok(5400));
         assert!(while_seconds("0s").is_err() && while_seconds("soon").is_err());
     }
 }
