@@ -18,6 +18,9 @@ use super::Check;
 
 /// Of a window, to see whether there is time between them: two months of a daily one.
 const OCCURRENCES_LOOKED_AT: usize = 60;
+/// In the state folder: as a flag, each would be maintenance without an end, and whoever ends it would lose it.
+const OTHER_FILES: [&str; 6] =
+    ["cookies.key", "limits.json", "blocklist.json", "features.json", "windows.toml", "maintenance.d"];
 
 impl Check<'_> {
     pub(super) fn maintenance(
@@ -33,6 +36,16 @@ impl Check<'_> {
                 &raw.flag,
                 "names no file",
                 "write a file's name, such as \"maintenance.flag\"",
+            );
+        }
+        if OTHER_FILES.contains(&&*raw.flag)
+            || OTHER_FILES.iter().any(|name| state_dir.join(name) == std::path::Path::new(&raw.flag))
+        {
+            self.refuse(
+                &at.key("flag"),
+                &raw.flag,
+                "is the name of another file of the state folder",
+                "write a name of its own, such as \"maintenance.flag\"",
             );
         }
         for (index, path) in raw.exempt_paths.iter().enumerate() {
