@@ -75,6 +75,8 @@ pub(super) enum CallError {
     NoAdmin,
     #[error("no process answers on {address} ({reason}): {help}")]
     Unreachable { address: Address, reason: String, help: String },
+    #[error("what listens on {address} does not answer within {patience:?}: it may be stopped or very busy")]
+    Silent { address: Address, patience: Duration },
     #[error("the admin side wants its token: set admin.token in the configuration used here")]
     NoToken,
     #[error("the admin side takes another token than admin.token of the configuration used here")]
@@ -230,12 +232,19 @@ impl Client {
             request += &format!("Authorization: Bearer {}\r\n", token.0);
         }
         request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        let answer = self.exchange(request.as_bytes()).map_err(|error| CallError::Unreachable {
-            address: self.address.clone(),
-            reason: io_reason(&error),
-            help: self.help.clone(),
-        })?;
+        let answer = self.exchange(request.as_bytes()).map_err(|error| self.failed(&error))?;
         self.parse(&answer)
+    }
+
+    fn failed(&self, error: &io::Error) -> CallError {
+        let address = self.address.clone();
+        match error.kind() {
+            // What read(2) says of a time that is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                CallError::Silent { address, patience: self.patience }
+            }
+            _ => CallError::Unreachable { address, reason: io_reason(error), help: self.help.clone() },
+        }
     }
 
     fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
@@ -397,6 +406,17 @@ mod tests {
         }
         let refused = asked(b"HTTP/1.1 401 No\r\n\r\n".to_vec(), |client| client.serves_by(&file));
         assert!(matches!(refused, Err(CallError::NoToken)));
+    }
+
+    #[test]
+    fn who_is_there_and_says_nothing_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let address = Address::Unix(path);
+        let told = Client { address, patience: Duration::from_millis(50), ..client() }.call("GET", "/", None);
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("does not answer within 50ms: it may be stopped or very busy"), "{told}");
     }
 
     #[test]
