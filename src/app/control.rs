@@ -135,6 +135,12 @@ impl Control {
     /// # Errors
     /// Anything at all is wrong: the old generation serves on. Or another process has taken over.
     pub fn reload(&self) -> Result<Reloaded, Problems> {
+        if matches!(self.source, Source::Fixed) {
+            // Nothing has failed: what serves is all there is.
+            let problem = without_file();
+            tracing::warn!("{problem}");
+            return Err(problem.into());
+        }
         self.reload_for(Asked::BySomebody)
     }
 
@@ -205,14 +211,7 @@ impl Control {
     /// Reads the files, and remembers that these have been tried: whatever comes of it, the watcher need not come back
     /// before they are others.
     fn read_again(&self) -> Result<Loaded, Problems> {
-        let Source::File(file) = &self.source else {
-            return Err(Problem::new(
-                "",
-                "there is no configuration file to reload: the settings came from the command line",
-            )
-            .with_help("start it with -c FILE")
-            .into());
-        };
+        let Source::File(file) = &self.source else { return Err(without_file().into()) };
         let env = |name: &str| std::env::var(name).ok();
         let sources = Sources::read_again(file, &env);
         let loaded = loading::load(&sources, file, &env);
@@ -351,4 +350,9 @@ impl Control {
     pub(super) fn listening(&self) -> MutexGuard<'_, Listening> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn without_file() -> Problem {
+    let message = "there is no configuration file to reload: the settings came from the command line";
+    Problem::new("", message).with_help("start it with -c FILE")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use crate::support::admin;
 use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
 use crate::support::files::Folder;
@@ -313,6 +314,12 @@ async fn run_without_a_file_takes_arguments_and_environment() {
     let set = [("FLAGSTONE_LISTEN", "127.0.0.1:0"), ("FLAGSTONE_UPSTREAM", &endpoint), ("FLAGSTONE_FLAG", &flag)];
     let (mut process, address) = quick(&folder, &[], &set).await;
     assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
+    // There is nothing to reload, and nothing has failed.
+    process.signal(Signal::HUP);
+    let line = process.stderr_line("there is no configuration file to reload").await;
+    assert!(line.contains("WARN"), "{line}");
+    let metrics = admin::metrics("127.0.0.1:9900".parse().unwrap()).await;
+    assert!(metrics.contains("\nflagstone_config_last_reload_success 1\n"), "{metrics}");
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
 }
