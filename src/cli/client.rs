@@ -107,6 +107,19 @@ impl OrderArguments {
         let answer = client.and_then(|client| client.call("POST", path, None));
         tell(answer.map(|answer| self.json.show(&answer, text)))
     }
+
+    /// The same with an answer to `look` from before, for `text` to compare with.
+    pub(super) fn order_after(
+        &self,
+        look: &str,
+        path: &str,
+        patience: Duration,
+        text: impl FnOnce(&Value, &Value) -> String,
+    ) -> ExitCode {
+        let client = self.admin.client().map(|client| client.patience(patience));
+        let answers = client.and_then(|client| Ok((client.call("GET", look, None)?, client.call("POST", path, None)?)));
+        tell(answers.map(|(before, answer)| self.json.show(&answer, |answer| text(&before, answer))))
+    }
 }
 
 impl AdminArgument {
