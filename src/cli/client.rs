@@ -195,6 +195,11 @@ impl AdminArgument {
 }
 
 impl Client {
+    /// For who needs no token.
+    pub(super) fn at(address: Address) -> Self {
+        Self { address, token: None, patience: PATIENCE, help: NOT_RUNNING.to_owned() }
+    }
+
     pub(super) fn address(&self) -> &Address {
         &self.address
     }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(in crate::cli) use process::order;
+pub(in crate::cli) use process::{flag_elsewhere, order};
 pub(in crate::cli) use settings::{BY_HAND, Settings, settings};
 
 use clap::{ArgGroup, Subcommand};

@@ -28,6 +28,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
@@ -166,7 +167,7 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
             Err(error) => error.report(),
         };
     }
-    let maintenance::Settings { config, is_whole } = match maintenance::settings(&admin.file) {
+    let maintenance::Settings { config, is_whole, is_without_file } = match maintenance::settings(&admin.file) {
         Ok(settings) => settings,
         // Nobody writes a flag to where it may not belong; the process knows.
         Err(problems) => {
@@ -195,13 +196,25 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
     if lacks_one(&named, &config, is_whole) {
         return ExitCode::FAILURE;
     }
-    show_maintenance(maintenance::run(
-        &arguments.maintenance,
-        &settings.flag,
-        &routes_dir,
-        settings.retry_after,
-        &settings.windows,
-    ))
+    let done =
+        maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
+    if done.is_ok() && is_without_file {
+        warn_of_another_flag(&config);
+    }
+    show_maintenance(done)
+}
+
+/// Where there is no file to go by, the process may have been started otherwise.
+fn warn_of_another_flag(config: &Config) {
+    let Some(address) = &config.admin.listen else { return };
+    let client = Client::at(address.clone()).patience(Duration::from_secs(1));
+    if let Some(flag) = maintenance::flag_elsewhere(&client, &config.maintenance.flag) {
+        complain(format_args!(
+            "warning: the process on {address} follows {}, not {}: with --admin {address} it is told itself",
+            flag.display(),
+            config.maintenance.flag.display()
+        ));
+    }
 }
 
 /// Has the process do it.

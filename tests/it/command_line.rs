@@ -320,6 +320,12 @@ async fn run_without_a_file_takes_arguments_and_environment() {
     assert!(line.contains("WARN"), "{line}");
     let metrics = admin::metrics("127.0.0.1:9900".parse().unwrap()).await;
     assert!(metrics.contains("\nflagstone_config_last_reload_success 1\n"), "{metrics}");
+    // Of another user it would be in another place.
+    let mut other = Flagstone::command(["maintenance", "on"]);
+    other.envs(set).env("FLAGSTONE_FLAG", folder.join("other.flag"));
+    let mut other = Process::start(&mut other);
+    let line = other.stderr_line("follows").await;
+    assert!(line.contains(&flag) && line.contains("--admin 127.0.0.1:9900"), "{line}");
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
 }

@@ -1,6 +1,7 @@
 //! Maintenance by the running process, which knows where its flags are whatever has become of the file since.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value};
@@ -26,6 +27,15 @@ pub(in crate::cli) fn order(args: &Args, client: &Client, now: &Zoned) -> Result
     }
     let status = call(client, "GET", STATUS, None)?;
     Ok(if as_json { format!("{status:#}\n") } else { described(&status, now) })
+}
+
+/// Where a process that serves without a file has its flag, if that is not `flag`: one of another user has it in
+/// another folder.
+pub(in crate::cli) fn flag_elsewhere(client: &Client, flag: &Path) -> Option<PathBuf> {
+    let view = client.call("GET", "/api/config", None).ok()?;
+    let config = &view["config"];
+    let its_own = Path::new(config["server"]["state_dir"].as_str()?).join(config["maintenance"]["flag"].as_str()?);
+    (view["source"].is_null() && its_own != flag).then_some(its_own)
 }
 
 fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> {

@@ -17,6 +17,8 @@ pub(in crate::cli) struct Settings {
     pub(in crate::cli) config: Config,
     /// Nothing of the file was left out.
     pub(in crate::cli) is_whole: bool,
+    /// There is no file: the environment says it.
+    pub(in crate::cli) is_without_file: bool,
 }
 
 /// The configuration that the process goes by, as far as flags are concerned. Errors elsewhere in it are told as
@@ -25,14 +27,14 @@ pub(in crate::cli) struct Settings {
 /// # Errors
 /// There is none, or it does not say where the flags are.
 pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems> {
-    let whole = |loaded: Loaded| Settings { config: loaded.config, is_whole: true };
+    let whole = |loaded: Loaded, is_without_file| Settings { config: loaded.config, is_whole: true, is_without_file };
     if let Some(quick) = without_a_file(file) {
-        return load_quick(&quick).map(whole);
+        return load_quick(&quick).map(|loaded| whole(loaded, true));
     }
     let file = file.locate()?;
     let sources = Sources::read(&file, &environment);
     let problems = match config::load_from(&sources, &file, &environment) {
-        Ok(loaded) => return Ok(whole(loaded)),
+        Ok(loaded) => return Ok(whole(loaded, false)),
         Err(problems) => problems,
     };
     let remains = config::remains(&sources, &file, &environment);
@@ -41,7 +43,7 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems
     for problem in &problems.0 {
         complain(format_args!("warning: {problem}"));
     }
-    Ok(Settings { config: remains.loaded.config, is_whole: false })
+    Ok(Settings { config: remains.loaded.config, is_whole: false, is_without_file: false })
 }
 
 /// As `run` would serve from this environment. Where there is no file to go by, the flag alone is enough.
