@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{FileArgument, environment, refuse, wrong_use};
 use crate::app::{App, Control, Leave, Source};
 use crate::config::{self, Loaded, Problem, Problems};
-use crate::error::io_reason;
+use crate::error::{io_reason, is_full};
 use crate::systemd;
 use crate::telemetry::events;
 use crate::upgrade::{self, Inheritance};
@@ -221,7 +221,9 @@ fn flag_from_environment(loaded: &Loaded) -> Result<(), Problems> {
     let written = flag
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| crate::reload::flag_file::write_flag(flag, &content));
+        .and_then(|()| crate::reload::flag_file::write_flag(flag, &content))
+        // There is mostly room for a file without content, and that is a flag with all defaults.
+        .or_else(|error| if is_full(&error) { std::fs::File::create(flag).map(drop) } else { Err(error) });
     written.map_err(|error| {
         let text = format!("{} cannot be written: {}", flag.display(), io_reason(&error));
         Problem::new("maintenance.flag", text).with_help("name a file in a folder that this user may write").into()

@@ -170,6 +170,24 @@ async fn a_full_state_folder_keeps_nobody_from_starting() {
     drop(flagstone);
 }
 
+#[tokio::test]
+async fn the_environment_begins_maintenance_on_a_full_disk_too() {
+    or_left_out!(program("mount"));
+    if !rustix::process::geteuid().is_root() {
+        left_out!("mounting needs root");
+    }
+    let (disk, folder) = (SmallDisk::mount(), Folder::new());
+    std::fs::write(disk.0.join("filling"), vec![0; 64 << 10]).unwrap();
+    let config = config("access = \"off\"").replace("\"state\"", &format!("{:?}", disk.0.path()));
+    let file = folder.write("flagstone.toml", config);
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let mut process = Process::start(command.env("MAINTENANCE_MODE", "true").current_dir(folder.path()));
+    process.stderr_line("Maintenance mode activated").await;
+    process.stderr_line("listening name=").await;
+    assert_eq!(disk.0.read("maintenance.flag"), "");
+    drop(process);
+}
+
 /// A disk that hangs, as far as one can be had without hardware: a pipe whose reader sleeps.
 #[tokio::test]
 async fn a_log_that_hangs_slows_no_request_and_tears_no_line() {
