@@ -21,7 +21,7 @@ use crate::config::model;
 /// One route's folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
-    /// Without symlinks.
+    /// As it was written: a link is followed wherever it leads by then, as when a new release is put in its place.
     root: PathBuf,
     index: String,
     try_paths: Vec<String>,
@@ -31,15 +31,14 @@ impl Folder {
     /// # Errors
     /// The root does not exist or is no folder.
     pub(crate) fn open(files: &model::Files) -> std::io::Result<Self> {
-        let root = files.root.canonicalize()?;
-        if !root.is_dir() {
+        if !files.root.metadata()?.is_dir() {
             return Err(std::io::ErrorKind::NotADirectory.into());
         }
         let try_paths = match files.try_paths.is_empty() {
             true => vec!["$uri".to_owned(), "$uri/".to_owned()],
             false => files.try_paths.clone(),
         };
-        Ok(Self { root, index: files.index.clone(), try_paths })
+        Ok(Self { root: files.root.clone(), index: files.index.clone(), try_paths })
     }
 
     pub fn root(&self) -> &Path {
@@ -60,12 +59,14 @@ impl Folder {
 
     /// The first of `try` that is a file inside the root. Blocking: it asks the file system.
     fn find(&self, path: &str) -> Lookup {
+        let Ok(root) = self.root.canonicalize() else { return Lookup::Nothing };
         let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
         for pattern in &self.try_paths {
             let candidate = pattern.replace("$uri", &decoded).replace("//", "/");
-            let Some(full) = self.inside(&candidate) else { continue };
+            let Some(full) = inside(&root, &candidate) else { continue };
             if candidate.ends_with('/') {
-                if let Some(index) = self.inside(&format!("{candidate}{}", self.index)).filter(|file| file.is_file()) {
+                if let Some(index) = inside(&root, &format!("{candidate}{}", self.index)).filter(|file| file.is_file())
+                {
                     // A folder without its slash would break the relative links of its page.
                     let needs_slash = pattern == "$uri/" && !path.ends_with('/');
                     return if needs_slash { Lookup::Redirect } else { Lookup::File(index) };
@@ -76,17 +77,17 @@ impl Folder {
         }
         Lookup::Nothing
     }
+}
 
-    /// The real path of `candidate`, if it lies inside the root.
-    fn inside(&self, candidate: &str) -> Option<PathBuf> {
-        let relative = Path::new(candidate.trim_start_matches('/'));
-        let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_plain || candidate.contains('\0') {
-            return None;
-        }
-        let real = self.root.join(relative).canonicalize().ok()?;
-        real.starts_with(&self.root).then_some(real)
+/// The real path of `candidate`, if it lies inside the root, which has no link in it.
+fn inside(root: &Path, candidate: &str) -> Option<PathBuf> {
+    let relative = Path::new(candidate.trim_start_matches('/'));
+    let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+    if !is_plain || candidate.contains('\0') {
+        return None;
     }
+    let real = root.join(relative).canonicalize().ok()?;
+    real.starts_with(root).then_some(real)
 }
 
 /// What there is at a path.

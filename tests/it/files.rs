@@ -64,6 +64,24 @@ async fn files_and_indexes_are_served_with_their_type() {
 }
 
 #[tokio::test]
+async fn a_release_is_put_in_place_by_its_link() {
+    let folder = Folder::new();
+    folder.write("one/index.html", "one");
+    folder.write("two/index.html", "two");
+    symlink("one", folder.join("site")).unwrap();
+    let toml = "[[route]]\nname = \"site\"\nfiles = { root = \"site\" }\n";
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    assert_eq!(get(&proxy, "/").await.text(), "one");
+    symlink("two", proxy.folder.join("next")).unwrap();
+    std::fs::rename(proxy.folder.join("next"), proxy.folder.join("site")).unwrap();
+    assert_eq!(get(&proxy, "/").await.text(), "two");
+    std::fs::remove_dir_all(proxy.folder.join("one")).unwrap();
+    assert_eq!(get(&proxy, "/").await.text(), "two");
+    std::fs::remove_file(proxy.folder.join("site")).unwrap();
+    assert_eq!(get(&proxy, "/").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_folder_without_its_slash_is_sent_there() {
     let proxy = proxy("").await;
     let answer = get(&proxy, "/docs?a=b").await;
