@@ -39,7 +39,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Keys of `kept`, the limit of that name before, keep what they have used and have in flight.
+    /// Keys of `kept`, the limit of that name before, keep what they have used and have in flight, if it counts by the
+    /// same.
     pub(super) fn build(
         name: &str,
         settings: &model::Limit,
@@ -47,6 +48,8 @@ impl Limit {
         kept: Option<&Self>,
         shared: &Shared,
     ) -> Self {
+        // By another key the same hash is somebody else.
+        let kept = kept.filter(|kept| kept.settings.key == settings.key);
         let configured = limiter_settings(settings, None);
         let in_force = limiter_settings(settings, overridden(name, shared));
         let limiter = match kept {

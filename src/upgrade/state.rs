@@ -14,7 +14,7 @@ use crate::balance::EjectionMemory;
 use crate::breaker::{self, State, Statistics};
 use crate::policy::limit;
 use crate::shared::Shared;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Limit, Snapshot};
 use crate::upstream::group::EndpointMemory;
 use crate::upstream::standing;
 
@@ -31,7 +31,9 @@ pub(crate) fn of(live: &Snapshot, shared: &Shared) -> Value {
         let mut memory = limit.limiter.memory(shared.nanos());
         let keys = memory.keys.split_off(memory.keys.len().saturating_sub(room));
         room -= keys.len();
-        limits.insert(name.clone(), limit_to_json(&limit::Memory { keys, ..memory }));
+        let mut json = limit_to_json(&limit::Memory { keys, ..memory });
+        json["countsBy"] = counted_by(limit).into();
+        limits.insert(name.clone(), json);
     }
     let mut upstreams = Map::new();
     for (name, group) in &live.groups {
@@ -53,7 +55,9 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
     let mut unread = 0;
     let has_same_keys = state["seed"] == seed_mark(shared);
     for (name, limit) in live.limits.iter().filter(|_| has_same_keys) {
-        match known(&state["limits"], name).map(limit_of_json) {
+        // By another key the same hash is somebody else. Older processes do not tell.
+        let counts_alike = |said: &&Value| said["countsBy"].is_null() || said["countsBy"] == counted_by(limit);
+        match known(&state["limits"], name).filter(counts_alike).map(limit_of_json) {
             Some(Some(memory)) => limit.limiter.recall(&memory, shared.nanos()),
             Some(None) => unread += 1,
             None => {}
@@ -76,6 +80,10 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
     if unread > 0 {
         tracing::warn!(unread, "parts of the state of the process before are not understood; they begin anew");
     }
+}
+
+fn counted_by(limit: &Limit) -> String {
+    format!("{:?}", limit.settings.key)
 }
 
 fn known<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {

@@ -162,6 +162,16 @@ async fn what_the_app_tells_of_its_own_limits_stays() {
 }
 
 #[tokio::test]
+async fn a_limit_with_another_key_counts_from_nothing() {
+    let limit = |key: &str| limited("limits = [\"l\"]", &format!("[limit.l]\nrate = \"1/1h\"\nkey = \"{key}\"\n"));
+    let proxy = TestProxy::toml(limit("header:X-One")).start().await;
+    let tells = async || status(&proxy, "/", "192.0.2.1", "X-One: a\r\nX-Other: a\r\n").await;
+    assert_eq!((tells().await, tells().await), (200, 429));
+    proxy.reload_with(&limit("header:X-Other")).await;
+    assert_eq!((tells().await, tells().await), (200, 429));
+}
+
+#[tokio::test]
 async fn those_exempt_are_not_limited_nor_told() {
     let proxy = proxy("rate = \"1/1h\"\nexempt = [\"10.0.0.0/8\"]").await;
     for _ in 0..3 {
