@@ -1,6 +1,6 @@
 //! What holds between the parts: names that must exist, names that must be unique, routes in each other's way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::document::Path;
 use super::super::model::{Action, Address, Config, LimitStore, Listener, Route};
@@ -31,10 +31,12 @@ impl Check<'_> {
     fn unique_names(&mut self, config: &Config) {
         let root = Path::root();
         self.unique(config.route_names(), &root.key("route"));
-        // Two without a name are told by their address, which is reported as such.
-        let own = |listener: &'_ Listener| listener.name != listener.address.to_string();
+        let named = |listener: &&Listener| listener.name != listener.address.to_string();
+        let names: HashSet<_> = config.listeners.iter().filter(named).map(|listener| &listener.name).collect();
+        // Two without a name that have the same address are reported as such, unless they may have the same.
+        let counts = |listener: &Listener| names.contains(&listener.name) || is_any_port(&listener.address);
         let listeners = config.listeners.iter();
-        let listeners = listeners.map(|listener| if own(listener) { listener.name.as_str() } else { "" });
+        let listeners = listeners.map(|listener| if counts(listener) { listener.name.as_str() } else { "" });
         self.unique(listeners, &root.key("listener"));
         let windows = config.maintenance.windows.iter().map(|window| window.name.as_str());
         self.unique(windows, &root.key("maintenance").key("window"));
@@ -58,12 +60,11 @@ impl Check<'_> {
     /// Port 0 asks for any free port, so it may come twice.
     fn unique_addresses(&mut self, config: &Config) {
         let root = Path::root();
-        let bound = |address: &Address| !matches!(address, Address::Socket(socket) if socket.port() == 0);
         let mut seen: HashMap<&Address, Path> = HashMap::new();
         let admin = config.admin.listen.iter().map(|address| (address, root.key("admin").key("listen")));
         let listeners = config.listeners.iter().enumerate();
         let listeners = listeners.map(|(index, one)| (&one.address, root.key("listener").index(index).key("address")));
-        for (address, at) in admin.chain(listeners).filter(|(address, _)| bound(address)) {
+        for (address, at) in admin.chain(listeners).filter(|(address, _)| !is_any_port(address)) {
             // What was refused stands at some default, or at what it was taken for.
             if self.is_spoilt(&at) || self.problems.iter().any(|problem| problem.path == at.as_str()) {
                 continue;
@@ -239,6 +240,11 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// Whichever is free.
+fn is_any_port(address: &Address) -> bool {
+    matches!(address, Address::Socket(socket) if socket.port() == 0)
 }
 
 /// An empty list means any, for which the empty text stands.

@@ -223,6 +223,22 @@ fn names_must_exist_and_be_unique() {
 }
 
 #[test]
+fn a_listener_without_a_name_is_called_by_its_address() {
+    let named =
+        "[[listener]]\nname = \"127.0.0.1:9\"\naddress = \"127.0.0.1:8\"\n[[listener]]\naddress = \"127.0.0.1:9\"";
+    assert_eq!(
+        error_with(named),
+        "listener[2].name = \"127.0.0.1:9\": listener[1] has this name already: give each its own"
+    );
+    let any = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"";
+    assert_eq!(
+        error_with(any),
+        "listener[2].name = \"127.0.0.1:0\": listener[1] has this name already: give each its own"
+    );
+    assert!(with(&any.replacen("[[listener]]", "[[listener]]\nname = \"b\"", 1)).is_ok());
+}
+
+#[test]
 fn routes_in_each_others_way_are_refused() {
     let text = error_with("[[route]]\nname = \"b\"\nupstream = \"app\"");
     assert_eq!(text, "route[1]: route \"all\" has this path already, for any host and any method: tell them apart by host, path or method".replace("route[1]:", "route[1].path[0] = \"/\":"));
