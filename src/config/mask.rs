@@ -2,12 +2,14 @@
 
 use serde_json::Value;
 
+use super::query::redacted;
 use super::raw;
 
 const MASK: &str = "***";
 
 /// Parts of header names whose values are credentials.
-const SECRET_HEADERS: [&str; 7] = ["auth", "cookie", "token", "secret", "key", "password", "signature"];
+const SECRET_HEADERS: [&str; 11] =
+    ["auth", "bypass", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "signature", "token"];
 
 /// Everything in the file and every default. Secrets that are not set stay empty, so that one can see it.
 pub(super) fn masked(raw: &raw::File) -> Value {
@@ -32,9 +34,15 @@ pub(super) fn masked(raw: &raw::File) -> Value {
             mask_headers(route.pointer_mut(pointer));
         }
         mask_user(route.pointer_mut("/redirect/to"));
+        redact_query(route.pointer_mut("/redirect/to"));
+    }
+    for upstream in elements(&mut value, "upstream") {
+        redact_query(upstream.pointer_mut("/health/path"));
     }
     for test in elements(&mut value, "test") {
         mask_headers(test.pointer_mut("/request/headers"));
+        mask_user(test.pointer_mut("/request/url"));
+        redact_query(test.pointer_mut("/request/url"));
     }
     value
 }
@@ -47,17 +55,20 @@ fn mask(secret: Option<&mut Value>) {
     }
 }
 
-/// `https://user:password@host/path` keeps what comes behind the user.
 fn mask_user(url: Option<&mut Value>) {
-    let Some(Value::String(text)) = url else {
-        return;
-    };
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let end = rest.find('/').unwrap_or(rest.len());
-        if let Some(at) = rest[..end].rfind('@') {
-            *text = format!("{scheme}://{MASK}{}", &rest[at..]);
-        }
+    if let Some(Value::String(text)) = url
+        && let Some(masked) = without_user(text)
+    {
+        *text = masked;
     }
+}
+
+/// `https://user:password@host/path` keeps what comes behind the user. `None` where there is none.
+pub(super) fn without_user(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    let at = rest[..end].rfind('@')?;
+    Some(format!("{scheme}://{MASK}{}", &rest[at..]))
 }
 
 /// A query may be a key. To be taken out first: it may have an `@`.
@@ -69,11 +80,22 @@ fn mask_query(url: Option<&mut Value>) {
     }
 }
 
+/// Of a query that says something else too, only what sounds like a secret.
+fn redact_query(url: Option<&mut Value>) {
+    if let Some(Value::String(text)) = url
+        && let Some((before, query)) = text.split_once('?')
+    {
+        *text = format!("{before}?{}", redacted(query));
+    }
+}
+
 fn mask_headers(headers: Option<&mut Value>) {
     for (name, value) in headers.and_then(Value::as_object_mut).into_iter().flatten() {
         let name = name.to_ascii_lowercase();
         if SECRET_HEADERS.iter().any(|part| name.contains(part)) {
             mask(Some(value));
+        } else {
+            mask_user(Some(value));
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod duration;
 #[path = "../error.rs"]
 pub mod error;
 pub mod model;
+pub mod query;
 pub mod rate;
 pub mod regular_file;
 pub mod size;

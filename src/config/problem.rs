@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::mask::without_user;
+
 /// Longer values are cut in messages: the line number shows where the rest is.
 const VALUE_CHARS_MAX: usize = 60;
 
@@ -58,9 +60,11 @@ impl Problem {
         self
     }
 
-    /// `value` is shown in quotes, escaped and cut to a readable length.
+    /// `value` is shown in quotes, escaped and cut to a readable length; a URL without who logs in by it.
     #[must_use]
     pub fn with_text(self, value: &str) -> Self {
+        let masked = without_user(value);
+        let value = masked.as_deref().unwrap_or(value);
         let cut: String = value.chars().take(VALUE_CHARS_MAX).collect();
         let dots = if cut.len() < value.len() { "…" } else { "" };
         self.with_value(format!("\"{}{dots}\"", cut.escape_debug()))

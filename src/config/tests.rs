@@ -102,6 +102,24 @@ fn secrets_are_masked_and_the_rest_is_shown() {
 }
 
 #[test]
+fn secrets_within_a_url_are_masked_and_the_rest_of_it_is_shown() {
+    let text = "[[route]]\nname = \"b\"\npath = [\"/b\"]\nredirect = { to = \"https://me:s3cret@b/?token=s3cret&page=2\" }\n\
+                request_headers = { set = { X-Pass = \"s3cret\", Link = \"https://me:s3cret@c/d\" } }\n\
+                [upstream.other]\nendpoints = [\"o:1\"]\nhealth = { path = \"/h?key=s3cret&deep=1\" }\n\
+                [[test]]\nname = \"t\"\nexpect = { route = \"b\" }\n\
+                request = { url = \"https://me:s3cret@e/b?maintenance_bypass=s3cret&a=b\", headers = { X-Maintenance-Bypass = \"s3cret\" } }";
+    let loaded = with(text).unwrap();
+    let masked = &loaded.masked;
+    assert!(!masked.to_string().contains("s3cret"), "{masked}");
+    assert_eq!(masked["route"][1]["redirect"]["to"], "https://***@b/?token=REDACTED&page=2");
+    assert_eq!(masked["route"][1]["request_headers"]["set"]["Link"], "https://***@c/d");
+    assert_eq!(masked["upstream"]["other"]["health"]["path"], "/h?key=REDACTED&deep=1");
+    assert_eq!(masked["test"][0]["request"]["url"], "https://***@e/b?maintenance_bypass=REDACTED&a=b");
+    let refused = with("[upstream.other]\nendpoints = [\"https://me:s3cret@o\"]").unwrap_err().to_string();
+    assert!(refused.contains("leave out the scheme: \"o:443\"") && !refused.contains("s3cret"), "{refused}");
+}
+
+#[test]
 fn a_collector_is_named_by_its_base_or_whole() {
     for (written, meant) in [
         ("http://c:4318", "http://c:4318/v1/traces"),

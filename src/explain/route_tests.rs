@@ -3,12 +3,13 @@
 //! They prove the file, not the moment: maintenance, block lists, overrides and breakers of a running process make no
 //! difference, so that a reload in the middle of an incident is not refused for it.
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use serde_json::{Value, json};
 
 use super::{Explanation, Hypothetical, Moment, explain};
 use crate::config::Problem;
 use crate::config::model::RouteTest;
+use crate::config::query::redacted;
 use crate::snapshot::Snapshot;
 
 /// What came of one test.
@@ -86,7 +87,7 @@ fn hypothetical(test: &RouteTest) -> Hypothetical {
 
 fn differences(test: &RouteTest, explained: &Explanation) -> Vec<Difference> {
     let (expect, outcome) = (&test.expect, &explained.outcome);
-    let why = format!("{} {} is {}", test.method, test.url, outcome.says);
+    let why = without_secrets(format!("{} {} is {}", test.method, test.url, outcome.says), &test.url);
     let mut found = Vec::new();
     let mut compare = |key, expected: Option<String>, got: String| {
         if let Some(expected) = expected.filter(|expected| *expected != got) {
@@ -101,6 +102,14 @@ fn differences(test: &RouteTest, explained: &Explanation) -> Vec<Difference> {
     compare("status", expect.status.map(|status| status.as_u16().to_string()), status);
     compare("limits", expect.limits.as_deref().map(sorted), sorted(&outcome.limits));
     found
+}
+
+/// A difference is told in the log, in events and by webhooks. What was asked for may be in the text more than once.
+fn without_secrets(text: String, url: &Uri) -> String {
+    match url.query() {
+        Some(query) if !query.is_empty() => text.replace(query, &redacted(query)),
+        _ => text,
+    }
 }
 
 /// The order in which limits are named says nothing.

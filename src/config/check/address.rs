@@ -50,11 +50,13 @@ impl Check<'_> {
         {
             return Some(Address::Name { host: host.trim_end_matches('.').to_ascii_lowercase(), port });
         }
-        let help = match text.split_once("://") {
+        // Who logs in by a URL is no part of an address, and nothing to be shown.
+        let host = |rest: &str| rest.rsplit_once('@').map_or(rest, |(_, host)| host).to_owned();
+        let help = match text.split_once("://").map(|(scheme, rest)| (scheme, host(rest))) {
             Some(("https", rest)) => {
-                format!("leave out the scheme: \"{}\", and set tls = {{ enabled = true }}", with_port(rest, 443))
+                format!("leave out the scheme: \"{}\", and set tls = {{ enabled = true }}", with_port(&rest, 443))
             }
-            Some((_, rest)) => format!("leave out the scheme: \"{}\"", with_port(rest, 80)),
+            Some((_, rest)) => format!("leave out the scheme: \"{}\"", with_port(&rest, 80)),
             None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
             None if is_host_name(text) => format!("give a port: \"{text}:3000\""),
             None => "write \"host:port\", \"ip:port\", \"[ipv6]:port\" or \"unix:/path\"".to_owned(),

@@ -12,7 +12,6 @@
 //! | `export` | batches, failures, the last one |
 
 mod export;
-mod query;
 mod resource;
 mod span;
 

@@ -13,9 +13,9 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, TracesData};
 
-use super::query::redacted;
 use super::resource::{number, text};
 use super::{Attempt, CANCELLED, Finished};
+use crate::config::query::redacted;
 
 /// `Span.flags`: it is known whether the parent is another process's (bit 8), and it is (bit 9).
 const REMOTE_KNOWN: u32 = 0x100;

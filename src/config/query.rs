@@ -1,4 +1,4 @@
-//! A query as a collector may see it: what sounds like a secret is none there.
+//! A query as it may be shown: what sounds like a secret is none there.
 
 /// What stands where a secret stood. The word is the one of the semantic conventions (`url.query`).
 const REDACTED: &str = "REDACTED";
@@ -9,7 +9,8 @@ const SECRET_PARTS: [&str; 11] =
 
 /// The query with the values of such names, and of names that are hidden by escapes, taken out. A word without `=` may
 /// itself be a key; it stays where it is short and plain. Pairs end at `;` too, as some apps read them.
-pub(super) fn redacted(query: &str) -> String {
+#[must_use]
+pub fn redacted(query: &str) -> String {
     let mut shown = String::with_capacity(query.len());
     for piece in query.split_inclusive(['&', ';']) {
         let pair = piece.trim_end_matches(['&', ';']);
