@@ -234,7 +234,7 @@ impl Explanation {
                     self.outcome.says += &format!(" (looked for in {})", folder.root().display());
                 }
             },
-            Action::Redirect(redirect) => match crate::proxy::respond::location(redirect, asked) {
+            Action::Redirect(redirect) => match crate::proxy::respond::location(redirect, asked, snapshot) {
                 Ok(location) => self.redirected(redirect.status, &location),
                 Err(refusal) => self.answered(&refusal),
             },

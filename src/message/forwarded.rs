@@ -63,7 +63,7 @@ pub type Told = SmallVec<[(&'static HeaderName, HeaderValue); 5]>;
 /// (`underscores_in_headers off`, `ignore_invalid_headers on`).
 pub fn replace(headers: &mut HeaderMap, facts: Facts) -> Told {
     let is_trusted = facts.peer_trusted;
-    let keeps_proto = is_trusted && is_single(headers, &X_FORWARDED_PROTO, is_proto);
+    let keeps_proto = is_trusted && is_single(headers, &X_FORWARDED_PROTO, |value| as_proto(value).is_some());
     let keeps_host = is_trusted && is_single(headers, &X_FORWARDED_HOST, is_host_like);
     let hops = if is_trusted { with_peer(headers, &facts) } else { facts.client.clone() };
     remove_where(headers, |name| match name {
@@ -118,7 +118,7 @@ pub fn set_client_certificate(headers: &mut HeaderMap, subject: Option<HeaderVal
 pub fn is_https(headers: &HeaderMap, proto: Option<&[u8]>) -> bool {
     match proto.and_then(as_proto) {
         Some(proto) => proto == "https",
-        None => is_single(headers, &X_FORWARDED_PROTO, |value| value == b"https"),
+        None => is_single(headers, &X_FORWARDED_PROTO, |value| value.eq_ignore_ascii_case(b"https")),
     }
 }
 
@@ -182,10 +182,6 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 fn is_single(headers: &HeaderMap, name: &HeaderName, sane: impl Fn(&[u8]) -> bool) -> bool {
     let mut lines = headers.get_all(name).iter();
     matches!((lines.next(), lines.next()), (Some(line), None) if sane(line.as_bytes()))
-}
-
-fn is_proto(value: &[u8]) -> bool {
-    value == b"http" || value == b"https"
 }
 
 /// A scheme, which is the same in capitals (RFC 3986, 3.1).
@@ -333,6 +329,7 @@ mod tests {
             }
             is_https(&headers, proto.map(str::as_bytes))
         };
+        assert!(is_https(None, &["HTTPS"]), "a scheme is the same in capitals");
         assert!(is_https(None, &["https"]) && !is_https(None, &["http"]) && !is_https(None, &[]));
         assert!(!is_https(None, &["https", "https"]), "not a list");
         assert!(is_https(Some("HTTPS"), &["http"]) && !is_https(Some("http"), &["https"]));

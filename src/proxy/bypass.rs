@@ -103,10 +103,10 @@ impl Entrance {
     }
 
     /// The redirect to the clean URL.
-    pub(super) fn answer(&self, is_tls: bool) -> Response<Body> {
+    pub(super) fn answer(&self, is_https: bool) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status();
-        let (life, secure) = (COOKIE_LIFE.as_secs(), if is_tls { "; Secure" } else { "" });
+        let (life, secure) = (COOKIE_LIFE.as_secs(), if is_https { "; Secure" } else { "" });
         let cookie = format!("{COOKIE_NAME}={}; Max-Age={life}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie);
         let headers = response.headers_mut();
         for (name, value) in [(LOCATION, self.target.as_str()), (SET_COOKIE, &cookie)] {

@@ -81,7 +81,7 @@ async fn serve(
         context.enter(Arc::clone(route));
     }
     let Verdict::Pass(route) = decision.verdict else {
-        *answer = Some(instead(decision, context, snapshot)?);
+        *answer = Some(instead(decision, request, context, snapshot)?);
         return Ok(());
     };
     if is_maintained && snapshot.maintenance.bypass.is_some() {
@@ -156,12 +156,17 @@ pub(super) fn maintained(active: &Arc<Active>, context: &Context) -> Refusal {
 
 /// Answers a request that may not pass, by a refusal or by what is served in place of the app, and counts it.
 #[cold]
-fn instead(decision: Decision<'_>, context: &mut Context, snapshot: &Snapshot) -> Result<Response<Body>, Refusal> {
+fn instead<B>(
+    decision: Decision<'_>,
+    request: &Request<B>,
+    context: &mut Context,
+    snapshot: &Snapshot,
+) -> Result<Response<Body>, Refusal> {
     let shared = &snapshot.shared;
     let (place, name) = (decision.route.map(|route| route.sample_place), decision.route.map(|route| &*route.name));
     match &decision.verdict {
         Verdict::ToHttps(location) => return Ok(respond::see(StatusCode::PERMANENT_REDIRECT, location)),
-        Verdict::Enter(entrance) => return Ok(entrance.answer(context.is_tls())),
+        Verdict::Enter(entrance) => return Ok(entrance.answer(context.asked(request).came_by_https(snapshot))),
         Verdict::PageAsset(asset) => return Ok(respond::asset(asset, context)),
         Verdict::Maintenance(active) => {
             Blocked { active }.count();

@@ -22,7 +22,7 @@ use crate::config::model::Redirect;
 use crate::message::negotiate;
 use crate::policy::limit::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::policy::maintenance::Scope;
-use crate::snapshot::FixedAnswer;
+use crate::snapshot::{FixedAnswer, Snapshot};
 use crate::telemetry::events::Event;
 
 const FLAGSTONE_REASON: HeaderName = HeaderName::from_static("flagstone-reason");
@@ -250,14 +250,14 @@ pub(super) fn redirect<B>(
     request: &Request<B>,
     context: &Context,
 ) -> Result<Response<Body>, Refusal> {
-    Ok(see(redirect.status, &location(redirect, &context.asked(request))?))
+    Ok(see(redirect.status, &location(redirect, &context.asked(request), &context.snapshot)?))
 }
 
 /// Where it leads to, with its variables filled in.
 ///
 /// # Errors
 /// It leads to the host that was asked for, and there was none.
-pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> Result<String, Refusal> {
+pub fn location(redirect: &Redirect, asked: &Asked<'_>, snapshot: &Snapshot) -> Result<String, Refusal> {
     if asked.host.is_empty() && redirect.to.contains("$host") {
         return Err(Refusal::NO_HOST);
     }
@@ -271,7 +271,7 @@ pub fn location(redirect: &Redirect, asked: &Asked<'_>) -> Result<String, Refusa
         ("$path", asked.path),
         ("$query", query.unwrap_or_default()),
         ("$host", asked.host),
-        ("$scheme", if asked.is_tls { "https" } else { "http" }),
+        ("$scheme", if asked.came_by_https(snapshot) { "https" } else { "http" }),
     ];
     Ok(fill(&redirect.to, &values))
 }

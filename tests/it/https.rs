@@ -1,5 +1,6 @@
 //! Sending plain requests on to https, and `Strict-Transport-Security`.
 
+use crate::maintenance::switch_on;
 use crate::support::certs::Ca;
 use crate::support::client::{Client, RawResponse};
 use crate::support::files::Folder;
@@ -89,6 +90,30 @@ async fn who_came_to_a_trusted_proxy_by_https_is_not_sent_round_in_circles() {
     assert_eq!(location(&trusting, "GET / HTTP/1.1", &twice).await.as_deref(), Ok("https://a/"));
     let wary = TestProxy::toml(format!("{PLAIN}{HELLO}")).start().await;
     assert_eq!(location(&wary, "GET / HTTP/1.1", told).await.as_deref(), Ok("https://a/"));
+}
+
+#[tokio::test]
+async fn what_is_answered_knows_of_https_in_front_of_a_trusted_proxy() {
+    let toml = "[maintenance]\nbypass_token = \"token-of-test-4711\"\n[[route]]\nname = \"moved\"\n\
+                redirect = { to = \"$scheme://new.example$path\", status = 308 }\n";
+    let trusting = format!("[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n{toml}");
+    for (toml, https) in [(trusting.as_str(), "https"), (toml, "http")] {
+        let proxy = TestProxy::toml(toml).start().await;
+        for (told, scheme) in [("https", https), ("HTTPS", https), ("http", "http")] {
+            let headers = format!("Host: a\r\nX-Forwarded-Proto: {told}\r\n");
+            let moved = location(&proxy, "GET /a HTTP/1.1", &headers).await;
+            assert_eq!(moved, Ok(format!("{scheme}://new.example/a")), "{told}");
+        }
+        switch_on(&proxy, "").await;
+        for (told, scheme) in [("https", https), ("HTTPS", https), ("http", "http")] {
+            let mut client = Client::connect(proxy.address()).await.unwrap();
+            let target = "/?maintenance_bypass=token-of-test-4711";
+            let asked = format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: {told}\r\n\r\n");
+            let answer = ask(&mut client, &asked).await;
+            let cookie = answer.header("set-cookie").unwrap();
+            assert_eq!(cookie.ends_with("; Secure"), scheme == "https", "{told}: {cookie}");
+        }
+    }
 }
 
 #[tokio::test]
