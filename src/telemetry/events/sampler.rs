@@ -147,7 +147,7 @@ mod tests {
         }
         assert_eq!(sampler.hit(2 * BLOCK + 2, 5, || 0), None, "unknown");
         let mut told = Vec::new();
-        sampler.flush(6, |route, count, details| told.push((route, count, details)));
+        sampler.flush(1005, |route, count, details| told.push((route, count, details)));
         assert_eq!(told, places.map(|place| (place, 1, Some(place))));
     }
 
