@@ -180,8 +180,8 @@ impl Frames {
                 return;
             }
         }
-        let said = self.kept.chunks_exact(6).filter(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
-        if let Some([.., a, b, c, d]) = said.last() {
+        let mut said = self.kept.chunks_exact(6).filter(|setting| setting[..2] == MAX_CONCURRENT_STREAMS.to_be_bytes());
+        if let Some([.., a, b, c, d]) = said.next_back() {
             heard.0.streams_max.store(u32::from_be_bytes([*a, *b, *c, *d]) as usize, Relaxed);
         }
         self.kept.clear();

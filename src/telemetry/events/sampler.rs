@@ -13,11 +13,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub struct Sampler<D = ()> {
     /// Made as they are used: there may be far more places than routes.
-    blocks: Box<[OnceLock<Box<[Counter<D>]>>]>,
+    blocks: Box<[OnceLock<Block<D>>]>,
     routes: usize,
     /// There may be something to flush: to look through all counters each second would empty the processor's cache.
     has_untold: AtomicBool,
 }
+
+type Block<D> = Box<[Counter<D>]>;
 
 /// Alone on its cache lines: under a flood every worker adds here.
 #[derive(Debug)]
@@ -34,19 +36,19 @@ const NEVER: u64 = u64::MAX;
 /// Between two lines of a route, in milliseconds.
 const REST: u64 = 1000;
 /// Counters in a block: 128 KiB of them.
-const BLOCK: usize = 1024;
+const BLOCK_LENGTH: usize = 1024;
 
 impl<D> Sampler<D> {
     pub fn new(routes: usize) -> Self {
-        let blocks = std::iter::repeat_with(OnceLock::new).take(routes.div_ceil(BLOCK)).collect();
+        let blocks = std::iter::repeat_with(OnceLock::new).take(routes.div_ceil(BLOCK_LENGTH)).collect();
         Self { blocks, routes, has_untold: AtomicBool::new(false) }
     }
 
     fn counter(&self, route: usize) -> Option<&Counter<D>> {
         let counter = || Counter { told: AtomicU64::new(NEVER), untold: AtomicU64::new(0), details: Mutex::new(None) };
-        let start = route / BLOCK * BLOCK;
-        let block = self.blocks.get(route / BLOCK)?;
-        let make = || std::iter::repeat_with(counter).take(BLOCK.min(self.routes - start)).collect();
+        let start = route / BLOCK_LENGTH * BLOCK_LENGTH;
+        let block = self.blocks.get(route / BLOCK_LENGTH)?;
+        let make = || std::iter::repeat_with(counter).take(BLOCK_LENGTH.min(self.routes - start)).collect();
         block.get_or_init(make).get(route - start)
     }
 
@@ -71,7 +73,7 @@ impl<D> Sampler<D> {
         if !self.has_untold.swap(false, SeqCst) {
             return;
         }
-        let blocks = self.blocks.iter().enumerate().filter_map(|(at, block)| Some((at * BLOCK, block.get()?)));
+        let blocks = self.blocks.iter().enumerate().filter_map(|(at, block)| Some((at * BLOCK_LENGTH, block.get()?)));
         let counters = blocks.flat_map(|(start, block)| (start..).zip(block));
         for (route, counter) in counters {
             if counter.untold.load(SeqCst) == 0 {
@@ -140,12 +142,12 @@ mod tests {
 
     #[test]
     fn there_is_a_place_for_each_of_many() {
-        let places = [0, BLOCK - 1, BLOCK, 2 * BLOCK, 2 * BLOCK + 1];
-        let sampler = Sampler::new(2 * BLOCK + 2);
+        let places = [0, BLOCK_LENGTH - 1, BLOCK_LENGTH, 2 * BLOCK_LENGTH, 2 * BLOCK_LENGTH + 1];
+        let sampler = Sampler::new(2 * BLOCK_LENGTH + 2);
         for place in places {
             assert_eq!((sampler.hit(place, 5, || place), sampler.hit(place, 5, || place)), (Some(1), None));
         }
-        assert_eq!(sampler.hit(2 * BLOCK + 2, 5, || 0), None, "unknown");
+        assert_eq!(sampler.hit(2 * BLOCK_LENGTH + 2, 5, || 0), None, "unknown");
         let mut told = Vec::new();
         sampler.flush(1005, |route, count, details| told.push((route, count, details)));
         assert_eq!(told, places.map(|place| (place, 1, Some(place))));
