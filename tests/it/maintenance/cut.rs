@@ -235,8 +235,8 @@ async fn the_log_names_the_scope_as_events_do() {
     )
     .await;
     for (file, scope) in [("state/maintenance.flag", "scope=global"), ("state/maintenance.d/all.flag", "scope=all")] {
-        flagstone.folder.replace(file, "terminate = true\ncolour = \"red\"\n");
-        for message in ["Maintenance mode activated", "colour: is no key", "the grace is over"] {
+        flagstone.folder.replace(file, "terminate = true\nuntil = \"soon\"\n");
+        for message in ["Maintenance mode activated", "until: ", "the grace is over"] {
             let names_it = |line: &str| line.contains(message) && line.split_whitespace().any(|word| word == scope);
             let told = || flagstone.process.stderr().lines().any(names_it);
             assert!(eventually(PATIENCE, told).await, "{message} {scope}: {}", flagstone.process.stderr());
