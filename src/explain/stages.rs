@@ -6,7 +6,7 @@ use super::{Hypothetical, Moment, Stage};
 use crate::config::model::{Address, LimitKey, Listener};
 use crate::policy::client_ip::{ClientIp, Source};
 use crate::policy::limit::Value;
-use crate::policy::maintenance::{Mode, Scope, State};
+use crate::policy::maintenance::{Mode, Scope, State, contains};
 use crate::proxy::decide::{self, Asked, Verdict};
 use crate::route::{HostPattern, PathPattern};
 use crate::snapshot::{Route, Snapshot, Target};
@@ -171,7 +171,7 @@ fn why_not_blocked(
     if maintenance.exempt_paths.contains(asked.path) {
         return "the path is exempt";
     }
-    if maintenance.allow.iter().any(|net| net.contains(&asked.client_ip)) {
+    if contains(&maintenance.allow, asked.client_ip) {
         return "the client is on the configuration's allow list";
     }
     let place = (asked.host, asked.path);

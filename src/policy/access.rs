@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A set of networks, kept as sorted ranges that neither overlap nor touch; a question is one binary search.
 ///
@@ -56,6 +56,13 @@ impl Access {
         }
         Ok(())
     }
+}
+
+/// The IPv4 network that one written as IPv4-mapped IPv6 stands for; any other as it is.
+pub fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = net else { return net };
+    let v4 = mapped.prefix_len().checked_sub(96).zip(mapped.addr().to_ipv4_mapped());
+    v4.map_or(net, |(prefix, address)| Ipv4Net::new_assert(address, prefix).into())
 }
 
 impl NetSet {

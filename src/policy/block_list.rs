@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::access::NetSet;
+use super::access::{NetSet, canonical};
 
 /// Networks that are blocked, with the ends of their time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub struct BlockList(BTreeMap<IpNet, Option<Timestamp>>);
 impl BlockList {
     /// Blocks `net`, host bits aside, until `until` or for good; what was said of the same network before is replaced.
     pub fn block(&mut self, net: IpNet, until: Option<Timestamp>) {
-        self.0.insert(net.trunc(), until);
+        self.0.insert(canonical(net).trunc(), until);
     }
 
     /// Takes that very network off the list, not those inside or around it; false when it is not on it.
     pub fn unblock(&mut self, net: IpNet) -> bool {
-        self.0.remove(&net.trunc()).is_some()
+        self.0.remove(&canonical(net).trunc()).is_some()
     }
 
     /// Takes off what is over; whether there was any.
@@ -84,6 +84,17 @@ mod tests {
         assert!(!list.unblock(net("10.1.0.0/16")));
         assert!(list.unblock(net("10.9.9.9/8")), "host bits do not matter");
         assert!(list.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_that_of_ipv4() {
+        let mut list = BlockList::default();
+        list.block(net("::ffff:10.0.0.7/104"), None);
+        assert_eq!(list.entries().collect::<Vec<_>>(), [(net("10.0.0.0/8"), None)]);
+        list.block(net("::ffff:203.0.113.7/128"), None);
+        assert!(list.unblock(net("203.0.113.7/32")) && list.unblock(net("::ffff:10.0.0.0/104")));
+        list.block(net("::/64"), None);
+        assert_eq!(list.entries().collect::<Vec<_>>(), [(net("::/64"), None)], "it holds more than those");
     }
 
     #[test]

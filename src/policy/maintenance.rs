@@ -25,6 +25,8 @@ use arc_swap::{ArcSwapOption, Guard};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::access::canonical;
+
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use strays::{Stray, Strays};
 
@@ -294,10 +296,11 @@ fn next_id() -> u64 {
     IDS.fetch_add(1, Ordering::Relaxed)
 }
 
-fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+/// Whether one of the networks holds a client.
+pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     // A client on a dual-stack socket is ::ffff:192.0.2.1; lists are written as 192.0.2.0/24.
     let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
+    networks.iter().any(|network| canonical(*network).contains(&address))
 }
 
 #[cfg(test)]

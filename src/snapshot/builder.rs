@@ -13,7 +13,7 @@ use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
 use crate::proxy::page::{PageError, Pages};
-use crate::route::{AddError, PathSet, Table};
+use crate::route::{AddError, PathPattern, PathSet, Table};
 use crate::shared::Shared;
 use crate::shared_limit::Store;
 use crate::tls::{Fault, Terminator, read_roots};
@@ -224,7 +224,7 @@ impl Builder<'_> {
             let built = Arc::new(Route {
                 name: route.name.as_str().into(),
                 action,
-                strip_prefix: route.strip_prefix.clone(),
+                strip_prefix: route.strip_prefix.as_deref().map(in_normal_form),
                 preserve_host: route.preserve_host,
                 limits: Limits::new(limits),
                 feature: route.feature.as_ref().map(|key| self.switched(key)),
@@ -288,4 +288,10 @@ impl Builder<'_> {
             .map_err(|error| format!("{}: {}", files.root.display(), crate::error::io_reason(&error)));
         self.note(&format!("route[{index}].files.root"), "name a folder that this user may read", opened)
     }
+}
+
+/// As the paths are matched from which it is taken.
+fn in_normal_form(prefix: &str) -> String {
+    // What it is refused for is told of the path that should begin with it.
+    PathPattern::parse(prefix).map_or_else(|_| prefix.to_owned(), |pattern| pattern.as_str().to_owned())
 }

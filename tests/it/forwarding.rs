@@ -236,6 +236,10 @@ async fn a_prefix_is_stripped_at_a_segment() {
         let request = seen("", route, asked, "").await;
         assert_eq!(request.head.line, format!("GET {forwarded} HTTP/1.1"), "{asked}");
     }
+    let route = "path = [\"/caf%c3%a9\"]\nstrip_prefix = \"/caf%c3%a9\"";
+    for asked in ["/caf%C3%A9/a", "/caf%c3%a9/a", "/café/a"] {
+        assert_eq!(seen("", route, asked, "").await.head.line, "GET /a HTTP/1.1", "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -165,3 +165,11 @@ proptest! {
         prop_assert!(switch.load().expect("on").check(&facts()).is_some());
     }
 }
+
+#[test]
+fn an_allowed_network_of_mapped_addresses_is_that_of_ipv4() {
+    assert!(!blocks("allow = [\"::ffff:203.0.113.0/120\"]", facts()));
+    assert!(blocks("allow = [\"::ffff:203.0.112.0/120\"]", facts()));
+    let allow = ["::ffff:203.0.113.9/128".parse().unwrap()];
+    assert!(!blocks("", Facts { allow: &allow, ..facts() }));
+}

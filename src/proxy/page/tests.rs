@@ -135,7 +135,7 @@ fn a_folder_brings_its_page_its_languages_and_its_files() {
         (".hidden", "x"),
     ]);
     assert_eq!(pages.warnings(), [""; 0]);
-    assert_eq!(pages.languages(Kind::Html).collect::<Vec<_>>(), ["", "de"]);
+    assert_eq!(pages.languages(Kind::Html).collect::<Vec<_>>(), ["en", "de"]);
     let active = active("reason = \"<a> \\\"b\\\"\"");
     let html = text(&pages, Kind::Html, &active, "fr");
     assert!(html.starts_with("<p>&lt;a&gt; &quot;b&quot; 90 r-1"), "{html}");
@@ -246,4 +246,17 @@ fn json_is_in_one_language() {
 fn pages_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Pages>();
+}
+
+#[test]
+fn a_template_without_a_name_is_english_unless_another_is() {
+    let (_folder, pages) = folder(&[("index.html", "plain"), ("index.de.html", "deutsch")]);
+    assert_eq!(pages.languages(Kind::Html).collect::<Vec<_>>(), ["en", "de"]);
+    let active = active(TYPICAL);
+    assert_eq!(text(&pages, Kind::Html, &active, "en"), "plain");
+    assert_eq!(text(&pages, Kind::Html, &active, "de"), "deutsch");
+    assert_eq!(text(&pages, Kind::Html, &active, ""), "plain");
+    let (_folder, pages) = folder(&[("index.html", "plain"), ("index.en.html", "english")]);
+    assert_eq!(text(&pages, Kind::Html, &active, "en"), "english");
+    assert_eq!(text(&pages, Kind::Html, &active, ""), "plain");
 }
