@@ -121,7 +121,9 @@ async fn a_port_that_is_in_use_for_long_is_taken_when_it_is_free() {
     let systemd = Systemd::boot(&says("here").replace("127.0.0.1:1\"", "127.0.0.1:80\"")).await;
     let other = "systemd-run --unit other /usr/local/bin/flagstone run --listen 127.0.0.1:80 --upstream 127.0.0.1:1";
     systemd.succeed(other).await;
-    assert!(eventually_async(DEADLINE, async || systemd.get().await.ends_with(" 502")).await);
+    // Until it listens there is nobody to ask.
+    let listens = async || systemd.run("curl -s -o /dev/null http://127.0.0.1/").await.status.success();
+    assert!(eventually_async(DEADLINE, listens).await);
     assert!(!systemd.run("systemctl start flagstone.service").await.status.success());
     let restarts = async || systemd.property("NRestarts").await.parse::<u32>().unwrap();
     assert!(eventually_async(DEADLINE, async || restarts().await > 6).await, "{}", restarts().await);
