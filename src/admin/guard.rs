@@ -2,8 +2,8 @@
 //!
 //! A client that tries wrong tokens is told to wait after a few, also with the right one: else guessing would go on
 //! unnoticed. To say nothing at all is no try, and neither is a wrong token that was tried before, which tells nobody
-//! anything: a script that goes on with an old one locks out nobody who shares its address. Every refusal is logged, but for that of a dashboard where nobody has
-//! logged in yet, and never so many that the log is all refusals.
+//! anything: a script that goes on with an old one locks out nobody who shares its address. Every refusal is logged, but
+//! for that of a dashboard where nobody has logged in yet, and never so many that the log is all refusals.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ use super::session;
 use super::view::problem;
 use crate::config::model::{Admin, Secret};
 use crate::message::host::{Host, HostError};
-use crate::policy::limit::{Key, Limiter, Settings};
+use crate::policy::limit::{Key, KeyBuilder, Limiter, Settings};
 use crate::telemetry::events::Event;
 
 /// What the dashboard's own calls carry.
@@ -90,11 +90,7 @@ impl Refusals {
 
     /// Whether this client has given this wrong token before, as far back as is remembered.
     fn knows(&self, client: Client, given: &[u8]) -> bool {
-        let key = match client.0 {
-            Some(ip) => self.tries.key().ip(ip),
-            None => self.tries.key(),
-        };
-        let key = key.bytes(given).finish();
+        let key = self.builder(client).bytes(given).finish();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(&key) {
             return true;
@@ -107,8 +103,15 @@ impl Refusals {
     }
 
     fn key(&self, client: Client) -> Key {
-        // All who come through the socket file are one: the file's mode says who they are.
-        client.0.map_or_else(|| self.tries.key().finish(), |ip| self.tries.key_ip(ip))
+        self.builder(client).finish()
+    }
+
+    fn builder(&self, client: Client) -> KeyBuilder {
+        match client.0 {
+            Some(ip) => self.tries.key().ip(ip),
+            // All who come through the socket file are one: the file's mode says who they are.
+            None => self.tries.key(),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::message::path::URI_BYTES_MAX;
 /// Header slots on the stack; more than this and one allocation is made per head.
 const INLINE_HEADERS: usize = 100;
 
-const NO_TARGET: BadHead = BadHead::Malformed("the target is neither a path nor a URL");
+pub(super) const NO_TARGET: BadHead = BadHead::Malformed("the target is neither a path nor a URL");
 
 /// The bounds of a head, from the configuration's `[bounds]`.
 #[derive(Clone, Copy, Debug)]

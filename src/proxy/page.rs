@@ -114,9 +114,9 @@ impl Pages {
         self.folder.as_ref().map_or(&[], |folder| &folder.warnings)
     }
 
-    /// The languages there are for a kind, the first for who asks for none of them. A folder's `index.html`, of which
-    /// nobody says what it is, is taken for English, unless another is named so: then it has an empty one.
-    pub fn languages<'a>(&'a self, kind: Kind) -> impl Iterator<Item = &'a str> {
+    /// The languages there are for a kind, the first for who asks for none of them. An empty one is that of a template
+    /// of which nobody says what it is.
+    pub fn languages(&self, kind: Kind) -> impl Iterator<Item = &str> {
         let custom = self.templates(kind);
         let built_in = match kind {
             _ if !custom.is_empty() => 0,
@@ -124,10 +124,7 @@ impl Pages {
             Kind::Json | Kind::Grpc => 1,
         };
         let built_in = TEXTS[..built_in].iter().map(|texts| texts.lang);
-        let english = TEXTS[0].lang;
-        let has_english = custom.iter().any(|template| template.lang.eq_ignore_ascii_case(english));
-        let lang = move |lang: &'a str| if lang.is_empty() && !has_english { english } else { lang };
-        custom.iter().map(move |template| lang(&template.lang)).chain(built_in)
+        custom.iter().map(|template| template.lang.as_str()).chain(built_in)
     }
 
     /// The body for a blocked request.

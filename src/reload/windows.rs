@@ -283,9 +283,8 @@ impl Waiting {
     /// Whether the flag, which is gone now, was for everything and had not come to its end: who removes such a one
     /// wants the site back.
     fn was_ended(&self, now: Timestamp) -> bool {
-        let Flag { routes, hosts, paths, mode, until, .. } = &self.flag;
-        let is_whole = routes.is_empty() && hosts.is_empty() && paths.is_empty() && *mode != Mode::ReadOnly;
-        is_whole && until.is_none_or(|until| now < until)
+        let is_whole = self.flag.covers_everything() && self.flag.mode != Mode::ReadOnly;
+        is_whole && self.flag.until.is_none_or(|until| now < until)
     }
 }
 

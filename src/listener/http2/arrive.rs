@@ -121,7 +121,7 @@ fn judge<B>(request: &Request<B>, bytes: usize, bounds: &HeadBounds) -> Result<(
         return Err(BadHead::Malformed("CONNECT is for forward proxies"));
     }
     if !head::is_target(target) {
-        return Err(BadHead::Malformed("the target is neither a path nor a URL"));
+        return Err(head::NO_TARGET);
     }
     Ok(())
 }

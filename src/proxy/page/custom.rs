@@ -6,6 +6,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
 use super::folder::{PageFolder, language_of};
+use super::text::TEXTS;
 
 #[derive(Debug)]
 pub(super) struct Custom {
@@ -20,6 +21,7 @@ pub(super) struct Custom {
 #[derive(Debug)]
 pub(super) struct Template {
     pub(super) name: String,
+    /// `index.html`, of which nobody says what it is, is taken for English, unless another is named so. Else it is empty.
     pub(super) lang: String,
     /// Says something that differs between two answers of one maintenance.
     pub(super) per_request: bool,
@@ -55,6 +57,11 @@ impl Custom {
         let html = names.iter().filter(|name| language_of(name).is_some());
         let mut html: Vec<_> = html.map(template).collect();
         html.sort_by(|a, b| a.lang.cmp(&b.lang));
+        let english = TEXTS[0].lang;
+        let has_english = html.iter().any(|template| template.lang.eq_ignore_ascii_case(english));
+        if let Some(unnamed) = html.first_mut().filter(|first| first.lang.is_empty() && !has_english) {
+            english.clone_into(&mut unnamed.lang);
+        }
         Self { html, json: named("index.json"), text: named("index.txt"), assets: folder, warnings }
     }
 }
