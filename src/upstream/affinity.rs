@@ -46,8 +46,8 @@ impl Affinity {
     }
 
     /// The `Set-Cookie` that makes `token` a client's home for its session.
-    pub(crate) fn set_cookie(&self, token: Token, is_tls: bool) -> HeaderValue {
-        let secure = if is_tls { "; Secure" } else { "" };
+    pub(crate) fn set_cookie(&self, token: Token, is_https: bool) -> HeaderValue {
+        let secure = if is_https { "; Secure" } else { "" };
         let text = format!("{}={token}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie);
         HeaderValue::try_from(text).expect("a cookie's name and hexadecimal digits are a header value")
     }
@@ -94,10 +94,10 @@ mod tests {
     fn a_cookie_leads_back_to_its_endpoint() {
         let affinity = Affinity::new("sticky", "app", &Secret::random());
         let token = affinity.token("10.0.0.1:3000");
-        for (is_tls, end) in
+        for (is_https, end) in
             [(false, "; Path=/; HttpOnly; SameSite=Lax"), (true, "; Path=/; HttpOnly; SameSite=Lax; Secure")]
         {
-            let set = affinity.set_cookie(token, is_tls);
+            let set = affinity.set_cookie(token, is_https);
             let set = set.to_str().unwrap();
             let (pair, attributes) = set.split_at(set.find(';').unwrap());
             assert_eq!(attributes, end);

@@ -108,6 +108,29 @@ async fn the_cookie_tells_nothing_and_is_for_the_session_only() {
 }
 
 #[tokio::test]
+async fn the_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
+    let apps = apps(["a", "b", "c"]).await;
+    let names = "[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    for (toml, told, is_secure) in [
+        (names, "X-Forwarded-Proto: https", true),
+        (names, "X-Forwarded-Proto: HTTPS", true),
+        (names, "X-Forwarded-Proto: http", false),
+        ("", "X-Forwarded-Proto: https", false),
+        (&format!("{names}header = \"Forwarded\"\n"), "Forwarded: for=203.0.113.9;proto=https", true),
+    ] {
+        // What operators tell their apps is no word of the client's way.
+        let set = "[route.request_headers]\nset = { X-Forwarded-Proto = \"gopher\" }\n[upstream.app]\n";
+        let toml = format!("{toml}{}", to(&apps, "").replace("[upstream.app]\n", set));
+        let proxy = TestProxy::toml(toml).start().await;
+        let mut client = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+        client.request("GET", "/", &format!("{told}\r\n")).await.unwrap();
+        let answer = client.read_response().await.unwrap();
+        let cookie = answer.header("set-cookie").unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), is_secure, "{told}: {cookie}");
+    }
+}
+
+#[tokio::test]
 async fn a_made_up_cookie_is_none() {
     let apps = apps(["a", "b", "c"]).await;
     let proxy = TestProxy::toml(to(&apps, "")).start().await;

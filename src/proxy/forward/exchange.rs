@@ -179,14 +179,14 @@ impl<'a> Exchange<'a> {
 
     /// The cookie that makes the endpoint of this answer the client's home. None while its home merely has no room: the
     /// next request may find it there.
-    pub(super) fn new_home(&self, answered: &Answered) -> Option<HeaderValue> {
+    pub(super) fn new_home(&self, answered: &Answered, came_by_https: bool) -> Option<HeaderValue> {
         let affinity = self.group.affinity.as_ref()?;
         let token = answered.lease.endpoint().token?;
         let home = self.wish.home.and_then(|token| self.group.home(token));
         let stays = home.is_some_and(|home| {
             home.token == Some(token) || (home.standing.takes(answered.at()) && !self.tried.contains(&home.key))
         });
-        (!stays).then(|| affinity.set_cookie(token, self.context.is_tls()))
+        (!stays).then(|| affinity.set_cookie(token, came_by_https))
     }
 
     /// Whether the request asked for an upgrade.

@@ -55,6 +55,8 @@ pub(super) async fn send(
         }
     };
     context.upstream = Some(Arc::clone(&group.name));
+    // Asked before the request is rewritten for its endpoint.
+    let came_by_https = group.affinity.is_some() && context.asked(request).came_by_https(&context.snapshot);
     let (parts, body) = std::mem::take(request).into_parts();
     let body = body.expect("nobody else takes the body");
     let outbound = Outbound::new(parts, body, route, &group.settings, context)?;
@@ -67,7 +69,7 @@ pub(super) async fn send(
     }
     match result {
         Ok(answered) => {
-            let new_home = exchange.new_home(&answered);
+            let new_home = exchange.new_home(&answered, came_by_https);
             let wants_upgrade = exchange.wants_upgrade();
             let delivery = exchange.take_delivery();
             let response = answer.insert(downstream(answered, delivery, wants_upgrade, route, context)?);
