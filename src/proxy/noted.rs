@@ -2,11 +2,13 @@
 //! refusals, by what apps are told. They are gathered in one walk, since most requests have few fields and each look-up
 //! hashes its name.
 
-use http::{HeaderMap, HeaderValue};
+use http::header::{ACCEPT, ACCEPT_LANGUAGE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::listener::head::is_continue;
 
-/// The first value of each; a request with several of one name has none of them read here for more than telling.
+/// The first value of each; a request with several of one name has none of them read here for more than telling, but
+/// for lists, whose lines are one (RFC 9110, section 5.3).
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) host: Option<HeaderValue>,
@@ -26,6 +28,7 @@ pub(super) struct Noted {
 impl Noted {
     /// Takes down what is in `headers`. Called where it stays: it is large.
     pub(super) fn gather(&mut self, headers: &HeaderMap) {
+        let mut has_several = false;
         for (name, value) in headers {
             let slot = match name.as_str() {
                 "host" => &mut self.host,
@@ -51,11 +54,28 @@ impl Noted {
                 }
                 _ => continue,
             };
-            if slot.is_none() {
-                *slot = Some(value.clone());
+            match slot {
+                Some(_) => has_several = true,
+                None => *slot = Some(value.clone()),
             }
         }
+        if has_several {
+            self.join_lists(headers);
+        }
     }
+
+    #[cold]
+    fn join_lists(&mut self, headers: &HeaderMap) {
+        self.accept = joined(headers, &ACCEPT);
+        self.accept_language = joined(headers, &ACCEPT_LANGUAGE);
+    }
+}
+
+/// All lines of a list field as one.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let whole = || HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("joined from header values");
+    (!lines.is_empty()).then(whole)
 }
 
 #[cfg(test)]
@@ -68,9 +88,9 @@ mod tests {
     fn the_first_of_several_counts() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("accept", "a"),
+            ("user-agent", "a"),
             ("x", "y"),
-            ("accept", "b"),
+            ("user-agent", "b"),
             ("referer", "c"),
             ("expect", "100-continue"),
             ("upgrade", "x"),
@@ -79,10 +99,31 @@ mod tests {
         }
         let mut noted = Noted::default();
         noted.gather(&headers);
-        assert_eq!(noted.accept.unwrap(), "a");
+        assert_eq!(noted.user_agent.unwrap(), "a");
         assert_eq!(noted.referer.unwrap(), "c");
         assert!(noted.expects_continue && noted.asks_to_upgrade && !noted.is_chunked);
-        assert!(noted.host.is_none() && noted.user_agent.is_none());
+        assert!(noted.host.is_none() && noted.accept.is_none());
+    }
+
+    #[test]
+    fn several_lines_of_a_list_are_one() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("accept", "text/plain;q=0.5"),
+            ("accept-language", "fr"),
+            ("accept", "application/json, a/b"),
+            ("accept", ""),
+            ("accept-language", "de"),
+            ("referer", "c"),
+            ("referer", "d"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut noted = Noted::default();
+        noted.gather(&headers);
+        assert_eq!(noted.accept.unwrap(), "text/plain;q=0.5, application/json, a/b, ");
+        assert_eq!(noted.accept_language.unwrap(), "fr, de");
+        assert_eq!(noted.referer.unwrap(), "c");
     }
 
     #[test]
