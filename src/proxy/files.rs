@@ -5,6 +5,8 @@
 
 mod range;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
@@ -60,13 +62,17 @@ impl Folder {
     /// The first of `try` that is a file inside the root. Blocking: it asks the file system.
     fn find(&self, path: &str) -> Lookup {
         let Ok(root) = self.root.canonicalize() else { return Lookup::Nothing };
-        let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+        // Names are bytes, in whatever encoding.
+        let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
         for pattern in &self.try_paths {
-            let candidate = pattern.replace("$uri", &decoded).replace("//", "/");
+            let mut candidate = match pattern.strip_prefix("$uri") {
+                Some(rest) => [&decoded, rest.as_bytes()].concat(),
+                None => pattern.clone().into_bytes(),
+            };
             let Some(full) = inside(&root, &candidate) else { continue };
-            if candidate.ends_with('/') {
-                if let Some(index) = inside(&root, &format!("{candidate}{}", self.index)).filter(|file| file.is_file())
-                {
+            if candidate.ends_with(b"/") {
+                candidate.extend_from_slice(self.index.as_bytes());
+                if let Some(index) = inside(&root, &candidate).filter(|file| file.is_file()) {
                     // A folder without its slash would break the relative links of its page.
                     let needs_slash = pattern == "$uri/" && !path.ends_with('/');
                     return if needs_slash { Lookup::Redirect } else { Lookup::File(index) };
@@ -80,10 +86,10 @@ impl Folder {
 }
 
 /// The real path of `candidate`, if it lies inside the root, which has no link in it.
-fn inside(root: &Path, candidate: &str) -> Option<PathBuf> {
-    let relative = Path::new(candidate.trim_start_matches('/'));
+fn inside(root: &Path, candidate: &[u8]) -> Option<PathBuf> {
+    let relative = Path::new(OsStr::from_bytes(candidate)).strip_prefix("/").ok()?;
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if !is_plain || candidate.contains('\0') {
+    if !is_plain || candidate.contains(&0) {
         return None;
     }
     let real = root.join(relative).canonicalize().ok()?;
@@ -195,4 +201,31 @@ async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Resp
 fn is_current(known: &HeaderValue, headers: &HeaderMap) -> bool {
     let is_same = |name| headers.get(name).is_some_and(|value| value == known);
     !known.as_bytes().starts_with(b"W/") && (is_same(ETAG) || is_same(LAST_MODIFIED))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_bytes() {
+        let at = tempfile::tempdir().unwrap();
+        fs::write(at.path().join(OsStr::from_bytes(b"l\xe9.txt")), "latin").unwrap();
+        fs::write(at.path().join("m\u{fffd}.txt"), "another").unwrap();
+        fs::create_dir(at.path().join(OsStr::from_bytes(b"\xff"))).unwrap();
+        fs::write(at.path().join(OsStr::from_bytes(b"\xff/index.html")), "index").unwrap();
+        let files = model::Files { root: at.path().to_owned(), index: "index.html".to_owned(), try_paths: Vec::new() };
+        let folder = Folder::open(&files).unwrap();
+        let read = |path: &str| folder.find(path).file().map(|file| fs::read_to_string(file).unwrap());
+        assert_eq!(read("/l%E9.txt").as_deref(), Some("latin"));
+        assert_eq!(read("/m%E9.txt"), None, "no letter stands for another");
+        assert_eq!(read("/m%EF%BF%BD.txt").as_deref(), Some("another"));
+        assert_eq!(read("/%FF/").as_deref(), Some("index"));
+        assert!(matches!(folder.find("/%FF"), Lookup::Redirect));
+        for outside in ["/l%E9.txt%00", "/%FF/%2e%2e/%2e%2e/a", "/%2e%2e/a"] {
+            assert_eq!(read(outside), None, "{outside}");
+        }
+    }
 }
