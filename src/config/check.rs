@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::document::{Path, Places, is_within};
+use super::document::{Path, Places, is_within, step_below};
 use super::model::Config;
 use super::problem::Problem;
 use super::raw;
@@ -108,8 +108,16 @@ impl Check<'_> {
         self.warnings.push(Problem::new(at.as_str(), message).with_help(help));
     }
 
-    /// Whether this place, or one around it, was reported already: what is not there may have been.
+    /// Whether this place, or one around it, was reported already: what is not there may have been. What is there of the
+    /// one around it was not: `[[routes]]` excuses nothing in `[[route]]`.
     fn is_spoilt(&self, at: &Path) -> bool {
-        self.spoilt.iter().any(|spoilt| is_within(at.as_str(), spoilt))
+        let at = at.as_str();
+        let excuses = |spoilt: &str| step_below(at, spoilt).is_none_or(|step| !self.places.holds(step));
+        self.spoilt.iter().any(|spoilt| is_within(at, spoilt) && excuses(spoilt))
+    }
+
+    /// Whether what stands at this place was reported already, so that the value here is a stand-in for it.
+    fn is_refused(&self, at: &Path) -> bool {
+        self.is_spoilt(at) || self.problems.iter().any(|problem| problem.path == at.as_str())
     }
 }

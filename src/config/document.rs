@@ -48,6 +48,26 @@ pub(super) fn is_within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
+/// The place right below `outer` on the way to `inner`; `None` when they are the same, or `inner` is not below it.
+pub(super) fn step_below<'a>(inner: &'a str, outer: &str) -> Option<&'a str> {
+    let mut step = inner;
+    loop {
+        let around = parent(step)?;
+        if around == outer {
+            return Some(step);
+        }
+        step = around;
+    }
+}
+
+/// `listener[0].tls` -> `listener.tls`, as it stands in a header: that of the last one.
+pub(super) fn without_indices(path: &str) -> String {
+    let Some(around) = parent(path) else { return path.to_owned() };
+    let own = &path[around.len()..];
+    let own = if own.starts_with('[') { "" } else { own };
+    without_indices(around) + own
+}
+
 /// One value and its kind, as TOML has them.
 #[derive(Debug)]
 pub(super) enum Node {
@@ -90,6 +110,11 @@ impl Places {
     pub(super) fn in_file(mut self, file: &std::path::Path) -> Self {
         self.texts.iter_mut().for_each(|text| file.clone_into(&mut text.file));
         self
+    }
+
+    /// Whether this very place is in a file.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        self.offsets.contains_key(path)
     }
 
     /// Line and column of the place, or of the nearest one around it that is in the file.

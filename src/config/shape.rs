@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Number, Value};
 
-use super::document::{Node, Path};
+use super::document::{Node, Path, without_indices};
 use super::expand::{Env, expand};
 use super::problem::{Problem, nearest, one_of};
 
@@ -358,17 +358,21 @@ fn expected(schema: &Value) -> String {
 
 /// `[route]` for `[[route]]` and `[[upstream]]` for `[upstream.NAME]` are slips of their own.
 fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
-    let path = path.as_str();
+    let header = without_indices(path.as_str());
+    let own = path.as_str().rsplit('.').next().unwrap_or_default();
     match node {
         Node::Table(_) if alternative(schema, "array")?["items"]["type"] == "object" => {
-            Some(format!("write [[{path}]], with two brackets"))
+            Some(format!("write [[{header}]], with two brackets"))
         }
         Node::Table(_) => None,
         Node::List(_) if alternative(schema, "object")?["additionalProperties"]["type"] == "object" => {
-            Some(format!("write [{path}.NAME], with one pair of brackets and a name"))
+            Some(format!("write [{header}.NAME], with one pair of brackets and a name"))
         }
-        Node::List(_) => Some(format!("write [{path}], with one pair of brackets")),
-        Node::Text(_) if alternative(schema, "array").is_some() => Some("put it in square brackets".to_owned()),
+        Node::List(_) => Some(format!("write [{header}], with one pair of brackets")),
+        Node::Text(text) if alternative(schema, "array").is_some() => match alternative(&schema["items"], "string") {
+            Some(_) if !own.ends_with(['"', ']']) => Some(format!("write {own} = [\"{}\"]", text.escape_debug())),
+            _ => Some("put it in square brackets".to_owned()),
+        },
         Node::Text(_) if alternative(schema, "boolean").is_some() => {
             Some("write true or false without quotes".to_owned())
         }
@@ -377,8 +381,8 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
         }
         _ => {
             let keys = alternative(schema, "object")?["properties"].as_object()?;
-            let own = path.rsplit('.').next().unwrap_or(path);
-            Some(format!("write {own} = {{ … }} with {}", one_of(keys.keys().map(String::as_str))))
+            let own = if own.ends_with(']') { String::new() } else { format!("{own} = ") };
+            Some(format!("write {own}{{ … }} with {}", one_of(keys.keys().map(String::as_str))))
         }
     }
 }

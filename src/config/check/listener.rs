@@ -42,7 +42,7 @@ impl Check<'_> {
 
     fn listener_tls(&mut self, raw: &raw::ListenerTls, at: &Path) -> ListenerTls {
         let place = at.key("certificates");
-        if raw.certificates.is_empty() {
+        if raw.certificates.is_empty() && !self.is_spoilt(&place.index(0)) {
             self.missing(&place, "write certificates = [{ cert = \"tls/site.pem\", key = \"tls/site.key\" }]");
         }
         let each = raw.certificates.iter().enumerate();

@@ -184,7 +184,8 @@ fn what_is_wrong(pattern: &str, error: &CronError) -> String {
     const FIELDS: [&str; 5] = ["the minute", "the hour", "the day", "the month", "the weekday"];
     let fields: Vec<&str> = pattern.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
-        return format!("it has {} fields, not 5", fields.len());
+        let ending = if fields.len() == 1 { "" } else { "s" };
+        return format!("it has {} field{ending}, not 5", fields.len());
     }
     let is_wrong = |place: usize| {
         let mut alone = ["*"; FIELDS.len()];

@@ -66,7 +66,7 @@ impl Check<'_> {
         let listeners = listeners.map(|(index, one)| (&one.address, root.key("listener").index(index).key("address")));
         for (address, at) in admin.chain(listeners).filter(|(address, _)| !is_any_port(address)) {
             // What was refused stands at some default, or at what it was taken for.
-            if self.is_spoilt(&at) || self.problems.iter().any(|problem| problem.path == at.as_str()) {
+            if self.is_refused(&at) {
                 continue;
             }
             match seen.get(address) {
@@ -186,10 +186,14 @@ impl Check<'_> {
         let host = if key.0.is_empty() { "any host".to_owned() } else { format!("host {}", key.0) };
         let method = if key.2.is_empty() { "any method".to_owned() } else { format!("method {}", key.2) };
         let at = Path::root().key("route").index(index).key("path").index(place);
-        let place = Path::root().key("route").index(first.0);
-        let place = self.places.whole_place(place.as_str()).filter(|_| self.places.are_in_several_files());
+        let (index, first) = (Path::root().key("route").index(first.0), first.1);
+        let place = self.places.whole_place(index.as_str()).filter(|_| self.places.are_in_several_files());
         let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
-        let message = format!("route \"{}\"{place} has this path already, for {host} and {method}", first.1.name);
+        let name = match first.name.is_empty() {
+            true => index.as_str().to_owned(),
+            false => format!("route \"{}\"", first.name),
+        };
+        let message = format!("{name}{place} has this path already, for {host} and {method}");
         self.refuse(&at, path, message, "tell them apart by host, path or method");
     }
 
@@ -197,8 +201,10 @@ impl Check<'_> {
         let routes: BTreeMap<String, ()> = config.routes.iter().map(|route| (route.name.clone(), ())).collect();
         for (index, test) in config.tests.iter().enumerate() {
             let at = Path::root().key("test").index(index).key("expect");
+            // One without a name, which was reported, may be meant.
             if let Some(name) = &test.expect.route
                 && !routes.contains_key(name)
+                && !routes.contains_key("")
                 && !self.is_spoilt(&Path::root().key("route"))
             {
                 self.refuse(

@@ -159,7 +159,7 @@ impl Check<'_> {
     fn ejection(&mut self, raw: &raw::Ejection, at: &Path) -> Ejection {
         let base = self.duration_above_zero(&raw.base, &at.key("base"));
         let max = self.duration_above_zero(&raw.max, &at.key("max"));
-        if max < base {
+        if max < base && !["base", "max"].iter().any(|key| self.is_refused(&at.key(key))) {
             self.refuse(
                 &at.key("max"),
                 &raw.max.0,
@@ -173,7 +173,7 @@ impl Check<'_> {
     fn breaker(&mut self, raw: &raw::Breaker, at: &Path) -> Breaker {
         let open = self.duration_above_zero(&raw.open, &at.key("open"));
         let max_open = self.duration_above_zero(&raw.max_open, &at.key("max_open"));
-        if max_open < open {
+        if max_open < open && !["open", "max_open"].iter().any(|key| self.is_refused(&at.key(key))) {
             self.refuse(
                 &at.key("max_open"),
                 &raw.max_open.0,

@@ -371,6 +371,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     ("[[route]]\nname = \"r\"\npath = [\"~ ^/x\"]\nrespond = {}", "not a path: list the paths"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern: it has 4 fields, not 5"),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"weekly\"", "not a cron pattern: it has 1 field, not 5"),
     (
         "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 25 * * *\"",
         "not a cron pattern: the hour cannot be \"25\"",
@@ -397,7 +398,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
     ("[upstream.b]\nendpoints = [\"b\"]", "give a port: \"b:3000\""),
     ("[upstream.b]\nendpoints = [\"https://b\"]", "\"b:443\", and set tls = { enabled = true }"),
-    ("[upstream.b]\nendpoints = \"b:1\"", "put it in square brackets"),
+    ("[upstream.b]\nendpoints = \"b:1\"", "write endpoints = [\"b:1\"]"),
     ("[upstream.\"../x\"]\nendpoints = [\"b:1\"]", "cannot be a name"),
     ("[upstream.\"a\\u202E\"]\nendpoints = [\"b:1\"]", "cannot be a name: leave out"),
 ];
@@ -508,5 +509,5 @@ fn a_table_without_its_name_is_told_to_have_one() {
 #[test]
 fn a_route_with_a_wrong_path_is_not_also_in_anothers_way() {
     let text = error_with("[[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"app\"");
-    assert_eq!(text, "route[1].path = \"/b\": must be a list in square brackets: put it in square brackets");
+    assert_eq!(text, "route[1].path = \"/b\": must be a list in square brackets: write path = [\"/b\"]");
 }
