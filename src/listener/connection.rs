@@ -198,10 +198,15 @@ impl Connection {
             Poll::Ready(Err(_)) => (false, false),
             Poll::Pending => (true, false),
         };
-        self.is_write_blocked.store(blocked, Relaxed);
+        self.set_write_blocked(blocked);
         if progress {
             self.write_progress.store(true, Relaxed);
         }
+    }
+
+    /// Notes whether the client holds us up.
+    pub(super) fn set_write_blocked(&self, blocked: bool) {
+        self.is_write_blocked.store(blocked, Relaxed);
     }
 
     pub(crate) fn is_write_blocked(&self) -> bool {

@@ -54,6 +54,8 @@ pub(super) struct Wire {
     stream: Stream,
     input: Input,
     output: Queue,
+    /// Something has been written that TLS may hold back.
+    is_unflushed: bool,
     connection: Arc<Connection>,
     /// HTTP/2's preface may come in place of the first request.
     may_switch: bool,
@@ -118,6 +120,7 @@ impl Wire {
             stream,
             input,
             output,
+            is_unflushed: false,
             connection,
             may_switch,
             fields: HeaderMap::new(),
@@ -456,18 +459,22 @@ impl Wire {
         pin!(self.stream.read_buf(bytes)).poll(cx)
     }
 
-    /// Writes everything, and notes how that goes.
+    /// Writes everything, and notes how that goes. TLS takes something while the socket takes nothing.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.output.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.output.is_empty() {
             let offered = self.output.len();
             let result = self.output.poll_write(Pin::new(&mut self.stream), cx);
             self.connection.wrote(offered, &result);
             ready!(result)?;
+            self.is_unflushed = true;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.is_unflushed {
+            let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+            self.is_unflushed = flushed.is_pending();
+            self.connection.set_write_blocked(self.is_unflushed);
+            ready!(flushed)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn broken(&self, error: &io::Error) -> Over {

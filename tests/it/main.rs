@@ -75,6 +75,7 @@ mod route_tests;
 mod routes;
 mod runbooks;
 mod signals;
+mod slow_readers;
 mod status_command;
 mod support_itself;
 mod system_calls;

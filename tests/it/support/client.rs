@@ -107,6 +107,14 @@ impl Client {
         let mut stream = within(DEADLINE, "a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
         within(DEADLINE, "a write", tokio::io::AsyncWriteExt::write_all(&mut stream, before)).await?;
+        Self::tls_on(stream, name, config).await
+    }
+
+    /// The same on a connection that was made already.
+    ///
+    /// # Errors
+    /// As for [`Client::connect_tls`].
+    pub async fn tls_on(stream: TcpStream, name: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let handshake = TlsConnector::from(config).connect(name, stream);
         let stream = within(DEADLINE, "a TLS handshake", handshake).await?;
