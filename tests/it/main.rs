@@ -42,6 +42,7 @@ mod http1;
 mod http2;
 mod http2_conformance;
 mod http2_floods;
+mod http2_streams;
 mod http2_upstream;
 mod https;
 mod idle;

@@ -42,6 +42,10 @@ pub(super) fn serve(
     patience: Duration,
 ) -> impl Future<Output = ()> + Send {
     async move {
+        // For a stream that was reset before its turn came, nothing is begun, which would say that it has ended.
+        if poll_fn(|cx| Poll::Ready(is_reset(&mut respond, cx))).await {
+            return connection.head_answered();
+        }
         let mut answer = None;
         let handled = {
             let facts = Some(&mut arrived.facts);
@@ -79,33 +83,29 @@ async fn unless_reset<T>(
     mut wanted: Option<oneshot::Receiver<()>>,
     mut handling: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let is_reset = |respond: &mut SendResponse<Bytes>, cx: &mut Context<'_>| {
-        let reset = respond.poll_reset(cx);
-        if let Poll::Ready(reset) = &reset {
-            tracing::debug!(?reset, "a client reset its stream");
-        }
-        reset.is_ready()
-    };
     let mut is_new = true;
     poll_fn(|cx| {
-        let is_first = mem::take(&mut is_new);
-        // For a stream that was reset before its turn came, nothing is begun.
-        if is_first && is_reset(respond, cx) {
-            return Poll::Ready(None);
-        }
         if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
         if wanted.is_some() {
             poll_continue(&mut wanted, respond, cx);
         }
-        // Nothing has come since.
-        if !is_first && is_reset(respond, cx) {
+        // Nothing has come since the first look.
+        if !mem::take(&mut is_new) && is_reset(respond, cx) {
             return Poll::Ready(None);
         }
         Poll::Pending
     })
     .await
+}
+
+fn is_reset(respond: &mut SendResponse<Bytes>, cx: &mut Context<'_>) -> bool {
+    let reset = respond.poll_reset(cx);
+    if let Poll::Ready(reset) = &reset {
+        tracing::debug!(?reset, "a client reset its stream");
+    }
+    reset.is_ready()
 }
 
 /// Says 100, once the body is wanted.
