@@ -87,6 +87,11 @@ pub(super) enum CallError {
     /// Not one that an order for this file may go to.
     #[error("the process on {address} does not serve by {}; --admin ADDR gives the order to it all the same", file.display())]
     Another { address: Address, file: PathBuf },
+    /// As [`Self::Another`] where there is no file.
+    #[error(
+        "the process on {address} serves by a file: name it with -c FILE; --admin {address} gives the order to it all the same"
+    )]
+    ByFile { address: Address },
     #[error("what answers at {address} is no flagstone: {what}")]
     Foreign { address: Address, what: &'static str },
 }
@@ -155,12 +160,18 @@ impl AdminArgument {
     }
 
     /// The process that serves by the file, however broken that is: where the file says, or at the default place when
-    /// what is there serves by this very file.
+    /// what is there serves by this very file. Without a file it is the one there that serves without one, too.
     ///
     /// # Errors
-    /// There is no such file, or no such process.
+    /// There is no such process.
     pub(super) fn client_of_this_file(&self) -> Result<Client, CallError> {
-        let file = self.file.locate().map_err(CallError::Configuration)?;
+        let Some(file) = self.file.find() else {
+            let client = self.client_of(None)?;
+            return match client.call("GET", "/api/config", None)?["source"].is_null() {
+                true => Ok(client),
+                false => Err(CallError::ByFile { address: client.address }),
+            };
+        };
         let FoundAdmin { admin, is_told, .. } = config::find_admin(&file, &environment);
         let address = admin.listen.ok_or(CallError::NoAdmin)?;
         let client = Client { address, token: admin.token, patience: PATIENCE, help: NOT_RUNNING.to_owned() };

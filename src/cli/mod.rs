@@ -171,11 +171,14 @@ fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
         Ok(settings) => settings,
         // Nobody writes a flag to where it may not belong; the process knows.
         Err(problems) => {
-            problems.0.iter().for_each(|problem| complain(format_args!("warning: {problem}")));
+            let lacks_file = admin.file.locate().is_err_and(|lack| lack == problems);
+            let told = problems.0.iter().filter(|_| !lacks_file);
+            told.for_each(|problem| complain(format_args!("warning: {problem}")));
             return match admin.client_of_this_file() {
                 Ok(client) => order_maintenance(&arguments.maintenance, &client),
                 Err(error) => {
-                    complain(format_args!("the process that serves by this file was not found: {error}"));
+                    let what = if lacks_file { "" } else { "the process that serves by this file was not found: " };
+                    complain(format_args!("{what}{error}"));
                     complain(maintenance::BY_HAND);
                     ExitCode::FAILURE
                 }

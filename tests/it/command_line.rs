@@ -326,6 +326,15 @@ async fn run_without_a_file_takes_arguments_and_environment() {
     let mut other = Process::start(&mut other);
     let line = other.stderr_line("follows").await;
     assert!(line.contains(&flag) && line.contains("--admin 127.0.0.1:9900"), "{line}");
+    // Where nothing says where its flag is, it is asked itself.
+    let ask = async |what: &str| {
+        let mut command = Flagstone::command(["maintenance", what]);
+        Process::run(command.current_dir(folder.path())).await
+    };
+    let on = ask("on").await;
+    assert_eq!((on.status.code(), on.stderr.as_str()), (Some(0), ""), "{on:?}");
+    assert!(folder.join("off.flag").exists() && ask("status").await.stdout.starts_with("maintenance is on"));
+    assert!(ask("off").await.status.success() && !folder.join("off.flag").exists());
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
 }
