@@ -72,4 +72,6 @@ pub(super) struct Process {
     version: String,
     uptime_seconds: u64,
     workers: u32,
+    /// It takes requests: false while starting or draining.
+    ready: bool,
 }

@@ -69,13 +69,13 @@ pub(super) fn process(control: &Control) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": control.shared.started.elapsed().as_secs(),
         "workers": control.shared.workers,
+        "ready": control.is_ready(),
     })
 }
 
 fn system(control: &Control) -> Value {
     let own = Process::read();
     let mut view = process(control);
-    view["ready"] = json!(control.is_ready());
     view["memory"] = json!({ "residentBytes": own.resident_bytes, "virtualBytes": own.virtual_bytes });
     view["cpuSeconds"] = json!((own.cpu_seconds * 1000.0).round() / 1000.0);
     view["threads"] = json!(own.threads);

@@ -30,11 +30,13 @@ type Paint<'a> = &'a dyn Fn(Tone, &str) -> String;
 fn head(text: &mut String, status: &Value, health: &Value, now: Timestamp, paint: Paint<'_>) {
     let (process, config) = (&status["process"], &status["config"]);
     let word = word(&health["status"]);
+    let is_leaving = process["ready"] == false;
     let _ = writeln!(
         text,
-        "flagstone {}   {}   pid {}   up {}   {} {}",
+        "flagstone {}   {}{}   pid {}   up {}   {} {}",
         shown(process["version"].as_str().unwrap_or("?")),
         paint(tone_of(word), word),
+        if is_leaving { format!("   {}", paint(Tone::Warning, "draining")) } else { String::new() },
         process["pid"],
         span(number(&process["uptimeSeconds"])),
         process["workers"],
@@ -245,6 +247,16 @@ mod tests {
              \n\
              maintenance off\n"
         );
+    }
+
+    #[test]
+    fn a_process_that_is_on_its_way_out_says_so() {
+        let mut status = quiet();
+        status["process"]["ready"] = json!(false);
+        let text = shown_at(&status, &json!({ "status": "healthy", "checks": {} }));
+        assert!(text.starts_with("flagstone 0.1.0   healthy   draining   pid 7   up 1h   2 workers\n"), "{text}");
+        status["process"]["ready"] = json!(true);
+        assert!(!shown_at(&status, &json!({ "status": "healthy" })).contains("draining"));
     }
 
     #[test]
