@@ -210,8 +210,14 @@ fn own_state_dir() -> PathBuf {
 
 /// `MAINTENANCE_MODE=true` creates the flag file, as if somebody had touched it.
 fn flag_from_environment(loaded: &Loaded) -> Result<(), Problems> {
-    if environment("MAINTENANCE_MODE").is_none_or(|value| !value.eq_ignore_ascii_case("true")) {
-        return Ok(());
+    match environment("MAINTENANCE_MODE").unwrap_or_default().to_ascii_lowercase().as_str() {
+        "true" => {}
+        "" | "false" => return Ok(()),
+        // Whoever set it may believe that the site is closed.
+        other => {
+            tracing::warn!("MAINTENANCE_MODE is {other:?} and begins no maintenance: only \"true\" does");
+            return Ok(());
+        }
     }
     let flag = &loaded.config.maintenance.flag;
     if flag.exists() {

@@ -186,6 +186,20 @@ async fn the_environment_starts_in_maintenance() {
 }
 
 #[tokio::test]
+async fn an_environment_that_does_not_say_true_is_warned_of() {
+    for (value, is_told) in [("1", true), ("false", false), ("", false)] {
+        let folder = Folder::new();
+        let file = folder.write("flagstone.toml", CONFIG);
+        let mut command = Flagstone::command([OsStr::new("run"), OsStr::new("-c"), file.as_os_str()]);
+        let mut process = Process::start(command.env("MAINTENANCE_MODE", value).current_dir(folder.path()));
+        process.stderr_line("listening name=").await;
+        let log = process.stderr();
+        assert_eq!(log.contains("WARN MAINTENANCE_MODE is \"1\" and begins no maintenance"), is_told, "{value}: {log}");
+        assert!(!folder.join("state/maintenance.flag").exists());
+    }
+}
+
+#[tokio::test]
 async fn check_tells_of_a_broken_template_and_writes_nothing() {
     let folder = Folder::new();
     folder.write("page/index.html", "{% if %}");
