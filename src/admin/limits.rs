@@ -18,7 +18,7 @@ use super::calls::calls;
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem, unchanged};
 use crate::app::Control;
-use crate::config::{duration, rate};
+use crate::config::{duration, rate, suggest};
 use crate::runtime::ChangeError;
 use crate::runtime::overrides::Override;
 use crate::snapshot::Limit;
@@ -105,7 +105,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
     let known: Vec<_> = known.map(String::as_str).collect();
     match known.is_empty() {
         true => format!("there is no limit {name:?}: the configuration has none"),
-        false => format!("there is no limit {name:?}: there are {}", known.join(", ")),
+        false => format!("there is no limit {name:?}: {}", suggest(name, known)),
     }
 }
 

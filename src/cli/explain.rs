@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use serde_json::Value;
@@ -125,8 +126,12 @@ impl Arguments {
             }
             _ => return Err("write METHOD URL, or URL alone".to_owned()),
         };
-        // A path alone is on this machine.
-        let whole = if url.starts_with('/') { format!("http://localhost{url}") } else { url.clone() };
+        let named = self.header.iter().find(|(name, _)| name == HOST).and_then(|(_, host)| host.to_str().ok());
+        // A path alone is on the host that a header names, else on this machine.
+        let whole = match url.starts_with('/') {
+            true => format!("http://{}{url}", named.unwrap_or("localhost")),
+            false => url.clone(),
+        };
         let parsed = whole.parse::<Uri>().ok();
         let url = parsed.filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")));
         let url = url.ok_or_else(|| format!("\"{whole}\" is not a URL: write one such as https://example.com/api"))?;
@@ -148,4 +153,22 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name = name.trim().parse().map_err(|_| format!("\"{}\" is not a header name", name.trim()))?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| "the value has a character that no header may have")?;
     Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Arguments as Whole;
+    use super::super::{Command, Parser as _};
+
+    #[test]
+    fn a_path_alone_is_on_the_host_that_a_header_names() {
+        let url = |words: &[&str]| {
+            let whole = Whole::parse_from(["flagstone", "explain"].iter().chain(words));
+            let Command::Explain(arguments) = whole.command else { panic!("it is explain") };
+            arguments.hypothetical().unwrap().url.to_string()
+        };
+        assert_eq!(url(&["/a?b", "--header", "Host: shop.example"]), "http://shop.example/a?b");
+        assert_eq!(url(&["/a?b", "--header", "X: y"]), "http://localhost/a?b");
+        assert_eq!(url(&["https://a.example/", "--header", "Host: b.example"]), "https://a.example/");
+    }
 }

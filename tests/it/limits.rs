@@ -294,7 +294,7 @@ async fn an_override_holds_over_restart_and_reload_and_keeps_what_was_used() {
     assert_eq!((code, said.as_str()), (0, "l: 2/1h, burst 2\n"));
     assert_eq!(served_status(&mut flagstone, "192.0.2.1").await, 429, "the two of the smaller burst are used");
     let (code, said) = command(&flagstone, "limit set nosuch 1/1m").await;
-    assert_eq!((code, said.as_str()), (1, "flagstone: there is no limit \"nosuch\": there are l\n"));
+    assert_eq!((code, said.as_str()), (1, "flagstone: there is no limit \"nosuch\": use \"l\"\n"));
     let (code, _) = command(&flagstone, "limit set l 0/1m").await;
     assert_eq!(code, 2);
     let (code, said) = command(&flagstone, "limit list --json").await;

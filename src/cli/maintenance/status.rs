@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{CliError, Place, time};
 use crate::admin;
+use crate::cli::human::span;
 use crate::policy::maintenance::{Active, Scope, State};
 use crate::reload::flag_file::{Settings, snapshot};
 use crate::reload::windows::upcoming;
@@ -87,9 +88,15 @@ impl Place<'_> {
                 let to = |unit| left.round(SignedDurationRound::new().smallest(unit)).ok();
                 let minutes = to(Unit::Minute).filter(|rounded| !rounded.is_zero());
                 let left = minutes.or_else(|| to(Unit::Second)).unwrap_or(left);
-                line("until", &format!("{} (in {left:#})", time::show(until, &self.now)));
+                let left = span(left.as_secs().unsigned_abs());
+                line("until", &format!("{} (in {left})", time::show(until, &self.now)));
             }
             (None, _) => line("until", &format!("not known; clients retry after {} s", self.retry_after.as_secs())),
+        }
+        match flag.grace.filter(|grace| !grace.is_zero()) {
+            _ if !flag.terminate => {}
+            Some(grace) => line("in flight", &format!("cut {} after it began", span(grace.as_secs().max(1)))),
+            None => line("in flight", "cut at once"),
         }
         let lists = [
             ("routes", join(&flag.routes)),

@@ -234,4 +234,25 @@ fn status_tells_what_it_covers_and_rounds_what_is_left() {
     std::fs::write(fixture.flag(), "until = \"2030-01-31T20:30:03.279498489Z\"").unwrap();
     let said = fixture.run(&["status"]).unwrap();
     assert!(said.contains("(in 3s)"), "{said}");
+    std::fs::write(fixture.flag(), "until = \"2030-02-04T15:30:00Z\"").unwrap();
+    let said = fixture.run(&["status"]).unwrap();
+    assert!(said.contains("(in 3d 19h)"), "{said}");
+}
+
+#[test]
+fn status_tells_what_becomes_of_what_is_in_flight() {
+    let fixture = Fixture::new();
+    for (on, line) in [
+        (&["on", "--terminate"][..], Some("  in flight   cut at once\n")),
+        (&["on", "--terminate", "--grace", "90s"], Some("  in flight   cut 1m 30s after it began\n")),
+        (&["on", "--grace", "90s"], None),
+    ] {
+        fixture.run(on).unwrap();
+        let said = fixture.run(&["status"]).unwrap();
+        assert_eq!(
+            said.lines().find(|line| line.starts_with("  in flight")).map(|found| format!("{found}\n")).as_deref(),
+            line,
+            "{said}"
+        );
+    }
 }
