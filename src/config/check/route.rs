@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 
 use super::super::document::Path;
 use super::super::model::{Action, Bounds, Files, HeaderEdits, Redirect, Respond, Route, Timeouts};
@@ -250,7 +251,10 @@ impl Check<'_> {
 /// Whether a request that matches `path` could begin with `prefix`.
 fn may_begin_with(path: &str, prefix: &str) -> bool {
     let below = |whole: &str, start: &str| {
-        whole.strip_prefix(start.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        // What may be escaped and what is are the same to requests.
+        let [whole, start] =
+            [whole, start.trim_end_matches('/')].map(|text| percent_decode_str(text).collect::<Vec<_>>());
+        whole.strip_prefix(&*start).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     };
     match path.strip_prefix('=') {
         Some(exact) => below(exact, prefix),

@@ -327,6 +327,25 @@ fn what_is_wrong_in_a_route_is_told() {
 }
 
 #[test]
+fn a_prefix_is_compared_with_paths_in_one_form() {
+    for (path, prefix) in [
+        ("/caf%C3%A9", "/caf%c3%a9"),
+        ("/~user/a", "/%7euser/"),
+        ("=/%7Euser/a", "/~user"),
+        ("/caf%c3%a9/", "/caf%C3%A9/menu"),
+        ("/%7Ba}", "/{a%7D"),
+    ] {
+        let keys = format!("upstream = \"app\"\npath = [\"{path}\"]\nstrip_prefix = \"{prefix}\"");
+        let loaded = parsed(&MINIMAL.replace("upstream = \"app\"", &keys));
+        assert!(loaded.is_ok(), "{path} {prefix}: {loaded:?}");
+    }
+    for (path, prefix) in [("/caf%C3%A9s", "/caf%c3%a9"), ("=/%7Eu", "/~user"), ("/%C3%A9", "/e")] {
+        let text = error_in_route(&format!("path = [\"{path}\"]\nstrip_prefix = \"{prefix}\""));
+        assert!(text.contains("no request of this route begins with it"), "{path} {prefix}: {text}");
+    }
+}
+
+#[test]
 fn what_is_wrong_in_answers_made_here_is_told() {
     let cases = [
         ("redirect = { to = \"example.com\" }", "not a place to redirect to"),
