@@ -200,7 +200,8 @@ impl Walk<'_> {
             Ok(value @ (Value::Bool(_) | Value::Number(_))) => self.scalar(value, node, schema, path),
             _ => {
                 let problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
-                self.refuse(problem.with_text(&expanded.text).with_help("look at the variable"), path)
+                // It may hold a secret: its name has to do.
+                self.refuse(problem.with_text(text).with_help("look at the variable"), path)
             }
         }
     }
@@ -223,9 +224,12 @@ impl Walk<'_> {
         };
         match problem {
             Some((message, help)) => {
-                let mut problem = Problem::new(path.as_str(), message);
-                problem = shown(problem, &value);
-                problem.help = help;
+                let problem = Problem { help, ..Problem::new(path.as_str(), message) };
+                let problem = match node {
+                    // As it was written, with the names of its variables.
+                    Node::Text(text) => problem.with_text(text),
+                    _ => problem.with_value(value.to_string()),
+                };
                 self.refuse(problem, path)
             }
             None => Some(value),
@@ -258,13 +262,6 @@ impl Walk<'_> {
 /// A token without its quotes is a number, and still not to be shown.
 fn holds_secret(path: &Path) -> bool {
     ["token", "url", "redis"].iter().any(|key| path.as_str().ends_with(key))
-}
-
-fn shown(problem: Problem, value: &Value) -> Problem {
-    match value {
-        Value::String(text) => problem.with_text(text),
-        other => problem.with_value(other.to_string()),
-    }
 }
 
 /// The part of the schema that takes this kind of value: itself, or one of its alternatives.

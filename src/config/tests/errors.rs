@@ -478,9 +478,19 @@ fn a_level_that_a_release_does_not_have_is_a_warning_there() {
 }
 
 #[test]
-fn a_variable_that_is_no_number_is_shown() {
+fn a_variable_is_shown_by_its_name() {
     let text = error_with("max_idle = \"${PORT}x\"");
-    assert_eq!(text, "upstream.app.max_idle = \"3000x\": must be a whole number: look at the variable");
+    assert_eq!(text, "upstream.app.max_idle = \"${PORT}x\": must be a whole number: look at the variable");
+    for (addition, shown) in [
+        ("max_idle = \"${SLACK_WEBHOOK}\"", "max_idle = \"${SLACK_WEBHOOK}\": must be a whole number"),
+        ("balance = \"${SLACK_WEBHOOK}\"", "balance = \"${SLACK_WEBHOOK}\": must be "),
+        ("[server]\nmax_connections = \"-${PORT}\"", "max_connections = \"-${PORT}\": must be "),
+        ("[maintenance]\nstatus = \"${PORT}\"", "status = \"${PORT}\": must be "),
+        ("[[route]]\nname = \"b\"\npath = \"${SLACK_WEBHOOK}\"", "path = \"${SLACK_WEBHOOK}\": must be "),
+    ] {
+        let text = errors(&format!("{MINIMAL}\n{addition}"));
+        assert!(text.contains(shown) && !text.contains("secret") && !text.contains("3000"), "{addition}: {text}");
+    }
 }
 
 #[test]
