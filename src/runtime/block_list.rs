@@ -95,7 +95,9 @@ impl Blocked {
         self.list().entries().collect()
     }
 
-    fn change(&self, change: impl FnOnce(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
+    /// Makes a change to a copy, keeps that on disk, then makes it to what is in force: what was over meanwhile stays
+    /// off.
+    fn change(&self, change: impl Fn(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
         let file = self.file.access();
         let mut changed = self.list().clone();
         if !change(&mut changed) {
@@ -106,8 +108,8 @@ impl Blocked {
         }
         file.write(to_json(&changed))?;
         let mut list = self.list();
-        self.show(&changed);
-        *list = changed;
+        change(&mut list);
+        self.show(&list);
         Ok(true)
     }
 
@@ -176,6 +178,38 @@ mod tests {
         assert!(second.unblock("2001:db8::/32".parse().unwrap()).unwrap());
         assert!(!second.unblock("2001:db8::/32".parse().unwrap()).unwrap());
         assert!(!open().contains(ip("2001:db8::1")));
+    }
+
+    #[test]
+    fn what_is_over_during_a_change_stays_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Blocked::open(StateFile::at(folder.path().join("blocklist.json"))).unwrap();
+        let blocked = open();
+        let soon = Timestamp::now() + jiff::SignedDuration::from_secs(60);
+        blocked.block("192.0.2.1/32".parse().unwrap(), Some(soon)).unwrap();
+        let (began, begun) = std::sync::mpsc::channel();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        std::thread::scope(|scope| {
+            let blocked = &blocked;
+            scope.spawn(move || {
+                begun.recv().unwrap();
+                blocked.expire(soon);
+            });
+            let changed = blocked.change(|list| {
+                // The first time of perhaps several.
+                let _ = began.send(());
+                while blocked.contains(ip("192.0.2.1")) && std::time::Instant::now() < deadline {
+                    std::thread::yield_now();
+                }
+                list.block("2001:db8::/32".parse().unwrap(), None);
+                true
+            });
+            assert!(changed.unwrap());
+            assert!(!blocked.contains(ip("192.0.2.1")), "it was let in already");
+        });
+        for list in [&blocked, &open()] {
+            assert_eq!(list.entries(), [("2001:db8::/32".parse().unwrap(), None)]);
+        }
     }
 
     #[test]
