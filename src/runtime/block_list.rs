@@ -12,6 +12,7 @@ use super::state_file::{Access, StateFile};
 use super::{ChangeError, Unreadable};
 use crate::policy::access::NetSet;
 use crate::policy::block_list::BlockList;
+use crate::policy::maintenance::network;
 
 /// Entries kept at most: about 6 MB on disk, 3 MB in memory.
 pub(crate) const ENTRIES_MAX: usize = 100_000;
@@ -127,28 +128,46 @@ pub fn entry_json((net, until): (IpNet, Option<Timestamp>)) -> Value {
     json!({ "cidr": net.to_string(), "until": until.map(|until| until.to_string()) })
 }
 
+/// An entry that somebody has edited lets nobody in without a word: one whose end cannot be read has none.
 fn read(file: &Access<'_>) -> Result<BlockList, Unreadable> {
     let read = file.read()?.unwrap_or_default();
+    let entries: Vec<&Value> = match read.get("entries") {
+        Some(Value::Array(entries)) => entries.iter().collect(),
+        other => other.into_iter().collect(),
+    };
     let mut list = BlockList::default();
-    let entries = read.get("entries").and_then(Value::as_array).into_iter().flatten();
-    for (net, until) in entries.filter_map(parse).take(ENTRIES_MAX) {
+    let (mut nobodys, mut endless) = (Vec::new(), Vec::new());
+    for entry in entries.into_iter().take(ENTRIES_MAX) {
+        let Some(net) = entry["cidr"].as_str().and_then(network) else {
+            nobodys.push(entry);
+            continue;
+        };
+        let until = end(entry).unwrap_or_else(|()| {
+            endless.push(entry);
+            None
+        });
         list.block(net, until);
     }
+    file.warn(&nobodys, "entries name no network and block nobody: see to them by flagstone block CIDR");
+    file.warn(
+        &endless,
+        "entries have an end that is no time, and hold for good: give it by flagstone block CIDR --for",
+    );
     list.expire(Timestamp::now());
     Ok(list)
+}
+
+/// `Ok(None)` = there is none.
+fn end(entry: &Value) -> Result<Option<Timestamp>, ()> {
+    match &entry["until"] {
+        Value::Null => Ok(None),
+        until => until.as_str().and_then(|until| until.parse().ok()).map(Some).ok_or(()),
+    }
 }
 
 fn to_json(list: &BlockList) -> Map<String, Value> {
     let entries: Vec<_> = list.entries().map(entry_json).collect();
     Map::from_iter([("entries".into(), entries.into())])
-}
-
-fn parse(value: &Value) -> Option<(IpNet, Option<Timestamp>)> {
-    let until = match value.get("until").and_then(Value::as_str) {
-        None => None,
-        Some(text) => Some(text.parse().ok()?),
-    };
-    Some((value.get("cidr")?.as_str()?.parse().ok()?, until))
 }
 
 #[cfg(test)]

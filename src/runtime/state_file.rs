@@ -83,6 +83,12 @@ impl Access<'_> {
         })
     }
 
+    /// Tells of parts that cannot be used, unless that is for another process to tell.
+    pub(super) fn warn(&self, parts: &[&Value], what: &str) {
+        let (Some(first), Some(path), false) = (parts.first(), self.path, *self.is_only_read) else { return };
+        tracing::warn!(file = %path.display(), count = parts.len(), %first, "{what}");
+    }
+
     /// Replaces the file. A reader sees the old content or the new one.
     pub(super) fn write(&self, mut object: Map<String, Value>) -> Result<(), ChangeError> {
         let Some(path) = self.path else { return Ok(()) };

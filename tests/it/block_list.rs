@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::support::admin;
 use crate::support::client::{Client, RawResponse};
+use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
 use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
@@ -109,4 +110,40 @@ async fn a_flood_from_a_blocked_client_is_one_line_a_second() {
     let gone = Flagstone::run(["blocked", "-c", file]).await;
     assert_eq!(gone.status.code(), Some(1));
     assert!(gone.stderr.contains("no process answers on unix:"), "{}", gone.stderr);
+}
+
+#[tokio::test]
+async fn a_list_that_was_edited_by_hand_lets_nobody_in_silently() {
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"unix:admin.sock\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{ROUTES}"
+    );
+    let folder = Folder::new();
+    let entries = json!([
+        { "cidr": "192.0.2.7" }, { "cidr": "2001:db8::7", "until": null },
+        { "cidr": "198.51.100.0/24", "until": "tomorrow" }, { "cidr": "203.0.113.0/24", "until": 1_900_000_000 },
+        { "cidr": "10.0.0.0/33" }, "10.1.0.0/16",
+    ]);
+    folder.write("state/blocklist.json", json!({ "version": 1, "entries": entries }).to_string());
+    let mut flagstone = Flagstone::serve_in(folder, &config).await;
+    let address = flagstone.address("web").await;
+    for (ip, status) in [
+        ("192.0.2.7", 403),
+        ("192.0.2.8", 200),
+        ("2001:db8::7", 403),
+        ("2001:db8::8", 200),
+        ("198.51.100.1", 403),
+        ("203.0.113.1", 403),
+        ("10.0.0.1", 200),
+    ] {
+        assert_eq!(ask(address, "/in", ip).await.status, status, "{ip}");
+    }
+    let ends = flagstone.process.stderr_line("no time").await;
+    for part in ["WARN", "blocklist.json", "count=2", "tomorrow", "for good", "flagstone block"] {
+        assert!(ends.contains(part), "{part}: {ends}");
+    }
+    let nobody = flagstone.process.stderr_line("no network").await;
+    for part in ["WARN", "blocklist.json", "count=2", "10.0.0.0/33", "flagstone block"] {
+        assert!(nobody.contains(part), "{part}: {nobody}");
+    }
 }
