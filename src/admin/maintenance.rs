@@ -119,7 +119,7 @@ fn routes_of(active: &Active) -> Vec<&str> {
     (status = 422, description = "One of `routes` does not exist, or they come with `route`, `until` has passed, or the file would be too long", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
-    let scope = match scope_of(&uri, &panel.control) {
+    let scope = match scope_of(&uri, &panel.control, |_| false) {
         Ok(scope) => scope,
         Err(problem) => return problem.into_response(),
     };
@@ -160,12 +160,12 @@ fn strays_of(flag: &Flag, config: &Config) -> Option<String> {
     (!told.is_empty()).then(|| format!("routes: {}", told.join("; ")))
 }
 
-/// Everything, or the one route that is named.
-fn scope_of(uri: &Uri, control: &Control) -> Result<Scope, Problem> {
+/// Everything, or the one route that is named: one of the configuration, or one that is `known` otherwise.
+fn scope_of(uri: &Uri, control: &Control, known: impl Fn(&str) -> bool) -> Result<Scope, Problem> {
     let query = Parameters::of(uri, &["route"])?;
     let Some(name) = query.get("route") else { return Ok(Scope::Global) };
     let live = control.live.load_full();
-    match live.config.has_route(name) {
+    match live.config.has_route(name) || known(name) {
         true => Ok(Scope::Route(name.to_owned())),
         false => Err(view::problem(StatusCode::NOT_FOUND, &live.config.no_route(name))),
     }
@@ -183,11 +183,13 @@ async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
 #[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance",
     params(("route" = Option<String>, Query, description = "Only this route's own flag")), responses(
     (status = 200, description = "How it stands then", body = schema::Maintenance),
-    (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
+    (status = 404, description = "There is no such route, and no flag of one", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn disable(State(panel): State<Panel>, uri: Uri) -> Response {
     let control = panel.control;
-    let scope = match scope_of(&uri, &control) {
+    // The flag of a route that is gone has to go, too.
+    let has_flag = |name: &str| control.shared.switch.load().is_some_and(|state| state.routes.contains_key(name));
+    let scope = match scope_of(&uri, &control, has_flag) {
         Ok(scope) => scope,
         Err(problem) => return problem.into_response(),
     };

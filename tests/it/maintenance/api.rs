@@ -95,6 +95,26 @@ async fn one_route_is_switched_by_a_flag_of_its_own() {
 }
 
 #[tokio::test]
+async fn the_flag_of_a_route_that_is_gone_can_be_removed() {
+    let (proxy, _upstream) = site("").await;
+    switch_on(&proxy, "").await;
+    proxy.folder.write("state/maintenance.d/gone.flag", "");
+    assert!(eventually_async(PATIENCE, async || status(&proxy).await["flags"][1]["route"] == "gone").await);
+    let disable =
+        async |name: &str| ask(&proxy, "POST", &format!("/api/admin/maintenance/disable?route={name}"), "").await;
+    for name in ["..%2Fmaintenance", "%2e%2e%2fmaintenance", ".", "gone%00", "go"] {
+        assert_eq!(disable(name).await.status, 404, "{name}");
+    }
+    assert!(proxy.folder.join(FLAG).exists());
+    let enable = ask(&proxy, "POST", "/api/admin/maintenance/enable?route=gone", "").await;
+    assert_eq!(enable.status, 404, "it has no requests");
+    let off = disable("gone").await;
+    assert_eq!((off.status, json(&off)["flags"].as_array().unwrap().len()), (200, 1), "{}", off.text());
+    assert_eq!(proxy.folder.path().join("state/maintenance.d").read_dir().unwrap().count(), 0);
+    assert_eq!(disable("gone").await.status, 404);
+}
+
+#[tokio::test]
 async fn one_route_and_a_list_of_routes_are_refused_at_once() {
     let (proxy, _upstream) = site("").await;
     let begun = std::time::Instant::now();
