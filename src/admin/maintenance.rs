@@ -86,8 +86,14 @@ pub(crate) fn flag(active: &Active, now: Timestamp) -> Value {
         "estimated_completion": active.flag.until.map(|until| until.to_string()),
         "overdue": active.overdue(now).is_some(),
         "routes": active.flag.routes,
+        "hosts": texts(&active.flag.hosts),
+        "paths": texts(&active.flag.paths),
         "by": active.flag.by,
     })
+}
+
+fn texts<T: ToString>(list: &[T]) -> Vec<String> {
+    list.iter().map(T::to_string).collect()
 }
 
 /// Planned maintenance as the status lists it.

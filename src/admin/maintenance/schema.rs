@@ -43,6 +43,10 @@ pub(in crate::admin) struct ActiveFlag {
     overdue: bool,
     /// Those that the global one is bound to; empty = all.
     routes: Vec<String>,
+    /// Those that it is bound to; empty = all.
+    hosts: Vec<String>,
+    /// Those that it is bound to; empty = all.
+    paths: Vec<String>,
     #[schema(required)]
     by: Option<String>,
 }

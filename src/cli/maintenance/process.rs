@@ -11,6 +11,8 @@ use super::{Action, Args, CliError, On, afterword, flag_from, time};
 use crate::policy::maintenance::Flag;
 
 const STATUS: &str = "/api/maintenance/status";
+/// What the global flag may be bound to.
+const BOUNDS: [&str; 3] = ["routes", "hosts", "paths"];
 
 /// Has the process do it, and returns what to print.
 ///
@@ -41,7 +43,7 @@ pub(in crate::cli) fn flag_elsewhere(client: &Client, flag: &Path) -> Option<Pat
 fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> {
     let flag = flag_from(on, now, "")?;
     let mut said = String::new();
-    for (query, what) in scopes(&on.routes) {
+    for (_, query, what) in scopes(&on.routes) {
         call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)))?;
         let _ = writeln!(said, "maintenance is on for {what} (by the process on {})", client.address());
     }
@@ -52,9 +54,9 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
     let before = call(client, "GET", STATUS, None)?;
     let mut said = String::new();
     let mut after = Value::Null;
-    for (query, what) in scopes(routes) {
+    for (route, query, what) in scopes(routes) {
         after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None)?;
-        let was_on = flags(&before).any(|flag| covered(flag) == what);
+        let was_on = flags(&before).any(|flag| flag["route"].as_str() == route);
         let _ = writeln!(said, "maintenance {} for {what}", if was_on { "is off" } else { "was not on" });
     }
     let left: Vec<&str> = flags(&after).filter_map(|flag| flag["route"].as_str()).collect();
@@ -64,12 +66,13 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
     Ok(said)
 }
 
-/// For each flag meant, the query that names it, and the words for what it covers.
-fn scopes(routes: &[String]) -> Vec<(String, String)> {
+/// For each flag meant, whose it is, the query that names it, and the words for what it covers.
+fn scopes(routes: &[String]) -> Vec<(Option<&str>, String, String)> {
     if routes.is_empty() {
-        return vec![(String::new(), "everything".to_owned())];
+        return vec![(None, String::new(), "everything".to_owned())];
     }
-    routes.iter().map(|name| (format!("?route={}", segment(name)), format!("route {name}"))).collect()
+    let names = routes.iter().map(String::as_str);
+    names.map(|name| (Some(name), format!("?route={}", segment(name)), format!("route {name}"))).collect()
 }
 
 /// When it began and by whom is the process's to say.
@@ -85,7 +88,17 @@ fn flags(status: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn covered(flag: &Value) -> String {
-    flag["route"].as_str().map_or_else(|| "everything".to_owned(), |name| format!("route {name}"))
+    match flag["route"].as_str() {
+        Some(name) => format!("route {name}"),
+        None if BOUNDS.iter().any(|key| listed(flag, key).is_some()) => "a part of the requests".to_owned(),
+        None => "everything".to_owned(),
+    }
+}
+
+/// `None` = there is nothing in this list.
+fn listed(flag: &Value, key: &str) -> Option<String> {
+    let list: Vec<_> = flag[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    (!list.is_empty()).then(|| list.join(", "))
 }
 
 fn described(status: &Value, now: &Zoned) -> String {
@@ -97,13 +110,10 @@ fn described(status: &Value, now: &Zoned) -> String {
             Some(time::show(time, now))
         };
         let word = |key: &str| flag[key].as_str().map(str::to_owned);
-        for (name, value) in [
-            ("mode", word("mode")),
-            ("reason", word("reason")),
-            ("since", time("started_at")),
-            ("until", time("estimated_completion")),
-            ("by", word("by")),
-        ] {
+        let times = [("since", time("started_at")), ("until", time("estimated_completion"))];
+        let words = [("mode", word("mode")), ("reason", word("reason"))];
+        let lists = BOUNDS.map(|key| (key, listed(flag, key)));
+        for (name, value) in words.into_iter().chain(times).chain(lists).chain([("by", word("by"))]) {
             let _ = value.map(|value| writeln!(text, "  {name:<12}{value}"));
         }
     }

@@ -105,6 +105,26 @@ async fn with_a_file_that_is_no_toml_the_process_is_asked() {
 }
 
 #[tokio::test]
+async fn a_process_tells_of_a_flag_what_files_do() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let admin = flagstone.admin().await.to_string();
+    flagstone.folder.write("state/maintenance.flag", "hosts = [\"a.example\"]\npaths = [\"/a\", \"=/b\"]\n");
+    flagstone.folder.write("state/maintenance.d/gone.flag", "");
+    let status = async || maintenance(&flagstone.folder, &["status", "--admin", &admin]).await.stdout;
+    assert!(eventually_async(PATIENCE, async || status().await.contains("route gone")).await);
+    let said = status().await;
+    assert!(said.starts_with("maintenance is on for a part of the requests\n"), "{said}");
+    for line in ["  hosts       a.example\n", "  paths       /a, =/b\n"] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert!(!said.contains("  routes "), "{said}");
+    let off = maintenance(&flagstone.folder, &["off", "--route", "gone", "--admin", &admin]).await;
+    assert_eq!((off.status.code(), off.stdout.as_str()), (Some(0), "maintenance is off for route gone\n"), "{off:?}");
+    let off = maintenance(&flagstone.folder, &["off", "--admin", &admin]).await;
+    assert_eq!(off.stdout, "maintenance is off for everything\n");
+}
+
+#[tokio::test]
 async fn a_process_without_a_file_is_found_by_the_same_environment() {
     let folder = Folder::new();
     let flag = folder.join("quick.flag");
