@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Flagstone, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
@@ -129,6 +129,27 @@ async fn what_is_a_failure_is_configured() {
     app.stop().await;
     assert_eq!(asked("[\"500-599\"]", "/").await, "CLOSED");
     assert_eq!(asked("[\"connect\"]", "/").await, "OPEN");
+}
+
+#[tokio::test]
+async fn a_probe_without_a_verdict_frees_its_place() {
+    let rude = Reply::default().then(Step::Close);
+    let app = FakeUpstream::http1().route("/bad", Reply::status(500, "bad")).route("/rude", rude).route("/", "well");
+    let app = app.start().await;
+    let rules = "[upstream.app.breaker]\nfailures = 1\nopen = \"100ms\"\ncount = [\"500-599\"]\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    let status = async |path: &str| client::get(proxy.address(), path).await.unwrap().status;
+    assert_eq!(status("/bad").await, 500);
+    assert!(eventually_async(DEADLINE, async || status("/rude").await == 502).await);
+    for _ in 0..3 {
+        assert_eq!(status("/rude").await, 502);
+        assert_eq!(breaker(&proxy).await["state"], "HALF_OPEN");
+    }
+    assert_eq!(status("/").await, 200);
+    let seen = breaker(&proxy).await;
+    let calls = |kind: &str| seen["statistics"][format!("{kind}Calls")].as_u64().unwrap();
+    assert_eq!((&seen["state"], calls("successful"), calls("failed")), (&"CLOSED".into(), 1, 1));
+    assert_eq!(calls("total"), 2 + calls("rejected"));
 }
 
 #[tokio::test]
