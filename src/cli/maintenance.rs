@@ -2,6 +2,7 @@
 //! process, so it works with none running; a running one sees the files change. But where nobody knows any more where
 //! the files are, or `--admin` says so, it has the running process do it.
 
+mod command;
 mod process;
 mod settings;
 mod status;
@@ -11,8 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(in crate::cli) use process::{flag_elsewhere, order};
-pub(in crate::cli) use settings::{BY_HAND, Settings, settings};
+pub(in crate::cli) use command::{Arguments, obey};
 
 use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;

@@ -28,14 +28,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use jiff::Timestamp;
 
-use self::client::{AdminArgument, Client, OrderArguments};
+use self::client::OrderArguments;
 use crate::app::loading;
-use crate::config::model::Config;
 use crate::config::{self, Loaded, Problems, Sources};
 use crate::error::io_reason;
 
@@ -60,7 +57,7 @@ enum Command {
     /// Show how the running process is: maintenance, upstreams, breakers, limits, certificates, last reload
     Status(status::Arguments),
     /// Switch maintenance on or off, or look at it; works with the process down too
-    Maintenance(MaintenanceArguments),
+    Maintenance(maintenance::Arguments),
     /// Look at limits, or override one for a while
     Limit(limit::Arguments),
     /// Look at feature switches, or flip one
@@ -89,14 +86,6 @@ enum Command {
     Completions(completions::Arguments),
     /// Print the manual page
     Man,
-}
-
-#[derive(Debug, clap::Args)]
-struct MaintenanceArguments {
-    #[command(flatten)]
-    admin: AdminArgument,
-    #[command(flatten)]
-    maintenance: maintenance::Args,
 }
 
 /// `-c FILE`, for every command that needs the configuration.
@@ -137,7 +126,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
-        Command::Maintenance(arguments) => run_maintenance(arguments),
+        Command::Maintenance(arguments) => maintenance::obey(&arguments),
         Command::Limit(arguments) => limit::run(&arguments),
         Command::Feature(arguments) => feature::run(&arguments),
         Command::Block(arguments) => block::block(&arguments),
@@ -157,96 +146,6 @@ pub fn main() -> ExitCode {
             print(schema + "\n", ExitCode::SUCCESS)
         }
     }
-}
-
-fn run_maintenance(arguments: MaintenanceArguments) -> ExitCode {
-    let admin = &arguments.admin;
-    if admin.is_named() {
-        return match admin.client() {
-            Ok(client) => order_maintenance(&arguments.maintenance, &client),
-            Err(error) => error.report(),
-        };
-    }
-    let maintenance::Settings { config, is_whole, is_without_file } = match maintenance::settings(&admin.file) {
-        Ok(settings) => settings,
-        // Nobody writes a flag to where it may not belong; the process knows.
-        Err(problems) => {
-            let lacks_file = admin.file.locate().is_err_and(|lack| lack == problems);
-            let told = problems.0.iter().filter(|_| !lacks_file);
-            told.for_each(|problem| complain(format_args!("warning: {problem}")));
-            return match admin.client_of_this_file() {
-                Ok(client) => order_maintenance(&arguments.maintenance, &client),
-                Err(error) => {
-                    let what = if lacks_file { "" } else { "the process that serves by this file was not found: " };
-                    complain(format_args!("{what}{error}"));
-                    complain(maintenance::BY_HAND);
-                    ExitCode::FAILURE
-                }
-            };
-        }
-    };
-    let settings = &config.maintenance;
-    let routes_dir = config.server.state_dir.join("maintenance.d");
-    let named = match &arguments.maintenance.action {
-        maintenance::Action::On(on) => on.routes.clone(),
-        // The flag of a route that is gone has to go, too.
-        maintenance::Action::Off(off) => {
-            let has_flag = |name: &String| has_entry(&routes_dir.join(format!("{name}.flag")));
-            off.routes.iter().filter(|name| !has_flag(name)).cloned().collect()
-        }
-        maintenance::Action::Status(_) => Vec::new(),
-    };
-    if lacks_one(&named, &config, is_whole) {
-        return ExitCode::FAILURE;
-    }
-    let done =
-        maintenance::run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
-    if done.is_ok() && is_without_file {
-        warn_of_another_flag(&config);
-    }
-    show_maintenance(done)
-}
-
-/// Where there is no file to go by, the process may have been started otherwise.
-fn warn_of_another_flag(config: &Config) {
-    let Some(address) = &config.admin.listen else { return };
-    let client = Client::at(address.clone()).patience(Duration::from_secs(1));
-    if let Some(flag) = maintenance::flag_elsewhere(&client, &config.maintenance.flag) {
-        complain(format_args!(
-            "warning: the process on {address} follows {}, not {}: with --admin {address} it is told itself",
-            flag.display(),
-            config.maintenance.flag.display()
-        ));
-    }
-}
-
-/// Has the process do it.
-fn order_maintenance(arguments: &maintenance::Args, client: &Client) -> ExitCode {
-    show_maintenance(maintenance::order(arguments, client, &Timestamp::now().to_zoned(config::zone::of_system())))
-}
-
-fn show_maintenance(done: Result<String, maintenance::CliError>) -> ExitCode {
-    match done {
-        Ok(text) => print(text, ExitCode::SUCCESS),
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-/// Tells which of these routes there are not. Where something of the file was left out, they may have been in it: no
-/// reason to refuse.
-fn lacks_one(routes: &[String], config: &Config, is_whole: bool) -> bool {
-    let unknown = || routes.iter().filter(|name| !config.has_route(name));
-    let kind = if is_whole { "" } else { "warning: " };
-    unknown().for_each(|name| complain(format_args!("{kind}{}", config.no_route(name))));
-    is_whole && unknown().next().is_some()
-}
-
-/// Whether something is there, or may be.
-fn has_entry(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
 }
 
 fn environment(name: &str) -> Option<String> {
