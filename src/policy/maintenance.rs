@@ -25,8 +25,6 @@ use arc_swap::{ArcSwapOption, Guard};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::access::canonical;
-
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use strays::{Stray, Strays};
 
@@ -88,7 +86,7 @@ pub struct Facts<'a> {
     /// GET, HEAD or OPTIONS.
     pub method_is_safe: bool,
     pub client_ip: IpAddr,
-    /// The configuration's `allow`.
+    /// The configuration's `allow`, in canonical form.
     pub allow: &'a [IpNet],
     /// An exempt route or path, or a valid bypass: passes whatever is on.
     pub exempt: bool,
@@ -296,11 +294,11 @@ fn next_id() -> u64 {
     IDS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Whether one of the networks holds a client.
+/// Whether one of the networks, in their [`canonical`](super::access::canonical) form, holds a client.
 pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     // A client on a dual-stack socket is ::ffff:192.0.2.1; lists are written as 192.0.2.0/24.
     let address = address.to_canonical();
-    networks.iter().any(|network| canonical(*network).contains(&address))
+    networks.iter().any(|network| network.contains(&address))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::limit::{Limit, Limits};
 use super::{Action, Edits, FixedAnswer, Listener, Maintenance, Route, Snapshot, Switched, Target};
 use crate::config::Problem;
 use crate::config::model::{self, Config};
-use crate::policy::access::Access;
+use crate::policy::access::{Access, canonical};
 use crate::proxy::bypass::Bypass;
 use crate::proxy::files::Folder;
 use crate::proxy::https;
@@ -206,7 +206,7 @@ impl Builder<'_> {
             status: settings.status,
             retry_after: settings.retry_after,
             exempt_paths: exempt_paths?,
-            allow: settings.allow.clone(),
+            allow: settings.allow.iter().copied().map(canonical).collect(),
             pages: pages?,
             bypass: settings.bypass_token.as_ref().map(|token| Bypass::new(&token.0, self.shared.secret())),
         })

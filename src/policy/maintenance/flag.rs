@@ -11,6 +11,7 @@ use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use jiff::{SignedDuration, Timestamp};
 use toml::{Table, Value};
 
+use super::super::access::canonical;
 use crate::config::duration;
 use crate::route::{HostPattern, PathPattern};
 
@@ -39,7 +40,7 @@ pub struct Flag {
     pub hosts: Vec<HostPattern>,
     /// Empty = any.
     pub paths: Vec<PathPattern>,
-    /// Clients that see the app.
+    /// Clients that see the app; read in canonical form.
     pub allow: Vec<IpNet>,
     /// How long what is in flight may still take; `None` = nothing was said.
     pub grace: Option<Duration>,
@@ -141,7 +142,7 @@ impl Flag {
             "routes" => self.routes = each(key, value, problems, |name| Some(name.to_owned()))?,
             "hosts" => self.hosts = each(key, value, problems, |host| HostPattern::parse(host).ok())?,
             "paths" => self.paths = each(key, value, problems, path)?,
-            "allow" => self.allow = each(key, value, problems, network)?,
+            "allow" => self.allow = each(key, value, problems, |text| network(text).map(canonical))?,
             "grace" => self.grace = Some(grace(value)?),
             "terminate" => self.terminate = boolean(value)?,
             "auto_end" => self.auto_end = boolean(value)?,
