@@ -28,7 +28,7 @@ impl Shared {
     /// A request met maintenance. `place` and `route` are the route's, when there is one.
     pub(crate) fn blocked(&self, place: Option<usize>, route: Option<&str>) {
         let (place, route) = sampled(place, route);
-        if let Some(count) = self.blocked.hit(place, self.millis(), || ()) {
+        if let Some(count) = self.blocked.hit(place, self.started.elapsed(), || ()) {
             self.events.emit(Event::OperationBlocked { route: route.to_owned(), count });
         }
     }
@@ -37,7 +37,7 @@ impl Shared {
     pub(crate) fn rate_limited(&self, place: usize, route: &str, limit: &str, enforced: bool) {
         let sampler = if enforced { &self.limited } else { &self.shadowed };
         let (place, route) = sampled(Some(place), Some(route));
-        if let Some(count) = sampler.hit(place, self.millis(), || limit.to_owned()) {
+        if let Some(count) = sampler.hit(place, self.started.elapsed(), || limit.to_owned()) {
             self.events.emit(Event::RateLimited { route: route.to_owned(), limit: limit.to_owned(), enforced, count });
         }
     }
@@ -47,7 +47,7 @@ impl Shared {
     pub(crate) fn turned_away(&self, client: IpAddr, place: Option<usize>, route: Option<&str>, reason: &str) {
         let details = || (client, reason.to_owned());
         let (place, route) = sampled(place, route);
-        if let Some(count) = self.turned_away.hit(place, self.millis(), details) {
+        if let Some(count) = self.turned_away.hit(place, self.started.elapsed(), details) {
             let route = route.to_owned();
             self.events.emit(Event::Blocked { client: Some(client), route, reason: reason.to_owned(), count });
         }
@@ -55,25 +55,21 @@ impl Shared {
 
     /// Tells what was counted since the last line of each.
     pub(super) fn flush_samples(&self) {
-        let millis = self.millis();
-        self.blocked.flush(millis, |place, count, _| {
+        let now = self.started.elapsed();
+        self.blocked.flush(now, |place, count, _| {
             self.events.emit(Event::OperationBlocked { route: self.name_at(place), count });
         });
         for (sampler, enforced) in [(&self.limited, true), (&self.shadowed, false)] {
-            sampler.flush(millis, |place, count, limit| {
+            sampler.flush(now, |place, count, limit| {
                 let limit = limit.unwrap_or_default();
                 self.events.emit(Event::RateLimited { route: self.name_at(place), limit, enforced, count });
             });
         }
-        self.turned_away.flush(millis, |place, count, details| {
+        self.turned_away.flush(now, |place, count, details| {
             let (client, reason) = details.unzip();
             let reason = reason.unwrap_or_default();
             self.events.emit(Event::Blocked { client, route: self.name_at(place), reason, count });
         });
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -106,7 +102,7 @@ mod tests {
                 shared.blocked(Some(shared.place(name)), Some(name));
             }
         }
-        shared.blocked.flush(u64::MAX - 1, |place, count, _| {
+        shared.blocked.flush(std::time::Duration::MAX, |place, count, _| {
             shared.events.emit(Event::OperationBlocked { route: shared.name_at(place), count });
         });
         let mut told = BTreeMap::<String, u64>::new();

@@ -43,19 +43,16 @@ impl Failures {
 
     /// A request found it so; what there is to tell now.
     pub(super) fn hit(&self, lack: Lack, error: &(dyn Error + 'static), now: Instant) -> Option<Change> {
-        let count = self.sampler.hit(lack as usize, self.millis(now), || with_causes(error))?;
+        let count =
+            self.sampler.hit(lack as usize, now.saturating_duration_since(self.epoch), || with_causes(error))?;
         Some(lack.told(with_causes(error), count))
     }
 
     /// What has not been told, of those whose last line is a second old. For whoever looks now and then.
     pub(super) fn flush(&self, now: Instant, mut tell: impl FnMut(Change)) {
-        self.sampler.flush(self.millis(now), |lack, count, error| {
+        self.sampler.flush(now.saturating_duration_since(self.epoch), |lack, count, error| {
             tell(Lack::ALL[lack].told(error.unwrap_or_default(), count));
         });
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

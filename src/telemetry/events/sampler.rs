@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line
 /// says beside route and number.
@@ -52,9 +53,9 @@ impl<D> Sampler<D> {
         block.get_or_init(make).get(route - start)
     }
 
-    /// Counts a hit at `now`, in milliseconds of any clock. `Some(count)`: emit a line for that many hits.
+    /// Counts a hit at `now`, by any clock. `Some(count)`: emit a line for that many hits.
     /// A route beyond those announced is not counted.
-    pub fn hit(&self, route: usize, now: u64, details: impl FnOnce() -> D) -> Option<u64> {
+    pub fn hit(&self, route: usize, now: Duration, details: impl FnOnce() -> D) -> Option<u64> {
         let counter = self.counter(route)?;
         let before = counter.untold.fetch_add(1, SeqCst);
         let told = counter.tell(now);
@@ -69,7 +70,7 @@ impl<D> Sampler<D> {
 
     /// Calls `emit(route, count, details)` for what was counted since lines that are a second old. To be called once a
     /// second, and once with a later one at the end. The details are missing where a hit is just being counted.
-    pub fn flush(&self, now: u64, mut emit: impl FnMut(usize, u64, Option<D>)) {
+    pub fn flush(&self, now: Duration, mut emit: impl FnMut(usize, u64, Option<D>)) {
         if !self.has_untold.swap(false, SeqCst) {
             return;
         }
@@ -100,7 +101,8 @@ impl<D> Sampler<D> {
 
 impl<D> Counter<D> {
     /// Takes the count if the last line is a second old; one caller wins.
-    fn tell(&self, now: u64) -> Option<u64> {
+    fn tell(&self, now: Duration) -> Option<u64> {
+        let now = u64::try_from(now.as_millis()).unwrap_or(NEVER).min(NEVER - 1);
         let told = self.told.load(Relaxed);
         // Another thread may have read its clock later, and told already.
         if told != NEVER && now.saturating_sub(told) < REST {
@@ -116,28 +118,32 @@ impl<D> Counter<D> {
 mod tests {
     use super::*;
 
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[test]
     fn the_first_hit_speaks_and_the_tail_is_flushed() {
         let sampler = Sampler::new(2);
-        assert_eq!(sampler.hit(1, 10_900, || "a"), Some(1));
-        assert_eq!(sampler.hit(1, 10_900, || "b"), None);
-        assert_eq!(sampler.hit(1, 11_200, || "c"), None);
+        assert_eq!(sampler.hit(1, ms(10_900), || "a"), Some(1));
+        assert_eq!(sampler.hit(1, ms(10_900), || "b"), None);
+        assert_eq!(sampler.hit(1, ms(11_200), || "c"), None);
         let mut lines = Vec::new();
-        sampler.flush(11_899, |route, count, details| lines.push((route, count, details)));
+        sampler.flush(ms(11_899), |route, count, details| lines.push((route, count, details)));
         assert_eq!(lines, [], "less than a second ago there was a line");
-        sampler.flush(11_900, |route, count, details| lines.push((route, count, details)));
+        sampler.flush(ms(11_900), |route, count, details| lines.push((route, count, details)));
         assert_eq!(lines, [(1, 2, Some("b"))]);
-        assert_eq!(sampler.hit(1, 12_000, || "d"), None, "and now there was one again");
-        assert_eq!(sampler.hit(1, 12_900, || "e"), Some(2));
-        assert_eq!(sampler.hit(1, 12_800, || "f"), None, "whose clock is read before another's line");
+        assert_eq!(sampler.hit(1, ms(12_000), || "d"), None, "and now there was one again");
+        assert_eq!(sampler.hit(1, ms(12_900), || "e"), Some(2));
+        assert_eq!(sampler.hit(1, ms(12_800), || "f"), None, "whose clock is read before another's line");
     }
 
     #[test]
     fn routes_do_not_share_a_second() {
         let sampler = Sampler::new(2);
-        assert_eq!(sampler.hit(0, 5, || ()), Some(1));
-        assert_eq!(sampler.hit(1, 5, || ()), Some(1));
-        assert_eq!(sampler.hit(2, 5, || ()), None, "unknown");
+        assert_eq!(sampler.hit(0, ms(5), || ()), Some(1));
+        assert_eq!(sampler.hit(1, ms(5), || ()), Some(1));
+        assert_eq!(sampler.hit(2, ms(5), || ()), None, "unknown");
     }
 
     #[test]
@@ -145,11 +151,11 @@ mod tests {
         let places = [0, BLOCK_LENGTH - 1, BLOCK_LENGTH, 2 * BLOCK_LENGTH, 2 * BLOCK_LENGTH + 1];
         let sampler = Sampler::new(2 * BLOCK_LENGTH + 2);
         for place in places {
-            assert_eq!((sampler.hit(place, 5, || place), sampler.hit(place, 5, || place)), (Some(1), None));
+            assert_eq!((sampler.hit(place, ms(5), || place), sampler.hit(place, ms(5), || place)), (Some(1), None));
         }
-        assert_eq!(sampler.hit(2 * BLOCK_LENGTH + 2, 5, || 0), None, "unknown");
+        assert_eq!(sampler.hit(2 * BLOCK_LENGTH + 2, ms(5), || 0), None, "unknown");
         let mut told = Vec::new();
-        sampler.flush(1005, |route, count, details| told.push((route, count, details)));
+        sampler.flush(ms(1005), |route, count, details| told.push((route, count, details)));
         assert_eq!(told, places.map(|place| (place, 1, Some(place))));
     }
 
@@ -161,17 +167,17 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for hit in 0..10_000 {
-                        told.fetch_add(sampler.hit(0, hit * 10, || ()).unwrap_or(0), Relaxed);
+                        told.fetch_add(sampler.hit(0, ms(hit * 10), || ()).unwrap_or(0), Relaxed);
                     }
                 });
             }
             for second in 0..100 {
-                sampler.flush(second * 1000, |_, count, _| {
+                sampler.flush(ms(second * 1000), |_, count, _| {
                     told.fetch_add(count, Relaxed);
                 });
             }
         });
-        sampler.flush(u64::MAX - 1, |_, count, _| {
+        sampler.flush(Duration::MAX, |_, count, _| {
             told.fetch_add(count, Relaxed);
         });
         assert_eq!(told.into_inner(), 40_000);
