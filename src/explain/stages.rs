@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::{Hypothetical, Moment, Stage};
-use crate::config::model::{Address, LimitKey, Listener};
+use crate::config::model::{Address, Listener};
 use crate::policy::client_ip::{ClientIp, Source};
 use crate::policy::limit::Value;
 use crate::policy::maintenance::{Mode, Scope, State, contains};
@@ -229,7 +229,7 @@ pub(super) fn limits(asked: &Asked<'_>, route: &Route, snapshot: &Snapshot) -> V
         if !met.contains(&name.as_str()) {
             return stage("limit", format!("{name}: does not count {}, which is exempt", asked.client_ip));
         }
-        let parts: Vec<_> = settings.key.iter().map(key_name).collect();
+        let parts: Vec<_> = settings.key.iter().map(ToString::to_string).collect();
         let values: Vec<_> = limit.source.values(&facts).map(|value| value_text(value, settings.ipv6_prefix)).collect();
         let counted = if values.is_empty() { String::new() } else { format!(" = {}", values.join(", ")) };
         let (rate, burst, note) = match limit.overridden(&snapshot.shared) {
@@ -242,17 +242,6 @@ pub(super) fn limits(asked: &Asked<'_>, route: &Route, snapshot: &Snapshot) -> V
         stage("limit", format!("{name}: {rate}, burst {burst}{places}{note}{shadow}; counts by {by}{counted}"))
     });
     told.collect()
-}
-
-fn key_name(key: &LimitKey) -> String {
-    match key {
-        LimitKey::ClientIp => "client_ip".to_owned(),
-        LimitKey::Global => "global".to_owned(),
-        LimitKey::Route => "route".to_owned(),
-        LimitKey::Path => "path".to_owned(),
-        LimitKey::Header(name) => format!("header:{name}"),
-        LimitKey::Cookie(name) => format!("cookie:{name}"),
-    }
 }
 
 fn value_text(value: Value<'_>, ipv6_prefix: u8) -> String {

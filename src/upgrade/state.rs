@@ -32,7 +32,7 @@ pub(crate) fn of(live: &Snapshot, shared: &Shared) -> Value {
         let keys = memory.keys.split_off(memory.keys.len().saturating_sub(room));
         room -= keys.len();
         let mut json = limit_to_json(&limit::Memory { keys, ..memory });
-        json["countsBy"] = counted_by(limit).into();
+        json["countsBy"] = counted_by(limit);
         limits.insert(name.clone(), json);
     }
     let mut upstreams = Map::new();
@@ -82,8 +82,8 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
     }
 }
 
-fn counted_by(limit: &Limit) -> String {
-    format!("{:?}", limit.settings.key)
+fn counted_by(limit: &Limit) -> Value {
+    limit.settings.key.iter().map(ToString::to_string).collect()
 }
 
 fn known<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
