@@ -8,7 +8,7 @@ use crate::policy::client_ip::{ClientIp, Source};
 use crate::policy::limit::Value;
 use crate::policy::maintenance::{Mode, Scope, State, contains};
 use crate::proxy::decide::{self, Asked, Verdict};
-use crate::route::{HostPattern, PathPattern};
+use crate::route::{HostPattern, PathPattern, takes};
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::upstream::group::Group;
 
@@ -100,11 +100,9 @@ pub(super) fn route(
     stage("route", text)
 }
 
-/// As the table of routes does, where GET stands for HEAD, too.
 fn takes_method(name: &str, method: &Method, snapshot: &Snapshot) -> bool {
-    let takes = |own: &Method| own == method || (*method == Method::HEAD && *own == Method::GET);
     let route = snapshot.config.routes.iter().find(|route| route.name == name);
-    route.is_some_and(|route| route.methods.is_empty() || route.methods.iter().any(takes))
+    route.is_some_and(|route| route.methods.is_empty() || route.methods.iter().any(|own| takes(own, method)))
 }
 
 /// Every route whose host and path cover the request, and by what.

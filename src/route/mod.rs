@@ -13,4 +13,4 @@ mod tree;
 
 pub use host::{HostPattern, HostPatternError};
 pub use path::{PathPattern, PathPatternError, PathSet};
-pub use table::{AddError, Found, Table};
+pub use table::{AddError, Found, Table, takes};

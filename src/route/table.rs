@@ -183,8 +183,8 @@ impl Methods {
         if self.named.is_empty() {
             return self.any;
         }
-        let head_as_get = || (*method == Method::HEAD).then(|| self.named(&Method::GET)).flatten();
-        self.named(method).or_else(head_as_get).or(self.any)
+        let stand_in = || self.named.iter().find(|(own, _)| takes(own, method)).map(|&(_, index)| index);
+        self.named(method).or_else(stand_in).or(self.any)
     }
 
     /// The first method that is already taken (`None` = any method), and by which route.
@@ -197,7 +197,7 @@ impl Methods {
 
     fn list(&self, allow: &mut Vec<Method>) {
         for (method, _) in &self.named {
-            let head = (*method == Method::GET).then_some(&Method::HEAD);
+            let head = takes(method, &Method::HEAD).then_some(&Method::HEAD);
             for method in [method].into_iter().chain(head) {
                 if !allow.contains(method) {
                     allow.push(method.clone());
@@ -205,6 +205,11 @@ impl Methods {
             }
         }
     }
+}
+
+/// Whether a route that names the method `own` takes a request with `method`.
+pub fn takes(own: &Method, method: &Method) -> bool {
+    own == method || (*method == Method::HEAD && *own == Method::GET)
 }
 
 /// One `None` stands for any host.
