@@ -188,6 +188,32 @@ async fn the_environment_begins_maintenance_on_a_full_disk_too() {
     drop(process);
 }
 
+/// Each new version of a ConfigMap takes a folder away that was watched: no news, and least of all in a library's words.
+#[tokio::test]
+async fn a_mounted_volume_is_followed_without_a_word_on_watches() {
+    let config = format!("{}[maintenance]\nflag = \"volume/maintenance.flag\"\n", config("access = \"off\""));
+    let mut flagstone = Flagstone::serve(&config).await;
+    let address = flagstone.address("web").await;
+    let volume = "state/volume";
+    for (version, mode) in [("1", "full"), ("2", "read_only"), ("3", "full")] {
+        flagstone.folder.write(&format!("{volume}/..{version}/maintenance.flag"), format!("mode = \"{mode}\""));
+        flagstone.folder.swap_link(&format!("{volume}/..data"), format!("..{version}"));
+        if version == "1" {
+            flagstone.folder.swap_link(&format!("{volume}/maintenance.flag"), "..data/maintenance.flag");
+        }
+        let status = if mode == "full" { 503 } else { 200 };
+        let follows = eventually_async(DEADLINE, async || client::get(address, "/").await.unwrap().status == status);
+        assert!(follows.await, "{version}: {}", flagstone.process.stderr());
+        if let Some(last) = version.parse::<u32>().unwrap().checked_sub(1).filter(|last| *last > 0) {
+            std::fs::remove_dir_all(flagstone.folder.join(&format!("{volume}/..{last}"))).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(flagstone.folder.join(volume)).unwrap();
+    flagstone.process.stderr_line("Maintenance mode deactivated").await;
+    let told = flagstone.process.stderr();
+    assert!(!told.contains("notify"), "{told}");
+}
+
 /// A disk that hangs, as far as one can be had without hardware: a pipe whose reader sleeps.
 #[tokio::test]
 async fn a_log_that_hangs_slows_no_request_and_tears_no_line() {

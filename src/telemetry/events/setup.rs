@@ -78,21 +78,25 @@ pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
 /// Rooms are told by the name they have for whoever reads the code, whichever package they are in.
 fn parse(level: &str) -> Result<Targets, InitError> {
     let told: Targets = level.parse().map_err(|source| InitError::Level { level: level.to_owned(), source })?;
-    let told = with_h2(told);
+    let told = QUIET.into_iter().fold(told, with_errors_alone);
     let in_packages = told.iter().filter_map(|(target, level)| Some((target.strip_prefix("flagstone::")?, level)));
     let in_packages =
         in_packages.flat_map(|(room, level)| PACKAGES.map(|package| (format!("{package}::{room}"), level)));
     Ok(in_packages.fold(told.clone(), |targets, (target, level)| targets.with_target(target, level)))
 }
 
-/// h2 warns of what any client can do, such as opening streams only to reset them: no news for an operator, who would
-/// get as many lines as the client likes. Its errors are told, and more for whoever asks for it by name.
-fn with_h2(told: Targets) -> Targets {
-    if told.iter().any(|(target, _)| target == "h2") {
+/// Libraries whose warnings are no news for an operator. h2 warns of what any client can do, such as opening streams
+/// only to reset them: as many lines as the client likes. notify warns of every watched folder that has gone, as one
+/// does with each new version of a Kubernetes volume.
+const QUIET: [&str; 2] = ["h2", "notify"];
+
+/// Its errors are told, and more for whoever asks for it by name.
+fn with_errors_alone(told: Targets, library: &'static str) -> Targets {
+    if told.iter().any(|(target, _)| target == library) {
         return told;
     }
     let level = told.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::ERROR);
-    told.with_target("h2", level)
+    told.with_target(library, level)
 }
 
 #[cfg(test)]
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn h2_tells_of_errors_alone_unless_it_is_named() {
+    fn a_quiet_library_tells_of_errors_alone_unless_it_is_named() {
         let streams = "h2::proto::streams::counts";
         for (level, errors, warnings) in [
             ("info", true, false),
