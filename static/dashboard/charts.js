@@ -40,7 +40,8 @@ export function show(history, latest) {
 /** One chart: a name, the figures of the last minute, the drawing. */
 function figure(host, chart) {
   const values = chart.series.map(({ label, colour }) => {
-    const value = element("output", {}, "–");
+    // Another figure every second is nothing to read out.
+    const value = element("output", { "aria-live": "off" }, "–");
     const swatch = element("i", { "aria-hidden": "true", class: `swatch ${colour.slice(2)}` });
     const name = chart.series.length > 1 ? element("span", {}, label) : null;
     return { value, root: element("span", { class: "value" }, chart.series.length > 1 ? swatch : null, name, value) };

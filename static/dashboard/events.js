@@ -8,9 +8,12 @@ const KEPT = 1_000;
 const SHOWN = 200;
 const RANKS = { ERROR: 2, WARN: 1, INFO: 0 };
 const TONES = { ERROR: "bad", WARN: "warn" };
+const NEWS_MS = 10_000;
+const SPOKEN_AGAIN_MS = 60_000;
 
 let events = [];
 const known = new Set();
+const spoken = new Map();
 let isDrawing = false;
 
 export function start() {
@@ -30,8 +33,17 @@ export function add(event) {
     isDrawing = true;
     requestAnimationFrame(() => { isDrawing = false; draw(); });
   }
-  const isFresh = Date.now() - Date.parse(event.time) < 10_000;
-  if (isFresh && event.level !== "INFO") announce(`${event.message} ${events[0].fields}`);
+  if (isSpoken(event)) announce(`${event.message} ${events[0].fields}`);
+  return true;
+}
+
+/** What has a `count` comes every second while it lasts: it is told once a minute. */
+function isSpoken({ time, level, message, count }) {
+  const now = Date.now();
+  if (level === "INFO" || now - Date.parse(time) >= NEWS_MS) return false;
+  if (count === undefined) return true;
+  if (now - (spoken.get(message) ?? 0) < SPOKEN_AGAIN_MS) return false;
+  spoken.set(message, now);
   return true;
 }
 

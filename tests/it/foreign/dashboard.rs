@@ -211,6 +211,28 @@ async fn events_appear_as_they_happen_and_can_be_filtered() {
     browser.until("document.querySelectorAll('.canvas canvas').length === 3").await;
 }
 
+/// Figures that change and events that come every second are for eyes: read out, they would drown all else.
+#[tokio::test]
+async fn a_screen_reader_is_not_told_something_every_second() {
+    let Opened { browser, site: Site { admin, web, .. } } = &or_left_out!(Opened::start().await);
+    let charts = "[...document.querySelectorAll('#charts output')].map(one => one.ariaLive).join()";
+    browser.until(&format!("{charts} === 'off,off,off,off,off'")).await;
+
+    let spoken = "document.getElementById('announcer').innerText";
+    let lines = "document.getElementById('event-list').innerText.split('BLOCKED').length";
+    call(*admin, "POST", "/api/admin/blocklist", Some(json!({ "cidr": "127.0.0.1" }))).await;
+    assert_eq!(client::get(*web, "/").await.unwrap().status, 403);
+    browser.until(&format!("{spoken}.startsWith('BLOCKED')")).await;
+    call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    browser.until(&format!("!{spoken}.startsWith('BLOCKED')")).await;
+    for line in 3..5 {
+        assert_eq!(client::get(*web, "/").await.unwrap().status, 403);
+        browser.until(&format!("{lines} >= {line}")).await;
+    }
+    let last = browser.run(&format!("return {spoken}")).await;
+    assert!(!last.as_str().is_some_and(|last| last.contains("BLOCKED")), "{last}");
+}
+
 /// One second alone makes no line; and what the charts say of an only route is what the table says of it.
 #[tokio::test]
 async fn a_single_request_is_drawn_and_the_figures_agree() {
