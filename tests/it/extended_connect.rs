@@ -1,5 +1,6 @@
 //! WebSocket over HTTP/2 (RFC 8441): a stream in front, an upgrade of HTTP/1.1 behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Version};
@@ -21,6 +22,19 @@ async fn before_with(reply: Reply, tables: &str, route: &str) -> (FakeUpstream, 
     let upstream = FakeUpstream::http1().route("/up", reply).route("*", "plain").start().await;
     let proxy = TestProxy::before(&upstream, tables, route).start().await;
     (upstream, proxy)
+}
+
+/// Agrees, and goes on with these steps.
+fn agreeing<const N: usize>(steps: [Step; N]) -> Reply {
+    Reply::answer(move |request| {
+        let key = request.head.header("sec-websocket-key").unwrap_or_default();
+        let accept = crate::support::websocket::accept_key(key);
+        let switching = Reply::raw(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        ));
+        steps.iter().cloned().fold(switching, Reply::then)
+    })
 }
 
 fn connect_to(stream: u32, protocol: &str, path: &str) -> Vec<u8> {
@@ -127,18 +141,8 @@ async fn the_app_sees_an_upgrade_and_the_client_a_stream() {
 
 #[tokio::test]
 async fn either_side_may_end_its_direction_first() {
-    let switching = Reply::answer(|request| {
-        let key = request.head.header("sec-websocket-key").unwrap_or_default();
-        let accept = crate::support::websocket::accept_key(key);
-        Reply::raw(format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n\r\n"
-        ))
-        .then(Step::Wait(Duration::from_millis(100)))
-        .then(Step::Send(b"late".to_vec()))
-        .then(Step::Close)
-    });
-    let (_upstream, proxy) = before(switching).await;
+    let late = [Step::Wait(Duration::from_millis(100)), Step::Send(b"late".to_vec()), Step::Close];
+    let (_upstream, proxy) = before(agreeing(late)).await;
     let mut client = Framed::connect(proxy.address()).await;
     client.send(&[connect(1), data(1, flag::END_STREAM, "mine")].concat()).await;
     let late = client.find(|frame| frame.kind == kind::DATA && !frame.payload.is_empty()).await.expect("data");
@@ -262,6 +266,24 @@ async fn when_either_side_leaves_the_other_is_told() {
     assert_eq!(open(&mut client, 5).await, "200");
     client.client.reset();
     assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "by the end of the connection");
+}
+
+/// It is no half of an end: an app that goes on for all that is not waited for.
+#[tokio::test]
+async fn a_client_that_resets_its_stream_has_left() {
+    for ends_first in [false, true] {
+        // Nothing makes this app close its side.
+        let (_upstream, proxy) = before(agreeing([Step::Await(Arc::default())])).await;
+        let mut client = Framed::connect(proxy.address()).await;
+        assert_eq!(open(&mut client, 1).await, "200");
+        if ends_first {
+            client.send(&data(1, flag::END_STREAM, "bye")).await;
+            assert!(client.is_alive().await);
+        }
+        client.send(&frame(kind::RST_STREAM, 0, 1, 8_u32.to_be_bytes())).await;
+        proxy.log_line("\"GET /up HTTP/2.0\" 200 ").await;
+        assert!(client.is_alive().await);
+    }
 }
 
 #[tokio::test]

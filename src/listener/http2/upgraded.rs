@@ -14,12 +14,14 @@ pub(super) struct Upgraded {
     receiving: RecvStream,
     /// Received, not yet read.
     unread: Bytes,
+    /// All that was received has been read.
+    is_read: bool,
     has_ended: bool,
 }
 
 impl Upgraded {
     pub(super) fn new(sending: SendStream<Bytes>, receiving: RecvStream) -> Self {
-        Self { sending, receiving, unread: Bytes::new(), has_ended: false }
+        Self { sending, receiving, unread: Bytes::new(), is_read: false, has_ended: false }
     }
 
     fn end(&mut self) -> Result<(), h2::Error> {
@@ -36,11 +38,11 @@ impl AsyncRead for Upgraded {
         while this.unread.is_empty() {
             match ready!(this.receiving.poll_data(cx)) {
                 Some(Ok(bytes)) => this.unread = bytes,
-                None => return Poll::Ready(Ok(())),
-                // The client takes no more, and sends no more: for the app that is an end like any other.
-                Some(Err(error)) if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL)) => {
+                None => {
+                    this.is_read = true;
                     return Poll::Ready(Ok(()));
                 }
+                // Whatever its reason, a client that resets the stream takes nothing any more.
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
             }
         }
@@ -74,8 +76,13 @@ impl AsyncWrite for Upgraded {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Nothing: the connection sends what it has when its streams have been polled.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The connection sends what it has when its streams have been polled. A reset that nobody reads any more is told
+    /// here.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_read && this.sending.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         Poll::Ready(Ok(()))
     }
 
