@@ -308,6 +308,15 @@ impl Body {
         BodyError::Cut
     }
 
+    /// All that its client is to get has been read. What the app has still to say is heard to its end.
+    pub(crate) fn let_end(self) {
+        if let Inner::Upstream(mut body) = self.inner
+            && let Some(lease) = body.lease.take()
+        {
+            lease.let_end(body.patience.limit);
+        }
+    }
+
     /// From here on the request's context lives and dies with the body.
     pub(crate) fn attach(&mut self, context: Box<Context>) {
         self.context = Some(context);

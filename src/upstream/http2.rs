@@ -2,9 +2,11 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -13,6 +15,7 @@ use http::{HeaderName, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
+use tokio::time::timeout;
 
 use super::connection::{AnswerError, RequestHead, SendError};
 use super::hello::Heard;
@@ -113,6 +116,18 @@ impl Http2Stream {
         match &self.state {
             State::Body(body) => body.is_end_stream(),
             _ => true,
+        }
+    }
+
+    /// All of the answer's data has been read, and maybe not its end. That is waited for, for as long as `patience`,
+    /// though nobody wants it: to the app a reset would say that the answer was in vain.
+    pub(super) fn let_end(mut self, patience: Duration) {
+        if !self.has_ended() {
+            let ended = poll_fn(move |cx| {
+                while let Some(Ok(_)) = ready!(self.poll_frame(cx)) {}
+                Poll::Ready(())
+            });
+            drop(tokio::spawn(timeout(patience, ended)));
         }
     }
 

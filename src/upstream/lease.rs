@@ -110,6 +110,13 @@ impl Lease {
         }
     }
 
+    /// All of the answer's data has been read: what may still end it is waited for by itself.
+    pub(crate) fn let_end(self, patience: Duration) {
+        if let Connection::Http2(stream) = self.connection {
+            stream.let_end(patience);
+        }
+    }
+
     /// What follows a 101: the stream, and what has been read of it. None where there can be none.
     pub(crate) fn into_upgraded(self) -> Option<Upgraded> {
         let Connection::Http1(connection) = self.connection else { return None };

@@ -27,6 +27,8 @@ enum Act {
     Answer(Duration),
     Refuse,
     Reset,
+    /// An answer of a known length; its end comes a while later, in a frame of its own, unless it is reset before.
+    EndLate,
     /// Half of an answer, then a reset.
     BreakOff,
     /// Nothing at all.
@@ -47,6 +49,7 @@ struct App {
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
+    /// NO_ERROR of one that ended late and was not reset.
     resets: Arc<Mutex<Vec<Reason>>>,
     trailers: Arc<Mutex<Vec<String>>>,
 }
@@ -132,6 +135,16 @@ impl App {
         }
         if let Act::Answer(pause) = act {
             tokio::time::sleep(pause).await;
+        }
+        if act == Act::EndLate {
+            let response = Response::builder().header("content-length", "4").body(()).unwrap();
+            let mut sending = respond.send_response(response, false).unwrap();
+            sending.send_data("body".into(), false).unwrap();
+            let reset = std::future::poll_fn(|cx| sending.poll_reset(cx));
+            let reset = tokio::time::timeout(Duration::from_millis(300), reset).await;
+            self.resets.lock().unwrap().push(reset.map_or(Reason::NO_ERROR, |reset| reset.unwrap()));
+            let _ = sending.send_data(Bytes::new(), true);
+            return;
         }
         let authority = head.uri.authority().map_or("", |authority| authority.as_str());
         let text = format!("{} {authority} {}: {}", head.method, head.uri.path(), String::from_utf8_lossy(&bytes));
@@ -266,6 +279,19 @@ async fn a_reset_is_that_requests_failure_alone() {
     client::get(proxy.address(), "/").await.expect_err("an answer without its end");
     assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
     assert_eq!(app.connections.load(SeqCst), 1, "the connection is not to blame");
+}
+
+/// A client of HTTP/1 has its answer with the last byte. To the app a reset would say that nobody wanted it.
+#[tokio::test]
+async fn an_answer_whose_end_comes_late_is_not_reset() {
+    let app = App::start(100, |_| Act::EndLate).await;
+    let proxy = app.proxy("max_in_flight = 1\n").await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.unwrap().text(), "body", "nobody waits for that end");
+    }
+    assert!(eventually(PATIENCE, || app.resets.lock().unwrap().len() == 3).await);
+    assert_eq!(*app.resets.lock().unwrap(), [Reason::NO_ERROR; 3]);
 }
 
 #[tokio::test]

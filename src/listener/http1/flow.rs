@@ -112,7 +112,9 @@ impl Flow {
 
     /// Lets go of the body, and of the request's context with it.
     fn finish(&mut self, output: &mut Queue) -> Result<(), BrokeOff> {
-        self.body = None;
+        if let Some(body) = self.body.take() {
+            body.let_end();
+        }
         self.framing.end(self.trailers.as_ref(), output).map_err(|_| BrokeOff)
     }
 }
