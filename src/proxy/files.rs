@@ -6,12 +6,14 @@
 mod range;
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use rustix::io::Errno;
 use tower_http::services::ServeFile;
 
 use self::range::Extent;
@@ -19,6 +21,7 @@ use super::body::{Body, BodyError};
 use super::refusal::Refusal;
 use super::respond;
 use crate::config::model;
+use crate::error::is_shortage;
 
 /// One route's folder.
 #[derive(Clone, Debug)]
@@ -32,9 +35,9 @@ pub struct Folder {
 impl Folder {
     /// # Errors
     /// The root does not exist or is no folder.
-    pub(crate) fn open(files: &model::Files) -> std::io::Result<Self> {
+    pub(crate) fn open(files: &model::Files) -> io::Result<Self> {
         if !files.root.metadata()?.is_dir() {
-            return Err(std::io::ErrorKind::NotADirectory.into());
+            return Err(io::ErrorKind::NotADirectory.into());
         }
         let try_paths = match files.try_paths.is_empty() {
             true => vec!["$uri".to_owned(), "$uri/".to_owned()],
@@ -53,47 +56,70 @@ impl Folder {
     /// As [`serve`].
     pub fn foresee(&self, method: &Method, path: &str, prefix: Option<&str>) -> Result<Lookup, Refusal> {
         check_method(method)?;
-        match looked_for(path, prefix).map_or(Lookup::Redirect, |path| self.find(path)) {
-            Lookup::Nothing => Err(Refusal::NoRoute),
-            found => Ok(found),
+        match looked_for(path, prefix).map_or(Ok(Lookup::Redirect), |path| self.find(path)) {
+            Ok(Lookup::Nothing) => Err(Refusal::NoRoute),
+            found => found.map_err(|error| refusal_of(&error)),
         }
     }
 
     /// The first of `try` that is a file inside the root. Blocking: it asks the file system.
-    fn find(&self, path: &str) -> Lookup {
-        let Ok(root) = self.root.canonicalize() else { return Lookup::Nothing };
+    ///
+    /// # Errors
+    /// There is none, and one of them may be there.
+    fn find(&self, path: &str) -> io::Result<Lookup> {
+        let root = self.root.canonicalize()?;
+        let mut problem = None;
         // Names are bytes, in whatever encoding.
         let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
         for pattern in &self.try_paths {
-            let mut candidate = match pattern.strip_prefix("$uri") {
+            let candidate = match pattern.strip_prefix("$uri") {
                 Some(rest) => [&decoded, rest.as_bytes()].concat(),
                 None => pattern.clone().into_bytes(),
             };
-            let Some(full) = inside(&root, &candidate) else { continue };
-            if candidate.ends_with(b"/") {
-                candidate.extend_from_slice(self.index.as_bytes());
-                if let Some(index) = inside(&root, &candidate).filter(|file| file.is_file()) {
-                    // A folder without its slash would break the relative links of its page.
-                    let needs_slash = pattern == "$uri/" && !path.ends_with('/');
-                    return if needs_slash { Lookup::Redirect } else { Lookup::File(index) };
-                }
-            } else if full.is_file() {
-                return Lookup::File(full);
+            match file_at(&root, candidate, &self.index) {
+                // A folder without its slash would break the relative links of its page.
+                Ok(Some(_)) if pattern == "$uri/" && !path.ends_with('/') => return Ok(Lookup::Redirect),
+                Ok(Some(file)) => return Ok(Lookup::File(file)),
+                Err(error) if !matches!(refusal_of(&error), Refusal::NoRoute) => problem = Some(error),
+                Ok(None) | Err(_) => {}
             }
         }
-        Lookup::Nothing
+        problem.map_or(Ok(Lookup::Nothing), Err)
     }
 }
 
-/// The real path of `candidate`, if it lies inside the root, which has no link in it.
-fn inside(root: &Path, candidate: &[u8]) -> Option<PathBuf> {
-    let relative = Path::new(OsStr::from_bytes(candidate)).strip_prefix("/").ok()?;
+/// The real path of the file that `candidate` names, of a folder its index, if it lies inside the root, which has no
+/// link in it.
+fn file_at(root: &Path, mut candidate: Vec<u8>, index: &str) -> io::Result<Option<PathBuf>> {
+    if candidate.ends_with(b"/") {
+        candidate.extend_from_slice(index.as_bytes());
+    }
+    let Ok(relative) = Path::new(OsStr::from_bytes(&candidate)).strip_prefix("/") else { return Ok(None) };
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     if !is_plain || candidate.contains(&0) {
-        return None;
+        return Ok(None);
     }
-    let real = root.join(relative).canonicalize().ok()?;
-    real.starts_with(root).then_some(real)
+    let real = root.join(relative).canonicalize()?;
+    Ok((real.starts_with(root) && real.metadata()?.is_file()).then_some(real))
+}
+
+/// What is said in place of a file that cannot be had. That there is none, by whatever name, is the usual case.
+fn refusal_of(error: &io::Error) -> Refusal {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP) => Refusal::NoRoute,
+        Some(Errno::ACCESS | Errno::PERM) => Refusal::Unreadable,
+        _ if is_shortage(error) => Refusal::Shortage,
+        _ => Refusal::FileError,
+    }
+}
+
+/// The same, and tells who runs the server.
+fn refuse(what: &Path, error: &io::Error) -> Refusal {
+    let refusal = refusal_of(error);
+    if !matches!(refusal, Refusal::NoRoute) {
+        tracing::warn!(file = %what.display(), %error, "a file cannot be served");
+    }
+    refusal
 }
 
 /// What there is at a path.
@@ -146,12 +172,13 @@ pub(super) async fn serve<B>(
     let Some(looked_for) = looked_for(path, prefix) else {
         return Ok(respond::to_folder(path, request.uri().query()));
     };
-    let (folder, looked_for) = (folder.clone(), looked_for.to_owned());
-    let lookup = tokio::task::spawn_blocking(move || folder.find(&looked_for)).await;
-    match lookup {
+    let (searched, looked_for) = (folder.clone(), looked_for.to_owned());
+    let lookup = tokio::task::spawn_blocking(move || searched.find(&looked_for)).await;
+    match lookup.unwrap_or_else(|error| Err(error.into())) {
         Ok(Lookup::File(file)) => file_answer(request, &file).await,
         Ok(Lookup::Redirect) => Ok(respond::to_folder(path, request.uri().query())),
-        Ok(Lookup::Nothing) | Err(_) => Err(Refusal::NoRoute),
+        Ok(Lookup::Nothing) => Err(Refusal::NoRoute),
+        Err(error) => Err(refuse(&folder.root, &error)),
     }
 }
 
@@ -184,13 +211,7 @@ async fn settle_range<B>(request: &mut Request<B>, file: &Path) {
 }
 
 async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Response<Body>, Refusal> {
-    let response = match ServeFile::new(file).try_call(request.clone()).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "a file cannot be served");
-            return Err(Refusal::NoRoute);
-        }
-    };
+    let response = ServeFile::new(file).try_call(request.clone()).await.map_err(|error| refuse(file, &error))?;
     if response.status() == StatusCode::NOT_FOUND {
         return Err(Refusal::NoRoute);
     }
@@ -218,14 +239,32 @@ mod tests {
         fs::write(at.path().join(OsStr::from_bytes(b"\xff/index.html")), "index").unwrap();
         let files = model::Files { root: at.path().to_owned(), index: "index.html".to_owned(), try_paths: Vec::new() };
         let folder = Folder::open(&files).unwrap();
-        let read = |path: &str| folder.find(path).file().map(|file| fs::read_to_string(file).unwrap());
+        let read = |path: &str| folder.find(path).unwrap().file().map(|file| fs::read_to_string(file).unwrap());
         assert_eq!(read("/l%E9.txt").as_deref(), Some("latin"));
         assert_eq!(read("/m%E9.txt"), None, "no letter stands for another");
         assert_eq!(read("/m%EF%BF%BD.txt").as_deref(), Some("another"));
         assert_eq!(read("/%FF/").as_deref(), Some("index"));
-        assert!(matches!(folder.find("/%FF"), Lookup::Redirect));
+        assert!(matches!(folder.find("/%FF"), Ok(Lookup::Redirect)));
         for outside in ["/l%E9.txt%00", "/%FF/%2e%2e/%2e%2e/a", "/%2e%2e/a"] {
             assert_eq!(read(outside), None, "{outside}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_there_is_not_found() {
+        for (errno, status) in [
+            (Errno::NOENT, 404),
+            (Errno::NOTDIR, 404),
+            (Errno::NAMETOOLONG, 404),
+            (Errno::LOOP, 404),
+            (Errno::ACCESS, 403),
+            (Errno::MFILE, 503),
+            (Errno::NFILE, 503),
+            (Errno::NOMEM, 503),
+            (Errno::IO, 500),
+            (Errno::STALE, 500),
+        ] {
+            assert_eq!(refusal_of(&errno.into()).row().status, status, "{errno}");
         }
     }
 }

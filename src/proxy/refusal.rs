@@ -39,8 +39,12 @@ pub enum Refusal {
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
-    /// Nothing is left to connect to the app with.
+    /// Nothing is left to connect to the app with, or to open a file.
     Shortage,
+    /// There is a file that this process may not read.
+    Unreadable,
+    /// Whether there is a file cannot be told, or what is in it.
+    FileError,
     UpstreamTimeout,
     UpstreamError,
     /// The app answered well, but did not agree to the upgrade that the client can only have whole.
@@ -133,8 +137,12 @@ impl Refusal {
             Self::Shortage => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connect_failed",
-                "The server before the app has too much to do at the moment to connect to it.",
+                "The server has too much to do at the moment to get what is at this address.",
             ),
+            Self::Unreadable => (StatusCode::FORBIDDEN, "denied", "The server may not read what is at this address."),
+            Self::FileError => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "upstream_error", "What is at this address cannot be read.")
+            }
             Self::UpstreamTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The app behind this address did not answer in time.")
             }

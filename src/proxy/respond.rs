@@ -183,7 +183,7 @@ pub(super) fn asset(asset: &page::Asset, context: &Context) -> Response<Body> {
 fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
     let code = match refusal {
         Refusal::RateLimited { .. } | Refusal::Concurrency { .. } => "8",
-        Refusal::Denied | Refusal::Blocked => "7",
+        Refusal::Denied | Refusal::Blocked | Refusal::Unreadable => "7",
         Refusal::NoRoute | Refusal::MethodNotAllowed(_) => "12",
         Refusal::UpstreamTimeout | Refusal::ConnectTimeout => "4",
         Refusal::BadRequest(_) | Refusal::UriTooLong | Refusal::HeadersTooLarge => "3",

@@ -84,6 +84,27 @@ async fn the_admin_side_keeps_its_descriptors_also_of_a_limit_set_later() {
     }
 }
 
+#[tokio::test]
+async fn a_file_for_which_no_descriptor_is_left_is_not_missing() {
+    let folder = Folder::new();
+    folder.write("site/page.txt", "page");
+    let text = config("state_dir = \"state\"\n").replace("respond = { body = \"ok\" }", "files = { root = \"site\" }");
+    let file = folder.write("flagstone.toml", text);
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    let web = address(&mut process, "listening name=web").await;
+    let mut client = Client::connect(web).await.unwrap();
+    assert_eq!(client.get("/page.txt").await.unwrap().text(), "page");
+    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
+    // Holds for what is opened from now on.
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), maximum: Some(1024) }).unwrap();
+    let answer = client.get("/page.txt").await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some("connect_failed")));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(client.get("/gone").await.unwrap().status, 404);
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(1024) }).unwrap();
+    assert_eq!(client.get("/page.txt").await.unwrap().text(), "page");
+}
+
 /// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor
 /// by ejection, nor by the checks of its health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
