@@ -60,10 +60,15 @@ impl Replay {
         RequestBody::Kept(Tap { source: Arc::clone(&self.0), number: 0, had: 0 })
     }
 
+    /// Whether the body can be had again, as things stand.
+    pub(super) fn is_at_hand(&self) -> bool {
+        lock(&self.0).is_at_hand()
+    }
+
     /// The body for a further try, from its beginning; `None` when it cannot be had again.
     pub(super) fn again(&self) -> Option<RequestBody> {
         let mut source = lock(&self.0);
-        if source.is_over || source.has_failed {
+        if !source.is_at_hand() {
             return None;
         }
         source.current += 1;
@@ -117,6 +122,10 @@ impl Tap {
 }
 
 impl Source {
+    fn is_at_hand(&self) -> bool {
+        !self.is_over && !self.has_failed
+    }
+
     fn keep(&mut self, data: &Bytes) {
         if self.is_over {
             return;

@@ -156,6 +156,12 @@ impl Endpoint {
         self.in_flight.load(Relaxed)
     }
 
+    /// Counts in again one that was let out for a while, although it may be one too many.
+    pub(super) fn enter_again(self: Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self)
+    }
+
     /// Counts a request in for as long as the guard lives; `None` when it would be one too many.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
         let before = self.in_flight.fetch_add(1, Relaxed);

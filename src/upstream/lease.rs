@@ -98,6 +98,11 @@ impl Lease {
         is_left_unfed
     }
 
+    /// Leaves its place at the endpoint to others for a while.
+    pub(crate) fn set_aside(self) -> Aside {
+        Aside { endpoint: Arc::clone(self.endpoint()), connection: self.connection, worker: self.worker }
+    }
+
     /// Closes the connection and keeps the place at the endpoint.
     pub(crate) fn close(self) -> InFlight {
         self.in_flight
@@ -126,6 +131,20 @@ impl Lease {
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         self.in_flight.endpoint()
+    }
+}
+
+/// A connection without a place at its endpoint. Dropped, it is closed.
+pub(crate) struct Aside {
+    endpoint: Arc<Endpoint>,
+    connection: Connection,
+    worker: usize,
+}
+
+impl Aside {
+    /// With a place again, whether there is one or not.
+    pub(crate) fn back(self) -> Lease {
+        Lease::new(self.endpoint.enter_again(), self.connection, self.worker)
     }
 }
 

@@ -1,9 +1,14 @@
 //! What is sent again, what is not, and to whom.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use crate::support::admin;
 use crate::support::client;
 use crate::support::client::Client;
+use crate::support::poll::eventually_async;
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
@@ -107,6 +112,84 @@ async fn the_last_answer_stands_though_others_wait_for_its_place() {
     let asked = app.requests().iter().filter(|request| request.head.line.starts_with("GET /bad ")).count();
     assert!(answered > 0, "there was never a place");
     assert_eq!(asked, 2 * answered, "an answer was lost between two tries");
+}
+
+/// An app that answers with `reply` as told, and a proxy for which no answer of 503 is good enough.
+struct Ailing {
+    app: FakeUpstream,
+    proxy: TestProxy,
+    word: Arc<Notify>,
+}
+
+impl Ailing {
+    async fn start(reply: Reply, extra: &str) -> Self {
+        let word = Arc::new(Notify::new());
+        let app = FakeUpstream::http1().route("/", reply.at(&word)).route("/health", "well").start().await;
+        let health = "[upstream.app.health]\npath = \"/health\"\ninterval = \"50ms\"\nunhealthy_after = 1\n";
+        let rules = format!("{extra}{}{health}", with_retry("on = [\"503\"]\n"));
+        let proxy = TestProxy::toml(to(&[&app], &rules)).start().await;
+        let ailing = Self { app, proxy, word };
+        ailing.becomes(1).await;
+        ailing
+    }
+
+    /// Its request is there: its checks fail, and then it answers.
+    async fn answers(&self) {
+        assert!(eventually_async(Duration::from_secs(10), async || self.requests() == 1).await);
+        self.app.set_route("/health", Reply::status(500, "ill"));
+        self.becomes(0).await;
+        self.word.notify_one();
+    }
+
+    async fn becomes(&self, health: u8) {
+        let (admin, endpoint) = (self.proxy.admin(), self.app.endpoint());
+        let line = format!("flagstone_endpoint_healthy{{upstream=\"app\",endpoint=\"{endpoint}\"}} {health}");
+        let told = async || admin::metrics(admin).await.contains(&line);
+        assert!(eventually_async(Duration::from_secs(10), told).await);
+    }
+
+    fn requests(&self) -> usize {
+        self.app.requests().iter().filter(|request| request.head.line.contains(" / ")).count()
+    }
+}
+
+#[tokio::test]
+async fn the_last_answer_stands_when_a_wait_for_another_was_in_vain() {
+    let ailing = Ailing::start(Reply::status(503, "its page"), "hold = \"300ms\"\n").await;
+    let mut client = Client::connect(ailing.proxy.address()).await.unwrap();
+    client.request("GET", "/", "").await.unwrap();
+    ailing.answers().await;
+    let answer = client.read_response().await.unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("flagstone-reason")), ("its page", None));
+}
+
+/// Others may have the place of one that waits in vain.
+#[tokio::test]
+async fn an_answer_that_is_kept_holds_no_place() {
+    let ailing = Ailing::start(Reply::status(503, "its page"), "hold = \"20s\"\nmax_in_flight = 1\n").await;
+    let mut client = Client::connect(ailing.proxy.address()).await.unwrap();
+    client.request("GET", "/", "").await.unwrap();
+    ailing.answers().await;
+    ailing.app.set_route("/", "well");
+    ailing.app.set_route("/health", "well");
+    assert_eq!(client.read_response().await.unwrap().text(), "well");
+}
+
+#[tokio::test]
+async fn the_last_answer_stands_with_the_upload_behind_it() {
+    let begun = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nfirst".to_vec();
+    let early = Reply::default().then(Step::Send(begun)).then(Step::ReadBody).then(Step::Send(b"later".to_vec()));
+    let ailing = Ailing::start(early, "").await;
+    let mut client = Client::connect(ailing.proxy.address()).await.unwrap();
+    client.request("PUT", "/", "Content-Length: 10\r\n").await.unwrap();
+    client.send("01234").await.unwrap();
+    ailing.answers().await;
+    assert_eq!(client.read_head_response().await.unwrap().status, 503);
+    client.send("56789").await.unwrap();
+    assert_eq!(client.read_exactly(10).await.unwrap(), b"firstlater");
+    let requests = ailing.app.requests();
+    let request = requests.iter().find(|request| request.head.line.contains(" / ")).unwrap();
+    assert_eq!(request.body, b"0123456789");
 }
 
 #[tokio::test]

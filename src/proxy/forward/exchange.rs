@@ -112,17 +112,18 @@ impl<'a> Exchange<'a> {
             let free = !self.group.hold.is_anyone_waiting() || self.turn.is_some();
             let claimed = if free { self.group.claim(self.wish, &self.tried, now) } else { None };
             let place = match (claimed, unwanted.take()) {
-                (Some(place), _) => place,
-                // Nobody else has room: its own endpoint once more.
-                (None, Some(answered)) if answered.lease.endpoint().standing.takes(now) => answered.lease.close(),
-                (None, Some(answered)) if !self.holds() => return Ok(*answered),
-                (None, _) => {
+                (Some(place), None) => place,
+                (None, None) => {
                     let place = Box::pin(self.wait()).await?;
                     now = Instant::now();
-                    // The app is to be sent nothing any more.
-                    if let Some(active) = self.context.maintenance() {
-                        return Err(Failure::new(Kind::Maintenance(active), now));
-                    }
+                    place
+                }
+                (claimed, Some(answered)) => {
+                    let place = match Box::pin(self.instead_of(*answered, claimed, now)).await {
+                        Ok(place) => place,
+                        Err(end) => return end,
+                    };
+                    now = Instant::now();
                     place
                 }
             };
@@ -196,6 +197,15 @@ impl<'a> Exchange<'a> {
 
     /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
     async fn wait(&mut self) -> Result<InFlight, Failure> {
+        let place = self.wait_in_line().await?;
+        // The app is to be sent nothing any more.
+        match self.context.maintenance() {
+            Some(active) => Err(Failure::new(Kind::Maintenance(active), Instant::now())),
+            None => Ok(place),
+        }
+    }
+
+    async fn wait_in_line(&mut self) -> Result<InFlight, Failure> {
         self.turn = None;
         let began = Instant::now();
         let hold = &self.group.hold;

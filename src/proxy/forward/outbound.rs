@@ -179,6 +179,16 @@ impl Outbound {
         self.body.is_some()
     }
 
+    /// Whether it could be sent again, as things stand. Who is about to ask for that reads its body no further.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.is_repeatable
+            && match &self.kept {
+                Kept::Nothing => true,
+                Kept::Flowing(replay) => replay.is_at_hand(),
+                Kept::Gone => false,
+            }
+    }
+
     /// Makes it ready to be sent again after it was sent, wholly or in part, and may have been read; whether that can
     /// be done.
     pub(super) fn repeat(&mut self) -> bool {

@@ -6,6 +6,7 @@ use super::super::Answered;
 use super::super::failure::{Failure, Kind};
 use super::Exchange;
 use crate::balance::full_jitter;
+use crate::upstream::endpoint::InFlight;
 
 /// Endpoints that may refuse a request one after another before that costs attempts.
 const REFUSALS_MAX: usize = 16;
@@ -39,7 +40,7 @@ impl Exchange<'_> {
             Kind::Reset(_) => on.reset,
             Kind::HeadTimeout(_) | Kind::NoEndpoint | Kind::Maintenance(_) => false,
         };
-        is_listed && self.another(key, matches!(failure.kind, Kind::Reset(_)))
+        is_listed && (is_unsent || self.outbound.repeat()) && self.another(key, matches!(failure.kind, Kind::Reset(_)))
     }
 
     /// Goes on at an endpoint that was not tried yet after the one with this key refused the connection. That is no
@@ -62,11 +63,38 @@ impl Exchange<'_> {
     }
 
     pub(super) fn wants_another(&self, answered: &Answered) -> bool {
-        self.group.settings.retry.on.statuses.contains(answered.status)
+        self.group.settings.retry.on.statuses.contains(answered.status) && self.outbound.may_repeat()
     }
 
-    /// Takes a further attempt after one at the endpoint with this key, if there is one and the request can be sent
-    /// again.
+    /// The place for a further try, in place of an answer that is not wanted. `claimed` is elsewhere.
+    ///
+    /// # Errors
+    /// How the request ends: that answer stands where there is no such place, or the request cannot be sent again. Until
+    /// then what is left of it goes on to who gave the answer.
+    pub(super) async fn instead_of(
+        &mut self,
+        mut answered: Answered,
+        mut claimed: Option<InFlight>,
+        now: Instant,
+    ) -> Result<InFlight, Result<Answered, Failure>> {
+        // Nobody else has room: its own endpoint once more.
+        let is_own = claimed.is_none() && answered.lease.endpoint().standing.takes(now);
+        if claimed.is_none() && !is_own && self.holds() {
+            let aside = answered.lease.set_aside();
+            let waited = self.wait().await;
+            answered.lease = aside.back();
+            match waited {
+                Err(failure) if matches!(failure.kind, Kind::Maintenance(_)) => return Err(Err(failure)),
+                waited => claimed = waited.ok(),
+            }
+        }
+        if (claimed.is_none() && !is_own) || !self.outbound.repeat() {
+            return Err(Ok(answered));
+        }
+        Ok(claimed.unwrap_or_else(|| answered.lease.close()))
+    }
+
+    /// Takes a further attempt after one at the endpoint with this key, if there is one.
     ///
     /// Where requests are held, one that was reset (`was_reset`) needs no budget, for an app that restarts resets
     /// everything it has at once; instead it waits long enough to find out whether the app is gone.
@@ -76,7 +104,7 @@ impl Exchange<'_> {
         }
         let is_calm = was_reset && self.holds();
         let retry = if is_calm { None } else { self.group.retry() };
-        if (retry.is_none() && !is_calm) || (!self.outbound.is_here() && !self.outbound.repeat()) {
+        if retry.is_none() && !is_calm {
             return false;
         }
         self.was_reset = is_calm;
