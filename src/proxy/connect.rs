@@ -11,7 +11,7 @@ use h2::ext::Protocol;
 use http::header::{
     CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use sha1::{Digest as _, Sha1};
 
 use super::body::Body;
@@ -55,24 +55,20 @@ impl Connect {
         Some(Self { protocol, accept })
     }
 
-    /// Makes the app's 101 the 200 that opens the stream.
-    ///
-    /// # Errors
-    /// It agrees to something else than was asked for, or is no WebSocket server's answer to this very key.
-    pub(super) fn open(&self, mut response: Response<Body>) -> Result<Response<Body>, Refusal> {
-        let headers = response.headers();
+    /// Whether these, of a 101, agree to what was asked for, and are a WebSocket server's answer to this very key.
+    pub(super) fn is_agreed(&self, headers: &HeaderMap) -> bool {
         let agrees =
             headers.get(UPGRADE).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()));
-        let is_ours = self.accept.is_none() || headers.get(SEC_WEBSOCKET_ACCEPT) == self.accept.as_ref();
-        if !agrees || !is_ours {
-            tracing::debug!("an upstream agreed to another upgrade than it was asked for");
-            return Err(Refusal::UpstreamError);
-        }
+        agrees && (self.accept.is_none() || headers.get(SEC_WEBSOCKET_ACCEPT) == self.accept.as_ref())
+    }
+
+    /// Makes the app's 101, which agrees, the 200 that opens the stream.
+    pub(super) fn open(&self, mut response: Response<Body>) -> Response<Body> {
         *response.status_mut() = StatusCode::OK;
         hop_by_hop::strip_response(response.headers_mut());
         response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         response.headers_mut().remove(CONTENT_LENGTH);
-        Ok(response)
+        response
     }
 }
 
@@ -132,12 +128,14 @@ mod tests {
         let key = request.headers()[SEC_WEBSOCKET_KEY].to_str().unwrap().to_owned();
         let answer = |protocol: &str, accept: &str| {
             let answer = Response::builder().status(101).header(UPGRADE, protocol).header("connection", "upgrade");
-            connect.open(answer.header(SEC_WEBSOCKET_ACCEPT, accept).header("x", "y").body(Body::empty()).unwrap())
+            answer.header(SEC_WEBSOCKET_ACCEPT, accept).header("x", "y").body(Body::empty()).unwrap()
         };
-        let opened = answer("WebSocket", &accept_of(&key)).unwrap();
+        let agreed = answer("WebSocket", &accept_of(&key));
+        assert!(connect.is_agreed(agreed.headers()));
+        let opened = connect.open(agreed);
         assert_eq!(opened.status(), 200);
         assert_eq!(opened.headers().keys().collect::<Vec<_>>(), ["x"]);
-        assert!(answer("echo", &accept_of(&key)).is_err());
-        assert!(answer("websocket", &accept_of("another")).is_err());
+        assert!(!connect.is_agreed(answer("echo", &accept_of(&key)).headers()));
+        assert!(!connect.is_agreed(answer("websocket", &accept_of("another")).headers()));
     }
 }

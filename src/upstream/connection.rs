@@ -74,6 +74,9 @@ pub(crate) enum AnswerError {
     Http2(#[from] hyper::Error),
     #[error("the stream was reset before its end")]
     Reset,
+    /// The connection speaks what nobody asked for.
+    #[error("it switched to a protocol that it was not asked for")]
+    Switched,
 }
 
 impl AnswerError {
@@ -86,7 +89,7 @@ impl AnswerError {
                 .source()
                 .and_then(|error| error.downcast_ref::<h2::Error>())
                 .is_some_and(|end| end.is_reset() && !end.is_remote() && !end.is_library()),
-            Self::Reset => false,
+            Self::Reset | Self::Switched => false,
         }
     }
 }
@@ -144,6 +147,14 @@ impl Connection {
         match self {
             Self::Http1(connection) => connection.take_answer(),
             Self::Http2(stream) => stream.take_answer(),
+        }
+    }
+
+    /// The same, which stays. None on a stream of HTTP/2.
+    pub(crate) fn answer(&self) -> Option<&Response<()>> {
+        match self {
+            Self::Http1(connection) => connection.answer(),
+            Self::Http2(_) => None,
         }
     }
 

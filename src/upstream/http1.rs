@@ -113,6 +113,11 @@ impl Http1 {
         self.wire(Wire::take_answer).flatten()
     }
 
+    /// The same, which stays, while nobody else has the connection.
+    pub(super) fn answer(&self) -> Option<&Response<()>> {
+        if let Holder::Own(wire) = &self.0 { wire.answer() } else { None }
+    }
+
     /// All of the answer's body, where it is there already and its length is known.
     pub(super) fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {

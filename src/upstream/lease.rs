@@ -58,6 +58,11 @@ impl Lease {
         self.connection.take_answer()
     }
 
+    /// The same, which stays. None on a stream of HTTP/2.
+    pub(crate) fn answer(&self) -> Option<&Response<()>> {
+        self.connection.answer()
+    }
+
     /// All of the answer's body, where it is there already and its length is known.
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
         self.connection.take_whole()

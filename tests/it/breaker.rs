@@ -131,6 +131,20 @@ async fn what_is_a_failure_is_configured() {
     assert_eq!(asked("[\"connect\"]", "/").await, "OPEN");
 }
 
+/// Its client gets an error of the upstream's, and so does whoever counts those.
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_a_failure() {
+    let switching = Reply::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    let app = FakeUpstream::http1().route("/", switching).start().await;
+    let rules = "[upstream.app.breaker]\nfailures = 2\n[upstream.app.retry]\nattempts = 0\n";
+    let proxy = TestProxy::toml(to(&app, rules)).start().await;
+    for reason in ["upstream_error", "upstream_error", "circuit_open"] {
+        let answer = client::get(proxy.address(), "/").await.unwrap();
+        assert_eq!(answer.header("flagstone-reason"), Some(reason));
+    }
+    assert_eq!(app.requests().len(), 2);
+}
+
 #[tokio::test]
 async fn a_probe_without_a_verdict_frees_its_place() {
     let rude = Reply::default().then(Step::Close);

@@ -287,6 +287,17 @@ async fn a_client_that_resets_its_stream_has_left() {
 }
 
 #[tokio::test]
+async fn an_app_that_agrees_to_something_else_has_failed() {
+    let switching = Reply::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    let (upstream, proxy) = before_with(switching, "[upstream.app.breaker]\nfailures = 2\n", "").await;
+    let mut client = Http2::connect(proxy.address()).await;
+    for status in [502, 502, 503] {
+        assert_eq!(client.start(websocket()).await.unwrap().status(), status);
+    }
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn silence_ends_it() {
     let (upstream, proxy) = before_with(Reply::upgrade(), "[timeouts]\nstream_idle = \"300ms\"\n", "").await;
     let mut client = Framed::connect(proxy.address()).await;

@@ -163,7 +163,8 @@ async fn a_101_that_nobody_asked_for_is_an_upstream_error() {
     let answer = client.get("/up").await.unwrap();
     assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("upstream_error")));
     assert_eq!(client.get("/next").await.unwrap().text(), "plain");
-    assert_eq!(upstream.connections(), 2);
+    let asked = upstream.requests().iter().filter(|request| request.head.line.starts_with("GET /up ")).count();
+    assert_eq!((asked, upstream.connections()), (2, 3), "a GET is tried once more, and never on that connection");
 }
 
 #[tokio::test]

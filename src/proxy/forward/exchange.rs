@@ -190,11 +190,6 @@ impl<'a> Exchange<'a> {
         (!stays).then(|| affinity.set_cookie(token, came_by_https))
     }
 
-    /// Whether the request asked for an upgrade.
-    pub(super) fn wants_upgrade(&self) -> bool {
-        self.outbound.wants_upgrade()
-    }
-
     /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
     async fn wait(&mut self) -> Result<InFlight, Failure> {
         let place = self.wait_in_line().await?;

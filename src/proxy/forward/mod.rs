@@ -70,9 +70,8 @@ pub(super) async fn send(
     match result {
         Ok(answered) => {
             let new_home = exchange.new_home(&answered, came_by_https);
-            let wants_upgrade = exchange.wants_upgrade();
             let delivery = exchange.take_delivery();
-            let response = answer.insert(downstream(answered, delivery, wants_upgrade, route, context)?);
+            let response = answer.insert(downstream(answered, delivery, route, context)?);
             if let Some(cookie) = new_home {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }
@@ -147,7 +146,6 @@ impl Answered {
 fn downstream(
     answered: Answered,
     delivery: Option<Arc<Delivery>>,
-    wants_upgrade: bool,
     route: &Route,
     context: &mut Context,
 ) -> Result<Response<Body>, Refusal> {
@@ -155,8 +153,7 @@ fn downstream(
     let Answered { mut lease, .. } = answered;
     let mut response = lease.take_answer().ok_or(Refusal::UpstreamError)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Unasked, it would turn what the client sends next into bytes that nobody has judged.
-        return if wants_upgrade { switch(response, lease, route, context) } else { Err(Refusal::UpstreamError) };
+        return switch(response, lease, route, context);
     }
     hop_by_hop::strip_response(response.headers_mut());
     response.extensions_mut().clear();
@@ -179,7 +176,7 @@ fn switch(
         hop_by_hop::set_upgrade(answer.headers_mut(), protocol);
     }
     if let Some(connect) = &context.connect {
-        answer = connect.open(answer)?;
+        answer = connect.open(answer);
     }
     context.tunnel = Some((upgraded, route.timeouts.stream_idle));
     Ok(answer)

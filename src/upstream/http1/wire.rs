@@ -157,6 +157,10 @@ impl Wire {
         self.answer.take()
     }
 
+    pub(super) fn answer(&self) -> Option<&Response<()>> {
+        self.answer.as_ref()
+    }
+
     /// All of the answer's body, where its length is known, it is there and the request is out of the way.
     pub(super) fn take_whole(&mut self) -> Option<Bytes> {
         if self.is_sending() { None } else { self.body.take_whole(&mut self.read) }

@@ -112,10 +112,13 @@ impl Exchange<'_> {
         let Some(body) = self.outbound.depart() else {
             unreachable!("a request is sent only after it was made ready");
         };
-        let answer = match lease.begin(self.outbound.head(), body) {
+        let mut answer = match lease.begin(self.outbound.head(), body) {
             Ok(()) => self.in_time(&mut lease, began).await,
             Err(error) => Ok(Err(error)),
         };
+        if matches!(answer, Ok(Ok(StatusCode::SWITCHING_PROTOCOLS))) && !self.may_switch(&lease) {
+            answer = Ok(Err(SendError::Failed(AnswerError::Switched)));
+        }
         let elapsed = began.elapsed();
         self.context.upstream_duration = Some(elapsed);
         self.end_attempt(match &answer {
@@ -155,6 +158,14 @@ impl Exchange<'_> {
             }
             Err(late) => Err((lease, Missed::Failed(Kind::HeadTimeout(late)))),
         }
+    }
+
+    /// Whether its endpoint was asked for what it has switched to. Otherwise what the client sends next would be bytes
+    /// that nobody has judged.
+    fn may_switch(&self, lease: &Lease) -> bool {
+        let connect = self.context.connect.as_deref();
+        let is_agreed = || connect.is_none_or(|it| lease.answer().is_some_and(|answer| it.is_agreed(answer.headers())));
+        self.outbound.wants_upgrade() && is_agreed()
     }
 
     /// Each one, for whoever looks for it; what was the endpoint's is told of by its keepers.
