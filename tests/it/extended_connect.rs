@@ -286,6 +286,20 @@ async fn a_client_that_resets_its_stream_has_left() {
     }
 }
 
+/// RFC 8441, section 5.
+#[tokio::test]
+async fn an_app_that_resets_its_connection_resets_the_stream() {
+    let dying = [Step::Send(b"word".to_vec()), Step::Wait(Duration::from_millis(100)), Step::Reset];
+    let (_upstream, proxy) = before(agreeing(dying)).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    assert_eq!(open(&mut client, 1).await, "200");
+    let word = client.find(|frame| frame.kind == kind::DATA).await.expect("a word");
+    assert_eq!((word.payload.as_slice(), word.flags), (&b"word"[..], 0));
+    let end = client.find(|frame| is_end(frame, 1)).await.expect("an end");
+    assert_eq!((end.kind, end.code()), (kind::RST_STREAM, Some(8)));
+    assert!(client.is_alive().await);
+}
+
 #[tokio::test]
 async fn an_app_that_agrees_to_something_else_has_failed() {
     let switching = Reply::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");

@@ -8,7 +8,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Reads and writes DATA, within the windows of both sides. Dropped, it ends its direction properly.
+/// Reads and writes DATA, within the windows of both sides. Dropped before it was shut down, it resets the stream with
+/// CANCEL, behind what was written: to a client that is what a reset is over TCP.
 pub(super) struct Upgraded {
     sending: SendStream<Bytes>,
     receiving: RecvStream,
@@ -16,19 +17,11 @@ pub(super) struct Upgraded {
     unread: Bytes,
     /// All that was received has been read.
     is_read: bool,
-    has_ended: bool,
 }
 
 impl Upgraded {
     pub(super) fn new(sending: SendStream<Bytes>, receiving: RecvStream) -> Self {
-        Self { sending, receiving, unread: Bytes::new(), is_read: false, has_ended: false }
-    }
-
-    fn end(&mut self) -> Result<(), h2::Error> {
-        if std::mem::replace(&mut self.has_ended, true) {
-            return Ok(());
-        }
-        self.sending.send_data(Bytes::new(), true)
+        Self { sending, receiving, unread: Bytes::new(), is_read: false }
     }
 }
 
@@ -87,14 +80,7 @@ impl AsyncWrite for Upgraded {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().end().map_err(io_error))
-    }
-}
-
-impl Drop for Upgraded {
-    fn drop(&mut self) {
-        // A stream that was reset has ended already.
-        let _ = self.end();
+        Poll::Ready(self.get_mut().sending.send_data(Bytes::new(), true).map_err(io_error))
     }
 }
 
