@@ -317,6 +317,13 @@ impl Body {
         }
     }
 
+    /// It has ended before the length that its head says.
+    pub(crate) fn was_short(&mut self) {
+        if let Some(context) = &mut self.context {
+            context.broke_off(&BodyError::Misframed);
+        }
+    }
+
     /// From here on the request's context lives and dies with the body.
     pub(crate) fn attach(&mut self, context: Box<Context>) {
         self.context = Some(context);

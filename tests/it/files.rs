@@ -82,6 +82,24 @@ async fn a_release_is_put_in_place_by_its_link() {
 }
 
 #[tokio::test]
+async fn a_file_that_shrinks_while_it_is_sent_breaks_off() {
+    let folder = Folder::new();
+    folder.write("site/large", "");
+    let file = std::fs::OpenOptions::new().write(true).open(folder.join("site/large")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let toml = "[log]\naccess = \"access.log\"\naccess_format = \"json\"\n\
+                [[route]]\nname = \"site\"\nfiles = { root = \"site\" }\n";
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/large", "").await.unwrap();
+    client.read_exactly(1000).await.unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert!(client.read_to_end().await.unwrap().len() < 64 << 20);
+    let line: serde_json::Value = serde_json::from_str(&proxy.log_line("/large").await).unwrap();
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"upstream_error".into()), "{line}");
+}
+
+#[tokio::test]
 async fn a_folder_without_its_slash_is_sent_there() {
     let proxy = proxy("").await;
     let answer = get(&proxy, "/docs?a=b").await;

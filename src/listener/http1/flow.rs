@@ -112,9 +112,12 @@ impl Flow {
 
     /// Lets go of the body, and of the request's context with it.
     fn finish(&mut self, output: &mut Queue) -> Result<(), BrokeOff> {
-        if let Some(body) = self.body.take() {
-            body.let_end();
+        let Some(mut body) = self.body.take() else { return Ok(()) };
+        if self.framing.end(self.trailers.as_ref(), output).is_err() {
+            body.was_short();
+            return Err(BrokeOff);
         }
-        self.framing.end(self.trailers.as_ref(), output).map_err(|_| BrokeOff)
+        body.let_end();
+        Ok(())
     }
 }
