@@ -35,7 +35,7 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
         let result = limited.unwrap_or_else(|_| Err(format!("no answer within {:?}", health.timeout).into()));
         let now = Instant::now();
         // That the process stood still, or could not even ask, is no fault of the endpoint.
-        if result.is_ok() || !(pauses.spoil(began, now) || is_ours(&result)) {
+        if result.is_ok() || !(pauses.spoil(began, now) || for_shortage(&result)) {
             let result = result.map(|()| now - began).map_err(|failed| failed.why);
             let reason = result.as_ref().err().cloned();
             if let Some((before, after)) = checked.standing.checked(result, rules, now) {
@@ -54,12 +54,12 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
 pub(super) struct Failed {
     pub(super) why: String,
     /// This process could not even ask.
-    pub(super) is_ours: bool,
+    pub(super) is_shortage: bool,
 }
 
 impl From<String> for Failed {
     fn from(why: String) -> Self {
-        Self { why, is_ours: false }
+        Self { why, is_shortage: false }
     }
 }
 
@@ -71,19 +71,19 @@ impl From<&str> for Failed {
 
 impl From<ConnectError> for Failed {
     fn from(error: ConnectError) -> Self {
-        Self { why: error.to_string(), is_ours: error.is_ours() }
+        Self { why: error.to_string(), is_shortage: error.is_shortage() }
     }
 }
 
 /// No connection to what is checked.
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
-        Self { why: format!("no connection: {error}"), is_ours: is_shortage(&error) }
+        Self { why: format!("no connection: {error}"), is_shortage: is_shortage(&error) }
     }
 }
 
-pub(super) fn is_ours<T>(result: &Result<T, Failed>) -> bool {
-    result.as_ref().is_err_and(|failed| failed.is_ours)
+pub(super) fn for_shortage<T>(result: &Result<T, Failed>) -> bool {
+    result.as_ref().is_err_and(|failed| failed.is_shortage)
 }
 
 /// Waits until the next check: less long when requests wait for an endpoint that is away. False when there is none.

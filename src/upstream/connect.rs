@@ -61,7 +61,7 @@ impl ConnectError {
     }
 
     /// Whether it says nothing of the endpoint.
-    pub(crate) fn is_ours(&self) -> bool {
+    pub(crate) fn is_shortage(&self) -> bool {
         matches!(self, Self::Shortage(_))
     }
 }

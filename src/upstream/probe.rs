@@ -137,7 +137,7 @@ async fn run(probe: Weak<Probe>) {
         let result = tokio::time::timeout(limit, checked.check()).await;
         let result = result.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()));
         // That the process stood still, or could not even ask, is no fault of what is probed.
-        if result.is_ok() || !(checked.pauses.spoil(began, Instant::now()) || check::is_ours(&result)) {
+        if result.is_ok() || !(checked.pauses.spoil(began, Instant::now()) || check::for_shortage(&result)) {
             let result = result.map(|()| began.elapsed()).map_err(|failed| failed.why);
             *checked.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }

@@ -66,7 +66,7 @@ impl Kind {
             Self::NoEndpoint => "no_endpoint",
             Self::Maintenance(_) => "maintenance",
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
-            Self::Connect(error) if error.is_ours() => "shortage",
+            Self::Connect(error) if error.is_shortage() => "shortage",
             Self::Connect(_) => "connect_failed",
             Self::HeadTimeout(_) => Self::HEAD_TIMEOUT,
             Self::Reset(_) => Self::RESET,
@@ -84,7 +84,7 @@ impl Failure {
             Kind::NoEndpoint => Refusal::NoEndpoint,
             Kind::Maintenance(active) => handle::maintained(active, context),
             Kind::Connect(ConnectError::Timeout { .. }) => Refusal::ConnectTimeout,
-            Kind::Connect(error) if error.is_ours() => Refusal::Shortage,
+            Kind::Connect(error) if error.is_shortage() => Refusal::Shortage,
             Kind::Connect(_) => Refusal::ConnectFailed,
             Kind::HeadTimeout(_) => Refusal::UpstreamTimeout,
             Kind::Reset(_) => Refusal::UpstreamError,
@@ -95,7 +95,7 @@ impl Failure {
     pub(super) fn counts(&self, classes: &FailureClasses) -> bool {
         match &self.kind {
             Kind::NoEndpoint | Kind::Maintenance(_) => false,
-            Kind::Connect(error) => classes.connect && !error.is_ours(),
+            Kind::Connect(error) => classes.connect && !error.is_shortage(),
             Kind::HeadTimeout(_) => classes.timeout,
             Kind::Reset(_) => classes.reset && !self.is_aftermath && !self.was_kept_waiting,
         }
@@ -117,8 +117,8 @@ impl Failure {
     }
 
     /// Nothing is left to connect with, to whatever endpoint.
-    pub(super) fn is_ours(&self) -> bool {
-        matches!(&self.kind, Kind::Connect(error) if error.is_ours())
+    pub(super) fn is_shortage(&self) -> bool {
+        matches!(&self.kind, Kind::Connect(error) if error.is_shortage())
     }
 
     /// Nobody is there, and that was said at once.

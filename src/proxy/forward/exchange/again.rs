@@ -20,7 +20,7 @@ impl Exchange<'_> {
 
     /// Whether the request goes on after this failure; it is ready to be sent then.
     pub(super) fn goes_on(&mut self, failure: &Failure, key: u64) -> bool {
-        if failure.is_ours() {
+        if failure.is_shortage() {
             // Another endpoint or another moment would need just what is lacking.
             return false;
         }

@@ -248,7 +248,7 @@ impl Exchange<'_> {
     fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
         let (mut failure, now) = (Failure::new(kind, began), Instant::now());
         let is_spoilt = failure.is_timeout() && self.group.was_paused(began, now);
-        if is_spoilt || failure.is_ours() || self.client_fault().is_some() {
+        if is_spoilt || failure.is_shortage() || self.client_fault().is_some() {
             return failure;
         }
         if let Kind::Connect(error) = &failure.kind {
