@@ -235,7 +235,7 @@ impl Told {
     }
 }
 
-/// Digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).
+/// The one way that a length is read. Digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).
 pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
     let length = digits.then(|| value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));

@@ -5,6 +5,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING}
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use crate::listener::date;
+use crate::message::answer::content_length;
 use crate::message::{field_line, hop_by_hop, trailers};
 use crate::pieces::Queue;
 
@@ -108,7 +109,7 @@ fn write_length(
     is_http11: bool,
     out: &mut Vec<u8>,
 ) -> Framing {
-    let told_bytes = || told.and_then(|told| told.to_str().ok()?.parse().ok());
+    let told_bytes = || told.and_then(|told| content_length(told.as_bytes()));
     let length = match length {
         // A body may say less about itself than who made it.
         Length::Unknown => told_bytes().map_or(length, Length::Known),

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use crate::listener::incoming::Lost;
+use crate::message::answer::content_length;
 
 /// Opens the client's window as it is read (RFC 9113, section 5.2).
 #[derive(Debug)]
@@ -80,8 +81,7 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     let mut length = None;
     for line in headers.get_all(CONTENT_LENGTH) {
         for member in line.to_str().ok()?.split(',') {
-            let member = member.trim();
-            let value = member.parse().ok().filter(|_| member.bytes().all(|byte| byte.is_ascii_digit()))?;
+            let value = content_length(member.trim().as_bytes())?;
             if *length.get_or_insert(value) != value {
                 return None;
             }

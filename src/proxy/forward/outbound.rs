@@ -14,6 +14,7 @@ use super::super::refusal::Refusal;
 use super::super::replay::Replay;
 use crate::config::model;
 use crate::listener::incoming::Incoming;
+use crate::message::answer::content_length;
 use crate::message::{forwarded, hop_by_hop};
 use crate::snapshot::Route;
 use crate::upstream::connection::RequestHead;
@@ -60,7 +61,8 @@ impl Outbound {
         context: &mut Context,
     ) -> Result<Box<Self>, Refusal> {
         let retry = &settings.retry;
-        let announced = if body.is_end_stream() { None } else { content_length(&head.headers) };
+        let announced = head.headers.get(CONTENT_LENGTH).filter(|_| !body.is_end_stream());
+        let announced = announced.and_then(|length| content_length(length.as_bytes()));
         if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
@@ -234,8 +236,4 @@ pub fn target(uri: &Uri, path: &str, strip_prefix: Option<&str>) -> Option<Uri> 
     };
     let target = PathAndQuery::try_from(text).expect("a normalised path and a parsed query make a target");
     Some(Uri::from(target))
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
