@@ -12,8 +12,17 @@
 //! nature stay although named: `Host`, framing and content, credentials and cookies, caching, conditions, and
 //! whatever a trusted proxy in front has said about the client ([`is_end_to_end`] has the list).
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use smallvec::SmallVec;
+
+/// What HTTP/2 has no place for (RFC 9113, section 8.2.2). `TE` may say `trailers` there.
+pub static OF_HTTP1: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// Removes a request's hop-by-hop headers. Allocates nothing for the usual request.
 ///

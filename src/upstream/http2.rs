@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderName, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
@@ -21,7 +21,7 @@ use super::connection::{AnswerError, RequestHead, SendError};
 use super::hello::Heard;
 use super::multiplex::StreamPlace;
 use crate::alarm::Alarm;
-use crate::message::forwarded;
+use crate::message::{forwarded, hop_by_hop};
 use crate::proxy::body::RequestBody;
 
 /// A connection, as often as it is wanted.
@@ -168,11 +168,10 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 
 /// `:scheme` and `:authority` for `Host`, and nothing of HTTP/1's connections (RFC 9113, sections 8.2.2 and 8.3.1).
 fn absolute_form(head: RequestHead<'_>, scheme: &Scheme) -> Request<()> {
-    const KEPT_OUT: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
     let RequestHead { parts: head, told } = head;
     let mut request = Request::new(());
     *request.headers_mut() = head.headers.clone();
-    for name in KEPT_OUT {
+    for name in &hop_by_hop::OF_HTTP1 {
         request.headers_mut().remove(name);
     }
     let host = request.headers_mut().remove(HOST);
@@ -198,6 +197,7 @@ impl fmt::Debug for Http2Stream {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::{CONNECTION, TRANSFER_ENCODING};
 
     use super::*;
 
@@ -207,6 +207,7 @@ mod tests {
             .header(HOST, "example.com:81")
             .header("x", "y")
             .header(CONNECTION, "x")
+            .header("proxy-connection", "x")
             .header(TRANSFER_ENCODING, "chunked");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let told = [(&http::header::VIA, HeaderValue::from_static("y"))];

@@ -2,15 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, DATE, TE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::listener::date;
 use crate::message::hop_by_hop;
 use crate::policy::limit::headers::RATELIMIT;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Takes out what concerns a connection of HTTP/1 (RFC 9113, section 8.2.2), and adds what is owed: `Date` (RFC 9110,
 /// section 6.6.1), and the length where it is known.
@@ -59,7 +56,7 @@ impl Said {
 }
 
 fn is_of_http1(name: &HeaderName) -> bool {
-    [&CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &TE, &KEEP_ALIVE, &PROXY_CONNECTION].contains(&name)
+    *name == TE || hop_by_hop::OF_HTTP1.contains(name)
 }
 
 #[cfg(test)]
