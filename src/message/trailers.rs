@@ -28,7 +28,15 @@ pub(crate) fn section(trailers: Option<&HeaderMap>, announced: &[HeaderName]) ->
 /// Takes out of a request's trailers what may not stand there, and what the app is to hear from here alone: some apps
 /// read trailers as further headers.
 pub(crate) fn strip_request(trailers: &mut HeaderMap) {
-    let may_stay = |name: &HeaderName| may_be_trailer(name) && !forwarded::is_ours_to_say(name.as_str());
+    keep(trailers, |name| may_be_trailer(name) && !forwarded::is_ours_to_say(name.as_str()));
+}
+
+/// Takes out of an answer's trailers what may not stand there: HTTP/2 has no place for some of it.
+pub(crate) fn strip_answer(trailers: &mut HeaderMap) {
+    keep(trailers, may_be_trailer);
+}
+
+fn keep(trailers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> = trailers.keys().filter(|name| !may_stay(name)).cloned().collect();
     for name in names {
         trailers.remove(name);

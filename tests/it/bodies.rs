@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::h2::Http2;
 use crate::support::poll::eventually;
 use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
@@ -119,6 +120,28 @@ async fn trailers_stop_here_for_a_client_that_did_not_ask() {
         assert_eq!((answer.text().as_str(), answer.trailers.len()), ("hi", 0));
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+/// With one of them the answer would be malformed (RFC 9113, section 8.2.2), and its stream reset before its body has left.
+#[tokio::test]
+async fn what_may_not_stand_in_trailers_is_left_out_of_an_answer() {
+    for field in [
+        "Connection: close",
+        "Keep-Alive: timeout=5",
+        "Transfer-Encoding: chunked",
+        "TE: trailers",
+        "Content-Length: 9",
+    ] {
+        for (trailers, left) in [(format!("X-Sum: 7\r\n{field}\r\n"), Some("7")), (format!("{field}\r\n"), None)] {
+            let upstream = FakeUpstream::http1().route("*", Reply::chunked(&["one ", "two"], &trailers)).start().await;
+            let proxy = TestProxy::before(&upstream, "", "").start().await;
+            let answer = Http2::connect(proxy.address()).await.get("/").await.unwrap();
+            assert_eq!(answer.text(), "one two", "{trailers}");
+            let trailers = answer.trailers.unwrap_or_default();
+            let sum = trailers.get("x-sum").map(|value| value.to_str().unwrap());
+            assert_eq!((sum, trailers.len()), (left, usize::from(left.is_some())), "{trailers:?}");
+        }
+    }
 }
 
 #[tokio::test]

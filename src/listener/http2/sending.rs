@@ -15,6 +15,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body as _, Frame};
 
+use crate::message::trailers;
 use crate::proxy::body::{Body, BodyError, Patience};
 
 /// Ready when all has been handed over, or the stream was given up.
@@ -66,7 +67,13 @@ impl Sending {
                 Step::On
             }
             Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => over(self.stream.send_trailers(trailers)),
+                Ok(mut trailers) => {
+                    trailers::strip_answer(&mut trailers);
+                    over(match trailers.is_empty() {
+                        true => self.stream.send_data(Bytes::new(), true),
+                        false => self.stream.send_trailers(trailers),
+                    })
+                }
                 Err(_) => Step::On,
             },
         }
