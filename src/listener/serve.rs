@@ -303,11 +303,16 @@ pub(super) async fn goodbye(mut stream: Stream, unread: bool) {
     if !unread && poll_fn(|cx| Poll::Ready(parts_at_once(&mut stream, cx))).await {
         return;
     }
+    linger(stream, LINGER_SILENCE).await;
+}
+
+/// Ends our side, and takes what the client still says, until it ends its own or is silent for so long.
+pub(super) async fn linger(mut stream: Stream, silence: Duration) {
     // Boxed: the future of a connection has no room for what happens once, at its end, and not to most.
     let farewell = Box::pin(async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];
-        while timeout(LINGER_SILENCE, stream.read(&mut sink)).await.map_err(io::Error::from)?? > 0 {}
+        while timeout(silence, stream.read(&mut sink)).await.map_err(io::Error::from)?? > 0 {}
         io::Result::Ok(())
     });
     // However it ends, the socket is closed.

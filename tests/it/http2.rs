@@ -315,6 +315,28 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
     assert!(draining.await.unwrap(), "everything came to its end");
 }
 
+/// It tells of what it has taken of the last answer, and may do so when there is nothing else to come: reset by that, a
+/// client may lose what it has not read yet.
+#[tokio::test]
+async fn a_client_that_is_told_to_go_has_time_to_read() {
+    let (_upstream, proxy) = app("last").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&h2::request(1, flag::END_STREAM)).await;
+    client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+    let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a drain");
+    client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+    assert_eq!(client.ends_with().await, 0);
+    for _ in 0..10 {
+        assert!(client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 4_u32.to_be_bytes())).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = std::time::Instant::now();
+    drop(client);
+    assert!(draining.await.unwrap(), "everything came to its end");
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}: nobody is waited for who has gone", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_drain_waits_for_a_client_that_takes_its_answer_slowly() {
     let (_upstream, proxy) = app("slowly").await;

@@ -39,7 +39,7 @@ use self::arrive::Arrivals;
 use self::streams::Streams;
 use self::wire::{SharedWire, Wire};
 use super::connection::{Connection, Phase};
-use super::serve::{Settings, goodbye, waited};
+use super::serve::{Settings, linger, waited};
 use super::stream::Stream;
 use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
@@ -57,7 +57,7 @@ const FRAME_BYTES_MAX: u32 = 16 * 1024;
 /// Streams that a client may reset before we have looked at them, and that it may make us reset; more at once than this
 /// ends the connection. `frames` bounds them over time.
 const RESETS_AT_ONCE_MAX: usize = 100;
-/// How long a client that has no stream open may take to agree to the end of the connection.
+/// How long a client that has no stream open may take to agree to the end of the connection, and then to end its side.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often streams and h2 take turns before the worker's other tasks have theirs.
 const ROUNDS_MAX: u32 = 4;
@@ -86,7 +86,9 @@ pub(super) async fn serve(
         let _ = timeout(LAST_WORDS, stream.write_all(&last_words)).await;
     }
     if !is_broken {
-        goodbye(stream, false).await;
+        // It says of each piece of an answer that it has taken it, and may be in the middle of one: closed at once, the
+        // connection would be reset under what it has not read yet.
+        linger(stream, LAST_WORDS).await;
     }
 }
 
