@@ -492,5 +492,6 @@ async fn a_process_that_stood_still_trips_no_breaker() {
     let statuses = clients.join_all().await;
     let seen = admin::json(admin_address, "/api/status/circuit-breakers").await;
     assert_eq!(seen["circuitBreakers"]["app"]["state"], "CLOSED", "{statuses:?} {seen}");
+    assert_eq!(statuses, [200; 8], "the app has answered all of them");
     assert_eq!(client::get(address, "/").await.unwrap().status, 200);
 }

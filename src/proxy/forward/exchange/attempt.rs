@@ -2,6 +2,7 @@
 //! endpoint's keepers.
 
 use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ const UNPROCESSED_MAX: usize = 8;
 /// A client that sends nothing for so long may be why an endpoint closes the connection. One that keeps sending is not:
 /// an app that dies of uploads is to be found out.
 const KEPT_WAITING: Duration = Duration::from_secs(1);
+
+/// What an endpoint's answer has once more when the process stood still while it was awaited.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What one try on one connection came to, other than an answer.
 enum Missed {
@@ -209,6 +213,7 @@ impl Exchange<'_> {
         let delivery = self.outbound.delivery.clone();
         // A limit that reaches beyond all time is none.
         let mut end = began.checked_add(limit);
+        let mut has_looked_again = false;
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(answer) = lease.poll_answer(self.outbound.spare(), cx) {
@@ -216,11 +221,16 @@ impl Exchange<'_> {
                 }
                 let Some(deadline) = end else { return Poll::Pending };
                 ready!(lease.poll_alarm(deadline, cx));
-                let left = delivery.as_deref().map_or(Duration::ZERO, |delivery| delivery.leaves(limit));
+                let now = Instant::now();
+                let mut left = delivery.as_deref().map_or(Duration::ZERO, |delivery| delivery.leaves(limit));
+                // The answer may have come while the process stood still: its timers can be ahead of its sockets then.
+                if left.is_zero() && self.group.was_paused(began, now) && !mem::replace(&mut has_looked_again, true) {
+                    left = limit.min(SECOND_LOOK);
+                }
                 if left.is_zero() {
                     return Poll::Ready(Err(HeadLate { limit }));
                 }
-                end = Instant::now().checked_add(left);
+                end = now.checked_add(left);
             }
         })
         .await
