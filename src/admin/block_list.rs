@@ -19,7 +19,7 @@ use super::calls::calls;
 use super::limits::{end, object};
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem, unchanged};
-use crate::policy::maintenance::network;
+use crate::policy::{access, maintenance};
 use crate::runtime::block_list::{Blocked, entry_json};
 
 const NO_NETWORK: &str = "cidr is an address or a network such as 192.0.2.0/24";
@@ -56,7 +56,7 @@ async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
 
 #[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
-    let Some(net) = network(&cidr).map(|net| net.trunc()) else {
+    let Some(net) = network(&cidr) else {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();
     };
     change(panel, move |blocked| match blocked.unblock(net).map_err(|error| unchanged(&error))? {
@@ -82,5 +82,10 @@ async fn change(panel: Panel, change: impl FnOnce(&Blocked) -> Result<Value, Pro
 fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), Unusable> {
     let body = object(body, &["cidr", "ttlSeconds"])?;
     let net = body.get("cidr").and_then(Value::as_str).and_then(network).ok_or(NO_NETWORK)?;
-    Ok((net.trunc(), end(&body, Timestamp::now())?))
+    Ok((net, end(&body, Timestamp::now())?))
+}
+
+/// As it will be listed.
+fn network(text: &str) -> Option<IpNet> {
+    maintenance::network(text).map(|net| access::canonical(net).trunc())
 }

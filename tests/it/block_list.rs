@@ -45,6 +45,18 @@ async fn a_blocked_network_gets_403_everywhere_until_unblocked() {
     }
 }
 
+/// The answer is the entry as it is listed from then on.
+#[tokio::test]
+async fn a_mapped_address_is_answered_as_it_is_listed() {
+    let proxy = TestProxy::toml(ROUTES).start().await;
+    let mapped = Some(json!({ "cidr": "::ffff:192.0.2.9" }));
+    let entry = json!({ "cidr": "192.0.2.9/32", "until": null });
+    assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/blocklist", mapped).await, (200, entry.clone()));
+    assert_eq!(admin::json(proxy.admin(), "/api/admin/blocklist").await, json!({ "entries": [entry] }));
+    let gone = admin::call(proxy.admin(), "DELETE", "/api/admin/blocklist/::ffff:192.0.2.9", None).await;
+    assert_eq!(gone, (200, json!({ "cidr": "192.0.2.9/32" })));
+}
+
 #[tokio::test]
 async fn a_block_for_a_while_ends_by_itself() {
     let proxy = TestProxy::toml(ROUTES).start().await;
