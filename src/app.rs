@@ -6,6 +6,7 @@ mod housekeeping;
 mod listening;
 pub(crate) mod loading;
 mod warnings;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::io;

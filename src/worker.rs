@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -65,8 +65,8 @@ struct Desk {
     /// Bounded by `server.max_connections` through the permit in each [`Accepted`].
     sender: mpsc::UnboundedSender<Order>,
     connections: Arc<Connections>,
-    /// Sweeps so far: stands still when the worker does.
-    rounds: Arc<AtomicUsize>,
+    /// Sweeps so far: stands still when the worker does, and goes with it.
+    rounds: Weak<AtomicUsize>,
 }
 
 /// How many connections a worker has, with those on their way to it.
@@ -157,9 +157,10 @@ impl Workers {
         self.0.iter().map(|desk| desk.connections.count.load(Relaxed)).collect()
     }
 
-    /// How often each worker has looked up from its work, which it does every [`SWEEP`].
-    pub fn rounds(&self) -> Vec<usize> {
-        self.0.iter().map(|desk| desk.rounds.load(Relaxed)).collect()
+    /// Where each worker counts how often it has looked up from its work, which it does every [`SWEEP`]. Holding that
+    /// keeps no worker from leaving.
+    pub fn rounds(&self) -> Vec<Weak<AtomicUsize>> {
+        self.0.iter().map(|desk| Weak::clone(&desk.rounds)).collect()
     }
 
     /// Runs an acceptor on the worker `index`, counted round.
@@ -218,7 +219,7 @@ impl Crew {
             let (sender, receiver) = mpsc::unbounded_channel();
             let connections = Arc::new(Connections::default());
             let rounds = Arc::new(AtomicUsize::new(0));
-            desks.push(Desk { sender, connections: Arc::clone(&connections), rounds: Arc::clone(&rounds) });
+            desks.push(Desk { sender, connections: Arc::clone(&connections), rounds: Arc::downgrade(&rounds) });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (live, draining) = (Arc::clone(live), phases.draining.clone());
             let seat = Arc::new(Seat { worker, live, draining, roll: Roll::default(), connections });

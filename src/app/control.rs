@@ -1,7 +1,7 @@
 //! What a running Flagstone can be asked for, by the admin side, signals and watchers: above all, to reload.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::telemetry::events::{self, Event};
 use crate::upgrade::Inheritance;
+use crate::worker::Workers;
 
 /// How long after a load that was refused it is tried again.
 const RETRY: Duration = Duration::from_secs(3);
@@ -47,6 +48,8 @@ pub struct Control {
     /// itself.
     pub(super) turn: Mutex<()>,
     pub(super) listening: Mutex<Listening>,
+    /// Where each worker counts its rounds.
+    pub(super) rounds: Vec<Weak<AtomicUsize>>,
     /// Changed by a reload, which holds `listening`.
     pub(super) admin: watch::Sender<Arc<admin::Place>>,
     pub(super) last_reload: Mutex<Option<LastReload>>,
@@ -112,6 +115,7 @@ impl Control {
             handed_over: watch::Sender::new(false),
             is_upgrading: AtomicBool::new(false),
             turn: Mutex::default(),
+            rounds: listening.workers.as_ref().map(Workers::rounds).unwrap_or_default(),
             listening: Mutex::new(listening),
             admin: watch::Sender::new(Arc::new(admin)),
             last_reload: Mutex::new(None),

@@ -13,7 +13,6 @@ use crate::admin::{self, Place};
 use crate::config::Problems;
 use crate::config::model::Config;
 use crate::listener::bind::Bound;
-use crate::systemd;
 use crate::telemetry::events::Event;
 use crate::upgrade::{self, Inheritance, Offer, Passed, SPARE, UpgradeError, Upgraded};
 
@@ -23,9 +22,6 @@ const ADMIN_LAST: Duration = Duration::from_secs(2);
 const ADMIN_FREE_MAX: Duration = Duration::from_secs(1);
 /// How long an admin connection without a request stays open for one, once another process has taken over.
 const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
-
-/// A worker that looks up from its work less often than this is stuck. Twice what it does when all is well.
-const ROUND_MAX: Duration = Duration::from_secs(2);
 
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,31 +222,6 @@ impl Control {
             upgrade::state::recall(&state, &self.live.load_full(), &self.shared);
         }
         begin(&self.admin());
-    }
-
-    /// Tells systemd's watchdog that this process is well, as long as all of its workers are.
-    pub(super) async fn tell_that_alive(&self) {
-        let Some(interval) = systemd::watchdog_interval() else { return std::future::pending().await };
-        let patience = interval.max(ROUND_MAX);
-        let mut interval = tokio::time::interval(interval);
-        // What each worker had counted, and when that was news.
-        let mut seen: Vec<(usize, tokio::time::Instant)> = Vec::new();
-        loop {
-            let now = interval.tick().await;
-            // Without workers it drains.
-            let rounds = self.listening.try_lock().ok().and_then(|it| it.workers.as_ref().map(|it| it.rounds()));
-            for (index, round) in rounds.unwrap_or_default().into_iter().enumerate() {
-                match seen.get_mut(index) {
-                    Some(known) if known.0 == round => {}
-                    Some(known) => *known = (round, now),
-                    None => seen.push((round, now)),
-                }
-            }
-            match seen.iter().any(|(_, since)| now.duration_since(*since) >= patience) {
-                true => tracing::error!("a worker is stuck; the watchdog is told nothing"),
-                false => systemd::alive(),
-            }
-        }
     }
 }
 

@@ -10,7 +10,10 @@ use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::frozen::freeze;
 use crate::support::poll::eventually;
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, children};
+use crate::support::reply::Reply;
+use crate::support::stalled::stall;
+use crate::support::upstream::FakeUpstream;
 
 /// Starts the program as systemd does: with a socket as descriptor 3, and told so under its own id.
 fn activated(socket: OwnedFd, name: &str, config: &std::path::Path) -> Process {
@@ -228,4 +231,75 @@ async fn a_hasty_watchdog_is_told_as_often_as_it_asks() {
         count >= 20
     });
     assert!(heard.await, "{count}: {}", process.stderr());
+}
+
+/// A process whose watchdog asks ten times a second, and where it is told.
+async fn watched(folder: &Folder, text: &str) -> (Process, UnixDatagram) {
+    let path = folder.join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let file = folder.write("f.toml", text);
+    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let mut process = Process::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000"));
+    process.stderr_line("listening name=web").await;
+    (process, socket)
+}
+
+/// Whether it is told for longer than a worker may stand still.
+async fn goes_on_being_told(socket: &UnixDatagram) -> bool {
+    let mut count = 0;
+    eventually(DEADLINE, || {
+        count += told(socket).iter().filter(|it| *it == "WATCHDOG=1").count();
+        count >= 40
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_reload_that_takes_long_is_no_stuck_worker() {
+    let folder = Folder::new();
+    let page = folder.write("page/index.html", "away");
+    let text = config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[maintenance]\npage = \"page\"\n");
+    let (mut process, socket) = watched(&folder, &text).await;
+    let Ok(stalled) = stall(&page) else { left_out!("no leases here") };
+    process.signal(Signal::HUP);
+    let has_begun = eventually(DEADLINE, || told(&socket).iter().any(|it| it.starts_with("RELOADING=1"))).await;
+    assert!(has_begun);
+    assert!(goes_on_being_told(&socket).await, "{}", process.stderr());
+    assert!(!process.stderr().contains("Configuration reloaded"));
+    drop(stalled);
+    process.stderr_line("Configuration reloaded").await;
+    assert!(!process.stderr().contains("is stuck"), "{}", process.stderr());
+}
+
+/// As long as its last request takes; and the process that has handed over leaves the telling to the next one.
+#[tokio::test]
+async fn a_process_on_its_way_out_has_no_stuck_worker() {
+    for signal in [Signal::TERM, Signal::USR2] {
+        let folder = Folder::new();
+        let app = FakeUpstream::http1().route("*", Reply::hang()).start().await;
+        let text = config("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n");
+        let text = text.replace("respond = { body = \"ok\" }", "upstream = \"app\"");
+        let text = format!("{text}[upstream.app]\nendpoints = [\"{}\"]\n", app.endpoint());
+        let (mut process, socket) = watched(&folder, &text).await;
+        let line = process.stderr_line("listening name=web").await;
+        let address = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
+        let mut busy = Client::connect(address).await.unwrap();
+        busy.request("GET", "/", "").await.unwrap();
+        assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+        process.signal(signal);
+        let drains = || {
+            // Who does not listen keeps the process waiting.
+            told(&socket);
+            process.stderr().contains("draining")
+        };
+        assert!(eventually(DEADLINE, drains).await, "{}", process.stderr());
+        assert!(goes_on_being_told(&socket).await, "{}", process.stderr());
+        assert!(!process.stderr().contains("is stuck"), "{}", process.stderr());
+        assert!(process.ended().is_none());
+        for process in children(process.id()) {
+            let next = rustix::process::Pid::from_raw(process.try_into().unwrap()).unwrap();
+            rustix::process::kill_process(next, Signal::TERM).unwrap();
+        }
+    }
 }

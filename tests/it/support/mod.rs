@@ -8,7 +8,7 @@
 //! | `blackhole` | an address that neither takes nor refuses connections |
 //! | `dns` | a name server that says what a test wants, or nothing |
 //! | `process` | the real binary, and any other program, with deadlines and signals |
-//! | `frozen` | one thread of a process, stopped |
+//! | `frozen`, `stalled` | one thread of a process, stopped; a file that is not to be had for the moment |
 //! | `files`, `certs` | folders and certificates for one test |
 //! | `load`, `streams` | many requests at once, every failure told; the same over HTTP/2 |
 //! | `lineage` | a process and its successors |
@@ -40,6 +40,7 @@ pub mod python;
 pub mod relay;
 pub mod reply;
 pub mod socket;
+pub mod stalled;
 pub mod streams;
 pub mod upstream;
 mod upstream_connection;
