@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::listening::{Listening, bind_all};
+use super::listening::{Listening, Sockets, bind_all};
 use super::{Source, flag_settings, loading, unix_seconds, warnings, watch_flags};
 use crate::admin;
 use crate::config::model::{Address, Config, Server};
@@ -53,7 +53,7 @@ pub struct Control {
     /// Changed by a reload, which holds `listening`.
     pub(super) admin: watch::Sender<Arc<admin::Place>>,
     pub(super) last_reload: Mutex<Option<LastReload>>,
-    /// The listeners by name, with their real addresses. Beside `listening`, which a reload holds for long.
+    /// The listeners by name, with their real addresses. Beside `listening`, which a reload may hold for two seconds.
     pub(super) addresses: Mutex<Vec<(String, Address)>>,
 }
 
@@ -166,9 +166,8 @@ impl Control {
         if asked == Asked::BySomebody {
             systemd::reloading();
         }
-        // Files may lie on a disk that does not answer: whoever stops or drains needs the listeners meanwhile.
         let result = self.read_again().and_then(|loaded| {
-            let result = self.bring(&loaded, &mut self.listening());
+            let result = self.bring(&loaded);
             // Its own tests come to the same whenever they are run.
             let lies_outside = |problem: &Problem| !problem.path.starts_with("test[");
             let is_refused = result.as_ref().is_err_and(|problems| problems.0.iter().any(lies_outside));
@@ -206,7 +205,8 @@ impl Control {
                 }
             }
         }
-        if asked == Asked::BySomebody {
+        // Where a drain was faster, it has said so.
+        if asked == Asked::BySomebody && self.is_ready() {
             systemd::ready();
         }
         result
@@ -223,49 +223,75 @@ impl Control {
         loaded
     }
 
-    /// Builds what was read, and swaps.
-    fn bring(&self, loaded: &Loaded, listening: &mut Listening) -> Result<Reloaded, Problems> {
+    /// Builds what was read, and swaps. Its files may lie on a disk that does not answer, and whoever drains or stops
+    /// needs the listeners: they are held to bind and to swap, not to build. Of what else changes them, an upgrade
+    /// waits for its turn, and a drain only closes them.
+    fn bring(&self, loaded: &Loaded) -> Result<Reloaded, Problems> {
         let previous = self.live.load_full();
-        let located = |problems: Problems| loaded.locate_all(problems);
-        listening.wait_for_leaving(&loaded.config);
-        let sockets = bind_all(&loaded.config, &listening.open, listening.spares(), &mut Inheritance::default());
-        let admin = self.elsewhere(&loaded.config, listening).transpose();
+        let (sockets, admin) = self.bind(&loaded.config);
         let found = [sockets.as_ref().err().cloned(), admin.as_ref().err().cloned()];
         let found = found.into_iter().flatten().flat_map(|problems| problems.0).collect();
-        let (config, before) = (self.at_home(loaded.config.clone(), &previous.config), Some(&*previous));
+        let config = self.at_home(loaded.config.clone(), &previous.config);
         let of_file = Config { server: loaded.config.server.clone(), ..config.clone() };
-        let built = Snapshot::build_proven(config, before, &self.shared, found, route_tests::failures);
+        let built = Snapshot::build_proven(config, Some(&previous), &self.shared, found, route_tests::failures);
         let mut snapshot = built.map_err(|problems| {
             // Counters are had as soon as a generation is built; those of what is not going to serve are nobody's.
             self.shared.keep_metrics_of(&previous.config);
-            located(problems)
+            loaded.locate_all(problems)
         })?;
-        let (sockets, admin) = (sockets?, admin?);
         snapshot.masked = Arc::new(loaded.masked.clone());
-        snapshot.remember_listeners(&previous, |name| listening.has_connections(name));
         let changes = changes(&previous.config, &of_file, &self.begun_with);
         let reloaded = Reloaded { generation: snapshot.generation, changes };
         self.shared.watch_log(&previous.access_log);
         self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
         warnings::tell_of_pages(&snapshot, loaded);
-        if admin.is_some() {
-            self.admin().leave();
-        }
-        snapshot.obey(&previous);
-        self.live.store(snapshot);
-        if let Some(place) = admin {
-            self.move_admin(place);
-        }
-        let live = self.live.load_full();
+        let live = self.swap(snapshot, &previous, sockets?, admin?);
         live.relieve(&previous);
         certificates::tell_reloaded(&previous, &live);
         // One may have been set or cleared while the new generation was built.
         self.follow_overrides();
         self.follow_settings(&previous.config, &live.config);
-        listening.bound_connections(loaded.config.server.max_connections.get());
+        self.warn_of(loaded);
+        Ok(reloaded)
+    }
+
+    /// Binds what a configuration has and this process has not: of the listeners, and for the admin side.
+    fn bind(&self, config: &Config) -> (Result<Sockets, Problems>, Result<Option<admin::Place>, Problems>) {
+        let mut listening = self.listening();
+        listening.wait_for_leaving(config);
+        let sockets = bind_all(config, &listening.open, listening.spares(), &mut Inheritance::default());
+        (sockets, self.elsewhere(config, &listening).transpose())
+    }
+
+    /// From here on requests are served by `snapshot`, and come in at `sockets`, unless a drain was faster.
+    fn swap(
+        &self,
+        mut snapshot: Snapshot,
+        previous: &Snapshot,
+        sockets: Sockets,
+        admin: Option<admin::Place>,
+    ) -> Arc<Snapshot> {
+        let mut listening = self.listening();
+        let admin = admin.filter(|_| listening.workers.is_some());
+        snapshot.remember_listeners(previous, |name| listening.has_connections(name));
+        if admin.is_some() {
+            self.admin().leave();
+        }
+        snapshot.obey(previous);
+        self.live.store(snapshot);
+        if let Some(place) = admin {
+            self.move_admin(place);
+        }
+        let live = self.live.load_full();
+        listening.bound_connections(live.config.server.max_connections.get());
         listening.take_over(sockets);
-        self.note_addresses(listening);
+        self.note_addresses(&listening);
+        live
+    }
+
+    /// Tells what is worth knowing of a configuration that serves.
+    fn warn_of(&self, loaded: &Loaded) {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -276,7 +302,6 @@ impl Control {
                 "until an upgrade flags are looked for in {home}, not in {named}, the state folder of the file"
             );
         }
-        Ok(reloaded)
     }
 
     /// With the state folder that the process has begun with, and the flag file in it, unless that was named with its whole
@@ -296,11 +321,12 @@ impl Control {
     /// Brings what outlives generations to what the new one says: where the flags are, how loud the log is.
     fn follow_settings(&self, old: &Config, new: &Config) {
         if flag_settings(old) != flag_settings(new) {
-            let mut watcher = self.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner);
-            // One at a time writes to the switch.
-            *watcher = None;
+            let watcher = || self.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            // One at a time writes to the switch. It is not held meanwhile: flags may lie on such a disk, too.
+            let before = watcher().take();
+            drop(before);
             match watch_flags(new, &self.shared) {
-                Ok(started) => *watcher = Some(started),
+                Ok(started) => *watcher() = Some(started),
                 Err(problems) => tracing::error!("flag files are not followed any more: {problems}"),
             }
         }

@@ -76,11 +76,6 @@ impl Control {
         wait_for(&admin, cutting, ADMIN_LAST);
     }
 
-    /// Whether a reload would have to wait.
-    pub(crate) fn is_upgrading(&self) -> bool {
-        self.is_upgrading.load(Relaxed)
-    }
-
     pub(super) fn has_handed_over(&self) -> bool {
         *self.handed_over.borrow()
     }

@@ -23,6 +23,9 @@ const BEAT: Duration = Duration::from_millis(200);
 /// How long webhooks and traces may still take at the end of a drain.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long the end waits for what is under way on threads of their own.
+const BLOCKED_LAST: Duration = Duration::from_secs(1);
+
 /// The thread beside the workers: the admin side and what happens every second.
 pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,6 +48,8 @@ pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<J
                 tokio::join!(webhooks.farewell(FAREWELL), exporter.farewell(FAREWELL));
             }
         });
+        // A tick, or a reload that was asked for by a call, may be waiting for a disk.
+        runtime.shutdown_timeout(BLOCKED_LAST);
     })
 }
 

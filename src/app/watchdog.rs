@@ -1,7 +1,7 @@
 //! What systemd's watchdog is told of this process.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Weak;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{FileArgument, environment, refuse, wrong_use};
 use crate::app::{App, Control, Leave, Source};
@@ -280,6 +281,7 @@ impl Signals {
     /// process has taken over.
     pub(super) fn wait(&mut self, app: &App) -> Stop {
         let Self { runtime, hangup, reopen, terminate, quit, interrupt, upgrade, child } = self;
+        let reloads = Arc::new(Mutex::new(()));
         runtime.block_on(async {
             loop {
                 tokio::select! {
@@ -288,7 +290,7 @@ impl Signals {
                     how = app.control().asked_to_leave() => return Stop::Leave(how),
                     _ = interrupt.recv() => return Stop::Now,
                     _ = reopen.recv() => app.control().reopen_logs(),
-                    _ = hangup.recv() => reload(app),
+                    turn = next(hangup, &reloads) => reload(app, turn),
                     _ = upgrade.recv() => begin_upgrade(app),
                     _ = child.recv() => reap_orphans(),
                 }
@@ -310,15 +312,21 @@ impl Signals {
     }
 }
 
-/// The outcome, good or bad, is logged and counted. While an upgrade is under way it is waited for, and other signals
-/// are not.
-fn reload(app: &App) {
-    if !app.control().is_upgrading() {
-        return drop(app.control().reload());
-    }
+/// The next signal that asks for a reload, once the last one has been answered. Of those that come meanwhile one is left.
+async fn next(hangup: &mut tokio::signal::unix::Signal, reloads: &Arc<Mutex<()>>) -> OwnedMutexGuard<()> {
+    let turn = Arc::clone(reloads).lock_owned().await;
+    hangup.recv().await;
+    turn
+}
+
+/// Beside everything else, for it may wait: for an upgrade, for a disk. The outcome, good or bad, is logged and counted.
+fn reload(app: &App, turn: OwnedMutexGuard<()>) {
     let control = Arc::clone(app.control());
-    let waiting = std::thread::Builder::new().name("reload".into()).spawn(move || drop(control.reload()));
-    if let Err(error) = waiting {
+    let reloading = std::thread::Builder::new().name("reload".into()).spawn(move || {
+        let _ = control.reload();
+        drop(turn);
+    });
+    if let Err(error) = reloading {
         tracing::error!(%error, "the reload cannot begin");
     }
 }

@@ -13,6 +13,7 @@ use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches};
 use crate::support::reply::Reply;
+use crate::support::stalled::{Stalled, stall};
 use crate::support::upstream::FakeUpstream;
 
 const SLOW: Duration = Duration::from_secs(3);
@@ -204,4 +205,106 @@ async fn no_signal_kills_that_comes_while_the_configuration_is_read() {
     std::io::Write::write_all(&mut pipe, config(&upstream, "").as_bytes()).unwrap();
     drop(pipe);
     process.stderr_line("listening name=web").await;
+}
+
+/// A process in the middle of a reload, and what that waits for.
+async fn reloading(
+    upstream: &FakeUpstream,
+    ask: impl AsyncFn(&mut Flagstone),
+) -> std::io::Result<(Flagstone, Stalled)> {
+    let folder = Folder::new();
+    let page = folder.write("page/index.html", "away");
+    let text = format!("{}[maintenance]\npage = \"page\"\n", config(upstream, ""));
+    let mut flagstone = Flagstone::serve_in(folder, &text).await;
+    flagstone.admin().await;
+    let stalled = stall(&page)?;
+    ask(&mut flagstone).await;
+    assert!(eventually(DEADLINE, || stalled.is_awaited()).await);
+    Ok((flagstone, stalled))
+}
+
+async fn by_hup(flagstone: &mut Flagstone) {
+    flagstone.process.signal(Signal::HUP);
+}
+
+/// Sends the call; the answer is not waited for.
+async fn by_call(flagstone: &mut Flagstone) {
+    let mut client = Client::connect(flagstone.admin().await).await.unwrap();
+    client.send("POST /api/admin/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    // Stays until the process ends: a call whose client has gone may be dropped.
+    tokio::spawn(async move { client.read_response().await });
+}
+
+#[tokio::test]
+async fn a_reload_whose_disk_does_not_answer_keeps_no_end_waiting() {
+    let upstream = slow_upstream().await;
+    for signal in [Signal::TERM, Signal::INT] {
+        for is_called in [false, true] {
+            let ask = async |it: &mut Flagstone| if is_called { by_call(it).await } else { by_hup(it).await };
+            let Ok((mut flagstone, stalled)) = reloading(&upstream, ask).await else { left_out!("no leases here") };
+            let address = flagstone.address("web").await;
+            assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
+            flagstone.process.signal(signal);
+            assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0), "{signal:?}, called: {is_called}");
+            assert!(!flagstone.process.stderr().contains("Configuration re"), "{}", flagstone.process.stderr());
+            drop(stalled);
+        }
+    }
+}
+
+#[tokio::test]
+async fn signals_are_served_while_a_reload_waits_and_the_reloads_come_one_by_one() {
+    let upstream = slow_upstream().await;
+    let Ok((mut flagstone, stalled)) = reloading(&upstream, by_hup).await else { left_out!("no leases here") };
+    let (from, to) = (flagstone.folder.join("access.log"), flagstone.folder.join("access.1"));
+    std::fs::rename(&from, to).unwrap();
+    // Not one thread each.
+    for _ in 0..20 {
+        flagstone.process.signal(Signal::HUP);
+    }
+    flagstone.process.signal(Signal::USR1);
+    assert!(eventually(DEADLINE, || from.exists()).await);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", flagstone.process.id())).unwrap().flatten();
+    let names = tasks.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default());
+    assert_eq!(names.filter(|name| name == "reload\n").count(), 1);
+    assert!(!flagstone.process.stderr().contains("Configuration reloaded"));
+    drop(stalled);
+    // The one under way, and one for all that came meanwhile.
+    let reloads = || flagstone.process.stderr().matches("Configuration reloaded").count();
+    assert!(eventually(DEADLINE, || reloads() == 2).await);
+    let address = flagstone.address("web").await;
+    assert_eq!(client::get(address, "/").await.unwrap().text(), "ok");
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    assert_eq!(flagstone.process.stderr().matches("Configuration reloaded").count(), 2);
+}
+
+/// The next process gets what the reload has come to.
+#[tokio::test]
+async fn an_upgrade_waits_for_a_reload_and_a_drain_does_not_wait_for_the_upgrade() {
+    let upstream = slow_upstream().await;
+    for is_drained in [false, true] {
+        let Ok((mut flagstone, stalled)) = reloading(&upstream, by_hup).await else { left_out!("no leases here") };
+        flagstone.process.signal(Signal::USR2);
+        let upgrades = |name: &str| name == "upgrade\n";
+        let task = format!("/proc/{}/task", flagstone.process.id());
+        let has_begun = || {
+            let tasks = std::fs::read_dir(&task).unwrap().flatten();
+            tasks.map(|it| std::fs::read_to_string(it.path().join("comm")).unwrap_or_default()).any(|it| upgrades(&it))
+        };
+        assert!(eventually(DEADLINE, has_begun).await);
+        if is_drained {
+            flagstone.process.signal(Signal::TERM);
+            assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+            assert!(!flagstone.process.stderr().contains("Upgrade"), "{}", flagstone.process.stderr());
+            continue;
+        }
+        drop(stalled);
+        let line = flagstone.process.stderr_line("Upgrade finished").await;
+        let log = flagstone.process.stderr();
+        assert!(log.find("Configuration reloaded").unwrap() < log.find("Upgrade finished").unwrap(), "{log}");
+        assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+        let next = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(next).unwrap(), Signal::TERM).unwrap();
+    }
 }
