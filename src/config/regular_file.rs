@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 /// Opens it for reading.
 ///
@@ -30,6 +31,18 @@ pub fn set_aside(path: &Path, what: impl fmt::Display) -> io::Result<()> {
     let aside = path.with_extension("unusable");
     tracing::warn!(file = %path.display(), aside = %aside.display(), "{what}");
     std::fs::rename(path, aside)
+}
+
+/// Gives a file the name `to`, which nobody is to have yet.
+///
+/// # Errors
+/// Somebody has it: `AlreadyExists`. Or it cannot be moved.
+pub fn move_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Network file systems know links alone.
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        moved => Ok(moved?),
+    }
 }
 
 /// Opens whatever is there: a pipe that nobody writes to, too, which would be waited for otherwise.

@@ -283,19 +283,29 @@ impl<O: Fn(Change)> Follower<O> {
         before: Option<&Arc<Active>>,
         round: &mut Round,
     ) -> Result<Option<Found>, Unchanged> {
+        let now = Timestamp::now();
+        let has_ended = self.ended.contains(scope) || before.is_some_and(|before| is_over(&before.flag, now));
+        let is_over = |look: &Look| match look {
+            Look::Absent => false,
+            Look::Unknown(_) | Look::Dangling(_) => has_ended,
+            Look::Present(found) => is_over(&found.flag, now),
+        };
         let mut warn = |text: String| {
             round.warnings.insert(scope.clone(), text);
         };
-        let now = Timestamp::now();
-        if matches!(look, Look::Unknown(_) | Look::Dangling(_))
-            && (self.ended.contains(scope) || before.is_some_and(|before| is_over(&before.flag, now)))
-        {
-            round.ended.insert(scope.clone());
-            if let Err(error) = remove_flag(&path) {
+        let look = match is_over(&look).then(|| write::remove_over(&path, is_over)) {
+            None => look,
+            // Nothing, or one that somebody has put there since.
+            Some(Ok(now_there)) if !is_over(&now_there) => now_there,
+            Some(Ok(_)) => return Ok(None),
+            Some(Err(error)) => {
                 warn(format!("{} is over and cannot be removed: {}", path.display(), io_reason(&error)));
+                if !matches!(look, Look::Present(_)) {
+                    round.ended.insert(scope.clone());
+                }
+                return Ok(None);
             }
-            return Ok(None);
-        }
+        };
         let found = match look {
             Look::Absent => return Ok(None),
             Look::Unknown(text) => {
@@ -311,13 +321,7 @@ impl<O: Fn(Change)> Follower<O> {
         } else if matches!(scope, Scope::Route(_)) && !found.flag.routes.is_empty() {
             warn(format!("{}: routes: has no meaning in the flag of one route", path.display()));
         }
-        if !is_over(&found.flag, now) {
-            return Ok(Some(found));
-        }
-        if let Err(error) = remove_flag(&path) {
-            warn(format!("{} is over and cannot be removed: {}", path.display(), io_reason(&error)));
-        }
-        Ok(None)
+        Ok(Some(found))
     }
 
     fn compare(

@@ -252,12 +252,12 @@ fn while_nobody_can_tell_everything_stays_as_it_was() {
 #[test]
 fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     let mut fixture = Fixture::new();
-    // Nothing that is in use by the kernel can be removed; an unwritable folder would not stop root.
-    let settings = Settings { flag: PathBuf::from("/proc/self/environ"), routes_dir: fixture.routes_dir() };
-    let flag = Flag { auto_end: true, until: Some(Timestamp::UNIX_EPOCH), ..Flag::default() };
-    let found = Found { flag, modified: Timestamp::UNIX_EPOCH, is_empty: false, warning: None };
+    // There is no longer name to move it to; an unwritable folder would not stop root.
+    let path = fixture.folder.path().join("x".repeat(250));
+    fs::write(&path, "auto_end = true\nuntil = 1970-01-01T00:00:00Z").unwrap();
+    let Look::Present(found) = read::look(&path) else { panic!("it is there") };
+    let settings = Settings { flag: path.clone(), routes_dir: fixture.routes_dir() };
     let (folders, _) = Folders::new(&Arc::default());
-    let path = settings.flag.clone();
     let follower = Follower::new(settings, Arc::clone(&fixture.switch), folders, |_| ());
     let mut round = Round::default();
     let before = fixture.switch.activate(Scope::Global, found.flag.clone(), found.modified);
@@ -265,6 +265,8 @@ fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     assert!(matches!(held, Ok(None)));
     assert!(round.warnings[&Scope::Global].contains("cannot be removed"), "{:?}", round.warnings);
     // As a link whose target is gone, too, and at the looks after that.
+    fs::remove_file(&path).unwrap();
+    symlink("nowhere", &path).unwrap();
     let mut follower = follower;
     for before in [Some(&before), None] {
         let found = Found { flag: Flag::default(), modified: Timestamp::now(), is_empty: false, warning: None };
@@ -380,6 +382,26 @@ fn auto_end_removes_the_file_at_its_time() {
     fixture.start();
     fixture.eventually(|fixture| !fixture.is_on() && !fixture.flag().exists());
     assert!(Timestamp::now() >= until);
+}
+
+/// Many end at once, and take a while to remove.
+#[test]
+fn a_flag_that_follows_one_as_it_ends_stays() {
+    let fixture = Fixture::started();
+    let flag = |name: &str| fixture.routes_dir().join(format!("{name}.flag"));
+    let names: Vec<_> = (0..40).map(|index| format!("r{index}")).collect();
+    let until = Timestamp::now() + Duration::from_millis(500);
+    for name in &names {
+        write_flag(&flag(name), &Flag { until: Some(until), auto_end: true, ..Flag::default() }).unwrap();
+    }
+    let next = fixture.state_dir().join("next");
+    fs::write(&next, "reason = \"longer\"").unwrap();
+    fixture.eventually(|_| names.iter().any(|name| !flag(name).exists()));
+    let left = names.iter().rev().find(|name| flag(name).exists()).unwrap_or(&names[0]);
+    fs::rename(&next, flag(left)).unwrap();
+    fixture.eventually(|_| names.iter().all(|name| name == left || !flag(name).exists()));
+    fixture.eventually(|fixture| fixture.switch.load().is_some_and(|state| state.routes.len() == 1));
+    assert!(flag(left).exists());
 }
 
 #[test]

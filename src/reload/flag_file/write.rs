@@ -3,10 +3,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::read::{self, Look};
+use crate::config::regular_file;
 use crate::policy::maintenance::Flag;
 
 /// Writes a flag file so that a reader sees the old one, the new one or none, never a part; it is on disk
@@ -22,9 +24,7 @@ pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder(path);
     fs::create_dir_all(folder)?;
-    static WRITES: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.{}", process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+    let temporary = beside(path)?;
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Best effort: the error that counts is the one above.
@@ -56,6 +56,44 @@ pub fn remove_flag(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Removes a flag that is over, by what `is_over` says of a look at it, and nothing else: somebody may have put another
+/// one in its place since it was looked at last, which stays. What is there now.
+///
+/// # Errors
+/// What removing ran into.
+pub(super) fn remove_over(path: &Path, is_over: impl Fn(&Look) -> bool) -> io::Result<Look> {
+    let there = read::look(path);
+    if !is_over(&there) {
+        return Ok(there);
+    }
+    // Nobody writes under this name: what is looked at there is what is removed.
+    let taken = beside(path)?;
+    match fs::rename(path, &taken) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Look::Absent);
+        }
+        moved => moved?,
+    }
+    if is_over(&read::look(&taken)) {
+        remove_flag(&taken)?;
+    } else if let Err(error) = regular_file::move_to_free(&taken, path) {
+        // It has been followed by another one, or cannot go back without a risk for that.
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => drop(remove_flag(&taken)?),
+            _ => fs::rename(&taken, path)?,
+        }
+    }
+    Ok(read::look(path))
+}
+
+/// A name beside a file's own that nobody else uses.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_string_lossy();
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    Ok(folder(path).join(format!(".{name}.{}.{number}", process::id())))
+}
+
 /// The folder a path lies in; the present one for a bare name.
 pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -78,5 +116,73 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Removes the flag `path` as over, while `put` puts others in its place: at the first look, at the second.
+    fn removed_while(path: &Path, put: &[&dyn Fn()]) -> Look {
+        let looks = Cell::new(0);
+        let is_over = |_: &Look| {
+            let number = looks.replace(looks.get() + 1);
+            put.get(number).inspect(|put| put());
+            number == 0 || put.is_empty()
+        };
+        remove_over(path, is_over).unwrap()
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_flag_that_is_over_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("maintenance.flag");
+        let (one, two) = (|| write_atomically(&path, b"one").unwrap(), || write_atomically(&path, b"two").unwrap());
+        let put: [&[&dyn Fn()]; 2] = [&[&one], &[&one, &two]];
+        for (put, last) in put.into_iter().zip(["one", "two"]) {
+            fs::write(&path, "over").unwrap();
+            assert!(matches!(removed_while(&path, put), Look::Present(_)));
+            assert_eq!(fs::read_to_string(&path).unwrap(), last);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
+        }
+    }
+
+    #[test]
+    fn so_does_a_link_or_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("maintenance.flag");
+        fs::write(folder.path().join("target"), "x").unwrap();
+        let taken_by = |put: &dyn Fn(&Path)| {
+            fs::write(&path, "over").unwrap();
+            let put = || {
+                fs::remove_file(&path).unwrap();
+                put(&path);
+            };
+            removed_while(&path, &[&put])
+        };
+        assert!(matches!(taken_by(&|path| symlink("target", path).unwrap()), Look::Present(_)));
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("target"));
+        assert!(matches!(taken_by(&|path| symlink("nowhere", path).unwrap()), Look::Dangling(_)));
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("nowhere"));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(taken_by(&|path| fs::create_dir(path).unwrap()), Look::Present(_)));
+        assert!(path.is_dir());
+    }
+
+    #[test]
+    fn of_a_link_that_is_over_the_link_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("maintenance.flag"), folder.path().join("target"));
+        fs::write(&target, "over").unwrap();
+        symlink("target", &path).unwrap();
+        assert_eq!(removed_while(&path, &[]), Look::Absent);
+        symlink("nowhere", &path).unwrap();
+        assert_eq!(removed_while(&path, &[]), Look::Absent);
+        assert!(fs::symlink_metadata(&path).is_err() && target.exists());
+        assert_eq!(removed_while(&path, &[]), Look::Absent, "it has gone already");
     }
 }
