@@ -35,33 +35,40 @@ impl Secret {
     /// What reading or writing the file ran into.
     pub(crate) fn of_folder(folder: &Path) -> io::Result<Self> {
         let path = folder.join(KEY_FILE);
-        let secret = Self::random();
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        match created {
-            Ok(mut file) => {
-                return match file.write_all(&secret.0).and_then(|()| file.sync_all()) {
-                    Ok(()) => Ok(secret),
-                    Err(error) if is_full(&error) => {
-                        let _ = std::fs::remove_file(&path);
-                        Ok(secret)
-                    }
-                    Err(error) => Err(error),
-                };
+        match Self::read(&path) {
+            Ok(Some(secret)) => return Ok(secret),
+            Ok(None) => {
+                // Somebody else's key in another form, which they may want back.
+                let what = "the key for cookies is made anew, for it must have";
+                let what = format_args!("{what} {KEY_BYTES} bytes: cookies of another are not taken");
+                regular_file::set_aside(&path, what)?;
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // Where nothing can be kept, cookies end with the process, unless there is a key from elsewhere.
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem || is_full(&error) => {
-                return Ok(Self::look_at(folder).unwrap_or(secret));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        if let Some(secret) = Self::read(&path)? {
-            return Ok(secret);
+        let secret = Self::random();
+        match secret.keep(folder, &path) {
+            Ok(()) => Ok(secret),
+            // Another process that has just started was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(&path)?.ok_or(error),
+            // Where nothing can be kept, cookies end with the process.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem || is_full(&error) => Ok(secret),
+            Err(error) => Err(error),
         }
-        // Cut short by a crash, or somebody else's key in another form, which they may want back.
-        let what = "the key for cookies is made anew, for it must have";
-        regular_file::set_aside(&path, format_args!("{what} {KEY_BYTES} bytes: cookies of another are not taken"))?;
-        Self::of_folder(folder)
+    }
+
+    /// Whoever reads it finds all of it or nothing.
+    fn keep(&self, folder: &Path, path: &Path) -> io::Result<()> {
+        let temporary = folder.join(format!(".{KEY_FILE}.{:016x}", fastrand::u64(..)));
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let kept = made
+            .and_then(|mut file| file.write_all(&self.0).and_then(|()| file.sync_all()))
+            .and_then(|()| regular_file::move_to_free(&temporary, path));
+        if kept.is_err() {
+            // Best effort: the error that counts is the one above.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        kept
     }
 
     /// The key of a state folder, if there is one that can be read.
@@ -124,6 +131,24 @@ mod tests {
         assert_ne!(anew.0, first.0);
         assert_eq!(std::fs::read(&file).unwrap(), anew.0);
         assert_eq!(std::fs::read(file.with_extension("unusable")).unwrap(), [b'f'; 65], "it may be wanted back");
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_all_have_one_key() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let start = std::sync::Barrier::new(8);
+            let keys = std::thread::scope(|scope| {
+                let one = || {
+                    start.wait();
+                    Secret::of_folder(folder.path()).unwrap().0
+                };
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+                all.into_iter().map(|it| it.join().unwrap()).collect::<std::collections::BTreeSet<_>>()
+            });
+            assert_eq!(keys.len(), 1);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
+        }
     }
 
     #[test]
