@@ -1,6 +1,6 @@
 //! What is made of the changes that breakers and endpoints tell of.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Shared, breaker_state};
 use crate::breaker::Transition;
@@ -11,9 +11,18 @@ impl Shared {
     /// What a breaker of the upstream `name` calls when its state changes.
     pub(crate) fn breaker_observer(&self, name: &str) -> Box<dyn Fn(Transition) + Send + Sync> {
         let (events, metrics, upstream) = (Arc::clone(&self.events), self.metrics.upstream(name), name.to_owned());
+        let last = Mutex::new(0);
         Box::new(move |transition| {
             let to = breaker_state(transition.to);
-            metrics.transition(to);
+            metrics.count_transition(to);
+            // Held to the end, for what is told last is what is taken to hold.
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if transition.sequence < *last {
+                // Another worker was faster to tell of what came after, and this lasted for no time at all.
+                return;
+            }
+            *last = transition.sequence;
+            metrics.set_breaker_state(to);
             if transition.message().is_some() {
                 let reason = transition.reason.as_str().to_owned();
                 let failure = transition.failure.map(|cause| cause.to_string()).unwrap_or_default();
@@ -35,5 +44,29 @@ impl Shared {
                 Change::BrokeOff { error, count } => Event::EndpointBrokeOff { upstream, endpoint, error, count },
             });
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::breaker::{Reason, State};
+    use crate::runtime::Runtime;
+    use crate::upstream::Resolver;
+
+    #[test]
+    fn a_change_that_is_told_late_is_no_news() {
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
+        let observe = shared.breaker_observer("app");
+        let changes = [(State::Open, 1), (State::Closed, 3), (State::HalfOpen, 2), (State::Open, 4)];
+        for (to, sequence) in changes {
+            observe(Transition { from: State::Closed, to, reason: Reason::Forced, failure: None, sequence });
+        }
+        let told = shared.events.recent();
+        let told = told.iter().map(|record| match &record.event {
+            Event::BreakerChanged { to, .. } => format!("{to:?}"),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), ["Open", "Closed", "Open"]);
     }
 }

@@ -74,13 +74,12 @@ impl UpstreamMetrics {
         self.breaker_rejected.fetch_add(1, Relaxed);
     }
 
-    /// Counts a transition and shows the new state.
-    pub fn transition(&self, to: BreakerState) {
+    /// Counts a transition.
+    pub fn count_transition(&self, to: BreakerState) {
         self.transitions[to as usize].fetch_add(1, Relaxed);
-        self.breaker_state.store(to as u8, Relaxed);
     }
 
-    /// Shows a state without a transition, as after a hand-over.
+    /// Shows a state.
     pub fn set_breaker_state(&self, state: BreakerState) {
         self.breaker_state.store(state as u8, Relaxed);
     }

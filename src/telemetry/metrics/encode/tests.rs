@@ -44,7 +44,8 @@ fn full() -> Metrics {
     let upstream = metrics.upstream("app");
     upstream.answered(0, Duration::from_millis(2));
     upstream.retried();
-    upstream.transition(BreakerState::Open);
+    upstream.count_transition(BreakerState::Open);
+    upstream.set_breaker_state(BreakerState::Open);
     upstream.rejected();
     upstream.endpoint("app1:3000").set_healthy(false);
     let _connection = metrics.listener("web").open();
