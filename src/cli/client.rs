@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
 
 use super::{FileArgument, complain, environment, print, refuse};
@@ -287,9 +288,12 @@ impl Client {
                 talk(socket, request)
             }
             Address::Unix(path) => {
-                let socket = UnixStream::connect(path)?;
+                let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+                let socket = UnixStream::from(socket);
                 socket.set_read_timeout(Some(self.patience))?;
+                // Bounds how long it waits for a place in the queue, too.
                 socket.set_write_timeout(Some(self.patience))?;
+                net::connect(&socket, &SocketAddrUnix::new(path)?)?;
                 talk(socket, request)
             }
         }
@@ -342,7 +346,7 @@ fn tcp(mut address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let socket = TcpStream::connect_timeout(&address, patience)?;
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
     Ok(socket)
@@ -417,6 +421,34 @@ mod tests {
             assert!(matches!(answered(answer), Err(CallError::Foreign { .. })));
         }
         assert!(matches!(client().call("GET", "/", None), Err(CallError::Unreachable { .. })));
+    }
+
+    /// Beside sockets that nobody accepts from, and whose queue is full.
+    #[test]
+    fn nobody_waits_for_a_connection_longer_than_for_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let unix = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        net::bind(&unix, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let tcp = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        net::bind(&tcp, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        for socket in [&unix, &tcp] {
+            net::listen(socket, 0).unwrap();
+        }
+        let tcp_address = net::getsockname(&tcp).unwrap().try_into().unwrap();
+        let _queued = UnixStream::connect(&path).unwrap();
+        // How many a queue of TCP takes is the kernel's business.
+        let connect = || TcpStream::connect_timeout(&tcp_address, Duration::from_millis(100));
+        let _all: Vec<_> = std::iter::from_fn(|| connect().ok()).take(16).collect();
+        for address in [Address::Unix(path), Address::Socket(tcp_address)] {
+            let patience = Duration::from_millis(50);
+            let client = Client { address, patience, ..client() };
+            let (sender, receiver) = std::sync::mpsc::channel();
+            std::thread::spawn(move || sender.send(client.call("GET", "/", None).map(drop)));
+            // Well below what they are waited for otherwise, which is ten seconds or for ever.
+            let result = receiver.recv_timeout(Duration::from_secs(8)).unwrap();
+            assert!(matches!(result, Err(CallError::Silent { .. })), "{result:?}");
+        }
     }
 
     #[test]
