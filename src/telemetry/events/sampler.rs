@@ -1,8 +1,9 @@
 //! At most one line a second and route for what a flood of requests repeats.
 //!
 //! The first hit of a quiet route is told at once; the hits after it are counted, and told with their number by the
-//! first hit a second later or by [`Sampler::flush`], whichever comes first. No hit is told twice or never. What is
-//! flushed has the details of the first of its hits.
+//! first hit a second later or by [`Sampler::flush`], whichever comes first. No hit is told twice. None is left out but
+//! those of a process's last second, which has no line to spare for them. What is flushed has the details of the first of
+//! its hits.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -69,7 +70,7 @@ impl<D> Sampler<D> {
     }
 
     /// Calls `emit(route, count, details)` for what was counted since lines that are a second old. To be called once a
-    /// second, and once with a later one at the end. The details are missing where a hit is just being counted.
+    /// second. The details are missing where a hit is just being counted.
     pub fn flush(&self, now: Duration, mut emit: impl FnMut(usize, u64, Option<D>)) {
         if !self.has_untold.swap(false, SeqCst) {
             return;
