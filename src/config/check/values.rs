@@ -175,7 +175,7 @@ impl Check<'_> {
     /// A URL with one of `schemes`; it may hold a password, so it is not shown.
     pub(super) fn url(&mut self, text: &str, schemes: &[&str], at: &Path) {
         let parsed = text.parse::<http::Uri>().ok();
-        let good = parsed.is_some_and(|uri| {
+        let good = parsed.as_ref().is_some_and(|uri| {
             uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
                 && uri.host().is_some_and(|host| !host.is_empty())
         });
@@ -184,6 +184,9 @@ impl Check<'_> {
             let help =
                 format!("write a whole URL that starts with {}", problem::one_of(starts.iter().map(String::as_str)));
             self.refuse_place(at, if text.is_empty() { "is empty" } else { "not such a URL" }, help);
+        } else if !parsed.as_ref().is_some_and(has_usable_port) {
+            // It is not there for whoever connects, who would take the scheme's own.
+            self.refuse_place(at, "has no such port", "write one from 1 to 65535");
         }
     }
 
@@ -220,6 +223,14 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// None is usable too, as is an empty one (RFC 3986, section 3.2.3).
+fn has_usable_port(uri: &http::Uri) -> bool {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let behind_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    let port = behind_host.rsplit_once(':').map_or("", |(_, port)| port);
+    port.is_empty() || uri.port_u16().is_some_and(|port| port > 0)
 }
 
 /// Turns the text around it: what is shown is then another name than what is meant (Unicode, UAX 9, section 2).
