@@ -10,38 +10,33 @@ const NEEDS_UPGRADE: &str = " (needs an upgrade)";
 /// One line per part that changed: `routes: +api ~web -old`. Then one for everything that counts or remembers and has
 /// changed: what it keeps of before. `begun_with` is what the process runs with since its start.
 pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut named = |part: &str, old: Vec<(&str, String)>, new: Vec<(&str, String)>| {
-        let mut words = Vec::new();
-        for (name, content) in &new {
-            match old.iter().find(|(other, _)| other == name) {
-                None => words.push(format!("+{name}")),
-                Some((_, before)) if before != content => words.push(format!("~{name}")),
-                Some(_) => {}
-            }
-        }
-        words.extend(
-            old.iter()
-                .filter(|(name, _)| !new.iter().any(|(other, _)| other == name))
-                .map(|(name, _)| format!("-{name}")),
-        );
-        if !words.is_empty() {
-            lines.push(format!("{part}: {}", words.join(" ")));
-        }
-    };
-    named("listeners", of(&old.listeners, |one| &one.name), of(&new.listeners, |one| &one.name));
-    named("routes", of(&old.routes, |one| &one.name), of(&new.routes, |one| &one.name));
-    named("upstreams", of_map(&old.upstreams), of_map(&new.upstreams));
-    named("limits", of_map(&old.limits), of_map(&new.limits));
-    named("probes", of_map(&old.probes), of_map(&new.probes));
-    named("features", of_map(&old.features), of_map(&new.features));
-    let windows = |config: &'_ Config| config.maintenance.windows.clone();
-    let (old_windows, new_windows) = (windows(old), windows(new));
-    named("windows", of(&old_windows, |one| &one.name), of(&new_windows, |one| &one.name));
+    let (windows_before, windows) = (&old.maintenance.windows, &new.maintenance.windows);
+    let named = [
+        named("listeners", &of(&old.listeners, |one| &one.name), &of(&new.listeners, |one| &one.name)),
+        named("routes", &of(&old.routes, |one| &one.name), &of(&new.routes, |one| &one.name)),
+        named("upstreams", &of_map(&old.upstreams), &of_map(&new.upstreams)),
+        named("limits", &of_map(&old.limits), &of_map(&new.limits)),
+        named("probes", &of_map(&old.probes), &of_map(&new.probes)),
+        named("features", &of_map(&old.features), &of_map(&new.features)),
+        named("windows", &of(windows_before, |one| &one.name), &of(windows, |one| &one.name)),
+    ];
+    let mut lines: Vec<String> = named.into_iter().flatten().collect();
     plain_changes(old, new, begun_with, &mut lines);
     lines.extend(carried(&old.upstreams, &new.upstreams, "upstream", of_upstream));
     lines.extend(carried(&old.limits, &new.limits, "limit", of_limit));
     lines
+}
+
+/// The line of a part that has names below it, if one differs.
+fn named<T: PartialEq>(part: &str, old: &[(&str, &T)], new: &[(&str, &T)]) -> Option<String> {
+    let find = |items: &[(&str, &T)], name| items.iter().position(|(other, _)| *other == name);
+    let come = new.iter().filter_map(|(name, content)| match find(old, *name) {
+        None => Some(format!("+{name}")),
+        Some(place) => (old[place].1 != *content).then(|| format!("~{name}")),
+    });
+    let gone = old.iter().filter(|(name, _)| find(new, *name).is_none()).map(|(name, _)| format!("-{name}"));
+    let words: Vec<String> = come.chain(gone).collect();
+    (!words.is_empty()).then(|| format!("{part}: {}", words.join(" ")))
 }
 
 /// The parts that have no names below them.
@@ -126,12 +121,12 @@ fn of_limit(old: &Limit, new: &Limit) -> String {
     }
 }
 
-fn of<'a, T: std::fmt::Debug>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<(&'a str, String)> {
-    items.iter().map(|item| (name(item), format!("{item:?}"))).collect()
+fn of<'a, T>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<(&'a str, &'a T)> {
+    items.iter().map(|item| (name(item), item)).collect()
 }
 
-fn of_map<T: std::fmt::Debug>(items: &BTreeMap<String, T>) -> Vec<(&str, String)> {
-    items.iter().map(|(name, item)| (name.as_str(), format!("{item:?}"))).collect()
+fn of_map<T>(items: &BTreeMap<String, T>) -> Vec<(&str, &T)> {
+    items.iter().map(|(name, item)| (name.as_str(), item)).collect()
 }
 
 #[cfg(test)]
@@ -164,6 +159,13 @@ mod tests {
                 .replace("limits = [\"per_ip\"]", "strip_prefix = \"/\"\nmax_body = 1")
         });
         assert_eq!(lines, ["routes: ~web +api -old"]);
+    }
+
+    #[test]
+    fn what_is_not_shown_is_compared_too() {
+        let with = |password| of_text(&format!("{BASE}[probe.store]\nredis = \"redis://:{password}@127.0.0.1\"\n"));
+        let (old, new) = (with("before"), with("after"));
+        assert_eq!(changes(&old, &new, &old.server), ["probes: ~store"]);
     }
 
     #[test]
