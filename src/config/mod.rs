@@ -9,6 +9,7 @@
 //! certificate exists is for those who open it, who can make a [`Problem`] of their own and have
 //! [`Loaded::locate`] find its line. They can look at the [`Remains`] of a file that is refused, too.
 
+pub mod cron;
 pub mod duration;
 #[path = "../error.rs"]
 pub mod error;

@@ -4,12 +4,13 @@
 //! gap; where it goes back, a time that it shows twice is the first of the two. How long an occurrence lasts is
 //! counted in real time, so across such a night it ends at another wall clock time.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use croner::Cron;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+use crate::config::cron;
 
 /// One window's plan.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub struct Occurrence {
 impl Schedule {
     /// `None` for what is no cron pattern (five fields; `SUN#1` is the first Sunday).
     pub fn parse(pattern: &str, zone: TimeZone, duration: Duration) -> Option<Self> {
-        Some(Self { cron: Cron::from_str(pattern).ok()?, zone, duration })
+        Some(Self { cron: cron::parse(pattern).ok()?, zone, duration })
     }
 
     /// The occurrence that `now` is in; of several that overlap, the one that began last.
@@ -83,6 +84,15 @@ mod tests {
         assert_eq!(weekly.current(at("2030-01-06T04:00:00Z")), None);
         assert_eq!(weekly.next(at("2030-01-06T02:59:59Z")), sunday);
         assert_eq!(weekly.next(at("2030-01-06T03:00:00Z")).unwrap().start, at("2030-01-13T03:00:00Z"));
+    }
+
+    #[test]
+    fn a_pattern_has_five_fields() {
+        let parse = |pattern| Schedule::parse(pattern, TimeZone::UTC, HOUR);
+        assert!(parse(" 0  3 * * SUN ").is_some());
+        for pattern in ["@daily", "0 3 * *", "0 0 3 * * SUN", "0 0 3 * * SUN 2030", ""] {
+            assert!(parse(pattern).is_none(), "{pattern}");
+        }
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! `[maintenance]`, `[probe.NAME]`, `[host]` and `[[notify]]`.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::time::Duration;
 
 use croner::Cron;
-use croner::errors::CronError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -13,7 +11,7 @@ use super::super::document::Path;
 use super::super::model::{
     Address, EventKind, Host, Maintenance, Notify, NotifyFormat, Probe, ProbeKind, Secret, Window,
 };
-use super::super::{raw, zone};
+use super::super::{cron, raw, zone};
 use super::Check;
 
 /// Of a window, to see whether there is time between them: two months of a daily one.
@@ -72,14 +70,13 @@ impl Check<'_> {
         if raw.schedule.is_empty() {
             self.missing(&schedule, "write a cron pattern, such as \"0 3 * * SUN\"");
         }
-        let cron = Cron::from_str(&raw.schedule);
-        if let Err(error) = &cron
+        let pattern = cron::parse(&raw.schedule);
+        if let Err(wrong) = &pattern
             && !raw.schedule.is_empty()
         {
             let help = "write minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7, SUN-SAT), such as \
                         \"0 3 * * SUN\" or \"0 3 * * SUN#1\"";
-            let message = format!("not a cron pattern: {}", what_is_wrong(&raw.schedule, error));
-            self.refuse(&schedule, &raw.schedule, message, help);
+            self.refuse(&schedule, &raw.schedule, format!("not a cron pattern: {wrong}"), help);
         }
         let timezone = zone::find(&raw.timezone);
         if timezone.is_none() {
@@ -91,8 +88,8 @@ impl Check<'_> {
             );
         }
         let duration = self.duration_above_zero(&raw.duration, &at.key("duration"));
-        if let (Ok(cron), Some(timezone)) = (cron, timezone) {
-            self.warn_of_schedule(&cron, timezone, duration, at);
+        if let (Ok(pattern), Some(timezone)) = (pattern, timezone) {
+            self.warn_of_schedule(&pattern, timezone, duration, at);
         }
         Window {
             name: raw.name.clone(),
@@ -104,8 +101,8 @@ impl Check<'_> {
     }
 
     /// A pattern that never comes, and occurrences without anything between them: both may be meant.
-    fn warn_of_schedule(&mut self, cron: &Cron, timezone: TimeZone, duration: Duration, at: &Path) {
-        let starts = cron.iter_after(Timestamp::now().to_zoned(timezone)).take(OCCURRENCES_LOOKED_AT);
+    fn warn_of_schedule(&mut self, pattern: &Cron, timezone: TimeZone, duration: Duration, at: &Path) {
+        let starts = pattern.iter_after(Timestamp::now().to_zoned(timezone)).take(OCCURRENCES_LOOKED_AT);
         let starts: Vec<Timestamp> = starts.map(|start| start.timestamp()).collect();
         let never_ends = |pair: &[Timestamp]| pair[1].duration_since(pair[0]).unsigned_abs() <= duration;
         if starts.is_empty() {
@@ -176,25 +173,6 @@ impl Check<'_> {
             },
             events: raw.events.iter().map(event).collect(),
         }
-    }
-}
-
-/// Of a pattern that is none: the first field that no pattern could have.
-fn what_is_wrong(pattern: &str, error: &CronError) -> String {
-    const FIELDS: [&str; 5] = ["the minute", "the hour", "the day", "the month", "the weekday"];
-    let fields: Vec<&str> = pattern.split_whitespace().collect();
-    if fields.len() != FIELDS.len() {
-        let ending = if fields.len() == 1 { "" } else { "s" };
-        return format!("it has {} field{ending}, not 5", fields.len());
-    }
-    let is_wrong = |place: usize| {
-        let mut alone = ["*"; FIELDS.len()];
-        alone[place] = fields[place];
-        Cron::from_str(&alone.join(" ")).is_err()
-    };
-    match (0..FIELDS.len()).find(|&place| is_wrong(place)) {
-        Some(place) => format!("{} cannot be \"{}\"", FIELDS[place], fields[place]),
-        None => error.to_string().to_lowercase().trim_end_matches('.').to_owned(),
     }
 }
 

@@ -391,6 +391,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[[route]]\nname = \"r\"\npath = [\"~ ^/x\"]\nrespond = {}", "not a path: list the paths"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern: it has 4 fields, not 5"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"weekly\"", "not a cron pattern: it has 1 field, not 5"),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 0 3 * * SUN\"", "it has 6 fields, not 5: write minute"),
+    ("[[maintenance.window]]\nname = \"w\"\nschedule = \"@daily\"", "it has 1 field, not 5: write minute"),
     (
         "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 25 * * *\"",
         "not a cron pattern: the hour cannot be \"25\"",
@@ -457,7 +459,7 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[maintenance]\nexempt_paths = [\"/users/:id\"]", "looks like a pattern"),
         ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 31 2 *\"", "window[0].schedule: never comes"),
         (
-            "[[maintenance.window]]\nname = \"w\"\nschedule = \"@daily\"\nduration = \"1d\"",
+            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 0 * * *\"\nduration = \"1d\"",
             "lasts until the window begins again, so maintenance never ends",
         ),
     ];
