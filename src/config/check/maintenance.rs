@@ -1,6 +1,7 @@
 //! `[maintenance]`, `[probe.NAME]`, `[host]` and `[[notify]]`.
 
 use std::collections::BTreeMap;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use croner::Cron;
@@ -36,9 +37,8 @@ impl Check<'_> {
                 "write a file's name, such as \"maintenance.flag\"",
             );
         }
-        if OTHER_FILES.contains(&&*raw.flag)
-            || OTHER_FILES.iter().any(|name| state_dir.join(name) == std::path::Path::new(&raw.flag))
-        {
+        let flag = state_dir.join(&raw.flag);
+        if is_other_file(&flag, state_dir) {
             self.refuse(
                 &at.key("flag"),
                 &raw.flag,
@@ -52,7 +52,7 @@ impl Check<'_> {
         let each = raw.window.iter().enumerate();
         let windows = each.map(|(index, window)| self.window(window, &at.key("window").index(index))).collect();
         Maintenance {
-            flag: state_dir.join(&raw.flag),
+            flag,
             page: (!raw.page.is_empty()).then(|| self.path(&raw.page, &at.key("page"))),
             status: self.status(raw.status, &at.key("status")),
             retry_after: self.duration_above_zero(&raw.retry_after, &at.key("retry_after")),
@@ -139,7 +139,7 @@ impl Check<'_> {
             ProbeKind::Redis(Secret(url.clone()))
         } else {
             let address = raw.tcp.as_ref().and_then(|text| self.endpoint_address(text, &at.key("tcp")));
-            ProbeKind::Tcp(address.unwrap_or_else(|| Address::Unix(std::path::PathBuf::new())))
+            ProbeKind::Tcp(address.unwrap_or_else(|| Address::Unix(PathBuf::new())))
         };
         Probe {
             kind,
@@ -174,6 +174,26 @@ impl Check<'_> {
             events: raw.events.iter().map(event).collect(),
         }
     }
+}
+
+/// Whether it is one of [`OTHER_FILES`] or below one, however it is written; links are not looked at.
+fn is_other_file(flag: &std::path::Path, state_dir: &std::path::Path) -> bool {
+    let (flag, state_dir) = (plain(flag), plain(state_dir));
+    let below = flag.strip_prefix(&state_dir).ok().and_then(|path| path.iter().next());
+    below.is_some_and(|first| OTHER_FILES.iter().any(|name| first == *name))
+}
+
+/// Without `.` and `..`.
+fn plain(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            _ => plain.push(component),
+        }
+    }
+    plain
 }
 
 pub(super) fn host(raw: &raw::Host) -> Host {

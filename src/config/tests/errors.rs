@@ -183,6 +183,12 @@ fn a_flag_is_a_file() {
         assert!(text.starts_with(&format!("maintenance.flag = \"{other}\": is the name of another file")), "{text}");
         assert!(with(&format!("[maintenance]\nflag = \"sub/{other}\"")).is_ok(), "{other}");
     }
+    let others = ["./limits.json", "a/../limits.json", "../s/limits.json", "/s//limits.json", "/a/../s/limits.json"];
+    let of_routes = ["maintenance.d/web.flag", "./maintenance.d/sub/x", "/s/maintenance.d/x"];
+    for other in others.into_iter().chain(of_routes) {
+        let text = error_with(&format!("[server]\nstate_dir = \"/s/.\"\n[maintenance]\nflag = \"{other}\""));
+        assert!(text.contains("is the name of another file"), "{text}");
+    }
     for file in ["a.flag", ".hidden", "sub/..a", "../a", "/run/a"] {
         assert!(with(&format!("[maintenance]\nflag = \"{file}\"")).is_ok(), "{file}");
     }
