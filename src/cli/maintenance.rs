@@ -18,6 +18,7 @@ use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;
 use jiff::{Timestamp, Zoned};
 
+use super::limit::while_seconds;
 use crate::config::model::Window;
 use crate::config::zone;
 use crate::error::{io_reason, is_full};
@@ -51,8 +52,8 @@ pub struct On {
     #[arg(long, value_name = "TIME", group = "end")]
     pub until: Option<String>,
     /// How long it is expected to take: 30m, 1h30m, 7d
-    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = while_seconds)]
+    pub seconds: Option<u64>,
     /// Only this route; may be given several times
     #[arg(long = "route", value_name = "NAME", value_parser = route_name)]
     pub routes: Vec<String>,
@@ -218,11 +219,11 @@ fn afterword(flag: &Flag, now: &Zoned) -> String {
 
 fn flag_from(on: &On, at: &Zoned, by: &str) -> Result<Flag, CliError> {
     let now = at.timestamp();
-    let until = match (&on.until, on.duration) {
+    let until = match (&on.until, on.seconds) {
         (Some(text), _) => Some(time::parse(text, at).ok_or_else(|| CliError::NotATime(text.clone()))?),
-        (None, Some(duration)) => {
-            let end = now.checked_add(duration).map_err(|_| CliError::NotATime(format!("{duration:?}")))?;
-            Some(time::whole_seconds(end))
+        (None, Some(seconds)) => {
+            let end = time::next_second(now).checked_add(Duration::from_secs(seconds));
+            Some(end.map_err(|_| CliError::NotATime(format!("{seconds}s")))?)
         }
         (None, None) => None,
     };
