@@ -6,7 +6,7 @@ use super::duration;
 use super::model::Rate;
 
 /// What the schema accepts.
-pub(super) const PATTERN: &str = "^[0-9]+/([0-9]+(d|h|m|s|ms|us))+$";
+pub const PATTERN: &str = "^[0-9]+/([0-9]+(d|h|m|s|ms|us))+$";
 
 /// Reads `COUNT/DURATION`, both above zero, and no faster than one in a nanosecond.
 ///

@@ -49,7 +49,8 @@ pub(in crate::admin) struct Override {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::admin) struct LimitChange {
-    #[schema(pattern = r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,2}(s|m|h)$", example = "10/1m")]
+    // A test compares it with that of the configuration: the macro takes no constant.
+    #[schema(pattern = r"^[0-9]+/([0-9]+(d|h|m|s|ms|us))+$", example = "10/1m")]
     rate: String,
     /// How many may come at once; the rate's count unless given.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]

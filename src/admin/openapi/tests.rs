@@ -158,3 +158,10 @@ fn lines_of(object: &Value, text: impl Fn(&str, &Value) -> String) -> String {
         entries.map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), text(key, value))).collect();
     format!("{{\n{}\n}}", lines.join(",\n"))
 }
+
+#[test]
+fn a_rate_is_what_the_configuration_takes() {
+    let document: Value = serde_json::from_str(document_text()).unwrap();
+    let rate = &document["components"]["schemas"]["LimitChange"]["properties"]["rate"];
+    assert_eq!(rate["pattern"], crate::config::rate::PATTERN);
+}
