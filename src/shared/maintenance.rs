@@ -74,8 +74,6 @@ impl Shared {
         for (scope, blocked) in self.switch.blocked_totals() {
             let label = match &scope {
                 Scope::Global => GLOBAL_SCOPE,
-                // A route of that name would hide the rest; the API tells of it.
-                Scope::Route(name) if name == GLOBAL_SCOPE => continue,
                 Scope::Route(name) if config.routes.iter().any(|route| route.name == *name) => name,
                 Scope::Route(_) => continue,
             };

@@ -18,6 +18,10 @@ const FRAMING: [&str; 8] =
 
 const REDIRECT_VARIABLES: [&str; 5] = ["uri", "path", "query", "host", "scheme"];
 
+/// Labels with a meaning of their own; see `telemetry::metrics`.
+const TAKEN_NAMES: [(&str, &str); 2] =
+    [("-", "requests that no route matched"), ("global", "maintenance of everything")];
+
 const ONE_ACTION: &str = "give exactly one of upstream, files, redirect or respond";
 
 impl Check<'_> {
@@ -31,6 +35,10 @@ impl Check<'_> {
 
     fn route(&mut self, raw: &raw::Route, timeouts: &Timeouts, bounds: &Bounds, at: &Path) -> Route {
         self.name(&raw.name, &at.key("name"));
+        if let Some((name, what)) = TAKEN_NAMES.iter().find(|(name, _)| raw.name == *name) {
+            let message = format!("is what events and metrics call {what}");
+            self.refuse(&at.key("name"), name, message, "give the route another name");
+        }
         let hosts =
             raw.host.iter().enumerate().map(|(index, host)| self.host(host, &at.key("host").index(index))).collect();
         self.paths(&raw.path, &at.key("path"));

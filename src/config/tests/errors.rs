@@ -229,6 +229,16 @@ fn names_must_exist_and_be_unique() {
 }
 
 #[test]
+fn no_route_is_called_what_events_and_metrics_call_something_else() {
+    for name in ["-", "global"] {
+        let text = errors(&MINIMAL.replace("name = \"all\"", &format!("name = \"{name}\"")));
+        assert!(text.contains(&format!("route[0].name = \"{name}\": is what events and metrics call ")), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    assert!(with("[[route]]\nname = \"--\"\npath = [\"/b\"]\nrespond = {}").is_ok());
+}
+
+#[test]
 fn a_listener_without_a_name_is_called_by_its_address() {
     let named =
         "[[listener]]\nname = \"127.0.0.1:9\"\naddress = \"127.0.0.1:8\"\n[[listener]]\naddress = \"127.0.0.1:9\"";
