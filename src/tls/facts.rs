@@ -28,7 +28,7 @@ pub struct CertificateFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Ok,
-    /// Within the days of `certificates.warn_days`.
+    /// Fewer days are left than `certificates.warn_days`.
     Expiring,
     Expired,
     /// Cannot be used: not valid yet, or its files are broken.
@@ -85,7 +85,7 @@ impl CertificateFacts {
             // "Not after" is the last second that it is good for (RFC 5280, section 4.1.2.5).
             _ if now > self.not_after => Standing::Expired,
             _ if now < self.not_before => Standing::Invalid,
-            days if days <= i64::from(warn_days) => Standing::Expiring,
+            days if days < i64::from(warn_days) => Standing::Expiring,
             _ => Standing::Ok,
         }
     }
@@ -119,8 +119,8 @@ mod tests {
         let facts = facts(1000, 1000 + 40 * DAY_SECS);
         assert_eq!(facts.standing(999, 30), Standing::Invalid);
         assert_eq!(facts.standing(1000, 30), Standing::Ok);
-        assert_eq!(facts.standing(1000 + 9 * DAY_SECS, 30), Standing::Ok);
-        assert_eq!(facts.standing(1001 + 9 * DAY_SECS, 30), Standing::Expiring);
+        assert_eq!(facts.standing(1000 + 10 * DAY_SECS, 30), Standing::Ok);
+        assert_eq!(facts.standing(1001 + 10 * DAY_SECS, 30), Standing::Expiring);
         assert_eq!(facts.standing(1000 + 40 * DAY_SECS, 30), Standing::Expiring);
         assert_eq!(facts.standing(1001 + 40 * DAY_SECS, 30), Standing::Expired);
         assert_eq!(facts.days_left(1001 + 40 * DAY_SECS), -1);
