@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,11 +44,16 @@ pub struct Failed {
 
 /// The rings.
 #[derive(Debug)]
-pub struct Recent(Box<[Mutex<VecDeque<Arc<Failed>>>]>);
+pub struct Recent {
+    /// Each request with its number.
+    rings: Box<[Mutex<VecDeque<(u64, Arc<Failed>)>>]>,
+    /// The order of them all, which clocks do not tell: they are set back.
+    next: AtomicU64,
+}
 
 impl Recent {
     pub(crate) fn new(workers: usize) -> Self {
-        Self((0..workers.max(1)).map(|_| Mutex::default()).collect())
+        Self { rings: (0..workers.max(1)).map(|_| Mutex::default()).collect(), next: AtomicU64::new(0) }
     }
 
     /// Keeps a finished request if it was refused here, failed, or was given up by its client.
@@ -59,10 +65,11 @@ impl Recent {
 
     #[cold]
     fn keep(&self, worker: usize, line: &Line<'_>, decided_by: Option<&str>) {
-        let mut ring = self.0[worker % self.0.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.rings[worker % self.rings.len()].lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = if ring.len() == RECENT_MAX { ring.pop_front() } else { None };
+        let number = self.next.fetch_add(1, Relaxed);
         // In a flood the place of the oldest is filled anew, and nothing allocated.
-        let mut failed = oldest.unwrap_or_default();
+        let (_, mut failed) = oldest.unwrap_or_default();
         match Arc::get_mut(&mut failed) {
             Some(free) => free.fill(line, decided_by),
             // A reader still has it.
@@ -72,19 +79,17 @@ impl Recent {
                 failed = Arc::new(new);
             }
         }
-        ring.push_back(failed);
+        ring.push_back((number, failed));
     }
 
     /// The latest first, at most [`RECENT_MAX`].
     pub fn latest(&self) -> Vec<Arc<Failed>> {
         let mut all = Vec::new();
-        for ring in &self.0 {
-            all.extend(ring.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned());
+        for ring in &self.rings {
+            all.extend(ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         }
-        // Stable: those of one worker stay in their order.
-        all.sort_by_key(|failed| std::cmp::Reverse(failed.unix_ms));
-        all.truncate(RECENT_MAX);
-        all
+        all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        all.into_iter().take(RECENT_MAX).map(|(_, failed)| failed).collect()
     }
 }
 
@@ -170,6 +175,16 @@ mod tests {
         }
         let statuses: Vec<_> = recent.latest().iter().map(|failed| failed.status).collect();
         assert_eq!(statuses, [429, 499, 500], "the latest first, over all workers");
+    }
+
+    #[test]
+    fn the_latest_is_first_whatever_the_clock_says() {
+        let recent = Recent::new(2);
+        for (worker, at, status) in [(0, 900, 500), (1, 901, 501), (0, 5, 502), (1, 6, 503), (0, 7, 504)] {
+            recent.note(worker, &line(at, status, None), None);
+        }
+        let statuses: Vec<_> = recent.latest().iter().map(|failed| failed.status).collect();
+        assert_eq!(statuses, [504, 503, 502, 501, 500]);
     }
 
     #[test]

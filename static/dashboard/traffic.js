@@ -32,9 +32,11 @@ export async function load() {
   } catch (error) { trouble(error); }
 }
 
-/** A second has gone by. */
+/** A second has gone by. What lies ahead of it was told before the clock was set back. */
 export function tick(second) {
-  if (!all || !second || second.time <= (all.time.at(-1) ?? 0)) return;
+  if (!all || !second) return;
+  while (all.time.at(-1) > second.time) for (const column of COLUMNS) all[column].pop();
+  if (all.time.at(-1) === second.time) return;
   for (const column of COLUMNS) {
     all[column].push(second[column]);
     if (all[column].length > STEPS) all[column].shift();

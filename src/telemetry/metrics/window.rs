@@ -60,7 +60,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Takes the totals at the end of a second.
+    /// Takes the totals at the end of a second. Where the clock was set back, what it told before lies in the future
+    /// now: that is forgotten, as charts go by the time.
     pub(super) fn tick(&mut self, unix_seconds: u64, now: Totals) {
         let (counts, errors) = self.since_tick(&now);
         let mut step = if self.minute.len() == MINUTE {
@@ -72,6 +73,9 @@ impl Window {
             *stored = u32::try_from(count).unwrap_or(u32::MAX);
         }
         self.minute.push_back((step, errors));
+        while self.history.back().is_some_and(|last| last.unix_seconds > unix_seconds) {
+            self.history.pop_back();
+        }
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
@@ -169,6 +173,17 @@ mod tests {
         assert!(first.p50_ms > 0.0);
         window.tick(1, totals(100, 0));
         assert_eq!(window.last_minute(&totals(150, 0), Duration::from_millis(500)).requests_per_second, 100.0);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_takes_back_what_lies_ahead() {
+        let mut window = Window::default();
+        for (step, second) in [100, 101, 102, 103, 101, 102].into_iter().enumerate() {
+            window.tick(second, totals(step as u64, 0));
+        }
+        let seconds: Vec<_> = window.history().iter().map(|second| second.unix_seconds).collect();
+        assert_eq!(seconds, [100, 101, 101, 102]);
+        assert_eq!(window.last_second().unwrap().requests, 1);
     }
 
     #[test]
