@@ -1,4 +1,6 @@
-//! Streams of HTTP/2 that end otherwise than most.
+//! Streams of HTTP/2 that end otherwise than most: reset at once, refused, or answered before they have said all.
+
+use std::time::{Duration, Instant};
 
 use crate::support::h2::{self, Framed, PATIENCE, flag, frame, kind};
 use crate::support::poll::eventually;
@@ -10,6 +12,12 @@ async fn app_with(reply: impl Into<Reply>, tables: &str, route: &str) -> (FakeUp
     let upstream = FakeUpstream::http1().route("*", reply).start().await;
     let proxy = TestProxy::before(&upstream, tables, route).start().await;
     (upstream, proxy)
+}
+
+/// The head of a POST, whose body follows.
+fn post(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+    let fields = [&[(":method", "POST")], &h2::REQUEST[1..], more].concat();
+    frame(kind::HEADERS, flag::END_HEADERS, stream, h2::block(&fields))
 }
 
 /// A connection with a stream that was reset before anybody could look at it.
@@ -33,4 +41,21 @@ async fn a_stream_that_is_reset_at_once_holds_up_no_drain() {
     let (_upstream, proxy) = app_with("hello", "", "").await;
     let _client = with_reset_stream(&proxy).await;
     assert!(proxy.drain(PATIENCE).await);
+}
+
+/// A second for each would be ten.
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_a_body_without_an_end() {
+    let (_upstream, proxy) = app_with("hello", "", "deny = [\"127.0.0.1\"]").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    let began = Instant::now();
+    for stream in (1..20).step_by(2) {
+        client.send(&post(stream, &[("content-type", "application/grpc"), ("te", "trailers")])).await;
+        client.send(&frame(kind::DATA, 0, stream, "beginning")).await;
+        client.find(|frame| frame.stream == stream && frame.flags & flag::END_STREAM != 0).await.expect("an answer");
+        let reset = client.find(|frame| frame.stream == stream && frame.kind == kind::RST_STREAM).await;
+        assert_eq!(reset.and_then(|reset| reset.code()), Some(0));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(client.is_alive().await);
 }
