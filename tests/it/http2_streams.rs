@@ -59,3 +59,19 @@ async fn a_refusal_does_not_wait_for_a_body_without_an_end() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(client.is_alive().await);
 }
+
+#[tokio::test]
+async fn an_upload_behind_its_answer_is_not_the_clients_delay() {
+    let (upstream, proxy) =
+        app_with(Reply::early(200, "early"), "[timeouts]\nresponse_body = \"300ms\"\nidle = \"300ms\"\n", "").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&post(1, &[("content-length", "10")])).await;
+    client.send(&frame(kind::DATA, 0, 1, "01234")).await;
+    client.find(|frame| frame.stream == 1 && frame.flags & flag::END_STREAM != 0).await.expect("an answer");
+    client.client.expect_silence(Duration::from_millis(1_500)).await.unwrap();
+    client.send(&frame(kind::DATA, flag::END_STREAM, 1, "56789")).await;
+    let has_body = || upstream.raw().iter().any(|raw| raw.ends_with(b"0123456789"));
+    assert!(eventually(PATIENCE, has_body).await, "{:?}", upstream.raw());
+    // Then it is idle.
+    assert!(eventually(PATIENCE, || proxy.connections().iter().sum::<usize>() == 0).await);
+}

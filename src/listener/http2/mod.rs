@@ -258,10 +258,11 @@ impl Http {
     }
 
     /// What the client has not taken yet of answers that h2 has wholly, for want of a window, it is waited for as well.
+    /// Where a body is on its way behind its answer, that is a stream, too.
     fn phase(&self) -> Phase {
         let has_streams = || matches!(&self.state, State::Open(open) if open.has_streams());
         match self.connection.phase_of_streams() {
-            Phase::Idle if has_streams() => Phase::WriteBlocked,
+            Phase::Idle if self.connection.may_rest() && has_streams() => Phase::WriteBlocked,
             phase => phase,
         }
     }
