@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::certs::Ca;
 use crate::support::client::{Client, Ending, RawResponse};
+use crate::support::h2::{self, Framed, flag, frame, kind};
+use crate::support::poll::eventually;
+use crate::support::process::{Flagstone, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{FakeUpstream, OnAccept};
@@ -83,6 +86,38 @@ async fn a_body_that_stalls_is_a_408() {
     assert_eq!(reason(&answer), (408, "bad_request"));
     client.expect_closed().await.unwrap();
     assert!(upstream.requests().iter().all(|request| !request.complete));
+}
+
+/// A process that was stopped has not looked: what has come by the time that it goes on came in time.
+#[tokio::test]
+async fn a_body_that_comes_while_nobody_looks_is_no_stall() {
+    let upstream = FakeUpstream::http1().route("*", Reply::echo_body()).start().await;
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[timeouts]\nrequest_body = \"1s\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    ))
+    .await;
+    let address = flagstone.address("web").await;
+    let mut client = Client::connect(address).await.unwrap();
+    client.request("POST", "/", "Content-Length: 10\r\n").await.unwrap();
+    client.send("hello").await.unwrap();
+    let mut stream = Framed::connect(address).await;
+    let post = [&[(":method", "POST")], &h2::REQUEST[1..]].concat();
+    stream.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&post))).await;
+    stream.send(&frame(kind::DATA, 0, 1, "hello")).await;
+    let has_begun = || upstream.raw().iter().filter(|raw| memchr::memmem::find(raw, b"hello").is_some()).count() == 2;
+    assert!(eventually(Duration::from_secs(10), has_begun).await);
+    flagstone.process.signal(Signal::STOP);
+    client.send("world").await.unwrap();
+    stream.send(&frame(kind::DATA, flag::END_STREAM, 1, "world")).await;
+    // The pause itself, not a wait for something.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    flagstone.process.signal(Signal::CONT);
+    assert_eq!(client.read_response().await.unwrap().text(), "helloworld");
+    let body = stream.find(|frame| frame.kind == kind::DATA && frame.stream == 1).await.expect("an answer");
+    assert_eq!(body.payload, b"helloworld");
 }
 
 #[tokio::test]
@@ -184,7 +219,7 @@ async fn an_answer_that_stalls_is_seen_to_be_broken() {
         assert!(!text.contains("0\r\n\r\n") && !text.ends_with("\r\n\r\n"), "a clean end: {text}");
         proxy.log_line(&format!("GET {path} ")).await;
     }
-    assert!(crate::support::poll::eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
+    assert!(eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
 }
 
 #[tokio::test]
@@ -195,7 +230,7 @@ async fn a_client_that_stops_reading_is_cut() {
     let mut client = Client::connect(proxy.address()).await.unwrap();
     client.request("GET", "/", "").await.unwrap();
     client.read_exactly(100).await.unwrap();
-    assert!(crate::support::poll::eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
+    assert!(eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
     proxy.log_line("GET / ").await;
 }
 
@@ -209,7 +244,7 @@ async fn a_client_that_stops_reading_is_cut_by_the_limit_of_its_route() {
     let mut client = Client::connect(proxy.address()).await.unwrap();
     client.request("GET", "/", "").await.unwrap();
     client.read_exactly(100).await.unwrap();
-    assert!(crate::support::poll::eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
+    assert!(eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
     proxy.log_line("GET / ").await;
 }
 
@@ -225,7 +260,7 @@ async fn an_upgraded_connection_ends_when_nothing_moves() {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     client.expect_closed().await.unwrap();
-    assert!(crate::support::poll::eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
+    assert!(eventually(Duration::from_secs(10), || upstream.open_connections() == 0).await);
 }
 
 #[tokio::test]

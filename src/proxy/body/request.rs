@@ -1,5 +1,6 @@
 //! The request's body on its way upstream.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -14,6 +15,9 @@ use super::{BodyError, Patience};
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
 use crate::message::trailers;
+
+/// What came while nobody looked, as to a process that was stopped, has been read by then.
+const ONE_LOOK: Duration = Duration::from_millis(50);
 
 /// A request's body on its way upstream.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(crate) struct Streaming {
     incoming: incoming::Incoming,
     left: Option<u64>,
     patience: Patience,
+    /// That has come to its end, but for a look.
+    is_late: bool,
     delivery: Arc<Delivery>,
     _open: OpenBody,
 }
@@ -50,6 +56,7 @@ impl RequestBody {
             incoming,
             left: bytes_max,
             patience: Patience::new(read_timeout),
+            is_late: false,
             delivery: Arc::clone(&delivery),
             _open: connection.open_body(),
         }));
@@ -84,6 +91,7 @@ impl HttpBody for RequestBody {
                     trailers::strip_request(trailers);
                 }
                 body.patience.rest();
+                body.is_late = false;
                 body.delivery.moves();
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match body.left.map(|left| left.checked_sub(bytes)) {
@@ -106,11 +114,16 @@ impl HttpBody for RequestBody {
                 body.delivery.moves();
                 Poll::Ready(None)
             }
-            Poll::Pending if body.patience.poll_waiting(cx).is_ready() => body.fail(Fault::Timeout, BodyError::Timeout),
-            Poll::Pending => {
-                body.delivery.waits();
-                Poll::Pending
-            }
+            Poll::Pending => loop {
+                if body.patience.poll_waiting(cx).is_pending() {
+                    body.delivery.waits();
+                    return Poll::Pending;
+                }
+                if mem::replace(&mut body.is_late, true) {
+                    return body.fail(Fault::Timeout, BodyError::Timeout);
+                }
+                body.patience.extend(ONE_LOOK);
+            },
         }
     }
 
