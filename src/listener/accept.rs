@@ -54,7 +54,11 @@ impl Acceptor {
     /// Accepts until told to stop, on the worker `here`.
     pub(crate) async fn run(mut self, here: Arc<Seat>) {
         let mut stopping = self.stop.clone();
-        let readiness = match watch_readiness(&self.socket) {
+        let watched = tokio::select! {
+            watched = self.watch() => watched,
+            _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
+        };
+        let readiness = match watched {
             Ok(readiness) => readiness,
             Err(error) => return tracing::error!(listener = &*self.listener, %error, "cannot accept connections"),
         };
@@ -82,6 +86,21 @@ impl Acceptor {
         for socket in waiting {
             let permit = place(&connections).await;
             workers.give(Accepted { listener: Arc::clone(&listener), socket, permit }, &here);
+        }
+    }
+
+    /// Has the event loop watch the socket, as soon as there is a descriptor for that.
+    ///
+    /// # Errors
+    /// The system does not let it, whatever there is.
+    async fn watch(&self) -> io::Result<AsyncFd<RawSocket>> {
+        let mut warned = None;
+        loop {
+            match watch_readiness(&self.socket) {
+                Err(error) if is_shortage(&error) => self.warn(&mut warned, &error),
+                result => return result,
+            }
+            tokio::time::sleep(BACK_OFF).await;
         }
     }
 

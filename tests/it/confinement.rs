@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit};
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
@@ -32,6 +32,20 @@ fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Leaves so many descriptors to be had; the limit before.
+fn leave_descriptors(process: &Process, count: usize) -> Rlimit {
+    let numbers = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let taken: Vec<u64> = numbers.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
+    // The system gives the lowest that is free.
+    let limit = (0..).filter(|number| !taken.contains(number)).nth(count);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(pid(process), Resource::Nofile, Rlimit { current: limit, maximum }).unwrap()
+}
+
+fn pid(process: &Process) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(process.id()).unwrap())
 }
 
 #[tokio::test]
@@ -71,8 +85,7 @@ async fn the_admin_side_keeps_its_descriptors_also_of_a_limit_set_later() {
     let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
     let web = address(&mut process, "listening name=web").await;
     let admin = address(&mut process, "admin listening").await;
-    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
-    prlimit(pid, Resource::Nofile, Rlimit { current: Some(80), maximum: Some(80) }).unwrap();
+    prlimit(pid(&process), Resource::Nofile, Rlimit { current: Some(80), maximum: Some(80) }).unwrap();
     let mut clients = Vec::new();
     for _ in 0..100 {
         clients.push(Client::connect(web).await.unwrap().deadline(Duration::from_secs(30)));
@@ -105,6 +118,25 @@ async fn a_file_for_which_no_descriptor_is_left_is_not_missing() {
     assert_eq!(client.get("/page.txt").await.unwrap().text(), "page");
 }
 
+/// It takes two: one for its socket, one to watch it by.
+#[tokio::test]
+async fn a_listener_that_finds_one_descriptor_accepts_when_there_are_two() {
+    let folder = Folder::new();
+    let text = config("state_dir = \"state\"\n");
+    let file = folder.write("flagstone.toml", &text);
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    address(&mut process, "listening name=web").await;
+    let before = leave_descriptors(&process, 1);
+    folder.write("flagstone.toml", format!("{text}[[listener]]\nname = \"more\"\naddress = \"unix:more.sock\"\n"));
+    let socket = folder.join("more.sock");
+    // Whatever else takes the one that is left has the reload tried again.
+    assert!(eventually(3 * DEADLINE, || socket.exists()).await, "{}", process.stderr());
+    let _: bool = eventually(Duration::from_secs(2), || process.stderr().contains("cannot accept connections")).await;
+    prlimit(pid(&process), Resource::Nofile, before).unwrap();
+    let mut client = Client::connect_unix(&socket).await.unwrap();
+    assert_eq!(client.get("/").await.unwrap().text(), "ok");
+}
+
 /// Requests that find no descriptor left are answered at once, and the app is not blamed: neither by the breaker, nor
 /// by ejection, nor by the checks of its health.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,12 +165,7 @@ async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
         clients.push(client);
     }
     // From now on there are five for the app, and for checks of its health.
-    let numbers = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
-    let taken: Vec<u64> = numbers.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
-    // The system gives the lowest that is free.
-    let limit = (0..).filter(|number| !taken.contains(number)).nth(5);
-    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
-    prlimit(pid, Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    leave_descriptors(&process, 5);
     let mut asking = tokio::task::JoinSet::new();
     for mut client in clients {
         asking.spawn(async move {
