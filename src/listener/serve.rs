@@ -173,7 +173,7 @@ async fn http1(
     }
 }
 
-/// HTTP from a request on, until something ends it. `read` is the stream and what was read of it before.
+/// HTTP from a request on, until something ends it. `early` was read of the stream before.
 async fn round(
     (stream, early): (Stream, Vec<u8>),
     connection: &Arc<Connection>,
@@ -194,7 +194,7 @@ async fn round(
     (stop, wire.into_rest())
 }
 
-/// What is to be done when HTTP/1 is over.
+/// What is to be done when HTTP/1 is over in one of the rarer ways.
 async fn end_http1(
     stop: Stop,
     rest: Rest,
@@ -208,8 +208,6 @@ async fn end_http1(
         Stop::Over(Over::Http2) => {
             http2::serve(stream, bytes.to_vec(), connection, settings, timeouts, place).await;
         }
-        Stop::Over(Over::Done { is_unread }) => goodbye(stream, is_unread).await,
-        Stop::Over(Over::Upgraded(tunnel)) => Box::pin(tunnel::run(stream, bytes.freeze(), *tunnel)).await,
         Stop::Over(Over::Refused(why)) => refuse(stream, BadRequest::Head(why), &line, &connection, &place.live).await,
         Stop::Time(End::HeadTimeout) if connection.has_partial_head() => {
             let why = BadRequest::HeadTimeout { waited: timeouts.request_head };
@@ -221,7 +219,10 @@ async fn end_http1(
         // Its framing tells that it is not whole, and a reset would take along the answers before it.
         Stop::Over(Over::BrokenOff { is_unread }) => goodbye(stream, is_unread).await,
         Stop::Over(Over::Broken) | Stop::Time(End::Broken) => {}
-        Stop::Time(End::HeadTimeout | End::Idle | End::Rest { .. } | End::Finished) => goodbye(stream, false).await,
+        Stop::Time(End::HeadTimeout | End::Idle | End::Finished) => goodbye(stream, false).await,
+        Stop::Over(Over::Done { .. } | Over::Upgraded(_)) | Stop::Time(End::Rest { .. }) => {
+            unreachable!("`http1` sees to these")
+        }
     }
 }
 
