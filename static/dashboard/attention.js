@@ -6,6 +6,8 @@ import { on } from "./state.js";
 
 const HEALTH = { healthy: ["Healthy", "ok"], degraded: ["Degraded", "warn"], unhealthy: ["Unhealthy", "bad"] };
 
+const STANDINGS = { EXPIRED: "has expired", INVALID: "is not valid yet" };
+
 export function start() {
   on(["status", "health", "figures"], ({ status, health, figures }) => {
     const [word, tone] = HEALTH[health.status] ?? [health.status, "none"];
@@ -41,7 +43,7 @@ function* concerns(status, health) {
     if (state === "HALF_OPEN") yield { tone: "warn", href: "#upstreams", text: `The breaker of ${name} is half-open` };
   }
   for (const { domain, daysLeft, status: standing } of certificates) {
-    if (standing !== "OK") yield { tone: standing === "EXPIRING" ? "warn" : "bad", href: "#certificates", text: daysLeft >= 0 ? `The certificate of ${domain} expires in ${plural(daysLeft, "day")}` : `The certificate of ${domain} has expired` };
+    if (standing !== "OK") yield { tone: standing === "EXPIRING" ? "warn" : "bad", href: "#certificates", text: `The certificate of ${domain} ${STANDINGS[standing] ?? `expires in ${plural(daysLeft, "day")}`}` };
   }
   for (const [name, { override, storeReachable }] of Object.entries(limits)) {
     if (override) yield { tone: "warn", href: "#limits", text: `Limit ${name} is overridden${override.until ? ` until ${moment(override.until)}` : ""}` };

@@ -12,6 +12,8 @@ const RECENT = 300;
 let source = null;
 let watchdog = 0;
 let handlers = { tick() {}, event() {}, missed() {} };
+/** The last event, by the id that the process gave it. */
+let last = { process: "", number: 0 };
 
 export function open(given) {
   handlers = given;
@@ -28,10 +30,24 @@ function connect() {
   close();
   source = new EventSource(`api/events?recent=${RECENT}`);
   source.addEventListener("metrics", ({ data }) => { alive(); handlers.tick(JSON.parse(data)); });
-  source.addEventListener("log", ({ data, lastEventId }) => { alive(); handlers.event({ ...JSON.parse(data), key: lastEventId }); });
-  source.addEventListener("missed", ({ data }) => handlers.missed(JSON.parse(data).missed));
+  source.addEventListener("log", ({ data, lastEventId }) => {
+    alive();
+    const skipped = skippedBefore(lastEventId);
+    if (skipped > 0) handlers.missed(skipped);
+    handlers.event({ ...JSON.parse(data), key: lastEventId });
+  });
   source.addEventListener("error", lost);
   wait(SILENCE_MS);
+}
+
+/** Events of one process are numbered in a row. A fresh stream begins with some that are known, or with a gap. */
+function skippedBefore(id) {
+  const at = id.lastIndexOf("-");
+  const now = { process: id.slice(0, at), number: Number(id.slice(at + 1)) };
+  const isSame = now.process === last.process;
+  const skipped = isSame ? now.number - last.number - 1 : 0;
+  if (!isSame || skipped >= 0) last = now;
+  return skipped;
 }
 
 function alive() {

@@ -58,6 +58,8 @@ function logIn() {
   end();
   set(byId("live"), "data-tone", "none");
   say(byId("live"), "Not logged in");
+  // Behind a dialog nobody could write the token.
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   login.show(true);
 }
 

@@ -65,7 +65,11 @@ async function historyOf(route) {
   asking = true;
   try {
     return filled(await api.get(`api/metrics/history?route=${encodeURIComponent(route)}`));
-  } catch (error) { trouble(error); } finally { asking = false; }
+  } catch (error) {
+    // Taken out of the configuration: all are shown again.
+    if (error.status === 404) optionOf(route)?.remove();
+    else trouble(error);
+  } finally { asking = false; }
   return null;
 }
 
@@ -82,8 +86,11 @@ function routes(entries) {
   const busiest = entries.sort(([a], [b]) => a.localeCompare(b));
   const select = byId("route");
   const chosen = select.value;
+  for (const option of [...select.options]) {
+    if (option.value && option.value !== chosen && !entries.some(([name]) => name === option.value)) option.remove();
+  }
   for (const [name] of busiest) {
-    if (![...select.options].some(option => option.value === name)) select.append(element("option", { value: name }, nameOf(name)));
+    if (!optionOf(name)) select.append(element("option", { value: name }, nameOf(name)));
   }
   select.value = chosen;
   each(byId("routes"), busiest, ([name]) => name, ([name]) => {
@@ -99,6 +106,8 @@ function routes(entries) {
     };
   });
 }
+
+const optionOf = route => [...byId("route").options].find(option => option.value === route);
 
 const nameOf = route => (route === "-" ? "no route matched" : route);
 

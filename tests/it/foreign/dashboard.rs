@@ -315,6 +315,63 @@ async fn a_lost_connection_is_shown_and_found_again_by_itself() {
     browser.until("document.getElementById('maintenance-switch').ariaChecked === 'false'").await;
 }
 
+/// More of them than a fresh stream begins with: the page says how many are gone.
+#[tokio::test]
+async fn events_that_a_lost_connection_has_swallowed_are_counted() {
+    let opened = or_left_out!(Opened::start().await);
+    let Opened { browser, site: Site { admin, .. } } = &opened;
+    let relay = Relay::start(*admin).await;
+    opened.visit(relay.address()).await;
+    call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    browser.until("document.getElementById('event-list').innerText.includes('Circuit breaker opened')").await;
+    relay.cut();
+    for _ in 0..160 {
+        call(*admin, "POST", "/api/admin/circuit-breakers/app/reset", None).await;
+        call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    }
+    // By then it has begun a stream of its own; one that the browser takes up again misses nothing.
+    browser.until("parseInt(document.getElementById('live').textContent.replace('No answer for', '')) > 6").await;
+    relay.mend(*admin);
+    browser.until(LIVE).await;
+    browser.write("#event-text", "missed count=20").await;
+    browser.until("document.getElementById('event-list').innerText.includes('Events were missed by this page')").await;
+}
+
+#[tokio::test]
+async fn a_route_that_was_taken_out_is_no_longer_asked_for() {
+    let Opened { browser, site: Site { flagstone, web, .. } } = &or_left_out!(Opened::start().await);
+    client::get(*web, "/orders").await.unwrap();
+    client::get(*web, "/").await.unwrap();
+    let offered =
+        |name: &str| format!("[...document.getElementById('route').options].some(one => one.value === '{name}')");
+    browser.until(&format!("{} && {}", offered("orders"), offered("site"))).await;
+    browser.run("const route = document.getElementById('route'); route.value = 'orders'; route.dispatchEvent(new Event('change'))").await;
+    let route = "[[route]]\nname = \"orders\"\npath = [\"/orders\"]\nupstream = \"app\"\n";
+    let config = flagstone.folder.read("flagstone.toml");
+    assert!(config.contains(route));
+    flagstone.folder.write("flagstone.toml", config.replace(route, ""));
+    browser.until(&format!("!{} && {}", offered("orders"), offered("site"))).await;
+    assert_eq!(browser.run("return document.getElementById('route').value").await, "", "that of all is shown");
+}
+
+#[tokio::test]
+async fn certificates_are_told_of_by_how_they_stand() {
+    let Opened { browser, .. } = &or_left_out!(Opened::start().await);
+    let told = browser
+        .run(
+            "return import('/dashboard/state.js').then(({ learn, state }) => {
+                const one = (domain, daysLeft, status) => ({ domain, names: [], issuer: '', notAfter: '2030-01-01T00:00:00Z', daysLeft, status });
+                const certificates = [one('a', 90, 'OK'), one('b', 1, 'EXPIRING'), one('c', -1, 'EXPIRED'), one('d', 89, 'INVALID')];
+                learn({ status: { ...state.status, certificates } });
+                return document.getElementById('attention').innerText.split('\\n').filter(line => line.includes('certificate'));
+            })",
+        )
+        .await;
+    let lines =
+        ["b expires in 1 day", "c has expired", "d is not valid yet"].map(|end| format!("The certificate of {end}"));
+    assert_eq!(told, json!(lines));
+}
+
 /// The violations of a kind that keeps people out, as axe-core names them.
 async fn violations(browser: &Browser) -> Value {
     // Its answer is a promise, which the driver waits for.
@@ -353,6 +410,14 @@ async fn the_token_lets_in_and_logging_out_keeps_out() {
     browser.visit(&url).await;
     browser.until(LIVE).await;
     browser.until("document.getElementById('event-list').innerText.includes('UNAUTHORIZED')").await;
+    // Another token asks again, and what is open is in nobody's way.
+    browser.click("#maintenance-switch").await;
+    browser.until("document.getElementById('switch-on').open").await;
+    flagstone.folder.write("flagstone.toml", config.replace("correct-horse", "battery-staple"));
+    browser.until(asks).await;
+    browser.write("#token", "battery-staple").await;
+    browser.press(ENTER).await;
+    browser.until(LIVE).await;
     browser.click("#logout").await;
     browser.until(asks).await;
 }
@@ -372,7 +437,7 @@ async fn everybody_can_use_it() {
     // Names are as long as somebody makes them.
     browser
         .run(
-            "document.getElementById('route').add(new Option('a-route-whose-name-says-what-it-is-for-and-for-whom'));
+            "document.getElementById('route').options[1].text = 'a-route-whose-name-says-what-it-is-for-and-for-whom';
             for (const cell of document.querySelectorAll('#routes button, #certificate-rows :is(th span, .wide)'))
                 cell.textContent = 'CN=a-name-as-providers-make-them.eu-central-1.subdomain.shop.example';",
         )
