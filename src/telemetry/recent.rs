@@ -45,11 +45,13 @@ pub struct Failed {
 /// The rings.
 #[derive(Debug)]
 pub struct Recent {
-    /// Each request with its number.
-    rings: Box<[Mutex<VecDeque<(u64, Arc<Failed>)>>]>,
+    rings: Box<[Mutex<Ring>]>,
     /// The order of them all, which clocks do not tell: they are set back.
     next: AtomicU64,
 }
+
+/// One worker's requests, each with its number.
+type Ring = VecDeque<(u64, Arc<Failed>)>;
 
 impl Recent {
     pub(crate) fn new(workers: usize) -> Self {

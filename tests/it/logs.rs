@@ -205,7 +205,7 @@ async fn a_mounted_volume_is_followed_without_a_word_on_watches() {
         let follows = eventually_async(DEADLINE, async || client::get(address, "/").await.unwrap().status == status);
         assert!(follows.await, "{version}: {}", flagstone.process.stderr());
         if let Some(last) = version.parse::<u32>().unwrap().checked_sub(1).filter(|last| *last > 0) {
-            std::fs::remove_dir_all(flagstone.folder.join(&format!("{volume}/..{last}"))).unwrap();
+            std::fs::remove_dir_all(flagstone.folder.join(format!("{volume}/..{last}"))).unwrap();
         }
     }
     std::fs::remove_dir_all(flagstone.folder.join(volume)).unwrap();
