@@ -333,7 +333,8 @@ async fn events_that_a_lost_connection_has_swallowed_are_counted() {
     browser.until("parseInt(document.getElementById('live').textContent.replace('No answer for', '')) > 6").await;
     relay.mend(*admin);
     browser.until(LIVE).await;
-    browser.write("#event-text", "missed count=20").await;
+    // How many depends on what the checks of health told meanwhile.
+    browser.write("#event-text", "missed count=").await;
     browser.until("document.getElementById('event-list').innerText.includes('Events were missed by this page')").await;
 }
 
