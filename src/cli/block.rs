@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::arguments::{client_network, while_seconds};
 use super::client::{AdminArgument, JsonArgument, tell};
-use super::limit::while_seconds;
 use super::table::Table;
-use crate::policy::maintenance::network;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Block {
@@ -84,8 +83,4 @@ fn list(answer: &Value) -> String {
 
 fn end(entry: &Value) -> String {
     entry["until"].as_str().map_or_else(|| "for good".to_owned(), |until| format!("until {until}"))
-}
-
-fn client_network(text: &str) -> Result<IpNet, String> {
-    network(text).ok_or_else(|| "is neither an address nor a CIDR such as 10.0.0.0/8".to_owned())
 }

@@ -2,15 +2,14 @@
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::arguments::while_seconds;
 use super::client::{AdminArgument, CallError, JsonArgument, segment, tell};
 use super::table::Table;
 use crate::config::rate;
-use crate::policy::maintenance::parse_duration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -121,15 +120,6 @@ fn how_many(text: &str) -> Result<NonZeroU32, String> {
     })
 }
 
-/// Whole seconds, rounded up.
-pub(super) fn while_seconds(text: &str) -> Result<u64, String> {
-    let duration: Duration = parse_duration(text)?;
-    match duration.is_zero() {
-        true => Err("is no time at all".to_owned()),
-        false => Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,14 +147,5 @@ mod tests {
         for text in ["-1", "many", "4294967296", "1.5"] {
             assert_eq!(how_many(text), Err("is no whole number from 1 to 4294967295".to_owned()), "{text}");
         }
-    }
-
-    #[test]
-    fn part_seconds_count_whole() {
-        assert_eq!(while_seconds("1500ms"), Ok(2));
-        assert_eq!(while_seconds("15m"), Ok(900));
-        assert_eq!(while_seconds("1.5h"), Ok(5400));
-        assert_eq!(while_seconds("1h 30m"), Ok(5400));
-        assert!(while_seconds("0s").is_err() && while_seconds("soon").is_err());
     }
 }

@@ -18,11 +18,11 @@ use clap::{ArgGroup, Subcommand};
 use ipnet::IpNet;
 use jiff::{Timestamp, Zoned};
 
-use super::limit::while_seconds;
+use super::arguments::{client_network, while_seconds};
 use crate::config::model::Window;
 use crate::config::zone;
 use crate::error::{io_reason, is_full};
-use crate::policy::maintenance::{Flag, Mode, network, parse_duration};
+use crate::policy::maintenance::{Flag, Mode, parse_duration};
 use crate::reload::flag_file::{look_at, remove_flag, write_flag};
 
 /// What follows `flagstone maintenance`.
@@ -249,10 +249,6 @@ fn by() -> String {
         (!user.is_empty()).then_some(user)
     });
     user.map_or_else(|| "cli".to_owned(), |user| format!("cli ({user})"))
-}
-
-fn client_network(text: &str) -> Result<IpNet, String> {
-    network(text).ok_or_else(|| "is neither an address nor a CIDR such as 10.0.0.0/8".to_owned())
 }
 
 /// A route's name becomes a file's.

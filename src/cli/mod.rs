@@ -4,6 +4,7 @@
 
 #![warn(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nobody reads")]
 
+mod arguments;
 mod block;
 mod breaker;
 mod certs;
