@@ -31,6 +31,20 @@ fn with(addition: &str) -> Result<Loaded, Problems> {
     parsed(&format!("{MINIMAL}\n{addition}"))
 }
 
+/// All errors of a text, one a line.
+fn errors(text: &str) -> String {
+    parsed(text).expect_err("this text is wrong").to_string()
+}
+
+/// The only error after adding to the minimal file, without file and place.
+fn error_with(addition: &str) -> String {
+    let problems = with(addition).expect_err("this addition is wrong");
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    let problem = Problem { file: PathBuf::new(), ..problems.0[0].clone() };
+    assert!(problem.line.is_some(), "{problem}");
+    problem.to_string()
+}
+
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

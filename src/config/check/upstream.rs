@@ -159,28 +159,14 @@ impl Check<'_> {
     fn ejection(&mut self, raw: &raw::Ejection, at: &Path) -> Ejection {
         let base = self.duration_above_zero(&raw.base, &at.key("base"));
         let max = self.duration_above_zero(&raw.max, &at.key("max"));
-        if max < base && !["base", "max"].iter().any(|key| self.is_refused(&at.key(key))) {
-            self.refuse(
-                &at.key("max"),
-                &raw.max.0,
-                format!("is below base, {}", raw.base.0),
-                "make max at least as long as base",
-            );
-        }
+        self.no_shorter(("max", max, &raw.max), ("base", base, &raw.base), at);
         Ejection { failures: non_zero(raw.failures), base, max }
     }
 
     fn breaker(&mut self, raw: &raw::Breaker, at: &Path) -> Breaker {
         let open = self.duration_above_zero(&raw.open, &at.key("open"));
         let max_open = self.duration_above_zero(&raw.max_open, &at.key("max_open"));
-        if max_open < open && !["open", "max_open"].iter().any(|key| self.is_refused(&at.key(key))) {
-            self.refuse(
-                &at.key("max_open"),
-                &raw.max_open.0,
-                format!("is below open, {}", raw.open.0),
-                "make max_open at least as long as open",
-            );
-        }
+        self.no_shorter(("max_open", max_open, &raw.max_open), ("open", open, &raw.open), at);
         if raw.enabled && raw.failures == 0 && raw.failure_ratio == 0.0 {
             self.warn(at, "with failures and failure_ratio at 0 it never opens", "set one of them, or enabled = false");
         }

@@ -34,6 +34,20 @@ impl Check<'_> {
         duration
     }
 
+    /// Refuses the first of two keys where it is shorter than the second, unless one was refused: it stands at some default.
+    pub(super) fn no_shorter(
+        &mut self,
+        (key, duration, raw): (&str, Duration, &raw::Duration),
+        (least_key, least, raw_least): (&str, Duration, &raw::Duration),
+        at: &Path,
+    ) {
+        let place = at.key(key);
+        if duration < least && !self.is_refused(&place) && !self.is_refused(&at.key(least_key)) {
+            let message = format!("is below {least_key}, {}", raw_least.0);
+            self.refuse(&place, &raw.0, message, format!("make {key} at least as long as {least_key}"));
+        }
+    }
+
     /// `None` when it can't be read, which has been told then.
     pub(super) fn size(&mut self, raw: &raw::Size, at: &Path) -> Option<u64> {
         match raw {

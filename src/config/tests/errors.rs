@@ -4,20 +4,6 @@ use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 
 use super::*;
 
-/// All errors of a text, one a line.
-fn errors(text: &str) -> String {
-    parsed(text).expect_err("this text is wrong").to_string()
-}
-
-/// The only error after adding to the minimal file, without file and place.
-fn error_with(addition: &str) -> String {
-    let problems = with(addition).expect_err("this addition is wrong");
-    assert_eq!(problems.0.len(), 1, "{problems}");
-    let problem = Problem { file: PathBuf::new(), ..problems.0[0].clone() };
-    assert!(problem.line.is_some(), "{problem}");
-    problem.to_string()
-}
-
 /// The minimal file's route with more keys.
 fn error_in_route(keys: &str) -> String {
     let text = MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{keys}"));

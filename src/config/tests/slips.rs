@@ -2,18 +2,6 @@
 
 use super::*;
 
-/// All errors of a text, one a line.
-fn errors(text: &str) -> String {
-    parsed(text).expect_err("this text is wrong").to_string()
-}
-
-/// The only error after adding to the minimal file, without file and place.
-fn error_with(addition: &str) -> String {
-    let problems = with(addition).expect_err("this addition is wrong");
-    assert_eq!(problems.0.len(), 1, "{problems}");
-    Problem { file: PathBuf::new(), ..problems.0[0].clone() }.to_string()
-}
-
 #[test]
 fn a_misspelt_key_hides_no_error_in_what_is_spelt_right() {
     let text = "[[listener]]\naddress = \"0.0.0.0:80\"\n\n[[route]]\nupstream = \"app\"\n\n[[route]]\nname = \"b\"\npath = [\"/b\"]\n\n[[routes]]\nname = \"c\"\n\n[upstream.app]\n\n[upstreams.web]\nendpoints = [\"web:1\"]\n";
