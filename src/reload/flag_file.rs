@@ -285,7 +285,7 @@ impl<O: Fn(Change)> Follower<O> {
     ) -> Result<Option<Found>, Unchanged> {
         let now = Timestamp::now();
         let has_ended = self.ended.contains(scope) || before.is_some_and(|before| is_over(&before.flag, now));
-        let is_over = |look: &Look| match look {
+        let may_go = |look: &Look| match look {
             Look::Absent => false,
             Look::Unknown(_) | Look::Dangling(_) => has_ended,
             Look::Present(found) => is_over(&found.flag, now),
@@ -293,10 +293,10 @@ impl<O: Fn(Change)> Follower<O> {
         let mut warn = |text: String| {
             round.warnings.insert(scope.clone(), text);
         };
-        let look = match is_over(&look).then(|| write::remove_over(&path, is_over)) {
+        let look = match may_go(&look).then(|| write::remove_over(&path, may_go)) {
             None => look,
             // Nothing, or one that somebody has put there since.
-            Some(Ok(now_there)) if !is_over(&now_there) => now_there,
+            Some(Ok(now_there)) if !may_go(&now_there) => now_there,
             Some(Ok(_)) => return Ok(None),
             Some(Err(error)) => {
                 warn(format!("{} is over and cannot be removed: {}", path.display(), io_reason(&error)));
