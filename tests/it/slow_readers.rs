@@ -57,6 +57,15 @@ impl Site {
         client
     }
 
+    /// Asks for a path of each size, each on a connection of its own.
+    async fn ask_each(&self, folder: &str) -> Vec<(usize, Client)> {
+        let mut clients = Vec::new();
+        for size in (1..=24).map(|step| step * STEP) {
+            clients.push((size, self.ask(&format!("{folder}/{size}")).await));
+        }
+        clients
+    }
+
     async fn is_left(&self) -> bool {
         eventually(DEADLINE, || self.proxy.connections().iter().sum::<usize>() == 0).await
     }
@@ -68,17 +77,10 @@ fn asked(request: &Message) -> usize {
     path.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-fn sizes() -> impl Iterator<Item = usize> {
-    (1..=24).map(|step| step * STEP)
-}
-
 #[tokio::test]
 async fn an_answer_comes_to_its_end() {
     let site = Site::start("").await;
-    let mut clients = Vec::new();
-    for size in sizes() {
-        clients.push((size, site.ask(&format!("/{size}")).await));
-    }
+    let clients = site.ask_each("").await;
     // The sockets are full by then, or a little later: whose answer is not gathered yet is not there as a whole.
     let _ = eventually(Duration::from_secs(1), || site.proxy.access_log().lines().count() == clients.len()).await;
     for (size, mut client) in clients {
@@ -89,10 +91,7 @@ async fn an_answer_comes_to_its_end() {
 #[tokio::test]
 async fn what_a_stream_begins_with_comes_while_it_goes_on() {
     let site = Site::start("").await;
-    let mut clients = Vec::new();
-    for size in sizes() {
-        clients.push((size, site.ask(&format!("/events/{size}")).await));
-    }
+    let clients = site.ask_each("/events").await;
     assert!(eventually(DEADLINE, || site.app.requests().len() == clients.len()).await);
     for (size, mut client) in clients {
         client.read_until("\r\n\r\n").await.unwrap();
