@@ -13,6 +13,7 @@ use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Process, Signal};
 use crate::support::python::python_venv;
 use crate::support::reply::{Reply, Step};
+use crate::support::stalled::stall;
 use crate::support::upstream::{FakeUpstream, OnAccept};
 use crate::support::websocket::{WebSocket, opcode};
 
@@ -297,6 +298,20 @@ async fn dropping_a_process_kills_it() {
 async fn programs_are_found_or_named() {
     assert!(program("sh").is_ok());
     assert_eq!(program("no-such-program").unwrap_err(), "no-such-program is not installed");
+}
+
+#[tokio::test]
+async fn a_stalled_file_is_had_once_it_goes_on() {
+    let folder = Folder::new();
+    let path = folder.path().join("page");
+    std::fs::write(&path, "here").unwrap();
+    let stalled = stall(&path).unwrap();
+    assert!(!stalled.is_awaited());
+    let reader = std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    assert!(eventually(DEADLINE, || stalled.is_awaited()).await);
+    assert!(!reader.is_finished());
+    drop(stalled);
+    assert_eq!(reader.join().unwrap(), "here");
 }
 
 #[tokio::test]
