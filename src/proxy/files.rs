@@ -3,6 +3,7 @@
 //! `ServeDir` keeps `..` out but follows symlinks. Here every file that is about to be served is resolved first
 //! and must still lie inside the root. Nor does it read `Range` as RFC 9110 does: see `range`.
 
+mod announced;
 mod range;
 
 use std::ffi::OsStr;
@@ -10,18 +11,21 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{CONTENT_LENGTH, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use rustix::io::Errno;
 use tower_http::services::ServeFile;
 
+use self::announced::Announced;
 use self::range::Extent;
 use super::body::{Body, BodyError};
 use super::refusal::Refusal;
 use super::respond;
 use crate::config::model;
 use crate::error::is_shortage;
+use crate::message::answer::content_length;
 
 /// One route's folder.
 #[derive(Clone, Debug)]
@@ -215,7 +219,13 @@ async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Resp
     if response.status() == StatusCode::NOT_FOUND {
         return Err(Refusal::NoRoute);
     }
-    Ok(response.map(|body| Body::file(body.map_err(|error| BodyError::File(error.into())).boxed_unsync())))
+    let left = response.headers().get(CONTENT_LENGTH).and_then(|length| content_length(length.as_bytes()));
+    Ok(response.map(|body| {
+        // To HEAD the length is all.
+        let left = left.filter(|_| !body.is_end_stream()).unwrap_or(0);
+        let file = body.map_err(|error| BodyError::File(error.into()));
+        Body::file(Announced { file, left }.boxed_unsync())
+    }))
 }
 
 /// Whether `If-Range` names the file as it is: its strong tag, or its date to the second (RFC 9110, section 13.1.5).

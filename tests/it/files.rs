@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use crate::support::client::{Client, RawResponse};
 use crate::support::files::Folder;
+use crate::support::h2::{self, Framed, flag, frame, kind};
 use crate::support::proxy::TestProxy;
 
 /// A site in `site/`, a secret beside it.
@@ -97,6 +98,38 @@ async fn a_file_that_shrinks_while_it_is_sent_breaks_off() {
     assert!(client.read_to_end().await.unwrap().len() < 64 << 20);
     let line: serde_json::Value = serde_json::from_str(&proxy.log_line("/large").await).unwrap();
     assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"upstream_error".into()), "{line}");
+}
+
+/// The end of a stream is no proof of a whole answer, as its client may not count.
+#[tokio::test]
+async fn over_http2_a_file_that_changes_while_it_is_sent_is_as_long_as_was_said_or_breaks_off() {
+    const SAID: u64 = 1 << 20;
+    let folder = Folder::new();
+    folder.write("site/index.html", "");
+    let file = std::fs::OpenOptions::new().write(true).open(folder.join("site/index.html")).unwrap();
+    let toml = "[log]\naccess = \"access.log\"\naccess_format = \"json\"\n\
+                [[route]]\nname = \"site\"\nfiles = { root = \"site\" }\n";
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    for (becomes, is_whole) in [(SAID + 1, true), (SAID / 2, false)] {
+        file.set_len(SAID).unwrap();
+        let mut client = Framed::connect(proxy.address()).await;
+        client.send(&h2::request(1, flag::END_STREAM)).await;
+        client.find(|frame| frame.kind == kind::HEADERS).await.expect("an answer");
+        file.set_len(becomes).unwrap();
+        for stream in [0, 1] {
+            client.send(&frame(kind::WINDOW_UPDATE, 0, stream, (2 * SAID as u32).to_be_bytes())).await;
+        }
+        let (mut bytes, mut last) = (0, None);
+        while last.is_none() {
+            let frame = client.read().await.expect("an end");
+            bytes += if frame.kind == kind::DATA { frame.payload.len() as u64 } else { 0 };
+            last = Some(frame).filter(|frame| frame.kind == kind::RST_STREAM || frame.is(kind::DATA, flag::END_STREAM));
+        }
+        assert_eq!((bytes == SAID, last.unwrap().kind == kind::DATA), (is_whole, is_whole), "{becomes}: {bytes}");
+        let line: serde_json::Value = serde_json::from_str(&proxy.log_line("\"GET\"").await).unwrap();
+        assert_eq!(line["reason"] == "upstream_error", !is_whole, "{line}");
+        std::fs::write(proxy.folder.join("access.log"), "").unwrap();
+    }
 }
 
 #[tokio::test]
