@@ -26,7 +26,7 @@ use crate::app::{Control, flag_settings};
 use crate::config::duration;
 use crate::config::model::Config;
 use crate::error::io_reason;
-use crate::policy::maintenance::{Active, Flag, Mode, Scope};
+use crate::policy::maintenance::{Active, Flag, Mode, Scope, State as Flags};
 use crate::reload::flag_file::{FLAG_BYTES_MAX, look_at, remove_flag, write_flag};
 use crate::reload::windows::{self, Upcoming};
 
@@ -48,15 +48,26 @@ async fn status(State(panel): State<Panel>) -> Response {
     Json(view(&panel.control)).into_response()
 }
 
-/// The keys of SPEC section 5, in snake_case as there, and `overdue`: whether it should have ended.
+/// As `of_flags`, and what only a running process knows.
 pub(super) fn view(control: &Control) -> Value {
-    let (state, now) = (control.shared.switch.load(), Timestamp::now());
+    let (state, live) = (control.shared.switch.load(), control.live.load_full());
+    let now = Timestamp::now();
+    let state = state.as_deref();
+    let mut view = of_flags(state, &windows::upcoming(&live.config.maintenance.windows, now), now);
+    let blocked: u64 = state.iter().flat_map(|state| state.all()).map(|active| active.blocked_requests()).sum();
+    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
+    view["blocked_requests"] = blocked.into();
+    view["in_flight"] = in_flight.into();
+    view
+}
+
+/// The keys of SPEC section 5, in snake_case as there, `overdue` (it should have ended) and each flag by itself. What
+/// only a running process knows is `null`.
+pub(crate) fn of_flags(state: Option<&Flags>, planned: &[Upcoming], now: Timestamp) -> Value {
     let all = || state.iter().flat_map(|state| state.all());
     // With no global flag the first route's own speaks.
     let first = all().next();
     let routes: BTreeSet<&str> = all().flat_map(|active| routes_of(active)).collect();
-    let live = control.live.load_full();
-    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
     json!({
         "is_active": first.is_some(),
         "mode": first.map(|active| active.flag.mode.name()),
@@ -65,16 +76,16 @@ pub(super) fn view(control: &Control) -> Value {
         "estimated_completion": first.and_then(|active| active.flag.until).map(|until| until.to_string()),
         "overdue": first.is_some_and(|active| active.overdue(now).is_some()),
         "routes": routes,
-        "blocked_requests": all().map(|active| active.blocked_requests()).sum::<u64>(),
-        "in_flight": in_flight,
+        "blocked_requests": null,
+        "in_flight": null,
         "by": first.and_then(|active| active.flag.by.as_deref()),
-        "upcoming": upcoming(&windows::upcoming(&live.config.maintenance.windows, now)),
+        "upcoming": planned.iter().map(planned_one).collect::<Vec<_>>(),
         "flags": all().map(|active| flag(active, now)).collect::<Vec<_>>(),
     })
 }
 
 /// One flag file that is there.
-pub(crate) fn flag(active: &Active, now: Timestamp) -> Value {
+fn flag(active: &Active, now: Timestamp) -> Value {
     json!({
         "route": match &active.scope {
             Scope::Global => None,
@@ -82,12 +93,17 @@ pub(crate) fn flag(active: &Active, now: Timestamp) -> Value {
         },
         "mode": active.flag.mode.name(),
         "reason": active.flag.reason,
+        "message": active.flag.message,
         "started_at": active.since.to_string(),
         "estimated_completion": active.flag.until.map(|until| until.to_string()),
         "overdue": active.overdue(now).is_some(),
+        "auto_end": active.flag.auto_end,
+        "terminate": active.flag.terminate,
+        "grace": active.flag.grace.map(|grace| grace.as_secs_f64()),
         "routes": active.flag.routes,
         "hosts": texts(&active.flag.hosts),
         "paths": texts(&active.flag.paths),
+        "allow": texts(&active.flag.allow),
         "by": active.flag.by,
     })
 }
@@ -97,16 +113,13 @@ fn texts<T: ToString>(list: &[T]) -> Vec<String> {
 }
 
 /// Planned maintenance as the status lists it.
-pub(crate) fn upcoming(upcoming: &[Upcoming]) -> Value {
-    let one = |one: &Upcoming| {
-        json!({
-            "name": one.name,
-            "start": one.at.start.to_string(),
-            "end": one.at.end.to_string(),
-            "reason": one.reason,
-        })
-    };
-    upcoming.iter().map(one).collect()
+fn planned_one(planned: &Upcoming) -> Value {
+    json!({
+        "name": planned.name,
+        "start": planned.at.start.to_string(),
+        "end": planned.at.end.to_string(),
+        "reason": planned.reason,
+    })
 }
 
 fn routes_of(active: &Active) -> Vec<&str> {

@@ -62,8 +62,13 @@ impl Config {
 
     /// What to tell who names a route that there is not.
     pub fn no_route(&self, name: &str) -> String {
-        format!("there is no route {name:?}: {}", suggest(name, self.route_names()))
+        no_route(name, self.route_names())
     }
+}
+
+/// What to tell who names a route that is none of `known`.
+pub fn no_route<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    format!("there is no route {name:?}: {}", suggest(name, known))
 }
 
 /// An address to listen on or to connect to.

@@ -35,18 +35,29 @@ pub(in crate::admin) struct ActiveFlag {
     mode: String,
     #[schema(required)]
     reason: Option<String>,
+    #[schema(required)]
+    message: Option<String>,
     #[schema(format = DateTime)]
     started_at: String,
     #[schema(required, format = DateTime)]
     estimated_completion: Option<String>,
     /// It should have ended.
     overdue: bool,
+    /// It ends by itself when the end has come.
+    auto_end: bool,
+    /// What is in flight is cut after `grace`.
+    terminate: bool,
+    /// Seconds; `null` = none.
+    #[schema(required)]
+    grace: Option<f64>,
     /// Those that the global one is bound to; empty = all.
     routes: Vec<String>,
     /// Those that it is bound to; empty = all.
     hosts: Vec<String>,
     /// Those that it is bound to; empty = all.
     paths: Vec<String>,
+    /// Clients that see the app.
+    allow: Vec<String>,
     #[schema(required)]
     by: Option<String>,
 }

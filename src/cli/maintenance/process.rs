@@ -3,16 +3,16 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use jiff::{Timestamp, Zoned};
+use jiff::Zoned;
 use serde_json::{Map, Value};
 
 use super::super::client::{CallError, Client, segment};
-use super::{Action, Args, CliError, On, afterword, flag_from, time};
+use super::status::{entries, told};
+use super::{Action, Args, CliError, On, afterword, flag_from};
+use crate::config::model::no_route;
 use crate::policy::maintenance::Flag;
 
 const STATUS: &str = "/api/maintenance/status";
-/// What the global flag may be bound to.
-const BOUNDS: [&str; 3] = ["routes", "hosts", "paths"];
 
 /// Has the process do it, and returns what to print.
 ///
@@ -28,7 +28,7 @@ pub(in crate::cli) fn order(args: &Args, client: &Client, now: &Zoned) -> Result
         return Ok(said);
     }
     let status = call(client, "GET", STATUS, None)?;
-    Ok(if as_json { format!("{status:#}\n") } else { described(&status, now) })
+    Ok(if as_json { format!("{status:#}\n") } else { told(&status, "not known", now) })
 }
 
 /// Where a process that serves without a file has its flag, if that is not `flag`: one of another user has it in
@@ -42,6 +42,9 @@ pub(in crate::cli) fn flag_elsewhere(client: &Client, flag: &Path) -> Option<Pat
 
 fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> {
     let flag = flag_from(on, now, "")?;
+    if on.routes.len() > 1 {
+        all_known(on.routes.iter().map(String::as_str), client)?;
+    }
     let mut said = String::new();
     for (_, query, what) in scopes(&on.routes) {
         call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)))?;
@@ -52,18 +55,33 @@ fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> 
 
 fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
     let before = call(client, "GET", STATUS, None)?;
+    let has_flag = |name: &str| entries(&before, "flags").any(|flag| flag["route"] == name);
+    if routes.len() > 1 {
+        // The flag of a route that is gone has to go, too.
+        all_known(routes.iter().map(String::as_str).filter(|name| !has_flag(name)), client)?;
+    }
     let mut said = String::new();
     let mut after = Value::Null;
     for (route, query, what) in scopes(routes) {
         after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None)?;
-        let was_on = flags(&before).any(|flag| flag["route"].as_str() == route);
+        let was_on = entries(&before, "flags").any(|flag| flag["route"].as_str() == route);
         let _ = writeln!(said, "maintenance {} for {what}", if was_on { "is off" } else { "was not on" });
     }
-    let left: Vec<&str> = flags(&after).filter_map(|flag| flag["route"].as_str()).collect();
+    let left: Vec<&str> = entries(&after, "flags").filter_map(|flag| flag["route"].as_str()).collect();
     if routes.is_empty() && !left.is_empty() {
         let _ = writeln!(said, "still on for {} (end it with --route)", left.join(", "));
     }
     Ok(said)
+}
+
+/// Before anything is done: a wrong name among several leaves the others as they are, too. The process refuses one by
+/// itself.
+fn all_known<'a>(routes: impl Iterator<Item = &'a str>, client: &Client) -> Result<(), CliError> {
+    let view = call(client, "GET", "/api/config", None)?;
+    let known: Vec<&str> = entries(&view["config"], "route").filter_map(|route| route["name"].as_str()).collect();
+    let told: Vec<_> =
+        routes.filter(|name| !known.contains(name)).map(|name| no_route(name, known.iter().copied())).collect();
+    if told.is_empty() { Ok(()) } else { Err(CliError::Process(told.join("; "))) }
 }
 
 /// For each flag meant, whose it is, the query that names it, and the words for what it covers.
@@ -81,43 +99,6 @@ fn body_of(flag: &Flag) -> Value {
     let keys = table.into_iter().filter(|(key, _)| key != "started_at" && key != "by");
     let value = |value| serde_json::to_value::<toml::Value>(value).expect("text, numbers and lists");
     keys.map(|(key, it)| (key, value(it))).collect::<Map<_, _>>().into()
-}
-
-fn flags(status: &Value) -> impl Iterator<Item = &Value> {
-    status["flags"].as_array().into_iter().flatten()
-}
-
-fn covered(flag: &Value) -> String {
-    match flag["route"].as_str() {
-        Some(name) => format!("route {name}"),
-        None if BOUNDS.iter().any(|key| listed(flag, key).is_some()) => "a part of the requests".to_owned(),
-        None => "everything".to_owned(),
-    }
-}
-
-/// `None` = there is nothing in this list.
-fn listed(flag: &Value, key: &str) -> Option<String> {
-    let list: Vec<_> = flag[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    (!list.is_empty()).then(|| list.join(", "))
-}
-
-fn described(status: &Value, now: &Zoned) -> String {
-    let mut text = String::new();
-    for flag in flags(status) {
-        let _ = writeln!(text, "maintenance is on for {}", covered(flag));
-        let time = |key: &str| {
-            let time = flag[key].as_str()?.parse::<Timestamp>().ok()?;
-            Some(time::show(time, now))
-        };
-        let word = |key: &str| flag[key].as_str().map(str::to_owned);
-        let times = [("since", time("started_at")), ("until", time("estimated_completion"))];
-        let words = [("mode", word("mode")), ("reason", word("reason"))];
-        let lists = BOUNDS.map(|key| (key, listed(flag, key)));
-        for (name, value) in words.into_iter().chain(times).chain(lists).chain([("by", word("by"))]) {
-            let _ = value.map(|value| writeln!(text, "  {name:<12}{value}"));
-        }
-    }
-    if text.is_empty() { "maintenance is off\n".to_owned() } else { text }
 }
 
 fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CliError> {

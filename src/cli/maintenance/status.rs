@@ -1,36 +1,28 @@
-//! What the flag files say, for people and as JSON.
+//! What the flags say, for people and as JSON: those of the files, or those that the running process tells of.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::Arc;
 
-use jiff::{SignedDurationRound, Timestamp, Unit};
-use serde_json::json;
+use jiff::{SignedDurationRound, Timestamp, Unit, Zoned};
+use serde_json::Value;
 
 use super::{CliError, Place, time};
 use crate::admin;
-use crate::cli::human::span;
-use crate::policy::maintenance::{Active, Scope, State};
+use crate::cli::human::{shown, span};
+use crate::policy::maintenance::State;
 use crate::reload::flag_file::{Settings, snapshot};
 use crate::reload::windows::upcoming;
 
+/// What the global flag may be bound to.
+const BOUNDS: [&str; 3] = ["routes", "hosts", "paths"];
+
 impl Place<'_> {
+    /// The shape of `GET /api/maintenance/status`; what only a running process knows is `null`.
     pub(super) fn status(&self, as_json: bool) -> Result<String, CliError> {
         let state = self.seen()?;
-        if as_json {
-            let text = serde_json::to_string_pretty(&self.json(&state)).expect("a JSON value is written as it is");
-            return Ok(text + "\n");
-        }
-        let mut text: String = state.all().map(|active| self.describe(active)).collect();
-        if state.is_empty() {
-            text.push_str("maintenance is off\n");
-        }
-        for next in upcoming(self.windows, self.now.timestamp()) {
-            let start = time::show(next.at.start, &self.now);
-            let reason = if next.reason.is_empty() { "" } else { ", " };
-            let _ = writeln!(text, "planned: {}, {start}{reason}{}", next.name, next.reason);
-        }
-        Ok(text)
+        let now = self.now.timestamp();
+        let status = admin::maintenance::of_flags(Some(&state), &upcoming(self.windows, now), now);
+        let unknown_end = format!("not known; clients retry after {} s", self.retry_after.as_secs());
+        Ok(if as_json { format!("{status:#}\n") } else { told(&status, &unknown_end, &self.now) })
     }
 
     /// What a running process would see in the same files.
@@ -38,82 +30,92 @@ impl Place<'_> {
         let settings = Settings { flag: self.flag.to_owned(), routes_dir: self.routes_dir.to_owned() };
         snapshot(&settings).map_err(CliError::Unknown)
     }
+}
 
-    /// The shape of `GET /api/maintenance/status`; what only a running process knows is `null`.
-    fn json(&self, state: &State) -> serde_json::Value {
-        let time = |time: Timestamp| time.to_string();
-        // With no global flag the first route's own speaks.
-        let first = state.all().next();
-        let listed = state.global.iter().flat_map(|active| &active.flag.routes);
-        let routes: BTreeSet<_> = listed.chain(state.routes.keys()).collect();
-        json!({
-            "is_active": !state.is_empty(),
-            "mode": first.map(|active| active.flag.mode.name()),
-            "reason": first.and_then(|active| active.flag.reason.as_deref()),
-            "started_at": first.map(|active| time(active.since)),
-            "estimated_completion": first.and_then(|active| active.flag.until).map(time),
-            "overdue": first.is_some_and(|active| active.overdue(self.now.timestamp()).is_some()),
-            "routes": routes,
-            "blocked_requests": null,
-            "in_flight": null,
-            "by": first.and_then(|active| active.flag.by.as_deref()),
-            "upcoming": admin::maintenance::upcoming(&upcoming(self.windows, self.now.timestamp())),
-            "flags": state.all().map(|active| admin::maintenance::flag(active, self.now.timestamp())).collect::<Vec<_>>(),
-        })
+/// The flags of a status, each on some lines, and what is planned. `unknown_end` stands where a flag names no end.
+pub(super) fn told(status: &Value, unknown_end: &str, now: &Zoned) -> String {
+    let mut text: String = entries(status, "flags").map(|flag| described(flag, unknown_end, now)).collect();
+    if text.is_empty() {
+        text.push_str("maintenance is off\n");
     }
+    for planned in entries(status, "upcoming") {
+        let word = |key: &str| planned[key].as_str().map(shown).unwrap_or_default();
+        let start = moment(planned, "start").map_or_else(|| "?".to_owned(), |start| time::show(start, now));
+        let reason = word("reason");
+        let comma = if reason.is_empty() { "" } else { ", " };
+        let _ = writeln!(text, "planned: {}, {start}{comma}{reason}", word("name"));
+    }
+    text
+}
 
-    fn describe(&self, active: &Arc<Active>) -> String {
-        let (flag, now) = (&active.flag, self.now.timestamp());
-        let what = match &active.scope {
-            Scope::Global if flag.covers_everything() => "everything".to_owned(),
-            Scope::Global => "a part of the requests".to_owned(),
-            Scope::Route(name) => format!("route {name}"),
-        };
-        let mut text = format!("maintenance is on for {what}\n");
-        let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "  {name:<12}{value}");
-        };
-        line("mode", flag.mode.name());
-        if let Some(reason) = &flag.reason {
-            line("reason", reason);
-        }
-        if let Some(message) = &flag.message {
-            line("message", &message.replace('\n', " "));
-        }
-        line("since", &time::show(active.since, &self.now));
-        match (flag.until, active.overdue(now)) {
-            (Some(until), Some(_)) => line("until", &format!("{} (overdue)", time::show(until, &self.now))),
-            (Some(until), None) => {
-                let left = until.duration_since(now);
-                let to = |unit| left.round(SignedDurationRound::new().smallest(unit)).ok();
-                let minutes = to(Unit::Minute).filter(|rounded| !rounded.is_zero());
-                let left = minutes.or_else(|| to(Unit::Second)).unwrap_or(left);
-                let left = span(left.as_secs().unsigned_abs());
-                line("until", &format!("{} (in {left})", time::show(until, &self.now)));
-            }
-            (None, _) => line("until", &format!("not known; clients retry after {} s", self.retry_after.as_secs())),
-        }
-        match flag.grace.filter(|grace| !grace.is_zero()) {
-            _ if !flag.terminate => {}
-            Some(grace) => line("in flight", &format!("cut {} after it began", span(grace.as_secs().max(1)))),
-            None => line("in flight", "cut at once"),
-        }
-        let lists = [
-            ("routes", join(&flag.routes)),
-            ("hosts", join(&flag.hosts)),
-            ("paths", join(&flag.paths)),
-            ("allow", join(&flag.allow)),
-        ];
-        for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-            line(name, &list);
-        }
-        if let Some(by) = &flag.by {
-            line("by", by);
-        }
-        text
+fn described(flag: &Value, unknown_end: &str, now: &Zoned) -> String {
+    let word = |key: &str| flag[key].as_str().map(shown);
+    let since = moment(flag, "started_at").map(|since| time::show(since, now));
+    let until = moment(flag, "estimated_completion").map(|until| end(until, flag, now));
+    let lines = [
+        ("mode", word("mode")),
+        ("reason", word("reason")),
+        ("message", flag["message"].as_str().map(|message| shown(&message.replace('\n', " ")))),
+        ("since", since),
+        ("until", Some(until.unwrap_or_else(|| unknown_end.to_owned()))),
+        ("in flight", in_flight(flag)),
+        ("routes", listed(flag, "routes")),
+        ("hosts", listed(flag, "hosts")),
+        ("paths", listed(flag, "paths")),
+        ("allow", listed(flag, "allow")),
+        ("by", word("by")),
+    ];
+    let mut text = format!("maintenance is on for {}\n", covered(flag));
+    for (name, value) in lines {
+        let _ = value.map(|value| writeln!(text, "  {name:<12}{value}"));
+    }
+    text
+}
+
+fn covered(flag: &Value) -> String {
+    match flag["route"].as_str() {
+        Some(name) => format!("route {}", shown(name)),
+        None if BOUNDS.iter().any(|key| listed(flag, key).is_some()) => "a part of the requests".to_owned(),
+        None => "everything".to_owned(),
     }
 }
 
-fn join<T: ToString>(elements: &[T]) -> String {
-    elements.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+/// `22:00 CET (in 30m)`.
+fn end(until: Timestamp, flag: &Value, now: &Zoned) -> String {
+    let when = time::show(until, now);
+    if flag["overdue"] == true {
+        return format!("{when} (overdue)");
+    }
+    let left = until.duration_since(now.timestamp());
+    let to = |unit| left.round(SignedDurationRound::new().smallest(unit)).ok();
+    let minutes = to(Unit::Minute).filter(|rounded| !rounded.is_zero());
+    let left = minutes.or_else(|| to(Unit::Second)).unwrap_or(left);
+    let then = if flag["auto_end"] == true { "; ends then by itself" } else { "" };
+    format!("{when} (in {}{then})", span(left.as_secs().unsigned_abs()))
+}
+
+/// What becomes of what is in flight, where it is not left alone.
+fn in_flight(flag: &Value) -> Option<String> {
+    if flag["terminate"] != true {
+        return None;
+    }
+    let grace = flag["grace"].as_f64().filter(|grace| *grace > 0.0);
+    Some(match grace {
+        Some(grace) => format!("cut {} after it began", span(grace.max(1.0) as u64)),
+        None => "cut at once".to_owned(),
+    })
+}
+
+pub(super) fn entries<'a>(status: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    status[key].as_array().into_iter().flatten()
+}
+
+fn moment(of: &Value, key: &str) -> Option<Timestamp> {
+    of[key].as_str()?.parse().ok()
+}
+
+/// `None` = there is nothing in this list.
+fn listed(flag: &Value, key: &str) -> Option<String> {
+    let list: Vec<_> = entries(flag, key).filter_map(Value::as_str).map(shown).collect();
+    (!list.is_empty()).then(|| list.join(", "))
 }

@@ -125,6 +125,40 @@ async fn a_process_tells_of_a_flag_what_files_do() {
 }
 
 #[tokio::test]
+async fn a_process_and_files_tell_the_same_of_a_flag() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let admin = flagstone.admin().await.to_string();
+    for flag in [
+        "until = \"2030-01-31T22:00:00Z\"\nauto_end = true\nallow = [\"192.0.2.0/24\"]\nterminate = true\ngrace = \"90s\"\n",
+        "until = \"2020-01-31T22:00:00Z\"\nmessage = \"First\\nSecond\"\nterminate = true\nreason = \"Night\"\nby = \"ops\"\n",
+    ] {
+        flagstone.folder.replace("state/maintenance.flag", flag);
+        let by_files = async || maintenance(&flagstone.folder, &["status"]).await.stdout;
+        let by_process = async || maintenance(&flagstone.folder, &["status", "--admin", &admin]).await.stdout;
+        assert!(by_files().await.contains("  in flight   cut "), "{}", by_files().await);
+        let is_same = async || by_files().await == by_process().await;
+        assert!(eventually_async(PATIENCE, is_same).await, "{}{}", by_files().await, by_process().await);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_name_among_several_leaves_all_as_it_is() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let admin = flagstone.admin().await.to_string();
+    let flag = flagstone.folder.join("state/maintenance.d/all.flag");
+    let ask = async |what: &str| {
+        maintenance(&flagstone.folder, &[what, "--route", "all", "--route", "al", "--admin", &admin]).await
+    };
+    let on = ask("on").await;
+    assert!(!flag.exists(), "{on:?}");
+    assert_eq!((on.status.code(), on.stdout.as_str()), (Some(1), ""), "{on:?}");
+    assert!(on.stderr.contains("there is no route \"al\": did you mean \"all\"?"), "{on:?}");
+    flagstone.folder.write("state/maintenance.d/all.flag", "");
+    let off = ask("off").await;
+    assert!(flag.exists() && off.status.code() == Some(1), "{off:?}");
+}
+
+#[tokio::test]
 async fn a_process_without_a_file_is_found_by_the_same_environment() {
     let folder = Folder::new();
     let flag = folder.join("quick.flag");
