@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -137,6 +137,7 @@ async fn connection<S>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let (mut router, seat) = (router.clone(), Arc::clone(&worker));
+        let request = request.map(|body| Awaited { body, seat: Arc::clone(&seat) });
         async move {
             seat.is_at_work.store(true, Relaxed);
             let answer = router.call(request).await;
@@ -217,6 +218,34 @@ impl Seats {
 impl Seat {
     fn last_byte(&self) -> MutexGuard<'_, Instant> {
         self.last_byte.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's body. While it is waited for, the silence is the client's.
+struct Awaited {
+    body: Incoming,
+    seat: Arc<Seat>,
+}
+
+impl Body for Awaited {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        self.seat.is_at_work.store(poll.is_ready(), Relaxed);
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -308,18 +337,21 @@ mod tests {
         assert!(text.ends_with("ok"), "{text}");
     }
 
-    #[tokio::test]
-    async fn where_all_places_are_taken_the_most_silent_one_gives_up_its_own() {
+    /// Takes all places with clients that say `said` and no more; then one more comes and is answered.
+    async fn one_more_beside(said: &[u8]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", axum::routing::get(|| async { "ok" }));
+        let routes = axum::routing::get(|| async { "ok" }).post(|_: Bytes| async { "ok" });
+        let router = Router::new().route("/", routes);
         let long = Duration::from_secs(600);
         let patience = Patience { head: long, silence: long };
         let server =
             tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1, || ()));
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
-            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+            let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+            client.write_all(said).await.unwrap();
+            silent.push(client);
         }
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
@@ -328,5 +360,15 @@ mod tests {
         reading.await.expect("it is answered while the others stay").unwrap();
         assert!(text.ends_with("ok"), "{text}");
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_taken_the_most_silent_one_gives_up_its_own() {
+        one_more_beside(b"").await;
+    }
+
+    #[tokio::test]
+    async fn who_owes_the_rest_of_a_body_is_silent_too() {
+        one_more_beside(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf").await;
     }
 }
