@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -165,6 +166,23 @@ async fn a_101_that_nobody_asked_for_is_an_upstream_error() {
     assert_eq!(client.get("/next").await.unwrap().text(), "plain");
     let asked = upstream.requests().iter().filter(|request| request.head.line.starts_with("GET /up ")).count();
     assert_eq!((asked, upstream.connections()), (2, 3), "a GET is tried once more, and never on that connection");
+}
+
+#[tokio::test]
+async fn what_is_tried_again_after_such_a_101_is_the_same_request() {
+    let is_first = AtomicBool::new(true);
+    let reply = Reply::answer(move |_| match is_first.swap(false, SeqCst) {
+        true => Reply::raw(switching("")).then(Step::EchoBytes),
+        false => Reply::echo_head(),
+    });
+    let (upstream, proxy) = before(reply).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/up", "Cookie: a=b\r\nAuthorization: Basic eDp5\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+    let requests = upstream.requests();
+    let heads: Vec<_> = requests.iter().map(|request| (&request.head.line, &request.head.headers)).collect();
+    assert_eq!(heads.len(), 2);
+    assert_eq!(heads[0], heads[1]);
 }
 
 #[tokio::test]

@@ -127,7 +127,8 @@ impl Wire {
                 let mut answer = Response::new(());
                 *answer.status_mut() = head.status;
                 mem::swap(answer.headers_mut(), &mut self.fields);
-                if let Some(spare) = spare {
+                // Who is told of a 101 that was not asked for may have to ask again.
+                if let Some(spare) = spare.filter(|_| head.status != StatusCode::SWITCHING_PROTOCOLS) {
                     mem::swap(&mut self.fields, spare);
                     // Its values hold on to what was read from the client.
                     self.fields.clear();
