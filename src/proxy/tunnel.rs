@@ -21,6 +21,9 @@ use crate::upstream::lease::Upgraded;
 
 /// Bytes read at once, each way.
 const READ_BYTES: usize = 16 * 1024;
+/// Reads of one way before the other has its turn: a task may do so many things before it has to wait, and one way that
+/// never runs dry would do all of them.
+const READS_MAX: usize = 16;
 
 /// The upstream's half of an upgrade that both sides have agreed on.
 pub(crate) struct Tunnel {
@@ -103,7 +106,13 @@ impl Flow {
         to: &mut (impl AsyncWrite + Unpin),
         cx: &mut task::Context<'_>,
     ) -> Poll<io::Result<()>> {
+        let mut reads_left = READS_MAX;
         while self.stage == Stage::Open {
+            if reads_left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads_left -= 1;
             if !self.kept.is_empty() {
                 ready!(self.poll_pass_kept(to, cx))?;
             }
@@ -162,7 +171,7 @@ impl fmt::Debug for Tunnel {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, repeat, sink};
 
     use super::*;
 
@@ -199,5 +208,23 @@ mod tests {
         drop(app);
         let ended = poll_once(|cx| Flow::new(Bytes::new()).poll(&mut from, &mut to, cx));
         assert!(matches!(ended, Poll::Ready(Err(_))));
+    }
+
+    #[tokio::test]
+    async fn one_way_that_never_runs_dry_leaves_the_other_its_turn() {
+        let (mut app, mut from) = duplex(10);
+        let (mut to, mut client) = duplex(10);
+        app.write_all(b"word").await.unwrap();
+        let (mut up, mut down) = (Flow::new(Bytes::new()), Flow::new(Bytes::new()));
+        poll_fn(|cx| {
+            assert!(up.poll(&mut repeat(0), &mut sink(), cx).is_pending());
+            assert!(down.poll(&mut from, &mut to, cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(down.take_passed(), 4);
+        let mut word = [0; 4];
+        client.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"word");
     }
 }
