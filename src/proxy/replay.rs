@@ -1,8 +1,8 @@
 //! A request body that can be sent twice: what has flowed is kept, up to a bound, while the first try streams it.
 //!
-//! Beyond the bound everything kept is let go and the body flows on: it can then be sent once only. A further try
-//! begins with what is kept and goes on with what still comes; the try before it gets an error if it still reads, so
-//! two never share what the client sends.
+//! Beyond the bound, or where it comes in crumbs, everything kept is let go and the body flows on: it can then be sent
+//! once only. A further try begins with what is kept and goes on with what still comes; the try before it gets an error
+//! if it still reads, so two never share what the client sends.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,6 +13,12 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{BodyError, RequestBody};
+
+/// Each piece costs a place of this order beside its bytes, and holds on to what was read with it: a body in smaller ones
+/// on average would cost many times its bound.
+const PIECE_BYTES: usize = 64;
+/// So few are kept of any size.
+const PIECES_MIN: usize = 16;
 
 /// The client's side of a body that is kept.
 #[derive(Debug)]
@@ -131,7 +137,8 @@ impl Source {
             return;
         }
         self.kept_bytes += data.len();
-        if self.kept_bytes > self.bytes_max {
+        let pieces_max = PIECES_MIN + self.bytes_max / PIECE_BYTES;
+        if self.kept_bytes > self.bytes_max || self.kept.len() >= pieces_max {
             return self.let_go();
         }
         self.kept.push_back(data.clone());
@@ -146,4 +153,32 @@ impl Source {
 /// Every statement under this lock leaves it whole.
 fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
     source.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a body of so many pieces can be had again, and how many of them are kept.
+    fn kept(bytes_max: usize, pieces: usize, bytes_each: usize) -> (bool, usize) {
+        let replay = Replay::new(RequestBody::Empty, bytes_max);
+        (0..pieces).for_each(|_| lock(&replay.0).keep(&Bytes::from(vec![0; bytes_each])));
+        (replay.is_at_hand(), lock(&replay.0).kept.len())
+    }
+
+    #[test]
+    fn a_body_is_kept_up_to_its_bound() {
+        assert_eq!(kept(1000, 10, 100), (true, 10));
+        assert_eq!(kept(1000, 11, 100), (false, 0));
+        assert_eq!(kept(0, 0, 0), (true, 0));
+        assert_eq!(kept(0, 1, 1), (false, 0));
+    }
+
+    #[test]
+    fn a_body_in_crumbs_does_not_cost_many_times_its_bound() {
+        assert_eq!(kept(64 * 1024, 1024, 64), (true, 1024));
+        assert_eq!(kept(64 * 1024, 1040, 1), (true, 1040));
+        assert_eq!(kept(64 * 1024, 1041, 1), (false, 0));
+        assert_eq!(kept(10, 10, 1), (true, 10));
+    }
 }
