@@ -32,7 +32,7 @@ struct Entry {
 
 /// Needs no running process. Exit code 1 when a certificate is inside the warning window, has ended or cannot be used.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (loaded, _) = match arguments.file.load() {
+    let loaded = match arguments.file.load() {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };

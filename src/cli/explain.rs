@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(wanted) => wanted,
         Err(message) => return wrong_use(&message),
     };
-    let (loaded, _) = match arguments.admin.file.load() {
+    let loaded = match arguments.admin.file.load() {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::OrderArguments;
+use self::run::{Quick, load_quick};
 use crate::app::loading;
 use crate::config::{self, Loaded, Problems, Sources};
 use crate::error::io_reason;
@@ -102,13 +103,25 @@ impl FileArgument {
         config::locate(self.config.as_deref(), &environment)
     }
 
+    /// What `run` would serve by; `None` = there is no file, or the environment goes before it.
     fn find(&self) -> Option<PathBuf> {
-        config::find(self.config.as_deref(), &environment)
+        match self.quick() {
+            Some(_) => None,
+            None => config::find(self.config.as_deref(), &environment),
+        }
     }
 
-    fn load(&self) -> Result<(Loaded, PathBuf), Problems> {
-        let file = self.locate()?;
-        Ok((config::load(&file, &environment)?, file))
+    /// What `run` would serve without a file; `None` = a file says it.
+    fn quick(&self) -> Option<Quick> {
+        if self.config.is_some() { None } else { Quick::of_environment() }
+    }
+
+    /// What `run` would serve.
+    fn load(&self) -> Result<Loaded, Problems> {
+        match self.quick() {
+            Some(quick) => load_quick(&quick),
+            None => config::load(&self.locate()?, &environment),
+        }
     }
 
     /// [`Self::load`] for those who then build it: what is wrong with the files it names is told, too.

@@ -65,6 +65,15 @@ pub(super) struct Quick {
     pub(super) flag: Option<String>,
 }
 
+impl Quick {
+    /// What `run` would serve without arguments; `None` = a file says it.
+    pub(super) fn of_environment() -> Option<Self> {
+        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let (listen, upstream) = (set("FLAGSTONE_LISTEN")?, set("FLAGSTONE_UPSTREAM")?);
+        Some(Self { listen, upstream, flag: set("FLAGSTONE_FLAG") })
+    }
+}
+
 /// Serves; the exit code is 0 after a drain and 1 when it could not start.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let quick = match arguments.quick() {

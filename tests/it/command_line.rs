@@ -340,6 +340,23 @@ async fn run_without_a_file_takes_arguments_and_environment() {
 }
 
 #[tokio::test]
+async fn what_the_environment_serves_is_explained_whatever_file_there_is() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", MINIMAL);
+    let run = async |words: &[&str], file: &[&str]| {
+        let mut command = Flagstone::command(words.iter().chain(file));
+        command.env("FLAGSTONE_LISTEN", "127.0.0.1:0").env("FLAGSTONE_UPSTREAM", "192.0.2.1:80");
+        Process::run(command.current_dir(folder.path())).await
+    };
+    let explained = run(&["explain", "/a"], &[]).await;
+    assert!(explained.stdout.contains("=> forwarded to upstream app as GET /a"), "{explained:?}");
+    let typed = run(&["explain", "/a"], &["-c", "flagstone.toml"]).await;
+    assert!(typed.status.success() && !typed.stdout.contains("upstream app"), "{typed:?}");
+    let certificates = run(&["certs"], &[]).await;
+    assert_eq!((code(&certificates), certificates.stdout.as_str()), (0, "no listener has certificates\n"));
+}
+
+#[tokio::test]
 async fn a_file_that_is_typed_stands_against_the_environment() {
     let folder = Folder::new();
     let file = folder.write("flagstone.toml", MINIMAL);

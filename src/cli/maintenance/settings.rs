@@ -48,17 +48,9 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems
 
 /// As `run` would serve from this environment. Where there is no file to go by, the flag alone is enough.
 fn without_a_file(file: &FileArgument) -> Option<Quick> {
-    if file.config.is_some() {
-        return None;
-    }
-    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let flag = set("FLAGSTONE_FLAG");
-    match (set("FLAGSTONE_LISTEN"), set("FLAGSTONE_UPSTREAM")) {
-        (Some(listen), Some(upstream)) => Some(Quick { listen, upstream, flag }),
+    file.quick().or_else(|| {
+        let flag = environment("FLAGSTONE_FLAG").filter(|flag| !flag.is_empty() && file.find().is_none())?;
         // Where it listens and what it forwards to make no difference to its flag.
-        _ if flag.is_some() && file.find().is_none() => {
-            Some(Quick { listen: "127.0.0.1:0".to_owned(), upstream: "127.0.0.1:1".to_owned(), flag })
-        }
-        _ => None,
-    }
+        Some(Quick { listen: "127.0.0.1:0".to_owned(), upstream: "127.0.0.1:1".to_owned(), flag: Some(flag) })
+    })
 }
