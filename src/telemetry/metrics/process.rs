@@ -3,6 +3,7 @@
 //! A figure that cannot be read (no `/proc` in an empty chroot) is left out, never invented.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
@@ -39,7 +40,7 @@ impl Process {
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::Nofile).current,
             threads: status_number(&status, "Threads:"),
-            start_time: start_time(),
+            start_time: *START_TIME,
         }
     }
 }
@@ -54,6 +55,10 @@ fn open_fds() -> Option<u64> {
     // The listing itself was one of them.
     count.checked_sub(1)
 }
+
+/// Read once: worked out anew it differs by some milliseconds each time, and by more where the clock is set, which whoever
+/// counts its changes takes for restarts.
+static START_TIME: LazyLock<Option<f64>> = LazyLock::new(start_time);
 
 /// Now, less the age: the boot time plus the ticks at which the process began.
 fn start_time() -> Option<f64> {
@@ -72,6 +77,8 @@ fn start_ticks(stat: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -84,6 +91,13 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let age = now.as_secs_f64() - process.start_time.unwrap();
         assert!((-1.0..3600.0).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn it_began_once() {
+        let began = Process::read().start_time;
+        std::thread::sleep(Duration::from_millis(5));
+        assert!((0..20).all(|_| Process::read().start_time == began));
     }
 
     #[test]
