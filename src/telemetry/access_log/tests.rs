@@ -361,6 +361,23 @@ fn a_stalled_log_stops_in_time() {
 }
 
 #[test]
+fn a_reader_that_is_merely_slow_gets_the_last_lines_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, mut reader) = fifo(folder.path(), 2);
+    for number in 0..4000 {
+        write_numbered(&log, number % 2, number);
+    }
+    let end = std::thread::spawn(move || drop(log));
+    let mut text = Vec::new();
+    eventually("the log ends", || {
+        let _ = reader.read_to_end(&mut text);
+        end.is_finished()
+    });
+    let _ = reader.read_to_end(&mut text);
+    assert_eq!(targets(std::str::from_utf8(&text).unwrap()).len(), 4000);
+}
+
+#[test]
 fn rotation_frees_a_log_from_a_stalled_file() {
     let folder = tempfile::tempdir().unwrap();
     let (log, mut reader) = fifo(folder.path(), 1);

@@ -25,6 +25,10 @@ const CAPACITY_KEPT: usize = 8 * BATCH;
 const RETRY: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// How long a log that ends waits for a reader that is merely slow: less than whoever ends it waits.
+const LAST: Duration = Duration::from_millis(1500);
+const RETRY_AT_LAST: Duration = Duration::from_millis(16);
+
 /// Dropping has ended when this long has passed without a dropped line.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -175,8 +179,8 @@ impl Shared {
 
 /// Starts the writer's thread.
 pub(super) fn spawn(shared: Arc<Shared>, sink: Sink) -> io::Result<JoinHandle<()>> {
-    let mut writer =
-        Writer { shared: Arc::clone(&shared), sink, batch: Vec::with_capacity(CAPACITY), written: 0, calm: None };
+    let batch = Vec::with_capacity(CAPACITY);
+    let mut writer = Writer { shared: Arc::clone(&shared), sink, batch, written: 0, calm: None, end: None };
     let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
     shared.thread.set(handle.thread().clone()).expect("a log has one writer");
     Ok(handle)
@@ -191,6 +195,8 @@ struct Writer {
     written: usize,
     /// While lines are dropped: how many there were when last looked, and since when.
     calm: Option<(u64, Instant)>,
+    /// When the log ends, once it is to.
+    end: Option<Instant>,
 }
 
 impl Writer {
@@ -199,7 +205,7 @@ impl Writer {
             self.sleep();
             // Commands are read before the buffers are swapped: all that was taken before a flush is in this round.
             let (flush, stop) = self.commands();
-            let drained = self.drain(stop);
+            let drained = self.drain();
             self.look_for_calm();
             let mut control = lock(&self.shared.control);
             if drained {
@@ -244,12 +250,12 @@ impl Writer {
     }
 
     /// Writes out every buffer, then changes over to a new file if there is one. False when lines are left.
-    fn drain(&mut self, stopping: bool) -> bool {
+    fn drain(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut complete = true;
         for slot in &shared.slots {
             self.swap(slot);
-            complete &= self.write_batch(stopping);
+            complete &= self.write_batch();
         }
         self.change_sink();
         complete
@@ -263,7 +269,7 @@ impl Writer {
     }
 
     /// Until the sink has taken the whole batch. False when it was given up because the log stops.
-    fn write_batch(&mut self, stopping: bool) -> bool {
+    fn write_batch(&mut self) -> bool {
         let mut complete = true;
         let mut retry = RETRY;
         while self.written < self.batch.len() {
@@ -273,7 +279,7 @@ impl Writer {
                     retry = RETRY;
                 }
                 Progress::Gone(error) => self.discard(&error),
-                Progress::Later(error) if stopping || self.stop_asked() => {
+                Progress::Later(error) if self.gives_up(&error) => {
                     self.discard(&error);
                     complete = false;
                 }
@@ -282,7 +288,7 @@ impl Writer {
                     // A full disk may be the reason for the rotation that is being asked for.
                     if !self.change_sink() {
                         thread::park_timeout(retry);
-                        retry = (retry * 2).min(RETRY_MAX);
+                        retry = (retry * 2).min(if self.end.is_some() { RETRY_AT_LAST } else { RETRY_MAX });
                     }
                 }
             }
@@ -292,8 +298,14 @@ impl Writer {
         complete
     }
 
-    fn stop_asked(&self) -> bool {
-        lock(&self.shared.control).stop
+    /// Whether the log is to end and has waited for its reader, which a disk that is full is not.
+    fn gives_up(&mut self, error: &io::Error) -> bool {
+        if !lock(&self.shared.control).stop {
+            return false;
+        }
+        let now = Instant::now();
+        let end = *self.end.get_or_insert(now + LAST);
+        error.kind() != io::ErrorKind::WouldBlock || now >= end
     }
 
     /// Takes the new file, if there is one. A line of which the old file has a part is written again, whole.
