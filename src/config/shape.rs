@@ -196,8 +196,9 @@ impl Walk<'_> {
         if alternative(schema, "string").is_some() || !expanded.changed {
             return self.scalar(Value::String(expanded.text), node, schema, path);
         }
-        match serde_json::from_str(&expanded.text) {
-            Ok(value @ (Value::Bool(_) | Value::Number(_))) => self.scalar(value, node, schema, path),
+        let fits = |value: &Value| kinds(value).iter().any(|kind| alternative(schema, kind).is_some());
+        match serde_json::from_str(&expanded.text).ok().filter(fits) {
+            Some(value @ (Value::Bool(_) | Value::Number(_))) => self.scalar(value, node, schema, path),
             _ => {
                 let problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));
                 // It may hold a secret: its name has to do.
@@ -207,14 +208,7 @@ impl Walk<'_> {
     }
 
     fn scalar(&mut self, value: Value, node: &Node, schema: &Value, path: &Path) -> Option<Value> {
-        let kinds: &[&str] = match &value {
-            Value::String(_) => &["string"],
-            Value::Bool(_) => &["boolean"],
-            Value::Number(number) if number.is_f64() => &["number"],
-            Value::Number(_) => &["integer", "number"],
-            _ => &[],
-        };
-        let Some(found) = kinds.iter().find_map(|kind| alternative(schema, kind)) else {
+        let Some(found) = kinds(&value).iter().find_map(|kind| alternative(schema, kind)) else {
             return self.wrong_type(node, schema, path);
         };
         let problem = match &value {
@@ -256,6 +250,17 @@ impl Walk<'_> {
         self.problems.push(problem);
         self.spoilt.insert(path.as_str().to_owned());
         None
+    }
+}
+
+/// What the schema calls a single value.
+fn kinds(value: &Value) -> &'static [&'static str] {
+    match value {
+        Value::String(_) => &["string"],
+        Value::Bool(_) => &["boolean"],
+        Value::Number(number) if number.is_f64() => &["number"],
+        Value::Number(_) => &["integer", "number"],
+        _ => &[],
     }
 }
 

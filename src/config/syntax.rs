@@ -4,10 +4,16 @@
 
 /// What to do about the line at `position` of `text`, where the parser said `message`.
 pub(super) fn remedy(text: &str, position: (usize, usize), message: &str) -> Option<String> {
-    let (number, _) = position;
-    let line = text.lines().nth(number - 1)?.trim();
+    let (number, column) = position;
+    let whole = text.lines().nth(number - 1)?;
+    let line = whole.trim();
     if message.starts_with("duplicate key") {
-        return Some(duplicate(text, number, line));
+        let before: String = whole.chars().take(column - 1).collect();
+        // Of a table in one line, what is meant is neither the line's own key nor another line's.
+        return Some(match before.contains('{') {
+            true => format!("{} is there twice: leave one of the two", key(&whole[before.len()..])),
+            false => duplicate(text, number, line),
+        });
     }
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let another = |what: &str| Some(format!("this looks like {what}, TOML writes [table] and key = value"));

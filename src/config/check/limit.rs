@@ -31,7 +31,8 @@ impl Check<'_> {
             }
         };
         let burst = raw.burst.and_then(NonZeroU32::new).unwrap_or(rate.count);
-        if rate.period.checked_mul(burst.get()).is_none_or(|whole| whole / rate.count.get() > duration::MAX) {
+        let is_too_long = |whole| whole / rate.count.get() > duration::MAX;
+        if rate.period.checked_mul(burst.get()).is_none_or(is_too_long) && !self.is_refused(&at.key("rate")) {
             self.refuse_place(
                 &at.key("burst"),
                 "such a burst takes more than ten years to refill",

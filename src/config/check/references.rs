@@ -35,9 +35,16 @@ impl Check<'_> {
         let names: HashSet<_> = config.listeners.iter().filter(named).map(|listener| &listener.name).collect();
         // Two without a name that have the same address are reported as such, unless they may have the same.
         let counts = |listener: &Listener| names.contains(&listener.name) || is_any_port(&listener.address);
-        let listeners = config.listeners.iter();
-        let listeners = listeners.map(|listener| if counts(listener) { listener.name.as_str() } else { "" });
-        self.unique(listeners, &root.key("listener"));
+        // What was refused for an address stands at some default, and so does its name.
+        let is_named = |index: usize, listener: &Listener| {
+            let address = root.key("listener").index(index).key("address");
+            counts(listener) && (named(&listener) || !self.is_refused(&address))
+        };
+        let listeners = config.listeners.iter().enumerate();
+        let listeners =
+            listeners.map(|(index, listener)| if is_named(index, listener) { listener.name.as_str() } else { "" });
+        let listeners: Vec<&str> = listeners.collect();
+        self.unique(listeners.into_iter(), &root.key("listener"));
         let windows = config.maintenance.windows.iter().map(|window| window.name.as_str());
         self.unique(windows, &root.key("maintenance").key("window"));
     }

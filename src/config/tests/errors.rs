@@ -48,6 +48,7 @@ fn a_syntax_error_says_how_to_mend_it() {
         ("a = \"x\nb = 1\n", "1:", "close the quotes in the same line"),
         ("a =\nb = 1\n", "1:", "write the value behind a =, in the same line"),
         ("[x]\na = 1\n[y]\na = 1\nb = 2\na = 2\n", "6:", "a stands in line 4 already: leave one of the two"),
+        ("[x]\na = { b = 1, b = 2 }\n", "2:14", "b is there twice: leave one of the two"),
         ("[x]\na = 1\n[y]\n[x] # again\n", "4:", "[x] stands in line 1 already: leave one of the two"),
         ("listener:\n  - address: x\n", "1:", "this looks like YAML, TOML writes [table] and key = value"),
         ("{ \"listener\": [] }\n", "1:", "this looks like JSON, TOML writes [table] and key = value"),
@@ -490,6 +491,8 @@ fn a_variable_is_shown_by_its_name() {
     let text = error_with("max_idle = \"${PORT}x\"");
     assert_eq!(text, "upstream.app.max_idle = \"${PORT}x\": must be a whole number: look at the variable");
     for (addition, shown) in [
+        ("http2 = \"${PORT}\"", "http2 = \"${PORT}\": must be true or false: look at the variable"),
+        ("max_idle = \"${PORT}.5\"", "max_idle = \"${PORT}.5\": must be a whole number: look at the variable"),
         ("max_idle = \"${SLACK_WEBHOOK}\"", "max_idle = \"${SLACK_WEBHOOK}\": must be a whole number"),
         ("balance = \"${SLACK_WEBHOOK}\"", "balance = \"${SLACK_WEBHOOK}\": must be "),
         ("[server]\nmax_connections = \"-${PORT}\"", "max_connections = \"-${PORT}\": must be "),

@@ -30,6 +30,8 @@ fn one_mistake_is_one_error() {
     for (addition, start) in cases {
         assert_eq!(error_with(addition), format!("{start}{longest}"));
     }
+    let burst = "[limit.a]\nrate = \"often\"\nburst = 4294967295";
+    assert!(error_with(burst).starts_with("limit.a.rate = \"often\": not a rate: "));
     let addition = "[[listener]]\naddress = \"0.0.0.0:443\"\ntls = { certificates = [\"site.pem\"] }";
     let expected =
         "listener[1].tls.certificates[0] = \"site.pem\": must be a table: write { … } with \"cert\" or \"key\"";
@@ -38,6 +40,14 @@ fn one_mistake_is_one_error() {
         + "[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }\nexpect = { route = \"all\" }\n";
     let problems = parsed(&nameless).expect_err("the route has no name");
     assert_eq!(problems.0.len(), 1, "{problems}");
+}
+
+#[test]
+fn two_wrong_addresses_are_two_errors() {
+    let problems =
+        with("[[listener]]\naddress = \":80\"\n[[listener]]\naddress = \":443\"").expect_err("both are wrong");
+    let paths: Vec<_> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["listener[1].address", "listener[2].address"]);
 }
 
 #[test]
