@@ -10,6 +10,7 @@ use super::*;
 mod defaults;
 mod errors;
 mod reference;
+mod schema;
 mod slips;
 
 fn env(name: &str) -> Option<String> {

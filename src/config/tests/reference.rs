@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 pub(super) const REFERENCE: &str = include_str!("../../../config/flagstone.toml");
 
 /// With everything switched on; a line that comes "in place of the line above" replaces it.
-fn uncommented() -> String {
+pub(super) fn uncommented() -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in REFERENCE.lines() {
         let code = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| !c.is_whitespace() && c != '-'));
