@@ -217,6 +217,9 @@ impl Explanation {
                 }
                 self.stages.push(stages::upstream(group));
                 self.outcome.upstream = Some(group.name.to_string());
+                if let Err(refusal) = decide::announced_body(asked.headers, route) {
+                    return self.answered(&refusal);
+                }
                 let sent = crate::proxy::forward::target(asked.uri, asked.path, route.strip_prefix.as_deref());
                 let sent = sent.as_ref().unwrap_or(asked.uri);
                 self.outcome.says = format!("forwarded to upstream {} as {} {sent}", group.name, asked.method);

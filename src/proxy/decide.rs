@@ -9,11 +9,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::bypass::Entrance;
 use super::refusal::{Maintained, Refusal};
 use super::{https, page, respond};
+use crate::message::answer::content_length;
 use crate::message::host::Host;
 use crate::message::{forwarded, path};
 use crate::policy::access::Denied;
@@ -184,6 +186,18 @@ pub fn upstream<T>(target: &Target, ask: impl Fn(&Group) -> Result<T, Duration>)
     };
     let Some(fallback) = &target.fallback else { return Err(retry_after) };
     ask(fallback).map(|given| (fallback, given)).map_err(|its_own| its_own.min(retry_after))
+}
+
+/// The bytes of body that a head announces, if it does.
+///
+/// # Errors
+/// They are more than the route takes.
+pub fn announced_body(headers: &HeaderMap, route: &Route) -> Result<Option<u64>, Refusal> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| content_length(length.as_bytes()));
+    match announced.zip(route.body_bytes_max) {
+        Some((length, bytes_max)) if length > bytes_max => Err(Refusal::BodyTooLarge),
+        _ => Ok(announced),
+    }
 }
 
 /// What decides about a request in maintenance. `place` is its host and path, `client` the address and whether

@@ -10,11 +10,11 @@ use http_body::Body as _;
 
 use super::super::body::{Delivery, RequestBody};
 use super::super::context::Context;
+use super::super::decide;
 use super::super::refusal::Refusal;
 use super::super::replay::Replay;
 use crate::config::model;
 use crate::listener::incoming::Incoming;
-use crate::message::answer::content_length;
 use crate::message::{forwarded, hop_by_hop};
 use crate::snapshot::Route;
 use crate::upstream::connection::RequestHead;
@@ -61,11 +61,7 @@ impl Outbound {
         context: &mut Context,
     ) -> Result<Box<Self>, Refusal> {
         let retry = &settings.retry;
-        let announced = head.headers.get(CONTENT_LENGTH).filter(|_| !body.is_end_stream());
-        let announced = announced.and_then(|length| content_length(length.as_bytes()));
-        if announced.zip(route.body_bytes_max).is_some_and(|(length, bytes_max)| length > bytes_max) {
-            return Err(Refusal::BodyTooLarge);
-        }
+        let announced = if body.is_end_stream() { None } else { decide::announced_body(&head.headers, route)? };
         let (body, delivery) =
             RequestBody::new(body, route.body_bytes_max, route.timeouts.request_body, &context.connection);
         // HTTP/2 has no upgrades, and in HTTP/1.0 they are to be ignored (RFC 9110, section 7.8).
