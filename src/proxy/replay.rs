@@ -78,6 +78,7 @@ impl Replay {
             return None;
         }
         source.current += 1;
+        source.body.moves_again();
         Some(RequestBody::Kept(Tap { source: Arc::clone(&self.0), number: source.current, had: 0 }))
     }
 }
@@ -91,6 +92,7 @@ impl Tap {
         if let Some(piece) = source.kept.get(self.had) {
             let piece = piece.clone();
             self.had += 1;
+            source.body.moves_again();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let frame = Pin::new(&mut source.body).poll_frame(cx);

@@ -1,5 +1,7 @@
 //! What is sent again, what is not, and to whom.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -344,4 +346,48 @@ async fn the_budget_bounds_retries_under_load() {
     // 3 at a time, and all but 3 give up at their first failure.
     let retries = app.requests().len() - 40;
     assert!((1..=60).contains(&retries), "{retries} retries");
+}
+
+/// Takes a request's head and all of its body that comes, and answers before the rest.
+fn answering_behind(bytes: usize) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        socket.read_exact(&mut vec![0; bytes]).unwrap();
+        socket.write_all(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let _ = socket.read(&mut byte);
+    });
+    address
+}
+
+/// Accepts, and takes no more than a socket does by itself.
+fn taking_nothing() -> (SocketAddr, socket2::Socket) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.set_recv_buffer_size(4096).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(8).unwrap();
+    (listener.local_addr().unwrap().as_socket().unwrap(), listener)
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_of_a_further_try_is_late() {
+    const SENT: usize = 8 * 1024 * 1024;
+    let (first, (second, _listener)) = (answering_behind(SENT), taking_nothing());
+    let toml = format!(
+        "[timeouts]\nresponse_head = \"500ms\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{first}\", {{ address = \"{second}\", backup = true }}]\n{QUIET}\
+         [upstream.app.retry]\non = [\"503\"]\nmax_replay = \"16MiB\"\n"
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("PUT", "/", &format!("Content-Length: {}\r\n", SENT + 1)).await.unwrap();
+    client.send(vec![0; SENT]).await.unwrap();
+    let answer = client.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (504, Some("upstream_timeout")));
 }

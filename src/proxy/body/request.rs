@@ -66,6 +66,13 @@ impl RequestBody {
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
+
+    /// Some of what has come of it is on its way once more: the next move is no longer the client's.
+    pub(in super::super) fn moves_again(&self) {
+        if let Self::Streaming(body) = self {
+            body.delivery.moves();
+        }
+    }
 }
 
 impl Streaming {
