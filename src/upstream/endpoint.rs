@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::affinity::{Affinity, Token};
@@ -113,6 +114,11 @@ impl Endpoint {
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
+        let standing = Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now);
+        // How connections are made has not changed: who takes none does not.
+        if pools.is_some_and(|known| known.standing.is_refusing()) && !settings.hold.is_zero() {
+            standing.set_refusing(true);
+        }
         Self {
             key: hash_of(label.as_bytes()),
             token: affinity.map(|affinity| affinity.token(&label)),
@@ -121,8 +127,8 @@ impl Endpoint {
             label,
             weight: configured.weight.get(),
             is_backup: configured.backup,
-            standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
-            incident: scout::Incident::default(),
+            standing,
+            incident: scout::Incident::after(pools.map(|known| &known.incident)),
             in_flight: match known.map(|(known, _)| known).or(left) {
                 Some(before) => Arc::clone(&before.in_flight),
                 None => Arc::default(),
@@ -241,6 +247,11 @@ impl Endpoint {
     pub(crate) fn refuse(self: &Arc<Self>) {
         self.standing.set_refusing(true);
         scout::send(self);
+    }
+
+    /// Goes on to look for it, if it refused connections before a reload.
+    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) {
+        scout::go_on(self, runtime);
     }
 
     /// Whether it refused connections, and has not shown yet that it is back.

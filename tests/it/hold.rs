@@ -1,7 +1,7 @@
 //! An app that is away for a while: requests wait for it, in order and bounded, and go on when it is back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -426,6 +426,46 @@ async fn what_comes_and_goes_is_one_incident_and_tried_ever_more_rarely() {
     // 25, 50, 100, 200 and 400 ms apart, each with a request behind it.
     let tries = connections.load(SeqCst);
     assert!(tries <= 14, "{tries} connections in a second");
+    flagstone.process.stderr_line("Endpoint restored").await;
+    let log = flagstone.process.stderr();
+    assert_eq!((log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()), (1, 1), "{log}");
+}
+
+#[tokio::test]
+async fn a_reload_does_not_take_for_well_what_takes_no_connection() {
+    static IS_BACK: AtomicBool = AtomicBool::new(false);
+    let (app, _) = starting(|_| IS_BACK.load(SeqCst)).await;
+    let config = |hold: &str| to(&app, &format!("http2 = true\nhold = \"{hold}\"\n"));
+    let proxy = TestProxy::toml(config("100ms")).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 502);
+    let status = async || admin::json(proxy.admin(), "/api/health").await["status"].clone();
+    assert_eq!(status().await, "unhealthy");
+    for hold in ["200ms", "0s"] {
+        proxy.reload_with(&config(hold)).await;
+        assert_eq!(status().await, "unhealthy", "{hold}");
+    }
+    IS_BACK.store(true, SeqCst);
+    assert!(eventually_async(DEADLINE, async || status().await == "healthy").await);
+}
+
+#[tokio::test]
+async fn an_incident_is_told_once_over_a_reload() {
+    static IS_BACK: AtomicBool = AtomicBool::new(false);
+    let (app, _) = starting(|_| IS_BACK.load(SeqCst)).await;
+    let config = |hold: &str| {
+        format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\n\
+             name = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+            to(&app, &format!("http2 = true\nhold = \"{hold}\"\n"))
+        )
+    };
+    let mut flagstone = Flagstone::serve(&config("100ms")).await;
+    let address = flagstone.address("web").await;
+    assert_eq!(client::get(address, "/").await.unwrap().status, 502);
+    flagstone.folder.write("flagstone.toml", config("200ms"));
+    flagstone.process.stderr_line("Configuration reloaded").await;
+    assert_eq!(client::get(address, "/").await.unwrap().status, 503);
+    IS_BACK.store(true, SeqCst);
     flagstone.process.stderr_line("Endpoint restored").await;
     let log = flagstone.process.stderr();
     assert_eq!((log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()), (1, 1), "{log}");

@@ -1,6 +1,7 @@
 //! Looks for an endpoint that takes no connection while its upstream holds requests for it.
 //!
-//! One incident has one scout and is told of by one pair of events, however often the endpoint only seems to be back:
+//! One incident has one scout and is told of by one pair of events, however often the endpoint only seems to be back. A
+//! reload that changes its upstream takes it along: another scout goes out for what is in the endpoint's place.
 //!
 //! | from | what happens | to |
 //! |---|---|---|
@@ -12,6 +13,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::{Change, Endpoint};
 
@@ -34,6 +37,11 @@ pub(super) struct Incident {
 }
 
 impl Incident {
+    /// That of the same endpoint before a reload, of which the scout is to [`go_on`].
+    pub(super) fn after(before: Option<&Self>) -> Self {
+        Self { is_on: AtomicBool::new(before.is_some_and(Self::is_on)), ..Self::default() }
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.is_on.load(Relaxed)
     }
@@ -55,13 +63,21 @@ pub(super) fn send(endpoint: &Arc<Endpoint>) {
     }
 }
 
+/// Sends a scout out for an incident of before a reload.
+pub(super) fn go_on(endpoint: &Arc<Endpoint>, runtime: &Handle) {
+    if endpoint.incident.is_on() {
+        // Ends as any other.
+        runtime.spawn(look(Arc::downgrade(endpoint)));
+    }
+}
+
 /// Tries to connect, as a request would, more and more rarely.
 async fn look(endpoint: Weak<Endpoint>) {
     let mut pause = PAUSE_MIN;
     loop {
         tokio::time::sleep(pause).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
-        if endpoint.is_retired() && endpoint.is_over() {
+        if endpoint.is_over() {
             // Whoever still comes here finds out.
             endpoint.standing.set_refusing(false);
             return end(&endpoint);
@@ -99,9 +115,9 @@ fn end(endpoint: &Arc<Endpoint>) {
     }
 }
 
-/// Unless its upstream has it no more.
+/// Unless its upstream has it no more, or another in its place, of which that is told.
 fn tell(endpoint: &Endpoint, change: Change) {
-    if !endpoint.is_retired() {
+    if !endpoint.replaced.load(Relaxed) {
         (endpoint.observer)(&endpoint.label, change);
     }
 }
