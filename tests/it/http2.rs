@@ -408,6 +408,28 @@ async fn a_client_that_takes_the_beginning_of_its_answer_is_not_waited_for_for_e
     assert_eq!((reset.stream, reset.code()), (1, Some(8)), "CANCEL");
 }
 
+/// What is under way when it is told would be lost, and nobody could say whether it may be sent again.
+#[tokio::test]
+async fn a_client_that_is_idle_is_heard_until_it_knows_that_it_is_told_to_go() {
+    let (_upstream, proxy) = app_with("hello", "[timeouts]\nidle = \"300ms\"\nrequest_head = \"300ms\"\n", "").await;
+    for has_asked in [true, false] {
+        let mut client = Framed::connect(proxy.address()).await;
+        if has_asked {
+            client.send(&h2::request(1, flag::END_STREAM)).await;
+            client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+        }
+        let told = client.find(|frame| frame.kind == kind::GOAWAY).await.expect("GOAWAY");
+        assert_eq!((&told.payload[..4], told.code()), (&[0x7f, 0xff, 0xff, 0xff][..], Some(0)));
+        let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a question whether it has heard");
+        client.send(&h2::request(3, flag::END_STREAM)).await;
+        client.find(|frame| frame.is(kind::DATA, flag::END_STREAM) && frame.stream == 3).await.expect("an answer");
+        client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+        let last = client.find(|frame| frame.kind == kind::GOAWAY).await.expect("the number of the last stream");
+        assert_eq!((&last.payload[..4], last.code()), (&[0, 0, 0, 3][..], Some(0)));
+        assert_eq!(client.ends_with().await, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_silent_connection_is_closed_in_time() {
     let (_upstream, proxy) = app_with("hello", "[timeouts]\nidle = \"300ms\"\nrequest_head = \"300ms\"\n", "").await;

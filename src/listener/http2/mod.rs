@@ -126,13 +126,17 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
         {
             return Poll::Ready(End::Idle);
         }
-        match timer.poll_phase((phase, connection.requests()), &connection, cx) {
-            Poll::Ready(End::Idle) if ending.is_none() => {
-                ending = Some(Ending::begin(&mut http));
-                cx.waker().wake_by_ref();
+        match ready!(timer.poll_phase((phase, connection.requests()), &connection, cx)) {
+            // With nothing begun it is told first, and may have a request on the way: from then on it is `ending` that
+            // ends it.
+            End::Idle | End::HeadTimeout if !connection.has_partial_head() => {
+                if ending.is_none() {
+                    ending = Some(Ending::begin(&mut http));
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Pending
             }
-            end => end,
+            end => Poll::Ready(end),
         }
     })
     .await
