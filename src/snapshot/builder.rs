@@ -21,6 +21,8 @@ use crate::upstream::group::{Group, Surroundings};
 use crate::upstream::probe::Probe;
 
 const HOSTS: &str = "write \"example.com\" or \"*.example.com\"";
+/// What ALPN offers (RFC 7301), the best first. A client that names none of them is sent away at the handshake.
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 const PATHS: &str = "write \"/below\" or \"=/exact\"";
 
 /// Gathers the parts and everything that is wrong with them.
@@ -160,7 +162,7 @@ impl Builder<'_> {
     pub(super) fn listeners(&mut self) -> BTreeMap<Arc<str>, Listener> {
         let mut listeners = BTreeMap::new();
         for (index, listener) in self.config.listeners.iter().enumerate() {
-            let protocols: &[&[u8]] = if listener.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+            let protocols = if listener.http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
             let tls = listener.tls.as_ref().and_then(|tls| {
                 let kept = self.previous.and_then(|previous| previous.listeners.get(listener.name.as_str()));
                 let kept = kept.and_then(|kept| kept.tls.as_deref());

@@ -113,6 +113,7 @@ async fn every_kind_of_key_is_served() {
 async fn http2_is_agreed_on_unless_it_is_off() {
     const BOTH: &[&[u8]] = &[b"h2", b"http/1.1"];
     const H2: &[&[u8]] = &[b"h2"];
+    const HTTP10: &[&[u8]] = &[b"http/1.0"];
     const SPDY: &[&[u8]] = &[b"spdy/3"];
     let ca = Ca::new();
     let leaf = ca.leaf(&["site.example"]);
@@ -125,6 +126,8 @@ async fn http2_is_agreed_on_unless_it_is_off() {
         let mut without = connect(&[]).await.unwrap();
         assert_eq!(without.socket().alpn(), None);
         assert_eq!(without.get("/").await.unwrap().text(), "hello");
+        // As curl --http1.0 does.
+        assert_eq!(connect(HTTP10).await.unwrap().get("/").await.unwrap().text(), "hello");
         let refused = connect(SPDY).await.unwrap_err().to_string();
         assert!(refused.contains("NoApplicationProtocol"), "{refused}");
         assert_eq!(connect(H2).await.is_ok(), agreed == b"h2");
