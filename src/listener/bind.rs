@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use crate::config::model::Address;
 
@@ -138,7 +138,7 @@ fn tcp(address: SocketAddr, families: Families) -> io::Result<Socket> {
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -149,10 +149,12 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    // Not waited for: a queue that is full is somebody's, who may be at a standstill.
+    let knock = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match knock.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
@@ -285,7 +287,30 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_socket_is_in_use_also_when_its_queue_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.sock");
+        let address = SockAddr::unix(&path).unwrap();
+        let socket = || Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+        let busy = socket();
+        busy.bind(&address).unwrap();
+        busy.listen(0).unwrap();
+        let waiting: Vec<_> =
+            std::iter::repeat_with(socket).take_while(|client| client.connect(&address).is_ok()).collect();
+        assert!(!waiting.is_empty());
+        let (told, outcome) = std::sync::mpsc::channel();
+        let wanted = Address::Unix(path.clone());
+        std::thread::spawn(move || told.send(bind(&wanted, Families::Any).map(drop)));
+        let refused = outcome.recv_timeout(Duration::from_secs(10)).expect("an answer").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        drop((busy, waiting));
+        assert!(bind(&Address::Unix(path), Families::Any).is_ok(), "nobody listens any more");
+    }
 
     #[test]
     fn who_may_not_take_a_port_is_told_how_to_get_it() {
