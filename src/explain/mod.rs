@@ -204,10 +204,10 @@ impl Explanation {
                     let state = moment.breakers.and_then(|states| states.get(name));
                     state.is_some_and(|state| state == "OPEN")
                 };
-                // When it will open is not known here.
-                let ask = |group: &crate::upstream::group::Group| match is_open(&group.name) {
-                    true => Err(group.settings.breaker.open),
-                    false => Ok(()),
+                // When it will close is not known here.
+                let ask = |group: &crate::upstream::group::Group| {
+                    let breaker = &group.settings.breaker;
+                    if is_open(&group.name) && !breaker.shadow { Err(breaker.open) } else { Ok(()) }
                 };
                 let chosen = decide::upstream(target, ask);
                 let group = chosen.map_or(&target.group, |(group, ())| group);

@@ -260,8 +260,10 @@ pub(super) fn breaker(target: &Target, chosen: &Group, moment: Moment<'_>) -> St
     let state = |group: &Group| match (&group.breaker, moment.breakers) {
         (None, _) => "none".to_owned(),
         (Some(_), None) => "on; its state is known to a running process only".to_owned(),
-        (Some(_), Some(states)) => {
-            states.get(&*group.name).map_or_else(|| "closed".to_owned(), |state| state.to_lowercase().replace('_', "-"))
+        (Some(breaker), Some(states)) => {
+            let state = states.get(&*group.name).map_or("closed", String::as_str).to_lowercase().replace('_', "-");
+            let shadow = if breaker.settings().shadow { ", only watched" } else { "" };
+            format!("{state}{shadow}")
         }
     };
     let fallback = match std::ptr::eq(&raw const **own, chosen) {

@@ -21,6 +21,7 @@ fn everything(upstream: &FakeUpstream) -> String {
          [limit.per_ip]\nrate = \"100000/1m\"\nexempt = [\"192.0.2.0/24\"]\n\
          [limit.per_key]\nkey = [\"header:X-Key\", \"path\"]\nrate = \"100000/1m\"\n\
          [upstream.app]\nendpoints = [\"{endpoint}\"]\n[upstream.other]\nendpoints = [\"{endpoint}\"]\n\
+         breaker = {{ shadow = true }}\n\
          [[route]]\nname = \"any\"\nupstream = \"app\"\nlimits = [\"per_ip\"]\n\
          [[route]]\nname = \"api\"\nhost = [\"api.example\", \"*.api.example\"]\npath = [\"/v1\"]\nstrip_prefix = \"/v1\"\n\
          upstream = \"other\"\nlimits = [\"per_ip\", \"per_key\"]\n\
@@ -182,12 +183,17 @@ async fn an_open_breaker_is_known_while_a_process_tells_it() {
     folder.write("site/index.html", "site");
     let mut flagstone = Flagstone::serve_in(folder, &everything(&upstream)).await;
     let (admin, file) = (flagstone.admin().await.to_string(), flagstone.config().display().to_string());
-    let opened = Flagstone::run(["breaker", "open", "app", "-c", &file, "--admin", &admin]).await;
-    assert_eq!(opened.status.code(), Some(0), "{opened:?}");
-    let explain =
-        async || Flagstone::run(["explain", "http://x.example/", "-c", &file, "--admin", &admin]).await.stdout;
+    for upstream in ["app", "other"] {
+        let opened = Flagstone::run(["breaker", "open", upstream, "-c", &file, "--admin", &admin]).await;
+        assert_eq!(opened.status.code(), Some(0), "{opened:?}");
+    }
+    let explain_of = async |url| Flagstone::run(["explain", url, "-c", &file, "--admin", &admin]).await.stdout;
+    let explain = async || explain_of("http://x.example/").await;
     let text = explain().await;
     assert!(text.contains("=> 503 circuit_open, "), "{text}");
+    // One in shadow turns nobody away.
+    let text = explain_of("http://api.example/v1/a").await;
+    assert!(text.contains(" open, only watched\n") && text.contains("=> forwarded to upstream other "), "{text}");
     flagstone.process.signal(Signal::TERM);
     flagstone.process.wait(DEADLINE).await;
     let text = explain().await;
