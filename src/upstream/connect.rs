@@ -91,9 +91,11 @@ impl Connector {
     /// # Cancel safety
     /// A connection in the making is closed.
     pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, ConnectError> {
+        let began = Instant::now();
         let stream = self.reach(limit).await?;
         if self.http2 {
-            let started = tokio::time::timeout(limit, self.start_http2(stream)).await;
+            let left = limit.saturating_sub(began.elapsed());
+            let started = tokio::time::timeout(left, self.start_http2(stream)).await;
             return started.map_err(|_| ConnectError::Timeout { limit })?;
         }
         Ok(Connection::Http1(Http1::new(stream)))

@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::certs::Ca;
 use crate::support::client::{self, Client};
@@ -415,4 +417,31 @@ async fn over_tls_the_app_must_agree() {
     let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
     let answer = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("connect_failed")));
+}
+
+#[tokio::test]
+async fn tcp_tls_and_http_have_one_time_to_connect() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let tls = TlsAcceptor::from(ca.leaf(&["localhost"]).server_config(&[b"h2"]));
+    folder.write("ca.pem", ca.pem());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Shakes hands late, and then says nothing.
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1800)).await;
+        let mut socket = tls.accept(socket).await.unwrap();
+        while socket.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+    });
+    let toml = format!(
+        "[timeouts]\nconnect = \"2s\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{address}\"]\nhttp2 = true\nretry = {{ attempts = 0 }}\n\
+         tls = {{ enabled = true, server_name = \"localhost\", ca = \"ca.pem\" }}\n"
+    );
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let began = Instant::now();
+    let answer = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (504, Some("connect_failed")));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
 }
