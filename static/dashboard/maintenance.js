@@ -63,7 +63,8 @@ function show(maintenance) {
   set(byId("maintenance"), "data-tone", maintenance.is_active ? (global?.mode === "emergency" || maintenance.overdue ? "bad" : "warn") : "ok");
   set(byId("maintenance-switch"), "aria-checked", String(Boolean(global)));
   const open = own.length ? `The site is open, but for ${plural(own.length, "route")}` : "The site is open";
-  const closed = global?.routes.length ? `In maintenance: ${global.routes.join(", ")}` : "The site is in maintenance";
+  const part = global && partOf(global);
+  const closed = part ? `In maintenance: ${part}` : "The site is in maintenance";
   say(byId("maintenance-state"), global ? closed : open);
   const flight = ["In flight", plural(maintenance.in_flight, "request")];
   const blocked = ["Blocked", plural(maintenance.blocked_requests, "request")];
@@ -80,6 +81,9 @@ function show(maintenance) {
   planned(maintenance.upcoming);
 }
 
+/** What a flag is bound to, each of which must match: `shop.example · /cart, /checkout`; empty for everything. */
+const partOf = ({ routes, hosts, paths }) => [routes, hosts, paths].filter(list => list.length).map(list => list.join(", ")).join(" · ");
+
 function routeRow({ route }) {
   const note = element("small");
   const end = element("button", { type: "button", "aria-label": `End the maintenance of ${route}`, onclick: () => askToEnd(route) }, "End…");
@@ -88,7 +92,7 @@ function routeRow({ route }) {
     update(flag) {
       const mode = flag.mode === "full" ? null : MODES[flag.mode] ?? flag.mode;
       const ends = flag.estimated_completion && `ends ${endOf(flag.estimated_completion, flag.overdue)}`;
-      say(note, [flag.reason, mode, `since ${moment(flag.started_at)}`, ends, flag.by && `by ${flag.by}`].filter(Boolean).join(" · "));
+      say(note, [flag.reason, mode, partOf({ ...flag, routes: [] }), `since ${moment(flag.started_at)}`, ends, flag.by && `by ${flag.by}`].filter(Boolean).join(" · "));
       set(note, "data-tone", flag.overdue ? "bad" : null);
     },
   };

@@ -315,6 +315,21 @@ async fn a_lost_connection_is_shown_and_found_again_by_itself() {
     browser.until("document.getElementById('maintenance-switch').ariaChecked === 'false'").await;
 }
 
+/// As what a flag covers is bound to: whoever reads that the site is closed looks no further.
+#[tokio::test]
+async fn maintenance_of_a_part_is_not_shown_as_of_the_whole() {
+    let Opened { browser, site: Site { flagstone, .. } } = &or_left_out!(Opened::start().await);
+    let state = "document.getElementById('maintenance-state').innerText";
+    flagstone.folder.write("state/maintenance.flag", "hosts = [\"a.example\"]\npaths = [\"/cart\", \"=/pay\"]\n");
+    browser.until(&format!("{state} === 'In maintenance: a.example · /cart, =/pay'")).await;
+    flagstone.folder.replace("state/maintenance.flag", "routes = [\"orders\"]\n");
+    browser.until(&format!("{state} === 'In maintenance: orders'")).await;
+    flagstone.folder.replace("state/maintenance.flag", "");
+    browser.until(&format!("{state} === 'The site is in maintenance'")).await;
+    flagstone.folder.write("state/maintenance.d/orders.flag", "paths = [\"/orders/new\"]\n");
+    browser.until("document.getElementById('maintenance-routes').innerText.includes('/orders/new')").await;
+}
+
 /// More of them than a fresh stream begins with: the page says how many are gone.
 #[tokio::test]
 async fn events_that_a_lost_connection_has_swallowed_are_counted() {
