@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { byId, each, element, facts, say, set } from "./dom.js";
-import { bytes, clockOf, moment, plural, relative, span } from "./format.js";
+import { bytes, moment, plural, relative, span, stamp } from "./format.js";
 import { failed, notice } from "./notices.js";
 import { refresh } from "./poll.js";
 import { on } from "./state.js";
@@ -15,7 +15,7 @@ export function start() {
       ["Generation", config.generation],
       ["Source", config.source ?? "the command line"],
       ["Loaded", `${moment(config.loadedAt)}, ${relative(config.loadedAt)}`],
-      ["Last reload", last && `${last.success ? "accepted" : "refused"} at ${clockOf(last.time)}`, last && !last.success ? "bad" : null],
+      ["Last reload", last && `${last.success ? "accepted" : "refused"} at ${stamp(last.time)}`, last && !last.success ? "bad" : null],
       ["Process", `${process.version}, pid ${process.pid}, ${plural(process.workers, "worker")}`],
       ["Up for", span(process.uptimeSeconds)],
       ["Memory", figures.server?.residentBytes ? bytes(figures.server.residentBytes) : null],

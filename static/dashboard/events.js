@@ -1,7 +1,7 @@
 // The event log as it is written, newest first.
 
-import { byId, each, element } from "./dom.js";
-import { clockOf } from "./format.js";
+import { byId, each, element, say } from "./dom.js";
+import { stamp } from "./format.js";
 import { announce } from "./notices.js";
 
 const KEPT = 1_000;
@@ -68,7 +68,9 @@ function draw() {
 }
 
 function row(event) {
-  const when = element("time", { datetime: event.time, class: "mono quiet", title: event.time }, clockOf(event.time));
+  const when = element("time", { datetime: event.time, class: "mono quiet", title: event.time });
   const level = element("span", { class: "level", "data-tone": TONES[event.level] ?? "none" }, event.level.toLowerCase());
-  return { root: element("li", {}, when, level, element("span", { class: "message" }, event.message), element("span", { class: "fields mono" }, event.fields)) };
+  const root = element("li", {}, when, level, element("span", { class: "message" }, event.message), element("span", { class: "fields mono" }, event.fields));
+  // A day that is over is named.
+  return { root, update: () => say(when, stamp(event.time)) };
 }

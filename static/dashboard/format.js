@@ -48,16 +48,24 @@ export function relative(time, now = Date.now()) {
 const clock = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const shortClock = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(LOCALE, { weekday: "short", day: "numeric", month: "short" });
+const shortDay = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short" });
 const date = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short", year: "numeric" });
 
 /** `14:03:22` */
 export const clockOf = time => clock.format(new Date(time));
 
+const isToday = at => at.toDateString() === new Date().toDateString();
+
 /** `14:03` today, else `Sun 29 Nov, 03:00` */
 export function moment(time) {
   const at = new Date(time);
-  const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? shortClock.format(at) : `${day.format(at)}, ${shortClock.format(at)}`;
+  return isToday(at) ? shortClock.format(at) : `${day.format(at)}, ${shortClock.format(at)}`;
+}
+
+/** `14:03:22` today, else `29 Nov, 03:00:07` */
+export function stamp(time) {
+  const at = new Date(time);
+  return isToday(at) ? clock.format(at) : `${shortDay.format(at)}, ${clock.format(at)}`;
 }
 
 /** `15 Dec 2026` */

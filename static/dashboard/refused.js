@@ -1,7 +1,7 @@
 // The latest requests that were refused or failed, and who decided so.
 
 import { byId, each, element, say, set } from "./dom.js";
-import { clockOf, millis } from "./format.js";
+import { millis, stamp } from "./format.js";
 import { on, state } from "./state.js";
 
 /** What has no reason of ours was the app's answer, or the client's leaving. */
@@ -33,8 +33,10 @@ function row(one) {
   const status = element("td", {}, String(one.status));
   set(status, "data-tone", one.status >= 500 ? "bad" : "warn");
   const cell = (text, kind) => element("td", { class: kind }, text ?? "–");
+  const time = cell("", "mono");
   return {
-    root: element("tr", {}, cell(clockOf(one.time), "mono"), status, cell(decided(one)), cell(`${one.method} ${one.target}`, "mono break"),
+    root: element("tr", {}, time, status, cell(decided(one)), cell(`${one.method} ${one.target}`, "mono break"),
       cell(one.client, "mono wide"), cell(one.route, "wide"), cell(one.upstream, "wide"), cell(millis(one.durationMs), "number wide"), cell(one.requestId, "mono wide break")),
+    update: () => say(time, stamp(one.time)),
   };
 }

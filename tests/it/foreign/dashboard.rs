@@ -330,6 +330,19 @@ async fn maintenance_of_a_part_is_not_shown_as_of_the_whole() {
     browser.until("document.getElementById('maintenance-routes').innerText.includes('/orders/new')").await;
 }
 
+#[tokio::test]
+async fn a_time_of_another_day_is_told_with_its_day() {
+    let Opened { browser, .. } = &or_left_out!(Opened::start().await);
+    let told =
+        browser.run("return import('/dashboard/format.js').then(({ stamp }) => [stamp(0), stamp(Date.now())])").await;
+    let told: Vec<String> = serde_json::from_value(told).unwrap();
+    assert!(told[0].contains(" Jan, ") || told[0].contains(" Dec, "), "{told:?}");
+    assert_eq!(told[1].len(), "14:03:22".len(), "{told:?}");
+    // The list of events has them so.
+    browser.run("import('/dashboard/events.js').then(({ add }) => add({ key: 'x-1', time: '1999-12-31T12:00:00Z', level: 'INFO', message: 'Old' }))").await;
+    browser.until("document.getElementById('event-list').innerText.includes('31 Dec, ')").await;
+}
+
 /// More of them than a fresh stream begins with: the page says how many are gone.
 #[tokio::test]
 async fn events_that_a_lost_connection_has_swallowed_are_counted() {
