@@ -73,4 +73,5 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) end();
   else begin();
 });
-api.get("api/maintenance/status").then(begin, error => (error.status === 401 ? logIn() : begin()));
+const beginIfSeen = () => { if (!document.hidden) begin(); };
+api.get("api/maintenance/status").then(beginIfSeen, error => (error.status === 401 ? logIn() : beginIfSeen()));

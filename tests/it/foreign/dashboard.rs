@@ -343,6 +343,23 @@ async fn a_time_of_another_day_is_told_with_its_day() {
     browser.until("document.getElementById('event-list').innerText.includes('31 Dec, ')").await;
 }
 
+/// As one that was opened in a tab behind: it holds none of the few streams that a browser allows.
+#[tokio::test]
+async fn a_page_that_nobody_has_seen_yet_asks_for_nothing() {
+    let Opened { browser, site: Site { admin, .. } } = &or_left_out!(Opened::start().await);
+    let source = "let hidden = true; \
+        Object.defineProperty(document, 'hidden', { get: () => hidden }); \
+        window.look = () => { hidden = false; document.dispatchEvent(new Event('visibilitychange')); }; \
+        window.streams = []; \
+        window.EventSource = class extends EventSource { constructor(url) { super(url); streams.push(url); } };";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source })).await;
+    browser.visit(&format!("http://{admin}/")).await;
+    browser.until("performance.getEntriesByType('resource').some(one => one.name.endsWith('api/maintenance/status') && one.responseEnd > 0)").await;
+    browser.run("look()").await;
+    browser.until(LIVE).await;
+    assert_eq!(browser.run("return streams.length").await, 1, "the one that begins when it is seen");
+}
+
 /// More of them than a fresh stream begins with: the page says how many are gone.
 #[tokio::test]
 async fn events_that_a_lost_connection_has_swallowed_are_counted() {
