@@ -3,17 +3,22 @@
 import { api } from "./api.js";
 import { PERIODS } from "./dialog.js";
 import { byId, each, element, options, say } from "./dom.js";
-import { moment, relative } from "./format.js";
+import { count, moment, relative } from "./format.js";
 import { failed, notice } from "./notices.js";
 import { refresh } from "./poll.js";
 import { on } from "./state.js";
+
+/** Lists may be long: the rest is for the command line. */
+const SHOWN = 200;
 
 export function start() {
   options(byId("block-for"), [...PERIODS.slice(2), ["", "ever"]]);
   byId("block-form").addEventListener("submit", event => { event.preventDefault(); block(event.target); });
   on(["blocked"], ({ blocked }) => {
     byId("nobody-blocked").hidden = blocked.length > 0;
-    each(byId("blocked-list"), blocked, ({ cidr }) => cidr, row);
+    each(byId("blocked-list"), blocked.slice(0, SHOWN), ({ cidr }) => cidr, row);
+    byId("blocked-more").hidden = blocked.length <= SHOWN;
+    say(byId("blocked-number"), count(blocked.length - SHOWN));
   });
 }
 

@@ -360,6 +360,18 @@ async fn a_page_that_nobody_has_seen_yet_asks_for_nothing() {
     assert_eq!(browser.run("return streams.length").await, 1, "the one that begins when it is seen");
 }
 
+#[tokio::test]
+async fn of_a_long_block_list_the_first_are_shown_and_the_rest_counted() {
+    let Opened { browser, site: Site { admin, .. } } = &or_left_out!(Opened::start().await);
+    for host in 1..=203 {
+        call(*admin, "POST", "/api/admin/blocklist", Some(json!({ "cidr": format!("192.0.2.{host}") }))).await;
+    }
+    browser
+        .until("document.getElementById('blocked').innerText.includes('and 3 more: flagstone blocked lists all')")
+        .await;
+    assert_eq!(browser.run("return document.getElementById('blocked-list').childElementCount").await, 200);
+}
+
 /// More of them than a fresh stream begins with: the page says how many are gone.
 #[tokio::test]
 async fn events_that_a_lost_connection_has_swallowed_are_counted() {
