@@ -6,7 +6,7 @@ import { byId, each, element, say, set } from "./dom.js";
 import { count, millis, plural, relative } from "./format.js";
 import { failed, notice } from "./notices.js";
 import { refresh } from "./poll.js";
-import { on } from "./state.js";
+import { on, state } from "./state.js";
 
 /** Of a long list, so many are shown; those that are down come first. */
 const ENDPOINTS_SHOWN = 8;
@@ -88,7 +88,9 @@ function breakerPart(name) {
 function ask(name) {
   confirm({
     title: `Open the breaker of ${name}?`,
-    text: `Requests for ${name} are refused, or go to its fallback, until you reset the breaker.`,
+    text: state.status.circuitBreakers[name]?.shadow
+      ? `Requests for ${name} go on: its breaker is in shadow, and counts what it would refuse until you reset it.`
+      : `Requests for ${name} are refused, or go to its fallback, until you reset the breaker.`,
     button: "Open the breaker",
   }, () => post(name, "open", "open"));
 }
