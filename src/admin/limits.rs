@@ -120,7 +120,7 @@ fn parse(body: &[u8], now: Timestamp) -> Result<Override, Unusable> {
             burst.ok_or("burst is a whole number from 1")?
         }
     };
-    if rate.period.checked_mul(burst.get()).is_none_or(|whole| whole / rate.count.get() > duration::MAX) {
+    if !rate.refills(burst) {
         return Err("such a burst takes more than ten years to refill: lower the burst or raise the rate".into());
     }
     Ok(Override { rate, burst, until: end(&body, now)? })

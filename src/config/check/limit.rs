@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::document::Path;
 use super::super::model::{Limit, LimitKey, LimitStore, Rate, Redis, RedisOnError, Secret};
-use super::super::{duration, raw};
+use super::super::raw;
 use super::Check;
 use super::values::{at_least_one_thing, non_zero};
 use super::words::Key;
@@ -31,8 +31,7 @@ impl Check<'_> {
             }
         };
         let burst = raw.burst.and_then(NonZeroU32::new).unwrap_or(rate.count);
-        let is_too_long = |whole| whole / rate.count.get() > duration::MAX;
-        if rate.period.checked_mul(burst.get()).is_none_or(is_too_long) && !self.is_refused(&at.key("rate")) {
+        if !rate.refills(burst) && !self.is_refused(&at.key("rate")) {
             self.refuse_place(
                 &at.key("burst"),
                 "such a burst takes more than ten years to refill",

@@ -36,6 +36,13 @@ pub struct Rate {
     pub period: Duration,
 }
 
+impl Rate {
+    /// Whether a burst of so many is full again within the longest duration there is, ten years.
+    pub fn refills(&self, burst: NonZeroU32) -> bool {
+        self.period.checked_mul(burst.get()).is_some_and(|whole| whole / self.count.get() <= duration::MAX)
+    }
+}
+
 /// As it is written in the file: `100/1m`.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
