@@ -135,9 +135,10 @@ fn read(file: &Access<'_>) -> Result<BlockList, Unreadable> {
         Some(Value::Array(entries)) => entries.iter().collect(),
         other => other.into_iter().collect(),
     };
+    let (entries, surplus) = entries.split_at(entries.len().min(ENTRIES_MAX));
     let mut list = BlockList::default();
     let (mut nobodys, mut endless) = (Vec::new(), Vec::new());
-    for entry in entries.into_iter().take(ENTRIES_MAX) {
+    for &entry in entries {
         let Some(net) = entry["cidr"].as_str().and_then(network) else {
             nobodys.push(entry);
             continue;
@@ -153,6 +154,7 @@ fn read(file: &Access<'_>) -> Result<BlockList, Unreadable> {
         &endless,
         "entries have an end that is no time, and hold for good: give it by flagstone block CIDR --for",
     );
+    file.warn(surplus, "entries are more than a list can hold and block nobody: make larger networks of them");
     list.expire(Timestamp::now());
     Ok(list)
 }
