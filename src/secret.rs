@@ -47,7 +47,7 @@ impl Secret {
             Err(error) => return Err(error),
         }
         let secret = Self::random();
-        match secret.keep(folder, &path) {
+        match secret.keep(&path) {
             Ok(()) => Ok(secret),
             // Another process that has just started was faster.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::read(&path)?.ok_or(error),
@@ -58,8 +58,8 @@ impl Secret {
     }
 
     /// Whoever reads it finds all of it or nothing.
-    fn keep(&self, folder: &Path, path: &Path) -> io::Result<()> {
-        let temporary = folder.join(format!(".{KEY_FILE}.{:016x}", fastrand::u64(..)));
+    fn keep(&self, path: &Path) -> io::Result<()> {
+        let temporary = regular_file::beside(path);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let kept = made
             .and_then(|mut file| file.write_all(&self.0).and_then(|()| file.sync_all()))

@@ -1,10 +1,10 @@
-//! Reading what is meant to be a regular file, without waiting for anything but the disk.
+//! Reading what is meant to be a regular file, without waiting for anything but the disk, and replacing it.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -30,7 +30,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 pub fn set_aside(path: &Path, what: impl fmt::Display) -> io::Result<()> {
     let aside = path.with_extension("unusable");
     tracing::warn!(file = %path.display(), aside = %aside.display(), "{what}");
-    std::fs::rename(path, aside)
+    fs::rename(path, aside)
 }
 
 /// Gives a file the name `to`, which nobody is to have yet.
@@ -40,7 +40,7 @@ pub fn set_aside(path: &Path, what: impl fmt::Display) -> io::Result<()> {
 pub fn move_to_free(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Network file systems know links alone.
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to).and_then(|()| std::fs::remove_file(from)),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
         moved => Ok(moved?),
     }
 }
@@ -52,4 +52,62 @@ pub fn move_to_free(from: &Path, to: &Path) -> io::Result<()> {
 pub fn open_at_once(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+/// Replaces a file, or makes it, so that a reader sees the old content or the new one, never a part; it is on disk when
+/// this returns. The folder is created when missing.
+///
+/// # Errors
+/// What creating, writing, syncing or renaming ran into; the path is then as it was.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder(path))?;
+    let temporary = beside(path);
+    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Best effort: the error that counts is the one above.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_folder(path);
+    Ok(())
+}
+
+/// A name in the folder of a file that nobody else uses, not even the first process of another container that shares the
+/// folder. It does not grow with the file's own, which may be as long as names can be.
+pub fn beside(path: &Path) -> PathBuf {
+    folder(path).join(format!(".flagstone.{:016x}", fastrand::u64(..)))
+}
+
+/// The folder a path lies in; the present one for a bare name.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes what has become of the names in a file's folder last. Some file systems cannot sync a folder.
+pub fn sync_folder(path: &Path) {
+    if let Ok(folder) = File::open(folder(path)) {
+        let _ = folder.sync_all();
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_longest_name_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new").join("n".repeat(255));
+        for content in ["one", "two"] {
+            replace(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left lying about");
+    }
 }

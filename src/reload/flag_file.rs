@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::config::regular_file;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
 
@@ -40,7 +41,6 @@ use watch::{Bell, Folders};
 
 pub use crate::policy::maintenance::Change;
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
-pub(crate) use write::write_atomically;
 pub use write::{remove_flag, write_flag};
 
 /// Between two looks without an event. Half of the second that a change may take.
@@ -232,10 +232,10 @@ impl<O: Fn(Change)> Follower<O> {
     /// The folders whose events matter: the flag's, where it leads to when it is a link, and the routes'.
     fn wanted(&self) -> Vec<PathBuf> {
         let Settings { flag, routes_dir } = &self.settings;
-        let mut wanted = vec![write::folder(flag).to_owned(), routes_dir.clone()];
+        let mut wanted = vec![regular_file::folder(flag).to_owned(), routes_dir.clone()];
         let is_link = fs::symlink_metadata(flag).is_ok_and(|metadata| metadata.is_symlink());
         let target = is_link.then(|| fs::canonicalize(flag).ok()).flatten();
-        wanted.extend(target.as_deref().map(|target| write::folder(target).to_owned()));
+        wanted.extend(target.as_deref().map(|target| regular_file::folder(target).to_owned()));
         wanted.sort();
         wanted.dedup();
         wanted

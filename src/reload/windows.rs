@@ -23,7 +23,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use toml::{Table, Value};
 
-use super::flag_file::{look_at, write_atomically, write_flag};
+use super::flag_file::{look_at, write_flag};
 use crate::config::model::{Maintenance, Window};
 use crate::config::{regular_file, zone};
 use crate::error::io_reason;
@@ -236,7 +236,7 @@ impl Keeper {
     }
 
     fn save(&self) {
-        if let Err(error) = write_atomically(&self.memory.file, self.memory.to_toml().as_bytes()) {
+        if let Err(error) = regular_file::replace(&self.memory.file, self.memory.to_toml().as_bytes()) {
             tracing::error!("{} cannot be written: {}", self.memory.file.display(), io_reason(&error));
         }
     }

@@ -1,7 +1,6 @@
 //! One JSON file in the state folder: versioned, replaced whole, on disk before a change is said to be made.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -96,7 +95,7 @@ impl Access<'_> {
             return Err(ChangeError::HandedOver);
         }
         object.insert("version".into(), VERSION.into());
-        replace(path, Value::Object(object).to_string().as_bytes())
+        regular_file::replace(path, Value::Object(object).to_string().as_bytes())
             .map_err(|error| ChangeError::Write { file: path.display().to_string(), reason: io_reason(&error) })
     }
 }
@@ -123,29 +122,10 @@ fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    // Somebody may have cleared the folder away.
-    let written = path
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| File::create(&temporary))
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: the error that counts is the one above.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    // Makes the rename last. Some file systems cannot sync a folder.
-    if let Some(folder) = path.parent().and_then(|folder| File::open(folder).ok()) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

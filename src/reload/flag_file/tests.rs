@@ -252,8 +252,13 @@ fn while_nobody_can_tell_everything_stays_as_it_was() {
 #[test]
 fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     let mut fixture = Fixture::new();
-    // There is no longer name to move it to; an unwritable folder would not stop root.
-    let path = fixture.folder.path().join("x".repeat(250));
+    // There is no longer path to move it to; an unwritable folder would not stop root.
+    let mut path = fixture.folder.path().to_owned();
+    while let left @ 1.. = 4090_usize.saturating_sub(path.as_os_str().len()) {
+        path.push("x".repeat(left.min(200)));
+    }
+    fs::create_dir_all(&path).unwrap();
+    path.push("f");
     fs::write(&path, "auto_end = true\nuntil = 1970-01-01T00:00:00Z").unwrap();
     let Look::Present(found) = read::look(&path) else { panic!("it is there") };
     let settings = Settings { flag: path.clone(), routes_dir: fixture.routes_dir() };

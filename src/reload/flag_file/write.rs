@@ -1,11 +1,9 @@
 //! Writing and removing a flag file, for whoever does it from inside: the command line, the admin side,
 //! a window.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use super::read::{self, Look};
 use crate::config::regular_file;
@@ -17,22 +15,7 @@ use crate::policy::maintenance::Flag;
 /// # Errors
 /// What creating, writing, syncing or renaming ran into; the path is then as it was.
 pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
-    write_atomically(path, flag.to_toml().as_bytes())
-}
-
-/// The same for any file.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = folder(path);
-    fs::create_dir_all(folder)?;
-    let temporary = beside(path)?;
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: the error that counts is the one above.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    sync_folder(folder);
-    Ok(())
+    regular_file::replace(path, flag.to_toml().as_bytes())
 }
 
 /// Removes whatever stands at a flag's path: `false` when nothing did. A link is removed, not its target; a
@@ -48,7 +31,7 @@ pub fn remove_flag(path: &Path) -> io::Result<bool> {
     };
     match removed {
         Ok(()) => {
-            sync_folder(folder(path));
+            regular_file::sync_folder(path);
             Ok(true)
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
@@ -67,7 +50,7 @@ pub(super) fn remove_over(path: &Path, is_over: impl Fn(&Look) -> bool) -> io::R
         return Ok(there);
     }
     // Nobody writes under this name: what is looked at there is what is removed.
-    let taken = beside(path)?;
+    let taken = regular_file::beside(path);
     match fs::rename(path, &taken) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Look::Absent);
@@ -84,39 +67,6 @@ pub(super) fn remove_over(path: &Path, is_over: impl Fn(&Look) -> bool) -> io::R
         }
     }
     Ok(read::look(path))
-}
-
-/// A name beside a file's own that nobody else uses.
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    static NAMES: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.to_string_lossy();
-    let number = NAMES.fetch_add(1, Ordering::Relaxed);
-    Ok(folder(path).join(format!(".{name}.{}.{number}", process::id())))
-}
-
-/// The folder a path lies in; the present one for a bare name.
-pub(super) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A file of that name can only be left from a crash of a process with our id.
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            OpenOptions::new().write(true).create_new(true).open(path)?
-        }
-        opened => opened?,
-    };
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Makes the rename itself last. Some file systems cannot sync a folder; the flag works there all the same.
-fn sync_folder(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +91,8 @@ mod tests {
     fn what_takes_the_place_of_a_flag_that_is_over_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("maintenance.flag");
-        let (one, two) = (|| write_atomically(&path, b"one").unwrap(), || write_atomically(&path, b"two").unwrap());
+        let (one, two) =
+            (|| regular_file::replace(&path, b"one").unwrap(), || regular_file::replace(&path, b"two").unwrap());
         let put: [&[&dyn Fn()]; 2] = [&[&one], &[&one, &two]];
         for (put, last) in put.into_iter().zip(["one", "two"]) {
             fs::write(&path, "over").unwrap();
