@@ -20,11 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::error::io_reason;
 use crate::tls::read_roots;
 use crate::upstream::Resolver;
 
 /// From resolving the name to the head of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For one of several addresses there is no less than this.
+const CONNECT_MIN: Duration = Duration::from_millis(250);
 /// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
@@ -73,7 +76,7 @@ impl Poster {
                 status: response.status(),
                 retry_after: response.headers().get(RETRY_AFTER).and_then(seconds),
             }),
-            Ok(Err(error)) => Err(Unsent::Failed(error.to_string())),
+            Ok(Err(error)) => Err(Unsent::Failed(io_reason(&error))),
             Err(_) => Err(Unsent::Failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
         }
     }
@@ -92,7 +95,18 @@ impl Poster {
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let addresses = self.resolver.resolve(host, port).await?;
-        TcpStream::connect(&*addresses).await
+        // One that is silent leaves time for the others, and for the answer.
+        let shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let patience = (TIMEOUT / shares).max(CONNECT_MIN);
+        let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+        for address in addresses {
+            let tried = tokio::time::timeout(patience, TcpStream::connect(address)).await;
+            outcome = tried.unwrap_or_else(|_| Err(io::Error::other(format!("no connection within {patience:.1?}"))));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 }
 

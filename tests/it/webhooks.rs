@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use flagstone::upstream::Resolver;
 use serde_json::Value;
 
+use crate::support::blackhole::Blackhole;
 use crate::support::certs::Ca;
+use crate::support::dns::DnsServer;
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
 use crate::support::process::{Flagstone, Process, Signal};
@@ -109,6 +112,20 @@ async fn a_receiver_that_hangs_holds_up_neither_requests_nor_other_webhooks() {
     }
     assert!(eventually(PATIENCE, || messages(&good).len() == 150).await, "{}", messages(&good).len());
     assert_eq!(hanging.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_is_silent_leaves_time_for_the_next() {
+    let hole = Blackhole::dig();
+    let port = hole.address().port();
+    let address = SocketAddr::from(([127, 0, 0, 2], port));
+    let receiver = FakeUpstream::http1().route("*", "ok").address(address).start().await;
+    let dns = DnsServer::start(60).await;
+    dns.set("hooks.test", &[[127, 0, 0, 1].into(), [127, 0, 0, 2].into()]);
+    let toml = format!("{ROUTE}{}", webhook(&format!("http://hooks.test:{port}/"), "json", "\"reload\""));
+    let proxy = TestProxy::toml(toml).resolver(Resolver::from_servers(&[dns.address()])).start().await;
+    proxy.control().reload().unwrap();
+    assert!(eventually(PATIENCE, || messages(&receiver).len() == 1).await);
 }
 
 /// A configuration for a process, with one webhook for maintenance.
