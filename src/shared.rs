@@ -29,7 +29,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::access_log::watch::{LogWatch, News};
 use crate::telemetry::events::{Event, EventLog, Sampler};
 use crate::telemetry::host::Host;
-use crate::telemetry::metrics::{BreakerState, GLOBAL_SCOPE, Metrics};
+use crate::telemetry::metrics::{BreakerState, Metrics};
 use crate::telemetry::recent::Recent;
 use crate::telemetry::traces::Traces;
 use crate::upstream::Resolver;
@@ -87,8 +87,6 @@ pub struct Shared {
 impl Shared {
     pub fn new(workers: usize, resolver: Resolver, runtime: Runtime) -> Arc<Self> {
         let metrics = Metrics::new(workers);
-        // There from the first scrape on: an alert on a series that does not exist never fires.
-        metrics.maintenance(GLOBAL_SCOPE);
         let traces = Arc::new(Traces::new(metrics.clone()));
         Arc::new(Self {
             workers,
@@ -251,11 +249,11 @@ impl Shared {
         self.gauge_maintenance(&live.config);
         let now = Instant::now();
         self.metrics.set_health(overall(&verdicts(live)));
-        for (name, group) in &live.groups {
+        // By their handles: a name that a reload has just taken out would be made anew, and stay.
+        for group in live.groups.values() {
             if let Some(breaker) = &group.breaker {
-                let metrics = self.metrics.upstream(name);
-                metrics.set_breaker_state(breaker_state(breaker.view(now).state));
-                metrics.set_breaker_shadow(breaker.settings().shadow);
+                group.metrics.set_breaker_state(breaker_state(breaker.view(now).state));
+                group.metrics.set_breaker_shadow(breaker.settings().shadow);
             }
             let endpoints = group.iter();
             for configured in &group.settings.endpoints {
@@ -289,6 +287,24 @@ fn breaker_state(state: State) -> BreakerState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scrape_by_the_generation_before_brings_nothing_back() {
+        let toml = |upstream: &str| {
+            let text = format!(
+                "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+                 [[route]]\nname = \"{upstream}\"\nupstream = \"{upstream}\"\n\
+                 [upstream.{upstream}]\nendpoints = [\"127.0.0.1:1\"]\n"
+            );
+            crate::config::parse(&text, Path::new("flagstone.toml"), &|_| None).unwrap().config
+        };
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
+        let before = Snapshot::build(toml("before"), None, &shared).unwrap();
+        shared.keep_metrics_of(&toml("now"));
+        shared.gauge(&before);
+        let scrape = shared.metrics.encode();
+        assert!(!scrape.contains("upstream=\"before\""), "{scrape}");
+    }
 
     #[test]
     fn the_wall_clock_follows_the_other_one() {

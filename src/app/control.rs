@@ -243,10 +243,10 @@ impl Control {
         let changes = changes(&previous.config, &of_file, &self.begun_with);
         let reloaded = Reloaded { generation: snapshot.generation, changes };
         self.shared.watch_log(&previous.access_log);
-        self.shared.keep_metrics_of(&loaded.config);
         snapshot.start();
         warnings::tell_of_pages(&snapshot, loaded);
         let live = self.swap(snapshot, &previous, sockets?, admin?);
+        self.shared.keep_metrics_of(&live.config);
         live.relieve(&previous);
         certificates::tell_reloaded(&previous, &live);
         // One may have been set or cleared while the new generation was built.

@@ -229,7 +229,9 @@ impl Keeper {
         if running == self.running {
             return;
         }
-        if let Some((name, since)) = std::mem::replace(&mut self.running, running) {
+        // One that was taken out goes on, and has no figures any more.
+        let ended = std::mem::replace(&mut self.running, running);
+        if let Some((name, since)) = ended.filter(|(name, _)| self.windows.iter().any(|one| one.window.name == *name)) {
             let took = now.duration_since(since).try_into().unwrap_or_default();
             self.shared.metrics.window(&name).took(took);
         }

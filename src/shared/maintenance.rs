@@ -9,7 +9,7 @@ use super::Shared;
 use crate::config::model::Config;
 use crate::policy::maintenance::{Active, Change, Mode, Scope};
 use crate::telemetry::events::Event;
-use crate::telemetry::metrics::GLOBAL_SCOPE;
+use crate::telemetry::metrics::{GLOBAL_SCOPE, ScopeFigures};
 
 impl Shared {
     /// Makes events and metrics of what the flag files' watcher saw.
@@ -71,16 +71,18 @@ impl Shared {
     /// Only scopes that the configuration knows: whoever may write flags may make up names.
     pub(super) fn gauge_maintenance(&self, config: &Config) {
         let (state, now) = (self.switch.load(), Timestamp::now());
-        for (scope, blocked) in self.switch.blocked_totals() {
+        let figures = |(scope, blocked)| {
             let label = match &scope {
                 Scope::Global => GLOBAL_SCOPE,
                 Scope::Route(name) if config.routes.iter().any(|route| route.name == *name) => name,
-                Scope::Route(_) => continue,
+                Scope::Route(_) => return None,
             };
             let active = state.as_ref().and_then(|state| state.all().find(|active| active.scope == scope));
-            let metrics = self.metrics.maintenance(label);
-            metrics.show(active.is_some(), active.and_then(|active| active.overdue(now)), blocked);
-        }
+            let overdue = active.and_then(|active| active.overdue(now)).unwrap_or_default();
+            let figures = ScopeFigures { is_active: active.is_some(), overdue_seconds: overdue.as_secs(), blocked };
+            Some((label.to_owned(), figures))
+        };
+        self.metrics.set_scopes(self.switch.blocked_totals().into_iter().filter_map(figures));
     }
 }
 

@@ -287,6 +287,25 @@ fn a_window_that_an_operator_has_ended_stays_so_when_it_is_taken_out_and_put_bac
 }
 
 #[test]
+fn a_window_that_is_taken_out_while_it_runs_has_no_figures_any_more() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    let before = keeper.live.load_full();
+    let active = look_at(&before.config.maintenance.flag).unwrap().unwrap();
+    let state = crate::policy::maintenance::State { global: Some(active), ..Default::default() };
+    keeper.shared.switch.store(state);
+    keeper.tick(at("2130-01-31T03:00:01Z"));
+    let maintenance = Maintenance { windows: vec![], ..before.config.maintenance.clone() };
+    let without = Config { maintenance, ..(*before.config).clone() };
+    keeper.live.store(Snapshot::build(without.clone(), Some(&*before), &keeper.shared).unwrap());
+    keeper.shared.keep_metrics_of(&without);
+    keeper.tick(at("2130-01-31T03:10:00Z"));
+    let scrape = keeper.shared.metrics.encode();
+    assert!(!scrape.contains("window=\"nightly\""), "{scrape}");
+}
+
+#[test]
 fn what_was_begun_is_set_aside_where_it_cannot_be_read() {
     let fixture = Fixture::new();
     let file = fixture.folder.path().join("state/windows.toml");

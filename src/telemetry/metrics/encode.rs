@@ -207,21 +207,21 @@ fn upstreams(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
 }
 
 fn maintenance(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
-    let scopes = inner.scopes.all();
+    let scopes = lock(&inner.scopes).clone();
     page.gauge(
         "flagstone_maintenance_active",
         "1 while maintenance is on",
-        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], u64::from(s.is_active()))),
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], u64::from(s.is_active))),
     )?;
     page.gauge(
         "flagstone_maintenance_overdue_seconds",
         "How long ago maintenance that is still on should have ended",
-        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.overdue_seconds())),
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.overdue_seconds)),
     )?;
     page.counter(
         "flagstone_maintenance_blocked_total",
         "Requests answered by maintenance",
-        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.blocked_count())),
+        scopes.iter().map(|(name, s)| ([("scope", name.as_str())], s.blocked)),
     )?;
     let windows = inner.windows.all();
     let runs: Vec<_> = windows.iter().map(|(name, window)| (name.as_str(), window.runs())).collect();

@@ -1,4 +1,4 @@
-//! The counters of upstreams, endpoints, listeners, maintenance scopes and windows.
+//! The counters of upstreams, endpoints, listeners and maintenance windows.
 //!
 //! Unlike a route's these are not sharded, but for an upstream's durations: they move rarely, or once a connection.
 
@@ -158,9 +158,12 @@ impl EndpointMetrics {
     }
 }
 
-/// One listener.
-#[derive(Debug, Default)]
-pub struct ListenerMetrics(AtomicI64);
+/// One listener, and all of them together: what came in at one that is gone is open still.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    own: AtomicI64,
+    all: Arc<AtomicI64>,
+}
 
 /// A downstream connection; dropping it ends that.
 #[derive(Debug)]
@@ -168,52 +171,27 @@ pub struct ListenerMetrics(AtomicI64);
 pub struct OpenConnection(Arc<ListenerMetrics>);
 
 impl ListenerMetrics {
+    pub(super) fn new(all: &Arc<AtomicI64>) -> Self {
+        Self { own: AtomicI64::new(0), all: Arc::clone(all) }
+    }
+
     /// Counts a connection as open until the guard is dropped.
     pub fn open(self: &Arc<Self>) -> OpenConnection {
-        self.0.fetch_add(1, Relaxed);
+        self.own.fetch_add(1, Relaxed);
+        self.all.fetch_add(1, Relaxed);
         OpenConnection(Arc::clone(self))
     }
 
     /// Connections open now.
     pub fn connections(&self) -> i64 {
-        self.0.load(Relaxed)
+        self.own.load(Relaxed)
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// One maintenance scope: `global`, or a route's name. Looked up at each scrape, not counted here.
-#[derive(Debug, Default)]
-pub struct MaintenanceMetrics {
-    active: AtomicBool,
-    overdue_seconds: AtomicU64,
-    blocked: AtomicU64,
-}
-
-impl MaintenanceMetrics {
-    /// `overdue` is how long ago it should have ended, `blocked` all requests it ever answered.
-    pub fn show(&self, active: bool, overdue: Option<Duration>, blocked: u64) {
-        self.active.store(active, Relaxed);
-        self.overdue_seconds.store(overdue.unwrap_or_default().as_secs(), Relaxed);
-        self.blocked.store(blocked, Relaxed);
-    }
-
-    pub fn is_active(&self) -> bool {
-        self.active.load(Relaxed)
-    }
-
-    /// Seconds since it should have ended; 0 = in time, or off.
-    pub fn overdue_seconds(&self) -> u64 {
-        self.overdue_seconds.load(Relaxed)
-    }
-
-    /// Requests answered by maintenance so far.
-    pub fn blocked_count(&self) -> u64 {
-        self.blocked.load(Relaxed)
+        self.0.own.fetch_sub(1, Relaxed);
+        self.0.all.fetch_sub(1, Relaxed);
     }
 }
 

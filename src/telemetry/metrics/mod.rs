@@ -14,7 +14,7 @@ mod series;
 mod window;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 pub use self::encode::CONTENT_TYPE;
 pub use self::handles::{
-    BreakerState, EndpointMetrics, ListenerMetrics, MaintenanceMetrics, OpenConnection, UpstreamMetrics, WindowMetrics,
+    BreakerState, EndpointMetrics, ListenerMetrics, OpenConnection, UpstreamMetrics, WindowMetrics,
 };
 pub use self::histogram::BOUNDS_MICROS;
 use self::histogram::FINE;
@@ -61,6 +61,16 @@ impl HealthStatus {
     }
 }
 
+/// One maintenance scope, as it is when somebody asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScopeFigures {
+    pub is_active: bool,
+    /// Since it should have ended; 0 = in time, or off.
+    pub overdue_seconds: u64,
+    /// Requests answered by maintenance so far.
+    pub blocked: u64,
+}
+
 /// All metrics of the process. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
@@ -71,8 +81,10 @@ struct Inner {
     routes: Family<RouteMetrics>,
     upstreams: Family<UpstreamMetrics>,
     listeners: Family<ListenerMetrics>,
+    /// Downstream, over all listeners.
+    connections: Arc<AtomicI64>,
     limits: Family<LimitMetrics>,
-    scopes: Family<MaintenanceMetrics>,
+    scopes: Mutex<BTreeMap<String, ScopeFigures>>,
     windows: Family<WindowMetrics>,
     /// Unix seconds by domain.
     certificates: Mutex<BTreeMap<String, i64>>,
@@ -98,8 +110,9 @@ impl Metrics {
             routes: Family::default(),
             upstreams: Family::default(),
             listeners: Family::default(),
+            connections: Arc::default(),
             limits: Family::default(),
-            scopes: Family::default(),
+            scopes: Mutex::default(),
             windows: Family::default(),
             certificates: Mutex::default(),
             health: AtomicU8::new(HealthStatus::Healthy as u8),
@@ -130,7 +143,7 @@ impl Metrics {
 
     /// The counters of a listener, made when the name is new.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
-        self.0.listeners.handle(name, Default::default)
+        self.0.listeners.handle(name, || ListenerMetrics::new(&self.0.connections))
     }
 
     /// The counters of a limit, made when the name is new.
@@ -138,14 +151,16 @@ impl Metrics {
         self.0.limits.handle(name, Default::default)
     }
 
-    /// The counters of a maintenance scope, [`GLOBAL_SCOPE`] or a route's name, made when new.
-    pub fn maintenance(&self, scope: &str) -> Arc<MaintenanceMetrics> {
-        self.0.scopes.handle(scope, Default::default)
-    }
-
     /// The figures of a maintenance window, made when the name is new.
     pub fn window(&self, name: &str) -> Arc<WindowMetrics> {
         self.0.windows.handle(name, Default::default)
+    }
+
+    /// Replaces all maintenance scopes, which are routes' names and [`GLOBAL_SCOPE`]. That is there in any case: an alert on
+    /// a series that does not exist never fires.
+    pub fn set_scopes(&self, scopes: impl IntoIterator<Item = (String, ScopeFigures)>) {
+        let global = (GLOBAL_SCOPE.to_owned(), ScopeFigures::default());
+        *lock(&self.0.scopes) = std::iter::once(global).chain(scopes).collect();
     }
 
     /// Replaces all certificates: domain and `notAfter` in Unix seconds. Of several with one domain the
@@ -192,7 +207,6 @@ impl Metrics {
         let inner = &self.0;
         let is_route = |name: &str| config.routes.iter().any(|route| route.name == name);
         inner.routes.retain(|name| name == NO_ROUTE || is_route(name));
-        inner.scopes.retain(|name| name == GLOBAL_SCOPE || is_route(name));
         inner.upstreams.retain(|name| config.upstreams.contains_key(name));
         inner.limits.retain(|name| config.limits.contains_key(name));
         inner.listeners.retain(|name| config.listeners.iter().any(|l| l.name == name));
@@ -205,10 +219,9 @@ impl Metrics {
         self.totals().in_flight
     }
 
-    /// Downstream connections open now, over all listeners.
+    /// Downstream connections open now, over all listeners, those among them that are gone.
     pub fn active_connections(&self) -> i64 {
-        let listeners = self.0.listeners.all();
-        listeners.iter().map(|(_, listener)| listener.connections()).sum()
+        self.0.connections.load(Relaxed)
     }
 
     /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.

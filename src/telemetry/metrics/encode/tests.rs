@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics};
+use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics, ScopeFigures};
 
 /// Every family of SPEC section 5 with its type, `process_*` aside.
 const FAMILIES: [(&str, &str); 27] = [
@@ -51,7 +51,8 @@ fn full() -> Metrics {
     let _connection = metrics.listener("web").open();
     metrics.limit("per_ip").limited(true);
     metrics.limit("per_ip").limited(false);
-    metrics.maintenance(GLOBAL_SCOPE).show(true, Some(Duration::from_secs(5)), 1);
+    let figures = ScopeFigures { is_active: true, overdue_seconds: 5, blocked: 1 };
+    metrics.set_scopes([(GLOBAL_SCOPE.to_owned(), figures)]);
     metrics.window("weekly").began(1_795_000_000);
     metrics.window("weekly").took(Duration::from_millis(1500));
     metrics.set_certificates([("example.com", 1_900_000_000), ("example.com", 1_800_000_000)]);
@@ -185,6 +186,16 @@ fn a_forgotten_name_leaves_the_scrape_and_its_guards_stay_usable() {
     assert!(!text.contains("route=\"api\""));
     assert!(!text.contains("flagstone_endpoint_healthy"));
     assert_eq!(metrics.active_requests(), 0);
+}
+
+#[test]
+fn a_connection_is_open_also_where_its_listener_is_gone() {
+    let metrics = Metrics::new(1);
+    let open = metrics.listener("web").open();
+    metrics.0.listeners.retain(|_| false);
+    assert_eq!((metrics.listener("web").connections(), metrics.active_connections()), (0, 1));
+    drop(open);
+    assert_eq!(metrics.active_connections(), 0);
 }
 
 #[test]
