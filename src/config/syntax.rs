@@ -42,10 +42,20 @@ fn duplicate(text: &str, number: usize, line: &str) -> String {
             (key, before().skip(start).find(|(_, other)| other.contains('=') && self::key(other) == key))
         }
     };
-    match first {
-        Some((at, _)) => format!("{name} stands in line {} already: leave one of the two", at + 1),
+    if let Some((at, _)) = first {
+        return format!("{name} stands in line {} already: leave one of the two", at + 1);
+    }
+    match before().find_map(|(at, other)| Some((at, part_of(name, other)?))) {
+        Some((at, part)) => format!("{part} in line {} is a part of it: put that below {name}", at + 1),
         None => format!("{name} is there twice: leave one of the two"),
     }
+}
+
+/// The header or key in a line that made a table of what `header` is to begin: `[listener.tls]` before `[[listener]]`.
+fn part_of<'l>(header: &str, line: &'l str) -> Option<&'l str> {
+    let part = if line.starts_with('[') { self::header(line) } else { key(line) };
+    let below = part.trim_start_matches('[').strip_prefix(header.trim_matches(['[', ']']))?;
+    below.starts_with('.').then_some(part)
 }
 
 fn header(line: &str) -> &str {

@@ -10,7 +10,7 @@ use super::super::model::{
     AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader, Log, LogFormat,
     Secret, Server, Timeouts, Trace,
 };
-use super::super::problem::suggest;
+use super::super::problem::{nearest, suggest};
 use super::super::raw;
 use super::Check;
 use super::values::{at_least_one, at_least_one_thing};
@@ -71,7 +71,14 @@ impl Check<'_> {
                 self.refuse(&at.key("access"), "", "is empty", "write \"stdout\", \"stderr\", \"off\" or a file");
                 AccessLogTarget::Off
             }
-            file => AccessLogTarget::File(self.path(file, &at.key("access"))),
+            file => {
+                let meant = nearest(file, ["stdout", "stderr", "off"]).filter(|_| !file.contains(['/', '.']));
+                if let Some(meant) = meant {
+                    let help = format!("did you mean \"{meant}\"? Else write \"./{file}\"");
+                    self.warn(&at.key("access"), format!("\"{file}\" is taken for the name of a file"), help);
+                }
+                AccessLogTarget::File(self.path(file, &at.key("access")))
+            }
         };
         Log {
             level: raw.level.clone(),

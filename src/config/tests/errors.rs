@@ -48,6 +48,8 @@ fn a_syntax_error_says_how_to_mend_it() {
         ("a = \"x\nb = 1\n", "1:", "close the quotes in the same line"),
         ("a =\nb = 1\n", "1:", "write the value behind a =, in the same line"),
         ("[x]\na = 1\n[y]\na = 1\nb = 2\na = 2\n", "6:", "a stands in line 4 already: leave one of the two"),
+        ("[x.y]\n[[x]]\n", "2:", "[x.y] in line 1 is a part of it: put that below [[x]]"),
+        ("x.a = 1\n[x]\nb = 1\n", "2:", "x.a in line 1 is a part of it: put that below [x]"),
         ("[x]\na = { b = 1, b = 2 }\n", "2:14", "b is there twice: leave one of the two"),
         ("[x]\na = 1\n[y]\n[x] # again\n", "4:", "[x] stands in line 1 already: leave one of the two"),
         ("listener:\n  - address: x\n", "1:", "this looks like YAML, TOML writes [table] and key = value"),
@@ -484,6 +486,19 @@ fn a_level_that_a_release_does_not_have_is_a_warning_there() {
         "{warnings:?}"
     );
     assert_eq!(loaded.config.log.level, "info,h2=trace");
+}
+
+#[test]
+fn a_file_for_the_access_log_that_is_called_like_a_stream_is_warned_of() {
+    for (access, meant) in [("Stdout", "stdout"), ("OFF", "off"), ("stdrr", "stderr")] {
+        let loaded = with(&format!("[log]\naccess = \"{access}\"")).unwrap();
+        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        let expected = format!("\"{access}\" is taken for the name of a file: did you mean \"{meant}\"? Else write");
+        assert!(warning.to_string().contains(&expected), "{warning}");
+    }
+    for access in ["off", "access.log", "./Stdout", "access"] {
+        assert_eq!(with(&format!("[log]\naccess = \"{access}\"")).unwrap().warnings, []);
+    }
 }
 
 #[test]
