@@ -15,8 +15,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::body::{end, object};
 use super::calls::calls;
-use super::limits::{end, object};
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem, unchanged};
 use crate::policy::{access, maintenance};

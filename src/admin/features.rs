@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::body::object;
 use super::calls::calls;
-use super::limits::object;
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem, unchanged};
 use crate::app::Control;

@@ -12,13 +12,14 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::body::{end, object};
 use super::calls::calls;
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem, unchanged};
 use crate::app::Control;
-use crate::config::{duration, rate, suggest};
+use crate::config::{rate, suggest};
 use crate::runtime::ChangeError;
 use crate::runtime::overrides::Override;
 use crate::snapshot::Limit;
@@ -124,31 +125,6 @@ fn parse(body: &[u8], now: Timestamp) -> Result<Override, Unusable> {
         return Err("such a burst takes more than ten years to refill: lower the burst or raise the rate".into());
     }
     Ok(Override { rate, burst, until: end(&body, now)? })
-}
-
-/// The moment that `ttlSeconds` means; `None` without it.
-pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Timestamp>, String> {
-    let wrong = "ttlSeconds is a whole number from 1 to 315360000";
-    match body.get("ttlSeconds") {
-        None | Some(Value::Null) => Ok(None),
-        Some(seconds) => {
-            let seconds =
-                seconds.as_u64().filter(|seconds| (1..=duration::MAX.as_secs()).contains(seconds)).ok_or(wrong)?;
-            // A whole second, for people read it; the next one, so that it is never over early.
-            let end = now.as_second() + i64::from(now.subsec_nanosecond() > 0) + seconds as i64;
-            Timestamp::from_second(end).map(Some).map_err(|_| wrong.to_owned())
-        }
-    }
-}
-
-/// A body that is a JSON object with none but these keys.
-pub(super) fn object(body: &[u8], keys: &[&str]) -> Result<Map<String, Value>, Unusable> {
-    let object: Map<_, _> = serde_json::from_slice(body)
-        .map_err(|error| Unusable::Form(format!("the body is not the JSON object that this call takes: {error}")))?;
-    match object.keys().find(|key| !keys.contains(&key.as_str())) {
-        Some(unknown) => Err(format!("{unknown:?} is no key of this call: it takes {}", keys.join(", ")).into()),
-        None => Ok(object),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Not reachable through a listener: it has its own socket and its own thread.
 
 mod block_list;
+mod body;
 mod breakers;
 mod calls;
 mod certificates;

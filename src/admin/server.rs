@@ -32,6 +32,7 @@ use crate::worker::Drain;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Open connections.
 const CONNECTIONS_MAX: usize = 256;
+
 /// How long is waited for an admin client.
 #[derive(Clone, Copy, Debug)]
 struct Patience {

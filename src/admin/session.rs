@@ -20,9 +20,9 @@ use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
+use super::body::object;
 use super::calls::calls;
 use super::guard;
-use super::limits::object;
 use super::routes::Panel;
 use super::view::problem;
 

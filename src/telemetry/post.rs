@@ -152,7 +152,7 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
 
 fn client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(file) = std::env::var_os(ROOTS_VARIABLE) {
+    if let Some(file) = std::env::var_os(ROOTS_VARIABLE).filter(|file| !file.is_empty()) {
         match read_roots(file.as_ref()) {
             Ok(further) => roots.roots.extend(further.roots),
             Err(error) => tracing::warn!(%error, "{ROOTS_VARIABLE} is left out"),
