@@ -75,3 +75,26 @@ async fn an_upload_behind_its_answer_is_not_the_clients_delay() {
     // Then it is idle.
     assert!(eventually(PATIENCE, || proxy.connections().iter().sum::<usize>() == 0).await);
 }
+
+/// As much as its windows let it send ahead: that bounds it, not the number of its frames.
+#[tokio::test]
+async fn small_messages_that_nobody_takes_yet_are_no_flood() {
+    const WINDOW_BYTES: usize = 128 * 1024;
+    let toml = "[limit.slow]\nkey = \"global\"\nrate = \"1/1h\"\nqueue = 4\n\
+                [[route]]\nname = \"all\"\nlimits = [\"slow\"]\nrespond = { body = \"hello\" }\n";
+    let proxy = TestProxy::toml(toml).start().await;
+    let mut client = Framed::connect(proxy.address()).await;
+    client.send(&h2::request(1, flag::END_STREAM)).await;
+    client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+    client.send(&post(3, &[])).await;
+    // The least that a message of gRPC or WebSocket takes.
+    let message = frame(kind::DATA, 0, 3, [b'x'; 7]);
+    assert!(client.send(&message.repeat(WINDOW_BYTES / 7)).await);
+    assert!(client.is_alive().await);
+    // What there is of memory for them has its bound all the same: h2 takes each for 256 bytes.
+    let flood: Vec<u8> = [5, 7, 9].iter().flat_map(|stream| post(*stream, &[])).collect();
+    client.send(&flood).await;
+    let tiny: Vec<u8> = [5, 7, 9].iter().flat_map(|stream| frame(kind::DATA, 0, *stream, "x")).collect();
+    client.send(&tiny.repeat(10_000)).await;
+    assert_eq!(client.ends_with().await, 0xb, "ENHANCE_YOUR_CALM");
+}

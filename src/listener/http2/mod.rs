@@ -50,6 +50,10 @@ use crate::worker::{Drain, Place};
 /// What a client may send ahead of us, on one stream and on all of them.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// h2 counts what a small frame that nobody has taken yet lacks to 256 bytes, and ends the connection when that is more
+/// than this. One stream's window full of the smallest messages there are (seven bytes, of gRPC and of WebSocket) is no
+/// flood, nor are all of the windows full of thirty-two bytes each.
+const SMALL_FRAMES_BYTES: usize = 5 * 1024 * 1024;
 /// What is kept of one answer for a client that reads slowly.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// The least that a client must let us set (RFC 9113, section 4.2).
@@ -179,6 +183,7 @@ impl Http {
             .max_frame_size(FRAME_BYTES_MAX)
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .data_frame_budget(SMALL_FRAMES_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(RESETS_AT_ONCE_MAX)
             .max_local_error_reset_streams(Some(RESETS_AT_ONCE_MAX))
