@@ -98,3 +98,21 @@ async fn small_messages_that_nobody_takes_yet_are_no_flood() {
     client.send(&tiny.repeat(10_000)).await;
     assert_eq!(client.ends_with().await, 0xb, "ENHANCE_YOUR_CALM");
 }
+
+/// As it comes by a proxy that passes on what some of its clients get wrong.
+#[tokio::test]
+async fn streams_that_break_a_rule_now_and_then_end_no_connection() {
+    let proxy = TestProxy::toml("[[route]]\nname = \"all\"\nrespond = { body = \"hello\" }\n").start().await;
+    let mut client = Framed::connect(proxy.address()).await;
+    let bad = h2::block(&[&h2::REQUEST[..], &[("te", "gzip")]].concat());
+    for stream in (1..800).step_by(4) {
+        let bad = frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &bad);
+        client.send(&[bad, h2::request(stream + 2, flag::END_STREAM)].concat()).await;
+        let reset = client.find(|frame| frame.stream == stream).await.expect("a reset");
+        assert_eq!((reset.kind, reset.code()), (kind::RST_STREAM, Some(1)));
+        client
+            .find(|frame| frame.stream == stream + 2 && frame.flags & flag::END_STREAM != 0)
+            .await
+            .expect("an answer");
+    }
+}

@@ -10,6 +10,7 @@
 //! Beside floods it ends what the heads alone show to be no HTTP/2: sizes that a frame cannot have, for which h2 knows
 //! no better name than PROTOCOL_ERROR, and a beginning without SETTINGS, which h2 overlooks.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 /// The client's first bytes (RFC 9113, section 3.4).
@@ -244,17 +245,20 @@ impl Frames {
     /// It made us reset one stream too many.
     pub(super) fn sent(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Fault> {
         let Self { outbound, frames, resets, .. } = self;
-        outbound.advance(bytes, |head| {
+        let mut is_one_too_many = false;
+        // To the end in any case: of where it stands, `goodbye` has to know.
+        let Ok(()) = outbound.advance(bytes, |head| {
             if head.ends_stream() {
                 resets.earn(1);
             }
             match head.kind {
                 DATA => frames.earn(EARNED_BY_DATA),
-                RST_STREAM => return resets.pay(&now).ok_or(Fault::Resets),
+                RST_STREAM => is_one_too_many |= resets.pay(&now).is_none(),
                 _ => {}
             }
-            Ok(())
-        })
+            Ok::<(), Infallible>(())
+        });
+        if is_one_too_many { Err(Fault::Resets) } else { Ok(()) }
     }
 
     /// Whether the client has begun a head and owes its end.
@@ -441,6 +445,15 @@ mod tests {
             receive(&mut frames, PREFACE, now).unwrap();
             assert_eq!(receive(&mut frames, &first, now), Err(Fault::NoSettings));
         }
+    }
+
+    #[test]
+    fn who_makes_us_reset_too_many_is_told_so_behind_the_last() {
+        let now = Instant::now();
+        let mut frames = begun(now);
+        let resets = frame(RST_STREAM, 0, 1, 4).repeat(RESETS_MAX as usize + 1);
+        assert_eq!(send(&mut frames, &resets, now), Err(Fault::Resets));
+        assert!(frames.goodbye(Fault::Resets).is_some());
     }
 
     #[test]

@@ -58,9 +58,12 @@ const SMALL_FRAMES_BYTES: usize = 5 * 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// The least that a client must let us set (RFC 9113, section 4.2).
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
-/// Streams that a client may reset before we have looked at them, and that it may make us reset; more at once than this
-/// ends the connection. `frames` bounds them over time.
+/// Streams that a client may reset before we have looked at them; more at once than this ends the connection. `frames`
+/// bounds them over time.
 const RESETS_AT_ONCE_MAX: usize = 100;
+/// Streams that a client may make us reset in all the life of its connection, which may be that of a proxy in front of
+/// us: h2 counts them, and takes none off. Here too `frames` has the say, but sees them only when they are sent.
+const ERRORS_MAX: usize = 10_000;
 /// How long a client that has no stream open may take to agree to the end of the connection, and then to end its side.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often streams and h2 take turns before the worker's other tasks have theirs.
@@ -186,7 +189,7 @@ impl Http {
             .data_frame_budget(SMALL_FRAMES_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(RESETS_AT_ONCE_MAX)
-            .max_local_error_reset_streams(Some(RESETS_AT_ONCE_MAX))
+            .max_local_error_reset_streams(Some(ERRORS_MAX))
             .enable_connect_protocol();
         if let Some(streams_max) = settings.http2 {
             builder.max_concurrent_streams(streams_max);
