@@ -115,6 +115,8 @@ impl Connector {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_send_buf_size(SEND_BYTES_MAX)
+            // Counted over all its life, and the end of everything that is on it. Each took a request of ours.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(ConnectError::Http)?;

@@ -43,13 +43,20 @@ async fn saying(bytes: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
 
 /// An app that answers each request with a head of these fields. Counts requests.
 async fn answering(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (address, requests, _) = answering_on(fields).await;
+    (address, requests)
+}
+
+/// The same, and counts connections.
+async fn answering_on(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&requests);
+    let (requests, connections): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let (counted, accepted) = (Arc::clone(&requests), Arc::clone(&connections));
     let fields = Arc::new(fields);
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
+            accepted.fetch_add(1, SeqCst);
             let (counted, fields) = (Arc::clone(&counted), Arc::clone(&fields));
             tokio::spawn(async move {
                 let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -70,7 +77,7 @@ async fn answering(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<Atom
             });
         }
     });
-    (address, requests)
+    (address, requests, connections)
 }
 
 /// A block of fields that may be larger than one frame.
@@ -314,4 +321,24 @@ async fn words_before_the_handshake_are_not_an_answer() {
         assert_eq!((answer.status, answer.header("flagstone-reason")), (502, Some("connect_failed")));
         assert!(!String::from_utf8_lossy(&answer.raw).contains("injected"));
     }
+}
+
+/// Others are on it, whose answers are to come to their end.
+#[tokio::test]
+async fn streams_that_break_a_rule_end_no_connection_however_many_there_were() {
+    // More than hyper lets go by itself.
+    const MANY: usize = 1100;
+    let fields = vec![(":status", "200".to_owned()), ("connection", "close".to_owned())];
+    let (app, requests, connections) = answering_on(fields).await;
+    let proxy = TestProxy::toml(format!(
+        "[server]\nstate_dir = \"state\"\nworkers = 1\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{app}\"]\nhttp2 = true\nretry = {{ attempts = 0 }}\nbreaker = {{ enabled = false }}\n"
+    ))
+    .start()
+    .await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    for _ in 0..MANY {
+        assert_eq!(client.get("/").await.unwrap().status, 502);
+    }
+    assert_eq!((requests.load(SeqCst), connections.load(SeqCst)), (MANY, 1));
 }
