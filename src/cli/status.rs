@@ -82,9 +82,10 @@ fn watch(client: &Client, as_json: bool, interval: Duration) -> ExitCode {
     }
 }
 
-/// Writes over what is there, line by line, so that nothing flickers; what does not fit is left out.
+/// Writes over what is there, line by line, so that nothing flickers; what does not fit is left out. The terminal does
+/// not wrap meanwhile: a line that took two rows would push the first ones out.
 fn redraw(text: &str, rows: usize) -> String {
-    let mut drawn = "\x1b[H".to_owned();
+    let mut drawn = "\x1b[?7l\x1b[H".to_owned();
     let lines: Vec<&str> = text.lines().collect();
     let fits = if lines.len() < rows { lines.len() } else { rows.saturating_sub(2) };
     for line in &lines[..fits] {
@@ -94,7 +95,7 @@ fn redraw(text: &str, rows: usize) -> String {
     if fits < lines.len() {
         drawn += &format!("… {} more lines\x1b[K\r\n", lines.len() - fits);
     }
-    drawn + "\x1b[J"
+    drawn + "\x1b[J\x1b[?7h"
 }
 
 fn rows() -> usize {
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn it_is_drawn_over_what_was_there() {
-        assert_eq!(redraw("a\nb\n", 10), "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
+        assert_eq!(redraw("a\nb\n", 10), "\x1b[?7l\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J\x1b[?7h");
         let cut = redraw("1\n2\n3\n4\n5\n6\n", 5);
         assert!(cut.contains("3\x1b[K") && !cut.contains("4\x1b[K") && cut.contains("… 3 more lines"), "{cut:?}");
         assert_eq!(cut.matches("\r\n").count(), 4, "one less than there are rows");
