@@ -1,5 +1,7 @@
 // Calls of the admin side.
 
+import { learnClock } from "./clock.js";
+
 /** How long an answer may take. */
 const PATIENCE_MS = 10_000;
 
@@ -19,6 +21,7 @@ export const api = {
 };
 
 async function call(method, path, body) {
+  const asked = Date.now();
   let response, text;
   try {
     response = await fetch(path, {
@@ -29,6 +32,7 @@ async function call(method, path, body) {
       credentials: "same-origin",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
+    learnClock(response.headers.get("Date"), asked);
     text = await response.text();
   } catch {
     throw new CallError(0, "Flagstone does not answer");

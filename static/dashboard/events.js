@@ -1,5 +1,6 @@
 // The event log as it is written, newest first.
 
+import { now } from "./clock.js";
 import { byId, each, element, say } from "./dom.js";
 import { stamp } from "./format.js";
 import { announce } from "./notices.js";
@@ -39,16 +40,16 @@ export function add(event) {
 
 /** What has a `count` comes every second while it lasts: it is told once a minute. */
 function isSpoken({ time, level, message, count }) {
-  const now = Date.now();
-  if (level === "INFO" || now - Date.parse(time) >= NEWS_MS) return false;
+  const at = now();
+  if (level === "INFO" || at - Date.parse(time) >= NEWS_MS) return false;
   if (count === undefined) return true;
-  if (now - (spoken.get(message) ?? 0) < SPOKEN_AGAIN_MS) return false;
-  spoken.set(message, now);
+  if (at - (spoken.get(message) ?? 0) < SPOKEN_AGAIN_MS) return false;
+  spoken.set(message, at);
   return true;
 }
 
 export function missed(number) {
-  add({ key: `missed-${Date.now()}`, time: new Date().toISOString(), level: "WARN", message: "Events were missed by this page", count: number });
+  add({ key: `missed-${Date.now()}`, time: new Date(now()).toISOString(), level: "WARN", message: "Events were missed by this page", count: number });
 }
 
 function fieldsOf(event) {

@@ -1,5 +1,7 @@
 // Numbers and times as people read them, in the reader's own zone.
 
+import { now } from "./clock.js";
+
 const LOCALE = "en-GB";
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 
@@ -40,8 +42,8 @@ export function span(seconds) {
 }
 
 /** `in 34 min`, `5 min ago` */
-export function relative(time, now = Date.now()) {
-  const seconds = (Date.parse(time) - now) / 1000;
+export function relative(time) {
+  const seconds = (Date.parse(time) - now()) / 1000;
   return seconds >= 0 ? `in ${span(seconds)}` : `${span(-seconds)} ago`;
 }
 
@@ -54,7 +56,7 @@ const date = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short", y
 /** `14:03:22` */
 export const clockOf = time => clock.format(new Date(time));
 
-const isToday = at => at.toDateString() === new Date().toDateString();
+const isToday = at => at.toDateString() === new Date(now()).toDateString();
 
 /** `14:03` today, else `Sun 29 Nov, 03:00` */
 export function moment(time) {

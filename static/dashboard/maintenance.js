@@ -1,6 +1,7 @@
 // Maintenance: what holds, and switching it. The switch shows what the process says, never what was merely asked for.
 
 import { api } from "./api.js";
+import { now } from "./clock.js";
 import { confirm, PERIODS, wire } from "./dialog.js";
 import { byId, each, element, facts, options, say, set } from "./dom.js";
 import { moment, plural, relative } from "./format.js";
@@ -120,7 +121,7 @@ function showEnd() {
   byId("on-until-label").hidden = ends !== AT_A_TIME;
   byId("on-auto-label").hidden = ends === "";
   until.required = ends === AT_A_TIME;
-  if (ends === AT_A_TIME && !until.value) until.value = localInput(new Date(Date.now() + 3_600_000));
+  if (ends === AT_A_TIME && !until.value) until.value = localInput(new Date(now() + 3_600_000));
 }
 
 /** A time as `datetime-local` wants it: the reader's own zone, to the minute. */
@@ -133,9 +134,9 @@ async function enable(form) {
   const { route, reason, ends, until, auto_end, mode, grace, terminate } = form.elements;
   const body = { mode: mode.value };
   if (reason.value.trim()) body.reason = reason.value.trim();
-  const end = ends.value === AT_A_TIME ? new Date(until.value) : ends.value && new Date(Date.now() + ends.value * 1000);
+  const end = ends.value === AT_A_TIME ? new Date(until.value) : ends.value && new Date(now() + ends.value * 1000);
   if (end) {
-    if (end <= new Date()) throw new Error("The end is in the past.");
+    if (end <= now()) throw new Error("The end is in the past.");
     body.until = end.toISOString();
     body.auto_end = auto_end.checked;
   }

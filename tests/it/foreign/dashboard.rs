@@ -372,6 +372,33 @@ async fn of_a_long_block_list_the_first_are_shown_and_the_rest_counted() {
     assert_eq!(browser.run("return document.getElementById('blocked-list').childElementCount").await, 200);
 }
 
+/// Ends and ages are by the server's clock, which is right more often than that of a laptop.
+#[tokio::test]
+async fn a_reader_whose_clock_is_wrong_is_shown_and_does_what_is_right() {
+    let Opened { browser, site: Site { admin, .. } } = &or_left_out!(Opened::start().await);
+    let source = "const ahead = 600_000, Clock = Date; \
+        window.Date = class extends Clock { \
+            constructor(...given) { if (given.length) super(...given); else super(Clock.now() + ahead); } \
+            static now() { return Clock.now() + ahead; } \
+        };";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source })).await;
+    browser.visit(&format!("http://{admin}/")).await;
+    browser.until(LIVE).await;
+    // What is new is read out.
+    call(*admin, "POST", "/api/admin/circuit-breakers/app/open", None).await;
+    browser.until("document.getElementById('announcer').innerText.includes('Circuit breaker opened')").await;
+
+    browser.click("#maintenance-switch").await;
+    browser.run("const ends = document.getElementById('on-ends'); ends.value = '300'; ends.dispatchEvent(new Event('change'))").await;
+    browser.click("#switch-on [type=submit]").await;
+    browser.until("document.getElementById('maintenance-switch').ariaChecked === 'true'").await;
+    let status = admin::json(*admin, "/api/maintenance/status").await;
+    let moment = |key: &str| status[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let lasts = moment("estimated_completion").duration_since(moment("started_at")).as_secs();
+    assert!((270..=310).contains(&lasts), "{lasts} s: {status:#}");
+    browser.until("/in [45] min/.test(document.getElementById('maintenance-facts').innerText)").await;
+}
+
 /// More of them than a fresh stream begins with: the page says how many are gone.
 #[tokio::test]
 async fn events_that_a_lost_connection_has_swallowed_are_counted() {
