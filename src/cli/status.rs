@@ -70,7 +70,10 @@ fn watch(client: &Client, as_json: bool, interval: Duration) -> ExitCode {
             false => format!("{error}\n"),
         });
         let drawn = match in_place {
-            true => stdout.write_all(redraw(&text, rows()).as_bytes()),
+            true => {
+                let (columns, rows) = size();
+                stdout.write_all(redraw(&text, columns, rows).as_bytes())
+            }
             false => {
                 stdout.write_all(text.as_bytes()).and_then(|()| if as_json { Ok(()) } else { stdout.write_all(b"\n") })
             }
@@ -82,24 +85,40 @@ fn watch(client: &Client, as_json: bool, interval: Duration) -> ExitCode {
     }
 }
 
-/// Writes over what is there, line by line, so that nothing flickers; what does not fit is left out. The terminal does
-/// not wrap meanwhile: a line that took two rows would push the first ones out.
-fn redraw(text: &str, rows: usize) -> String {
-    let mut drawn = "\x1b[?7l\x1b[H".to_owned();
+/// Writes over what is there, line by line, so that nothing flickers; what does not fit is left out, for a line that took
+/// two rows would push the first ones out.
+fn redraw(text: &str, columns: usize, rows: usize) -> String {
+    let mut drawn = "\x1b[H".to_owned();
     let lines: Vec<&str> = text.lines().collect();
     let fits = if lines.len() < rows { lines.len() } else { rows.saturating_sub(2) };
     for line in &lines[..fits] {
-        drawn += line;
+        drawn.extend(cut(line, columns));
         drawn += "\x1b[K\r\n";
     }
     if fits < lines.len() {
         drawn += &format!("… {} more lines\x1b[K\r\n", lines.len() - fits);
     }
-    drawn + "\x1b[J\x1b[?7h"
+    drawn + "\x1b[J"
 }
 
-fn rows() -> usize {
-    terminal_size::terminal_size().map_or(usize::MAX, |(_, height)| usize::from(height.0))
+/// What of a line fits beside the last column, which would wrap, and all its colours.
+fn cut(line: &str, columns: usize) -> impl Iterator<Item = char> {
+    let (mut column, mut is_colour) = (0, false);
+    line.chars().filter(move |&char| {
+        is_colour |= char == '\x1b';
+        if is_colour {
+            is_colour = char != 'm';
+            return true;
+        }
+        column += 1;
+        column < columns
+    })
+}
+
+/// Columns and rows.
+fn size() -> (usize, usize) {
+    terminal_size::terminal_size()
+        .map_or((usize::MAX, usize::MAX), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -121,8 +140,9 @@ mod tests {
 
     #[test]
     fn it_is_drawn_over_what_was_there() {
-        assert_eq!(redraw("a\nb\n", 10), "\x1b[?7l\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J\x1b[?7h");
-        let cut = redraw("1\n2\n3\n4\n5\n6\n", 5);
+        assert_eq!(redraw("a\nb\n", 80, 10), "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
+        assert_eq!(redraw("\x1b[32mabc\x1b[0md", 3, 10), "\x1b[H\x1b[32mab\x1b[0m\x1b[K\r\n\x1b[J");
+        let cut = redraw("1\n2\n3\n4\n5\n6\n", 80, 5);
         assert!(cut.contains("3\x1b[K") && !cut.contains("4\x1b[K") && cut.contains("… 3 more lines"), "{cut:?}");
         assert_eq!(cut.matches("\r\n").count(), 4, "one less than there are rows");
     }
