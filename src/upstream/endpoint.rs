@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::affinity::{Affinity, Token};
@@ -68,6 +67,8 @@ pub struct Endpoint {
     is_backup: bool,
     pub(crate) standing: Standing,
     incident: scout::Incident,
+    /// Its upstream holds requests while it takes no connection.
+    is_waited_for: bool,
     /// Shared with the same address before: what is at the app stays there.
     in_flight: Arc<AtomicU32>,
     in_flight_max: u32,
@@ -114,11 +115,6 @@ impl Endpoint {
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
-        let standing = Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now);
-        // How connections are made has not changed: who takes none does not.
-        if pools.is_some_and(|known| known.standing.is_refusing()) && !settings.hold.is_zero() {
-            standing.set_refusing(true);
-        }
         Self {
             key: hash_of(label.as_bytes()),
             token: affinity.map(|affinity| affinity.token(&label)),
@@ -127,8 +123,9 @@ impl Endpoint {
             label,
             weight: configured.weight.get(),
             is_backup: configured.backup,
-            standing,
-            incident: scout::Incident::after(pools.map(|known| &known.incident)),
+            standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
+            incident: scout::Incident::default(),
+            is_waited_for: !settings.hold.is_zero(),
             in_flight: match known.map(|(known, _)| known).or(left) {
                 Some(before) => Arc::clone(&before.in_flight),
                 None => Arc::default(),
@@ -249,11 +246,6 @@ impl Endpoint {
         scout::send(self);
     }
 
-    /// Goes on to look for it, if it refused connections before a reload.
-    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) {
-        scout::go_on(self, runtime);
-    }
-
     /// Whether it refused connections, and has not shown yet that it is back.
     pub(super) fn is_looked_for(&self) -> bool {
         self.incident.is_on()
@@ -330,8 +322,11 @@ impl Endpoint {
     /// Its upstream has the endpoints `after` from now on: open requests finish, and kept connections close, unless the
     /// same address has them there.
     pub(super) fn retire(&self, after: &[Arc<Self>]) {
-        self.replaced.store(true, Relaxed);
-        if after.iter().any(|other| Arc::ptr_eq(&other.pool, &self.pool)) {
+        let was_replaced = self.replaced.swap(true, Relaxed);
+        if let Some(successor) = after.iter().find(|other| Arc::ptr_eq(&other.pool, &self.pool)) {
+            if !was_replaced {
+                scout::hand_on(self, successor);
+            }
             return;
         }
         self.retired.store(true, Relaxed);

@@ -75,10 +75,7 @@ impl Group {
         self.started.call_once(|| {
             let mut arrangement = self.arrangement();
             arrangement.runtime = Some(runtime.clone());
-            for endpoint in arrangement.slots.iter().flatten() {
-                self.check(endpoint, runtime);
-                endpoint.start(runtime);
-            }
+            arrangement.slots.iter().flatten().for_each(|endpoint| self.check(endpoint, runtime));
             let slots = arrangement.slots.iter().enumerate();
             let unknown: Vec<usize> = slots.filter(|(_, slot)| slot.is_empty()).map(|(index, _)| index).collect();
             drop(arrangement);

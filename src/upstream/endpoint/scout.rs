@@ -11,7 +11,7 @@
 //! | on trial | a request is answered, or a second goes by: `Endpoint restored` | well |
 
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -34,14 +34,11 @@ pub(super) struct Incident {
     is_on: AtomicBool,
     /// Wants to know of the next answer.
     is_on_trial: AtomicBool,
+    /// Where scouts go out, once there was one.
+    runtime: OnceLock<Handle>,
 }
 
 impl Incident {
-    /// That of the same endpoint before a reload, of which the scout is to [`go_on`].
-    pub(super) fn after(before: Option<&Self>) -> Self {
-        Self { is_on: AtomicBool::new(before.is_some_and(Self::is_on)), ..Self::default() }
-    }
-
     pub(super) fn is_on(&self) -> bool {
         self.is_on.load(Relaxed)
     }
@@ -56,18 +53,24 @@ impl Incident {
 
 /// Sends a scout out, unless one is. Must be called on a runtime.
 pub(super) fn send(endpoint: &Arc<Endpoint>) {
+    let runtime = endpoint.incident.runtime.get_or_init(Handle::current);
     if !endpoint.incident.is_on.swap(true, AcqRel) {
         tell(endpoint, Change::Ejected { reason: "connect_failed" });
         // Ends with the incident, or when the endpoint is over.
-        tokio::spawn(look(Arc::downgrade(endpoint)));
+        runtime.spawn(look(Arc::downgrade(endpoint)));
     }
 }
 
-/// Sends a scout out for an incident of before a reload.
-pub(super) fn go_on(endpoint: &Arc<Endpoint>, runtime: &Handle) {
-    if endpoint.incident.is_on() {
+/// Leaves the incident, if it is on, to what a reload has put in the endpoint's place, which makes connections alike.
+pub(super) fn hand_on(endpoint: &Endpoint, successor: &Arc<Endpoint>) {
+    let Some(runtime) = endpoint.incident.runtime.get().filter(|_| endpoint.incident.is_on()) else { return };
+    let runtime = successor.incident.runtime.get_or_init(|| runtime.clone());
+    if !successor.incident.is_on.swap(true, AcqRel) {
+        if successor.is_waited_for && endpoint.standing.is_refusing() {
+            successor.standing.set_refusing(true);
+        }
         // Ends as any other.
-        runtime.spawn(look(Arc::downgrade(endpoint)));
+        runtime.spawn(look(Arc::downgrade(successor)));
     }
 }
 
