@@ -29,7 +29,9 @@ use crate::message::answer::HEAD_BYTES_MAX;
 /// Read from an endpoint ahead of the client, for one stream and for all of a connection: a client that reads slowly
 /// must not hold up the others on it.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
+/// Four times what the streams can take together: half of it is what small frames that nobody has taken yet may lack to
+/// 256 bytes each before h2 ends the connection. Messages of a hundred bytes do not come there.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// Between two warnings that nothing is left to connect with.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 /// Between two tries at a unix socket whose backlog is full.

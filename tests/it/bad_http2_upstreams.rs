@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::client::{self, Client};
-use crate::support::h2::{self, Http2, flag, frame, kind};
+use crate::support::h2::{self, Framed, Http2, flag, frame, kind};
 use crate::support::proxy::TestProxy;
 
 /// An app that says these bytes behind its SETTINGS once a request has come, and then nothing more. Counts connections.
@@ -49,18 +49,25 @@ async fn answering(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<Atom
 
 /// The same, and counts connections.
 async fn answering_on(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let block = h2::block(&fields);
+    saying_to_each(move |stream| in_frames(stream, &block)).await
+}
+
+/// An app that says this to each request, by its stream. Counts requests and connections.
+async fn saying_to_each(
+    say: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (requests, connections): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let (counted, accepted) = (Arc::clone(&requests), Arc::clone(&connections));
-    let fields = Arc::new(fields);
+    let say = Arc::new(say);
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             accepted.fetch_add(1, SeqCst);
-            let (counted, fields) = (Arc::clone(&counted), Arc::clone(&fields));
+            let (counted, say) = (Arc::clone(&counted), Arc::clone(&say));
             tokio::spawn(async move {
-                let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                let block = h2::block(&fields);
                 let (mut came, mut answered) = (Vec::new(), 0);
                 socket
                     .write_all(&[frame(kind::SETTINGS, 0, 0, []), frame(kind::SETTINGS, flag::ACK, 0, [])].concat())
@@ -69,7 +76,7 @@ async fn answering_on(fields: Vec<(&'static str, String)>) -> (SocketAddr, Arc<A
                     let asked = requests_in(&came);
                     for stream in &asked[answered..] {
                         counted.fetch_add(1, SeqCst);
-                        socket.write_all(&in_frames(*stream, &block)).await?;
+                        socket.write_all(&say(*stream)).await?;
                     }
                     answered = asked.len();
                 }
@@ -341,4 +348,38 @@ async fn streams_that_break_a_rule_end_no_connection_however_many_there_were() {
         assert_eq!(client.get("/").await.unwrap().status, 502);
     }
     assert_eq!((requests.load(SeqCst), connections.load(SeqCst)), (MANY, 1));
+}
+
+/// Their windows are closed, as those of phones that sleep.
+#[tokio::test]
+async fn small_messages_for_clients_that_do_not_read_end_no_connection() {
+    const CLIENTS: u32 = 64;
+    // All that a stream's window takes, in messages of a hundred bytes.
+    const MESSAGES: usize = 128 * 1024 / 100;
+    let say = |stream| {
+        let head = frame(kind::HEADERS, flag::END_HEADERS, stream, h2::block(&[OK]));
+        let messages = frame(kind::DATA, 0, stream, [b'm'; 100]).repeat(MESSAGES);
+        [head, messages, frame(kind::DATA, flag::END_STREAM, stream, [])].concat()
+    };
+    let (app, _, connections) = saying_to_each(say).await;
+    let proxy = before(app).await;
+    let mut client = Framed::connect(proxy.address()).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE, 0.
+    client.send(&frame(kind::SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0])).await;
+    let asked: Vec<u8> = (0..CLIENTS).flat_map(|number| h2::request(2 * number + 1, flag::END_STREAM)).collect();
+    client.send(&asked).await;
+    for _ in 0..CLIENTS {
+        client.find(|frame| frame.kind == kind::HEADERS).await.expect("a head");
+    }
+    // Both windows as wide as can be.
+    client.send(&frame(kind::WINDOW_UPDATE, 0, 0, (1_u32 << 30).to_be_bytes())).await;
+    client.send(&frame(kind::SETTINGS, 0, 0, [0, 4, 0x40, 0, 0, 0])).await;
+    let (mut bytes, mut ended) = (0, 0);
+    while ended < CLIENTS {
+        let frame = client.find(|frame| frame.stream != 0).await.expect("the rest");
+        assert_eq!(frame.kind, kind::DATA, "after {bytes} bytes");
+        bytes += frame.payload.len();
+        ended += u32::from(frame.flags & flag::END_STREAM != 0);
+    }
+    assert_eq!((bytes, connections.load(SeqCst)), (CLIENTS as usize * MESSAGES * 100, 1));
 }
