@@ -93,6 +93,8 @@ function routes(entries) {
     if (!optionOf(name)) select.append(element("option", { value: name }, nameOf(name)));
   }
   select.value = chosen;
+  byId("no-traffic").hidden = busiest.length > 0;
+  byId("routes").closest(".scroll").hidden = busiest.length === 0;
   each(byId("routes"), busiest, ([name]) => name, ([name]) => {
     const cells = ["number", "number wide", "number", "number wide", "number"].map(kind => element("td", { class: kind }));
     const button = element("button", { type: "button", class: "link", onclick: () => choose(name) }, nameOf(name));

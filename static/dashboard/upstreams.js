@@ -20,6 +20,7 @@ export function start() {
     const isUpstream = ([name, check]) => name in status.circuitBreakers || check.endpoints !== undefined;
     const sorted = [...all.filter(isUpstream), ...all.filter(one => !isUpstream(one))];
     const items = sorted.map(([name, check]) => ({ name, check, breaker: status.circuitBreakers[name], isUpstream: isUpstream([name, check]) }));
+    byId("no-upstreams").hidden = items.length > 0;
     each(byId("upstream-list"), items, item => item.name, tile);
   });
 }

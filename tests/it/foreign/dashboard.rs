@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::LONG;
 use super::browser::Browser;
 use super::site::{Site, config, serve};
+use super::{HEAD, LONG};
 use crate::support::admin::{self, call};
 use crate::support::client;
+use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::npm::npm_package;
 use crate::support::poll::eventually_async;
-use crate::support::process::Signal;
+use crate::support::process::{Flagstone, Signal};
 use crate::support::relay::Relay;
 
 const AXE: (&str, &str) = ("axe-core", "4.14.1");
@@ -397,6 +398,29 @@ async fn a_reader_whose_clock_is_wrong_is_shown_and_does_what_is_right() {
     let lasts = moment("estimated_completion").duration_since(moment("started_at")).as_secs();
     assert!((270..=310).contains(&lasts), "{lasts} s: {status:#}");
     browser.until("/in [45] min/.test(document.getElementById('maintenance-facts').innerText)").await;
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_to_show_the_page_says_so() {
+    or_left_out!(program("curl"));
+    let browser = or_left_out!(Browser::start().await);
+    let route = "[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n";
+    let mut flagstone = Flagstone::serve_in(Folder::new(), &format!("{HEAD}{route}")).await;
+    browser.visit(&format!("http://{}/", flagstone.admin().await)).await;
+    browser.until(LIVE).await;
+    for (section, told) in [
+        ("traffic", "No request in the last 15 minutes."),
+        ("upstreams", "No upstream and no probe is configured."),
+        ("limits", "No limits are configured."),
+        ("certificates", "No listener has TLS."),
+        ("features", "The configuration has no [features]."),
+        ("blocked", "Nobody is blocked."),
+        ("refused", "No request has been refused or has failed."),
+    ] {
+        browser.until(&format!("document.getElementById('{section}').innerText.endsWith('{told}')")).await;
+    }
+    client::get(flagstone.address("web").await, "/").await.unwrap();
+    browser.until("document.getElementById('no-traffic').hidden && document.getElementById('routes').innerText.includes('all')").await;
 }
 
 /// More of them than a fresh stream begins with: the page says how many are gone.
