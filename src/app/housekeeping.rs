@@ -11,7 +11,7 @@ use crate::admin;
 use crate::config::model::{Config, Notify, Secret};
 use crate::policy::maintenance::{Stray, Strays};
 use crate::reload::windows;
-use crate::telemetry::events::Event;
+use crate::telemetry::events::{Event, LossWatch};
 use crate::telemetry::notify::Notifier;
 use crate::telemetry::traces::Exporter;
 use crate::worker::Phases;
@@ -110,17 +110,19 @@ async fn tick(mut ticker: Ticker) {
 struct Ticker {
     control: Arc<Control>,
     strays: Strays,
+    losses: LossWatch,
     windows: Option<windows::Keeper>,
 }
 
 impl Ticker {
     fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), strays: Strays::default(), windows: None }
+        Self { control: Arc::clone(control), strays: Strays::default(), losses: LossWatch::default(), windows: None }
     }
 
     fn tick(&mut self) {
         let control = &self.control;
         control.shared.tick();
+        self.losses.look();
         let config = Arc::clone(&control.live.load_full().config);
         tell_strays(&mut self.strays, control, &config);
         control.shared.host.tick(&config.host, &config.server.state_dir);

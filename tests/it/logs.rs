@@ -265,13 +265,13 @@ async fn a_stdout_that_is_closed_is_survived() {
     }
 }
 
-/// Whoever has something to tell does not wait for a stderr that nobody reads.
+/// Whoever has something to tell does not wait for a stderr that nobody reads, and tells of what was lost.
 #[tokio::test]
 async fn a_stderr_that_nobody_reads_slows_no_request() {
     let folder = Folder::new();
     let pipe = folder.fifo("stderr.pipe");
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-    let _reader = rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).unwrap();
+    let mut reader = std::fs::File::from(rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).unwrap());
     let socket = folder.join("web.sock");
     let config = config("access = \"off\"\nlevel = \"trace\"")
         .replace("127.0.0.1:0\"\n[[route]]", &format!("unix:{}\"\n[[route]]", socket.display()));
@@ -280,12 +280,32 @@ async fn a_stderr_that_nobody_reads_slows_no_request() {
     command.args(["-c", "exec \"$0\" run -c \"$1\" 2> \"$2\"", env!("CARGO_BIN_EXE_flagstone")]).arg(&file).arg(&pipe);
     let mut process = Process::start(&mut command);
     assert!(eventually_async(DEADLINE, async || Client::connect_unix(&socket).await.is_ok()).await);
+    // At this level each of them is a line or two: more than pipe and queue have room for.
+    let mut come = 0;
+    let connect = |_: &i32| std::os::unix::net::UnixStream::connect(&socket).is_ok();
+    let are_enough = eventually(DEADLINE, || {
+        come += (0..500).filter(connect).count();
+        come >= 8000
+    });
+    assert!(are_enough.await, "its backlog is full: {come}");
+    // Who comes now is served behind them.
+    let is_served = async || match Client::connect_unix(&socket).await {
+        Ok(mut client) => client.get("/").await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(eventually_async(DEADLINE, is_served).await);
     let mut client = Client::connect_unix(&socket).await.unwrap();
-    for _ in 0..2000 {
+    for _ in 0..200 {
         let began = Instant::now();
         assert_eq!(client.get("/").await.unwrap().status, 200);
         assert!(began.elapsed() < Duration::from_secs(2), "a request waited for stderr");
     }
+    let mut text = Vec::new();
+    let is_told = eventually(DEADLINE, || {
+        let _ = reader.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).contains("WARN the log has lost lines: nobody read stderr lost=")
+    });
+    assert!(is_told.await, "nobody hears of it");
     process.signal(Signal::TERM);
     assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
 }

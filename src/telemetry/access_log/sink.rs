@@ -3,8 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use super::AccessLogTarget;
 
@@ -45,7 +47,8 @@ impl Sink {
         let AccessLogTarget::File(path) = target else { return Ok(()) };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let asked = match path.is_dir() {
-            true => Err(rustix::io::Errno::ISDIR),
+            true => Err(Errno::ISDIR),
+            false if path.metadata().is_ok_and(|it| it.file_type().is_socket()) => Err(Errno::NXIO),
             false if path.exists() => rustix::fs::access(path, rustix::fs::Access::WRITE_OK),
             false => rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK),
         };
@@ -86,6 +89,10 @@ fn explain(path: &Path, error: &io::Error) -> io::Error {
     let message = match folder {
         Some(folder) if error.kind() == io::ErrorKind::NotFound => {
             format!("the folder {} does not exist", folder.display())
+        }
+        // As /dev/stdout may be, where systemd takes what is written there.
+        _ if Errno::from_io_error(error) == Some(Errno::NXIO) => {
+            "it is a socket, or a pipe that nobody reads".to_owned()
         }
         _ => crate::error::io_reason(error),
     };

@@ -400,6 +400,20 @@ fn rotation_frees_a_log_from_a_stalled_file() {
 }
 
 #[test]
+fn what_cannot_be_written_to_is_said_to_be_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let [socket, pipe] = ["socket", "pipe"].map(|name| folder.path().join(name));
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for path in [&socket, &pipe] {
+        let error = AccessLog::start(AccessLogTarget::File(path.clone()), AccessFormat::Combined, 1).unwrap_err();
+        assert_eq!(error.to_string(), "it is a socket, or a pipe that nobody reads");
+    }
+    assert!(AccessLog::could_start(&AccessLogTarget::File(socket)).is_err(), "check says so, too");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_survived() {
     let folder = tempfile::tempdir().unwrap();
     let (log, reader) = fifo(folder.path(), 1);

@@ -13,7 +13,7 @@ mod setup;
 pub use self::event::{Event, Level, Value};
 pub use self::log::{EventLog, RECENT, Record};
 pub use self::sampler::Sampler;
-pub use self::setup::{InitError, LogGuard, follow, init};
+pub use self::setup::{InitError, LogGuard, LossWatch, follow, init};
 
 #[cfg(test)]
 mod tests;

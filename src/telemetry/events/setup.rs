@@ -1,14 +1,14 @@
 //! `tracing`, set up once per process: lines to stderr, level and format changeable while it runs.
 //!
 //! Lines go through a bounded queue to a thread of their own, so that whoever has something to tell never waits for a
-//! pipe that nobody reads or a disk that is stuck. What does not fit is lost; [`LogGuard`] writes what is left at the
+//! pipe that nobody reads or a disk that is stuck. What does not fit is lost, and counted; [`LogGuard`] writes what is left at the
 //! end.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use thiserror::Error;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,6 +40,7 @@ pub enum InitError {
 struct Log {
     level: reload::Handle<Targets, Registry>,
     layout: Layout,
+    lost: ErrorCounter,
 }
 
 /// Writes what is left when it is dropped, which is for the end of the process.
@@ -58,10 +59,10 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogGuard, InitError> {
     let colour = format == LogFormat::Text && !no_color && io::stderr().is_terminal();
     let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("log");
     let (writer, guard) = queue.finish(io::stderr());
-    let layout = Layout::new(format);
+    let (layout, lost) = (Layout::new(format), writer.error_counter());
     let lines = fmt::layer().event_format(layout.clone()).with_ansi(colour).with_writer(writer);
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(InitError::Twice)?;
-    let _ = LOG.set(Log { level: handle, layout });
+    let _ = LOG.set(Log { level: handle, layout, lost });
     Ok(LogGuard(guard))
 }
 
@@ -73,6 +74,30 @@ pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
     let Some(log) = LOG.get() else { return Ok(()) };
     log.layout.set(format);
     log.level.reload(parse(level)?).map_err(InitError::Gone)
+}
+
+/// Tells, once stderr is read again, of lines that were lost.
+#[derive(Debug, Default)]
+pub struct LossWatch {
+    /// At the last look.
+    seen: usize,
+    told: usize,
+}
+
+impl LossWatch {
+    /// To be called once a second.
+    pub fn look(&mut self) {
+        let lost = LOG.get().map_or(0, |log| log.lost.dropped_lines());
+        if let Some(lost) = self.news(lost) {
+            tracing::warn!(lost, "the log has lost lines: nobody read stderr");
+        }
+    }
+
+    /// As long as more are being lost, so is what would be told of it.
+    fn news(&mut self, lost: usize) -> Option<usize> {
+        let is_over = std::mem::replace(&mut self.seen, lost) == lost;
+        (is_over && std::mem::replace(&mut self.told, lost) != lost).then_some(lost)
+    }
 }
 
 /// Rooms are told by the name they have for whoever reads the code, whichever package they are in.
@@ -104,6 +129,13 @@ mod tests {
     use tracing::Level;
 
     use super::*;
+
+    #[test]
+    fn lost_lines_are_told_once_when_no_more_are_lost() {
+        let mut watch = LossWatch::default();
+        let told = [0, 0, 5, 9, 9, 9, 10, 10, 10].map(|lost| watch.news(lost));
+        assert_eq!(told, [None, None, None, None, Some(9), None, None, Some(10), None]);
+    }
 
     #[test]
     fn a_room_has_its_level_in_whichever_package_it_is() {
