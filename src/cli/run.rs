@@ -1,6 +1,7 @@
 //! `flagstone run`: serve until told to stop.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -189,7 +190,7 @@ fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source),
 pub(super) fn load_quick(quick: &Quick) -> Result<Loaded, Problems> {
     let mut loaded = config::quick(&quick.listen, &quick.upstream, quick.flag.as_deref(), &environment)?;
     if !can_make(&loaded.config.server.state_dir) {
-        move_state_dir(&mut loaded, own_state_dir());
+        move_state_dir(&mut loaded, own_state_dir()?);
     }
     Ok(loaded)
 }
@@ -210,11 +211,21 @@ fn can_make(folder: &std::path::Path) -> bool {
     standing.is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
-/// For serving without a file by a user who may not write to /run: their own runtime folder.
-fn own_state_dir() -> PathBuf {
-    match environment("XDG_RUNTIME_DIR") {
-        Some(folder) if !folder.is_empty() => PathBuf::from(folder).join("flagstone"),
-        _ => std::env::temp_dir().join(format!("flagstone-{}", rustix::process::getuid().as_raw())),
+/// For serving without a file by a user who may not write to /run: their own runtime folder, else one where everybody may
+/// make folders. Flags and keys in it are believed, so it must not be somebody else's.
+fn own_state_dir() -> Result<PathBuf, Problem> {
+    if let Some(folder) = environment("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        return Ok(PathBuf::from(folder).join("flagstone"));
+    }
+    let user = rustix::process::getuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("flagstone-{user}"));
+    match std::fs::symlink_metadata(&folder) {
+        Ok(there) if !there.is_dir() || there.uid() != user => {
+            let problem =
+                Problem::new("server.state_dir", "belongs to somebody else").with_text(&folder.to_string_lossy());
+            Err(problem.with_help("set XDG_RUNTIME_DIR to a folder of your own"))
+        }
+        _ => Ok(folder),
     }
 }
 

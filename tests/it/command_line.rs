@@ -397,6 +397,12 @@ async fn run_without_a_file_works_for_anybody() {
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
     command.args(["run", "--listen", "127.0.0.1:0", "--upstream", &upstream.endpoint()]).current_dir("/");
     command.env("TMPDIR", &temp).env_remove("XDG_RUNTIME_DIR");
+    // Where everybody may make folders, somebody else may have made this one.
+    let squatted = folder.create_folder("tmp/flagstone-65534");
+    let refused = Process::run(&mut command).await;
+    assert_eq!(code(&refused), 1);
+    assert!(refused.stderr.contains("flagstone-65534\": belongs to somebody else: set XDG_RUNTIME_DIR"), "{refused:?}");
+    std::fs::remove_dir(squatted).unwrap();
     let mut process = Process::start(&mut command);
     let line = process.stderr_line("listening name=").await;
     let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
