@@ -16,7 +16,7 @@ use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{FakeUpstream, OnAccept};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -469,4 +469,23 @@ async fn an_incident_is_told_once_over_a_reload() {
     flagstone.process.stderr_line("Endpoint restored").await;
     let log = flagstone.process.stderr();
     assert_eq!((log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()), (1, 1), "{log}");
+}
+
+#[tokio::test]
+async fn all_who_wait_for_the_first_check_are_told_when_it_fails() {
+    let unwell = Reply::default().then(Step::Wait(Duration::from_millis(500))).then(Step::Close);
+    let app = FakeUpstream::http1().route("/health", unwell).route("*", "up").start().await;
+    let health = "[upstream.app.health]\npath = \"/health\"\ntimeout = \"10s\"\ninterval = \"1h\"\n";
+    let proxy = TestProxy::toml(to(&app.endpoint(), health)).start().await;
+    let (address, began) = (proxy.address(), Instant::now());
+    let asked: tokio::task::JoinSet<_> = (0..100)
+        .map(|_| async move {
+            let answer = client::get(address, "/").await.unwrap();
+            (answer.status, answer.header("flagstone-reason").map(str::to_owned))
+        })
+        .collect();
+    let answers = asked.join_all().await;
+    assert!(answers.iter().all(|answer| *answer == (503, Some("no_endpoint".to_owned()))), "{answers:?}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }

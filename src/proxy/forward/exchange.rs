@@ -225,6 +225,8 @@ impl<'a> Exchange<'a> {
                         self.turn = Some(turn);
                         return Ok(place);
                     }
+                    // There is nothing to wait for any more, as the others are to find out as well.
+                    None if since + self.group.patience() <= Instant::now() => return Err(self.gives_up(began)),
                     None => turn.in_vain(),
                 },
                 Err(_) => return Err(self.gives_up(began)),
