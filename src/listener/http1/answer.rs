@@ -50,7 +50,7 @@ pub(super) fn write_head(
     out: &mut Vec<u8>,
 ) -> (Framing, bool) {
     let is_http11 = asked.version >= Version::HTTP_11;
-    let has_body = if asked.is_head { HasBody::Untold } else { HasBody::of(status) };
+    let has_body = HasBody::of(status, asked.is_head);
     let (mut told_length, mut has_connection, mut has_trailer, mut has_date) = (None, false, false, false);
     write_status(status, is_http11, out);
     for (name, value) in fields {
@@ -94,10 +94,15 @@ enum HasBody {
 }
 
 impl HasBody {
-    /// RFC 9110, sections 15.2, 15.3.5 and 15.4.5.
-    fn of(status: StatusCode) -> Self {
-        let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if is_bare || status.is_informational() { Self::Never } else { Self::Yes }
+    /// RFC 9110, sections 8.6, 15.2, 15.3.5 and 15.4.5.
+    fn of(status: StatusCode, is_head: bool) -> Self {
+        match status {
+            StatusCode::NO_CONTENT => Self::Never,
+            _ if is_head => Self::Untold,
+            StatusCode::NOT_MODIFIED => Self::Never,
+            status if status.is_informational() => Self::Never,
+            _ => Self::Yes,
+        }
     }
 }
 
@@ -258,7 +263,7 @@ mod tests {
         let kept10 = Asked { version: Version::HTTP_10, ..ASKED };
         let of_head = Asked { is_head: true, ..ASKED };
         type Row<'a> = (u16, &'a [Line], Length, Asked, &'a str, bool);
-        let rows: [Row<'_>; 16] = [
+        let rows: [Row<'_>; 17] = [
             (200, &[("a", "b")], Known(3), ASKED, "HTTP/1.1 200 OK|a: b|content-length: 3||", true),
             (200, &[("content-length", "3")], Known(3), ASKED, "HTTP/1.1 200 OK|content-length: 3||", true),
             (200, &[], Known(0), ASKED, "HTTP/1.1 200 OK|content-length: 0||", true),
@@ -267,6 +272,7 @@ mod tests {
             (200, &[("transfer-encoding", "gzip")], Known(1), ASKED, "HTTP/1.1 200 OK|content-length: 1||", true),
             (204, &[("content-length", "3")], Known(0), ASKED, "HTTP/1.1 204 No Content||", true),
             (304, &[("content-length", "3")], Known(0), ASKED, "HTTP/1.1 304 Not Modified||", true),
+            (204, &[("content-length", "9")], Known(0), of_head, "HTTP/1.1 204 No Content||", true),
             (200, &[("content-length", "9")], Known(0), of_head, "HTTP/1.1 200 OK|content-length: 9||", true),
             (200, &[("content-length", "9")], Unknown, of_head, "HTTP/1.1 200 OK|content-length: 9||", true),
             (200, &[], Known(0), of_head, "HTTP/1.1 200 OK||", true),

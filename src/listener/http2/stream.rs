@@ -142,7 +142,8 @@ fn begin(
 fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, patience: Duration) -> Rest {
     let (mut head, body) = split(answer);
     let (is_whole, patience) = (body.is_end_stream(), body.patience().unwrap_or(patience));
-    answer::complete(head.headers_mut(), body.size_hint().exact().filter(|_| !is_whole), said);
+    let length = body.size_hint().exact().filter(|_| !is_whole);
+    answer::complete(&mut head, length, said);
     match respond.send_response(head, is_whole) {
         Ok(_) if is_whole => Rest::Nothing,
         Ok(stream) => Rest::Body(Sending::new(body, stream, patience)),
@@ -157,7 +158,7 @@ fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, 
 /// Opens the stream to what the app has agreed to.
 fn open(answer: Response<Body>, receiving: RecvStream, respond: &mut SendResponse<Bytes>, said: &Said) -> Rest {
     let (mut head, mut body) = split(answer);
-    answer::complete(head.headers_mut(), None, said);
+    answer::complete(&mut head, None, said);
     let Some(tunnel) = body.take_tunnel() else {
         respond.send_reset(Reason::INTERNAL_ERROR);
         return Rest::Nothing;
