@@ -213,7 +213,7 @@ fn can_make(folder: &std::path::Path) -> bool {
 
 /// For serving without a file by a user who may not write to /run: their own runtime folder, else one where everybody may
 /// make folders. Flags and keys in it are believed, so it must not be somebody else's.
-fn own_state_dir() -> Result<PathBuf, Problem> {
+fn own_state_dir() -> Result<PathBuf, Problems> {
     if let Some(folder) = environment("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         return Ok(PathBuf::from(folder).join("flagstone"));
     }
@@ -223,7 +223,7 @@ fn own_state_dir() -> Result<PathBuf, Problem> {
         Ok(there) if !there.is_dir() || there.uid() != user => {
             let problem =
                 Problem::new("server.state_dir", "belongs to somebody else").with_text(&folder.to_string_lossy());
-            Err(problem.with_help("set XDG_RUNTIME_DIR to a folder of your own"))
+            Err(problem.with_help("set XDG_RUNTIME_DIR to a folder of your own").into())
         }
         _ => Ok(folder),
     }
