@@ -229,7 +229,7 @@ impl Metrics {
         let totals = self.totals();
         let mut guard = lock(&self.0.window);
         let (window, ticked) = &mut *guard;
-        window.tick(unix_seconds, totals);
+        window.tick(unix_seconds, ticked.elapsed(), totals);
         *ticked = Instant::now();
         drop(guard);
         let mut series = lock(&self.0.series);

@@ -12,6 +12,9 @@ use super::histogram::{FINE, quantile_ms};
 /// Seconds in the rolling figures of `GET /api/metrics`.
 const MINUTE: usize = 60;
 
+/// Ticks of one second that come faster than this make up for a process that was stopped, or a disk that hung.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
 /// Seconds of history: 15 minutes.
 pub const HISTORY: usize = 900;
 
@@ -29,6 +32,18 @@ pub struct Second {
     pub p99_ms: f64,
     /// Requests being served when it ended.
     pub in_flight: i64,
+}
+
+impl Second {
+    /// Counts what finished in the same second, whose percentiles are those of most of its requests.
+    fn add(&mut self, further: &Self) {
+        if further.requests > self.requests {
+            (self.p50_ms, self.p95_ms, self.p99_ms) = (further.p50_ms, further.p95_ms, further.p99_ms);
+        }
+        self.requests += further.requests;
+        self.errors += further.errors;
+        self.in_flight = further.in_flight;
+    }
 }
 
 /// The last minute, or as much of it as the process has lived.
@@ -60,9 +75,10 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Takes the totals at the end of a second. Where the clock was set back, what it told before lies in the future
-    /// now: that is forgotten, as charts go by the time.
-    pub(super) fn tick(&mut self, unix_seconds: u64, now: Totals) {
+    /// Takes the totals at the end of a second, which is `since_tick` after the last one. Where the clock was set back,
+    /// what it told before lies in the future now: that is forgotten, as charts go by the time. Ticks that were missed
+    /// come all at once: they count as seconds of the last minute, and are one in the history.
+    pub(super) fn tick(&mut self, unix_seconds: u64, since_tick: Duration, now: Totals) {
         let (counts, errors) = self.since_tick(&now);
         let mut step = if self.minute.len() == MINUTE {
             self.minute.pop_front().expect("a full minute has a front").0
@@ -76,19 +92,28 @@ impl Window {
         while self.history.back().is_some_and(|last| last.unix_seconds > unix_seconds) {
             self.history.pop_back();
         }
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(Second {
+        let requests = counts.iter().sum();
+        let second = Second {
             unix_seconds,
-            requests: counts.iter().sum(),
+            requests,
             errors,
             p50_ms: quantile_ms(&counts, 0.50),
             p95_ms: quantile_ms(&counts, 0.95),
             p99_ms: quantile_ms(&counts, 0.99),
             in_flight: now.in_flight,
-        });
+        };
+        match self.history.back_mut() {
+            Some(last) if last.unix_seconds == unix_seconds && since_tick < CATCH_UP => last.add(&second),
+            _ => self.push(second),
+        }
         self.before = Some(Box::new(now));
+    }
+
+    fn push(&mut self, second: Second) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(second);
     }
 
     /// What finished since the last tick: durations and errors.
@@ -122,9 +147,9 @@ impl Window {
         self.history.back().copied()
     }
 
-    /// How many seconds the history covers.
+    /// How many seconds of the last minute the process has lived.
     pub(super) fn lived_seconds(&self) -> u64 {
-        self.history.len() as u64
+        self.minute.len() as u64
     }
 
     /// Oldest first; at most [`HISTORY`].
@@ -137,6 +162,8 @@ impl Window {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn totals(requests: u64, errors: u64) -> Totals {
         let mut durations = [0; FINE];
         durations[50] = requests;
@@ -146,9 +173,9 @@ mod tests {
     #[test]
     fn the_last_minute_forgets_what_is_older() {
         let mut window = Window::default();
-        window.tick(1, totals(1000, 1000));
+        window.tick(1, SECOND, totals(1000, 1000));
         for second in 2..=61 {
-            window.tick(second, totals(1000 + second * 10, 1000));
+            window.tick(second, SECOND, totals(1000 + second * 10, 1000));
         }
         let minute = window.last_minute(&totals(1610, 1000), Duration::ZERO);
         assert_eq!(minute.error_rate, 0.0);
@@ -160,7 +187,7 @@ mod tests {
     fn a_young_process_is_not_averaged_over_a_whole_minute() {
         let mut window = Window::default();
         assert_eq!(window.last_minute(&totals(0, 0), Duration::from_millis(10)), LastMinute::default());
-        window.tick(1, totals(100, 25));
+        window.tick(1, SECOND, totals(100, 25));
         let minute = window.last_minute(&totals(100, 25), Duration::ZERO);
         assert_eq!((minute.requests_per_second, minute.error_rate), (100.0, 0.25));
     }
@@ -171,7 +198,7 @@ mod tests {
         let first = window.last_minute(&totals(8, 2), Duration::from_millis(100));
         assert_eq!((first.requests_per_second, first.error_rate), (8.0, 0.25));
         assert!(first.p50_ms > 0.0);
-        window.tick(1, totals(100, 0));
+        window.tick(1, SECOND, totals(100, 0));
         assert_eq!(window.last_minute(&totals(150, 0), Duration::from_millis(500)).requests_per_second, 100.0);
     }
 
@@ -179,18 +206,36 @@ mod tests {
     fn a_clock_that_is_set_back_takes_back_what_lies_ahead() {
         let mut window = Window::default();
         for (step, second) in [100, 101, 102, 103, 101, 102].into_iter().enumerate() {
-            window.tick(second, totals(step as u64, 0));
+            window.tick(second, SECOND, totals(step as u64, 0));
         }
         let seconds: Vec<_> = window.history().iter().map(|second| second.unix_seconds).collect();
         assert_eq!(seconds, [100, 101, 101, 102]);
         assert_eq!(window.last_second().unwrap().requests, 1);
     }
 
+    /// Whoever was stopped for twelve seconds ticks twelve times at once.
+    #[test]
+    fn ticks_that_were_missed_are_one_second_of_history() {
+        let mut window = Window::default();
+        window.tick(100, SECOND, totals(12, 0));
+        window.tick(112, 12 * SECOND, totals(24, 0));
+        for more in 1..12 {
+            window.tick(112, Duration::ZERO, totals(24 + more, 1));
+        }
+        window.tick(113, SECOND, totals(36, 1));
+        let seconds: Vec<_> = window.history().iter().map(|one| (one.unix_seconds, one.requests, one.errors)).collect();
+        assert_eq!(seconds, [(100, 12, 0), (112, 23, 1), (113, 1, 0)]);
+        assert_eq!(window.lived_seconds(), 14, "they are seconds of the last minute");
+        // Ticks a second apart may fall into one second of the clock.
+        window.tick(113, SECOND, totals(40, 1));
+        assert_eq!(window.history().len(), 4);
+    }
+
     #[test]
     fn history_is_bounded_and_in_order() {
         let mut window = Window::default();
         for second in 0..1000 {
-            window.tick(second, totals(second * 2, second));
+            window.tick(second, SECOND, totals(second * 2, second));
         }
         let history = window.history();
         assert_eq!(history.len(), HISTORY);
