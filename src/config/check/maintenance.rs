@@ -158,6 +158,9 @@ impl Check<'_> {
         if !self.is_spoilt(&at.key("url")) {
             self.url(&raw.url, &["http", "https"], &at.key("url"));
         }
+        if raw.events.is_empty() {
+            self.warn(&at.key("events"), "it is told of nothing", "name what it is to be told of, or leave events out");
+        }
         let event = |event: &raw::EventKind| match event {
             raw::EventKind::Maintenance => EventKind::Maintenance,
             raw::EventKind::Breaker => EventKind::Breaker,

@@ -170,13 +170,17 @@ impl Check<'_> {
         if raw.enabled && raw.failures == 0 && raw.failure_ratio == 0.0 {
             self.warn(at, "with failures and failure_ratio at 0 it never opens", "set one of them, or enabled = false");
         }
+        let slow_call = Some(self.duration(&raw.slow_call, &at.key("slow_call"))).filter(|slow| !slow.is_zero());
+        if raw.enabled && raw.count.is_empty() && slow_call.is_none() {
+            self.warn(&at.key("count"), "with nothing to count it never opens", "name a failure, or enabled = false");
+        }
         Breaker {
             enabled: raw.enabled,
             failures: non_zero(raw.failures),
             failure_ratio: Some(raw.failure_ratio).filter(|&ratio| ratio > 0.0),
             min_requests: at_least_one(raw.min_requests),
             window: self.duration_above_zero(&raw.window, &at.key("window")),
-            slow_call: Some(self.duration(&raw.slow_call, &at.key("slow_call"))).filter(|slow| !slow.is_zero()),
+            slow_call,
             open,
             max_open,
             probes: at_least_one(raw.probes),

@@ -455,6 +455,8 @@ fn a_listener_with_tls_needs_certificates_and_does_not_redirect() {
 fn what_is_odd_but_works_is_a_warning() {
     let cases = [
         ("tls = { insecure = true }", "anyone in between"),
+        ("breaker = { enabled = true, count = [] }", "breaker.count: with nothing to count it never opens"),
+        ("[[notify]]\nurl = \"https://x.example/\"\nevents = []", "notify[0].events: it is told of nothing"),
         ("[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusts everyone"),
         ("[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]", "it means 10.0.0.0/8"),
         ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
