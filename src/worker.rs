@@ -15,8 +15,9 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::listener::places::Taken;
 use crate::listener::roll::Roll;
 use crate::listener::{accept, serve};
 use crate::live::Live;
@@ -30,7 +31,7 @@ pub(crate) struct Accepted {
     pub(crate) listener: Arc<str>,
     pub(crate) socket: AcceptedSocket,
     /// Its share of `server.max_connections`.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) taken: Taken,
 }
 
 /// What a worker can be told.
@@ -62,7 +63,7 @@ pub struct Workers(Arc<[Desk]>);
 /// One worker as the acceptors see it.
 #[derive(Debug)]
 struct Desk {
-    /// Bounded by `server.max_connections` through the permit in each [`Accepted`].
+    /// Bounded by `server.max_connections` through the place of each [`Accepted`].
     sender: mpsc::UnboundedSender<Order>,
     connections: Arc<Connections>,
     /// Sweeps so far: stands still when the worker does, and goes with it.
@@ -102,8 +103,9 @@ impl Seat {
         // Boxed: tokio moves a task's future a dozen times, and this one is of several KB. It ends with its connection,
         // or with the worker's event loop. If it panics, the panic hook reports it, and the others go on. Made where it
         // stays: `Box::pin` would copy it there.
-        let place = Place { seat: Arc::clone(self), on_roll: None };
-        tokio::spawn(Box::into_pin(Box::write(Box::new_uninit(), serve::serve(accepted, place))));
+        let Accepted { listener, socket, taken } = accepted;
+        let place = Place { seat: Arc::clone(self), on_roll: None, taken };
+        tokio::spawn(Box::into_pin(Box::write(Box::new_uninit(), serve::serve(listener, socket, place))));
     }
 }
 
@@ -112,12 +114,18 @@ impl Seat {
 pub(crate) struct Place {
     seat: Arc<Seat>,
     on_roll: Option<usize>,
+    taken: Taken,
 }
 
 impl Place {
     /// From now on this task is woken when a drain or a round of cuts begins.
     pub(crate) async fn enrol(&mut self) {
         self.on_roll = poll_fn(|cx| Poll::Ready(Some(self.seat.roll.enter(cx.waker())))).await;
+    }
+
+    /// Ready when this connection, which is idle, is to give up its place under `server.max_connections`.
+    pub(crate) async fn is_wanted(&self) {
+        self.taken.is_wanted().await;
     }
 }
 

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::config::model::{Address, Config, Listener};
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
 use crate::listener::accept::{Acceptor, Stop};
 use crate::listener::bind::{Bound, Families, bind_beside, remedy};
+use crate::listener::places::Places;
 use crate::upgrade::Inheritance;
 use crate::worker::Workers;
 
@@ -22,8 +23,8 @@ const LEAVING_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Listening {
     /// `None` once draining: what the workers wait for is that nobody can hand them anything.
     pub(super) workers: Option<Workers>,
-    pub(super) connections: Arc<Semaphore>,
-    /// Permits of it that are free or in use.
+    places: Arc<Places>,
+    /// How many of them are free or taken.
     pub(super) connections_max: usize,
     pub(super) open: BTreeMap<String, Open>,
     /// Those that acceptors still empty.
@@ -150,10 +151,9 @@ fn collide(one: &Address, other: &Address) -> bool {
 impl Listening {
     /// Nothing is open yet.
     pub(super) fn new(workers: Workers, connections_max: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections_max));
         Self {
             workers: Some(workers),
-            connections,
+            places: Arc::new(Places::new(connections_max)),
             connections_max,
             open: BTreeMap::new(),
             leaving: Vec::new(),
@@ -233,7 +233,7 @@ impl Listening {
                 listener,
                 socket: Arc::clone(&socket),
                 workers: workers.clone(),
-                connections: Arc::clone(&self.connections),
+                places: Arc::clone(&self.places),
                 stop: stop.subscribe(),
             };
             workers.accept(index, acceptor);
@@ -250,10 +250,10 @@ impl Listening {
     /// close, with further calls.
     pub(super) fn bound_connections(&mut self, wanted: usize) {
         if wanted > self.connections_max {
-            self.connections.add_permits(wanted - self.connections_max);
+            self.places.add(wanted - self.connections_max);
             self.connections_max = wanted;
         } else {
-            self.connections_max -= self.connections.forget_permits(self.connections_max - wanted);
+            self.connections_max -= self.places.remove(self.connections_max - wanted);
         }
     }
 

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 use super::bind::Bound;
+use super::places::{Places, Taken};
 use crate::error::is_shortage;
 use crate::worker::{Accepted, AcceptedSocket, Seat, Workers};
 
@@ -34,8 +35,7 @@ pub struct Acceptor {
     pub listener: Arc<str>,
     pub socket: Arc<Bound>,
     pub workers: Workers,
-    /// `server.max_connections`.
-    pub connections: Arc<Semaphore>,
+    pub places: Arc<Places>,
     pub stop: watch::Receiver<Stop>,
 }
 
@@ -80,12 +80,12 @@ impl Acceptor {
         tokio::time::sleep(HALF_OPEN).await;
         self.take_what_is_there(&readiness, &here, &mut waiting).await;
         drop(readiness);
-        let Self { listener, socket, workers, connections, stop } = self;
+        let Self { listener, socket, workers, places, stop } = self;
         // In this order: whoever watches `stop` may want the address. And before anybody is waited for.
         drop((socket, stop));
         for socket in waiting {
-            let permit = place(&connections).await;
-            workers.give(Accepted { listener: Arc::clone(&listener), socket, permit }, &here);
+            let taken = places.take().await;
+            workers.give(Accepted { listener: Arc::clone(&listener), socket, taken }, &here);
         }
     }
 
@@ -113,9 +113,9 @@ impl Acceptor {
     ) {
         loop {
             match readiness.get_ref().accept() {
-                Ok(socket) => match Arc::clone(&self.connections).try_acquire_owned() {
-                    Ok(permit) => self.hand_over(socket, permit, here),
-                    Err(_) => waiting.push(socket),
+                Ok(socket) => match self.places.try_take() {
+                    Some(taken) => self.hand_over(socket, taken, here),
+                    None => waiting.push(socket),
                 },
                 Err(error) if is_of_one_connection(&error) => {}
                 // As connections end there are some again.
@@ -132,10 +132,10 @@ impl Acceptor {
         let (mut ceiling, mut highest) = (descriptor_ceiling(), 0);
         loop {
             match self.accept(readiness).await {
-                Ok((socket, permit)) => {
+                Ok((socket, taken)) => {
                     // The system gives the lowest that is free, so all below are taken.
                     let number = socket.as_fd().as_raw_fd();
-                    self.hand_over(socket, permit, here);
+                    self.hand_over(socket, taken, here);
                     if number > highest {
                         // Whoever is at it may have set another limit since (prlimit(1)).
                         (ceiling, highest) = (descriptor_ceiling(), number);
@@ -155,17 +155,17 @@ impl Acceptor {
         }
     }
 
-    /// A connection and its permit. At the bound, connections wait in the kernel's queue; a listener to which nobody comes
+    /// A connection and its place. At the bound, connections wait in the kernel's queue; a listener to which nobody comes
     /// takes no place from the others.
     ///
     /// # Errors
     /// The system gives none.
-    async fn accept(&self, readiness: &AsyncFd<RawSocket>) -> io::Result<(AcceptedSocket, OwnedSemaphorePermit)> {
+    async fn accept(&self, readiness: &AsyncFd<RawSocket>) -> io::Result<(AcceptedSocket, Taken)> {
         loop {
             let mut guard = readiness.readable().await?;
-            let permit = place(&self.connections).await;
+            let taken = self.places.take().await;
             if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
-                return accepted.map(|socket| (socket, permit));
+                return accepted.map(|socket| (socket, taken));
             }
         }
     }
@@ -177,14 +177,9 @@ impl Acceptor {
         }
     }
 
-    fn hand_over(&self, socket: AcceptedSocket, permit: OwnedSemaphorePermit, here: &Arc<Seat>) {
-        self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, permit }, here);
+    fn hand_over(&self, socket: AcceptedSocket, taken: Taken, here: &Arc<Seat>) {
+        self.workers.give(Accepted { listener: Arc::clone(&self.listener), socket, taken }, here);
     }
-}
-
-/// A place under the bound, waited for in turn.
-async fn place(connections: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(connections).acquire_owned().await.expect("nobody closes the semaphore")
 }
 
 /// The number from which on descriptors are left to the admin side, to connections with apps, and to files: an eighth.

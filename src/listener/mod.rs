@@ -11,6 +11,7 @@ pub mod head;
 mod http1;
 pub(crate) mod http2;
 pub(crate) mod incoming;
+pub mod places;
 mod proxy_header;
 mod rest;
 pub(crate) mod roll;

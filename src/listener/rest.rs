@@ -11,11 +11,10 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::stream::Stream;
-use crate::worker::Drain;
+use crate::worker::{Drain, Place};
 
 /// What is read to begin with; as much as most heads are long. It lies on the stack, and only for the read.
 pub(super) const FIRST_BYTES: usize = 2048;
@@ -25,7 +24,8 @@ pub(super) const FIRST_BYTES: usize = 2048;
 pub(super) enum Woken {
     /// The client sends again.
     Bytes(Vec<u8>),
-    /// Its time is over, the client has closed, or a drain has waited for long enough: nothing is owed to anyone.
+    /// Its time is over, the client has closed, a drain has waited for long enough, or another client waits for its
+    /// place: nothing is owed to anyone.
     Over,
     /// The socket failed.
     Broken(io::Error),
@@ -35,10 +35,10 @@ pub(super) enum Woken {
 ///
 /// # Cancel safety
 /// Nothing that was read is lost: a read ends the wait.
-pub(super) async fn rest(stream: &mut Stream, until: Instant, draining: &watch::Receiver<Drain>) -> Woken {
+pub(super) async fn rest(stream: &mut Stream, until: Instant, place: &Place) -> Woken {
     let mut drained = pin!(async {
         // A drain has the task woken.
-        let begun = poll_fn(|_| match *draining.borrow() {
+        let begun = poll_fn(|_| match *place.draining.borrow() {
             Drain::Begun { idle } => Poll::Ready(idle),
             Drain::No => Poll::Pending,
         });
@@ -55,6 +55,7 @@ pub(super) async fn rest(stream: &mut Stream, until: Instant, draining: &watch::
         },
         () = &mut drained => Woken::Over,
         () = &mut timeout => Woken::Over,
+        () = place.is_wanted() => Woken::Over,
     }
 }
 

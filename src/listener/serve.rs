@@ -29,7 +29,7 @@ use crate::live::Live;
 use crate::proxy::{https, refused, tunnel};
 use crate::snapshot::Snapshot;
 use crate::tls::Peer;
-use crate::worker::{Accepted, AcceptedSocket, Drain, Place};
+use crate::worker::{AcceptedSocket, Drain, Place};
 
 /// How long the goodbye may take in all, and how long it waits for another byte: nginx's `lingering_time` and
 /// `lingering_timeout`.
@@ -40,15 +40,15 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(2);
 /// For the first request of a connection that is open when a drain begins.
 pub(super) const DRAIN_FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Serves one accepted connection to its end.
-pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
+/// Serves one connection that the listener `name` has accepted, to its end.
+pub(crate) async fn serve(name: Arc<str>, socket: AcceptedSocket, mut place: Place) {
     place.enrol().await;
     let snapshot = place.live.load_full();
-    let Some(listener) = snapshot.listener(&accepted.listener) else { return };
+    let Some(listener) = snapshot.listener(&name) else { return };
     let _open = listener.metrics.open();
     let speaks_first = !listener.proxy_protocol && listener.tls.is_none();
-    let early = if speaks_first { come_already(&accepted.socket) } else { Vec::new() };
-    let (socket, peer) = match socket_of(accepted.socket) {
+    let early = if speaks_first { come_already(&socket) } else { Vec::new() };
+    let (socket, peer) = match socket_of(socket) {
         Ok(registered) => registered,
         Err(error) => return tracing::debug!(%error, "a connection was lost before it could be served"),
     };
@@ -75,7 +75,7 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
             }
         }
     };
-    let connection = Arc::new(Connection::new(place.worker, peer, accepted.listener, tls));
+    let connection = Arc::new(Connection::new(place.worker, peer, name, tls));
     let http2 = listener.http2.then(|| snapshot.config.bounds.h2_streams_max.get());
     let settings = Settings { bounds: snapshot.head_bounds(), http2 };
     // A snapshot kept for the life of a connection would keep a whole generation alive.
@@ -85,7 +85,6 @@ pub(crate) async fn serve(accepted: Accepted, mut place: Place) {
     } else {
         http1(stream, early, connection, settings, &timeouts, &place).await;
     }
-    drop(accepted.permit);
 }
 
 /// What the configuration says of a connection, kept for its life.
@@ -164,7 +163,7 @@ async fn http1(
             stop => return Box::pin(end_http1(stop, left, connection, settings, timeouts, place)).await,
         };
         stream = { left }.stream;
-        early = match rest(&mut stream, until, &place.draining).await {
+        early = match rest(&mut stream, until, place).await {
             Woken::Bytes(bytes) => bytes,
             Woken::Over => return goodbye(stream, false).await,
             Woken::Broken(error) => return tracing::debug!(%error, peer = ?connection.peer, "connection ended early"),

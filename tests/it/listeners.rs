@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::support::admin;
-use crate::support::client::{self, Client};
+use crate::support::client::{self, Client, Ending};
 use crate::support::files::Folder;
+use crate::support::h2::{self, Framed, flag, kind};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Flagstone, Process};
@@ -198,17 +199,41 @@ async fn a_socket_file_that_nobody_listens_on_is_taken_over_and_other_files_are_
 async fn connections_above_the_bound_wait_and_are_served_later() {
     let toml = format!("[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 2\n{HELLO}");
     let proxy = TestProxy::toml(toml).start().await;
-    let mut first = Client::connect(proxy.address()).await.unwrap();
+    // They have not asked for anything yet: whoever has, gives up its place.
+    let first = Client::connect(proxy.address()).await.unwrap();
     let mut second = Client::connect(proxy.address()).await.unwrap();
-    for client in [&mut first, &mut second] {
-        assert_eq!(client.get("/").await.unwrap().text(), "hello");
-    }
     let mut third = Client::connect(proxy.address()).await.unwrap();
     third.request("GET", "/", "").await.unwrap();
     third.expect_silence(SHORT).await.unwrap();
     drop(first);
     assert_eq!(third.read_response().await.unwrap().text(), "hello");
     assert_eq!(second.get("/").await.unwrap().text(), "hello");
+}
+
+/// As with nginx, clients that keep their connections and ask for nothing shut nobody out.
+#[tokio::test]
+async fn whoever_waits_for_a_place_is_given_that_of_the_one_that_has_been_idle_for_longest() {
+    let toml = "[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 2\n[timeouts]\nidle = \"1h\"\n";
+    let proxy = TestProxy::toml(format!("{toml}{HELLO}")).start().await;
+    let connect = async || Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+    let (mut first, mut second) = (connect().await, connect().await);
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.get("/").await.unwrap().text(), "hello");
+    }
+    assert_eq!(connect().await.get("/").await.unwrap().text(), "hello");
+    assert_eq!(first.expect_closed().await.unwrap(), Ending::Fin);
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http2_gives_up_its_place_too() {
+    let toml = "[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 1\n[timeouts]\nidle = \"1h\"\n";
+    let proxy = TestProxy::toml(format!("{toml}{HELLO}")).start().await;
+    let mut idle = Framed::connect(proxy.address()).await;
+    idle.send(&h2::request(1, flag::END_STREAM)).await;
+    idle.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+    let mut waiting = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+    assert_eq!(waiting.get("/").await.unwrap().text(), "hello");
+    idle.find(|frame| frame.kind == kind::GOAWAY).await.expect("GOAWAY");
 }
 
 #[tokio::test]
@@ -279,24 +304,29 @@ async fn whoever_waits_for_a_place_is_served_when_the_listener_goes() {
 
 #[tokio::test]
 async fn whoever_waits_for_a_place_is_served_however_many_reloads_after_the_listener_went() {
+    let word = Arc::new(Notify::new());
+    let app = FakeUpstream::http1().route("/held", Reply::ok("held").at(&word)).start().await;
     let config = |listener: &str, text: &str| {
         format!(
             "[server]\nstate_dir = \"state\"\nworkers = 2\nmax_connections = 1\n[[listener]]\nname = \"{listener}\"\n\
-             address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"{text}\" }}\n"
+             address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {{ body = \"{text}\" }}\n\
+             [[route]]\nname = \"held\"\npath = [\"/held\"]\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n",
+            app.endpoint()
         )
     };
     let proxy = TestProxy::toml(config("old", "one")).start().await;
     let old = proxy.listener("old");
-    let mut served = Client::connect(old).await.unwrap();
-    assert_eq!(served.get("/").await.unwrap().text(), "one");
+    let mut served = Client::connect(old).await.unwrap().deadline(DEADLINE);
+    served.request("GET", "/held", "Connection: close\r\n").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
     let mut waiting = Client::connect(old).await.unwrap().deadline(DEADLINE);
     waiting.request("GET", "/", "").await.unwrap();
     for text in ["two", "three", "four"] {
         proxy.reload_with(&config("new", text)).await;
-        assert_eq!(served.get("/").await.unwrap().text(), text);
     }
     assert!(eventually_async(DEADLINE, async || Client::connect(old).await.is_err()).await);
-    drop(served);
+    word.notify_waiters();
+    assert_eq!(served.read_response().await.unwrap().text(), "held");
     assert_eq!(waiting.read_response().await.unwrap().text(), "four");
 }
 

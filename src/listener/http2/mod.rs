@@ -31,7 +31,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{self, Handshake};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
 use tokio::time::{Sleep, timeout};
 
 use self::answer::Said;
@@ -45,7 +44,7 @@ use super::timer::{End, Timer};
 use crate::config::model::Timeouts;
 use crate::live::Live;
 use crate::proxy::cut::Cuts;
-use crate::worker::{Drain, Place};
+use crate::worker::Place;
 
 /// What a client may send ahead of us, on one stream and on all of them.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -82,7 +81,7 @@ pub(super) async fn serve(
     let end = {
         let shared = Arc::clone(&place.live.load_full().shared);
         let http = Http::new(&wire, connection, Arc::clone(&place.live), settings, timeouts.response_body);
-        drive(http, timeouts, &place.draining, &shared.cuts).await
+        drive(http, timeouts, place, &shared.cuts).await
     };
     // h2 has let go of its half, and no stream has one.
     let Some(wire) = Arc::into_inner(wire) else { return };
@@ -100,10 +99,11 @@ pub(super) async fn serve(
 }
 
 /// Polls the connection, and beside it its one timer. A drain and a round of cuts have the task woken.
-async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<Drain>, cuts: &Cuts) -> End {
+async fn drive(mut http: Http, timeouts: &Timeouts, place: &Place, cuts: &Cuts) -> End {
     let connection = Arc::clone(&http.connection);
     let mut first_request = None;
-    let mut timer = Timer::new(timeouts);
+    let mut timer = Timer::with_rest(timeouts, None);
+    let mut resting: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
     let mut ending: Option<Ending> = None;
     let mut round = cuts.round();
     poll_fn(|cx| {
@@ -117,7 +117,7 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
         }
         // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
         if ending.is_none()
-            && (draining.borrow().has_begun() || connection.is_closing())
+            && (place.draining.borrow().has_begun() || connection.is_closing())
             && (connection.requests() > 0 || waited(&mut first_request, cx))
         {
             ending = Some(Ending::begin(&mut http));
@@ -133,7 +133,24 @@ async fn drive(mut http: Http, timeouts: &Timeouts, draining: &watch::Receiver<D
         {
             return Poll::Ready(End::Idle);
         }
+        if phase != Phase::Idle {
+            resting = None;
+        }
+        if let Some(wanted) = &mut resting
+            && ending.is_none()
+            && wanted.as_mut().poll(cx).is_ready()
+        {
+            ending = Some(Ending::begin(&mut http));
+            cx.waker().wake_by_ref();
+        }
         match ready!(timer.poll_phase((phase, connection.requests()), &connection, cx)) {
+            // One among many, as over HTTP/1.
+            End::Rest { until } => {
+                timer = Timer::with_rest(timeouts, Some((connection.requests(), until)));
+                resting = Some(Box::pin(place.is_wanted()));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             // With nothing begun it is told first, and may have a request on the way: from then on it is `ending` that
             // ends it.
             End::Idle | End::HeadTimeout if !connection.has_partial_head() => {
