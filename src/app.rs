@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::admin;
 use crate::config::model::{AccessLogTarget, Address, Config};
-use crate::config::{Loaded, Problem, Problems, Sources};
+use crate::config::{Loaded, Problem, Problems, Sources, regular_file};
 use crate::error::{io_reason, is_full};
 pub use crate::explain::route_tests::TestResult;
 use crate::explain::{Explanation, Hypothetical, Moment, explain, route_tests};
@@ -322,7 +322,7 @@ fn available_cpus() -> usize {
 /// Makes the state folder and makes sure that flag files can be written there, or are not meant to be.
 fn prepare_state_dir(config: &Config) -> Result<(), Problems> {
     let folder = &config.server.state_dir;
-    let probe = folder.join(format!(".write-test-{}", std::process::id()));
+    let probe = regular_file::beside(&folder.join("probe"));
     let tried = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b"flag"))
         .and_then(|()| std::fs::remove_file(&probe));
