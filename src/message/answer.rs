@@ -235,6 +235,11 @@ impl Told {
     }
 }
 
+/// The length that a head tells of its body, if it does.
+pub(crate) fn told_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH).and_then(|length| content_length(length.as_bytes()))
+}
+
 /// The one way that a length is read. Digits only: no sign, no list, no blank, nothing over 2^63 (RFC 9110, section 8.6).
 pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);

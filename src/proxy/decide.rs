@@ -9,13 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::bypass::Entrance;
 use super::refusal::{Maintained, Refusal};
 use super::{https, page, respond};
-use crate::message::answer::content_length;
+use crate::message::answer::told_length;
 use crate::message::host::Host;
 use crate::message::{forwarded, path};
 use crate::policy::access::Denied;
@@ -193,7 +192,7 @@ pub fn upstream<T>(target: &Target, ask: impl Fn(&Group) -> Result<T, Duration>)
 /// # Errors
 /// They are more than the route takes.
 pub fn announced_body(headers: &HeaderMap, route: &Route) -> Result<Option<u64>, Refusal> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| content_length(length.as_bytes()));
+    let announced = told_length(headers);
     match announced.zip(route.body_bytes_max) {
         Some((length, bytes_max)) if length > bytes_max => Err(Refusal::BodyTooLarge),
         _ => Ok(announced),

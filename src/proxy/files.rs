@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use http::header::{CONTENT_LENGTH, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
@@ -25,7 +25,7 @@ use super::refusal::Refusal;
 use super::respond;
 use crate::config::model;
 use crate::error::is_shortage;
-use crate::message::answer::content_length;
+use crate::message::answer::told_length;
 
 /// One route's folder.
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ async fn ask(request: &Request<Empty<bytes::Bytes>>, file: &Path) -> Result<Resp
     if response.status() == StatusCode::NOT_FOUND {
         return Err(Refusal::NoRoute);
     }
-    let left = response.headers().get(CONTENT_LENGTH).and_then(|length| content_length(length.as_bytes()));
+    let left = told_length(response.headers());
     Ok(response.map(|body| {
         // To HEAD the length is all.
         let left = left.filter(|_| !body.is_end_stream()).unwrap_or(0);

@@ -133,11 +133,10 @@ async fn drive(mut http: Http, timeouts: &Timeouts, place: &Place, cuts: &Cuts) 
         {
             return Poll::Ready(End::Idle);
         }
-        if phase != Phase::Idle {
+        if phase != Phase::Idle || ending.is_some() {
             resting = None;
         }
         if let Some(wanted) = &mut resting
-            && ending.is_none()
             && wanted.as_mut().poll(cx).is_ready()
         {
             ending = Some(Ending::begin(&mut http));

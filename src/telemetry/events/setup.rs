@@ -1,8 +1,8 @@
 //! `tracing`, set up once per process: lines to stderr, level and format changeable while it runs.
 //!
 //! Lines go through a bounded queue to a thread of their own, so that whoever has something to tell never waits for a
-//! pipe that nobody reads or a disk that is stuck. What does not fit is lost, and counted; [`LogGuard`] writes what is left at the
-//! end.
+//! pipe that nobody reads or a disk that is stuck. What does not fit is lost, and counted; [`LogGuard`] writes what is
+//! left at the end.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
