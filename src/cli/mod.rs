@@ -166,6 +166,11 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// A variable that is set; an empty one is none.
+fn variable(name: &str) -> Option<String> {
+    environment(name).filter(|value| !value.is_empty())
+}
+
 /// Prints a result, all of it at once, and ends with `code`, or says no where it cannot be written.
 fn print(text: impl AsRef<[u8]>, code: ExitCode) -> ExitCode {
     let mut stdout = io::stdout();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{FileArgument, environment, refuse, wrong_use};
+use super::{FileArgument, environment, refuse, variable, wrong_use};
 use crate::app::{App, Control, Leave, Source};
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::{io_reason, is_full};
@@ -44,10 +44,7 @@ impl Arguments {
         if self.file.config.is_some() {
             return Ok(None);
         }
-        let or_set = |typed: &Option<String>, name: &str| {
-            let set = || environment(name).filter(|value| !value.is_empty());
-            typed.clone().or_else(set)
-        };
+        let or_set = |typed: &Option<String>, name: &str| typed.clone().or_else(|| variable(name));
         let flag = or_set(&self.flag, "FLAGSTONE_FLAG");
         match (or_set(&self.listen, "FLAGSTONE_LISTEN"), or_set(&self.upstream, "FLAGSTONE_UPSTREAM")) {
             (Some(listen), Some(upstream)) => Ok(Some(Quick { listen, upstream, flag })),
@@ -69,9 +66,8 @@ pub(super) struct Quick {
 impl Quick {
     /// What `run` would serve without arguments; `None` = a file says it.
     pub(super) fn of_environment() -> Option<Self> {
-        let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let (listen, upstream) = (set("FLAGSTONE_LISTEN")?, set("FLAGSTONE_UPSTREAM")?);
-        Some(Self { listen, upstream, flag: set("FLAGSTONE_FLAG") })
+        let (listen, upstream) = (variable("FLAGSTONE_LISTEN")?, variable("FLAGSTONE_UPSTREAM")?);
+        Some(Self { listen, upstream, flag: variable("FLAGSTONE_FLAG") })
     }
 }
 
@@ -214,7 +210,7 @@ fn can_make(folder: &std::path::Path) -> bool {
 /// For serving without a file by a user who may not write to /run: their own runtime folder, else one where everybody may
 /// make folders. Flags and keys in it are believed, so it must not be somebody else's.
 fn own_state_dir() -> Result<PathBuf, Problems> {
-    if let Some(folder) = environment("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+    if let Some(folder) = variable("XDG_RUNTIME_DIR") {
         return Ok(PathBuf::from(folder).join("flagstone"));
     }
     let user = rustix::process::getuid().as_raw();

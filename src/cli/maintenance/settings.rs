@@ -2,7 +2,7 @@
 //! file.
 
 use super::super::run::{Quick, load_quick};
-use super::super::{FileArgument, complain, environment};
+use super::super::{FileArgument, complain, environment, variable};
 use crate::config::model::Config;
 use crate::config::{self, Loaded, Problems, Sources};
 
@@ -49,7 +49,7 @@ pub(in crate::cli) fn settings(file: &FileArgument) -> Result<Settings, Problems
 /// As `run` would serve from this environment. Where there is no file to go by, the flag alone is enough.
 fn without_a_file(file: &FileArgument) -> Option<Quick> {
     file.quick().or_else(|| {
-        let flag = environment("FLAGSTONE_FLAG").filter(|flag| !flag.is_empty() && file.find().is_none())?;
+        let flag = variable("FLAGSTONE_FLAG").filter(|_| file.find().is_none())?;
         // Where it listens and what it forwards to make no difference to its flag.
         Some(Quick { listen: "127.0.0.1:0".to_owned(), upstream: "127.0.0.1:1".to_owned(), flag: Some(flag) })
     })
