@@ -1,5 +1,6 @@
 //! Where there is little of everything: few descriptors, an empty root, the first process of a container.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -35,13 +36,38 @@ fn ticks(pid: u32) -> u64 {
 }
 
 /// Leaves so many descriptors to be had; the limit before.
-fn leave_descriptors(process: &Process, count: usize) -> Rlimit {
-    let numbers = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
-    let taken: Vec<u64> = numbers.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
+async fn leave_descriptors(process: &mut Process, count: usize) -> Rlimit {
+    // Each thread takes what it keeps as it begins, which may be after "listening": here all have begun.
+    for of in ["listening name=web", "admin listening"] {
+        client::get(address(process, of).await, "/readyz").await.unwrap();
+    }
+    let has_started = || threads(process).any(|name| name == "certificates");
+    assert!(eventually(DEADLINE, has_started).await, "{}", process.stderr());
+    // And those that were only for that are back.
+    let mut taken = descriptors(process);
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let before = std::mem::replace(&mut taken, descriptors(process));
+        if before == taken {
+            break;
+        }
+    }
     // The system gives the lowest that is free.
     let limit = (0..).filter(|number| !taken.contains(number)).nth(count);
     let maximum = getrlimit(Resource::Nofile).maximum;
     prlimit(pid(process), Resource::Nofile, Rlimit { current: limit, maximum }).unwrap()
+}
+
+fn descriptors(process: &Process) -> BTreeSet<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Their names.
+fn threads(process: &Process) -> impl Iterator<Item = String> + use<> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.map(|name| name.trim().to_owned())
 }
 
 fn pid(process: &Process) -> Option<Pid> {
@@ -126,7 +152,7 @@ async fn a_listener_that_finds_one_descriptor_accepts_when_there_are_two() {
     let file = folder.write("flagstone.toml", &text);
     let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
     address(&mut process, "listening name=web").await;
-    let before = leave_descriptors(&process, 1);
+    let before = leave_descriptors(&mut process, 1).await;
     folder.write("flagstone.toml", format!("{text}[[listener]]\nname = \"more\"\naddress = \"unix:more.sock\"\n"));
     let socket = folder.join("more.sock");
     // Whatever else takes the one that is left has the reload tried again.
@@ -165,7 +191,7 @@ async fn that_no_descriptor_is_left_for_the_app_is_no_fault_of_the_app() {
         clients.push(client);
     }
     // From now on there are five for the app, and for checks of its health.
-    leave_descriptors(&process, 5);
+    leave_descriptors(&mut process, 5).await;
     let mut asking = tokio::task::JoinSet::new();
     for mut client in clients {
         asking.spawn(async move {
