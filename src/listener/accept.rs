@@ -142,13 +142,14 @@ impl Acceptor {
                     }
                     if number >= ceiling {
                         self.warn(&mut warned, &"most file descriptors are taken, see LimitNOFILE= or ulimit -n");
-                        room_below(ceiling).await;
+                        self.room_below(ceiling).await;
                     }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     highest = 0;
                     self.warn(&mut warned, &error);
+                    let _asking = self.places.ask();
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }
@@ -167,6 +168,23 @@ impl Acceptor {
             if let Ok(accepted) = guard.try_io(|socket| socket.get_ref().accept()) {
                 return accepted.map(|socket| (socket, taken));
             }
+        }
+    }
+
+    /// Waits until a descriptor below `ceiling` is free, and asks idle connections for theirs meanwhile.
+    async fn room_below(&self, ceiling: RawFd) {
+        let asking = self.places.ask();
+        loop {
+            // One that is asked goes at once, or takes a while.
+            let mut pause = Duration::from_millis(1);
+            while pause < BACK_OFF {
+                tokio::time::sleep(pause).await;
+                if has_room_below(ceiling) {
+                    return;
+                }
+                pause *= 2;
+            }
+            asking.one_more();
         }
     }
 
@@ -189,16 +207,12 @@ fn descriptor_ceiling() -> RawFd {
     limit - (limit / 8).clamp(RESERVE_MIN, RESERVE_MAX)
 }
 
-/// Waits until a descriptor below `ceiling` is free.
-async fn room_below(ceiling: RawFd) {
-    loop {
-        tokio::time::sleep(BACK_OFF).await;
-        match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0) {
-            Ok(free) if free.as_raw_fd() < ceiling => return,
-            // With stderr closed there is nothing to try it with: the next accept will tell.
-            Err(rustix::io::Errno::BADF) => return,
-            Ok(_) | Err(_) => {}
-        }
+/// Whether a descriptor below `ceiling` is free.
+fn has_room_below(ceiling: RawFd) -> bool {
+    match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0) {
+        Ok(free) => free.as_raw_fd() < ceiling,
+        // With stderr closed there is nothing to try it with: the next accept will tell.
+        Err(error) => error == rustix::io::Errno::BADF,
     }
 }
 

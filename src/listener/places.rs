@@ -20,7 +20,7 @@ pub struct Places {
     free: Semaphore,
     /// A permit for each idle connection that is to give up its place. Whoever waits first is given it first.
     wanted: Semaphore,
-    /// Who waits for a place.
+    /// How many wait.
     waiting: AtomicUsize,
 }
 
@@ -56,17 +56,23 @@ impl Places {
         if let Some(taken) = self.try_take() {
             return taken;
         }
-        let _asking = Asking::begin(self);
+        let asking = self.ask();
         let mut free = pin!(self.free.acquire());
         loop {
-            if self.wanted.available_permits() < self.waiting.load(Relaxed) {
-                self.wanted.add_permits(1);
-            }
             if let Ok(permit) = timeout(ASK_AGAIN, &mut free).await {
                 permit.expect("nobody closes the semaphore").forget();
                 return Taken(Arc::clone(self));
             }
+            asking.one_more();
         }
+    }
+
+    /// Asks one idle connection to go, for what it holds: its place, or its descriptor.
+    pub(super) fn ask(&self) -> Asking<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        let asking = Asking(self);
+        asking.one_more();
+        asking
     }
 }
 
@@ -87,13 +93,15 @@ impl Drop for Taken {
     }
 }
 
-/// Somebody waits for a place. When nobody does any more, nobody is asked.
-struct Asking<'a>(&'a Places);
+/// Somebody waits for what idle connections hold. When nobody does any more, nobody is asked.
+pub(super) struct Asking<'a>(&'a Places);
 
-impl<'a> Asking<'a> {
-    fn begin(places: &'a Places) -> Self {
-        places.waiting.fetch_add(1, Relaxed);
-        Self(places)
+impl Asking<'_> {
+    /// Asks another one, unless as many as wait have been asked and have not heard it yet.
+    pub(super) fn one_more(&self) {
+        if self.0.wanted.available_permits() < self.0.waiting.load(Relaxed) {
+            self.0.wanted.add_permits(1);
+        }
     }
 }
 

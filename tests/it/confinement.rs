@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit};
 
 use crate::support::admin;
-use crate::support::client::{self, Client};
+use crate::support::client::{self, Client, Ending};
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
@@ -121,6 +121,26 @@ async fn the_admin_side_keeps_its_descriptors_also_of_a_limit_set_later() {
     for mut client in clients {
         assert_eq!(client.get("/").await.unwrap().text(), "ok");
     }
+}
+
+/// They run out long before `max_connections`.
+#[tokio::test]
+async fn clients_that_keep_their_connections_take_no_descriptor_from_whoever_comes() {
+    let folder = Folder::new();
+    let text = config("state_dir = \"state\"\n[timeouts]\nidle = \"1h\"\n");
+    let file = folder.write("flagstone.toml", text);
+    let mut process = Process::start(&mut Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]));
+    let web = address(&mut process, "listening name=web").await;
+    let limit = Rlimit { current: Some(80), maximum: Some(80) };
+    prlimit(pid(&process), Resource::Nofile, limit).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        let mut client = Client::connect(web).await.unwrap().deadline(DEADLINE);
+        assert_eq!(client.get("/").await.unwrap().text(), "ok");
+        clients.push(client);
+    }
+    assert_eq!(clients[0].expect_closed().await.unwrap(), Ending::Fin);
+    assert!(process.stderr().contains("most file descriptors are taken"), "{}", process.stderr());
 }
 
 #[tokio::test]
