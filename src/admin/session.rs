@@ -3,10 +3,12 @@
 //! The cookie is `EXPIRES.MAC`: Unix seconds, and an HMAC-SHA256 over them and the token under the key of the state
 //! folder. It can be checked without being kept, outlives restarts, and ends with its time and with the token. Nobody
 //! can make one without the key, so guessing tokens by cookies leads nowhere, and a wrong one need not be counted.
-//! `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites.
+//! `HttpOnly` keeps it from scripts, `SameSite=Strict` from other sites. Its name has the port in it, for browsers send
+//! cookies to all ports of a host (RFC 6265, section 8.5), and many an admin side may be at one host.
 
 pub(super) mod schema;
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
@@ -16,7 +18,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, HOST, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
@@ -26,6 +28,7 @@ use super::guard;
 use super::routes::Panel;
 use super::view::problem;
 
+/// Where the port is the scheme's own; see [`cookie_name`].
 pub(super) const COOKIE_NAME: &str = "flagstone_admin";
 /// A month.
 const COOKIE_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -73,7 +76,8 @@ fn set_cookie(value: &str, life: Duration, headers: &HeaderMap) -> HeaderValue {
     let is_https = headers.get(http::header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     let secure = if is_https { "; Secure" } else { "" };
     let life = life.as_secs();
-    let cookie = format!("{COOKIE_NAME}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}");
+    let name = cookie_name(headers);
+    let cookie = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}");
     HeaderValue::from_str(&cookie).expect("base64 is a header value")
 }
 
@@ -81,7 +85,15 @@ fn set_cookie(value: &str, life: Duration, headers: &HeaderMap) -> HeaderValue {
 pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
+    let ours = cookie_name(headers);
+    pairs.find(|(name, _)| *name == ours).map(|(_, value)| value)
+}
+
+/// `flagstone_admin_9900` where a request says `Host: localhost:9900`.
+fn cookie_name(headers: &HeaderMap) -> Cow<'static, str> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let port = host.and_then(|host| host.rsplit_once(':')?.1.parse::<u16>().ok());
+    port.map_or(COOKIE_NAME.into(), |port| format!("{COOKIE_NAME}_{port}").into())
 }
 
 /// Whether a cookie stands for this token now; takes as long for every wrong one.
@@ -145,6 +157,20 @@ mod tests {
         assert_eq!(cookie(&headers), None);
         headers.insert(COOKIE, HeaderValue::from_static("a=b; flagstone_admin=x.y; xflagstone_admin=z"));
         assert_eq!(cookie(&headers), Some("x.y"));
+    }
+
+    #[test]
+    fn it_is_that_of_one_port() {
+        let both = HeaderValue::from_static("flagstone_admin_9900=a; flagstone_admin_9901=b; flagstone_admin=c");
+        let found = |host: &'static str| {
+            let headers = HeaderMap::from_iter([(COOKIE, both.clone()), (HOST, HeaderValue::from_static(host))]);
+            cookie(&headers).map(str::to_owned)
+        };
+        let expected = [("localhost:9900", "a"), ("[::1]:9901", "b"), ("[::1]", "c"), ("ops.example", "c")];
+        for (host, value) in expected {
+            assert_eq!(found(host).as_deref(), Some(value), "{host}");
+        }
+        assert_eq!(found("localhost:9902"), None);
     }
 
     #[test]

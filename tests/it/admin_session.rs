@@ -44,7 +44,9 @@ async fn a_browser_logs_in_once_and_out_again() {
     assert_eq!(drive(&format!("http://{at}")).await, 200);
     assert_eq!(drive("http://localhost:3000").await, 403, "another page on this machine is another origin");
     let out = send(at, "POST /api/logout", &with, "").await;
-    assert!(out.header("set-cookie").unwrap().contains("flagstone_admin=; Path=/; Max-Age=0"));
+    let name = format!("flagstone_admin_{}", at.port());
+    assert!(cookie.starts_with(&format!("{name}=")), "{cookie}");
+    assert!(out.header("set-cookie").unwrap().contains(&format!("{name}=; Path=/; Max-Age=0")));
     let forged = format!("{cookie}x");
     assert_eq!(send(at, "GET /api/status", &format!("Cookie: {forged}\r\n"), "").await.status, 401);
 }
@@ -68,14 +70,15 @@ async fn a_stream_ends_with_the_token_that_opened_it() {
 async fn a_cookie_is_good_where_its_state_folder_is_and_nowhere_else() {
     let proxy = TestProxy::toml(TOML).start().await;
     let login = send(proxy.admin(), "POST /api/login", "", r#"{"token":"s3cret"}"#).await;
-    let with = format!("Cookie: {}\r\n", cookie(&login));
+    let value = cookie(&login).split_once('=').unwrap().1.to_owned();
+    let with = |at: SocketAddr| format!("Cookie: flagstone_admin_{}={value}\r\n", at.port());
     let elsewhere = TestProxy::toml(TOML).start().await;
-    let foreign = send(elsewhere.admin(), "GET /api/status", &with, "").await;
+    let foreign = send(elsewhere.admin(), "GET /api/status", &with(elsewhere.admin()), "").await;
     assert_eq!(foreign.status, 401, "who guesses the token cannot make a cookie of it");
     let folder = Folder::new();
     folder.write("state/cookies.key", std::fs::read(proxy.folder.join("state/cookies.key")).unwrap());
     let restarted = TestProxy::toml(TOML).in_folder(folder).start().await;
-    assert_eq!(send(restarted.admin(), "GET /api/status", &with, "").await.status, 200);
+    assert_eq!(send(restarted.admin(), "GET /api/status", &with(restarted.admin()), "").await.status, 200);
 }
 
 #[tokio::test]
@@ -129,8 +132,8 @@ async fn a_dashboard_that_nobody_has_logged_in_to_is_no_news() {
     let at = proxy.admin();
     let asked = send(at, "GET /api/maintenance/status", "Flagstone-Dashboard: 1\r\n", "").await;
     assert_eq!((asked.status, asked.header("www-authenticate").is_some()), (401, true));
-    let headers = "Flagstone-Dashboard: 1\r\nCookie: flagstone_admin=forged\r\n";
-    assert_eq!(send(at, "GET /api/certificates", headers, "").await.status, 401);
+    let headers = format!("Flagstone-Dashboard: 1\r\nCookie: flagstone_admin_{}=forged\r\n", at.port());
+    assert_eq!(send(at, "GET /api/certificates", &headers, "").await.status, 401);
     assert_eq!(send(at, "POST /api/login", "Flagstone-Dashboard: 1\r\n", r#"{"token":"wrong"}"#).await.status, 401);
     let events = admin_json(at, "/api/events?recent=5&metrics=false").await;
     assert!(!events.contains("/api/maintenance/status"), "{events}");

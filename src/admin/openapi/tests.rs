@@ -123,7 +123,8 @@ fn guard(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(COOKIE_NAME))));
+    let cookie = ApiKeyValue::with_description(COOKIE_NAME, "With _PORT behind it where the address names a port");
+    components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     for (path, operation) in operations(document) {
         if !OPEN.contains(&path) {
             let either = ["token", "cookie"].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
