@@ -1,6 +1,7 @@
 //! The command line and the environment, with the real binary.
 
 use std::ffi::OsStr;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -165,6 +166,9 @@ async fn a_process_without_a_file_is_found_by_the_same_environment() {
     let environments: [&[(&str, &str)]; 2] =
         [&[("FLAGSTONE_LISTEN", "127.0.0.1:0"), ("FLAGSTONE_UPSTREAM", "127.0.0.1:1")], &[]];
     for environment in environments {
+        if environment.is_empty() && Path::new("/etc/flagstone/flagstone.toml").exists() {
+            left_out!("the Flagstone that is installed here would be switched");
+        }
         let run = async |what: &str| {
             let mut command = Flagstone::command(["maintenance", what]);
             command.envs(environment.iter().copied()).env("FLAGSTONE_FLAG", &flag).current_dir(folder.path());
