@@ -1,10 +1,12 @@
 //! What the bodies of several calls have in common.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::view::Unusable;
-use crate::config::duration;
+use crate::config::{duration, second};
 
 /// The moment that `ttlSeconds` means; `None` without it.
 pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Timestamp>, String> {
@@ -14,9 +16,8 @@ pub(super) fn end(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Ti
         Some(seconds) => {
             let seconds =
                 seconds.as_u64().filter(|seconds| (1..=duration::MAX.as_secs()).contains(seconds)).ok_or(wrong)?;
-            // A whole second, for people read it; the next one, so that it is never over early.
-            let end = now.as_second() + i64::from(now.subsec_nanosecond() > 0) + seconds as i64;
-            Timestamp::from_second(end).map(Some).map_err(|_| wrong.to_owned())
+            let end = second::ceil(now).checked_add(Duration::from_secs(seconds));
+            end.map(Some).map_err(|_| wrong.to_owned())
         }
     }
 }

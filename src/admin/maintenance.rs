@@ -27,7 +27,7 @@ use crate::config::duration;
 use crate::config::model::Config;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope, State as Flags};
-use crate::reload::flag_file::{FLAG_BYTES_MAX, look_at, remove_flag, write_flag};
+use crate::reload::flag_file::{FLAG_BYTES_MAX, begin_or_change, remove_flag};
 use crate::reload::windows::{self, Upcoming};
 
 /// What `by` says in a flag that was written here.
@@ -228,14 +228,7 @@ fn flag_path(control: &Control, scope: &Scope) -> PathBuf {
 async fn switch_on(control: &Arc<Control>, scope: Scope, flag: Flag) -> Response {
     let (file, now) = (flag_path(control, &scope), Timestamp::now());
     let path = file.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        // Changing what a flag says does not begin a new maintenance.
-        let begun = look_at(&path).ok().flatten().map(|active| active.since);
-        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        let flag = Flag { started_at: flag.started_at.or(begun).or(Some(now)), ..flag };
-        write_flag(&path, &flag).map(|()| flag)
-    });
-    let written = written.await;
+    let written = tokio::task::spawn_blocking(move || begin_or_change(&path, flag, now)).await;
     let flag = match written {
         Ok(Ok(flag)) => flag,
         failed => {

@@ -20,10 +20,10 @@ use jiff::{Timestamp, Zoned};
 
 use super::arguments::{client_network, while_seconds};
 use crate::config::model::Window;
-use crate::config::zone;
+use crate::config::{second, zone};
 use crate::error::{io_reason, is_full};
 use crate::policy::maintenance::{Flag, Mode, parse_duration};
-use crate::reload::flag_file::{look_at, remove_flag, write_flag};
+use crate::reload::flag_file::{begin_or_change, remove_flag};
 
 /// What follows `flagstone maintenance`.
 #[derive(Clone, Debug, clap::Args)]
@@ -169,10 +169,8 @@ impl Place<'_> {
         let flag = flag_from(on, &self.now, &self.by)?;
         let mut said = String::new();
         for (path, what) in self.files(&on.routes) {
-            // Changing what a flag says does not begin a new maintenance.
-            let begun = look_at(&path).ok().flatten().map(|active| active.since);
-            let flag = Flag { started_at: begun.or(flag.started_at), ..flag.clone() };
-            write_flag(&path, &flag).map_err(|source| CliError::Write { path: path.clone(), source })?;
+            begin_or_change(&path, flag.clone(), self.now.timestamp())
+                .map_err(|source| CliError::Write { path: path.clone(), source })?;
             said += &format!("maintenance is on for {what} ({})\n", path.display());
         }
         Ok(said + &afterword(&flag, &self.now))
@@ -222,7 +220,7 @@ fn flag_from(on: &On, at: &Zoned, by: &str) -> Result<Flag, CliError> {
     let until = match (&on.until, on.seconds) {
         (Some(text), _) => Some(time::parse(text, at).ok_or_else(|| CliError::NotATime(text.clone()))?),
         (None, Some(seconds)) => {
-            let end = time::next_second(now).checked_add(Duration::from_secs(seconds));
+            let end = second::ceil(now).checked_add(Duration::from_secs(seconds));
             Some(end.map_err(|_| CliError::NotATime(format!("{seconds}s")))?)
         }
         (None, None) => None,
@@ -232,7 +230,6 @@ fn flag_from(on: &On, at: &Zoned, by: &str) -> Result<Flag, CliError> {
     }
     Ok(Flag {
         reason: on.reason.clone(),
-        started_at: Some(time::whole_seconds(now)),
         until,
         mode: if on.read_only { Mode::ReadOnly } else { Mode::Full },
         allow: on.allow.clone(),

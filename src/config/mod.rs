@@ -17,6 +17,7 @@ pub mod model;
 pub mod query;
 pub mod rate;
 pub mod regular_file;
+pub mod second;
 pub mod size;
 pub mod zone;
 

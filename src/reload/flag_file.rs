@@ -41,7 +41,7 @@ use watch::{Bell, Folders};
 
 pub use crate::policy::maintenance::Change;
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
-pub use write::{remove_flag, write_flag};
+pub use write::{begin_or_change, remove_flag, write_flag};
 
 /// Between two looks without an event. Half of the second that a change may take.
 pub const POLL: Duration = Duration::from_millis(500);

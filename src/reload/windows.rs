@@ -25,7 +25,7 @@ use toml::{Table, Value};
 
 use super::flag_file::{look_at, write_flag};
 use crate::config::model::{Maintenance, Window};
-use crate::config::{regular_file, zone};
+use crate::config::{regular_file, second, zone};
 use crate::error::io_reason;
 use crate::live::Live;
 use crate::policy::maintenance::{Active, Flag, Mode};
@@ -273,7 +273,7 @@ fn step(
     };
     Step::Begin(Flag {
         reason: Some(window.reason.clone()).filter(|reason| !reason.is_empty()),
-        started_at: Some(Timestamp::from_second(begun.as_second()).unwrap_or(begun)),
+        started_at: Some(second::floor(begun)),
         until: Some(due.end),
         auto_end: true,
         by: Some(format!("{BY}{}", window.name)),

@@ -93,10 +93,10 @@ fn scopes(routes: &[String]) -> Vec<(Option<&str>, String, String)> {
     names.map(|name| (Some(name), format!("?route={}", segment(name)), format!("route {name}"))).collect()
 }
 
-/// When it began and by whom is the process's to say.
+/// By whom is the process's to say.
 fn body_of(flag: &Flag) -> Value {
     let table: toml::Table = flag.to_toml().parse().expect("it is read again as it was written");
-    let keys = table.into_iter().filter(|(key, _)| key != "started_at" && key != "by");
+    let keys = table.into_iter().filter(|(key, _)| key != "by");
     let value = |value| serde_json::to_value::<toml::Value>(value).expect("text, numbers and lists");
     keys.map(|(key, it)| (key, value(it))).collect::<Map<_, _>>().into()
 }

@@ -24,15 +24,6 @@ pub(super) fn show(time: Timestamp, now: &Zoned) -> String {
     local.strftime(format).to_string()
 }
 
-pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).expect("is in range as the time is")
-}
-
-/// Rounded up: what ends then is never over early.
-pub(super) fn next_second(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second() + i64::from(time.subsec_nanosecond() > 0)).unwrap_or(time)
-}
-
 fn tomorrow(now: &Zoned, time: Time) -> Option<Zoned> {
     let date = now.date().checked_add(1.day()).ok()?;
     date.to_datetime(time).to_zoned(now.time_zone().clone()).ok()

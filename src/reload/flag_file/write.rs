@@ -5,8 +5,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use jiff::Timestamp;
+
+use super::look_at;
 use super::read::{self, Look};
-use crate::config::regular_file;
+use crate::config::{regular_file, second};
 use crate::policy::maintenance::Flag;
 
 /// Writes a flag file so that a reader sees the old one, the new one or none, never a part; it is on disk
@@ -16,6 +19,17 @@ use crate::policy::maintenance::Flag;
 /// What creating, writing, syncing or renaming ran into; the path is then as it was.
 pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
     regular_file::replace(path, flag.to_toml().as_bytes())
+}
+
+/// Writes a flag that began when the one that is there did: changing what it says does not begin a new maintenance.
+/// With none there it begins `now`, unless it says otherwise. What was written.
+///
+/// # Errors
+/// As [`write_flag`].
+pub fn begin_or_change(path: &Path, flag: Flag, now: Timestamp) -> io::Result<Flag> {
+    let begun = look_at(path).ok().flatten().map(|active| active.since);
+    let flag = Flag { started_at: flag.started_at.or(begun).or(Some(second::floor(now))), ..flag };
+    write_flag(path, &flag).map(|()| flag)
 }
 
 /// Removes whatever stands at a flag's path: `false` when nothing did. A link is removed, not its target; a
