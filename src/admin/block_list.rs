@@ -2,13 +2,10 @@
 
 pub(super) mod schema;
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
 use axum::routing::delete;
 use http::StatusCode;
 use ipnet::IpNet;
@@ -17,8 +14,9 @@ use serde_json::{Value, json};
 
 use super::body::{end, object};
 use super::calls::calls;
+use super::disk::on_disk;
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem, unchanged};
+use super::view::{Problem, Unusable, problem};
 use crate::policy::{access, maintenance};
 use crate::runtime::block_list::{Blocked, entry_json};
 
@@ -35,19 +33,16 @@ pub(super) fn router() -> Router<Panel> {
 calls!(list, block, unblock);
 
 #[utoipa::path(get, path = "/api/admin/blocklist", tag = "block list", responses((status = 200, description = "Who is turned away", body = schema::BlockList)))]
-async fn list(State(panel): State<Panel>) -> Response {
+async fn list(State(panel): State<Panel>) -> Json<Value> {
     let entries = panel.control.shared.runtime.blocked.entries();
-    Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() })).into_response()
+    Json(json!({ "entries": entries.into_iter().map(entry_json).collect::<Vec<_>>() }))
 }
 
 #[utoipa::path(post, path = "/api/admin/blocklist", tag = "block list", request_body = schema::Block, responses((status = 200, description = "It is turned away from now on", body = schema::BlockedNetwork), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
-    let (net, until) = match parse(&body) {
-        Ok(wanted) => wanted,
-        Err(unusable) => return unusable.into_response(),
-    };
+async fn block(State(panel): State<Panel>, body: Bytes) -> Result<Json<Value>, Problem> {
+    let (net, until) = parse(&body)?;
     change(panel, move |blocked| {
-        blocked.block(net, until).map_err(|error| unchanged(&error))?;
+        blocked.block(net, until)?;
         tracing::info!(%net, until = until.map(tracing::field::display), "a network was blocked");
         Ok(entry_json((net, until)))
     })
@@ -55,11 +50,9 @@ async fn block(State(panel): State<Panel>, body: Bytes) -> Response {
 }
 
 #[utoipa::path(delete, path = "/api/admin/blocklist/{cidr}", tag = "block list", params(("cidr" = String, Path, description = "As it is listed")), responses((status = 200, description = "It is let in again", body = schema::Unblocked), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Response {
-    let Some(net) = network(&cidr) else {
-        return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK).into_response();
-    };
-    change(panel, move |blocked| match blocked.unblock(net).map_err(|error| unchanged(&error))? {
+async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Result<Json<Value>, Problem> {
+    let net = network(&cidr).ok_or_else(|| problem(StatusCode::UNPROCESSABLE_ENTITY, NO_NETWORK))?;
+    change(panel, move |blocked| match blocked.unblock(net)? {
         true => {
             tracing::info!(%net, "a network was taken off the block list");
             Ok(json!({ "cidr": net.to_string() }))
@@ -69,14 +62,11 @@ async fn unblock(State(panel): State<Panel>, Path(cidr): Path<String>) -> Respon
     .await
 }
 
-/// Makes a change that waits for the disk, beside the admin side's other work.
-async fn change(panel: Panel, change: impl FnOnce(&Blocked) -> Result<Value, Problem> + Send + 'static) -> Response {
-    let control = Arc::clone(&panel.control);
-    match tokio::task::spawn_blocking(move || change(&control.shared.runtime.blocked)).await {
-        Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(problem)) => problem.into_response(),
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
-    }
+async fn change(
+    panel: Panel,
+    change: impl FnOnce(&Blocked) -> Result<Value, Problem> + Send + 'static,
+) -> Result<Json<Value>, Problem> {
+    on_disk(move || change(&panel.control.shared.runtime.blocked)).await.map(Json)
 }
 
 fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), Unusable> {

@@ -2,20 +2,18 @@
 
 pub(super) mod schema;
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::body::object;
 use super::calls::calls;
+use super::disk::on_disk;
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem, unchanged};
+use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
 
 pub(super) fn router() -> Router<Panel> {
@@ -42,19 +40,9 @@ fn view(control: &Control, key: &str, default: bool) -> Value {
 }
 
 #[utoipa::path(post, path = "/api/admin/feature-flags", tag = "features", request_body = schema::FeatureChange, responses((status = 200, description = "The feature as it is then", body = schema::ChangedFeature), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn set(State(panel): State<Panel>, body: Bytes) -> Response {
-    let (key, value) = match parse(&body) {
-        Ok(wanted) => wanted,
-        Err(unusable) => return unusable.into_response(),
-    };
-    let control = Arc::clone(&panel.control);
-    // It waits for the disk, beside the admin side's other work.
-    let changed = tokio::task::spawn_blocking(move || change(&control, &key, value));
-    match changed.await {
-        Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(problem)) => problem.into_response(),
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
-    }
+async fn set(State(panel): State<Panel>, body: Bytes) -> Result<Json<Value>, Problem> {
+    let (key, value) = parse(&body)?;
+    on_disk(move || change(&panel.control, &key, value)).await.map(Json)
 }
 
 fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Problem> {
@@ -64,7 +52,7 @@ fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Pr
         let known = if known.is_empty() { "there is none".to_owned() } else { format!("it has {}", known.join(", ")) };
         return Err(problem(StatusCode::NOT_FOUND, &format!("[features] has no key {key:?}: {known}")));
     };
-    control.shared.runtime.features.set(key, value).map_err(|error| unchanged(&error))?;
+    control.shared.runtime.features.set(key, value)?;
     let mut view = view(control, key, default);
     tracing::info!(feature = %key, value = %view["value"], default, "a feature was switched");
     view["key"] = json!(key);

@@ -3,21 +3,20 @@
 pub(super) mod schema;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::body::{end, object};
 use super::calls::calls;
+use super::disk::on_disk;
 use super::routes::Panel;
-use super::view::{Problem, Unusable, problem, unchanged};
+use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
 use crate::config::{rate, suggest};
 use crate::runtime::ChangeError;
@@ -64,42 +63,35 @@ fn view(limit: &Limit, control: &Control) -> Value {
 }
 
 #[utoipa::path(post, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), request_body = schema::LimitChange, responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 422, description = "A value cannot be used", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Response {
-    let wanted = match parse(&body, Timestamp::now()) {
-        Ok(wanted) => wanted,
-        Err(unusable) => return unusable.into_response(),
-    };
+async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) -> Result<Json<Value>, Problem> {
+    let wanted = parse(&body, Timestamp::now())?;
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
 
 #[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Response {
+async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
 }
 
-/// Makes a change that waits for the disk, beside the admin side's other work, and shows the limit as it is then.
+/// Makes a change, and shows the limit as it is then.
 async fn change(
     panel: Panel,
     name: String,
     change: impl FnOnce(&Control, &str) -> Result<(), ChangeError> + Send + 'static,
-) -> Response {
-    let control = Arc::clone(&panel.control);
-    let changed = tokio::task::spawn_blocking(move || -> Result<Value, Problem> {
+) -> Result<Json<Value>, Problem> {
+    let changed = on_disk(move || {
+        let control = &panel.control;
         let live = control.live.load_full();
         let limit = live.limits.get(&name).cloned();
         let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, &unknown(&name, live.limits.keys())))?;
-        change(&control, &name).map_err(|error| unchanged(&error))?;
+        change(control, &name)?;
         control.follow_overrides();
         let in_force = limit.limiter.settings();
         tracing::info!(limit = %name, count = in_force.rate_count, period = ?in_force.period, burst = in_force.burst,
                        "the rate of a limit was set");
-        Ok(view(&limit, &control))
+        Ok(view(&limit, control))
     });
-    match changed.await {
-        Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(problem)) => problem.into_response(),
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response(),
-    }
+    changed.await.map(Json)
 }
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {

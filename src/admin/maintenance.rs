@@ -4,24 +4,25 @@
 pub(super) mod schema;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use toml::Table;
 
+use super::body::any_object;
 use super::calls::calls;
+use super::disk::on_disk;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::view::{self, Problem, Unusable};
+use super::view::{Problem, Unusable, problem};
 use crate::app::{Control, flag_settings};
 use crate::config::duration;
 use crate::config::model::Config;
@@ -44,8 +45,8 @@ pub(super) fn router() -> Router<Panel> {
 calls!(status, enable, emergency, disable);
 
 #[utoipa::path(get, path = "/api/maintenance/status", tag = "maintenance", responses((status = 200, description = "How maintenance stands", body = schema::Maintenance)))]
-async fn status(State(panel): State<Panel>) -> Response {
-    Json(view(&panel.control)).into_response()
+async fn status(State(panel): State<Panel>) -> Json<Value> {
+    Json(view(&panel.control))
 }
 
 /// As `of_flags`, and what only a running process knows.
@@ -137,18 +138,12 @@ fn routes_of(active: &Active) -> Vec<&str> {
     (status = 404, description = "There is no such route", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 422, description = "One of `routes` does not exist, or they come with `route`, `until` has passed, or the file would be too long", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Response {
-    let scope = match scope_of(&uri, &panel.control, |_| false) {
-        Ok(scope) => scope,
-        Err(problem) => return problem.into_response(),
-    };
-    let flag = match flag_from(&body) {
-        Ok(flag) => flag,
-        Err(problem) => return view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
-    };
+async fn enable(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Result<Json<Value>, Problem> {
+    let scope = scope_of(&uri, &panel.control, |_| false)?;
+    let flag = flag_from(&body)?;
     let strays = || strays_of(&flag, &panel.control.live.load_full().config);
     match past_of(&flag).or_else(|| doubt_of(&flag, &scope)).or_else(strays).or_else(|| excess_of(&flag)) {
-        Some(problem) => Unusable::Value(problem).into_response(),
+        Some(problem) => Err(Unusable::Value(problem).into()),
         None => switch_on(&panel.control, scope, flag).await,
     }
 }
@@ -186,17 +181,14 @@ fn scope_of(uri: &Uri, control: &Control, known: impl Fn(&str) -> bool) -> Resul
     let live = control.live.load_full();
     match live.config.has_route(name) || known(name) {
         true => Ok(Scope::Route(name.to_owned())),
-        false => Err(view::problem(StatusCode::NOT_FOUND, &live.config.no_route(name))),
+        false => Err(problem(StatusCode::NOT_FOUND, &live.config.no_route(name))),
     }
 }
 
 /// `{reason, terminate_jobs, grace_period}`, the last in seconds.
 #[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
-    match emergency_from(&body) {
-        Ok(flag) => switch_on(&panel.control, Scope::Global, flag).await,
-        Err(problem) => view::problem(StatusCode::BAD_REQUEST, &problem).into_response(),
-    }
+async fn emergency(State(panel): State<Panel>, body: Bytes) -> Result<Json<Value>, Problem> {
+    switch_on(&panel.control, Scope::Global, emergency_from(&body)?).await
 }
 
 #[utoipa::path(post, path = "/api/admin/maintenance/disable", tag = "maintenance",
@@ -204,46 +196,32 @@ async fn emergency(State(panel): State<Panel>, body: Bytes) -> Response {
     (status = 200, description = "How it stands then", body = schema::Maintenance),
     (status = 404, description = "There is no such route, and no flag of one", body = super::schema::Problem, content_type = "application/problem+json"),
     (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn disable(State(panel): State<Panel>, uri: Uri) -> Response {
+async fn disable(State(panel): State<Panel>, uri: Uri) -> Result<Json<Value>, Problem> {
     let control = panel.control;
     // The flag of a route that is gone has to go, too.
     let has_flag = |name: &str| control.shared.switch.load().is_some_and(|state| state.routes.contains_key(name));
-    let scope = match scope_of(&uri, &control, has_flag) {
-        Ok(scope) => scope,
-        Err(problem) => return problem.into_response(),
-    };
+    let scope = scope_of(&uri, &control, has_flag)?;
     let path = flag_path(&control, &scope);
-    let file = path.clone();
-    let removed = tokio::task::spawn_blocking(move || remove_flag(&file)).await;
-    if let Some(problem) = failure(removed, "removed", &path) {
-        return problem;
-    }
-    answer(&control, &scope, |active| active.is_none()).await
+    on_disk(move || remove_flag(&path).map_err(|error| failure("removed", &path, &error))).await?;
+    Ok(answer(&control, &scope, |active| active.is_none()).await)
 }
 
 fn flag_path(control: &Control, scope: &Scope) -> PathBuf {
     flag_settings(&control.live.load_full().config).path_of(scope)
 }
 
-async fn switch_on(control: &Arc<Control>, scope: Scope, flag: Flag) -> Response {
-    let (file, now) = (flag_path(control, &scope), Timestamp::now());
-    let path = file.clone();
-    let written = tokio::task::spawn_blocking(move || begin_or_change(&path, flag, now)).await;
-    let flag = match written {
-        Ok(Ok(flag)) => flag,
-        failed => {
-            let failed = failed.map(|result| result.map(drop));
-            return failure(failed, "written", &file).unwrap_or_else(broke_off);
-        }
-    };
+async fn switch_on(control: &Control, scope: Scope, flag: Flag) -> Result<Json<Value>, Problem> {
+    let (path, now) = (flag_path(control, &scope), Timestamp::now());
+    let written = move || begin_or_change(&path, flag, now).map_err(|error| failure("written", &path, &error));
+    let flag = on_disk(written).await?;
     // It may be over before it is seen.
     let is_over = || flag.auto_end && flag.until.is_some_and(|until| until <= Timestamp::now());
-    answer(control, &scope, |active| active.map_or_else(is_over, |active| active.flag == flag)).await
+    Ok(answer(control, &scope, |active| active.map_or_else(is_over, |active| active.flag == flag)).await)
 }
 
 /// The status, once the switch is as it was asked to be. It answers 200 also when that takes too long: the file
 /// says what was asked for, and the status says what holds.
-async fn answer(control: &Control, scope: &Scope, is_done: impl Fn(Option<&Active>) -> bool) -> Response {
+async fn answer(control: &Control, scope: &Scope, is_done: impl Fn(Option<&Active>) -> bool) -> Json<Value> {
     let shows_it = || {
         let state = control.shared.switch.load();
         let active = state.as_ref().and_then(|state| state.all().find(|active| active.scope == *scope));
@@ -257,44 +235,36 @@ async fn answer(control: &Control, scope: &Scope, is_done: impl Fn(Option<&Activ
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
         tracing::warn!("the flag file was changed by the admin side, but the change has not been seen yet");
     }
-    Json(view(control)).into_response()
+    Json(view(control))
 }
 
-fn failure<T>(result: Result<std::io::Result<T>, tokio::task::JoinError>, what: &str, path: &Path) -> Option<Response> {
-    match result {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => {
-            let text = format!("{} cannot be {what}: {}", path.display(), io_reason(&error));
-            Some(view::problem(StatusCode::INTERNAL_SERVER_ERROR, &text).into_response())
-        }
-        Err(_) => Some(broke_off()),
-    }
+fn failure(what: &str, path: &Path, error: &io::Error) -> Problem {
+    let text = format!("{} cannot be {what}: {}", path.display(), io_reason(error));
+    problem(StatusCode::INTERNAL_SERVER_ERROR, &text)
 }
 
-fn broke_off() -> Response {
-    view::problem(StatusCode::INTERNAL_SERVER_ERROR, "the change broke off; the log says why").into_response()
-}
-
-fn flag_from(body: &[u8]) -> Result<Flag, String> {
+fn flag_from(body: &[u8]) -> Result<Flag, Unusable> {
     let mut table = Table::new();
-    for (key, value) in object(body)? {
+    for (key, value) in any_object(body)? {
         if value.is_null() {
             continue;
         }
-        let value = toml::Value::try_from(&value).map_err(|_| format!("{key}: cannot be the value of a flag's key"))?;
+        let value = toml::Value::try_from(&value);
+        let value = value.map_err(|_| Unusable::Form(format!("{key}: cannot be the value of a flag's key")))?;
         table.insert(key, value);
     }
     let (flag, warning) = Flag::from_table(&table);
     match warning {
         // A file with a mistake still means on; who calls can be told to mend it.
-        Some(warning) => Err(warning.to_string()),
+        Some(warning) => Err(Unusable::Form(warning.to_string())),
         None => Ok(Flag { by: Some(BY.to_owned()), ..flag }),
     }
 }
 
-fn emergency_from(body: &[u8]) -> Result<Flag, String> {
+fn emergency_from(body: &[u8]) -> Result<Flag, Unusable> {
+    let wrong = |text: &str| Unusable::Form(text.to_owned());
     let mut flag = Flag { mode: Mode::Emergency, by: Some(BY.to_owned()), ..Flag::default() };
-    for (key, value) in object(body)? {
+    for (key, value) in any_object(body)? {
         match (key.as_str(), &value) {
             (_, Value::Null) => {}
             ("reason", Value::String(reason)) => {
@@ -305,23 +275,15 @@ fn emergency_from(body: &[u8]) -> Result<Flag, String> {
             ("grace_period", seconds) => {
                 let seconds = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 let seconds = seconds.filter(|seconds| *seconds <= duration::MAX);
-                flag.grace = Some(seconds.ok_or("grace_period: is no number of seconds from 0 to 315360000")?);
+                flag.grace =
+                    Some(seconds.ok_or_else(|| wrong("grace_period: is no number of seconds from 0 to 315360000"))?);
             }
-            ("reason", _) => return Err("reason: is not text".to_owned()),
-            ("terminate_jobs", _) => return Err("terminate_jobs: is neither true nor false".to_owned()),
-            _ => return Err(format!("{key}: is none of reason, terminate_jobs, grace_period")),
+            ("reason", _) => return Err(wrong("reason: is not text")),
+            ("terminate_jobs", _) => return Err(wrong("terminate_jobs: is neither true nor false")),
+            _ => return Err(wrong(&format!("{key}: is none of reason, terminate_jobs, grace_period"))),
         }
     }
     Ok(flag)
-}
-
-/// The object of a body; none is an empty one.
-fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Map::new());
-    }
-    let object = serde_json::from_slice::<Option<_>>(body).map(Option::unwrap_or_default);
-    object.map_err(|error| format!("the body is no JSON object: {error}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod breakers;
 mod calls;
 mod certificates;
 mod dashboard;
+mod disk;
 mod events;
 mod features;
 mod guard;

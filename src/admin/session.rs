@@ -26,7 +26,7 @@ use super::body::object;
 use super::calls::calls;
 use super::guard;
 use super::routes::Panel;
-use super::view::problem;
+use super::view::{Problem, problem};
 
 /// Where the port is the scheme's own; see [`cookie_name`].
 pub(super) const COOKIE_NAME: &str = "flagstone_admin";
@@ -44,7 +44,7 @@ async fn login(State(panel): State<Panel>, headers: HeaderMap, peer: guard::Clie
     let given = match object(&body, &["token"]).map(|mut body| body.remove("token")) {
         Ok(Some(Value::String(token))) => token,
         Ok(_) => return problem(StatusCode::UNPROCESSABLE_ENTITY, "token is missing, as text").into_response(),
-        Err(unusable) => return unusable.into_response(),
+        Err(unusable) => return Problem::from(unusable).into_response(),
     };
     let live = panel.control.live.load_full();
     let Some(token) = &live.config.admin.token else {

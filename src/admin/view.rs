@@ -26,13 +26,15 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Problem {
 }
 
 /// Why a change of the runtime state was not made.
-pub(super) fn unchanged(error: &ChangeError) -> Problem {
-    let status = match error {
-        ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        ChangeError::HandedOver => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    problem(status, &format!("nothing was changed: {error}"))
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let status = match error {
+            ChangeError::Full { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::Write { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ChangeError::HandedOver => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        problem(status, &format!("nothing was changed: {error}"))
+    }
 }
 
 /// What axum refuses by itself is told as everything else is: a body too large, a path that is no text.
@@ -70,13 +72,13 @@ impl From<&str> for Unusable {
     }
 }
 
-impl IntoResponse for Unusable {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::Form(_) => StatusCode::BAD_REQUEST,
-            Self::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
+impl From<Unusable> for Problem {
+    fn from(unusable: Unusable) -> Self {
+        let status = match unusable {
+            Unusable::Form(_) => StatusCode::BAD_REQUEST,
+            Unusable::Value(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        problem(status, &self.to_string()).into_response()
+        problem(status, &unusable.to_string())
     }
 }
 
