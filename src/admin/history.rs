@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
@@ -14,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::view::problem;
+use super::view::{Problem, problem};
 use crate::app::Control;
 use crate::telemetry::machine::{self, Cpu};
 use crate::telemetry::metrics::{HISTORY, LastMinute, NO_ROUTE, Process, RouteSecond, Second};
@@ -27,7 +26,7 @@ calls!(metrics, history);
 
 /// The last minute, of all routes together and of each, and the machine.
 #[utoipa::path(get, path = "/api/metrics", tag = "metrics", responses((status = 200, description = "The last minute", body = schema::LiveMetrics)))]
-async fn metrics(State(panel): State<Panel>, Extension(cpu): Extension<Arc<Cpu>>) -> Response {
+async fn metrics(State(panel): State<Panel>, Extension(cpu): Extension<Arc<Cpu>>) -> Json<Value> {
     let control = &panel.control;
     let live = control.live.load_full();
     let mut body = last_minute(control);
@@ -38,7 +37,7 @@ async fn metrics(State(panel): State<Panel>, Extension(cpu): Extension<Arc<Cpu>>
         "disk": machine::disk_percent(&live.config.server.state_dir).map(tenth),
         "residentBytes": Process::read().resident_bytes,
     });
-    Json(body).into_response()
+    Json(body)
 }
 
 /// What a metrics tick says too.
@@ -77,15 +76,12 @@ pub(super) fn second(second: &Second) -> Value {
 
 /// Columns, which is what charts want and what is small: the n-th entries of all belong together.
 #[utoipa::path(get, path = "/api/metrics/history", tag = "metrics", params(("route" = Option<String>, Query)), responses((status = 200, description = "The last 15 minutes", body = schema::History), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn history(State(panel): State<Panel>, uri: Uri) -> Response {
-    let query = match Parameters::of(&uri, &["route"]) {
-        Ok(query) => query,
-        Err(problem) => return problem.into_response(),
-    };
+async fn history(State(panel): State<Panel>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let query = Parameters::of(&uri, &["route"])?;
     let metrics = &panel.control.shared.metrics;
     let Some(route) = query.get("route") else {
         let seconds = metrics.history();
-        return Json(json!({
+        return Ok(Json(json!({
             "stepSeconds": 1,
             "secondsMax": HISTORY,
             "time": column(&seconds, |second| json!(second.unix_seconds)),
@@ -95,14 +91,13 @@ async fn history(State(panel): State<Panel>, uri: Uri) -> Response {
             "p95": column(&seconds, |second| json!(thousandth(second.p95_ms))),
             "p99": column(&seconds, |second| json!(thousandth(second.p99_ms))),
             "inFlight": column(&seconds, |second| json!(second.in_flight)),
-        }))
-        .into_response();
+        })));
     };
     let live = panel.control.live.load_full();
     if route != NO_ROUTE && !live.config.has_route(route) {
-        return problem(StatusCode::NOT_FOUND, &live.config.no_route(route)).into_response();
+        return Err(problem(StatusCode::NOT_FOUND, &live.config.no_route(route)));
     }
-    Json(of_route(route, &metrics.route_history(route))).into_response()
+    Ok(Json(of_route(route, &metrics.route_history(route))))
 }
 
 fn of_route(route: &str, seconds: &[RouteSecond]) -> Value {

@@ -5,7 +5,6 @@ pub(super) mod schema;
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
-use super::view::problem;
+use super::view::{Problem, problem};
 use crate::telemetry::recent::{Failed, RECENT_MAX};
 
 const PARAMETERS: &[&str] = &["reason", "id", "route", "client", "status", "limit"];
@@ -31,11 +30,8 @@ calls!(list);
     ("route" = Option<String>, Query), ("client" = Option<String>, Query),
     ("status" = Option<u16>, Query, maximum = 999, minimum = 0),
     ("limit" = Option<u16>, Query, maximum = 1000, minimum = 0)), responses((status = 200, description = "The latest first", body = schema::Requests)))]
-async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
-    let query = match Parameters::of(&uri, PARAMETERS) {
-        Ok(query) => query,
-        Err(problem) => return problem.into_response(),
-    };
+async fn list(State(panel): State<Panel>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let query = Parameters::of(&uri, PARAMETERS)?;
     let number = |key: &str, max: usize| match query.get(key).map(str::parse::<usize>) {
         None => Ok(None),
         Some(Ok(number)) if number <= max => Ok(Some(number)),
@@ -44,10 +40,7 @@ async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
             Err(problem(StatusCode::BAD_REQUEST, &text))
         }
     };
-    let (limit, status) = match (number("limit", RECENT_MAX), number("status", 999)) {
-        (Ok(limit), Ok(status)) => (limit.unwrap_or(RECENT_MAX), status),
-        (Err(problem), _) | (_, Err(problem)) => return problem.into_response(),
-    };
+    let (limit, status) = (number("limit", RECENT_MAX)?.unwrap_or(RECENT_MAX), number("status", 999)?);
     let is = |key: &str, value: Option<&str>| query.get(key).is_none_or(|wanted| value == Some(wanted));
     let matches = |failed: &Failed| {
         is("reason", failed.reason.as_deref())
@@ -58,7 +51,7 @@ async fn list(State(panel): State<Panel>, uri: Uri) -> Response {
     };
     let latest = panel.control.shared.recent.latest();
     let requests = latest.iter().filter(|failed| matches(failed)).take(limit);
-    Json(json!({ "requests": requests.map(|failed| view(failed)).collect::<Vec<_>>() })).into_response()
+    Ok(Json(json!({ "requests": requests.map(|failed| view(failed)).collect::<Vec<_>>() })))
 }
 
 fn view(failed: &Failed) -> Value {
