@@ -17,17 +17,17 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::error::io_reason;
 use crate::tls::read_roots;
 use crate::upstream::Resolver;
+use crate::upstream::connect::first_of;
 
 /// From resolving the name to the head of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For one of several addresses there is no less than this.
-const CONNECT_MIN: Duration = Duration::from_millis(250);
+/// Of that, what all addresses of the name have together: the rest is for the answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
@@ -84,29 +84,15 @@ impl Poster {
     async fn exchange(&self, uri: &Uri, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let socket = self.connect(host, uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 })).await?;
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let addresses = self.resolver.resolve(host, port).await?;
+        let socket = first_of(&addresses, CONNECT_TIMEOUT).await?;
         if !is_tls {
             return send(socket, request).await;
         }
         let config = self.tls.as_ref().map_err(|problem| io::Error::other(problem.clone()))?;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         send(TlsConnector::from(Arc::clone(config)).connect(name, socket).await?, request).await
-    }
-
-    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = self.resolver.resolve(host, port).await?;
-        // One that is silent leaves time for the others, and for the answer.
-        let shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let patience = (TIMEOUT / shares).max(CONNECT_MIN);
-        let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
-        for address in addresses {
-            let tried = tokio::time::timeout(patience, TcpStream::connect(address)).await;
-            outcome = tried.unwrap_or_else(|_| Err(io::Error::other(format!("no connection within {patience:.1?}"))));
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
     }
 }
 

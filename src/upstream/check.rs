@@ -1,7 +1,6 @@
 //! Active checks: of endpoints (`[upstream.NAME.health]`), and what the checks of `[probe.NAME]` share with them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -132,12 +131,6 @@ pub(super) async fn http(
         .map_err(|error| error.to_string())?;
     let (head, ()) = request.into_parts();
     Ok(connection.ask(&head).await.map_err(|error| error.to_string())?)
-}
-
-/// Connects to the first of `addresses` that lets it.
-pub(super) async fn first_of(addresses: &[SocketAddr], limit: Duration) -> Result<tokio::net::TcpStream, Failed> {
-    let connected = tokio::time::timeout(limit, tokio::net::TcpStream::connect(addresses)).await;
-    Ok(connected.map_err(|_| format!("no connection within {limit:?}"))??)
 }
 
 /// Says PING, after AUTH where there is a password, and expects PONG (Redis serialization protocol, version 2).

@@ -11,7 +11,6 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
-
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
@@ -37,6 +36,8 @@ const WARN_AGAIN: Duration = Duration::from_secs(10);
 /// Between two tries at a unix socket whose backlog is full.
 const BACKLOG_PAUSE_MIN: Duration = Duration::from_millis(1);
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(20);
+/// For one of several addresses there is no less than this.
+const SHARE_MIN: Duration = Duration::from_millis(250);
 /// What is kept of a request's body for an endpoint that speaks HTTP/2.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 
@@ -194,6 +195,31 @@ pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKLOG_PAUSE_MAX);
     }
+}
+
+/// Connects to the first of `addresses` that lets it. One that is silent leaves time for the others.
+///
+/// # Errors
+/// Why the last one did not.
+pub(crate) async fn first_of(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let share = share(limit, addresses.len());
+    let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in addresses {
+        let tried = tokio::time::timeout(share, TcpStream::connect(address)).await;
+        outcome = tried.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("nobody answered within {share:.1?}")))
+        });
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// What one of so many addresses has of `limit`.
+pub(super) fn share(limit: Duration, addresses: usize) -> Duration {
+    let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    (limit / addresses).max(SHARE_MIN).min(limit)
 }
 
 /// Once in a while, for every request may find the same.

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
 use super::check::{self, Failed};
-use super::connect::{Connector, connect_unix};
+use super::connect::{Connector, connect_unix, first_of, share};
 use super::endpoint::Aborting;
 use super::resolve::Resolver;
 use super::tls::Originator;
@@ -71,7 +71,7 @@ impl Probe {
     }
 
     async fn tcp(&self, addresses: &[SocketAddr]) -> Result<(), Failed> {
-        check::first_of(addresses, self.settings.timeout).await.map(drop)
+        Ok(first_of(addresses, self.settings.timeout).await.map(drop)?)
     }
 
     /// 2xx and 3xx pass.
@@ -85,10 +85,11 @@ impl Probe {
         let host = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
         let host = HeaderValue::from_str(host.unwrap_or_default()).map_err(|error| error.to_string())?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let limit = share(self.settings.timeout, addresses.len());
         let mut last = Failed::from("the name has no address");
         for address in addresses {
             let connector = Connector::new(Address::Socket(address), tls.clone(), false);
-            match check::http(&connector, &host, target, self.settings.timeout).await {
+            match check::http(&connector, &host, target, limit).await {
                 Ok(status) if status.is_success() || status.is_redirection() => return Ok(()),
                 Ok(status) => return Err(format!("answered {}", status.as_u16()).into()),
                 Err(error) => last = error,
@@ -106,7 +107,7 @@ impl Probe {
         let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = (decoded(user), decoded(password));
         let addresses = self.addresses(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(6379)).await?;
-        let stream = check::first_of(&addresses, self.settings.timeout).await?;
+        let stream = first_of(&addresses, self.settings.timeout).await?;
         if uri.scheme_str() == Some("rediss") {
             let (tls, name) = client_tls(host)?;
             let stream = TlsConnector::from(tls.config()).connect(name, stream).await;

@@ -1,14 +1,18 @@
 //! Active checks: they decide who gets requests, from the very first one on.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use flagstone::upstream::Resolver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::admin;
+use crate::support::blackhole::Blackhole;
 use crate::support::certs::Ca;
 use crate::support::client;
+use crate::support::dns::DnsServer;
 use crate::support::files::Folder;
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -148,7 +152,7 @@ async fn what_is_known_survives_a_reload() {
 }
 
 /// A redis as far as PING goes, with a password.
-async fn redis() -> std::net::SocketAddr {
+async fn redis() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -208,6 +212,26 @@ async fn probes_of_all_kinds_are_reported() {
 }
 
 #[tokio::test]
+async fn of_the_addresses_of_a_probe_one_that_is_silent_leaves_time_for_the_next() {
+    let hole = Blackhole::dig();
+    let port = hole.address().port();
+    let address = SocketAddr::from(([127, 0, 0, 2], port));
+    let app = FakeUpstream::http1().route("*", "ok").address(address).start().await;
+    let dns = DnsServer::start(60).await;
+    dns.set("app.test", &[[127, 0, 0, 1].into(), [127, 0, 0, 2].into()]);
+    let probes = format!(
+        "[probe.tcp]\ntcp = \"app.test:{port}\"\ntimeout = \"2s\"\n\
+         [probe.http]\nhttp = \"http://app.test:{port}/\"\ntimeout = \"2s\"\n"
+    );
+    let proxy = TestProxy::toml(to(&[&app], &probes)).resolver(Resolver::from_servers(&[dns.address()])).start().await;
+    let are_healthy = async || {
+        let checks = checks(&proxy).await["checks"].clone();
+        checks["tcp"]["status"] == "healthy" && checks["http"]["status"] == "healthy"
+    };
+    assert!(eventually_async(DEADLINE, are_healthy).await, "{}", checks(&proxy).await);
+}
+
+#[tokio::test]
 async fn a_probe_with_the_name_of_an_upstream_hides_nothing() {
     let app = FakeUpstream::http1().route("/", "well").start().await;
     let probes = "[probe.app]\ntcp = \"127.0.0.1:1\"\ncritical = false\ninterval = \"50ms\"\n";
@@ -237,7 +261,7 @@ async fn a_real_redis_is_asked_with_its_password() {
     // It asks for no password, so giving one is refused.
     becomes(&proxy, "degraded").await;
     let is_open = async || checks(&proxy).await["checks"]["open"]["status"] == "healthy";
-    assert!(crate::support::poll::eventually_async(DEADLINE, is_open).await, "{}", checks(&proxy).await);
+    assert!(eventually_async(DEADLINE, is_open).await, "{}", checks(&proxy).await);
     let health = becomes(&proxy, "degraded").await;
     assert!(health["checks"]["guarded"]["error"].as_str().unwrap().contains("AUTH"), "{health}");
     let mut client = tokio::net::TcpStream::connect(&address).await.unwrap();
@@ -245,7 +269,7 @@ async fn a_real_redis_is_asked_with_its_password() {
     let health = becomes(&proxy, "unhealthy").await;
     assert!(health["checks"]["open"]["error"].as_str().unwrap().contains("NOAUTH"), "{health}");
     let is_in = async || checks(&proxy).await["checks"]["guarded"]["status"] == "healthy";
-    assert!(crate::support::poll::eventually_async(DEADLINE, is_in).await);
+    assert!(eventually_async(DEADLINE, is_in).await);
 }
 
 #[tokio::test]
