@@ -277,12 +277,6 @@ impl LastCall {
     }
 }
 
-/// Whether a connection that began just before the drain has had its time to say something: its client could not know.
-pub(super) fn waited(sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
-    let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(DRAIN_FIRST_REQUEST)));
-    sleep.as_mut().poll(cx).is_ready()
-}
-
 /// Answers what never became a request, notes it in log and counts, then closes. `line` is the beginning of it.
 async fn refuse(mut stream: Stream, why: BadRequest, line: &[u8], connection: &Connection, live: &Live) {
     let refused = refused::Refused::new(why, line);

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | `drive` | the turns of the connection, and what ends it |
 //! | `arrive` | a request made to look as one of HTTP/1 |
 //! | `stream` | one stream, from its request to the end of its answer or of its tunnel |
 //! | `body`, `sending`, `answer` | a request's body, an answer's body, an answer's head |
@@ -15,6 +16,7 @@ pub(crate) mod arrive;
 pub(crate) mod body;
 
 mod answer;
+mod drive;
 mod frames;
 mod sending;
 mod stream;
@@ -31,19 +33,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{self, Handshake};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Sleep, timeout};
+use tokio::time::timeout;
 
 use self::answer::Said;
 use self::arrive::Arrivals;
+use self::drive::Drive;
 use self::streams::Streams;
 use self::wire::{SharedWire, Wire};
 use super::connection::{Connection, Phase};
-use super::serve::{Settings, linger, waited};
+use super::serve::{Settings, linger};
 use super::stream::Stream;
-use super::timer::{End, Timer};
+use super::timer::End;
 use crate::config::model::Timeouts;
 use crate::live::Live;
-use crate::proxy::cut::Cuts;
 use crate::worker::Place;
 
 /// What a client may send ahead of us, on one stream and on all of them.
@@ -81,7 +83,8 @@ pub(super) async fn serve(
     let end = {
         let shared = Arc::clone(&place.live.load_full().shared);
         let http = Http::new(&wire, connection, Arc::clone(&place.live), settings, timeouts.response_body);
-        drive(http, timeouts, place, &shared.cuts).await
+        let mut drive = Drive::new(http, timeouts, place, &shared.cuts);
+        poll_fn(|cx| drive.poll(cx)).await
     };
     // h2 has let go of its half, and no stream has one.
     let Some(wire) = Arc::into_inner(wire) else { return };
@@ -96,73 +99,6 @@ pub(super) async fn serve(
         // connection would be reset under what it has not read yet.
         linger(stream, LAST_WORDS).await;
     }
-}
-
-/// Polls the connection, and beside it its one timer. A drain and a round of cuts have the task woken.
-async fn drive(mut http: Http, timeouts: &Timeouts, place: &Place, cuts: &Cuts) -> End {
-    let connection = Arc::clone(&http.connection);
-    let mut first_request = None;
-    let mut timer = Timer::with_rest(timeouts, None);
-    let mut resting: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
-    let mut ending: Option<Ending> = None;
-    let mut round = cuts.round();
-    poll_fn(|cx| {
-        if round != cuts.round() {
-            round = cuts.round();
-            // The streams look for themselves.
-            http.streams.wake_all();
-        }
-        if let Poll::Ready(end) = http.poll(cx) {
-            return Poll::Ready(end);
-        }
-        // A connection that has just begun may have its first request on the way: its client cannot know of the drain.
-        if ending.is_none()
-            && (place.draining.borrow().has_begun() || connection.is_closing())
-            && (connection.requests() > 0 || waited(&mut first_request, cx))
-        {
-            ending = Some(Ending::begin(&mut http));
-            if let Poll::Ready(end) = http.poll(cx) {
-                return Poll::Ready(end);
-            }
-        }
-        let phase = http.phase();
-        if let Some(ending) = &mut ending
-            && connection.is_answered()
-            && phase != Phase::WriteBlocked
-            && ending.poll_patience(&connection, cx).is_ready()
-        {
-            return Poll::Ready(End::Idle);
-        }
-        if phase != Phase::Idle || ending.is_some() {
-            resting = None;
-        }
-        if let Some(wanted) = &mut resting
-            && wanted.as_mut().poll(cx).is_ready()
-        {
-            ending = Some(Ending::begin(&mut http));
-            cx.waker().wake_by_ref();
-        }
-        match ready!(timer.poll_phase((phase, connection.requests()), &connection, cx)) {
-            // One among many, as over HTTP/1.
-            End::Rest { until } => {
-                timer = Timer::with_rest(timeouts, Some((connection.requests(), until)));
-                resting = Some(Box::pin(place.is_wanted()));
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            // With nothing begun it is told first, and may have a request on the way: from then on it is `ending` that
-            // ends it.
-            End::Idle | End::HeadTimeout if !connection.has_partial_head() => {
-                if ending.is_none() {
-                    ending = Some(Ending::begin(&mut http));
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
-            end => Poll::Ready(end),
-        }
-    })
-    .await
 }
 
 /// One connection: h2, its streams, and the wire under it.
@@ -311,30 +247,6 @@ impl Http {
                 tracing::debug!(%error, peer = ?self.connection.peer, "HTTP/2 connection ended early");
                 End::Broken
             }
-        }
-    }
-}
-
-/// A connection that takes no new streams any more.
-struct Ending {
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Ending {
-    fn begin(http: &mut Http) -> Self {
-        http.end_gracefully();
-        Self { sleep: None }
-    }
-
-    /// From when nothing is open any more; a client that does not answer holds nobody up for longer. A body that is on
-    /// its way behind its answer does, and nobody tells of its end.
-    fn poll_patience(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS))).as_mut().poll(cx));
-            if connection.may_rest() {
-                return Poll::Ready(());
-            }
-            self.sleep = None;
         }
     }
 }
