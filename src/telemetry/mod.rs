@@ -1,4 +1,4 @@
-//! What operators see: the access log, the events and the metrics.
+//! What operators see: the access log, events and webhooks, metrics and traces.
 //!
 //! An I/O room: it owns the threads, files and counters that observe the proxy, and decides nothing about a request.
 //! May import config, what message knows of traces and of addresses as text, and, for what it sends itself (webhooks
