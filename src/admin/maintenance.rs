@@ -62,8 +62,8 @@ pub(super) fn view(control: &Control) -> Value {
     view
 }
 
-/// The keys of SPEC section 5, in snake_case as there, `overdue` (it should have ended) and each flag by itself. What
-/// only a running process knows is `null`.
+/// How maintenance stands as a whole (docs/maintenance.md, "The API"), and each flag by itself. Keys are in snake_case, as
+/// those of a flag file are. What only a running process knows is `null`.
 pub(crate) fn of_flags(state: Option<&Flags>, planned: &[Upcoming], now: Timestamp) -> Value {
     let all = || state.iter().flat_map(|state| state.all());
     // With no global flag the first route's own speaks.

@@ -216,7 +216,8 @@ impl Context {
         self.route = Some(route);
     }
 
-    /// Makes room for the fields that tell the app about its client (SPEC section 6), and returns them.
+    /// Makes room for the fields that tell the app about its client (docs/routes.md, "Headers that the app gets"), and
+    /// returns them.
     pub(super) fn forward_headers(&self, headers: &mut HeaderMap) -> forwarded::Told {
         let facts = forwarded::Facts {
             peer_trusted: self.peer_is_trusted,

@@ -105,7 +105,8 @@ pub fn place<B>(request: &Request<B>, known: Option<Host>) -> Result<(Host, Cow<
     Ok((host, path))
 }
 
-/// The first of the stages that does not let the request pass, in their order (SPEC section 6).
+/// The first of the stages that does not let the request pass, in their order: https, route, feature, maintenance, block
+/// list, the route's own lists.
 pub fn decide<'s>(asked: &Asked<'_>, snapshot: &'s Snapshot, switches: Switches<'_>) -> Decision<'s> {
     if let Some(verdict) = https::elsewhere(asked, snapshot) {
         return Decision { route: None, verdict };

@@ -36,7 +36,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The word of SPEC section 2.
+    /// The word that the admin side and `flagstone certs` have for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "OK",

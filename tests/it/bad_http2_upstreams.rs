@@ -1,4 +1,4 @@
-//! Apps that speak HTTP/2 badly (HARDENING class 9): the client sees an error, never a clean end, and nothing that the
+//! Apps that speak HTTP/2 badly: the client sees an error, never a clean end, and nothing that the
 //! app should not have said.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Upstreams that misbehave (HARDENING class 9): what the client sees, and what becomes of the connection.
+//! Upstreams that misbehave: what the client sees, and what becomes of the connection.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Answers that come while the request's body is still on its way: the client gets them, and nothing of the body is
-//! ever taken for a request (HARDENING class 2).
+//! ever taken for a request.
 
 use std::sync::Arc;
 use std::time::Duration;

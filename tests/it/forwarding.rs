@@ -1,4 +1,4 @@
-//! What the app is told about its client, and what it is not (SPEC section 6, HARDENING class 4).
+//! What the app is told about its client, and what it is not.
 
 use crate::support::client::Client;
 use crate::support::proxy::TestProxy;

@@ -1,4 +1,4 @@
-//! Attacks on HTTP/2 (HARDENING class 6): each ends, costs the app little, and the proxy little memory.
+//! Attacks on HTTP/2: each ends, costs the app little, and the proxy little memory.
 
 use std::net::SocketAddr;
 use std::time::Duration;

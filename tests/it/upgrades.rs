@@ -1,4 +1,4 @@
-//! WebSocket and other upgrades (HARDENING class 3).
+//! WebSocket and other upgrades.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -42,7 +42,7 @@ pub struct Line<'a> {
     pub host: Option<&'a [u8]>,
 }
 
-/// The query parameter of SPEC section 4 whose value is a secret.
+/// The query parameter whose value is a secret: it lets its client into maintenance (docs/maintenance.md).
 static BYPASS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("maintenance_bypass="));
 
 /// What stands in the log where a secret stood.

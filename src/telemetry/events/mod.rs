@@ -1,4 +1,4 @@
-//! What happened, one log line each: the closed set of SPEC section 5, and the log lines around it.
+//! What happened, one log line each: the closed set of docs/logs-and-metrics.md, and the log lines around it.
 //!
 //! [`Event`] is the set, with its exact messages; [`EventLog`] logs events, keeps the last thousand and hands them
 //! to whoever listens; [`init`] sets up how every line looks; [`Sampler`] thins out the events that a flood of

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::histogram::{Histogram, Reading};
 
-/// A breaker's state as the metric numbers it (SPEC section 5).
+/// A breaker's state as the metric `flagstone_breaker_state` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     Closed = 0,

@@ -1,4 +1,4 @@
-//! The metrics of SPEC section 5: handles the rest of the proxy counts with, the scrape, and the live view.
+//! The metrics of docs/logs-and-metrics.md: handles the rest of the proxy counts with, the scrape, and the live view.
 //!
 //! Handles are looked up by name once per configuration generation and are plain atomics from then on. They
 //! outlive generations: the same name is the same counter. [`Metrics::retain`] forgets what the configuration no

@@ -231,7 +231,7 @@ async fn each_answer_is_wholly_one_mode_however_fast_it_changes() {
     assert!(f64::from(toggles) / toggled_for.as_secs_f64() >= 1000.0, "{toggles} toggles in {toggled_for:?}");
 }
 
-/// SPEC section 6: route, then feature, then maintenance.
+/// The order of the stages is route, feature, maintenance.
 #[tokio::test]
 async fn a_feature_that_is_off_is_told_before_maintenance() {
     let proxy = TestProxy::toml(

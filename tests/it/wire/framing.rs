@@ -1,4 +1,4 @@
-//! How long a body is: Content-Length, Transfer-Encoding, chunks (HARDENING class 1).
+//! How long a body is: Content-Length, Transfer-Encoding, chunks.
 
 use super::{Bench, Case, Cut, Forwarded, Refused, case};
 

@@ -1,4 +1,4 @@
-//! Request lines, header lines and hosts (HARDENING classes 1, 4 and 5).
+//! Request lines, header lines and hosts.
 
 use super::{Bench, Case, Forwarded, Refused, case};
 

@@ -1,4 +1,4 @@
-//! Request targets: one reading, or none (HARDENING class 5).
+//! Request targets: one reading, or none.
 
 use super::{Bench, Case, Forwarded, Refused, case};
 
