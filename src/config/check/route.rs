@@ -204,8 +204,15 @@ impl Check<'_> {
     }
 
     fn header_edits(&mut self, raw: &raw::HeaderEdits, at: &Path) -> HeaderEdits {
+        let set = self.header_lines(&raw.set, &at.key("set"));
+        for (index, (name, _)) in set.iter().enumerate() {
+            if set[..index].iter().any(|(before, _)| before == name) {
+                let what = format!("{name} is set twice: header names that differ in case alone are the same");
+                self.refuse_place(&at.key("set"), what, "leave one, or use add for more lines");
+            }
+        }
         HeaderEdits {
-            set: self.header_lines(&raw.set, &at.key("set")),
+            set,
             add: self.header_lines(&raw.add, &at.key("add")),
             remove: {
                 let at = at.key("remove");

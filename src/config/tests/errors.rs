@@ -323,6 +323,7 @@ fn what_is_wrong_in_a_route_is_told() {
         ("allow = [\"10.0.0.0/33\"]", "not an address range"),
         ("request_headers = { set = { \"X Y\" = \"a\" } }", "not a header name"),
         ("request_headers = { set = { X-Y = \"a\\nb\" } }", "not a header value"),
+        ("request_headers = { set = { X-Y = \"a\", x-y = \"b\" } }", "x-y is set twice"),
         ("response_headers = { remove = [\"Content-Length\"] }", "frames the message"),
     ];
     for (keys, expected) in cases {
