@@ -1,5 +1,5 @@
 use serde_json::Value;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -49,6 +49,7 @@ fn the_document_is_that_of_the_handlers() {
     ];
     let all = described.into_iter().fold(OpenApiRouter::with_openapi(base()), OpenApiRouter::merge);
     let mut document = all.into_openapi();
+    names(&mut document);
     refusals(&mut document);
     guard(&mut document);
     let text = text_of(&serde_json::to_value(&document).unwrap());
@@ -60,6 +61,15 @@ fn the_document_is_that_of_the_handlers() {
         text == document_text(),
         "run this test with FLAGSTONE_TESTS_WRITE=1, which writes static/openapi.json anew"
     );
+}
+
+#[test]
+fn each_call_has_a_name_of_its_own() {
+    let document: Value = serde_json::from_str(document_text()).unwrap();
+    let calls = document["paths"].as_object().unwrap().values().flat_map(|call| call.as_object().unwrap().values());
+    let names: Vec<_> = calls.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    let once: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(once.len(), names.len(), "{names:?}");
 }
 
 #[test]
@@ -108,7 +118,7 @@ fn base() -> OpenApi {
 /// Every call may be refused.
 fn refusals(document: &mut OpenApi) {
     let problem = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
-    for (_, operation) in operations(document) {
+    for (_, _, operation) in operations(document) {
         for (status, description) in REFUSALS {
             let refusal =
                 ResponseBuilder::new().description(description).content("application/problem+json", problem.clone());
@@ -125,7 +135,7 @@ fn guard(document: &mut OpenApi) {
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
     let cookie = ApiKeyValue::with_description(COOKIE_NAME, "With _PORT behind it where the address names a port");
     components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
-    for (path, operation) in operations(document) {
+    for (_, path, operation) in operations(document) {
         if !OPEN.contains(&path) {
             let either = ["token", "cookie"].map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []));
             operation.security = Some(either.into());
@@ -133,10 +143,21 @@ fn guard(document: &mut OpenApi) {
     }
 }
 
-fn operations(document: &mut OpenApi) -> impl Iterator<Item = (&str, &mut Operation)> {
+/// What each call does and to what, which becomes a function's name in clients that are generated: names of handlers repeat.
+fn names(document: &mut OpenApi) {
+    for (method, path, operation) in operations(document) {
+        let path = if path == "/" { "dashboard" } else { path };
+        let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let capitalised = words.map(|word| word[..1].to_uppercase() + &word[1..]);
+        operation.operation_id = Some(method.to_owned() + &capitalised.collect::<String>());
+    }
+}
+
+fn operations(document: &mut OpenApi) -> impl Iterator<Item = (&'static str, &str, &mut Operation)> {
     document.paths.paths.iter_mut().flat_map(|(path, item)| {
-        let all = [&mut item.get, &mut item.post, &mut item.delete, &mut item.put, &mut item.patch];
-        all.into_iter().flatten().map(move |operation| (path.as_str(), operation))
+        let PathItem { get, post, delete, put, patch, .. } = item;
+        let all = [("get", get), ("post", post), ("delete", delete), ("put", put), ("patch", patch)];
+        all.into_iter().filter_map(move |(method, operation)| Some((method, path.as_str(), operation.as_mut()?)))
     })
 }
 
