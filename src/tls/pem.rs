@@ -29,8 +29,10 @@ pub(super) struct Pair {
 }
 
 /// Authorities, and the digest of their file.
-pub(super) struct Roots {
-    pub(super) store: RootCertStore,
+pub(crate) struct Roots {
+    pub(crate) store: RootCertStore,
+    /// What the store was made of.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
     pub(super) digest: Digest,
 }
 
@@ -73,15 +75,20 @@ pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     read_authorities(file).map(|roots| roots.store)
 }
 
-pub(super) fn read_authorities(file: &Path) -> Result<Roots, TlsError> {
+/// The same, with what it was made of.
+///
+/// # Errors
+/// As above.
+pub(crate) fn read_authorities(file: &Path) -> Result<Roots, TlsError> {
     let text = read(file)?;
+    let certificates = certificates(file, &text)?;
     let mut store = RootCertStore::empty();
-    for certificate in certificates(file, &text)? {
+    for certificate in &certificates {
         store
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|error| TlsError::Unusable { file: file.to_path_buf(), reason: error.to_string() })?;
     }
-    Ok(Roots { store, digest: digest_of(&[&text]) })
+    Ok(Roots { store, certificates, digest: digest_of(&[&text]) })
 }
 
 /// The digest of what these files hold.

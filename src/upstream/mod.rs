@@ -9,7 +9,7 @@
 //! | `endpoint`, `standing`, `pool` | one address; whether it can take requests; the connections kept to it |
 //! | `lease` | a connection while a request is on it |
 //! | `failures` | why it takes no connection or gives no answer, told now and then |
-//! | `connect`, `stream`, `tls`, `hello` | making a connection |
+//! | `connect`, `stream`, `tls`, `verifier`, `hello` | making a connection |
 //! | `connection`, `http1`, `http2`, `multiplex` | HTTP/1 or HTTP/2 on it; who drives it; streams that share one |
 //! | `affinity` | sticky sessions |
 //! | `hold` | requests that wait for an endpoint |
@@ -38,6 +38,7 @@ pub mod standing;
 pub mod stream;
 pub(crate) mod tls;
 pub mod verdict;
+mod verifier;
 
 pub(crate) use members::Wish;
 pub use resolve::Resolver;

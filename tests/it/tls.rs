@@ -326,8 +326,13 @@ async fn certificates_are_in_the_status_and_the_metrics() {
 
 /// What a client gets from a proxy before this upstream.
 async fn through(upstream: &FakeUpstream, tls: &str, ca: &Ca) -> (u16, Option<String>) {
+    trusting(&ca.pem(), upstream, tls).await
+}
+
+/// The same with this text in `ca.pem`.
+async fn trusting(pem: &str, upstream: &FakeUpstream, tls: &str) -> (u16, Option<String>) {
     let folder = Folder::new();
-    folder.write("ca.pem", ca.pem());
+    folder.write("ca.pem", pem);
     let toml = format!(
         "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\ntls = {{ {tls} }}\n",
         upstream.endpoint()
@@ -361,6 +366,23 @@ async fn an_upstream_is_verified_by_its_ca_and_name() {
     assert_eq!(through(&by_address, "enabled = true, ca = \"ca.pem\"", &ca).await, (200, None));
     let old = upstream(&ca.expired(&["127.0.0.1"])).await;
     assert_eq!(through(&old, "enabled = true, ca = \"ca.pem\"", &ca).await, failed);
+}
+
+#[tokio::test]
+async fn an_app_is_verified_by_its_own_certificate() {
+    let app = |leaf: &Leaf| FakeUpstream::http1().route("*", "ok").tls(leaf.server_config(HTTP1)).start();
+    let failed = (502, Some("connect_failed".to_owned()));
+    let own = Leaf::self_signed(&["127.0.0.1"], 90);
+    let listed = [Ca::new().pem(), own.cert_pem.clone()].concat();
+    let up = app(&own).await;
+    assert_eq!(trusting(&listed, &up, "ca = \"ca.pem\"").await, (200, None));
+    // Another name, another certificate of the same name, one that has ended, and nobody who is asked.
+    assert_eq!(trusting(&listed, &up, "ca = \"ca.pem\", server_name = \"other\"").await, failed);
+    let other = app(&Leaf::self_signed(&["127.0.0.1"], 90)).await;
+    assert_eq!(trusting(&listed, &other, "ca = \"ca.pem\"").await, failed);
+    let ended = Leaf::self_signed(&["127.0.0.1"], -1);
+    assert_eq!(trusting(&ended.cert_pem, &app(&ended).await, "ca = \"ca.pem\"").await, failed);
+    assert_eq!(trusting(&listed, &up, "enabled = true").await, failed);
 }
 
 /// A server that asks for certificates of `ca`, if there is one, and speaks these versions.

@@ -67,15 +67,7 @@ impl Ca {
     /// One with any key, whose validity ends in so many days (negative: ago). It began 100 days before that end or
     /// yesterday, whichever is earlier.
     pub fn leaf_with(&self, names: &[&str], algorithm: Algorithm, days_left: i32) -> Leaf {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names.clone()).expect("names that fit a certificate");
-        params.use_authority_key_identifier_extension = true;
-        params.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
-        let now = SystemTime::now();
-        let days = DAY * days_left.unsigned_abs();
-        let end = if days_left < 0 { now - days } else { now + days };
-        params.not_before = (end - DAY * 100).min(now - DAY).into();
-        params.not_after = end.into();
+        let params = params(names, days_left);
         let key = key(algorithm);
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
@@ -107,7 +99,29 @@ impl Ca {
     }
 }
 
+fn params(names: &[&str], days_left: i32) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names.clone()).expect("names that fit a certificate");
+    params.use_authority_key_identifier_extension = true;
+    params.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
+    let now = SystemTime::now();
+    let days = DAY * days_left.unsigned_abs();
+    let end = if days_left < 0 { now - days } else { now + days };
+    params.not_before = (end - DAY * 100).min(now - DAY).into();
+    params.not_after = end.into();
+    params
+}
+
 impl Leaf {
+    /// One that nobody else has signed, and a CA's as well: what `openssl req -x509` makes.
+    pub fn self_signed(names: &[&str], days_left: i32) -> Self {
+        let mut params = params(names, days_left);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = key(Algorithm::Ecdsa);
+        let cert = params.self_signed(&key).expect("a certificate");
+        Self { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
+    }
+
     /// Writes `NAME.pem` and `NAME.key` and returns both paths.
     pub fn write(&self, folder: &Folder, name: &str) -> (PathBuf, PathBuf) {
         let cert = folder.write(&format!("{name}.pem"), &self.cert_pem);
