@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
     let wanted = match arguments.hypothetical() {
         Ok(wanted) => wanted,
-        Err(message) => return wrong_use(&message),
+        Err(message) => return wrong_use("explain", &message),
     };
     let loaded = match arguments.admin.file.load() {
         Ok(loaded) => loaded,

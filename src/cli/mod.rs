@@ -200,9 +200,13 @@ fn refuse(problems: &Problems) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What the parser of arguments cannot see by itself, said as it would.
-fn wrong_use(message: &str) -> ExitCode {
-    let error = Arguments::command().error(clap::error::ErrorKind::MissingRequiredArgument, message);
+/// What the parser of arguments cannot see by itself, said as it would of this command.
+fn wrong_use(command: &str, message: &str) -> ExitCode {
+    let mut all = Arguments::command();
+    // It is only then that the parts know the name of the whole.
+    all.build();
+    let command = all.find_subcommand_mut(command).expect("a command of ours");
+    let error = command.error(clap::error::ErrorKind::MissingRequiredArgument, message);
     // Without a stderr there is nobody to tell.
     let _ = error.print();
     ExitCode::from(2)

@@ -75,7 +75,7 @@ impl Quick {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let quick = match arguments.quick() {
         Ok(quick) => quick,
-        Err(message) => return wrong_use(&message),
+        Err(message) => return wrong_use("run", &message),
     };
     upgrade::note_program();
     raise_descriptor_limit();

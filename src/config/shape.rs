@@ -381,6 +381,9 @@ fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
         Node::Text(_) if ["integer", "number"].iter().any(|kind| alternative(schema, kind).is_some()) => {
             Some("write the number without quotes".to_owned())
         }
+        Node::Integer(number) if *number > 0 && expected(schema).starts_with("a duration") => {
+            Some(format!("write \"{number}s\" for seconds"))
+        }
         _ => {
             let keys = alternative(schema, "object")?["properties"].as_object()?;
             let own = if own.ends_with(']') { String::new() } else { format!("{own} = ") };

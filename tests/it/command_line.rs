@@ -71,6 +71,8 @@ async fn wrong_use_is_2_and_on_stderr() {
         assert_eq!(ended.stdout, "", "{arguments:?}");
         let shows_the_way = ["Usage: flagstone", "try '--help'"].iter().any(|part| ended.stderr.contains(part));
         assert!(shows_the_way, "{arguments:?}: {}", ended.stderr);
+        // Of the command that was given, not of all.
+        assert!(!ended.stderr.contains("Usage: flagstone <COMMAND>") || arguments.len() < 2, "{}", ended.stderr);
     }
 }
 

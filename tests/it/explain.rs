@@ -280,7 +280,9 @@ async fn wrong_words_are_wrong_use_and_a_wrong_file_says_so() {
     for wrong in
         [&["explain"][..], &["explain", "ftp://x/"], &["explain", "G T", "/"], &["explain", "/", "--header", "x"]]
     {
-        assert_eq!(told(&toml, wrong).await.status.code(), Some(2), "{wrong:?}");
+        let ended = told(&toml, wrong).await;
+        assert_eq!(ended.status.code(), Some(2), "{wrong:?}");
+        assert!(!ended.stderr.contains("Usage: flagstone <COMMAND>"), "{wrong:?}: {}", ended.stderr);
     }
     let ended = told("[[route]]\n", &["explain", "/"]).await;
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""));

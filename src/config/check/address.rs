@@ -11,8 +11,9 @@ use super::words::is_host_name;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 impl Check<'_> {
-    /// Where to listen: an IP address and a port, or a unix socket. Port 0 = one that is free.
-    pub(super) fn listen_address(&mut self, text: &str, at: &Path) -> Address {
+    /// Where to listen: an IP address and a port, or a unix socket. Port 0 = one that is free. `usual` is the IP address to
+    /// propose where there is none.
+    pub(super) fn listen_address(&mut self, text: &str, usual: &str, at: &Path) -> Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return self.unix(path, text, at);
         }
@@ -21,9 +22,9 @@ impl Check<'_> {
         }
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let help = match port.parse::<u16>() {
-            Ok(port) if host.is_empty() || host == "*" => format!("write \"0.0.0.0:{port}\""),
+            Ok(port) if host.is_empty() || host == "*" => format!("write \"{usual}:{port}\""),
             Ok(port) if host == "localhost" => format!("write \"127.0.0.1:{port}\""),
-            _ if text.parse::<u16>().is_ok() => format!("write \"0.0.0.0:{text}\""),
+            _ if text.parse::<u16>().is_ok() => format!("write \"{usual}:{text}\""),
             _ => {
                 "write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"".to_owned()
             }

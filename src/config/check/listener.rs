@@ -15,7 +15,7 @@ impl Check<'_> {
     }
 
     fn listener(&mut self, raw: &raw::Listener, at: &Path) -> Listener {
-        let address = self.listen_address(&raw.address, &at.key("address"));
+        let address = self.listen_address(&raw.address, "0.0.0.0", &at.key("address"));
         let name = match raw.name.is_empty() {
             true => address.to_string(),
             false => {

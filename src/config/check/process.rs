@@ -39,7 +39,7 @@ impl Check<'_> {
     }
 
     pub(super) fn admin(&mut self, raw: &raw::Admin, at: &Path) -> Admin {
-        let listen = (!raw.listen.is_empty()).then(|| self.listen_address(&raw.listen, &at.key("listen")));
+        let listen = (!raw.listen.is_empty()).then(|| self.listen_address(&raw.listen, "127.0.0.1", &at.key("listen")));
         let token = self.secret(&raw.token, &at.key("token"));
         let open = matches!(&listen, Some(Address::Socket(address)) if !address.ip().to_canonical().is_loopback());
         if open && token.is_none() && !self.is_spoilt(&at.key("token")) {

@@ -27,6 +27,17 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn the_address_that_is_proposed_would_do() {
+    let admin = |listen: &str| errors(&format!("{MINIMAL}[admin]\nlisten = \"{listen}\"\n"));
+    for listen in ["9900", ":9900", "localhost:9900"] {
+        // Anywhere else a token would be asked for next.
+        let told = admin(listen);
+        assert!(told.ends_with("not an address to listen on: write \"127.0.0.1:9900\""), "{told}");
+    }
+    assert!(error_with("[[listener]]\nname = \"b\"\naddress = \"80\"").ends_with("write \"0.0.0.0:80\""));
+}
+
+#[test]
 fn an_empty_file_lacks_a_listener_and_a_route() {
     let expected = "flagstone.toml: listener: is missing: add a [[listener]] with an address, such as \"0.0.0.0:8080\"\nflagstone.toml: route: is missing: add a [[route]] with a name and an upstream";
     assert_eq!(errors(""), expected);
@@ -104,7 +115,10 @@ fn words_out_of_a_set_and_numbers_out_of_range_are_refused() {
             "breaker = { failure_ratio = \"0.4\" }",
             "upstream.app.breaker.failure_ratio = \"0.4\": must be a number: write the number without quotes",
         ),
-        ("idle_timeout = 4", "upstream.app.idle_timeout = 4: must be a duration such as \"10s\""),
+        (
+            "idle_timeout = 4",
+            "upstream.app.idle_timeout = 4: must be a duration such as \"10s\": write \"4s\" for seconds",
+        ),
         ("hold = 1979-05-27", "upstream.app.hold = 1979-05-27: must be a duration such as \"10s\""),
         ("http2 = \"yes\"", "upstream.app.http2 = \"yes\": must be true or false: write true or false without quotes"),
         (
