@@ -227,6 +227,27 @@ async fn who_waits_when_maintenance_begins_is_told_of_it() {
 }
 
 #[tokio::test]
+async fn who_waits_in_vain_while_maintenance_begins_is_told_of_it() {
+    let app = FakeUpstream::http1().start().await;
+    app.stop().await;
+    let held = to(&app.endpoint(), "hold = \"4s\"\n[maintenance]\nflag = \"on.flag\"\n");
+    let proxy = TestProxy::toml(held).start().await;
+    let mut waiting = Vec::new();
+    for method in ["GET", "POST", "GET"] {
+        let mut client = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+        client.request(method, "/", "").await.unwrap();
+        waiting.push(client);
+    }
+    let are_held = async || admin::metrics(proxy.admin()).await.contains("flagstone_in_flight{route=\"all\"} 3\n");
+    assert!(eventually_async(DEADLINE, are_held).await);
+    proxy.folder.touch("state/on.flag");
+    for client in &mut waiting {
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some("maintenance")));
+    }
+}
+
+#[tokio::test]
 async fn a_full_endpoint_without_hold_refuses() {
     let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;
     let proxy = TestProxy::toml(to(&app.endpoint(), "max_in_flight = 1\n")).start().await;

@@ -142,7 +142,8 @@ impl<'a> Exchange<'a> {
                 }
                 Err(failure) => {
                     if !self.goes_on(&failure, key) {
-                        return Err(failure);
+                        let waited_in_vain = self.queued.is_some() && matches!(failure.kind, Kind::Connect(_));
+                        return Err(if waited_in_vain { self.maintained().unwrap_or(failure) } else { failure });
                     }
                     self.last = Some(failure);
                 }
@@ -192,12 +193,17 @@ impl<'a> Exchange<'a> {
 
     /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
     async fn wait(&mut self) -> Result<InFlight, Failure> {
-        let place = self.wait_in_line().await?;
-        // The app is to be sent nothing any more.
-        match self.context.maintenance() {
-            Some(active) => Err(Failure::new(Kind::Maintenance(active), Instant::now())),
-            None => Ok(place),
+        let waited = self.wait_in_line().await;
+        match self.maintained() {
+            Some(failure) => Err(failure),
+            None => waited,
         }
+    }
+
+    /// Where maintenance began during the wait: the app is to be sent nothing any more, and if it did not come back, this
+    /// is what its visitors are to read.
+    fn maintained(&self) -> Option<Failure> {
+        self.context.maintenance().map(|active| Failure::new(Kind::Maintenance(active), Instant::now()))
     }
 
     async fn wait_in_line(&mut self) -> Result<InFlight, Failure> {
