@@ -162,7 +162,8 @@ async fn reserve<'a>(asked: &'a Asked<'a>, worker: usize, shared: &Shared) -> Ch
     // What was heard last about the key. It can only owe more by now: whoever is over the limit need not be asked for.
     let before = shared.nanos();
     let heard = limit.limiter.foresee(*key, before, queue);
-    if !heard.allowed {
+    // An outage that lets everyone in lets them in, too.
+    if !heard.allowed && (store.on_error() != RedisOnError::Allow || store.is_up()) {
         return Charged { asked, reservation: Reservation::Refused(heard), at: CountedAt::Nowhere };
     }
     let shape = limit.limiter.shape();

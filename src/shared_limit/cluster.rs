@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::connect::Connector;
-use super::node::{Failure, Node, Route};
+use super::node::{Failure, Node, Route, Trying};
 use super::{Answer, Charge, Down, RemoteKey};
 
 /// How often the map of a cluster is looked at without a reason.
@@ -95,7 +95,9 @@ impl Cluster {
     }
 
     /// Keeps every node connected and the map true, until dropped.
-    pub(super) async fn keep(self: Arc<Self>) {
+    pub(super) async fn keep(self: Arc<Self>, trying: Trying) {
+        // At first there is one node only.
+        let mut trying = Some(trying);
         let mut keepers = JoinSet::new();
         let mut kept = BTreeMap::new();
         loop {
@@ -108,8 +110,9 @@ impl Cluster {
                 stays
             });
             for (name, node) in &map.nodes {
-                kept.entry(name.clone())
-                    .or_insert_with(|| keepers.spawn(Arc::clone(node).keep(Arc::clone(&self.connector))));
+                kept.entry(name.clone()).or_insert_with(|| {
+                    keepers.spawn(Arc::clone(node).keep(Arc::clone(&self.connector), trying.take()))
+                });
             }
             tokio::select! {
                 () = map.home.came_up.notified() => {}

@@ -25,6 +25,8 @@ use crate::config::model::{self, RedisOnError};
 use crate::policy::limit::Shape;
 use crate::upstream::Resolver;
 
+/// A start or a reload waits this long for a Redis that says neither yes nor no.
+const FIRST_TRY: Duration = Duration::from_secs(1);
 /// Refunds that may wait to be sent; one more is not given back.
 const REFUNDS_MAX: usize = 4_096;
 
@@ -83,7 +85,8 @@ impl Store {
         })
     }
 
-    /// Starts connecting, on a thread that ends with the store. Does nothing the second time.
+    /// Starts connecting, on a thread that ends with the store, and waits until the first try has come to something, so
+    /// that requests find a Redis that is there. Does nothing the second time.
     ///
     /// # Errors
     /// The system gives no thread or no event loop.
@@ -96,19 +99,22 @@ impl Store {
         let (cluster, mut stop) = (Arc::clone(&self.cluster), self.stop.subscribe());
         // Handed over when there is a thread: without one, it is here for the next try.
         let (hand, handed) = std::sync::mpsc::channel();
+        let (trying, tried) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("shared-limits".into()).spawn(move || {
             let Ok(Some(waiting)) = handed.recv() else { return };
             runtime.block_on(async {
                 tokio::select! {
                     // An error: the store was dropped.
                     _ = stop.changed() => {}
-                    () = Arc::clone(&cluster).keep() => {}
+                    () = Arc::clone(&cluster).keep(trying) => {}
                     () = give_back(waiting, &cluster) => {}
                 }
             });
         })?;
         // It waits for this.
         let _ = hand.send(idle.take());
+        // Nothing is ever sent: the other end goes.
+        let _ = tried.recv_timeout(FIRST_TRY);
         Ok(())
     }
 

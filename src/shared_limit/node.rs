@@ -42,6 +42,9 @@ pub(super) struct Node {
     pub(super) came_up: Notify,
 }
 
+/// Held until it is known whether there is somebody.
+pub(super) type Trying = std::sync::mpsc::Sender<std::convert::Infallible>;
+
 /// The connections of one time of being up.
 struct Open {
     each: Vec<MultiplexedConnection>,
@@ -143,8 +146,8 @@ impl Node {
         }
     }
 
-    /// Connects, and connects again whenever something failed, until dropped.
-    pub(super) async fn keep(self: Arc<Self>, connector: Arc<Connector>) {
+    /// Connects, and connects again whenever something failed, until dropped. `trying` goes once the first try is over.
+    pub(super) async fn keep(self: Arc<Self>, connector: Arc<Connector>, mut trying: Option<Trying>) {
         let mut wait = RETRY_FIRST;
         // Of the outage that lasts, each reason is told once.
         let mut told: Vec<String> = Vec::new();
@@ -155,6 +158,7 @@ impl Node {
                     self.open.store(Some(Arc::clone(&open)));
                     self.is_up.store(true, Relaxed);
                     self.came_up.notify_one();
+                    drop(trying.take());
                     tracing::info!(host = %self.host, port = self.port, "the shared store of limits is up");
                     let since = Instant::now();
                     self.watch(&open).await;
@@ -166,6 +170,7 @@ impl Node {
                     }
                 }
                 Err(error) => {
+                    drop(trying.take());
                     let reason = error.to_string();
                     if told.len() < REASONS_MAX && !told.contains(&reason) {
                         told.push(reason);

@@ -369,6 +369,33 @@ async fn what_on_error_says_holds_where_redis_never_was() {
 }
 
 #[tokio::test]
+async fn an_outage_that_lets_all_in_lets_in_who_was_over_the_limit() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"\non_error = \"allow\"", "rate = \"1/1h\"").await;
+    assert_eq!([status(&proxy).await, status(&proxy).await], [200, 429]);
+    drop(redis);
+    assert!(reachable(&proxy, false).await);
+    assert_eq!([status(&proxy).await, status(&proxy).await], [200, 200]);
+}
+
+#[tokio::test]
+async fn neither_a_start_nor_other_settings_are_an_outage() {
+    let redis = or_left_out!(Redis::start().await);
+    let with = |timeout: u32| {
+        let settings = format!("timeout = \"{timeout}s\"\non_error = \"deny\"");
+        toml(&redis.url(), &settings, "rate = \"1000000/1s\"")
+    };
+    let proxy = TestProxy::toml(with(5)).start().await;
+    assert_eq!(status(&proxy).await, 200, "the first request finds it connected");
+    let load = Load::get(proxy.address(), "/").tasks(4).start();
+    for timeout in 6..16 {
+        assert!(load.reaches(50, DEADLINE).await);
+        proxy.reload_with(&with(timeout)).await;
+    }
+    load.stop().await.assert_clean();
+}
+
+#[tokio::test]
 async fn a_restart_that_forgets_the_script_is_not_noticed() {
     let redis = or_left_out!(Redis::start().await);
     let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"3/1h\"").await;
