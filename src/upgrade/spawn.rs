@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 pub(super) const FIRST: i32 = 3;
 /// The digits of a process id, and the end of the text.
 const PID_ROOM: usize = 12;
+/// What a child ignores until it listens, for they end a process that does neither: whoever rotates logs, or asks every
+/// Flagstone to reload, means no end. It has read no file yet that they could tell it to read again.
+const IGNORED: [i32; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 /// What a shell says of a program that it cannot run.
 pub(super) const NOT_EXECUTABLE: i32 = 127;
 
@@ -126,6 +129,9 @@ fn fork_and_exec(
         match libc::fork() {
             -1 => Err(io::Error::last_os_error()),
             0 => {
+                for signal in IGNORED {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
                 for text in pid_texts {
                     write_number(*text, libc::getpid());
                 }
@@ -187,6 +193,17 @@ mod tests {
         ours.read_to_string(&mut said).unwrap();
         assert_eq!(said, "word b c 1\n");
         assert_eq!(child.end().unwrap().exit_status(), Some(0));
+    }
+
+    #[test]
+    fn a_child_that_is_told_to_reopen_logs_before_it_listens_lives_on() {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let script = "for signal in HUP USR1 USR2; do kill -$signal $$; done; echo alive >&3";
+        let arguments = ["sh", "-c", script].map(OsString::from);
+        let child = spawn(Path::new("/bin/sh"), &arguments, vec![], &[], vec![theirs.into()]).unwrap();
+        let mut said = String::new();
+        ours.read_to_string(&mut said).unwrap();
+        assert_eq!((said.as_str(), child.end().unwrap().terminating_signal()), ("alive\n", None));
     }
 
     #[test]

@@ -180,6 +180,19 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
     assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
 }
 
+/// As `kill -USR1 $(pidof flagstone)` finds one that has not come to its first line.
+#[tokio::test]
+async fn a_new_process_that_is_signalled_at_once_takes_over() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let pid = line.pid().await;
+    let signals = "for signal in HUP USR1 USR2; do kill -$signal $$; done";
+    line.replace_program(&format!("#!/bin/sh\n{signals}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_flagstone")));
+    let upgraded = line.upgrade().await;
+    assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+    assert_eq!((line.pid().await == pid, line.get("/").await.status), (false, 200));
+    assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+}
+
 #[tokio::test]
 async fn a_new_process_that_hangs_is_given_up() {
     let line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
