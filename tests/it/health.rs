@@ -250,7 +250,7 @@ async fn a_probe_with_the_name_of_an_upstream_hides_nothing() {
 #[tokio::test]
 async fn a_real_redis_is_asked_with_its_password() {
     let _server = or_left_out!(crate::support::left_out::program("redis-server"));
-    let redis = crate::redis::Redis::start().await.unwrap();
+    let redis = crate::support::redis::Redis::start().await.unwrap();
     let address = format!("127.0.0.1:{}", redis.port);
     let probes = format!(
         "[probe.open]\nredis = \"redis://{address}\"\ninterval = \"50ms\"\n\

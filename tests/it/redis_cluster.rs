@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::redis::{DEADLINE, Make, Redis, free_port, get, proxy, reachable};
+use crate::redis::{DEADLINE, get, proxy, reachable};
 use crate::support::poll::eventually_async;
 use crate::support::proxy::TestProxy;
+use crate::support::redis::{Make, Redis, free_port};
 
 /// `CLUSTER` gossip takes its time.
 const GOSSIP: Duration = Duration::from_secs(30);

@@ -6,13 +6,13 @@ use std::process::Command;
 use flagstone::upstream::Resolver;
 
 use crate::names::{DEADLINE, becomes, ip, proxy, replicas};
-use crate::redis::free_port;
 use crate::support::admin;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Process, Signal};
 use crate::support::proxy::TestProxy;
+use crate::support::redis::free_port;
 
 struct Dnsmasq {
     process: Process,

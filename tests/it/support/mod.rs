@@ -13,6 +13,7 @@
 //! | `load`, `streams` | many requests at once, every failure told; the same over HTTP/2 |
 //! | `lineage` | a process and its successors |
 //! | `poll` | the only place that waits for a condition |
+//! | `redis` | a real one, of the test's own |
 //! | `relay` | a connection that can be cut |
 //! | `left_out`, `python`, `npm` | parts that a machine may lack |
 //! | `wire`, `socket` | HTTP/1.1 as bytes; one type for every connection |
@@ -37,6 +38,7 @@ pub mod poll;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod redis;
 pub mod relay;
 pub mod reply;
 pub mod socket;
