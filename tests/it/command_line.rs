@@ -3,26 +3,20 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-
-use crate::support::admin;
 use crate::support::certs::Ca;
-use crate::support::client::{self, Client};
+use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::left_out::{program, target_dir};
 use crate::support::load::Load;
-use crate::support::poll::eventually_async;
 use crate::support::process::{DEADLINE, Ended, Flagstone, Process, Signal};
 use crate::support::python::python_venv;
-use crate::support::upstream::FakeUpstream;
 
-const MINIMAL: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"access.log\"\n\
-                       [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
-                       [[route]]\nname = \"hello\"\nrespond = { body = \"hello\" }\n";
+pub(super) const MINIMAL: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                                  [log]\naccess = \"access.log\"\n\
+                                  [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+                                  [[route]]\nname = \"hello\"\nrespond = { body = \"hello\" }\n";
 
-fn code(ended: &Ended) -> i32 {
+pub(super) fn code(ended: &Ended) -> i32 {
     ended.status.code().expect("it was not killed")
 }
 
@@ -268,152 +262,6 @@ async fn the_configuration_is_searched_in_order() {
     assert_eq!(gone.stderr, "flagstone: gone.toml: cannot read the configuration: no such file or folder\n");
 }
 
-/// Serves without a file: arguments, environment. The state folder is the test's own.
-async fn quick(folder: &Folder, arguments: &[&str], set: &[(&str, &str)]) -> (Process, std::net::SocketAddr) {
-    let mut command = Flagstone::command(["run"]);
-    command.args(arguments).current_dir(folder.path()).env("XDG_RUNTIME_DIR", folder.path());
-    command.envs(set.iter().copied());
-    let mut process = Process::start(&mut command);
-    let line = process.stderr_line("listening name=").await;
-    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
-    (process, address)
-}
-
-/// Without a file the admin side has one fixed port: tests that need it take turns, over all test processes. It may be
-/// somebody else's on a machine that runs tests; then they cannot be held.
-fn usual_ports() -> Result<File, String> {
-    let file = File::create(target_dir().join("usual-ports.lock")).map_err(|error| error.to_string())?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| error.to_string())?;
-    let free = TcpListener::bind("127.0.0.1:9900").map(drop);
-    free.map(|()| file).map_err(|_| "port 9900, the admin side's usual one, is taken".into())
-}
-
-#[tokio::test]
-async fn run_without_a_file_takes_arguments_and_environment() {
-    let _turn = or_left_out!(usual_ports());
-    let upstream = FakeUpstream::http1().route("*", "from the app").start().await;
-    let endpoint = upstream.endpoint();
-    let folder = Folder::new();
-    let flag = folder.join("off.flag").display().to_string();
-
-    let typed = ["--listen", "127.0.0.1:0", "--upstream", &endpoint, "--flag", &flag];
-    let (mut process, address) = quick(&folder, &typed, &[]).await;
-    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
-    folder.touch("off.flag");
-    let is_off = async || client::get(address, "/").await.unwrap().status == 503;
-    assert!(eventually_async(Duration::from_secs(10), is_off).await);
-    process.signal(Signal::TERM);
-    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
-
-    folder.remove("off.flag");
-    // Half of it typed, half of it set; an empty variable is none.
-    let set = [("FLAGSTONE_LISTEN", "nonsense"), ("FLAGSTONE_UPSTREAM", &endpoint), ("FLAGSTONE_FLAG", "")];
-    let (mut process, address) = quick(&folder, &["--listen", "127.0.0.1:0"], &set).await;
-    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
-    process.signal(Signal::TERM);
-    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
-
-    let set = [("FLAGSTONE_LISTEN", "127.0.0.1:0"), ("FLAGSTONE_UPSTREAM", &endpoint), ("FLAGSTONE_FLAG", &flag)];
-    let (mut process, address) = quick(&folder, &[], &set).await;
-    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
-    // There is nothing to reload, and nothing has failed.
-    process.signal(Signal::HUP);
-    let line = process.stderr_line("there is no configuration file to reload").await;
-    assert!(line.contains("WARN"), "{line}");
-    let metrics = admin::metrics("127.0.0.1:9900".parse().unwrap()).await;
-    assert!(metrics.contains("\nflagstone_config_last_reload_success 1\n"), "{metrics}");
-    // Of another user it would be in another place.
-    let mut other = Flagstone::command(["maintenance", "on"]);
-    other.envs(set).env("FLAGSTONE_FLAG", folder.join("other.flag"));
-    let mut other = Process::start(&mut other);
-    let line = other.stderr_line("follows").await;
-    assert!(line.contains(&flag) && line.contains("--admin 127.0.0.1:9900"), "{line}");
-    // Where nothing says where its flag is, it is asked itself.
-    let ask = async |what: &str| {
-        let mut command = Flagstone::command(["maintenance", what]);
-        Process::run(command.current_dir(folder.path())).await
-    };
-    let on = ask("on").await;
-    assert_eq!((on.status.code(), on.stderr.as_str()), (Some(0), ""), "{on:?}");
-    assert!(folder.join("off.flag").exists() && ask("status").await.stdout.starts_with("maintenance is on"));
-    assert!(ask("off").await.status.success() && !folder.join("off.flag").exists());
-    process.signal(Signal::TERM);
-    assert_eq!(process.wait(DEADLINE).await.code(), Some(0));
-}
-
-#[tokio::test]
-async fn what_the_environment_serves_is_explained_whatever_file_there_is() {
-    let folder = Folder::new();
-    folder.write("flagstone.toml", MINIMAL);
-    let run = async |words: &[&str], file: &[&str]| {
-        let mut command = Flagstone::command(words.iter().chain(file));
-        command.env("FLAGSTONE_LISTEN", "127.0.0.1:0").env("FLAGSTONE_UPSTREAM", "192.0.2.1:80");
-        Process::run(command.current_dir(folder.path())).await
-    };
-    let explained = run(&["explain", "/a"], &[]).await;
-    assert!(explained.stdout.contains("=> forwarded to upstream app as GET /a"), "{explained:?}");
-    let typed = run(&["explain", "/a"], &["-c", "flagstone.toml"]).await;
-    assert!(typed.status.success() && !typed.stdout.contains("upstream app"), "{typed:?}");
-    let certificates = run(&["certs"], &[]).await;
-    assert_eq!((code(&certificates), certificates.stdout.as_str()), (0, "no listener has certificates\n"));
-}
-
-#[tokio::test]
-async fn a_file_that_is_typed_stands_against_the_environment() {
-    let folder = Folder::new();
-    let file = folder.write("flagstone.toml", MINIMAL);
-    let mut command = Flagstone::command(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
-    command.env("FLAGSTONE_LISTEN", "127.0.0.1:0").env("FLAGSTONE_UPSTREAM", "127.0.0.1:1");
-    let mut process = Process::start(&mut command);
-    process.stderr_line("listening name=web").await;
-}
-
-#[tokio::test]
-async fn addresses_that_are_typed_wrong_are_called_by_their_option() {
-    let ended = Flagstone::run(["run", "--listen", "8080", "--upstream", "app"]).await;
-    assert_eq!(code(&ended), 1);
-    let lines: Vec<_> = ended.stderr.lines().collect();
-    assert!(lines[0].starts_with("flagstone: --listen = \"8080\": not an address to listen on"), "{lines:?}");
-    assert!(lines[1].starts_with("flagstone: --upstream = \"app\": not an endpoint's address"), "{lines:?}");
-}
-
-/// A user who may not write to /run gets a state folder of their own.
-#[tokio::test]
-async fn run_without_a_file_works_for_anybody() {
-    let _turn = or_left_out!(usual_ports());
-    let setpriv = or_left_out!(program("setpriv"));
-    if !rustix::process::geteuid().is_root() {
-        left_out!("only root can become another user");
-    }
-    let upstream = FakeUpstream::http1().route("*", "from the app").start().await;
-    let folder = Folder::new();
-    // Where the tests are built, others may have no way in.
-    let binary = folder.join("flagstone");
-    std::fs::copy(env!("CARGO_BIN_EXE_flagstone"), &binary).unwrap();
-    for path in [folder.path(), &binary] {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let temp = folder.create_folder("tmp");
-    std::fs::set_permissions(&temp, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let mut command = Command::new(setpriv);
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
-    command.args(["run", "--listen", "127.0.0.1:0", "--upstream", &upstream.endpoint()]).current_dir("/");
-    command.env("TMPDIR", &temp).env_remove("XDG_RUNTIME_DIR");
-    // Where everybody may make folders, somebody else may have made this one.
-    let squatted = folder.create_folder("tmp/flagstone-65534");
-    let refused = Process::run(&mut command).await;
-    assert_eq!(code(&refused), 1);
-    assert!(refused.stderr.contains("flagstone-65534\": belongs to somebody else: set XDG_RUNTIME_DIR"), "{refused:?}");
-    std::fs::remove_dir(squatted).unwrap();
-    let mut process = Process::start(&mut command);
-    let line = process.stderr_line("listening name=").await;
-    let address = line.split("address=").nth(1).unwrap().trim().trim_matches('"').parse().unwrap();
-    assert_eq!(client::get(address, "/").await.unwrap().text(), "from the app");
-    folder.touch("tmp/flagstone-65534/maintenance.flag");
-    let is_off = async || client::get(address, "/").await.unwrap().status == 503;
-    assert!(eventually_async(Duration::from_secs(10), is_off).await, "{}", process.stderr());
-}
-
 #[tokio::test]
 async fn the_schema_is_a_schema_that_the_files_meet() {
     let ended = Flagstone::run(["schema"]).await;
@@ -437,96 +285,6 @@ async fn the_schema_is_a_schema_that_the_files_meet() {
     command.args([format!("{root}/config/flagstone.toml"), format!("{root}/config/minimal.toml")]).arg(bad);
     let ended = Process::run(&mut command).await;
     assert!(ended.status.success(), "{}", ended.stderr);
-}
-
-/// The lines of the printed text that a shell can run, by the number of the thing to try.
-fn things(text: &str) -> Vec<Vec<&str>> {
-    let mut things: Vec<Vec<&str>> = Vec::new();
-    for line in text.lines() {
-        if line.starts_with(|c: char| c.is_ascii_digit()) {
-            things.push(Vec::new());
-        } else if let (Some(last), Some(command)) = (things.last_mut(), line.strip_prefix("   ")) {
-            last.push(command);
-        }
-    }
-    things
-}
-
-async fn shell(lines: &[&str]) -> String {
-    let mut process = Process::start(Command::new("bash").args(["-ec", &lines.join("\n")]));
-    let status = process.wait(Duration::from_secs(60)).await;
-    assert!(status.success(), "{lines:?}: {}", process.stderr());
-    process.stdout()
-}
-
-#[tokio::test]
-async fn what_the_demo_prints_works_when_pasted() {
-    let temp = Folder::new();
-    or_left_out!(program("curl"));
-    let mut command = Flagstone::command(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let mut demo = Process::start(command.env("TMPDIR", temp.path()));
-    demo.stdout_line("Ctrl-C").await;
-    let text = demo.stdout();
-    let things = things(&text);
-    assert_eq!(things.len(), 5, "{text}");
-
-    let maintained = shell(&things[0]).await;
-    assert!(maintained.starts_with("HTTP/1.1 503 "), "{maintained}");
-    assert!(maintained.to_ascii_lowercase().contains("retry-after: 60"), "{maintained}");
-    let site = text.lines().find_map(|line| line.strip_prefix("The site ")).unwrap().trim();
-    let address = site.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
-    let is_back = async || client::get(address, "/").await.unwrap().status == 200;
-    assert!(eventually_async(Duration::from_secs(10), is_back).await);
-
-    let hammered = shell(&things[1]).await;
-    let statuses: Vec<_> = hammered.split_whitespace().collect();
-    assert!(statuses.starts_with(&["200"; 10]) && statuses.contains(&"429"), "{statuses:?}");
-
-    let tripped = shell(&things[2]).await;
-    assert!(tripped.contains("500 500 500 503 503 503"), "{tripped}");
-    assert!(tripped.contains("HTTP/1.1 200 "), "{tripped}");
-
-    let edited = shell(&things[3]).await;
-    assert!(edited.starts_with("Edit me") && edited.contains("I was edited"), "{edited}");
-
-    let admin = shell(&things[4]).await;
-    assert!(admin.contains("\"circuitBreakers\"") && admin.contains("flagstone_requests_total"), "{admin}");
-
-    demo.signal(Signal::INT);
-    assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
-    assert_eq!(temp.names(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn the_demo_cleans_up_on_term_and_says_when_a_given_port_is_busy() {
-    let temp = Folder::new();
-    let start = |arguments: &[&str]| {
-        let mut command = Flagstone::command(["demo"]);
-        Process::start(command.args(arguments).env("TMPDIR", temp.path()))
-    };
-    // The usual ports, or free ones when those are taken.
-    let _turn = usual_ports();
-    let mut demo = start(&[]);
-    demo.stdout_line("Ctrl-C").await;
-    let text = demo.stdout();
-    let taken = text.lines().find_map(|line| line.strip_prefix("The site ")).unwrap().trim();
-    let taken = taken.trim_start_matches("http://").trim_end_matches('/');
-
-    let mut second = start(&["--listen", taken, "--admin", "127.0.0.1:0"]);
-    assert_eq!(second.wait(DEADLINE).await.code(), Some(1));
-    let said = second.stderr();
-    assert!(said.contains(&format!("cannot listen on {taken}: address already in use")), "{said}");
-    assert!(said.contains("--listen 127.0.0.1:0"), "{said}");
-    assert_eq!(second.stdout(), "");
-
-    // And beside a demo that has the usual ports, another one finds its own.
-    let mut third = start(&[]);
-    third.stdout_line("Ctrl-C").await;
-    for mut demo in [demo, third] {
-        demo.signal(Signal::TERM);
-        assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
-    }
-    assert_eq!(temp.names(), Vec::<String>::new());
 }
 
 #[tokio::test]
