@@ -255,7 +255,7 @@ impl Shared {
                 group.metrics.set_breaker_state(breaker_state(breaker.view(now).state));
                 group.metrics.set_breaker_shadow(breaker.settings().shadow);
             }
-            let endpoints = group.iter();
+            let endpoints = group.endpoints();
             for configured in &group.settings.endpoints {
                 let label = configured.address.to_string();
                 let mut own = endpoints.iter().filter(|endpoint| *endpoint.configured == label);

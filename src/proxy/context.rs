@@ -282,7 +282,7 @@ impl Context {
     }
 
     fn facts(&self) -> Facts<'_> {
-        let place = (self.host.name(), self.normal_path.as_deref().unwrap_or(self.line.uri.path()));
+        let place = (self.host(), self.path());
         let client = (self.client_ip, self.is_bypassed);
         facts_of(self.route.as_deref(), place, &self.line.method, client, &self.snapshot)
     }

@@ -142,7 +142,7 @@ impl Group {
     /// are through and the first names known.
     pub(crate) fn patience(&self) -> Duration {
         let mut patience = self.settings.hold;
-        if self.names_unknown.load(Relaxed) > 0 {
+        if self.has_unknown_names() {
             patience = patience.max(FIRST_NAMES_LIMIT);
         }
         if let Some(health) = &self.settings.health {
@@ -182,7 +182,8 @@ impl Group {
 
     /// Asks for a further try; `None` when the budget is used up.
     pub(crate) fn retry(&self) -> Option<Retry<Arc<RetryBudget>>> {
-        let live = self.iter().iter().map(|endpoint| endpoint.in_flight() as usize).sum();
+        let members = self.members.load();
+        let live = members.endpoints.iter().map(|endpoint| endpoint.in_flight() as usize).sum();
         Retry::take(Arc::clone(&self.budget), live)
     }
 
@@ -192,7 +193,7 @@ impl Group {
     }
 
     /// All endpoints there are now.
-    pub(crate) fn iter(&self) -> Box<[Arc<Endpoint>]> {
+    pub(crate) fn endpoints(&self) -> Box<[Arc<Endpoint>]> {
         self.members.load().endpoints.clone()
     }
 
@@ -221,7 +222,7 @@ impl Group {
         &self.resolver
     }
 
-    /// The name in `slot` has been asked for once, whatever came of it.
+    /// A name has been asked for once, whatever came of it.
     pub(super) fn name_asked(&self) {
         // Never below zero: each follower says it once, and was counted.
         self.names_unknown.fetch_sub(1, Relaxed);

@@ -41,7 +41,7 @@ impl Verdict {
     /// An upstream is down when no endpoint can take a request, or its breaker keeps everybody out. In the latter case
     /// it has a `fallback`, perhaps.
     pub(crate) fn of_group(group: &Group, fallback: Option<&Group>, now: Instant) -> Self {
-        let endpoints: Vec<_> = group.iter().iter().map(|endpoint| EndpointVerdict::of(endpoint, now)).collect();
+        let endpoints: Vec<_> = group.endpoints().iter().map(|endpoint| EndpointVerdict::of(endpoint, now)).collect();
         let breaker = group.breaker.as_ref().filter(|breaker| !breaker.settings().shadow);
         let breaker_state = breaker.map(|breaker| breaker.view(now).state);
         let is_open = breaker_state == Some(State::Open);

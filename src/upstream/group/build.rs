@@ -126,7 +126,7 @@ impl Group {
     ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
         let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
         let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
-        let before = previous.map(Self::iter).unwrap_or_default();
+        let before = previous.map(Self::endpoints).unwrap_or_default();
         let known = before.iter().filter(|known| known.connector.address == address);
         // Two names may have an address in common.
         let own = configured.address.to_string();
@@ -151,7 +151,7 @@ impl Group {
         previous: Option<&Self>,
     ) -> Result<Vec<Arc<Endpoint>>, UpstreamTlsError> {
         let text = configured.address.to_string();
-        let known = previous.map(Self::iter).unwrap_or_default();
+        let known = previous.map(Self::endpoints).unwrap_or_default();
         let known = known.iter().filter(|endpoint| *endpoint.configured == text);
         known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, None)).collect()
     }

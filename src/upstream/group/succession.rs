@@ -21,7 +21,7 @@ pub struct EndpointMemory {
 impl Group {
     /// What its names resolve to and how its endpoints stand, for the same upstream in another process.
     pub fn memory(&self, now: Instant) -> Vec<EndpointMemory> {
-        let endpoints = self.iter();
+        let endpoints = self.endpoints();
         let memories = endpoints.iter().map(|endpoint| EndpointMemory {
             configured: endpoint.configured.to_string(),
             label: endpoint.label.to_string(),
@@ -43,7 +43,7 @@ impl Group {
             }
         }
         let now = Instant::now();
-        for endpoint in self.iter() {
+        for endpoint in self.endpoints() {
             if let Some(memory) = endpoints.iter().find(|memory| *memory.label == *endpoint.label) {
                 endpoint.standing.recall(&memory.standing, now);
             }
@@ -73,7 +73,7 @@ impl Group {
     /// Lets go of its endpoints: a reload has put `successor` in its place, or none. What is open finishes here, and as
     /// long as a request waits here, its endpoints are checked and its names followed.
     pub(crate) fn retire(&self, successor: Option<&Self>) {
-        let after = successor.map(Self::iter).unwrap_or_default();
+        let after = successor.map(Self::endpoints).unwrap_or_default();
         let mut arrangement = self.arrangement();
         arrangement.is_retired = true;
         for endpoint in arrangement.slots.iter().flatten() {
