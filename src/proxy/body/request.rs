@@ -10,8 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::super::replay::Tap;
-use super::delivery::{Delivery, Fault};
-use super::{BodyError, Patience};
+use super::{BodyError, Delivery, Fault, Patience};
 use crate::listener::connection::{Connection, OpenBody};
 use crate::listener::incoming::{self, Lost};
 use crate::message::trailers;
