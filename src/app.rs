@@ -115,12 +115,7 @@ impl App {
     ) -> Result<Self, Problems> {
         let config = loaded.config.clone();
         let workers = config.server.workers.map_or_else(available_cpus, std::num::NonZeroUsize::get);
-        let state = match inheritance.predecessor {
-            None => Runtime::open(&config.server.state_dir),
-            // It may still be changed by the process before; `take_charge` reads it again.
-            Some(_) => Runtime::look_at(&config.server.state_dir),
-        };
-        let (runtime, unreadable) = state.map_or_else(|error| (Runtime::default(), Some(error)), |it| (it, None));
+        let (runtime, unreadable) = state_of(&config.server.state_dir, inheritance);
         let shared = Shared::new(workers, resolver, runtime);
         // What it finds as it starts, the process before has told.
         shared.set_in_charge(inheritance.predecessor.is_none());
@@ -131,10 +126,7 @@ impl App {
 
         snapshot.start();
         warnings::tell_of_pages(&snapshot, &loaded);
-        // No reason not to start at three in the morning; a reload or an upgrade with the same file would be refused.
-        for problem in loaded.locate_all(Problems(route_tests::failures(&snapshot))).0 {
-            tracing::warn!("{problem}");
-        }
+        warnings::tell_of_tests(&snapshot, &loaded);
         let live = Arc::new(Live::new(snapshot));
         let (draining, cutting) = (watch::Sender::new(Drain::No), watch::Sender::new(false));
         let phases = Phases { draining: draining.subscribe(), cutting: cutting.subscribe() };
@@ -353,6 +345,16 @@ fn state_problem(config: &Config, error: &io::Error) -> Problems {
     let folder = config.server.state_dir.display();
     let text = format!("the state folder {folder} cannot be written: {}", io_reason(error));
     Problem::new("server.state_dir", text).with_help("name a folder that this user may write").into()
+}
+
+/// What an earlier process left in the state folder; where that cannot be read, nothing, and why.
+fn state_of(state_dir: &Path, inheritance: &Inheritance) -> (Runtime, Option<Unreadable>) {
+    let state = match inheritance.predecessor {
+        None => Runtime::open(state_dir),
+        // It may still be changed by the process before; `take_charge` reads it again.
+        Some(_) => Runtime::look_at(state_dir),
+    };
+    state.map_or_else(|error| (Runtime::default(), Some(error)), |runtime| (runtime, None))
 }
 
 fn unreadable_problem(error: &Unreadable) -> Problems {

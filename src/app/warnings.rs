@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::config::{Loaded, Problem, Problems};
+use crate::explain::route_tests;
 use crate::snapshot::{Snapshot, log_fault};
 use crate::telemetry::events::Event;
 use crate::tls::Standing;
@@ -20,6 +21,14 @@ pub(super) fn of(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
 pub(super) fn tell_of_pages(snapshot: &Snapshot, loaded: &Loaded) {
     for warning in loaded.locate_all(Problems(of_pages(snapshot))).0 {
         snapshot.shared.events.emit(Event::MaintenancePageBroken { error: warning.to_string() });
+    }
+}
+
+/// Tells of the file's own tests that fail. At three in the morning that is no reason not to start; a reload or an
+/// upgrade with the same file would be refused.
+pub(super) fn tell_of_tests(snapshot: &Snapshot, loaded: &Loaded) {
+    for problem in loaded.locate_all(Problems(route_tests::failures(snapshot))).0 {
+        tracing::warn!("{problem}");
     }
 }
 
