@@ -260,6 +260,7 @@ impl App {
             // Its panic has been printed by the panic hook.
             let _ = housekeeping.join();
         }
+        self.control.outlive_successor();
         let live = self.control.live.load_full();
         if let Err(error) = live.access_log.flush() {
             tracing::warn!(%error, "the last access log lines could not be written");

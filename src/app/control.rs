@@ -44,6 +44,8 @@ pub struct Control {
     /// True once another process has taken over.
     pub(super) handed_over: watch::Sender<bool>,
     pub(super) is_upgrading: AtomicBool,
+    /// Held while there is a new process that may have to go again.
+    pub(super) successor: Mutex<()>,
     /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others
     /// itself.
     pub(super) turn: Mutex<()>,
@@ -114,6 +116,7 @@ impl Control {
             says_farewell: AtomicBool::new(false),
             handed_over: watch::Sender::new(false),
             is_upgrading: AtomicBool::new(false),
+            successor: Mutex::default(),
             turn: Mutex::default(),
             rounds: listening.workers.as_ref().map(Workers::rounds).unwrap_or_default(),
             listening: Mutex::new(listening),

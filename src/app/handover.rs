@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ const ADMIN_LAST: Duration = Duration::from_secs(2);
 const ADMIN_FREE_MAX: Duration = Duration::from_secs(1);
 /// How long an admin connection without a request stays open for one, once another process has taken over.
 const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
+/// How long a new process that was called off takes to go, at most.
+const SUCCESSOR_LAST: Duration = Duration::from_secs(1);
 
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +143,22 @@ impl Control {
     }
 
     fn try_upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        let _successor = self.successor.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_ready() {
             return Err(UpgradeError::Leaving);
         }
         let offer = self.offer().map_err(UpgradeError::Spawn)?;
         let state = || upgrade::state::of(&self.live.load_full(), &self.shared);
         upgrade::run(offer, state, || !self.is_ready(), |unwanted| self.step_back(unwanted))
+    }
+
+    /// Waits until a new process has gone that was called off. Left alone it would take this one for dead and serve on,
+    /// with sockets that are closed for everybody. To be called when this one is not ready any more.
+    pub(super) fn outlive_successor(&self) {
+        let deadline = Instant::now() + SUCCESSOR_LAST;
+        while matches!(self.successor.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn offer(&self) -> std::io::Result<Offer> {

@@ -268,6 +268,20 @@ async fn a_drain_calls_an_upgrade_off() {
     assert!(eventually(DEADLINE, || line.processes().is_empty()).await, "{:?}", line.processes());
 }
 
+/// Else it would take the old one for dead and serve on, on sockets that no longer let anybody in.
+#[tokio::test]
+async fn nobody_is_left_of_an_upgrade_that_is_called_off_while_both_accept() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+        line.first.signal(Signal::USR2);
+        let both_listen = || line.first.stderr().matches("admin listening").count() == 2;
+        assert!(eventually(DEADLINE, both_listen).await, "{}", line.first.stderr());
+        line.first.signal(signal);
+        assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+        assert!(line.processes().is_empty(), "{:?} {}", line.processes(), line.first.stderr());
+    }
+}
+
 /// Both see the flag while the old one drains. The one that serves says so; so it is with what was told before the
 /// upgrade.
 #[tokio::test]
