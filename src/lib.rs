@@ -37,11 +37,12 @@
 //! upstream       groups, endpoints, pools, connecting, names
 //! tls            PEM -> rustls
 //! shared_limit   limits that several instances count together, in Redis
-//! telemetry      access log, events, metrics, traces
+//! telemetry      access log, events, webhooks, metrics, traces
 //! alarm          a timer that is set often and seldom goes off
 //! pieces         a message in pieces, to a socket
+//! pipe           a large answer, from socket to socket in the kernel
 //!
-//! config         raw TOML -> proven values (model), every error at once
+//! config         raw TOML -> proven values (model), every error at once; and `error`, how errors read aloud
 //! assets         what is below static/, packed
 //! demo           the sample app of `flagstone demo`
 //! ```
@@ -53,7 +54,7 @@
 //!
 //! # Invariants
 //! - No pure room mentions tokio, and none imports another; but a flag's hosts and paths are route's patterns.
-//! - No serde type outside `config::raw`, `admin::view` and the flag file's own.
+//! - No type of ours is (de)serialised by serde outside `config::raw` and what describes calls (`admin::*::schema`).
 //! - Nothing on the request path reads a file, takes a lock that another request can hold for long, or looks at
 //!   the configuration's text.
 //! - A request sees exactly one snapshot.

@@ -1,4 +1,4 @@
-//! What the admin side says, as JSON. Serde's types stay in here.
+//! What several calls say, as JSON: problems, and the status as a whole.
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
