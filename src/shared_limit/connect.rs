@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
@@ -14,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::model::UpstreamTls;
 use crate::upstream::Resolver;
+use crate::upstream::connect::first_of;
 use crate::upstream::tls::Originator;
 
 /// Everything but the address, which in a cluster is each node's own.
@@ -60,11 +62,14 @@ impl Connector {
         Ok(Self { seed, login, tls, resolver })
     }
 
-    /// Opens one pipelined connection and drives it on the present runtime.
-    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<MultiplexedConnection, ConnectError> {
+    /// Connects to the first address of a name that answers, within `limit`.
+    pub(super) async fn reach(&self, host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = self.resolver.resolve(name, port).await?;
-        let socket = TcpStream::connect(&*addresses).await?;
+        first_of(&self.resolver.resolve(name, port).await?, limit).await
+    }
+
+    /// Makes a pipelined connection of `socket` and drives it on the present runtime.
+    pub(super) async fn open(&self, socket: TcpStream, host: &str) -> Result<MultiplexedConnection, ConnectError> {
         socket.set_nodelay(true)?;
         match &self.tls {
             None => self.start(socket).await,

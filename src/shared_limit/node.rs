@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, Script, ServerErrorKind};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::connect::{ConnectError, Connector};
@@ -199,16 +200,23 @@ impl Node {
 
     /// Fresh connections, each of which has run the script.
     async fn open(&self, connector: &Connector) -> Result<Vec<MultiplexedConnection>, ConnectError> {
+        let limit = opening_limit(self.timeout);
         let opening = async {
             let mut connections = Vec::with_capacity(self.connections);
-            for _ in 0..self.connections {
-                let mut connection = connector.connect(&self.host, self.port).await?;
+            // A silent address of the name costs part of the time, and once.
+            let mut socket = connector.reach(&self.host, self.port, limit / 2).await?;
+            let address = socket.peer_addr()?;
+            loop {
+                let mut connection = connector.open(socket, &self.host).await?;
                 probe(&mut connection).await?;
                 connections.push(connection);
+                if connections.len() >= self.connections {
+                    return Ok(connections);
+                }
+                socket = TcpStream::connect(address).await?;
             }
-            Ok(connections)
         };
-        tokio::time::timeout(opening_limit(self.timeout), opening).await.unwrap_or(Err(ConnectError::Timeout))
+        tokio::time::timeout(limit, opening).await.unwrap_or(Err(ConnectError::Timeout))
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use flagstone::upstream::Resolver;
 use serde_json::json;
 
 use crate::support::admin;
+use crate::support::blackhole::Blackhole;
 use crate::support::certs::Ca;
 use crate::support::client::{self, Client, RawResponse};
+use crate::support::dns::DnsServer;
 use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
@@ -63,6 +66,18 @@ async fn instances_share_what_a_client_has_used() {
     }
     let keys = redis.ask("KEYS *", "\r\n").await;
     assert_eq!(keys, "*1\r\n", "one key a client, and what the probe left is gone");
+}
+
+#[tokio::test]
+async fn of_the_addresses_of_its_name_one_that_is_silent_leaves_time_for_the_next() {
+    let hole = Blackhole::dig();
+    let port = hole.address().port();
+    let _redis = or_left_out!(Redis::start_on(Make::Redis, port, &["--bind", "127.0.0.2"]).await);
+    let dns = DnsServer::start(60).await;
+    dns.set("redis.test", &[[127, 0, 0, 1].into(), [127, 0, 0, 2].into()]);
+    let text = toml(&format!("redis://redis.test:{port}"), "", "rate = \"3/1h\"");
+    let proxy = TestProxy::toml(text).resolver(Resolver::from_servers(&[dns.address()])).start().await;
+    assert!(reachable(&proxy, true).await);
 }
 
 #[tokio::test]
