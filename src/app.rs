@@ -11,8 +11,8 @@ mod watchdog;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ impl App {
 
     fn stop(&mut self) {
         self.control.is_ready.store(false, Relaxed);
-        self.control.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.control.flag_watcher.lock().take();
         self.control.listening().close();
         self.draining.send_replace(Drain::Begun { idle: Duration::ZERO });
         self.cutting.send_replace(true);

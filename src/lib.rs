@@ -58,6 +58,7 @@
 //! - Nothing on the request path reads a file, takes a lock that another request can hold for long, or looks at
 //!   the configuration's text.
 //! - A request sees exactly one snapshot.
+//! - A panic under a lock leaves what is under it whole: locks are `parking_lot`'s, which do not know of poison.
 //! - Every queue, key table, retry, wait and buffer has a bound.
 //! - Whatever must happen when a client disconnects is in `Drop`.
 

@@ -1,8 +1,9 @@
 //! The generation that serves now. The only swap of a whole configuration in the crate.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::snapshot::Snapshot;
 
@@ -28,7 +29,7 @@ impl Live {
     pub fn store(&self, snapshot: Snapshot) {
         let current = Arc::new(snapshot);
         let before = self.current.swap(Arc::clone(&current));
-        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut earlier = self.earlier.lock();
         earlier.retain(|snapshot| snapshot.strong_count() > 0);
         earlier.push(Arc::downgrade(&before));
         // All of them: what the one before shared with those before it may end only now.
@@ -37,7 +38,7 @@ impl Live {
 
     /// How many generations are in use, the current one included.
     pub fn alive(&self) -> usize {
-        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut earlier = self.earlier.lock();
         earlier.retain(|snapshot| snapshot.strong_count() > 0);
         earlier.len() + 1
     }

@@ -10,10 +10,11 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::verdicts::{verdicts, verdicts_of_services};
@@ -207,7 +208,7 @@ impl Shared {
         live.groups.values().for_each(|group| group.tick(now));
         let verdicts = verdicts(live);
         self.metrics.set_health(overall(&verdicts));
-        let news = self.told.lock().unwrap_or_else(PoisonError::into_inner).news(&verdicts);
+        let news = self.told.lock().news(&verdicts);
         if let Some((from, to, check)) = news {
             self.tell(Event::HealthChanged { from, to, check });
         }
@@ -215,7 +216,7 @@ impl Shared {
 
     /// Looks after the access log: `current` is the one in use.
     pub fn watch_log(&self, current: &Arc<AccessLog>) {
-        let (lost, news) = self.log_watch.lock().unwrap_or_else(PoisonError::into_inner).look(current);
+        let (lost, news) = self.log_watch.lock().look(current);
         self.metrics.lost_log_lines(lost);
         match news {
             Some(News::Dropping { error }) => self.events.emit(Event::AccessLogDropping { error }),

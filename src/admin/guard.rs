@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -16,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::dashboard;
 use super::routes::Panel;
@@ -91,7 +91,7 @@ impl Refusals {
     /// Whether this client has given this wrong token before, as far back as is remembered.
     fn knows(&self, client: Client, given: &[u8]) -> bool {
         let key = self.builder(client).bytes(given).finish();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.contains(&key) {
             return true;
         }

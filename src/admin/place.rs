@@ -3,11 +3,12 @@
 //! One place after the other serves. The one that is left closes each connection after the answer that it owes, and
 //! takes no further request: what the new place asks for (a token, say) may be less than the old one needs.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::model::Address;
@@ -43,12 +44,12 @@ impl Place {
 
     /// Where it accepts, if it does.
     pub(crate) fn socket(&self) -> Option<Arc<Bound>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.socket.lock().clone()
     }
 
     /// The same for whoever accepts there, and tells when it does so no more.
     pub(super) fn accept(&self) -> Option<Arc<Bound>> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.socket.lock();
         self.is_accepting.store(socket.is_some(), Relaxed);
         socket.clone()
     }
@@ -64,7 +65,7 @@ impl Place {
 
     /// Begins its end: the address will be free, and connections without a request stay for `idle` longer.
     pub(crate) fn close(&self, idle: Duration) {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.socket.lock().take();
         self.closing.send_replace(Drain::Begun { idle });
     }
 

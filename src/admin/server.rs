@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -212,13 +213,7 @@ impl Seats {
 
     fn most_silent(&self) -> Option<Arc<Seat>> {
         let seats = self.taken.iter().filter_map(Weak::upgrade);
-        seats.filter(|seat| !seat.is_at_work.load(Relaxed)).min_by_key(|seat| *seat.last_byte())
-    }
-}
-
-impl Seat {
-    fn last_byte(&self) -> MutexGuard<'_, Instant> {
-        self.last_byte.lock().unwrap_or_else(PoisonError::into_inner)
+        seats.filter(|seat| !seat.is_at_work.load(Relaxed)).min_by_key(|seat| *seat.last_byte.lock())
     }
 }
 
@@ -268,7 +263,7 @@ impl<S> Impatient<S> {
     fn watched<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
             let now = Instant::now();
-            *self.seat.last_byte() = now;
+            *self.seat.last_byte.lock() = now;
             self.silence.as_mut().reset(now + self.silence_max);
             return poll;
         }

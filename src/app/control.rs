@@ -1,9 +1,10 @@
 //! What a running Flagstone can be asked for, by the admin side, signals and watchers: above all, to reload.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::listening::{Listening, Sockets, bind_all};
@@ -161,7 +162,7 @@ impl Control {
     }
 
     fn reload_for(&self, asked: Asked) -> Result<Reloaded, Problems> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         if self.has_handed_over() {
             let problem = Problem::new("", "another process has taken over from this one");
             return Err(problem.with_help("it reads the file itself; ask it").into());
@@ -182,8 +183,7 @@ impl Control {
             return result;
         }
         let at = jiff::Timestamp::now();
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(LastReload { at, result: result.clone() });
+        *self.last_reload.lock() = Some(LastReload { at, result: result.clone() });
         let metrics = &self.shared.metrics;
         match &result {
             Ok(reloaded) => {
@@ -324,7 +324,7 @@ impl Control {
     /// Brings what outlives generations to what the new one says: where the flags are, how loud the log is.
     fn follow_settings(&self, old: &Config, new: &Config) {
         if flag_settings(old) != flag_settings(new) {
-            let watcher = || self.flag_watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            let watcher = || self.flag_watcher.lock();
             // One at a time writes to the switch. It is not held meanwhile: flags may lie on such a disk, too.
             let before = watcher().take();
             drop(before);
@@ -342,7 +342,7 @@ impl Control {
     pub(super) fn settle(&self) {
         self.shared.watch_log(&self.live.load_full().access_log);
         // While a reload holds it there is time.
-        if let Ok(mut listening) = self.listening.try_lock() {
+        if let Some(mut listening) = self.listening.try_lock() {
             let wanted = self.live.load_full().config.server.max_connections.get();
             listening.bound_connections(wanted);
         }
@@ -355,18 +355,18 @@ impl Control {
 
     /// What became of the last reload; `None` = there was none yet.
     pub(crate) fn last_reload(&self) -> Option<LastReload> {
-        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_reload.lock().clone()
     }
 
     /// The listeners by name, with their real addresses.
     pub(crate) fn open_listeners(&self) -> Vec<(String, Address)> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.addresses.lock().clone()
     }
 
     pub(super) fn note_addresses(&self, listening: &Listening) {
         let open = listening.open.iter();
         let addresses = open.filter_map(|(name, open)| Some((name.clone(), open.socket.address().ok()?)));
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
+        *self.addresses.lock() = addresses.collect();
     }
 
     /// Opens log files anew, for rotation by rename.
@@ -377,11 +377,11 @@ impl Control {
     }
 
     pub(super) fn tried(&self) -> MutexGuard<'_, Tried> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tried.lock()
     }
 
     pub(super) fn listening(&self) -> MutexGuard<'_, Listening> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listening.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! How a running Flagstone comes to its end, and how another process takes over from it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -126,7 +126,7 @@ impl Control {
             return Err(UpgradeError::Busy);
         }
         // A reload that has begun comes to its end first, one that comes now waits.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         tracing::info!("upgrading");
         let result = self.try_upgrade();
         self.is_upgrading.store(false, Relaxed);
@@ -143,7 +143,7 @@ impl Control {
     }
 
     fn try_upgrade(&self) -> Result<Upgraded, UpgradeError> {
-        let _successor = self.successor.lock().unwrap_or_else(PoisonError::into_inner);
+        let _successor = self.successor.lock();
         if !self.is_ready() {
             return Err(UpgradeError::Leaving);
         }
@@ -156,7 +156,7 @@ impl Control {
     /// with sockets that are closed for everybody. To be called when this one is not ready any more.
     pub(super) fn outlive_successor(&self) {
         let deadline = Instant::now() + SUCCESSOR_LAST;
-        while matches!(self.successor.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        while self.successor.is_locked() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -14,8 +14,9 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The rules of one endpoint's ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub struct Ejection {
     until_ns: AtomicU64,
     /// A success has something to change in `inner`.
     stained: AtomicBool,
+    /// Nothing under it can panic half-way but `may_eject`, before which everything is counted.
     inner: Mutex<Inner>,
 }
 
@@ -89,7 +91,7 @@ impl Ejection {
             return None;
         }
         let limit = self.settings.failures?;
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if self.is_ejected(now) {
             return None;
         }
@@ -120,12 +122,12 @@ impl Ejection {
         if self.until_ns.load(Relaxed) == 0 || self.is_ejected(now) {
             return None;
         }
-        self.lock().come_back()
+        self.inner.lock().come_back()
     }
 
     /// Takes it back before its time, as when all endpoints of a group are away. The row of ejections goes on.
     pub fn restore(&self, now: Instant) -> Option<EjectionEvent> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if self.is_ejected(now) {
             self.until_ns.store(self.nanos(now), Relaxed);
         }
@@ -139,7 +141,7 @@ impl Ejection {
         if until == 0 || !self.is_ejected(now) {
             return None;
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
         if self.nanos(sent) < until.saturating_sub(length_ns) {
             return None;
@@ -160,7 +162,7 @@ impl Ejection {
     /// How it stands, for the same endpoint in another process.
     #[must_use]
     pub fn memory(&self, now: Instant) -> EjectionMemory {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let (now, until) = (self.nanos(now), self.until_ns.load(Relaxed));
         EjectionMemory {
             failures: inner.failures,
@@ -173,7 +175,7 @@ impl Ejection {
 
     /// Goes on where another one stood; whether it is away is said by nobody.
     pub fn recall(&self, memory: &EjectionMemory, now: Instant) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let away_ns = memory.away_for.map(|left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
         *inner = Inner {
             failures: memory.failures,
@@ -206,11 +208,6 @@ impl Ejection {
     fn nanos(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.epoch);
         u64::try_from(since.as_nanos()).map_or(u64::MAX, |nanos| nanos.saturating_add(1))
-    }
-
-    /// Nothing in here can panic half-way but `may_eject`, before which everything is counted.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -60,9 +60,11 @@ mod model_tests;
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use inner::{Admission, Inner};
 pub use pause::Pauses;
@@ -90,6 +92,7 @@ pub struct Breaker {
     successful: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
+    /// Nothing under it can panic half-way.
     inner: Mutex<Inner>,
     observer: Box<dyn Fn(Transition) + Send + Sync>,
 }
@@ -142,7 +145,7 @@ impl Breaker {
     /// Opens whatever the state and the rules say, until the time given, or until [`Breaker::reset`]. After the time
     /// it becomes half-open like any other.
     pub fn force_open(&self, now: Instant, until: Option<Instant>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.open_until = until.map(|end| self.nanos(end).max(self.nanos(now)));
         inner.forced = true;
         inner.opens = inner.opens.max(1);
@@ -153,7 +156,7 @@ impl Breaker {
 
     /// Closes and forgets failures, window and doubling; the statistics stay.
     pub fn reset(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let was = State::of(self.word.load(SeqCst));
         let transition = self.close(&mut inner, Reason::Reset);
         drop(inner);
@@ -165,7 +168,7 @@ impl Breaker {
     /// Closes for good, for another breaker has begun in its place, or none. Whoever was told that it opened is told;
     /// that a ramp began was told as closed.
     pub fn retire(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let was = State::of(self.word.load(SeqCst));
         let transition = self.close(&mut inner, Reason::Reload);
         drop(inner);
@@ -178,7 +181,7 @@ impl Breaker {
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         let now = self.nanos(now);
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let transition = self.advance(&mut inner, now);
         let state = State::of(self.word.load(SeqCst));
         let open = state == State::Open;
@@ -201,7 +204,7 @@ impl Breaker {
     #[must_use]
     pub fn memory(&self, now: Instant) -> Memory {
         let now = self.nanos(now);
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let since = |then: u64| Duration::from_nanos(now.saturating_sub(then));
         Memory {
             state: State::of(self.word.load(SeqCst)),
@@ -218,7 +221,7 @@ impl Breaker {
     /// Goes on where another one stood; nobody is told. Only what has not served yet may do so.
     pub fn recall(&self, memory: &Memory, now: Instant) {
         let now = self.nanos(now);
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let Statistics { successful, failed, rejected } = memory.statistics;
         self.successful.store(successful, Relaxed);
         self.failed.store(failed, Relaxed);
@@ -274,7 +277,7 @@ impl Breaker {
 
     #[cold]
     fn admit_slowly(&self, now: u64) -> Result<Ticket, Rejected> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let transition = self.advance(&mut inner, now);
         let word = self.word.load(SeqCst);
         let state = State::of(word);
@@ -330,7 +333,7 @@ impl Breaker {
         } else {
             return;
         };
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let current = self.word.load(SeqCst);
         if generation(current) != generation(word) {
             return; // another request opened it meanwhile
@@ -341,7 +344,7 @@ impl Breaker {
     }
 
     fn record_probe(&self, word: u64, round: u32, outcome: Outcome, failure: Option<Cause>, now: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if self.word.load(SeqCst) != word {
             return;
         }
@@ -362,7 +365,7 @@ impl Breaker {
     /// A permit dropped without a verdict. Only a probe occupies anything.
     fn cancel(&self, ticket: &Ticket) {
         let Some(round) = ticket.probe else { return };
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if self.word.load(SeqCst) == ticket.word {
             inner.end_probe(round);
         }
@@ -462,11 +465,6 @@ impl Breaker {
 
     fn nanos(&self, at: Instant) -> u64 {
         nanos_of(at.saturating_duration_since(self.epoch))
-    }
-
-    /// Nothing in here can panic half-way, so a poisoned lock guards sound data.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,10 @@
 //! A breaker and its clock, and the settings that most tests go by.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -47,7 +49,7 @@ impl Bench {
         let start = Instant::now();
         let said = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&said);
-        let observer = move |transition| sink.lock().unwrap().push(transition);
+        let observer = move |transition| sink.lock().push(transition);
         Self { breaker: Arc::new(Breaker::with_observer(settings, start, observer)), start, now: start, said }
     }
 
@@ -93,7 +95,7 @@ impl Bench {
 
     /// What was said since the last question.
     fn said(&self) -> Vec<(State, State, Reason)> {
-        let said = std::mem::take(&mut *self.said.lock().unwrap());
+        let said = std::mem::take(&mut *self.said.lock());
         said.iter().map(|t| (t.from, t.to, t.reason)).collect()
     }
 }

@@ -7,9 +7,9 @@
 //! news.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
 /// The tasks that wait for news.
@@ -47,7 +47,7 @@ impl Roll {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -17,13 +17,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use strays::{Stray, Strays};
@@ -257,12 +258,12 @@ impl Switch {
 
     /// Blocked requests since the process started, per scope that was ever on.
     pub fn blocked_totals(&self) -> Vec<(Scope, u64)> {
-        let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = self.totals.lock();
         totals.iter().map(|(scope, total)| (scope.clone(), total.load(Ordering::Relaxed))).collect()
     }
 
     fn total(&self, scope: &Scope) -> Arc<AtomicU64> {
-        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = self.totals.lock();
         if totals.len() >= TOTALS_MAX {
             // Anyone who may write flags may make up names; those of maintenance that is on are held elsewhere too.
             totals.retain(|_, total| Arc::strong_count(total) > 1);

@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -51,7 +52,7 @@ struct Plan {
 impl Cuts {
     /// A flag is there, or says something else now. Its grace begins, unless it is running or over already.
     pub(crate) fn flag_is_on(&self, active: &Arc<Active>, now: Instant) {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.plans.lock();
         let Some(grace) = active.cut_after() else {
             plans.remove(&active.scope);
             return;
@@ -69,7 +70,7 @@ impl Cuts {
 
     /// A flag is gone.
     pub(crate) fn flag_is_off(&self, active: &Active) {
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(&active.scope);
+        self.plans.lock().remove(&active.scope);
     }
 
     /// Waits for the end of each grace. To be run once, for as long as the process serves.
@@ -87,12 +88,12 @@ impl Cuts {
     }
 
     fn next(&self) -> Option<Instant> {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = self.plans.lock();
         plans.values().filter_map(|plan| plan.deadline).min()
     }
 
     fn take_due(&self, now: Instant) -> Vec<Arc<Active>> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.plans.lock();
         let due = plans.values_mut().filter(|plan| plan.deadline.is_some_and(|deadline| deadline <= now));
         due.map(|plan| {
             plan.deadline = None;

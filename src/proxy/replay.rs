@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 
 use super::body::{BodyError, RequestBody};
 
@@ -68,12 +69,12 @@ impl Replay {
 
     /// Whether the body can be had again, as things stand.
     pub(super) fn is_at_hand(&self) -> bool {
-        lock(&self.0).is_at_hand()
+        self.0.lock().is_at_hand()
     }
 
     /// The body for a further try, from its beginning; `None` when it cannot be had again.
     pub(super) fn again(&self) -> Option<RequestBody> {
-        let mut source = lock(&self.0);
+        let mut source = self.0.lock();
         if !source.is_at_hand() {
             return None;
         }
@@ -85,7 +86,7 @@ impl Replay {
 
 impl Tap {
     pub(super) fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut source = lock(&self.source);
+        let mut source = self.source.lock();
         if source.current != self.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
@@ -112,12 +113,12 @@ impl Tap {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        let source = lock(&self.source);
+        let source = self.source.lock();
         self.had >= source.kept.len() && source.body.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        let source = lock(&self.source);
+        let source = self.source.lock();
         let kept: u64 = source.kept.iter().skip(self.had).map(|piece| piece.len() as u64).sum();
         let rest = source.body.size_hint();
         let mut hint = SizeHint::new();
@@ -152,11 +153,6 @@ impl Source {
     }
 }
 
-/// Every statement under this lock leaves it whole.
-fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
-    source.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,8 +160,8 @@ mod tests {
     /// Whether a body of so many pieces can be had again, and how many of them are kept.
     fn kept(bytes_max: usize, pieces: usize, bytes_each: usize) -> (bool, usize) {
         let replay = Replay::new(RequestBody::Empty, bytes_max);
-        (0..pieces).for_each(|_| lock(&replay.0).keep(&Bytes::from(vec![0; bytes_each])));
-        (replay.is_at_hand(), lock(&replay.0).kept.len())
+        (0..pieces).for_each(|_| replay.0.lock().keep(&Bytes::from(vec![0; bytes_each])));
+        (replay.is_at_hand(), replay.0.lock().kept.len())
     }
 
     #[test]

@@ -14,11 +14,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 
 use super::flag_file::watch::Bell;
 use crate::config::{Problem, Sources};
@@ -189,7 +190,7 @@ impl Notifier {
             .flatten()
             .collect();
         let names = files.iter().filter_map(|file| file.file_name().map(ToOwned::to_owned)).collect();
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        *self.names.lock() = names;
         let folders = files.iter().filter_map(|file| file.parent()).chain(content.folders.iter().map(PathBuf::as_path));
         let folders: BTreeSet<PathBuf> = folders
             .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
@@ -228,7 +229,7 @@ fn matters(event: &notify::Event, names: &Mutex<BTreeSet<OsString>>) -> bool {
     match event.kind {
         EventKind::Access(_) => false,
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
-            let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = names.lock();
             event.paths.iter().filter_map(|path| path.file_name()).any(|name| names.contains(name))
         }
         _ => true,

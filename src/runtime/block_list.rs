@@ -1,11 +1,11 @@
 //! The block list that requests ask, and its file.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::state_file::{Access, StateFile};
@@ -32,7 +32,7 @@ impl Blocked {
         let list = read(&file.access())?;
         let opened = Self { file, ..Self::default() };
         opened.show(&list);
-        *opened.list() = list;
+        *opened.list.lock() = list;
         Ok(opened)
     }
 
@@ -42,7 +42,7 @@ impl Blocked {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
-        let mut list = self.list();
+        let mut list = self.list.lock();
         *list = read(&file)?;
         self.show(&list);
         Ok(())
@@ -76,7 +76,7 @@ impl Blocked {
 
     /// Lets those in again whose time is over. To be called once a second.
     pub(crate) fn expire(&self, now: Timestamp) {
-        let mut list = self.list();
+        let mut list = self.list.lock();
         if !list.has_expired(now) {
             return;
         }
@@ -85,7 +85,7 @@ impl Blocked {
         self.show(&list);
         drop(list);
         let file = self.file.access();
-        let left = to_json(&self.list());
+        let left = to_json(&self.list.lock());
         if let Err(error) = file.write(left) {
             tracing::debug!(%error, "entries that are over stay in the file");
         }
@@ -93,14 +93,14 @@ impl Blocked {
 
     /// Every entry and its end.
     pub fn entries(&self) -> Vec<(IpNet, Option<Timestamp>)> {
-        self.list().entries().collect()
+        self.list.lock().entries().collect()
     }
 
     /// Makes a change to a copy, keeps that on disk, then makes it to what is in force: what was over meanwhile stays
     /// off.
     fn change(&self, change: impl Fn(&mut BlockList) -> bool) -> Result<bool, ChangeError> {
         let file = self.file.access();
-        let mut changed = self.list().clone();
+        let mut changed = self.list.lock().clone();
         if !change(&mut changed) {
             return Ok(false);
         }
@@ -108,7 +108,7 @@ impl Blocked {
             return Err(ChangeError::Full { max: ENTRIES_MAX });
         }
         file.write(to_json(&changed))?;
-        let mut list = self.list();
+        let mut list = self.list.lock();
         change(&mut list);
         self.show(&list);
         Ok(true)
@@ -116,10 +116,6 @@ impl Blocked {
 
     fn show(&self, list: &BlockList) {
         self.nets.store((!list.is_empty()).then(|| list.nets().into()));
-    }
-
-    fn list(&self) -> MutexGuard<'_, BlockList> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -237,7 +233,7 @@ mod tests {
     fn past_its_bound_it_says_no() {
         let blocked = Blocked::default();
         for number in 0..ENTRIES_MAX as u32 {
-            blocked.list().block(IpNet::from(IpAddr::from(number.to_be_bytes())), None);
+            blocked.list.lock().block(IpNet::from(IpAddr::from(number.to_be_bytes())), None);
         }
         let error = blocked.block("2001:db8::/32".parse().unwrap(), None).unwrap_err();
         assert!(matches!(error, ChangeError::Full { .. }), "{error}");

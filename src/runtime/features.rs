@@ -5,11 +5,12 @@
 //! keep their value, in case they come back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::state_file::{Access, StateFile};
@@ -83,7 +84,7 @@ impl Features {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
-        let mut held = self.held();
+        let mut held = self.held.lock();
         let before = std::mem::replace(&mut held.values, read(&file)?);
         for (key, feature) in &held.features {
             let value = held.values.get(key).copied();
@@ -96,7 +97,7 @@ impl Features {
 
     /// The switch of a key. To be asked for when a generation is built; whoever has it sees every later change.
     pub(crate) fn feature(&self, key: &str) -> Arc<Feature> {
-        let mut held = self.held();
+        let mut held = self.held.lock();
         if let Some(feature) = held.features.get(key) {
             return Arc::clone(feature);
         }
@@ -109,7 +110,7 @@ impl Features {
 
     /// What somebody has set, if so.
     pub fn value(&self, key: &str) -> Option<bool> {
-        self.held().values.get(key).copied()
+        self.held.lock().values.get(key).copied()
     }
 
     /// Sets a value, or with `None` puts the default back in force; at once, for all requests that begin from now on.
@@ -118,7 +119,7 @@ impl Features {
     /// It cannot be kept on disk; nothing has changed.
     pub fn set(&self, key: &str, value: Option<bool>) -> Result<(), ChangeError> {
         let file = self.file.access();
-        let before = self.held().values.clone();
+        let before = self.held.lock().values.clone();
         let mut values = before.clone();
         match value {
             Some(value) => values.insert(key.to_owned(), value),
@@ -131,16 +132,12 @@ impl Features {
             let features: Map<_, _> = values.iter().map(|(key, &value)| (key.clone(), value.into())).collect();
             file.write(Map::from_iter([("features".into(), features.into())]))?;
         }
-        let mut held = self.held();
+        let mut held = self.held.lock();
         held.values = values;
         if let Some(feature) = held.features.get(key) {
             feature.set(value);
         }
         Ok(())
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,7 +184,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &other));
         drop((one, other));
         features.feature("b");
-        assert!(!features.held().features.contains_key("a"), "what nobody has is forgotten");
+        assert!(!features.held.lock().features.contains_key("a"), "what nobody has is forgotten");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::state_file::{Access, StateFile};
@@ -47,7 +47,7 @@ impl Overrides {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
-        let mut held = self.held();
+        let mut held = self.held.lock();
         *held = read(&file)?;
         self.are_any.store(!held.is_empty(), Relaxed);
         Ok(())
@@ -61,7 +61,7 @@ impl Overrides {
 
     /// The override of a limit that is in force at `now`.
     pub(crate) fn of(&self, limit: &str, now: Timestamp) -> Option<Override> {
-        self.held().get(limit).copied().filter(|held| held.is_in_force(now))
+        self.held.lock().get(limit).copied().filter(|held| held.is_in_force(now))
     }
 
     /// Sets or replaces one.
@@ -86,7 +86,7 @@ impl Overrides {
 
     /// Forgets those whose time is over. They are out of force since then anyway.
     pub(crate) fn expire(&self, now: Timestamp) {
-        if self.held().values().all(|held| held.is_in_force(now)) {
+        if self.held.lock().values().all(|held| held.is_in_force(now)) {
             return;
         }
         let forgotten = self.change(|held| {
@@ -101,7 +101,7 @@ impl Overrides {
     /// Changes a copy, keeps it on disk, then puts it in force.
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Override>) -> bool) -> Result<bool, ChangeError> {
         let file = self.file.access();
-        let mut changed = self.held().clone();
+        let mut changed = self.held.lock().clone();
         if !change(&mut changed) {
             return Ok(false);
         }
@@ -110,14 +110,10 @@ impl Overrides {
         }
         let limits: Map<_, _> = changed.iter().map(|(name, held)| (name.clone(), held.to_json())).collect();
         file.write(Map::from_iter([("limits".into(), limits.into())]))?;
-        let mut held = self.held();
+        let mut held = self.held.lock();
         self.are_any.store(!changed.is_empty(), Relaxed);
         *held = changed;
         Ok(true)
-    }
-
-    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Override>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 use super::{ChangeError, Unreadable};
@@ -41,7 +41,7 @@ impl StateFile {
 
     /// For a change, which waits for the disk. Who looks at what is kept in it needs another lock.
     pub(super) fn access(&self) -> Access<'_> {
-        let is_only_read = self.is_only_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_only_read = self.is_only_read.lock();
         Access { path: self.path.as_deref(), is_only_read }
     }
 

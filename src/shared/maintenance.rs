@@ -1,6 +1,6 @@
 //! What is told of maintenance: begun, changed, over, late.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ impl Shared {
 
     /// Tells once of each maintenance that should have ended.
     pub(super) fn tell_overdue(&self, now: Timestamp) {
-        let mut told = self.overdue_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.overdue_told.lock();
         let Some(state) = self.switch.load() else { return told.clear() };
         let late = state.all().filter(|active| active.overdue(now).is_some());
         let late: Vec<_> = late.filter_map(|active| Some((active.flag.until?, Arc::clone(active)))).collect();

@@ -1,6 +1,8 @@
 //! What is made of the changes that breakers and endpoints tell of.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Shared, breaker_state};
 use crate::breaker::Transition;
@@ -16,7 +18,7 @@ impl Shared {
             let to = breaker_state(transition.to);
             metrics.count_transition(to);
             // Held to the end, for what is told last is what is taken to hold.
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = last.lock();
             if transition.sequence < *last {
                 // Another worker was faster to tell of what came after, and this lasted for no time at all.
                 return;

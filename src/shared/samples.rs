@@ -1,7 +1,6 @@
 //! What happens to many requests and is told at most once a second for each route.
 
 use std::net::IpAddr;
-use std::sync::PoisonError;
 
 use super::{SAMPLED_ROUTES, Shared};
 use crate::telemetry::events::Event;
@@ -10,7 +9,7 @@ use crate::telemetry::metrics::NO_ROUTE;
 impl Shared {
     /// A route's place in the samplers.
     pub(crate) fn place(&self, route: &str) -> usize {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock();
         let next = places.len();
         match places.get(route) {
             Some(place) => *place,
@@ -20,7 +19,7 @@ impl Shared {
     }
 
     fn name_at(&self, place: usize) -> String {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.places.lock();
         let found = places.iter().find(|(_, other)| **other == place);
         found.map_or_else(|| NO_ROUTE.to_owned(), |(name, _)| name.clone())
     }

@@ -36,7 +36,7 @@ pub struct Store {
     cluster: Arc<Cluster>,
     refunds: mpsc::Sender<Refund>,
     /// What the thread needs, until it is started.
-    idle: std::sync::Mutex<Option<mpsc::Receiver<Refund>>>,
+    idle: parking_lot::Mutex<Option<mpsc::Receiver<Refund>>>,
     /// Dropped with the store, which stops the thread.
     stop: watch::Sender<()>,
 }
@@ -80,7 +80,7 @@ impl Store {
             cluster: Arc::new(Cluster::new(connector, settings.timeout, workers.clamp(1, 4))),
             settings: settings.clone(),
             refunds,
-            idle: std::sync::Mutex::new(Some(waiting)),
+            idle: parking_lot::Mutex::new(Some(waiting)),
             stop: watch::Sender::new(()),
         })
     }
@@ -91,7 +91,7 @@ impl Store {
     /// # Errors
     /// The system gives no thread or no event loop.
     pub(crate) fn start(&self) -> std::io::Result<()> {
-        let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.is_none() {
             return Ok(());
         }

@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::machine::{self, Cpu};
 use crate::config::model;
@@ -56,7 +57,7 @@ impl Host {
     /// Once a second; measures every few times. Not for the request path: it reads files.
     pub fn tick(&self, settings: &model::Host, state_dir: &Path) {
         let ticks = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.ticks += 1;
             state.ticks
         };
@@ -66,7 +67,7 @@ impl Host {
         // A disk that hangs is not to keep those waiting who ask for the last measurement.
         let (memory, disk, processor) =
             (machine::memory_percent(), machine::disk_percent(state_dir), self.cpu.percent());
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.memory.show(memory, settings.memory_percent);
         state.disk.show(disk, settings.disk_percent);
         if let Some(percent) = processor {
@@ -76,7 +77,7 @@ impl Host {
 
     /// What is bounded and could be measured.
     pub fn checks(&self, settings: &model::Host) -> Vec<Check> {
-        let state = self.state();
+        let state = self.state.lock();
         let figures = [
             ("memory", settings.memory_percent, state.memory),
             ("disk", settings.disk_percent, state.disk),
@@ -86,10 +87,6 @@ impl Host {
             Some(Check { name, percent: gauge.percent?, bound: bound?, is_over: gauge.is_over })
         };
         figures.into_iter().filter_map(check).collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Differences over less than this say little; until then the figure before is given again.
 const CPU_SPAN_MIN: Duration = Duration::from_millis(900);
@@ -43,7 +44,7 @@ impl Cpu {
     /// The share of processor time in use since it was asked before, at least 0.9 s ago, in percent. `None` where the
     /// system does not tell.
     pub fn percent(&self) -> Option<f64> {
-        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.0.lock();
         if let Some(before) = before.as_ref().filter(|before| before.at.elapsed() < CPU_SPAN_MIN) {
             return before.percent;
         }

@@ -6,9 +6,11 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::access_log::{Line, masked};
 
@@ -67,7 +69,7 @@ impl Recent {
 
     #[cold]
     fn keep(&self, worker: usize, line: &Line<'_>, decided_by: Option<&str>) {
-        let mut ring = self.rings[worker % self.rings.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.rings[worker % self.rings.len()].lock();
         let oldest = if ring.len() == RECENT_MAX { ring.pop_front() } else { None };
         let number = self.next.fetch_add(1, Relaxed);
         // In a flood the place of the oldest is filled anew, and nothing allocated.
@@ -88,7 +90,7 @@ impl Recent {
     pub fn latest(&self) -> Vec<Arc<Failed>> {
         let mut all = Vec::new();
         for ring in &self.rings {
-            all.extend(ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+            all.extend(ring.lock().iter().cloned());
         }
         all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
         all.into_iter().take(RECENT_MAX).map(|(_, failed)| failed).collect()

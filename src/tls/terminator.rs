@@ -11,8 +11,9 @@
 //! its own listener, whose ticket keys are its own. They are replaced every six hours and good for twelve.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -170,7 +171,7 @@ impl Terminator {
         }
         if findings.iter().any(|finding| finding.outcome.is_ok()) {
             match State::assemble(&self.settings, &self.protocols, pairs, clients, tickets) {
-                Ok(new) => *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new),
+                Ok(new) => *self.state.write() = Arc::new(new),
                 Err(error) => findings.iter_mut().for_each(|finding| finding.outcome = Err(error.clone())),
             }
         }
@@ -188,7 +189,7 @@ impl Terminator {
     }
 
     fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.state.read())
     }
 }
 

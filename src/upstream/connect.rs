@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::Scheme;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -226,7 +227,7 @@ pub(super) fn share(limit: Duration, addresses: usize) -> Duration {
 fn tell_of_shortage(error: &io::Error) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     // Whoever holds it is about to tell.
-    let Ok(mut last) = LAST.try_lock() else { return };
+    let Some(mut last) = LAST.try_lock() else { return };
     if last.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
         *last = Some(Instant::now());
         tracing::warn!(%error, "cannot connect to endpoints at the moment, see LimitNOFILE= or ulimit -n");

@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::affinity::{Affinity, Token};
@@ -269,7 +270,7 @@ impl Endpoint {
     /// It dropped a request that it was sent at `began`. False when it has dropped another since then: requests that go
     /// down together have one cause.
     pub(crate) fn falls(&self, began: Instant, now: Instant) -> bool {
-        let mut fell = self.fell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fell = self.fell.lock();
         let is_new = fell.is_none_or(|fell| fell < began);
         if is_new {
             *fell = Some(now);

@@ -6,10 +6,11 @@ mod succession;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub(crate) use self::build::Surroundings;
@@ -73,13 +74,13 @@ impl Group {
     /// Begins to check its endpoints and to follow its names, on `runtime`. Once; later calls do nothing.
     pub(crate) fn start(self: &Arc<Self>, runtime: &Handle) {
         self.started.call_once(|| {
-            let mut arrangement = self.arrangement();
+            let mut arrangement = self.arranging.lock();
             arrangement.runtime = Some(runtime.clone());
             arrangement.slots.iter().flatten().for_each(|endpoint| self.check(endpoint, runtime));
             let slots = arrangement.slots.iter().enumerate();
             let unknown: Vec<usize> = slots.filter(|(_, slot)| slot.is_empty()).map(|(index, _)| index).collect();
             drop(arrangement);
-            let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut followers = self.followers.lock();
             for (slot, configured) in self.settings.endpoints.iter().enumerate() {
                 if let Some((host, port)) = names::name_of(&configured.address) {
                     let is_unknown = unknown.contains(&slot);
@@ -168,7 +169,7 @@ impl Group {
         if endpoint.is_retired() {
             return;
         }
-        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.ejecting.lock();
         let event = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
         endpoint.ejection_changed(event);
     }
@@ -199,7 +200,7 @@ impl Group {
 
     /// Whether nobody needs to know what becomes of its names.
     pub(super) fn is_over(&self) -> bool {
-        self.arrangement().is_retired && !self.hold.is_in_use()
+        self.arranging.lock().is_retired && !self.hold.is_in_use()
     }
 
     /// Names whose addresses nobody knows yet.
@@ -231,7 +232,7 @@ impl Group {
 
     /// What the name in `slot` resolved to, be it in the group or the process before.
     pub(super) fn addresses(&self, slot: usize) -> Vec<SocketAddr> {
-        let arrangement = self.arrangement();
+        let arrangement = self.arranging.lock();
         let addresses = arrangement.slots[slot].iter().map(|endpoint| match &endpoint.connector.address {
             Address::Socket(address) => Some(*address),
             _ => None,
@@ -242,7 +243,7 @@ impl Group {
     /// The name in `slot` has these addresses now. Endpoints of others are drained.
     pub(super) fn set_addresses(self: &Arc<Self>, slot: usize, addresses: &[SocketAddr]) {
         let configured = &self.settings.endpoints[slot];
-        let mut arrangement = self.arrangement();
+        let mut arrangement = self.arranging.lock();
         let before = std::mem::take(&mut arrangement.slots[slot]);
         let mut after = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -290,10 +291,6 @@ impl Group {
         let Some(health) = self.settings.health.clone().filter(|_| !endpoint.has_checker()) else { return };
         let checking = check::endpoint(Arc::downgrade(endpoint), health, Arc::clone(&self.pauses));
         endpoint.set_checker(runtime.spawn(checking).abort_handle());
-    }
-
-    fn arrangement(&self) -> std::sync::MutexGuard<'_, Arrangement> {
-        self.arranging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,9 +11,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 /// Requests that may wait at an upstream.
@@ -114,7 +115,7 @@ impl Queues {
 
     /// Every statement under this lock leaves it whole.
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Hold>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock()
     }
 }
 
@@ -267,7 +268,7 @@ impl Hold {
 
     /// Every statement under this lock leaves it whole.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
@@ -329,7 +330,7 @@ mod tests {
             let ticket = hold.ticket();
             tasks.spawn(async move {
                 let turn = hold.wait(ticket, 10, in_a_minute(), || false).await.unwrap();
-                order.lock().unwrap().push(number);
+                order.lock().push(number);
                 tokio::task::yield_now().await;
                 drop(turn);
             });
@@ -346,7 +347,7 @@ mod tests {
         let (tasks, order) = queue_of(&hold, 200).await;
         hold.release();
         tasks.join_all().await;
-        assert_eq!(*order.lock().unwrap(), (0..200).collect::<Vec<_>>());
+        assert_eq!(*order.lock(), (0..200).collect::<Vec<_>>());
         let inner = hold.lock();
         assert_eq!((inner.queue.len(), inner.bytes, inner.released), (0, 0, 0));
     }
@@ -361,7 +362,7 @@ mod tests {
         while tasks.join_next().await.is_some() {}
         assert_eq!(hold.waiting(), 0);
         assert_eq!(hold.lock().released, 0);
-        assert!(order.lock().unwrap().is_empty());
+        assert!(order.lock().is_empty());
     }
 
     #[tokio::test]
@@ -375,7 +376,7 @@ mod tests {
         };
         assert_eq!(hold.waiting(), 3);
         let again = hold.wait(first, 0, in_a_minute(), || true).await.unwrap();
-        assert!(order.lock().unwrap().is_empty(), "the first in line was not the first to go");
+        assert!(order.lock().is_empty(), "the first in line was not the first to go");
         drop(again);
         tasks.join_all().await;
     }
@@ -395,7 +396,7 @@ mod tests {
         // The turn goes from one to the next.
         older.join_all().await;
         newer.join_all().await;
-        assert_eq!((older_order.lock().unwrap().len(), newer_order.lock().unwrap().len()), (2, 1));
+        assert_eq!((older_order.lock().len(), newer_order.lock().len()), (2, 1));
         assert!(!queues.is_anyone_waiting());
         drop(before);
         let third = Hold::after(Some(&after));

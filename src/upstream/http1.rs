@@ -24,13 +24,14 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use self::wire::Wire;
@@ -131,7 +132,7 @@ impl Http1 {
         match &mut self.0 {
             Holder::Own(wire) => wire.poll_frame(cx),
             Holder::Shared(wire, _) => {
-                let mut wire = lock(wire);
+                let mut wire = wire.lock();
                 wire.set_reader(cx.waker());
                 wire.poll_frame(cx)
             }
@@ -157,7 +158,7 @@ impl Http1 {
     pub(super) fn has_ended(&self) -> bool {
         match &self.0 {
             Holder::Own(wire) => wire.has_ended(),
-            Holder::Shared(wire, _) => lock(wire).has_ended(),
+            Holder::Shared(wire, _) => wire.lock().has_ended(),
             Holder::Gone => true,
         }
     }
@@ -166,7 +167,7 @@ impl Http1 {
     pub(super) fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Holder::Own(wire) => wire.size_hint(),
-            Holder::Shared(wire, _) => lock(wire).size_hint(),
+            Holder::Shared(wire, _) => wire.lock().size_hint(),
             Holder::Gone => SizeHint::with_exact(0),
         }
     }
@@ -195,7 +196,7 @@ impl Http1 {
         let mut wire = match mem::replace(&mut self.0, Holder::Gone) {
             Holder::Own(wire) => wire,
             Holder::Shared(wire, _) => match Arc::try_unwrap(wire) {
-                Ok(wire) => Box::new(wire.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                Ok(wire) => Box::new(wire.into_inner()),
                 // The task ends it.
                 Err(_) => return None,
             },
@@ -223,7 +224,7 @@ impl Http1 {
     fn wire<T>(&mut self, act: impl FnOnce(&mut Wire) -> T) -> Option<T> {
         match &mut self.0 {
             Holder::Own(wire) => Some(act(wire)),
-            Holder::Shared(wire, _) => Some(act(&mut lock(wire))),
+            Holder::Shared(wire, _) => Some(act(&mut wire.lock())),
             Holder::Gone => None,
         }
     }
@@ -234,8 +235,8 @@ impl Drop for Http1 {
         match &mut self.0 {
             Holder::Own(wire) => wire.goodbye(),
             // Once the answer has been read, what is left of the request goes on without us.
-            Holder::Shared(wire, task) if Arc::strong_count(wire) == 1 || !lock(wire).has_ended() => {
-                lock(wire).goodbye();
+            Holder::Shared(wire, task) if Arc::strong_count(wire) == 1 || !wire.lock().has_ended() => {
+                wire.lock().goodbye();
                 task.abort();
             }
             Holder::Shared(..) | Holder::Gone => {}
@@ -245,15 +246,10 @@ impl Drop for Http1 {
 
 /// Sends what is left of a request, and closes the connection when nobody reads on it any more.
 async fn send_rest(wire: Arc<Mutex<Wire>>, mut patience: Patience) {
-    poll_fn(|cx| lock(&wire).poll_rest(&mut patience, cx)).await;
+    poll_fn(|cx| wire.lock().poll_rest(&mut patience, cx)).await;
     if let Ok(wire) = Arc::try_unwrap(wire) {
-        wire.into_inner().unwrap_or_else(PoisonError::into_inner).goodbye();
+        wire.into_inner().goodbye();
     }
-}
-
-/// Both of its holders are on one thread, and none waits with it.
-fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
-    wire.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Http1 {

@@ -9,10 +9,11 @@
 //! whomever: its time was over, or its client left. That costs a healthy endpoint one connection more. A PING would
 //! tell for certain, but servers of gRPC send whoever sends more than a few in five minutes away.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connect::ConnectError;
@@ -90,7 +91,7 @@ impl Drop for StreamPlace {
             self.retire();
         }
         if self.load.streams.fetch_sub(1, Relaxed) == 1 {
-            *lock(&self.load.idle_since) = Instant::now();
+            *self.load.idle_since.lock() = Instant::now();
         }
     }
 }
@@ -102,7 +103,7 @@ impl Multiplexed {
 
     /// A place on an open connection.
     pub(super) fn take(&self, worker: usize) -> Option<Connection> {
-        lock(&self.shelf(worker).books).take()
+        self.shelf(worker).books.lock().take()
     }
 
     /// A place on an open connection, or else on a new one: that another request makes, within `limit` since one came
@@ -139,16 +140,16 @@ impl Multiplexed {
 
     /// Closes what one worker has left alone for too long.
     pub(super) fn sweep(&self, worker: usize) {
-        lock(&self.shelf(worker).books).open.retain(|shared| {
+        self.shelf(worker).books.lock().open.retain(|shared| {
             let is_idle = shared.load.streams.load(Relaxed) == 0;
-            let is_old = || lock(&shared.load.idle_since).elapsed() >= self.idle_timeout;
+            let is_old = || shared.load.idle_since.lock().elapsed() >= self.idle_timeout;
             shared.takes_streams() && !(is_idle && is_old())
         });
     }
 
     /// Takes no more requests on any of them; those that are open finish.
     pub(super) fn clear(&self) {
-        self.shelves.iter().for_each(|shelf| lock(&shelf.books).open.clear());
+        self.shelves.iter().for_each(|shelf| shelf.books.lock().open.clear());
     }
 
     fn shelf(&self, worker: usize) -> &Shelf {
@@ -164,7 +165,7 @@ impl Shelf {
         };
         let shared = Shared::new(stream.into_connection());
         let place = shared.begin();
-        let mut books = lock(&self.books);
+        let mut books = self.books.lock();
         books.made += 1;
         // One that takes no streams has its maker's.
         books.places_each = shared.places().max(1);
@@ -199,12 +200,12 @@ enum Turn {
 
 impl<'a> Wanting<'a> {
     fn new(shelf: &'a Shelf) -> Self {
-        lock(&shelf.books).wanting += 1;
+        shelf.books.lock().wanting += 1;
         Self { shelf, is_making: false }
     }
 
     fn turn(&mut self) -> Turn {
-        let mut books = lock(&self.shelf.books);
+        let mut books = self.shelf.books.lock();
         if let Some(place) = books.take() {
             return Turn::Place(place);
         }
@@ -219,7 +220,7 @@ impl<'a> Wanting<'a> {
 
 impl Drop for Wanting<'_> {
     fn drop(&mut self) {
-        let mut books = lock(&self.shelf.books);
+        let mut books = self.shelf.books.lock();
         books.wanting -= 1;
         if self.is_making {
             books.making -= 1;
@@ -258,8 +259,4 @@ impl Shared {
         let place = StreamPlace { load: Arc::clone(&self.load), heard_times: self.load.heard.times() };
         Connection::Http2(Box::new(Http2Stream::at(place, self.connection.clone())))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

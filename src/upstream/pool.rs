@@ -1,7 +1,8 @@
 //! Connections kept to one endpoint.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::http1::Http1;
 
@@ -68,6 +69,6 @@ impl Pool {
 
     fn shelf(&self, worker: usize) -> MutexGuard<'_, Vec<Idle>> {
         let shelf = &self.shelves[worker % self.shelves.len()];
-        shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        shelf.lock()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Uri};
+use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
@@ -45,19 +46,19 @@ impl Probe {
     pub(crate) fn start(self: &Arc<Self>, runtime: &Handle) {
         self.started.call_once(|| {
             let task = runtime.spawn(run(Arc::downgrade(self))).abort_handle();
-            *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(Aborting(task));
+            *self.task.lock() = Some(Aborting(task));
         });
     }
 
     /// Ends its checks, or keeps them from beginning: no configuration has it any more.
     pub(crate) fn retire(&self) {
         self.started.call_once(|| {});
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.task.lock() = None;
     }
 
     /// How long the last check took, or why it failed; `None` before the first is through.
     pub(crate) fn last(&self) -> Option<Result<Duration, String>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last.lock().clone()
     }
 
     async fn check(&self) -> Result<(), Failed> {
@@ -140,7 +141,7 @@ async fn run(probe: Weak<Probe>) {
         // That the process stood still, or could not even ask, is no fault of what is probed.
         if result.is_ok() || !(checked.pauses.spoil(began, Instant::now()) || check::for_shortage(&result)) {
             let result = result.map(|()| began.elapsed()).map_err(|failed| failed.why);
-            *checked.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            *checked.last.lock() = Some(result);
         }
         let interval = check::jittered(checked.settings.interval);
         drop(checked);

@@ -10,9 +10,11 @@
 //! In the plain case a look costs two loads and no clock.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::balance::{Ejection, EjectionMemory, EjectionSettings, RAMP_FULL, slow_start_permille};
 use crate::config::model;
@@ -151,7 +153,7 @@ impl Standing {
         now: Instant,
     ) -> Option<(Health, Health)> {
         let before = self.health();
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.tally.lock();
         let after = match result {
             Ok(latency) => {
                 tally.latency = Some(latency);
@@ -182,19 +184,19 @@ impl Standing {
 
     /// The latency of the last check that passed, and why the last one failed if it did.
     pub(crate) fn last_check(&self) -> (Option<Duration>, Option<String>) {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = self.tally.lock();
         (tally.latency, tally.error.clone())
     }
 
     fn inherit_health(&self, other: &Self) {
-        let tally = other.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = tally;
+        let tally = other.tally.lock().clone();
+        *self.tally.lock() = tally;
         self.health.store(other.health.load(Relaxed), Relaxed);
     }
 
     /// How it stands, for the same address in another process.
     pub(crate) fn memory(&self, now: Instant) -> Memory {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = self.tally.lock();
         Memory {
             health: self.health.load(Relaxed),
             passed_in_a_row: tally.passed_in_a_row,
@@ -208,7 +210,7 @@ impl Standing {
     pub(super) fn recall(&self, memory: &Memory, now: Instant) {
         let is_checked = self.health() != Health::Unchecked;
         if is_checked && Health::of(memory.health) != Health::Unchecked {
-            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tally = self.tally.lock();
             tally.passed_in_a_row = memory.passed_in_a_row;
             tally.failed_in_a_row = memory.failed_in_a_row;
             tally.error.clone_from(&memory.error);

@@ -2,8 +2,9 @@
 //! our own that has ended is let in nowhere.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
@@ -68,7 +69,7 @@ impl Originator {
 
     /// What the next handshake goes by.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).config)
+        Arc::clone(&self.state.read().config)
     }
 
     /// Whose certificate is asked for at this address, and must come.
@@ -90,7 +91,7 @@ impl Originator {
 
     /// Of the certificate in force that is shown to endpoints, if there is one.
     pub fn certificate(&self) -> Option<CertificateFacts> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).facts.clone()
+        self.state.read().facts.clone()
     }
 
     /// Looks at the files and takes them when they are new and well. One task at a time.
@@ -111,11 +112,11 @@ impl Originator {
     /// Whether there was something new to take.
     fn take(&self, files: &[&Path]) -> Result<bool, TlsError> {
         let digest = digest_of_files(files)?;
-        if self.state.read().unwrap_or_else(PoisonError::into_inner).digest == digest {
+        if self.state.read().digest == digest {
             return Ok(false);
         }
         let (config, facts) = client_config(&self.settings, self.alpn).map_err(TlsError::from)?;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { config, digest, facts };
+        *self.state.write() = State { config, digest, facts };
         Ok(true)
     }
 }

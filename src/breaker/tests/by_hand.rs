@@ -94,7 +94,7 @@ fn transitions_are_numbered_and_the_end_of_a_ramp_is_not_said_twice() {
     bench.call(OK);
     bench.pass(secs(1));
     bench.view();
-    let said = bench.said.lock().unwrap();
+    let said = bench.said.lock();
     let numbers: Vec<_> = said.iter().map(|t| t.sequence).collect();
     let messages: Vec<_> = said.iter().filter_map(Transition::message).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);

@@ -6,12 +6,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 
 use crate::listener::incoming::Lost;
 
@@ -57,7 +58,7 @@ pub(super) fn pipe(length: Option<u64>) -> (Feeder, Upload) {
 impl Feeder {
     /// Whether the next piece is asked for. Otherwise the task of `cx` is woken when it is, or when it never will be.
     pub(super) fn is_asked(&self, cx: &mut Context<'_>) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if !state.is_wanted {
             register(&mut state.feeder, cx);
         }
@@ -66,17 +67,17 @@ impl Feeder {
 
     /// Whether nobody will ask for more.
     pub(super) fn is_left(&self) -> bool {
-        lock(&self.0).is_left
+        self.0.lock().is_left
     }
 
     pub(super) fn give(&self, piece: Bytes, cx: &Context<'_>) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         (state.piece, state.is_wanted) = (Some(piece), false);
         state.wake_reader(cx);
     }
 
     pub(super) fn end(self, end: Ending, cx: &Context<'_>) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         (state.end, state.is_wanted) = (Some(end), false);
         state.wake_reader(cx);
     }
@@ -104,7 +105,7 @@ impl State {
 impl Drop for Feeder {
     /// A connection that is gone takes what it owed along.
     fn drop(&mut self) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.end.is_none() {
             state.end = Some(Ending::ClientLeft);
             if let Some(reader) = state.reader.take() {
@@ -116,7 +117,7 @@ impl Drop for Feeder {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.is_left = true;
         state.wake_feeder(None);
     }
@@ -127,7 +128,7 @@ impl Body for Upload {
     type Error = Lost;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if let Some(piece) = state.piece.take() {
             state.left = state.left.map(|left| left.saturating_sub(piece.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -152,12 +153,12 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         state.piece.is_none() && (state.left == Some(0) || matches!(state.end, Some(Ending::Whole(None))))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match lock(&self.0).left {
+        match self.0.lock().left {
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::default(),
         }
@@ -168,11 +169,6 @@ fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
     if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *slot = Some(cx.waker().clone());
     }
-}
-
-/// Every statement under this lock leaves it whole.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The head of an answer as HTTP/2 has it.
 
-use std::sync::{Mutex, PoisonError};
-
 use http::header::{CONTENT_LENGTH, DATE, TE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use parking_lot::Mutex;
 
 use crate::listener::date;
 use crate::message::hop_by_hop;
@@ -50,7 +49,7 @@ pub(super) struct Said(Mutex<Option<HeaderValue>>);
 impl Said {
     /// Whether the answer before said the same.
     fn again(&self, value: &HeaderValue) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let is_same = last.as_ref() == Some(value);
         if !is_same {
             *last = Some(value.clone());

@@ -26,12 +26,13 @@ mod wire;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, Handshake};
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -89,7 +90,7 @@ pub(super) async fn serve(
     // h2 has let go of its half, and no stream has one.
     let Some(wire) = Arc::into_inner(wire) else { return };
     let is_broken = matches!(end, End::Broken);
-    let (mut stream, last_words) = wire.into_inner().unwrap_or_else(PoisonError::into_inner).end(is_broken);
+    let (mut stream, last_words) = wire.into_inner().end(is_broken);
     if !last_words.is_empty() {
         // Whoever is sent away is told why, but not waited for.
         let _ = timeout(LAST_WORDS, stream.write_all(&last_words)).await;
@@ -178,7 +179,7 @@ impl Http {
             }
         }
         // By h2's waker: once there is room, it may go on as well.
-        let sent = lock(&self.wire).poll_send(&mut Context::from_waker(&self.waker));
+        let sent = self.wire.lock().poll_send(&mut Context::from_waker(&self.waker));
         if let Poll::Ready(Err(error)) = sent {
             return Poll::Ready(self.end_of(Err(error)));
         }
@@ -189,7 +190,7 @@ impl Http {
     /// Has h2 read and write, and takes in the streams that have come.
     fn poll_h2(&mut self) -> Poll<Result<(), h2::Error>> {
         let mut cx = Context::from_waker(&self.waker);
-        lock(&self.wire).look_again();
+        self.wire.lock().look_again();
         // Of all that come in one turn.
         let mut snapshot = None;
         loop {
@@ -249,8 +250,4 @@ impl Http {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

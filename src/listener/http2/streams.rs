@@ -16,10 +16,11 @@ use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::coop::unconstrained;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -169,7 +170,7 @@ struct State {
 
 impl Ready {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

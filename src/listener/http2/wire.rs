@@ -5,10 +5,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Fault, Frames};
@@ -139,7 +140,7 @@ pub(super) struct SharedWire(pub(super) Arc<Mutex<Wire>>);
 
 impl SharedWire {
     fn with<T>(&self, act: impl FnOnce(&mut Wire) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 }
 

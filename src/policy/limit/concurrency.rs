@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Key;
 
@@ -56,7 +58,7 @@ impl Slots {
 
     /// Keys with requests in flight.
     pub fn keys(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     fn release(&self, key: Key) {
@@ -74,7 +76,7 @@ impl Slots {
 
     fn counts(&self, key: Key) -> MutexGuard<'_, Counts> {
         // The map itself uses the lowest and the highest bits.
-        lock(&self.shards[(key.hash() >> 32) as usize % SHARDS])
+        self.shards[(key.hash() >> 32) as usize % SHARDS].lock()
     }
 }
 
@@ -85,11 +87,6 @@ impl Drop for Slot {
 }
 
 type Counts = HashMap<Key, u32, BuildHasherDefault<AsItIs>>;
-
-/// Every step under the lock leaves the counts right, so a panic elsewhere does not spoil them.
-fn lock(shard: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Gives memory back after a surge; seldom enough to cost nothing otherwise.
 fn shrink(counts: &mut Counts) {
@@ -163,7 +160,7 @@ mod tests {
     #[test]
     fn memory_comes_back_after_a_surge() {
         let (slots, keys, bound) = (Arc::<Slots>::default(), KeyHasher::new(64), bound(1));
-        let capacity = |slots: &Slots| slots.shards.iter().map(|shard| lock(shard).capacity()).sum::<usize>();
+        let capacity = |slots: &Slots| slots.shards.iter().map(|shard| shard.lock().capacity()).sum::<usize>();
         let held: Vec<_> = (0..100_000).map(|number| slots.acquire(key(&keys, number), bound).unwrap()).collect();
         assert!(capacity(&slots) >= 100_000);
         drop(held);

@@ -28,8 +28,9 @@ mod table;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use concurrency::{Slot, Slots};
 pub use key::{Key, KeyBuilder, KeyHasher, Seed};
@@ -248,7 +249,7 @@ impl Limiter {
     /// in place: where they differ nothing is done and the answer is false; [`Self::rebuild`] is for that.
     #[must_use = "false means that nothing changed"]
     pub fn update(&self, settings: Settings, now: Nanos) -> bool {
-        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.settings.lock();
         if (settings.keys_max, settings.ipv6_prefix) != (current.keys_max, current.ipv6_prefix) {
             return false;
         }
@@ -269,7 +270,7 @@ impl Limiter {
     /// except those of IPv6 addresses when the prefix differs. Past a smaller `keys_max` the stalest are left behind.
     #[must_use]
     pub fn rebuild(&self, settings: Settings, now: Nanos) -> Self {
-        let _unchanging = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let _unchanging = self.settings.lock();
         let rebuilt = Self::with_keys(settings, self.keys.with_ipv6_prefix(settings.ipv6_prefix));
         let (from, to) = (self.rates.at(now), rebuilt.rates.at(now));
         let mut owing = Vec::new();
@@ -291,7 +292,7 @@ impl Limiter {
 
     /// What each key has used, for a limiter of the same seed in another process.
     pub fn memory(&self, now: Nanos) -> Memory {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings.lock();
         let rates = self.rates.at(now);
         let mut keys = Vec::new();
         self.table.for_each(|hash, word| match rates.used(word.load(Ordering::Acquire)) {
@@ -318,7 +319,7 @@ impl Limiter {
     }
 
     pub fn settings(&self) -> Settings {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.settings.lock()
     }
 
     /// Keys in the table, including those whose bucket is full again: never more than `keys_max`.

@@ -19,8 +19,10 @@
 //! exchange and looks again. What is left: a finder whose key is pushed out between its look and its exchange, by a key
 //! whose word is the very same number, charges that key one request.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 const WAYS: usize = 8;
 const SHARD_KEYS_MAX: usize = 4_096;
@@ -51,6 +53,7 @@ pub(super) struct Locked<'a> {
 #[repr(align(64))]
 struct Shard {
     buckets: OnceLock<Box<[Bucket]>>,
+    /// Nothing under it can leave a shard half done but `owes`, which does not panic.
     adding: Mutex<()>,
     /// Written under the lock.
     keys: AtomicUsize,
@@ -88,7 +91,7 @@ impl Table {
     /// As [`Self::find`], and sure of the answer: a key that is just being moved is not missed.
     pub(super) fn find_surely(&self, key: u64) -> Option<&Slot> {
         self.find(key).or_else(|| {
-            let _guard = self.shard(key).lock();
+            let _guard = self.shard(key).adding.lock();
             self.find(key)
         })
     }
@@ -96,7 +99,7 @@ impl Table {
     /// Holds the shard of `key`.
     pub(super) fn lock(&self, key: u64) -> Locked<'_> {
         let shard = self.shard(key);
-        let guard = shard.lock();
+        let guard = shard.adding.lock();
         let buckets = shard.buckets.get_or_init(|| (0..self.buckets).map(|_| Bucket::default()).collect());
         Locked { shard, buckets, homes: homes(key, buckets.len()), _guard: guard }
     }
@@ -104,7 +107,7 @@ impl Table {
     /// Shows every key's hash and word to `visit`, shard by shard, each held against newcomers meanwhile.
     pub(super) fn for_each(&self, mut visit: impl FnMut(u64, &AtomicU64)) {
         for shard in &self.shards {
-            let _guard = shard.lock();
+            let _guard = shard.adding.lock();
             for slot in shard.buckets.get().into_iter().flatten().flat_map(|bucket| &bucket.0) {
                 match slot.key.load(Ordering::Relaxed) {
                     0 => {}
@@ -228,13 +231,6 @@ impl Locked<'_> {
             }
         }
         stalest.expect("a shard at its bound, which is at least one, holds a key")
-    }
-}
-
-impl Shard {
-    /// Nothing under this lock can leave a shard half done but `owes`, which does not panic.
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
@@ -30,7 +30,7 @@ impl Fixture {
     fn start(&mut self) {
         let told = Arc::clone(&self.told);
         let observer = move |change| {
-            told.lock().unwrap().push(match change {
+            told.lock().push(match change {
                 Change::Activated(active) => format!("on {}", active.scope),
                 Change::Changed(active) => format!("changed {}", active.scope),
                 Change::Deactivated(active) => format!("off {}", active.scope),
@@ -67,13 +67,13 @@ impl Fixture {
     }
 
     fn warnings(&self) -> usize {
-        self.told.lock().unwrap().iter().filter(|told| told.starts_with("warning")).count()
+        self.told.lock().iter().filter(|told| told.starts_with("warning")).count()
     }
 
     fn eventually(&self, fact: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !fact(self) {
-            assert!(Instant::now() < deadline, "told: {:?}", self.told.lock().unwrap());
+            assert!(Instant::now() < deadline, "told: {:?}", self.told.lock());
             thread::yield_now();
         }
     }
@@ -85,7 +85,7 @@ fn the_first_look_is_over_when_start_returns() {
     fixture.write("reason = \"x\"");
     fixture.start();
     assert_eq!(fixture.reason().as_deref(), Some("x"));
-    assert_eq!(*fixture.told.lock().unwrap(), ["on global"]);
+    assert_eq!(*fixture.told.lock(), ["on global"]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_flag_is_followed_as_it_comes_changes_and_goes() {
     assert!(remove_flag(&fixture.flag()).unwrap());
     assert!(!remove_flag(&fixture.flag()).unwrap());
     fixture.eventually(|fixture| fixture.switch.load().is_none());
-    fixture.eventually(|fixture| *fixture.told.lock().unwrap() == ["on global", "changed global", "off global"]);
+    fixture.eventually(|fixture| *fixture.told.lock() == ["on global", "changed global", "off global"]);
 }
 
 #[test]
@@ -371,10 +371,10 @@ fn after_hundreds_of_toggles_the_switch_is_as_the_file() {
         fixture.eventually(|fixture| fixture.is_on() == last);
     }
     // The switch is told before the observer.
-    let last_told = |fixture: &Fixture| fixture.told.lock().unwrap().last().cloned();
+    let last_told = |fixture: &Fixture| fixture.told.lock().last().cloned();
     fixture.eventually(|fixture| last_told(fixture).as_deref() == Some("off global"));
     // Each beginning was followed by its end.
-    let told = fixture.told.lock().unwrap();
+    let told = fixture.told.lock();
     let turns: Vec<_> = told.iter().filter(|told| *told == "on global" || *told == "off global").collect();
     assert!(turns.chunks(2).all(|pair| pair[0] == "on global" && pair[1] == "off global"), "{turns:?}");
 }
@@ -462,7 +462,7 @@ fn a_watcher_that_is_started_again_tells_nothing_twice() {
     fixture.start();
     fixture.watcher = None;
     fixture.start();
-    assert_eq!(*fixture.told.lock().unwrap(), ["on global"]);
+    assert_eq!(*fixture.told.lock(), ["on global"]);
 }
 
 #[test]

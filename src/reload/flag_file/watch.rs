@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::{Condvar, Mutex};
 
 /// A bell with room for one ring: however many events come, one look answers all of them.
 #[derive(Debug, Default)]
@@ -45,40 +46,35 @@ impl Bell {
     }
 
     pub(in crate::reload) fn ring(&self) {
-        self.lock().rung = true;
+        self.state.lock().rung = true;
         self.changed.notify_all();
     }
 
     pub(in crate::reload) fn stop(&self) {
-        self.lock().stopped = true;
+        self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
     /// Waits until it rings, or as long as `patience`. `false` = stop.
     pub(in crate::reload) fn wait(&self, patience: Duration) -> bool {
-        let state = self.lock();
-        let waited = self.changed.wait_timeout_while(state, patience, |state| !state.rung && !state.stopped);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.rung && !state.stopped, patience);
         state.rung = false;
         !state.stopped
     }
 
     /// Lets events gather for a while. `false` = stop.
     pub(in crate::reload) fn rest(&self, pause: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), pause, |state| !state.stopped);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.stopped, pause);
         !state.stopped
     }
 
     /// Whether the thread that listened is gone, after at most `patience`.
     pub(in crate::reload) fn wait_done(&self, patience: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, |state| !state.done);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.done, patience);
         state.done
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BellState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +82,7 @@ struct RingDone<'a>(&'a Bell);
 
 impl Drop for RingDone<'_> {
     fn drop(&mut self) {
-        self.0.lock().done = true;
+        self.0.state.lock().done = true;
         self.0.changed.notify_all();
     }
 }

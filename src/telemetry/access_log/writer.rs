@@ -6,9 +6,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::sink::{Progress, Sink};
 use super::{BATCH, BUFFER_MAX, TICK};
@@ -87,7 +89,7 @@ impl Shared {
 
     /// Lets `format` append one line to `worker`'s buffer, unless that is full.
     pub(super) fn append(&self, worker: usize, format: impl FnOnce(&mut Vec<u8>, &mut Stamp)) {
-        let mut guard = lock(&self.slots[worker % self.slots.len()].0);
+        let mut guard = self.slots[worker % self.slots.len()].0.lock();
         let Buffer { bytes, stamp } = &mut *guard;
         let before = bytes.len();
         if before < BUFFER_MAX {
@@ -107,19 +109,17 @@ impl Shared {
     }
 
     pub(super) fn replace_sink(&self, sink: Sink) {
-        lock(&self.control).sink = Some(sink);
+        self.control.lock().sink = Some(sink);
         self.urge();
     }
 
     pub(super) fn flush(&self, timeout: Duration) -> io::Result<()> {
-        let mut control = lock(&self.control);
+        let mut control = self.control.lock();
         control.flush_wanted += 1;
         let mine = control.flush_wanted;
         self.urge();
-        let (control, _) = self
-            .changed
-            .wait_timeout_while(control, timeout, |control| control.flush_done < mine && !control.stopped)
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_awaited = |control: &mut Control| control.flush_done < mine && !control.stopped;
+        self.changed.wait_while_for(&mut control, is_awaited, timeout);
         if control.flush_done < mine {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the access log does not take its lines"));
         }
@@ -128,13 +128,10 @@ impl Shared {
 
     /// Writes what is left and ends the thread; false when it did not end in time.
     pub(super) fn stop(&self, timeout: Duration) -> bool {
-        let mut control = lock(&self.control);
+        let mut control = self.control.lock();
         control.stop = true;
         self.urge();
-        let (control, _) = self
-            .changed
-            .wait_timeout_while(control, timeout, |control| !control.stopped)
-            .unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while_for(&mut control, |control| !control.stopped, timeout);
         control.stopped
     }
 
@@ -148,12 +145,12 @@ impl Shared {
 
     /// Why the file took nothing when it did not; empty when nobody knows.
     pub(super) fn error(&self) -> String {
-        lock(&self.control).error.clone().unwrap_or_default()
+        self.control.lock().error.clone().unwrap_or_default()
     }
 
     #[cold]
     fn failed(&self, error: &io::Error) {
-        lock(&self.control).error = Some(crate::error::io_reason(error));
+        self.control.lock().error = Some(crate::error::io_reason(error));
     }
 
     #[cold]
@@ -207,7 +204,7 @@ impl Writer {
             let (flush, stop) = self.commands();
             let drained = self.drain();
             self.look_for_calm();
-            let mut control = lock(&self.shared.control);
+            let mut control = self.shared.control.lock();
             if drained {
                 control.flush_done = flush;
             }
@@ -245,7 +242,7 @@ impl Writer {
 
     /// The newest flush asked for, and whether to stop.
     fn commands(&self) -> (u64, bool) {
-        let control = lock(&self.shared.control);
+        let control = self.shared.control.lock();
         (control.flush_wanted, control.stop)
     }
 
@@ -265,7 +262,7 @@ impl Writer {
         if self.batch.capacity() > CAPACITY_KEPT {
             self.batch = Vec::with_capacity(CAPACITY);
         }
-        std::mem::swap(&mut lock(&slot.0).bytes, &mut self.batch);
+        std::mem::swap(&mut slot.0.lock().bytes, &mut self.batch);
     }
 
     /// Until the sink has taken the whole batch. False when it was given up because the log stops.
@@ -300,7 +297,7 @@ impl Writer {
 
     /// Whether the log is to end and has waited for its reader, which a disk that is full is not.
     fn gives_up(&mut self, error: &io::Error) -> bool {
-        if !lock(&self.shared.control).stop {
+        if !self.shared.control.lock().stop {
             return false;
         }
         let now = Instant::now();
@@ -310,7 +307,7 @@ impl Writer {
 
     /// Takes the new file, if there is one. A line of which the old file has a part is written again, whole.
     fn change_sink(&mut self) -> bool {
-        let Some(sink) = lock(&self.shared.control).sink.take() else {
+        let Some(sink) = self.shared.control.lock().sink.take() else {
             return false;
         };
         self.sink = sink;
@@ -344,9 +341,4 @@ impl Writer {
             _ => self.calm = Some((dropped, Instant::now())),
         }
     }
-}
-
-/// A panic while formatting leaves at worst a torn line: the log goes on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,9 @@
 //! The event log: every event is logged, kept for a while and handed to listeners.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::event::{Event, Level, Value};
@@ -63,7 +64,7 @@ impl EventLog {
     /// Logs `event`, keeps it and tells the listeners.
     pub fn emit(&self, event: Event) {
         event.log();
-        let mut recent = self.lock();
+        let mut recent = self.recent.lock();
         recent.last_id += 1;
         let record = Arc::new(Record { id: recent.last_id, unix_ms: format::unix_ms(), event });
         if recent.records.len() == RECENT {
@@ -76,19 +77,15 @@ impl EventLog {
 
     /// The last [`RECENT`] events at most, oldest first.
     pub fn recent(&self) -> Vec<Arc<Record>> {
-        self.lock().records.iter().cloned().collect()
+        self.recent.lock().records.iter().cloned().collect()
     }
 
     /// The recent events and all that follow them, without a gap or a repetition in between. A listener more than
     /// 256 events behind gets `Lagged` and goes on with the oldest there is.
     pub fn subscribe(&self) -> (Vec<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
-        let recent = self.lock();
+        let recent = self.recent.lock();
         let receiver = self.listeners.subscribe();
         (recent.records.iter().cloned().collect(), receiver)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

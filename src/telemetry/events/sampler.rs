@@ -5,10 +5,12 @@
 //! those of a process's last second, which has no line to spare for them. What is flushed has the details of the first of
 //! its hits.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// Counters for a fixed number of routes. Its owner numbers them, and may use one for "no route". `D` is what a line
 /// says beside route and number.
@@ -62,7 +64,7 @@ impl<D> Sampler<D> {
         let told = counter.tell(now);
         if told.is_none() {
             if before == 0 {
-                *counter.details.lock().unwrap_or_else(PoisonError::into_inner) = Some(details());
+                *counter.details.lock() = Some(details());
             }
             self.note_untold();
         }
@@ -83,7 +85,7 @@ impl<D> Sampler<D> {
             }
             match counter.tell(now) {
                 Some(count) => {
-                    emit(route, count, counter.details.lock().unwrap_or_else(PoisonError::into_inner).take());
+                    emit(route, count, counter.details.lock().take());
                 }
                 None => self.note_untold(),
             }

@@ -1,6 +1,7 @@
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -14,7 +15,7 @@ struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -29,7 +30,7 @@ fn captured(format: LogFormat, run: impl FnOnce()) -> Vec<String> {
     let writer = captured.clone();
     let lines = fmt::layer().event_format(Layout::new(format)).with_ansi(false).with_writer(move || writer.clone());
     tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), run);
-    let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(captured.0.lock().clone()).unwrap();
     text.lines().map(str::to_owned).collect()
 }
 

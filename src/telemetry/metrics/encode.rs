@@ -16,7 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::{BOUNDS_MICROS, Reading};
-use super::{BreakerState, Inner, Metrics, Process, RouteMetrics, lock};
+use super::{BreakerState, Inner, Metrics, Process, RouteMetrics};
 
 /// The `Content-Type` of a scrape.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -207,7 +207,7 @@ fn upstreams(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
 }
 
 fn maintenance(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
-    let scopes = lock(&inner.scopes).clone();
+    let scopes = inner.scopes.lock().clone();
     page.gauge(
         "flagstone_maintenance_active",
         "1 while maintenance is on",
@@ -273,7 +273,7 @@ fn single(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         "Spans lost: the queue was full, or the collector did not take them",
         [([], inner.spans_dropped.load(Relaxed))],
     )?;
-    let certificates = lock(&inner.certificates).clone();
+    let certificates = inner.certificates.lock().clone();
     page.gauge(
         "flagstone_certificate_expiry_timestamp_seconds",
         "When the certificate expires",

@@ -3,9 +3,11 @@
 //! Unlike a route's these are not sharded, but for an upstream's durations: they move rarely, or once a connection.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::histogram::{Histogram, Reading};
 
@@ -92,7 +94,7 @@ impl UpstreamMetrics {
     /// The handle of an endpoint, healthy when new. `name` must come from the configuration: a name that
     /// resolves to many addresses is one endpoint here.
     pub fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock();
         match endpoints.get(name) {
             Some(endpoint) => Arc::clone(endpoint),
             None => Arc::clone(endpoints.entry(name.to_owned()).or_default()),
@@ -101,12 +103,12 @@ impl UpstreamMetrics {
 
     /// Forgets the endpoints whose name `keep` denies.
     pub fn retain_endpoints(&self, mut keep: impl FnMut(&str) -> bool) {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock();
         endpoints.retain(|name, _| keep(name));
     }
 
     pub(super) fn endpoints(&self) -> Vec<(String, bool)> {
-        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = self.endpoints.lock();
         let row = |(name, endpoint): (&String, &Arc<EndpointMetrics>)| (name.clone(), endpoint.is_healthy());
         endpoints.iter().map(row).collect()
     }
@@ -210,15 +212,15 @@ pub(super) struct WindowRuns {
 impl WindowMetrics {
     /// A run begins, or is known to have begun.
     pub fn began(&self, unix_seconds: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).began = Some(unix_seconds);
+        self.0.lock().began = Some(unix_seconds);
     }
 
     /// A run has ended.
     pub fn took(&self, duration: Duration) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).took = Some(duration);
+        self.0.lock().took = Some(duration);
     }
 
     pub(super) fn runs(&self) -> WindowRuns {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }

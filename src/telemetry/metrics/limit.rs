@@ -1,7 +1,9 @@
 //! The counters of limits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// One limit.
 #[derive(Debug, Default)]
@@ -90,7 +92,7 @@ impl LimitMetrics {
 
     /// A count moves from here to `allowed` under this lock, so that it is seen once.
     fn together(&self) -> MutexGuard<'_, Vec<Arc<Passed>>> {
-        self.together.lock().unwrap_or_else(PoisonError::into_inner)
+        self.together.lock()
     }
 }
 

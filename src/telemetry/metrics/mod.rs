@@ -14,10 +14,11 @@ mod series;
 mod window;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::encode::CONTENT_TYPE;
@@ -160,7 +161,7 @@ impl Metrics {
     /// a series that does not exist never fires.
     pub fn set_scopes(&self, scopes: impl IntoIterator<Item = (String, ScopeFigures)>) {
         let global = (GLOBAL_SCOPE.to_owned(), ScopeFigures::default());
-        *lock(&self.0.scopes) = std::iter::once(global).chain(scopes).collect();
+        *self.0.scopes.lock() = std::iter::once(global).chain(scopes).collect();
     }
 
     /// Replaces all certificates: domain and `notAfter` in Unix seconds. Of several with one domain the
@@ -171,7 +172,7 @@ impl Metrics {
             let earliest = expiries.entry(domain.to_owned()).or_insert(expiry);
             *earliest = expiry.min(*earliest);
         }
-        *lock(&self.0.certificates) = expiries;
+        *self.0.certificates.lock() = expiries;
     }
 
     pub fn set_health(&self, status: HealthStatus) {
@@ -227,14 +228,14 @@ impl Metrics {
     /// Ends a second of the live view. To be called once a second, with the time in Unix seconds.
     pub fn tick(&self, unix_seconds: u64) {
         let totals = self.totals();
-        let mut guard = lock(&self.0.window);
+        let mut guard = self.0.window.lock();
         let (window, ticked) = &mut *guard;
         window.tick(unix_seconds, ticked.elapsed(), totals);
         *ticked = Instant::now();
         drop(guard);
-        let mut series = lock(&self.0.series);
+        let mut series = self.0.series.lock();
         series.begin(unix_seconds);
-        for (name, route) in lock(&self.0.routes.0).iter() {
+        for (name, route) in self.0.routes.0.lock().iter() {
             series.note(name, &route.pieces(), || route.errors());
         }
         series.end();
@@ -249,31 +250,31 @@ impl Metrics {
 
     /// The last second, once there was one.
     pub fn last_second(&self) -> Option<Second> {
-        lock(&self.0.window).0.last_second()
+        self.0.window.lock().0.last_second()
     }
 
     /// The last [`HISTORY`] seconds of a route in which requests finished, oldest first. Of [`SERIES_MAX`] routes at
     /// most there is such a series.
     pub fn route_history(&self, name: &str) -> Vec<RouteSecond> {
-        lock(&self.0.series).history(name)
+        self.0.series.lock().history(name)
     }
 
     /// The last minute of every route that has a series, in the order of the names.
     pub fn routes_last_minute(&self) -> Vec<(String, LastMinute)> {
-        let lived = lock(&self.0.window).0.lived_seconds();
-        lock(&self.0.series).last_minutes(lived)
+        let lived = self.0.window.lock().0.lived_seconds();
+        self.0.series.lock().last_minutes(lived)
     }
 
     /// The rolling figures of `GET /api/metrics`, up to now.
     pub fn last_minute(&self) -> LastMinute {
-        let guard = lock(&self.0.window);
+        let guard = self.0.window.lock();
         let (window, ticked) = &*guard;
         window.last_minute(&self.totals(), ticked.elapsed())
     }
 
     /// The last [`HISTORY`] seconds at most, oldest first.
     pub fn history(&self) -> Vec<Second> {
-        lock(&self.0.window).0.history()
+        self.0.window.lock().0.history()
     }
 
     /// The scrape, in the text format that [`CONTENT_TYPE`] names.
@@ -302,7 +303,7 @@ impl<T> Default for Family<T> {
 
 impl<T> Family<T> {
     fn handle(&self, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
-        let mut handles = lock(&self.0);
+        let mut handles = self.0.lock();
         match handles.get(name) {
             Some(handle) => Arc::clone(handle),
             None => Arc::clone(handles.entry(name.to_owned()).or_insert_with(|| Arc::new(new()))),
@@ -310,17 +311,12 @@ impl<T> Family<T> {
     }
 
     fn retain(&self, mut keep: impl FnMut(&str) -> bool) {
-        lock(&self.0).retain(|name, _| keep(name));
+        self.0.lock().retain(|name, _| keep(name));
     }
 
     /// All of them, in the order of their names.
     fn all(&self) -> Vec<(String, Arc<T>)> {
-        let handles = lock(&self.0);
+        let handles = self.0.lock();
         handles.iter().map(|(name, handle)| (name.clone(), Arc::clone(handle))).collect()
     }
-}
-
-/// Every value under these locks is whole between statements: a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,11 +17,12 @@ mod span;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::export::Exporter;
@@ -152,7 +153,7 @@ impl Traces {
 
     /// Takes a request that is over, or counts its spans as dropped.
     pub(crate) fn push(&self, finished: Box<Finished>) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         if queue.len() >= QUEUE_MAX {
             drop(queue);
             return self.drop_spans(1 + finished.attempts.kept.len());
@@ -167,7 +168,7 @@ impl Traces {
 
     /// The oldest, at most `max`.
     fn take(&self, max: usize) -> VecDeque<Box<Finished>> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         let count = max.min(queue.len());
         let later = queue.split_off(count);
         std::mem::replace(&mut *queue, later)

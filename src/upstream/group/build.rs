@@ -1,10 +1,11 @@
 //! Building a group from its settings, with what the one before it knew.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::Group;
 use crate::balance::RetryBudget;
@@ -108,7 +109,7 @@ impl Group {
         let unknown =
             named.filter(|(configured, slot)| slot.is_empty() && names::name_of(&configured.address).is_some());
         group.names_unknown.store(unknown.count(), Relaxed);
-        let mut arrangement = group.arrangement();
+        let mut arrangement = group.arranging.lock();
         arrangement.slots = slots;
         group.rearrange(&arrangement);
         drop(arrangement);

@@ -36,7 +36,8 @@ impl Group {
             let own = configured.address.to_string();
             let known = endpoints.iter().filter(|endpoint| endpoint.configured == own);
             let known: Vec<SocketAddr> = known.filter_map(|endpoint| endpoint.label.parse().ok()).collect();
-            let is_unknown = names::name_of(&configured.address).is_some() && self.arrangement().slots[slot].is_empty();
+            let is_unknown =
+                names::name_of(&configured.address).is_some() && self.arranging.lock().slots[slot].is_empty();
             if is_unknown && !known.is_empty() {
                 self.set_addresses(slot, &known);
                 self.names_unknown.fetch_sub(1, Relaxed);
@@ -74,7 +75,7 @@ impl Group {
     /// long as a request waits here, its endpoints are checked and its names followed.
     pub(crate) fn retire(&self, successor: Option<&Self>) {
         let after = successor.map(Self::endpoints).unwrap_or_default();
-        let mut arrangement = self.arrangement();
+        let mut arrangement = self.arranging.lock();
         arrangement.is_retired = true;
         for endpoint in arrangement.slots.iter().flatten() {
             endpoint.retire(&after);

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use resolv_conf::Config;
 
 use super::servers::Servers;
@@ -49,7 +50,7 @@ impl Files {
 
     /// What they say now.
     pub(super) fn settings(&self) -> Arc<Settings> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read.lock();
         // Before they are read: a change in the meantime is seen the next time.
         let stamps = [stamp(&self.hosts), stamp(&self.resolv_conf)];
         if stamps != read.0 {

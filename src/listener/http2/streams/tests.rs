@@ -31,7 +31,7 @@ fn waiting(times: usize, left: &Left) -> Boxed {
             return Poll::Ready(());
         }
         times -= 1;
-        left.lock().unwrap().push_back(cx.waker().clone());
+        left.lock().push_back(cx.waker().clone());
         Poll::Pending
     }))
 }
@@ -61,7 +61,7 @@ fn only_who_is_woken_is_polled() {
     streams.push(waiting(1, &left));
     assert!(turn(&mut streams, &task));
     assert!(!turn(&mut streams, &task));
-    let first = left.lock().unwrap().pop_front().unwrap();
+    let first = left.lock().pop_front().unwrap();
     first.wake_by_ref();
     first.wake();
     assert_eq!(task.wakes(), 1, "twice woken is once woken");
@@ -77,7 +77,7 @@ fn the_task_is_woken_once_for_all_that_happens_before_its_turn() {
         streams.push(waiting(1, &left));
     }
     turn(&mut streams, &task);
-    left.lock().unwrap().drain(..).for_each(Waker::wake);
+    left.lock().drain(..).for_each(Waker::wake);
     streams.connection_waker().wake();
     assert_eq!(task.wakes(), 1);
     assert!(streams.take_connection());
@@ -91,7 +91,7 @@ fn what_is_woken_during_a_turn_and_left_over_gets_another() {
     streams.push(waiting(2, &left));
     streams.begin_turn(&Waker::from(Arc::clone(&task)));
     streams.poll();
-    left.lock().unwrap().drain(..).for_each(Waker::wake);
+    left.lock().drain(..).for_each(Waker::wake);
     assert_eq!(task.wakes(), 0, "the turn may still take it");
     streams.end_turn();
     assert_eq!(task.wakes(), 1);
@@ -108,7 +108,7 @@ fn slots_are_used_again_and_old_wakers_do_no_harm() {
     let (mut streams, task, left) = begun();
     streams.push(waiting(1, &left));
     turn(&mut streams, &task);
-    let old = left.lock().unwrap().pop_front().unwrap();
+    let old = left.lock().pop_front().unwrap();
     old.wake_by_ref();
     turn(&mut streams, &task);
     assert_eq!(open(&streams), 0);
@@ -129,7 +129,7 @@ fn a_panic_ends_its_own_stream() {
     streams.push(waiting(0, &left));
     turn(&mut streams, &task);
     assert_eq!(open(&streams), 1);
-    left.lock().unwrap().drain(..).for_each(Waker::wake);
+    left.lock().drain(..).for_each(Waker::wake);
     turn(&mut streams, &task);
     assert_eq!((open(&streams), streams.free.len()), (0, 3));
 }
@@ -155,6 +155,6 @@ fn wakers_hold_no_task_whose_connection_has_ended() {
     assert_eq!(Arc::strong_count(&task), 2);
     drop(streams);
     assert_eq!(Arc::strong_count(&task), 1);
-    left.lock().unwrap().drain(..).for_each(Waker::wake);
+    left.lock().drain(..).for_each(Waker::wake);
     assert_eq!(task.wakes(), 0);
 }
