@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 
-use super::verifier::{AnyCertificate, ListedCertificate};
+use super::verifier::Verifier;
 use crate::config::model::{Address, UpstreamTls};
 use crate::tls::{
     CertificateFacts, Digest, Fault, Finding, TlsError, digest_of_files, faults_of_pair, read_authorities, read_pair,
@@ -152,16 +152,14 @@ fn client_config(
 ) -> Result<(Arc<ClientConfig>, Option<CertificateFacts>), UpstreamTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = if tls.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-    } else {
-        match &tls.ca {
-            Some(file) => {
-                let verifier = ListedCertificate::new(read_authorities(file)?, provider)?;
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-            }
-            None => builder.with_root_certificates(built_in_roots()),
-        }
+    let verifier = match &tls.ca {
+        _ if tls.insecure => Some(Verifier::of_anybody(provider)),
+        Some(file) => Some(Verifier::of_listed(read_authorities(file)?, provider)?),
+        None => None,
+    };
+    let builder = match verifier {
+        Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
+        None => builder.with_root_certificates(built_in_roots()),
     };
     let (mut config, facts) = match &tls.client {
         Some(pair) => {

@@ -12,23 +12,37 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::Roots;
 
-/// `ca = "…"`: what the authorities there have signed, and what is listed there itself. An app's own self-signed
-/// certificate is mostly an authority's too (`openssl req -x509` makes it one), and such a one webpki takes for no server's.
+/// Believes certificates by its rule; that the other side has the key to one is verified in any case.
 #[derive(Debug)]
-pub(super) struct ListedCertificate {
-    authorities: Arc<WebPkiServerVerifier>,
-    listed: Vec<CertificateDer<'static>>,
+pub(super) struct Verifier {
+    provider: Arc<CryptoProvider>,
+    believed: Believed,
 }
 
-impl ListedCertificate {
-    pub(super) fn new(roots: Roots, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
-        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.store), provider).build();
-        let authorities = authorities.map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { authorities, listed: roots.certificates })
+#[derive(Debug)]
+enum Believed {
+    /// `insecure = true`: whoever answers, as the operator asked.
+    Anybody,
+    /// `ca = "…"`: what the authorities there have signed, and what is listed there itself. An app's own self-signed
+    /// certificate is mostly an authority's too (`openssl req -x509` makes it one), and such a one webpki takes for no
+    /// server's.
+    Listed { authorities: Arc<WebPkiServerVerifier>, certificates: Vec<CertificateDer<'static>> },
+}
+
+impl Verifier {
+    pub(super) fn of_anybody(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, believed: Believed::Anybody }
+    }
+
+    pub(super) fn of_listed(roots: Roots, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
+        let Roots { store, certificates, .. } = roots;
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
+        let authorities = builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(Self { provider, believed: Believed::Listed { authorities, certificates } })
     }
 }
 
-impl ServerCertVerifier for ListedCertificate {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -37,11 +51,16 @@ impl ServerCertVerifier for ListedCertificate {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if !self.listed.contains(certificate) {
-            return self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        match &self.believed {
+            Believed::Anybody => {}
+            Believed::Listed { certificates, .. } if certificates.contains(certificate) => {
+                is_in_force(certificate, now)?;
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            Believed::Listed { authorities, .. } => {
+                return authorities.verify_server_cert(certificate, intermediates, name, ocsp, now);
+            }
         }
-        is_in_force(certificate, now)?;
-        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -51,7 +70,7 @@ impl ServerCertVerifier for ListedCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -60,11 +79,11 @@ impl ServerCertVerifier for ListedCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -76,44 +95,5 @@ fn is_in_force(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Ce
         () if now < validity.not_before.timestamp() => Err(CertificateError::NotValidYet),
         () if now > validity.not_after.timestamp() => Err(CertificateError::Expired),
         () => Ok(()),
-    }
-}
-
-/// `insecure = true`: whoever answers is believed, as the operator asked.
-#[derive(Debug)]
-pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
