@@ -155,10 +155,7 @@ impl Control {
     /// Waits until a new process has gone that was called off. Left alone it would take this one for dead and serve on,
     /// with sockets that are closed for everybody. To be called when this one is not ready any more.
     pub(super) fn outlive_successor(&self) {
-        let deadline = Instant::now() + SUCCESSOR_LAST;
-        while self.successor.is_locked() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        drop(self.successor.try_lock_for(SUCCESSOR_LAST));
     }
 
     fn offer(&self) -> std::io::Result<Offer> {
