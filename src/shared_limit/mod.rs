@@ -16,6 +16,7 @@ mod node;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use self::cluster::Cluster;
@@ -36,7 +37,7 @@ pub struct Store {
     cluster: Arc<Cluster>,
     refunds: mpsc::Sender<Refund>,
     /// What the thread needs, until it is started.
-    idle: parking_lot::Mutex<Option<mpsc::Receiver<Refund>>>,
+    idle: Mutex<Option<mpsc::Receiver<Refund>>>,
     /// Dropped with the store, which stops the thread.
     stop: watch::Sender<()>,
 }
@@ -80,7 +81,7 @@ impl Store {
             cluster: Arc::new(Cluster::new(connector, settings.timeout, workers.clamp(1, 4))),
             settings: settings.clone(),
             refunds,
-            idle: parking_lot::Mutex::new(Some(waiting)),
+            idle: Mutex::new(Some(waiting)),
             stop: watch::Sender::new(()),
         })
     }
