@@ -2,6 +2,10 @@
 //!
 //! Finagle's peak EWMA: an observation above the average replaces it, one below pulls it down by the weight of the time
 //! since the one before, `1 - e^(-Δt ÷ decay)`. Time alone pulls it down as well, so a slow endpoint is tried again.
+//!
+//! What fails at once must not look fast, or a broken endpoint gets most of the requests. So a failure counts as an answer
+//! that took [`Ewma::FAILURE_MIN`] at least, and never pulls the average down. linkerd2-proxy has such a penalty as well.
+//! Finagle and Envoy leave it all to ejection, but that is for failures in a row.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -19,6 +23,9 @@ pub struct Ewma {
 impl Ewma {
     /// Finagle's default.
     pub const DECAY: Duration = Duration::from_secs(10);
+    /// Longer than most answers take, so that an endpoint that fails gets little. Not so long that one failure among
+    /// thousands of answers leaves all the work to the others for minutes.
+    pub const FAILURE_MIN: Duration = Duration::from_secs(1);
 
     /// Nothing observed yet. After `decay` of quiet 37 % are left.
     #[must_use]
@@ -38,6 +45,14 @@ impl Ewma {
             let kept = self.kept(then_ms, now_ms);
             Some(packed(old * kept + observed * (1.0 - kept), now_ms))
         });
+    }
+
+    /// A request failed after `elapsed`.
+    pub fn observe_failure(&self, elapsed: Duration, now: Instant) {
+        let now_ms = self.millis(now);
+        let observed = elapsed.max(Self::FAILURE_MIN).as_nanos() as f32;
+        // As in `observe`.
+        let _ = self.word.fetch_update(Relaxed, Relaxed, |word| Some(packed(observed.max(unpacked(word).0), now_ms)));
     }
 
     /// Nanoseconds; 0 = nothing observed.
@@ -102,6 +117,19 @@ mod tests {
         let later = start + Ewma::DECAY;
         ewma.observe(10 * MS, later);
         assert!(close(ewma.value(later), 100.0 * 0.367_88 + 10.0 * 0.632_12));
+    }
+
+    #[test]
+    fn a_failure_is_a_slow_answer_however_fast_it_came() {
+        let start = Instant::now();
+        let ewma = Ewma::new(Ewma::DECAY, start);
+        ewma.observe_failure(MS, start);
+        assert!(close(ewma.value(start), 1000.0), "also the first that is heard of an endpoint");
+        ewma.observe_failure(3000 * MS, start);
+        assert!(close(ewma.value(start), 3000.0));
+        // What was slow before does not become faster by failing.
+        ewma.observe_failure(MS, start + Ewma::DECAY);
+        assert!(close(ewma.value(start + Ewma::DECAY), 3000.0));
     }
 
     #[test]

@@ -191,11 +191,22 @@ impl Endpoint {
         }
     }
 
-    /// How long it took to answer.
-    pub(crate) fn answered(&self, latency: Duration, now: Instant) {
+    /// It answered, whatever it was.
+    pub(crate) fn answered(&self) {
         self.incident.answered();
+    }
+
+    /// How long it took to do what it was asked.
+    pub(crate) fn observe(&self, latency: Duration, now: Instant) {
         if let Some(ewma) = &self.ewma {
             ewma.observe(latency, now);
+        }
+    }
+
+    /// How long it took not to do what it was asked.
+    pub(crate) fn observe_failure(&self, elapsed: Duration, now: Instant) {
+        if let Some(ewma) = &self.ewma {
+            ewma.observe_failure(elapsed, now);
         }
     }
 

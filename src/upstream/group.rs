@@ -164,11 +164,12 @@ impl Group {
         endpoint.ejection_changed(ejection.record(true, now, || false).or_else(|| ejection.prove(sent, now)));
     }
 
-    /// Counts a failure against an endpoint.
-    pub(crate) fn failed(&self, endpoint: &Endpoint, now: Instant) {
+    /// Counts a failure against an endpoint, which took it `elapsed`.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, elapsed: Duration, now: Instant) {
         if endpoint.is_retired() {
             return;
         }
+        endpoint.observe_failure(elapsed, now);
         let _one_at_a_time = self.ejecting.lock();
         let event = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
         endpoint.ejection_changed(event);

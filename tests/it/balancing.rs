@@ -69,6 +69,26 @@ async fn peak_ewma_leaves_the_slow_one_to_rest() {
 }
 
 #[tokio::test]
+async fn peak_ewma_does_not_take_failing_fast_for_being_fast() {
+    let tables = "balance = \"peak_ewma\"\n[upstream.app.ejection]\nfailures = 0\n\
+                  [upstream.app.breaker]\nenabled = false\n[upstream.app.retry]\nattempts = 0\n";
+    // The last of them takes no connection.
+    for failure in [Some(Reply::status(503, "no")), Some(Reply::status(429, "no")), Some(Reply::reset()), None] {
+        let apps = three().await;
+        for (app, name) in apps.iter().zip(["a", "b", "c"]) {
+            app.set_route("*", Reply::ok(name).after(Duration::from_millis(20)));
+        }
+        match failure.clone() {
+            Some(reply) => apps[1].set_route("*", reply),
+            None => apps[1].stop().await,
+        }
+        let proxy = TestProxy::toml(to(&apps, ["", "", ""], tables)).start().await;
+        let counts = counts(&shares(&proxy, 30, |_| String::new()).await);
+        assert!(counts[0] + counts[2] >= 27, "{failure:?}: {counts:?}");
+    }
+}
+
+#[tokio::test]
 async fn least_requests_avoids_the_busy_one() {
     let apps = three().await;
     for app in &apps {

@@ -135,10 +135,7 @@ impl Exchange<'_> {
         match answer {
             Ok(Ok(status)) => {
                 self.group.metrics.answered(self.context.worker(), elapsed);
-                // What the client took to send its body is not the endpoint's.
-                let rested = self.outbound.delivery.as_ref().map(|delivery| delivery.rests_for());
-                let latency = rested.map_or(elapsed, |rested| rested.min(elapsed));
-                let answered = Answered { status, lease, began, elapsed, latency };
+                let answered = Answered { status, lease, began, elapsed, latency: self.own_part(elapsed) };
                 self.answered(&answered);
                 Ok(answered)
             }
@@ -236,22 +233,30 @@ impl Exchange<'_> {
         .await
     }
 
+    /// Of the time that a try has taken, the endpoint's own: what the client took to send its body is not.
+    fn own_part(&self, elapsed: Duration) -> Duration {
+        self.outbound.delivery.as_ref().map_or(elapsed, |delivery| delivery.rests_for().min(elapsed))
+    }
+
     /// Tells the endpoint's keepers of an answer.
     fn answered(&self, answered: &Answered) {
-        let (endpoint, now) = (answered.lease.endpoint(), answered.at());
-        let is_failure = self.group.settings.breaker.count.statuses.contains(answered.status);
-        match is_failure {
-            true => self.group.failed(endpoint, now),
-            false => self.group.succeeded(endpoint, answered.began, now),
+        let (endpoint, latency, now) = (answered.lease.endpoint(), answered.latency, answered.at());
+        endpoint.answered();
+        if self.group.settings.breaker.count.statuses.contains(answered.status) {
+            return self.group.failed(endpoint, latency, now);
         }
-        endpoint.answered(answered.latency, now);
+        self.group.succeeded(endpoint, answered.began, now);
+        match answered.status {
+            // It sheds load, and is not to get more of it for being fast at that.
+            StatusCode::TOO_MANY_REQUESTS => endpoint.observe_failure(latency, now),
+            _ => endpoint.observe(latency, now),
+        }
     }
 
     /// Whether the endpoint waits for the client to go on, and has done so for long enough to give it up for that.
     fn keeps_waiting(&self, began: Instant) -> bool {
-        self.outbound.delivery.as_ref().is_some_and(|delivery| {
-            delivery.waits_for_client() && delivery.rests_for().min(began.elapsed()) >= KEPT_WAITING
-        })
+        let waits = self.outbound.delivery.as_ref().is_some_and(|delivery| delivery.waits_for_client());
+        waits && self.own_part(began.elapsed()) >= KEPT_WAITING
     }
 
     /// Tells the endpoint's keepers of a failure, unless it was the client's, or the process's own.
@@ -274,7 +279,7 @@ impl Exchange<'_> {
         if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {
-            self.group.failed(place.endpoint(), now);
+            self.group.failed(place.endpoint(), self.own_part(now - began), now);
         }
         failure
     }
