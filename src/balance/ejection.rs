@@ -6,6 +6,7 @@
 //! | in | ejected | `failures` failures in a row since it came (back), and the group can spare it |
 //! | ejected | in | its time is over: [`Ejection::is_ejected`] sees it by looking, [`Ejection::poll`] and [`Ejection::record`] say it once |
 //! | ejected | in | [`Ejection::restore`], or [`Ejection::prove`]: it answered though it was ejected |
+//! | any | in, for good | [`Ejection::retire`] |
 //!
 //! The time is `base` × the number of ejections in a row, at most `max`. Ejections are in a row when the endpoint had
 //! no success since it came back, or came back less than its last ejection's length ago; so an endpoint that flaps
@@ -59,6 +60,7 @@ struct Inner {
     succeeded_since: bool,
     /// Its return is still to be said.
     away: bool,
+    is_retired: bool,
 }
 
 /// How an endpoint's ejection stands, in times that mean the same to every process.
@@ -92,7 +94,7 @@ impl Ejection {
         }
         let limit = self.settings.failures?;
         let mut inner = self.inner.lock();
-        if self.is_ejected(now) {
+        if inner.is_retired || self.is_ejected(now) {
             return None;
         }
         let restored = inner.come_back();
@@ -132,6 +134,13 @@ impl Ejection {
             self.until_ns.store(self.nanos(now), Relaxed);
         }
         inner.come_back()
+    }
+
+    /// Ends for good, for another one has begun in its place: the endpoint is back, and what is still reported of it here
+    /// counts for nothing.
+    pub fn retire(&self, now: Instant) -> Option<EjectionEvent> {
+        self.inner.lock().is_retired = true;
+        self.restore(now)
     }
 
     /// It answered a request that was sent at `sent`. Where that was during its ejection, for want of another endpoint,
@@ -183,6 +192,7 @@ impl Ejection {
             length: memory.length,
             succeeded_since: memory.succeeded_since,
             away: away_ns.is_some(),
+            is_retired: false,
         };
         self.stained.store(true, Relaxed);
         self.until_ns.store(away_ns.map_or(0, |left| self.nanos(now).saturating_add(left)), Relaxed);
@@ -365,6 +375,18 @@ mod tests {
         assert_eq!(bench.ejection.restore(bench.now), Some(EjectionEvent::Restored));
         assert!(!bench.ejected());
         assert_eq!(bench.eject(), (60, 2));
+    }
+
+    #[test]
+    fn one_that_is_retired_is_back_and_stays() {
+        let bench = Bench::new();
+        bench.eject();
+        assert_eq!(bench.ejection.retire(bench.now), Some(EjectionEvent::Restored));
+        assert_eq!(bench.ejection.retire(bench.now), None, "said once");
+        for _ in 0..10 {
+            assert_eq!(bench.fail(), None);
+        }
+        assert!(!bench.ejected());
     }
 
     #[test]

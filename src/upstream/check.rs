@@ -37,8 +37,8 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
         if result.is_ok() || !(pauses.spoil(began, now) || for_shortage(&result)) {
             let result = result.map(|()| now - began).map_err(|failed| failed.why);
             let reason = result.as_ref().err().cloned();
-            if let Some((before, after)) = checked.standing.checked(result, rules, now) {
-                checked.health_changed(before, after, reason);
+            if let Some(after) = checked.standing.checked(result, rules, now) {
+                checked.health_changed(after, reason);
             }
         }
         drop(checked);

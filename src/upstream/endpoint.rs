@@ -316,34 +316,54 @@ impl Endpoint {
     }
 
     /// Active checks have changed their mind.
-    pub(super) fn health_changed(&self, before: Health, after: Health, error: Option<String>) {
-        match after {
-            // It is told of the one in its place.
-            _ if self.replaced.load(Relaxed) => {}
-            Health::Unhealthy => {
+    pub(super) fn health_changed(&self, after: Health, error: Option<String>) {
+        // Else it is told of the one in its place.
+        if !self.replaced.load(Relaxed) {
+            if after == Health::Unhealthy {
                 tracing::debug!(endpoint = &*self.label, error, "health check failed");
-                (self.observer)(&self.label, Change::Ejected { reason: "health_check" });
             }
-            Health::Healthy if before == Health::Unhealthy => (self.observer)(&self.label, Change::Restored),
-            Health::Healthy | Health::Unchecked | Health::Unknown => {}
+            self.tell_of_checks(after == Health::Unhealthy);
         }
         // Also when it is away: who waits for the first check has nothing to wait for any more.
         self.hold.queues().release();
+    }
+
+    /// Tells whether checks find it away, where that is news.
+    fn tell_of_checks(&self, is_away: bool) {
+        if self.standing.set_told_away(is_away) {
+            let change = if is_away { Change::Ejected { reason: "health_check" } } else { Change::Restored };
+            (self.observer)(&self.label, change);
+        }
     }
 
     /// Its upstream has the endpoints `after` from now on: open requests finish, and kept connections close, unless the
     /// same address has them there.
     pub(super) fn retire(&self, after: &[Arc<Self>]) {
         let was_replaced = self.replaced.swap(true, Relaxed);
-        if let Some(successor) = after.iter().find(|other| Arc::ptr_eq(&other.pool, &self.pool)) {
-            if !was_replaced {
-                scout::hand_on(self, successor);
-            }
+        let same = after.iter().filter(|other| other.label == self.label);
+        // Two names may have an address in common.
+        let successor = same.max_by_key(|other| other.configured == self.configured);
+        if let Some(successor) = successor.filter(|_| !was_replaced) {
+            self.hand_on(successor, after);
+        }
+        if after.iter().any(|other| Arc::ptr_eq(&other.pool, &self.pool)) {
             return;
         }
         self.retired.store(true, Relaxed);
         self.pool.clear();
         self.multiplexed.iter().for_each(|multiplexed| multiplexed.clear());
+    }
+
+    /// That it was told to be away goes on to what a reload has put in its place; where that is not away for the same
+    /// reason, it is told to be back. Or an alarm would stay.
+    fn hand_on(&self, successor: &Arc<Self>, after: &[Arc<Self>]) {
+        scout::hand_on(self, successor);
+        if !after.iter().any(|other| Arc::ptr_eq(&other.standing.ejection, &self.standing.ejection)) {
+            self.ejection_changed(self.standing.ejection.retire(Instant::now()));
+        }
+        if successor.standing.health() == Health::Unchecked {
+            successor.tell_of_checks(false);
+        }
     }
 
     /// Whether it has no part in what is to come: nothing is kept for it, and nothing told of it.

@@ -49,6 +49,8 @@ impl Health {
 #[derive(Debug)]
 pub(crate) struct Standing {
     health: AtomicU8,
+    /// It was told that checks find it away; over all reloads, until they find that it is back.
+    is_told_away: AtomicBool,
     refusing: AtomicBool,
     /// Shared with the same address under the rules of before, so that a reload frees nobody.
     pub(super) ejection: Arc<Ejection>,
@@ -98,6 +100,7 @@ impl Standing {
         let health = if settings.health.is_some() { Health::Unknown } else { Health::Unchecked };
         let standing = Self {
             health: AtomicU8::new(health as u8),
+            is_told_away: AtomicBool::new(known.is_some_and(|(known, _)| known.is_told_away.load(Relaxed))),
             refusing: AtomicBool::new(false),
             ejection,
             slow_start: settings.slow_start,
@@ -146,12 +149,7 @@ impl Standing {
     }
 
     /// Counts one active check; the new health when it changed.
-    pub(super) fn checked(
-        &self,
-        result: Result<Duration, String>,
-        rules: Thresholds,
-        now: Instant,
-    ) -> Option<(Health, Health)> {
+    pub(super) fn checked(&self, result: Result<Duration, String>, rules: Thresholds, now: Instant) -> Option<Health> {
         let before = self.health();
         let mut tally = self.tally.lock();
         let after = match result {
@@ -179,7 +177,12 @@ impl Standing {
             self.join(now);
         }
         self.health.store(after as u8, Relaxed);
-        Some((before, after))
+        Some(after)
+    }
+
+    /// Notes that it is told to be away, or to be back; whether that is news.
+    pub(super) fn set_told_away(&self, is_away: bool) -> bool {
+        self.is_told_away.swap(is_away, Relaxed) != is_away
     }
 
     /// The latency of the last check that passed, and why the last one failed if it did.
@@ -214,7 +217,9 @@ impl Standing {
             tally.passed_in_a_row = memory.passed_in_a_row;
             tally.failed_in_a_row = memory.failed_in_a_row;
             tally.error.clone_from(&memory.error);
-            self.health.store(Health::of(memory.health) as u8, Relaxed);
+            let health = Health::of(memory.health);
+            self.health.store(health as u8, Relaxed);
+            self.is_told_away.store(health == Health::Unhealthy, Relaxed);
         }
         self.ejection.recall(&memory.ejection, now);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::poll::eventually;
+use crate::support::process::Flagstone;
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
 use crate::support::upstream::{FakeUpstream, OnAccept};
@@ -129,6 +130,41 @@ async fn a_client_that_leaves_is_held_against_nobody() {
     }
     let text = metrics(&proxy).await;
     assert!(text.contains(&healthy(&slow, 1)) && text.contains(&healthy(&other, 1)), "{text}");
+}
+
+/// Or an alarm that was raised for it would stay.
+#[tokio::test]
+async fn one_that_a_reload_takes_back_is_told_as_restored() {
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let bad = FakeUpstream::http1().route("*", Reply::status(500, "bad")).start().await;
+    let config = |rules: &str| {
+        format!(
+            "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\n\
+             name = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+            to(&[&good, &bad], rules)
+        )
+    };
+    let ejection =
+        |failures: u32| format!("[upstream.app.ejection]\nfailures = {failures}\nbase = \"1h\"\nmax = \"1h\"\n");
+    let health = |expect: &str| format!("[upstream.app.health]\npath = \"/\"\nexpect = \"{expect}\"\n");
+    for (before, after) in
+        [(ejection(1), ejection(2)), (health("200"), health("200-599")), (health("200"), String::new())]
+    {
+        let mut flagstone = Flagstone::serve(&config(&before)).await;
+        let address = flagstone.address("web").await;
+        for _ in 0..2 {
+            client::get(address, "/").await.unwrap();
+        }
+        flagstone.process.stderr_line("Endpoint ejected").await;
+        flagstone.folder.write("flagstone.toml", config(&after));
+        flagstone.process.stderr_line("Endpoint restored").await;
+        let log = flagstone.process.stderr();
+        assert_eq!(
+            (log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()),
+            (1, 1),
+            "{log}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -473,23 +473,28 @@ async fn a_reload_does_not_take_for_well_what_takes_no_connection() {
 async fn an_incident_is_told_once_over_a_reload() {
     static IS_BACK: AtomicBool = AtomicBool::new(false);
     let (app, _) = starting(|_| IS_BACK.load(SeqCst)).await;
-    let config = |hold: &str| {
+    let config = |changed: &str| {
         format!(
             "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\n\
              name = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
-            to(&app, &format!("http2 = true\nhold = \"{hold}\"\n"))
+            to(&app, &format!("http2 = true\n{changed}\n"))
         )
     };
-    let mut flagstone = Flagstone::serve(&config("100ms")).await;
-    let address = flagstone.address("web").await;
-    assert_eq!(client::get(address, "/").await.unwrap().status, 502);
-    flagstone.folder.write("flagstone.toml", config("200ms"));
-    flagstone.process.stderr_line("Configuration reloaded").await;
-    assert_eq!(client::get(address, "/").await.unwrap().status, 503);
-    IS_BACK.store(true, SeqCst);
-    flagstone.process.stderr_line("Endpoint restored").await;
-    let log = flagstone.process.stderr();
-    assert_eq!((log.matches("Endpoint ejected").count(), log.matches("Endpoint restored").count()), (1, 1), "{log}");
+    // The second one keeps none of its connections.
+    for changed in ["hold = \"200ms\"", "hold = \"100ms\"\nidle_timeout = \"1s\""] {
+        IS_BACK.store(false, SeqCst);
+        let mut flagstone = Flagstone::serve(&config("hold = \"100ms\"")).await;
+        let address = flagstone.address("web").await;
+        assert_eq!(client::get(address, "/").await.unwrap().status, 502);
+        flagstone.folder.write("flagstone.toml", config(changed));
+        flagstone.process.stderr_line("Configuration reloaded").await;
+        assert_eq!(client::get(address, "/").await.unwrap().status, 503);
+        IS_BACK.store(true, SeqCst);
+        flagstone.process.stderr_line("Endpoint restored").await;
+        let log = flagstone.process.stderr();
+        let told = ["ejected", "restored"].map(|what| log.matches(&format!("Endpoint {what}")).count());
+        assert_eq!(told, [1, 1], "{log}");
+    }
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ pub(super) fn send(endpoint: &Arc<Endpoint>) {
     }
 }
 
-/// Leaves the incident, if it is on, to what a reload has put in the endpoint's place, which makes connections alike.
+/// Leaves the incident, if it is on, to what a reload has put in the endpoint's place.
 pub(super) fn hand_on(endpoint: &Endpoint, successor: &Arc<Endpoint>) {
     let Some(runtime) = endpoint.incident.runtime.get().filter(|_| endpoint.incident.is_on()) else { return };
     let runtime = successor.incident.runtime.get_or_init(|| runtime.clone());
