@@ -16,6 +16,8 @@ const RAMP_START: f64 = 0.1;
 pub(super) struct Inner {
     /// Transitions so far.
     pub(super) sequence: u64,
+    /// It opens no more by its rules.
+    pub(super) is_retired: bool,
     /// Opens of this outage so far; the exponent of the doubling.
     pub(super) opens: u32,
     /// Open: its end in nanoseconds, `None` for a forced open without one.
@@ -45,6 +47,7 @@ impl Inner {
     pub(super) fn new() -> Self {
         Self {
             sequence: 0,
+            is_retired: false,
             opens: 0,
             open_until: None,
             forced: false,

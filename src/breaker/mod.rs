@@ -18,7 +18,7 @@
 //! | Ramp | Closed | `ramp` is over and somebody looks | `Elapsed` |
 //! | any | Open | [`Breaker::force_open`] | `Forced` |
 //! | any but Closed | Closed | [`Breaker::reset`] | `Reset` |
-//! | any but Closed | Closed | [`Breaker::retire`] | `Reload` |
+//! | any but Closed | Closed, for good | [`Breaker::retire`] | `Reload` |
 //!
 //! A re-open out of Ramp belongs to the same outage, so it doubles as well; only Closed ends the doubling.
 //!
@@ -165,10 +165,11 @@ impl Breaker {
         }
     }
 
-    /// Closes for good, for another breaker has begun in its place, or none. Whoever was told that it opened is told;
-    /// that a ramp began was told as closed.
+    /// Closes for good, for another breaker has begun in its place, or none: requests of before that ask it only now
+    /// open it no more. Whoever was told that it opened is told; that a ramp began was told as closed.
     pub fn retire(&self) {
         let mut inner = self.inner.lock();
+        inner.is_retired = true;
         let was = State::of(self.word.load(SeqCst));
         let transition = self.close(&mut inner, Reason::Reload);
         drop(inner);
@@ -335,8 +336,8 @@ impl Breaker {
         };
         let mut inner = self.inner.lock();
         let current = self.word.load(SeqCst);
-        if generation(current) != generation(word) {
-            return; // another request opened it meanwhile
+        if generation(current) != generation(word) || inner.is_retired {
+            return; // another request opened it meanwhile, or nobody is to any more
         }
         let transition = self.open(&mut inner, reason, failure, now);
         drop(inner);

@@ -89,6 +89,38 @@ async fn a_client_that_leaves_the_queue_gives_its_place_back() {
     }
 }
 
+/// They ask the breaker of the generation that they came in, which another one has replaced.
+#[tokio::test]
+async fn who_waits_over_a_reload_opens_no_breaker_of_before() {
+    let app = FakeUpstream::http1().route("/", "well").start().await;
+    let config = |failures: u32| {
+        format!(
+            "[limit.l]\nrate = \"1/3s\"\nburst = 1\nqueue = 2\n[upstream.app]\nendpoints = [\"{}\"]\n\
+             [upstream.app.breaker]\nfailures = {failures}\n\
+             [[route]]\nname = \"all\"\nupstream = \"app\"\nlimits = [\"l\"]\n",
+            app.endpoint()
+        )
+    };
+    let proxy = TestProxy::toml(config(1)).start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
+    let mut waiting = Vec::new();
+    for number in 1..=2 {
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        assert!(eventually_async(DEADLINE, async || queued(&proxy, "l").await == number).await);
+        waiting.push(client);
+    }
+    proxy.reload_with(&config(9)).await;
+    app.set_route("/", Reply::status(500, "bad"));
+    for client in &mut waiting {
+        assert_eq!(client.read_response().await.unwrap().status, 500);
+    }
+    let metrics = admin::metrics(proxy.admin()).await;
+    let opened = "flagstone_breaker_transitions_total{upstream=\"app\",to=\"open\"} ";
+    let times = metrics.lines().find_map(|line| line.strip_prefix(opened));
+    assert!(times.is_none_or(|times| times == "0"), "{metrics}");
+}
+
 #[tokio::test]
 async fn waiting_for_one_limit_charges_no_other_that_refuses() {
     let limits = "[limit.q]\nrate = \"1/1h\"\nburst = 1\nqueue = 5\nkey = \"global\"\n\

@@ -115,31 +115,34 @@ fn ramp_reopens_by_the_rules_and_for_twice_as_long() {
     }
 }
 
+/// From closed.
+fn bring(bench: &mut Bench, state: State) {
+    if state != State::Closed {
+        bench.calls(FAILURE, 3);
+    }
+    if matches!(state, State::HalfOpen | State::Ramp) {
+        bench.pass_open();
+        assert_eq!(bench.state(), State::HalfOpen);
+    }
+    if state == State::Ramp {
+        bench.call(OK);
+    }
+    assert_eq!(bench.state(), state);
+    bench.said();
+}
+
 #[test]
 fn every_state_can_be_forced_open_and_reset() {
     let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
-    let to = |bench: &mut Bench, state| {
-        bench.breaker.reset();
-        if state != State::Closed {
-            bench.calls(FAILURE, 3);
-        }
-        if matches!(state, State::HalfOpen | State::Ramp) {
-            bench.pass_open();
-            assert_eq!(bench.state(), State::HalfOpen);
-        }
-        if state == State::Ramp {
-            bench.call(OK);
-        }
-        assert_eq!(bench.state(), state);
-        bench.said();
-    };
     for state in [State::Closed, State::Open, State::HalfOpen, State::Ramp] {
-        to(&mut bench, state);
+        bench.breaker.reset();
+        bring(&mut bench, state);
         bench.breaker.force_open(bench.now, None);
         assert!(bench.view().forced);
         assert_eq!(bench.said(), [(state, State::Open, Reason::Forced)]);
 
-        to(&mut bench, state);
+        bench.breaker.reset();
+        bring(&mut bench, state);
         bench.breaker.reset();
         assert_eq!(bench.state(), State::Closed);
         let expected = [(state, State::Closed, Reason::Reset)];
@@ -150,24 +153,24 @@ fn every_state_can_be_forced_open_and_reset() {
 
 #[test]
 fn a_breaker_that_another_one_replaces_is_told_as_closed() {
-    let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
-    bench.breaker.retire();
-    assert_eq!(bench.said(), []);
-    bench.calls(FAILURE, 3);
-    bench.said();
-    bench.breaker.retire();
-    assert_eq!(bench.said(), [(State::Open, State::Closed, Reason::Reload)]);
-    bench.calls(FAILURE, 3);
-    bench.pass_open();
-    assert_eq!(bench.state(), State::HalfOpen);
-    bench.said();
-    bench.breaker.retire();
-    assert_eq!(bench.said(), [(State::HalfOpen, State::Closed, Reason::Reload)]);
-    bench.calls(FAILURE, 3);
-    bench.pass_open();
-    bench.call(OK);
-    assert_eq!(bench.state(), State::Ramp);
-    bench.said();
-    bench.breaker.retire();
-    assert_eq!(bench.said(), [], "a ramp has been told as closed");
+    // A ramp has been told as closed.
+    for (state, is_told) in [(State::Closed, false), (State::Open, true), (State::HalfOpen, true), (State::Ramp, false)]
+    {
+        let mut bench = Bench::new(Settings { ramp: secs(10), ..in_a_row() });
+        bring(&mut bench, state);
+        bench.breaker.retire();
+        let expected = [(state, State::Closed, Reason::Reload)];
+        assert_eq!(bench.said(), expected[usize::from(!is_told)..], "{state:?}");
+    }
+}
+
+/// Requests that waited for their turn in a limit's queue ask the breaker of the generation that they came in.
+#[test]
+fn a_breaker_that_another_one_has_replaced_opens_no_more() {
+    for settings in [in_a_row(), ratio()] {
+        let bench = Bench::new(settings);
+        bench.breaker.retire();
+        bench.calls(FAILURE, 10);
+        assert_eq!((bench.state(), bench.said()), (State::Closed, vec![]));
+    }
 }
