@@ -93,12 +93,6 @@ pub struct Facts<'a> {
     pub exempt: bool,
 }
 
-/// The maintenance that blocks a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Blocked<'a> {
-    pub active: &'a Arc<Active>,
-}
-
 /// The shared pointer to the state, carried across configurations.
 #[derive(Debug, Default)]
 pub struct Switch {
@@ -126,9 +120,9 @@ impl State {
         self.global.iter().chain(self.routes.values())
     }
 
-    /// Whether a request is blocked, and by what. Decides only; [`Blocked::count`] counts.
-    pub fn check(&self, facts: &Facts<'_>) -> Option<Blocked<'_>> {
-        self.blocking(facts).next().map(|active| Blocked { active })
+    /// The maintenance that blocks a request, if there is one. Decides only; [`Active::count_blocked`] counts.
+    pub fn check(&self, facts: &Facts<'_>) -> Option<&Arc<Active>> {
+        self.blocking(facts).next()
     }
 
     /// The maintenance that cuts a request in flight, if there is one.
@@ -210,16 +204,14 @@ impl Active {
         Duration::try_from(late).ok().filter(|late| *late > grace)
     }
 
+    /// Counts a request that it blocks; once per request.
+    pub fn count_blocked(&self) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Requests blocked by this maintenance.
     pub fn blocked_requests(&self) -> u64 {
         self.total.load(Ordering::Relaxed).saturating_sub(self.total_at_start)
-    }
-}
-
-impl Blocked<'_> {
-    /// Counts the request; once per request.
-    pub fn count(&self) {
-        self.active.total.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -278,7 +278,7 @@ impl Context {
     /// The maintenance that answers such a request now.
     pub(super) fn maintenance(&self) -> Option<Arc<Active>> {
         let state = self.snapshot.shared.switch.load()?;
-        state.check(&self.facts()).map(|blocked| Arc::clone(blocked.active))
+        state.check(&self.facts()).cloned()
     }
 
     fn facts(&self) -> Facts<'_> {

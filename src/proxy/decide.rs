@@ -153,7 +153,7 @@ pub(crate) fn maintenance<'s>(
     }
     let client = (asked.client_ip, asked.is_bypassed);
     let facts = facts_of(route.map(|route| &**route), (asked.host, asked.path), asked.method, client, snapshot);
-    state.check(&facts).map(|blocked| Verdict::Maintenance(Arc::clone(blocked.active)))
+    state.check(&facts).cloned().map(Verdict::Maintenance)
 }
 
 /// The block list first, which also covers what no route matches, then the route's own lists.

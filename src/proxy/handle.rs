@@ -19,7 +19,7 @@ use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
 use crate::message::host::Host;
-use crate::policy::maintenance::{Active, Blocked};
+use crate::policy::maintenance::Active;
 use crate::snapshot::{Action, Snapshot, Switched};
 
 /// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too.
@@ -149,7 +149,7 @@ fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snap
 #[cold]
 pub(super) fn maintained(active: &Arc<Active>, context: &Context) -> Refusal {
     let (route, snapshot) = (context.route.as_ref(), &context.snapshot);
-    Blocked { active }.count();
+    active.count_blocked();
     snapshot.shared.blocked(route.map(|route| route.sample_place), route.map(|route| &*route.name));
     decide::maintained(active, snapshot)
 }
@@ -169,7 +169,7 @@ fn instead<B>(
         Verdict::Enter(entrance) => return Ok(entrance.answer(context.asked(request).came_by_https(snapshot))),
         Verdict::PageAsset(asset) => return Ok(respond::asset(asset, context)),
         Verdict::Maintenance(active) => {
-            Blocked { active }.count();
+            active.count_blocked();
             shared.blocked(place, name);
         }
         Verdict::FeatureOff(_) => {

@@ -78,8 +78,8 @@ fn a_routes_flag_blocks_that_route_after_the_global_one_let_pass() {
     let active = switch.activate(scope.clone(), Flag::default(), Timestamp::UNIX_EPOCH);
     state.routes.insert("api".to_owned(), active);
     let read = Facts { method_is_safe: true, ..facts() };
-    assert_eq!(state.check(&read).unwrap().active.scope, scope);
-    assert_eq!(state.check(&facts()).unwrap().active.scope, Scope::Global);
+    assert_eq!(state.check(&read).unwrap().scope, scope);
+    assert_eq!(state.check(&facts()).unwrap().scope, Scope::Global);
     assert!(state.check(&Facts { route: Some("web"), ..read }).is_none());
 }
 
@@ -138,13 +138,13 @@ fn counts_start_anew_with_each_maintenance_and_totals_do_not() {
     let switch = Switch::default();
     let begin = || switch.activate(Scope::Global, Flag::default(), Timestamp::UNIX_EPOCH);
     let first = begin();
-    Blocked { active: &first }.count();
+    first.count_blocked();
     let amended = switch.amend(&first, Flag::default(), Timestamp::UNIX_EPOCH);
     assert_ne!(amended.id, first.id);
-    Blocked { active: &amended }.count();
+    amended.count_blocked();
     assert_eq!(amended.blocked_requests(), 2);
     let second = begin();
-    Blocked { active: &second }.count();
+    second.count_blocked();
     assert_eq!(second.blocked_requests(), 1);
     assert_eq!(switch.blocked_totals(), [(Scope::Global, 3)]);
 }
