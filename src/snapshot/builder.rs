@@ -249,8 +249,13 @@ impl Builder<'_> {
                 Err(AddError::Path { text, source }) => {
                     self.note_entry(&format!("{place}.path"), &route.paths, &text, &source, PATHS);
                 }
-                Err(error @ (AddError::NoPath | AddError::Duplicate { .. })) => {
+                Err(AddError::Duplicate { what, earlier }) => {
+                    let first = table.value(earlier).map_or_else(String::new, |first| format!(" {:?}", first.name));
+                    let error = format!("{what} already belongs to route{first}");
                     self.note(&place, "change the host, path or method of one of them", Err::<(), _>(error));
+                }
+                Err(error @ AddError::NoPath) => {
+                    self.note(&place, "write path = [\"/\"]", Err::<(), _>(error));
                 }
             }
         }
@@ -296,4 +301,29 @@ impl Builder<'_> {
 fn in_normal_form(prefix: &str) -> String {
     // What it is refused for is told of the path that should begin with it.
     PathPattern::parse(prefix).map_or_else(|_| prefix.to_owned(), |pattern| pattern.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::runtime::Runtime;
+    use crate::upstream::Resolver;
+
+    /// What the file's text alone does not show: both are the same path to requests.
+    #[test]
+    fn routes_in_each_others_way_are_told_by_name() {
+        let route = |name: &str, path: &str| {
+            format!("[[route]]\nname = \"{name}\"\npath = [\"{path}\"]\nrespond = {{ body = \"\" }}\n")
+        };
+        let (first, second) = (route("menu", "/caf%c3%a9"), route("list", "/caf%C3%A9"));
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n{first}{second}");
+        let config = crate::config::parse(&text, Path::new("flagstone.toml"), &|_| None).unwrap().config;
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
+        let problems = Snapshot::build(config, None, &shared).unwrap_err();
+        let told = problems.0.iter().map(|problem| (problem.path.as_str(), problem.message.as_str()));
+        let expected = "/caf%C3%A9 on any host, any method, already belongs to route \"menu\"";
+        assert_eq!(told.collect::<Vec<_>>(), [("route[1]", expected)]);
+    }
 }
