@@ -1,7 +1,7 @@
 //! How many of the requests on their way may be further tries, so that retries do not finish off an upstream that
 //! stumbles. No tokens and no time: it counts what is in flight (as Envoy's retry budget does).
 
-use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// However little is going on, so many retries are allowed.
@@ -15,10 +15,10 @@ pub struct RetryBudget {
     retries: AtomicUsize,
 }
 
-/// A further try on its way; it ends when this is dropped. `B` is `&RetryBudget` or `Arc<RetryBudget>`.
+/// A further try on its way; it ends when this is dropped.
 #[must_use = "a try is on its way for as long as this is held"]
 #[derive(Debug)]
-pub struct Retry<B: Deref<Target = RetryBudget>>(B);
+pub struct Retry(Arc<RetryBudget>);
 
 impl RetryBudget {
     /// `share`: 0 to 1, of live requests.
@@ -27,29 +27,15 @@ impl RetryBudget {
         Self { share, retries: AtomicUsize::new(0) }
     }
 
-    /// Retries that may be on their way while `live` requests are.
-    #[must_use]
-    pub fn limit(&self, live: usize) -> usize {
-        ((live as f64 * self.share) as usize).max(RETRIES_MIN)
-    }
-
-    /// Retries on their way now.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.retries.load(Relaxed)
-    }
-}
-
-impl<B: Deref<Target = RetryBudget>> Retry<B> {
     /// Asks for one further try while `live` requests are on their way; `None` when the budget is used up.
-    pub fn take(budget: B, live: usize) -> Option<Self> {
-        let limit = budget.limit(live);
-        let taken = budget.retries.fetch_update(Relaxed, Relaxed, |retries| (retries < limit).then_some(retries + 1));
-        taken.is_ok().then(|| Self(budget))
+    pub fn take(self: &Arc<Self>, live: usize) -> Option<Retry> {
+        let limit = ((live as f64 * self.share) as usize).max(RETRIES_MIN);
+        let taken = self.retries.fetch_update(Relaxed, Relaxed, |retries| (retries < limit).then_some(retries + 1));
+        taken.is_ok().then(|| Retry(Arc::clone(self)))
     }
 }
 
-impl<B: Deref<Target = RetryBudget>> Drop for Retry<B> {
+impl Drop for Retry {
     fn drop(&mut self) {
         self.0.retries.fetch_sub(1, Relaxed);
     }
@@ -57,32 +43,30 @@ impl<B: Deref<Target = RetryBudget>> Drop for Retry<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
     fn three_retries_are_always_allowed() {
-        let budget = RetryBudget::new(0.0);
-        let retries: Vec<_> = std::iter::from_fn(|| Retry::take(&budget, 1)).collect();
+        let budget = Arc::new(RetryBudget::new(0.0));
+        let retries: Vec<_> = std::iter::from_fn(|| budget.take(1)).collect();
         assert_eq!(retries.len(), 3);
     }
 
     #[test]
     fn retries_are_a_share_of_live_requests() {
-        let budget = RetryBudget::new(0.2);
-        let retries: Vec<_> = std::iter::from_fn(|| Retry::take(&budget, 104)).collect();
-        assert_eq!((retries.len(), budget.in_flight()), (20, 20));
+        let budget = Arc::new(RetryBudget::new(0.2));
+        let retries: Vec<_> = std::iter::from_fn(|| budget.take(104)).collect();
+        assert_eq!(retries.len(), 20);
     }
 
     #[test]
     fn a_finished_try_returns_to_the_budget() {
         let budget = Arc::new(RetryBudget::new(0.0));
-        let mut retries: Vec<_> = std::iter::from_fn(|| Retry::take(Arc::clone(&budget), 1)).collect();
-        assert!(Retry::take(Arc::clone(&budget), 1).is_none());
+        let mut retries: Vec<_> = std::iter::from_fn(|| budget.take(1)).collect();
+        assert!(budget.take(1).is_none());
         retries.pop();
-        assert!(Retry::take(Arc::clone(&budget), 1).is_some());
+        assert!(budget.take(1).is_some());
         drop(retries);
-        assert_eq!(budget.in_flight(), 0);
+        assert_eq!(budget.retries.load(Relaxed), 0);
     }
 }

@@ -183,10 +183,10 @@ impl Group {
     }
 
     /// Asks for a further try; `None` when the budget is used up.
-    pub(crate) fn retry(&self) -> Option<Retry<Arc<RetryBudget>>> {
+    pub(crate) fn retry(&self) -> Option<Retry> {
         let members = self.members.load();
         let live = members.endpoints.iter().map(|endpoint| endpoint.in_flight() as usize).sum();
-        Retry::take(Arc::clone(&self.budget), live)
+        self.budget.take(live)
     }
 
     /// Whether the process stood still between `began` and `now`, so that time-outs mean nothing.

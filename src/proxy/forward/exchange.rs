@@ -37,7 +37,7 @@ use super::super::context::Context;
 use super::Answered;
 use super::failure::{Failure, Kind};
 use super::outbound::Outbound;
-use crate::balance::{Retry, RetryBudget, hash_of};
+use crate::balance::{Retry, hash_of};
 use crate::config::model::{Balance, HashKey};
 use crate::message::cookie;
 use crate::snapshot::Route;
@@ -61,7 +61,7 @@ pub(super) struct Exchange<'a> {
     /// Where requests are held, the endpoint before reset this one: it may be on its way out.
     was_reset: bool,
     /// Its share of the budget while a further try is on its way.
-    retry: Option<Retry<Arc<RetryBudget>>>,
+    retry: Option<Retry>,
     /// Its place in the queue and since when it has it.
     queued: Option<(Ticket, Instant)>,
     /// Held from leaving the queue to the answer's head, for a while.
