@@ -1,7 +1,7 @@
 //! The latency of an endpoint as `peak_ewma` sees it: up at once, down slowly.
 //!
 //! Finagle's peak EWMA: an observation above the average replaces it, one below pulls it down by the weight of the time
-//! since the one before, `1 - e^(-Δt ÷ decay)`. Time alone pulls it down as well, so a slow endpoint is tried again.
+//! since the one before, `1 - e^(-Δt ÷ DECAY)`. Time alone pulls it down as well, so a slow endpoint is tried again.
 //!
 //! What fails at once must not look fast, or a broken endpoint gets most of the requests. So a failure counts as an answer
 //! that took [`Ewma::FAILURE_MIN`] at least, and never pulls the average down. linkerd2-proxy has such a penalty as well.
@@ -14,23 +14,22 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Ewma {
     epoch: Instant,
-    decay_ms: f32,
     /// In one word, so that both change together: nanoseconds as the bits of an `f32`, and the millisecond of
     /// the last change. The milliseconds wrap after 49 days, which an idle endpoint survives with an older value.
     word: AtomicU64,
 }
 
 impl Ewma {
-    /// Finagle's default.
+    /// After so much quiet 37 % are left. Finagle's default.
     pub const DECAY: Duration = Duration::from_secs(10);
     /// Longer than most answers take, so that an endpoint that fails gets little. Not so long that one failure among
     /// thousands of answers leaves all the work to the others for minutes.
     pub const FAILURE_MIN: Duration = Duration::from_secs(1);
 
-    /// Nothing observed yet. After `decay` of quiet 37 % are left.
+    /// Nothing observed yet.
     #[must_use]
-    pub fn new(decay: Duration, now: Instant) -> Self {
-        Self { epoch: now, decay_ms: (decay.as_secs_f32() * 1000.0).max(1.0), word: AtomicU64::new(0) }
+    pub fn new(now: Instant) -> Self {
+        Self { epoch: now, word: AtomicU64::new(0) }
     }
 
     pub fn observe(&self, latency: Duration, now: Instant) {
@@ -42,7 +41,7 @@ impl Ewma {
             if word == 0 || observed >= old {
                 return Some(packed(observed, now_ms));
             }
-            let kept = self.kept(then_ms, now_ms);
+            let kept = kept(then_ms, now_ms);
             Some(packed(old * kept + observed * (1.0 - kept), now_ms))
         });
     }
@@ -63,20 +62,22 @@ impl Ewma {
             return 0;
         }
         let (value, then_ms) = unpacked(word);
-        ((value * self.kept(then_ms, self.millis(now))) as u64).max(1)
-    }
-
-    fn kept(&self, then_ms: u32, now_ms: u32) -> f32 {
-        match now_ms.wrapping_sub(then_ms) {
-            0 => 1.0,
-            // another worker's clock was ahead
-            passed if passed > u32::MAX / 2 => 1.0,
-            passed => (-(passed as f32) / self.decay_ms).exp(),
-        }
+        ((value * kept(then_ms, self.millis(now))) as u64).max(1)
     }
 
     fn millis(&self, at: Instant) -> u32 {
         at.saturating_duration_since(self.epoch).as_millis() as u32
+    }
+}
+
+/// How much of a value is left, of 1.
+fn kept(then_ms: u32, now_ms: u32) -> f32 {
+    const DECAY_MS: f32 = Ewma::DECAY.as_millis() as f32;
+    match now_ms.wrapping_sub(then_ms) {
+        0 => 1.0,
+        // another worker's clock was ahead
+        passed if passed > u32::MAX / 2 => 1.0,
+        passed => (-(passed as f32) / DECAY_MS).exp(),
     }
 }
 
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn a_peak_is_taken_at_once() {
         let start = Instant::now();
-        let ewma = Ewma::new(Ewma::DECAY, start);
+        let ewma = Ewma::new(start);
         assert_eq!(ewma.value(start), 0);
         ewma.observe(10 * MS, start);
         ewma.observe(500 * MS, start);
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn a_lower_latency_counts_by_the_time_passed() {
         let start = Instant::now();
-        let ewma = Ewma::new(Ewma::DECAY, start);
+        let ewma = Ewma::new(start);
         ewma.observe(100 * MS, start);
         let later = start + Ewma::DECAY;
         ewma.observe(10 * MS, later);
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn a_failure_is_a_slow_answer_however_fast_it_came() {
         let start = Instant::now();
-        let ewma = Ewma::new(Ewma::DECAY, start);
+        let ewma = Ewma::new(start);
         ewma.observe_failure(MS, start);
         assert!(close(ewma.value(start), 1000.0), "also the first that is heard of an endpoint");
         ewma.observe_failure(3000 * MS, start);
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn quiet_decays_but_never_to_unknown() {
         let start = Instant::now();
-        let ewma = Ewma::new(Ewma::DECAY, start);
+        let ewma = Ewma::new(start);
         ewma.observe(100 * MS, start);
         assert!(close(ewma.value(start + Ewma::DECAY), 36.788));
         assert_eq!(ewma.value(start + 1000 * Ewma::DECAY), 1);
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn a_clock_that_lags_changes_nothing() {
         let start = Instant::now();
-        let ewma = Ewma::new(Ewma::DECAY, start);
+        let ewma = Ewma::new(start);
         ewma.observe(100 * MS, start + 50 * MS);
         assert!(close(ewma.value(start + 40 * MS), 100.0));
     }

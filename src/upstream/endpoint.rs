@@ -132,7 +132,7 @@ impl Endpoint {
                 None => Arc::default(),
             },
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
-            ewma: observes.then(|| Ewma::new(Ewma::DECAY, now)),
+            ewma: observes.then(|| Ewma::new(now)),
             connector,
             pool: match pools {
                 Some(known) => Arc::clone(&known.pool),
