@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::policy::limit::{Facts, Source, Value};
+use crate::policy::limit::{Facts, Source, Value, ipv6_mask};
 
 /// `flagstone:LIMIT:` and 32 hexadecimal digits. Values (addresses, API keys, cookies) are hashed, not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +29,8 @@ impl RemoteKey {
                         hash.update(&ip.octets());
                     }
                     IpAddr::V6(ip) => {
-                        let host_bits = 128 - u32::from(ipv6_prefix.min(128));
-                        let network = ip.to_bits() & u128::MAX.checked_shl(host_bits).unwrap_or(0);
                         hash.update(&[TAG_IPV6]);
-                        hash.update(&network.to_be_bytes());
+                        hash.update(&(ip.to_bits() & ipv6_mask(ipv6_prefix)).to_be_bytes());
                     }
                 },
                 Value::Bytes(bytes) => {

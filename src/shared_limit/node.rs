@@ -1,5 +1,6 @@
 //! One Redis server: its connections, and whether it can be asked.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::connect::{ConnectError, Connector};
 use super::{Answer, Charge, RemoteKey, opening_limit};
+use crate::policy::limit::Shape;
 
 const SCRIPT_TEXT: &str = include_str!("script.lua");
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT_TEXT));
@@ -223,16 +225,7 @@ impl Node {
 impl Charge {
     /// Takes nothing from anybody.
     fn probe() -> Self {
-        use std::num::{NonZeroU32, NonZeroUsize};
-        let one = NonZeroU32::MIN;
-        let settings = crate::policy::limit::Settings {
-            rate_count: one,
-            period: Duration::from_millis(1),
-            burst: one,
-            keys_max: NonZeroUsize::MIN,
-            ipv6_prefix: 64,
-        };
-        let shape = crate::policy::limit::Limiter::new(settings).shape();
+        let shape = Shape::new(NonZeroU32::MIN, Duration::from_millis(1), NonZeroU32::MIN);
         Self { shape, ceiling_ticks: shape.tolerance_ticks(), cost: 1 }
     }
 }

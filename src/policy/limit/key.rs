@@ -61,12 +61,12 @@ impl KeyHasher {
 
     /// [`KeyHasher::new`] with a seed that others may have too; it has to be hard to guess.
     pub fn with_seed(seed: Seed, ipv6_prefix: u8) -> Self {
-        Self { seed, ipv6_mask: mask(ipv6_prefix) }
+        Self { seed, ipv6_mask: ipv6_mask(ipv6_prefix) }
     }
 
     /// The same seed with another prefix length: all keys but those of IPv6 clients stay what they are.
     pub fn with_ipv6_prefix(&self, ipv6_prefix: u8) -> Self {
-        Self { seed: self.seed, ipv6_mask: mask(ipv6_prefix) }
+        Self { seed: self.seed, ipv6_mask: ipv6_mask(ipv6_prefix) }
     }
 
     #[inline]
@@ -122,7 +122,8 @@ const TAG_IPV4: u8 = 4;
 const TAG_IPV6: u8 = 6;
 const TAG_BYTES: u8 = 1;
 
-fn mask(prefix: u8) -> u128 {
+/// The bits of an IPv6 address that count when its first `prefix` do.
+pub(crate) fn ipv6_mask(prefix: u8) -> u128 {
     let host_bits = 128 - u32::from(prefix.min(128));
     u128::MAX.checked_shl(host_bits).unwrap_or(0)
 }

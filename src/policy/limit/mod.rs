@@ -33,6 +33,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use concurrency::{Slot, Slots};
+pub(crate) use key::ipv6_mask;
 pub use key::{Key, KeyBuilder, KeyHasher, Seed};
 pub use several::{Ask, Stands, Verdict, check_all};
 pub use shared::{Owes, Shape};

@@ -3,6 +3,9 @@
 //! The other side keeps, per key, what is owed and when that was so; it decays, charges and refuses as `gcra` does,
 //! in the same ticks. Its clock counts, not ours: only durations cross.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use super::gcra::Gcra;
 use super::{Decision, Reservation};
 
@@ -18,6 +21,11 @@ pub struct Owes {
 }
 
 impl Shape {
+    /// Of a rate that no limiter has.
+    pub fn new(count: NonZeroU32, period: Duration, burst: NonZeroU32) -> Self {
+        Self(Gcra::new(count, period, burst))
+    }
+
     /// Ticks one request costs.
     pub fn interval_ticks(&self) -> u64 {
         self.0.interval
@@ -68,8 +76,7 @@ impl Owes {
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU32, NonZeroUsize};
-    use std::time::Duration;
+    use std::num::NonZeroUsize;
 
     use super::*;
     use crate::policy::limit::{Limiter, Nanos, Settings};
