@@ -76,9 +76,8 @@ impl<B: Deref<Target = Breaker>> Permit<B> {
         self.breaker.record(&self.ticket, outcome, now);
     }
 
-    /// Whether a half-open breaker waits for this very request: it is worth no retry elsewhere.
-    #[must_use]
-    pub fn is_probe(&self) -> bool {
+    /// Whether a half-open breaker waits for this very request.
+    pub(super) fn is_probe(&self) -> bool {
         self.ticket.probe.is_some()
     }
 
