@@ -1,0 +1,195 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Bench {
+    ejection: Ejection,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Instant::now();
+        let settings = EjectionSettings { failures: NonZeroU32::new(3), base: 30 * SECOND, max: 100 * SECOND };
+        Self { ejection: Ejection::new(settings, now), now }
+    }
+
+    fn fail(&self) -> Option<EjectionEvent> {
+        self.ejection.record(false, self.now, || true)
+    }
+
+    fn succeed(&self) -> Option<EjectionEvent> {
+        self.ejection.record(true, self.now, || true)
+    }
+
+    /// Three failures, and how long it is ejected for them.
+    fn eject(&self) -> (u64, u32) {
+        self.fail();
+        assert!(!matches!(self.fail(), Some(EjectionEvent::Ejected { .. })));
+        match self.fail() {
+            Some(EjectionEvent::Ejected { length, in_a_row }) => (length.as_secs(), in_a_row),
+            other => panic!("not ejected: {other:?}"),
+        }
+    }
+
+    fn ejected(&self) -> bool {
+        self.ejection.is_ejected(self.now)
+    }
+}
+
+#[test]
+fn failures_in_a_row_eject_for_base() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.eject(), (30, 1));
+    bench.now += 30 * SECOND - Duration::from_nanos(1);
+    assert!(bench.ejected());
+    bench.now += Duration::from_nanos(1);
+    assert!(!bench.ejected());
+}
+
+#[test]
+fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
+    let mut bench = Bench::new();
+    bench.now += SECOND;
+    let before = bench.now - Duration::from_millis(1);
+    bench.eject();
+    bench.now += SECOND;
+    assert_eq!(bench.ejection.prove(before, bench.now), None);
+    assert!(bench.ejected(), "what was sent before the ejection says nothing");
+    let sent = bench.now;
+    bench.now += SECOND;
+    assert_eq!(bench.ejection.prove(sent, bench.now), Some(EjectionEvent::Restored));
+    assert!(!bench.ejected());
+    assert_eq!(bench.ejection.prove(sent, bench.now), None, "said once");
+    // It came back less than its last length ago.
+    assert_eq!(bench.eject(), (60, 2));
+}
+
+#[test]
+fn a_success_ends_the_row_of_failures() {
+    let bench = Bench::new();
+    for _ in 0..10 {
+        assert_eq!([bench.fail(), bench.fail(), bench.succeed()], [None; 3]);
+    }
+    assert!(!bench.ejected());
+}
+
+#[test]
+fn the_return_is_said_once() {
+    let mut bench = Bench::new();
+    bench.eject();
+    assert_eq!(bench.ejection.poll(bench.now), None);
+    bench.now += 30 * SECOND;
+    assert_eq!(bench.ejection.poll(bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(bench.ejection.poll(bench.now), None);
+    bench.eject();
+    bench.now += 60 * SECOND;
+    assert_eq!(bench.succeed(), Some(EjectionEvent::Restored));
+    assert_eq!(bench.ejection.poll(bench.now), None);
+}
+
+#[test]
+fn ejections_in_a_row_last_longer_up_to_max() {
+    let mut bench = Bench::new();
+    for (length, in_a_row) in [(30, 1), (60, 2), (90, 3), (100, 4), (100, 5)] {
+        assert_eq!(bench.eject(), (length, in_a_row));
+        // long after the return, but without a success in between
+        bench.now += 1000 * SECOND;
+    }
+}
+
+#[test]
+fn a_single_success_does_not_end_the_row_of_ejections() {
+    let mut bench = Bench::new();
+    bench.eject();
+    bench.now += 31 * SECOND;
+    bench.succeed();
+    assert_eq!(bench.eject(), (60, 2));
+}
+
+#[test]
+fn a_time_of_good_behaviour_ends_the_row_of_ejections() {
+    let mut bench = Bench::new();
+    bench.eject();
+    bench.now += 30 * SECOND;
+    bench.succeed();
+    bench.now += 30 * SECOND;
+    assert_eq!(bench.eject(), (30, 1));
+}
+
+#[test]
+fn the_last_endpoint_standing_stays() {
+    let bench = Bench::new();
+    for _ in 0..10 {
+        assert_eq!(bench.ejection.record(false, bench.now, || false), None);
+    }
+    assert!(!bench.ejected());
+    // another one has come: the next failure ejects
+    assert!(bench.fail().is_some());
+}
+
+#[test]
+fn late_outcomes_do_not_count_while_ejected() {
+    let mut bench = Bench::new();
+    bench.eject();
+    assert_eq!([bench.fail(), bench.fail(), bench.succeed()], [None; 3]);
+    bench.now += 30 * SECOND;
+    assert_eq!(bench.eject(), (60, 2));
+}
+
+#[test]
+fn restoring_takes_it_back_at_once_and_keeps_the_row() {
+    let bench = Bench::new();
+    bench.eject();
+    assert_eq!(bench.ejection.restore(bench.now), Some(EjectionEvent::Restored));
+    assert!(!bench.ejected());
+    assert_eq!(bench.eject(), (60, 2));
+}
+
+#[test]
+fn one_that_is_retired_is_back_and_stays() {
+    let bench = Bench::new();
+    bench.eject();
+    assert_eq!(bench.ejection.retire(bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(bench.ejection.retire(bench.now), None, "said once");
+    for _ in 0..10 {
+        assert_eq!(bench.fail(), None);
+    }
+    assert!(!bench.ejected());
+}
+
+#[test]
+fn slow_start_is_told_when_it_came_back() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.ejection.back_since(bench.now), None);
+    bench.eject();
+    assert_eq!(bench.ejection.back_since(bench.now), None);
+    bench.now += 32 * SECOND;
+    assert_eq!(bench.ejection.back_since(bench.now), Some(2 * SECOND));
+}
+
+#[test]
+fn without_failures_configured_nothing_is_ejected() {
+    let now = Instant::now();
+    let settings = EjectionSettings { failures: None, base: SECOND, max: SECOND };
+    let ejection = Ejection::new(settings, now);
+    for _ in 0..100 {
+        assert_eq!(ejection.record(false, now, || true), None);
+    }
+    assert!(!ejection.is_ejected(now));
+}
+
+#[test]
+fn another_process_leaves_it_alone_for_as_long() {
+    let mut bench = Bench::new();
+    bench.eject();
+    bench.now += 10 * SECOND;
+    let memory = bench.ejection.memory(bench.now);
+    let mut other = Bench::new();
+    other.ejection.recall(&memory, other.now);
+    other.now += 20 * SECOND - Duration::from_nanos(1);
+    assert!(other.ejected());
+    other.now += Duration::from_nanos(1);
+    assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
+    assert_eq!(other.eject(), (60, 2));
+}
