@@ -103,9 +103,9 @@ impl Gcra {
     ///
     /// A smaller burst forgives what no longer fits: a key owes at most one full bucket, and those that wait.
     pub(super) fn convert(&self, old: &Self, used: u64) -> u64 {
-        let requests = |ticks: u64| u128::from(ticks) * u128::from(self.interval) / u128::from(old.interval);
-        let spent = requests(used.min(old.tolerance)).min(u128::from(self.tolerance));
-        let waiting = requests(used.saturating_sub(old.tolerance));
+        let in_own_ticks = |ticks: u64| u128::from(ticks) * u128::from(self.interval) / u128::from(old.interval);
+        let spent = in_own_ticks(used.min(old.tolerance)).min(u128::from(self.tolerance));
+        let waiting = in_own_ticks(used.saturating_sub(old.tolerance));
         (spent + waiting).min(u128::from(TICKS_MAX)) as u64
     }
 
