@@ -103,7 +103,7 @@ impl<'a> Refused<'a> {
     fn body(&self) -> (HeaderValue, bytes::Bytes) {
         // What could not be read has no id that anybody could be asked for.
         let (status, reason) = (self.row.status, self.row.reason);
-        let text = page::Refusal { status, reason, title: "", detail: &self.detail, request_id: "" };
+        let text = page::Refusal { status, reason, detail: &self.detail, request_id: "" };
         page::refusal_page(Kind::Text, &text)
     }
 }

@@ -149,7 +149,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
 
 fn plain(row: &Row, kind: Kind, context: &Context) -> Bytes {
     let request_id = context.request_id.to_str().unwrap_or_default();
-    let text = page::Refusal { status: row.status, reason: row.reason, title: "", detail: row.detail, request_id };
+    let text = page::Refusal { status: row.status, reason: row.reason, detail: row.detail, request_id };
     page::refusal_page(kind, &text).1
 }
 

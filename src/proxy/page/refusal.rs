@@ -14,9 +14,7 @@ pub struct Refusal<'a> {
     pub status: StatusCode,
     /// As in `Flagstone-Reason`: `no_route`, `rate_limited` …
     pub reason: &'a str,
-    /// A few words; empty = the status's own.
-    pub title: &'a str,
-    /// A sentence for who asked; empty = none.
+    /// A sentence for who asked.
     pub detail: &'a str,
     /// For people to name when they ask for help; empty = none.
     pub request_id: &'a str,
@@ -24,19 +22,17 @@ pub struct Refusal<'a> {
 
 /// The body of a refusal, in English. Nothing in it comes back unescaped.
 pub fn refusal_page(kind: Kind, refusal: &Refusal<'_>) -> (HeaderValue, Bytes) {
-    let phrase = refusal.status.canonical_reason().unwrap_or("Refused");
-    let title = if refusal.title.is_empty() { phrase } else { refusal.title };
+    let title = refusal.status.canonical_reason().unwrap_or("Refused");
     let body = match kind {
         Kind::Html => html(refusal, title),
         Kind::Json => json!({
             "type": "about:blank",
-            "title": phrase,
+            "title": title,
             "status": refusal.status.as_u16(),
-            "detail": if refusal.detail.is_empty() { title } else { refusal.detail },
+            "detail": refusal.detail,
             "reason": refusal.reason,
         })
         .to_string(),
-        Kind::Text if refusal.detail.is_empty() => format!("{title}\n"),
         Kind::Text => format!("{title}\n{}\n", refusal.detail),
         Kind::Grpc => String::new(),
     };
@@ -46,16 +42,13 @@ pub fn refusal_page(kind: Kind, refusal: &Refusal<'_>) -> (HeaderValue, Bytes) {
 fn html(refusal: &Refusal<'_>, title: &str) -> String {
     let mut page = String::with_capacity(HEAD.len() + 256);
     page.push_str(HEAD);
-    escape_into(&mut page, title);
+    page.push_str(title);
     page.push_str(STYLE);
     let _ = write!(page, "{}</p><h1>", refusal.status.as_u16());
-    escape_into(&mut page, title);
-    page.push_str("</h1>");
-    if !refusal.detail.is_empty() {
-        page.push_str("<p dir=\"auto\">");
-        escape_into(&mut page, refusal.detail);
-        page.push_str("</p>");
-    }
+    page.push_str(title);
+    page.push_str("</h1><p dir=\"auto\">");
+    escape_into(&mut page, refusal.detail);
+    page.push_str("</p>");
     if !refusal.request_id.is_empty() {
         page.push_str("<p><small>Request ID: ");
         escape_into(&mut page, refusal.request_id);

@@ -223,17 +223,17 @@ fn a_folder_that_is_missing_or_too_large_is_an_error() {
 
 #[test]
 fn refusals_are_escaped_in_every_kind() {
-    let (title, detail, request_id) = ("<b>", "\"&", "<i>");
-    let refusal = Refusal { status: StatusCode::NOT_FOUND, reason: "no_route", title, detail, request_id };
+    let (detail, request_id) = ("<b>\"&", "<i>");
+    let refusal = Refusal { status: StatusCode::NOT_FOUND, reason: "no_route", detail, request_id };
     let body = |kind| String::from_utf8(refusal_page(kind, &refusal).1.to_vec()).unwrap();
-    assert!(body(Kind::Html).contains("<h1>&lt;b&gt;</h1><p dir=\"auto\">&quot;&amp;</p>"));
+    assert!(body(Kind::Html).contains("<h1>Not Found</h1><p dir=\"auto\">&lt;b&gt;&quot;&amp;</p>"));
     assert!(body(Kind::Html).contains("<p><small>Request ID: &lt;i&gt;</small></p></main>"));
     let without = refusal_page(Kind::Html, &Refusal { request_id: "", ..refusal }).1;
     assert!(!String::from_utf8_lossy(&without).contains("Request ID"));
     assert!(body(Kind::Html).len() < 2048);
     let problem: serde_json::Value = serde_json::from_str(&body(Kind::Json)).unwrap();
     assert_eq!((problem["status"].as_u64(), problem["reason"].as_str()), (Some(404), Some("no_route")));
-    assert_eq!(body(Kind::Text), "<b>\n\"&\n");
+    assert_eq!(body(Kind::Text), "Not Found\n<b>\"&\n");
     assert_eq!(body(Kind::Grpc), "");
 }
 
