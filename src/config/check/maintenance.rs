@@ -131,16 +131,21 @@ impl Check<'_> {
         if given > 1 || (given == 0 && !half) {
             self.refuse_place(at, if given == 0 { "looks at nothing" } else { "looks at more than one thing" }, help);
         }
-        let kind = if let Some(url) = &raw.http {
-            self.url(url, &["http", "https"], &at.key("http"));
-            ProbeKind::Http(url.clone())
-        } else if let Some(url) = &raw.redis {
-            self.url(url, &["redis", "rediss"], &at.key("redis"));
-            ProbeKind::Redis(Secret(url.clone()))
-        } else {
-            let address = raw.tcp.as_ref().and_then(|text| self.endpoint_address(text, &at.key("tcp")));
-            ProbeKind::Tcp(address.unwrap_or_else(|| Address::Unix(PathBuf::new())))
-        };
+        let kinds = [
+            raw.tcp.as_ref().map(|text| {
+                let address = self.endpoint_address(text, &at.key("tcp"));
+                ProbeKind::Tcp(address.unwrap_or_else(no_address))
+            }),
+            raw.http.as_ref().map(|url| {
+                self.url(url, &["http", "https"], &at.key("http"));
+                ProbeKind::Http(url.clone())
+            }),
+            raw.redis.as_ref().map(|url| {
+                self.url(url, &["redis", "rediss"], &at.key("redis"));
+                ProbeKind::Redis(Secret(url.clone()))
+            }),
+        ];
+        let kind = kinds.into_iter().flatten().next().unwrap_or_else(|| ProbeKind::Tcp(no_address()));
         Probe {
             kind,
             critical: raw.critical,
@@ -177,6 +182,11 @@ impl Check<'_> {
             events: raw.events.iter().map(event).collect(),
         }
     }
+}
+
+/// A stand-in for what was refused.
+fn no_address() -> Address {
+    Address::Unix(PathBuf::new())
 }
 
 /// Whether it is one of [`OTHER_FILES`] or below one, however it is written; links are not looked at.

@@ -78,6 +78,7 @@ impl Check<'_> {
         }
     }
 
+    /// Of several the first, which is refused with the rest: whatever is wrong in each of them is told.
     fn action(&mut self, raw: &raw::Route, at: &Path) -> Action {
         let given = [
             ("upstream", raw.upstream.is_some()),
@@ -96,16 +97,13 @@ impl Check<'_> {
             }
             [] => {}
         }
-        if let Some(files) = &raw.files {
-            return Action::Files(self.files(files, &at.key("files")));
-        }
-        if let Some(redirect) = &raw.redirect {
-            return Action::Redirect(self.redirect(redirect, &at.key("redirect")));
-        }
-        if let Some(respond) = &raw.respond {
-            return Action::Respond(self.respond(respond, &at.key("respond")));
-        }
-        Action::Upstream(raw.upstream.clone().unwrap_or_default())
+        let actions = [
+            raw.upstream.clone().map(Action::Upstream),
+            raw.files.as_ref().map(|files| Action::Files(self.files(files, &at.key("files")))),
+            raw.redirect.as_ref().map(|redirect| Action::Redirect(self.redirect(redirect, &at.key("redirect")))),
+            raw.respond.as_ref().map(|respond| Action::Respond(self.respond(respond, &at.key("respond")))),
+        ];
+        actions.into_iter().flatten().next().unwrap_or_else(|| Action::Upstream(String::new()))
     }
 
     fn files(&mut self, raw: &raw::Files, at: &Path) -> Files {

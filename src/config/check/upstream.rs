@@ -143,7 +143,7 @@ impl Check<'_> {
         }
         // A check's path goes out as it is, so a query is welcome here.
         let bare = path.split('?').next().unwrap_or_default();
-        if let Some(help) = path_remedy(bare).filter(|_| !raw.tcp) {
+        if let Some(help) = path_remedy(bare) {
             self.refuse(&at.key("path"), &path, "not a path", help);
         }
         let expect = self.statuses(&raw.expect, &at.key("expect"));

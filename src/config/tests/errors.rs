@@ -215,6 +215,30 @@ fn a_route_does_exactly_one_thing() {
 }
 
 #[test]
+fn what_does_two_things_is_told_all_that_is_wrong_in_both() {
+    let route = "upstream = \"ap\"\nfiles = { root = \"\" }\nredirect = { to = \"x\" }\nrespond = { status = 204, body = \"x\" }";
+    let told = errors(&MINIMAL.replace("upstream = \"app\"", route));
+    for part in [
+        "route[0].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
+        "route[0].files: there is upstream already",
+        "route[0].files.root: is missing",
+        "route[0].redirect: there is upstream already",
+        "route[0].redirect.to = \"x\": not a place to redirect to",
+        "route[0].respond: there is upstream already",
+        "route[0].respond.body: an answer with status 204 has no body",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    assert_eq!(told.lines().count(), 7, "{told}");
+    let probe = with("[probe.x]\ntcp = \"a\"\nhttp = \"b\"\nredis = \"c\"").unwrap_err().to_string();
+    for part in ["probe.x: looks at more", "probe.x.tcp = \"a\": ", "probe.x.http: not such", "probe.x.redis: not such"] {
+        assert!(probe.contains(part), "{part}\n{probe}");
+    }
+    let health = with("health = { path = \"x\", tcp = true }").unwrap_err().to_string();
+    assert!(health.contains("there is a path already") && health.contains("health.path = \"x\": not a path"), "{health}");
+}
+
+#[test]
 fn names_must_exist_and_be_unique() {
     assert_eq!(error_in_route("limits = [\"x\"]"), "route[0].limits[0] = \"x\": no limit has this name: add [limit.x]");
     assert_eq!(
