@@ -1,6 +1,7 @@
 //! `${VAR}` and `${VAR:-default}` in strings; `$${` is a literal `${`.
 //!
-//! A dollar sign without a brace stays as it is, so `$uri` needs no escaping. Nothing nests.
+//! A dollar sign without a brace stays as it is, so `$uri` needs no escaping. Nothing nests: the end of an inner one would
+//! be taken for that of the outer, and the rest for text.
 
 /// Reads the environment, or what stands in for it.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -57,6 +58,12 @@ fn variable(inside: &str, env: Env<'_>) -> Result<String, (String, String)> {
         return Err((
             format!("\"${{{inside}}}\" names no environment variable"),
             "write \"${NAME}\" or \"${NAME:-default}\", or \"$${\" for a literal \"${\"".to_owned(),
+        ));
+    }
+    if default.is_some_and(|default| default.contains("${")) {
+        return Err((
+            format!("the default of the environment variable {name} has a variable in it"),
+            "write plain text for a default".to_owned(),
         ));
     }
     match (env(name), default) {
@@ -125,6 +132,14 @@ mod tests {
     fn what_names_no_variable_is_refused() {
         for input in ["${", "${}", "${1A}", "${A B}", "${A-b}", "${:-x}"] {
             assert!(expand(input, &env).is_err(), "{input}");
+        }
+    }
+
+    #[test]
+    fn a_variable_in_a_default_is_refused() {
+        for input in ["${NONE:-${HOST}}", "${HOST:-${NONE:-x}}", "${NONE:-$${HOST}}"] {
+            let (message, _) = expand(input, &env).unwrap_err();
+            assert!(message.contains("has a variable in it"), "{input}: {message}");
         }
     }
 
