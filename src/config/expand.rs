@@ -3,6 +3,8 @@
 //! A dollar sign without a brace stays as it is, so `$uri` needs no escaping. Nothing nests: the end of an inner one would
 //! be taken for that of the outer, and the rest for text.
 
+use std::borrow::Cow;
+
 /// Reads the environment, or what stands in for it.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -12,6 +14,8 @@ pub(super) struct Expanded {
     pub(super) text: String,
     /// Whether a variable (or its default) went in: such a text may stand for a number or a boolean.
     pub(super) changed: bool,
+    /// What the environment gave; a default stands in the file for everybody to read.
+    pub(super) held: Vec<String>,
 }
 
 /// Replaces every variable in `text`.
@@ -21,6 +25,7 @@ pub(super) struct Expanded {
 pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut changed = false;
+    let mut held = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find("${") {
         let (before, after) = rest.split_at(dollar);
@@ -38,16 +43,20 @@ pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, (String, Stri
                 "close it, or write \"$${\" for a literal \"${\"".to_owned(),
             ));
         };
-        out.push_str(&variable(&inside[..end], env)?);
+        let filling = variable(&inside[..end], env)?;
+        out.push_str(&filling);
+        if let Cow::Owned(value) = filling {
+            held.push(value);
+        }
         changed = true;
         rest = &inside[end + 1..];
     }
     out.push_str(rest);
-    Ok(Expanded { text: out, changed })
+    Ok(Expanded { text: out, changed, held })
 }
 
-/// As in a shell, the default of `:-` also stands in for an empty variable.
-fn variable(inside: &str, env: Env<'_>) -> Result<String, (String, String)> {
+/// What the environment gives, else the default. As in a shell, that of `:-` also stands in for an empty variable.
+fn variable<'t>(inside: &'t str, env: Env<'_>) -> Result<Cow<'t, str>, (String, String)> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
@@ -67,9 +76,9 @@ fn variable(inside: &str, env: Env<'_>) -> Result<String, (String, String)> {
         ));
     }
     match (env(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
-        (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(default.to_owned()),
+        (Some(value), Some(default)) if value.is_empty() => Ok(default.into()),
+        (Some(value), _) => Ok(value.into()),
+        (None, Some(default)) => Ok(default.into()),
         (None, None) => Err((
             format!("the environment variable {name} is not set"),
             format!("set it, or give a default: \"${{{name}:-default}}\""),
@@ -102,6 +111,12 @@ mod tests {
         assert_eq!(text("${EMPTY:-full}"), "full");
         assert_eq!(text("${NONE:-}"), "");
         assert_eq!(text("${NONE:-a:-b}"), "a:-b");
+    }
+
+    #[test]
+    fn what_is_held_is_what_the_environment_gave() {
+        assert_eq!(expand("${HOST}-${NONE:-x}-${HOST}", &env).unwrap().held, ["app1", "app1"]);
+        assert!(expand("${NONE:-x}", &env).unwrap().held.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::query::redacted;
+use super::query::{REDACTED, redacted};
 use super::raw;
 
 const MASK: &str = "***";
@@ -45,6 +45,11 @@ pub(super) fn masked(raw: &raw::File) -> Value {
         redact_query(test.pointer_mut("/request/url"));
     }
     value
+}
+
+/// Whether anything was taken out of a text.
+pub(super) fn is_masked(text: &str) -> bool {
+    text.contains(MASK) || text.contains(REDACTED)
 }
 
 fn mask(secret: Option<&mut Value>) {

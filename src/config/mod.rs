@@ -34,6 +34,7 @@ mod sources;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ pub use sources::Sources;
 
 use document::{Node, Places, is_within};
 use model::Config;
+use variables::Variables;
 
 /// Where [`locate`] looks last.
 const SYSTEM_FILE: &str = "/etc/flagstone/flagstone.toml";
@@ -67,6 +69,7 @@ pub struct Loaded {
     /// What it was read from; nothing where it was no file.
     pub sources: Sources,
     places: Places,
+    variables: Variables,
 }
 
 impl Loaded {
@@ -94,7 +97,7 @@ impl Loaded {
         place(Problem { value, ..problem }, &self.source, &self.places)
     }
 
-    /// What stands at a path, secrets masked, as far as it fits into a line.
+    /// What stands at a path, secrets masked and variables by their names, as far as it fits into a line.
     fn value_at(&self, path: &str) -> Option<String> {
         let pieces = path.split(['.', '[']).map(|piece| piece.strip_suffix(']').unwrap_or(piece));
         let value = pieces.filter(|piece| !piece.is_empty()).try_fold(&self.masked, |value, piece| match value {
@@ -102,10 +105,14 @@ impl Loaded {
             Value::Object(keys) => keys.get(piece),
             _ => None,
         })?;
-        match value {
-            Value::String(text) => Problem::new("", "").with_text(text).value,
-            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        let quoted = |text: &str| Problem::new("", "").with_text(text).value;
+        match (self.variables.written(path), value) {
+            // A part of a secret may be written beside the variable.
+            (_, Value::String(text)) if mask::is_masked(text) => quoted(text),
+            (Some(text), _) => quoted(text),
+            (None, Value::String(text)) => quoted(text),
+            (None, Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            (None, Value::Null | Value::Array(_) | Value::Object(_)) => None,
         }
     }
 }
@@ -214,14 +221,14 @@ pub fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<Loaded, Problems> 
 }
 
 fn prove_document(document: &Node, file: &Path, places: Places, mut problems: Vec<Problem>, env: Env<'_>) -> Proven {
-    let shape::Shaped { value, problems: misshapen, spoilt } = shape::fit(document, env);
+    let shape::Shaped { value, problems: misshapen, spoilt, variables } = shape::fit(document, env);
     problems.extend(misshapen);
     let raw = serde_json::from_value::<raw::File>(value).unwrap_or_else(|error| {
         // The schema and the structs come from one source, so this says that they do not agree.
         problems.push(Problem::new("", format!("cannot be understood: {error}")));
         raw::File::default()
     });
-    prove(&raw, file, file.parent().unwrap_or(Path::new("")), places, problems, spoilt)
+    prove(&raw, file, Origin { places, variables }, problems, spoilt)
 }
 
 /// The configuration of `run --listen ADDR --upstream ADDR [--flag FILE]`: one route `all` to one upstream
@@ -232,20 +239,26 @@ fn prove_document(document: &Node, file: &Path, places: Places, mut problems: Ve
 /// What is wrong, with `--listen` and `--upstream` for the TOML path.
 pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
-    let mut expand = |option: &str, text: &str| match expand::expand(text, env) {
-        Ok(expanded) => expanded.text,
+    let mut variables = Variables::default();
+    let mut expand = |option: &str, path: &str, text: &str| match expand::expand(text, env) {
+        Ok(expanded) => {
+            variables.note(path, text, expanded.held);
+            expanded.text
+        }
         Err((message, help)) => {
             problems.push(Problem::new(option, message).with_help(help));
             String::new()
         }
     };
-    let (listen, upstream) = (expand("--listen", listen), expand("--upstream", upstream));
-    let flag = flag.map(|flag| expand("--flag", flag));
+    let listen = expand("--listen", "listener[0].address", listen);
+    let upstream = expand("--upstream", "upstream.app.endpoints[0]", upstream);
+    let flag = flag.map(|flag| expand("--flag", "maintenance.flag", flag));
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
     let raw = raw::File::quick(listen, upstream);
-    let proven = prove(&raw, Path::new(""), Path::new(""), Places::default(), problems, [].into());
+    let origin = Origin { places: Places::default(), variables };
+    let proven = prove(&raw, Path::new(""), origin, problems, [].into());
     let loaded = proven.into_result();
     let mut loaded = loaded.map_err(|Problems(problems)| Problems(problems.into_iter().map(as_option).collect()))?;
     if let Some(flag) = flag.filter(|flag| !flag.is_empty()) {
@@ -296,27 +309,30 @@ impl Proven {
     }
 }
 
-fn prove(
-    raw: &raw::File,
-    file: &Path,
-    folder: &Path,
+/// How a configuration is written.
+struct Origin {
     places: Places,
-    mut problems: Vec<Problem>,
-    spoilt: BTreeSet<String>,
-) -> Proven {
+    variables: Variables,
+}
+
+fn prove(raw: &raw::File, file: &Path, origin: Origin, mut problems: Vec<Problem>, spoilt: BTreeSet<String>) -> Proven {
+    let Origin { places, variables } = origin;
+    let folder = file.parent().unwrap_or(Path::new(""));
     let checked = check::check(raw, folder, spoilt.clone(), &places);
-    problems.extend(checked.problems);
+    let hidden = |found: Vec<Problem>| found.into_iter().map(|problem| variables.hide(problem)).collect::<Vec<_>>();
+    problems.extend(hidden(checked.problems));
     Proven {
         problems: in_order(problems, file, &places),
         spoilt,
         loaded: Loaded {
             config: checked.config,
-            warnings: in_order(checked.warnings, file, &places),
+            warnings: in_order(hidden(checked.warnings), file, &places),
             files: checked.files,
             source: file.to_owned(),
             masked: mask::masked(raw),
             sources: Sources::default(),
             places,
+            variables,
         },
     }
 }

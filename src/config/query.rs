@@ -1,7 +1,7 @@
 //! A query as it may be shown: what sounds like a secret is none there.
 
 /// What stands where a secret stood. The word is the one of the semantic conventions (`url.query`).
-const REDACTED: &str = "REDACTED";
+pub(super) const REDACTED: &str = "REDACTED";
 
 /// Parts of names whose values are credentials.
 const SECRET_PARTS: [&str; 11] =

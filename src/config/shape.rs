@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 use serde_json::{Map, Number, Value};
 
 use super::document::{Node, Path, without_indices};
-use super::expand::{Env, expand};
+use super::expand::{Env, Expanded, expand};
 use super::problem::{Problem, nearest, one_of};
+use super::variables::Variables;
 
 /// As the types of [`super::raw`] have it; a test makes it from them and compares. Making it here takes much code.
 fn schema_text() -> &'static str {
@@ -101,19 +102,22 @@ pub(super) struct Shaped {
     pub(super) problems: Vec<Problem>,
     /// Places left out, and places that a misspelt key most likely meant.
     pub(super) spoilt: BTreeSet<String>,
+    pub(super) variables: Variables,
 }
 
 /// Expands variables in strings and fits the document to the schema.
 pub(super) fn fit(document: &Node, env: Env<'_>) -> Shaped {
-    let mut walk = Walk { env, problems: Vec::new(), spoilt: BTreeSet::new() };
+    let mut walk = Walk { env, problems: Vec::new(), spoilt: BTreeSet::new(), variables: Variables::default() };
     let value = walk.node(document, &INLINE, &Path::root()).unwrap_or_else(|| Value::Object(Map::new()));
-    Shaped { value, problems: walk.problems, spoilt: walk.spoilt }
+    let Walk { problems, spoilt, variables, .. } = walk;
+    Shaped { value, problems, spoilt, variables }
 }
 
 struct Walk<'a> {
     env: Env<'a>,
     problems: Vec<Problem>,
     spoilt: BTreeSet<String>,
+    variables: Variables,
 }
 
 impl Walk<'_> {
@@ -187,17 +191,20 @@ impl Walk<'_> {
 
     /// A text with a variable in it may stand for a number or a boolean: `workers = "${WORKERS:-0}"`.
     fn text(&mut self, node: &Node, text: &str, schema: &Value, path: &Path) -> Option<Value> {
-        let expanded = match expand(text, self.env) {
+        let Expanded { text: value, changed, held } = match expand(text, self.env) {
             Ok(expanded) => expanded,
             Err((message, help)) => {
                 return self.refuse(Problem::new(path.as_str(), message).with_help(help), path);
             }
         };
-        if alternative(schema, "string").is_some() || !expanded.changed {
-            return self.scalar(Value::String(expanded.text), node, schema, path);
+        if changed {
+            self.variables.note(path.as_str(), text, held);
+        }
+        if alternative(schema, "string").is_some() || !changed {
+            return self.scalar(Value::String(value), node, schema, path);
         }
         let fits = |value: &Value| kinds(value).iter().any(|kind| alternative(schema, kind).is_some());
-        match serde_json::from_str(&expanded.text).ok().filter(fits) {
+        match serde_json::from_str(&value).ok().filter(fits) {
             Some(value @ (Value::Bool(_) | Value::Number(_))) => self.scalar(value, node, schema, path),
             _ => {
                 let problem = Problem::new(path.as_str(), format!("must be {}", expected(schema)));

@@ -169,6 +169,9 @@ fn quick_names_its_options() {
     let problems = quick(":8080", "http://localhost:3000", None, &env).unwrap_err().to_string();
     let expected = "--listen = \":8080\": not an address to listen on: write \"0.0.0.0:8080\"\n--upstream = \"http://localhost:3000\": not an endpoint's address: leave out the scheme: \"localhost:3000\"";
     assert_eq!(problems, expected);
+    let held = quick("${PORT}", "${SLACK_WEBHOOK}", None, &env).unwrap_err().to_string();
+    assert!(held.starts_with("--listen = \"${PORT}\": not an address to listen on: write \"0.0.0.0:…\"\n"), "{held}");
+    assert!(held.contains("--upstream = \"${SLACK_WEBHOOK}\": ") && !held.contains("secret"), "{held}");
 }
 
 #[test]
