@@ -2,7 +2,7 @@
 //!
 //! Knows TOML, not Flagstone: what keys mean is for [`super::shape`] and [`super::check`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -66,6 +66,21 @@ pub(super) fn without_indices(path: &str) -> String {
     let own = &path[around.len()..];
     let own = if own.starts_with('[') { "" } else { own };
     without_indices(around) + own
+}
+
+/// The place in the file of one in what is left of it: there, elements of lists that were left out count.
+pub(super) fn place_in_file(path: &str, left_out: &BTreeSet<String>) -> String {
+    let Some(around) = parent(path) else { return path.to_owned() };
+    let own = &path[around.len()..];
+    let around = place_in_file(around, left_out);
+    let index = own.strip_prefix('[').and_then(|own| own.strip_suffix(']')).and_then(|index| index.parse().ok());
+    match index {
+        Some(index) => {
+            let elements = (0..).map(|index| format!("{around}[{index}]"));
+            elements.filter(|place| !left_out.contains(place)).nth(index).expect("there is no last one")
+        }
+        None => around + own,
+    }
 }
 
 /// One value and its kind, as TOML has them.
@@ -318,6 +333,21 @@ mod tests {
         let error = read("a = 1\nb = \n").unwrap_err();
         assert_eq!(error.position.map(|(line, _)| line), Some(2));
         assert!(!error.message.is_empty() && !error.message.contains('\n'));
+    }
+
+    #[test]
+    fn what_is_left_of_a_list_keeps_its_places() {
+        let left_out = ["route[0]", "route[2].path[1]", "a"].map(str::to_owned).into();
+        for (path, place) in [
+            ("route[0].path[0]", "route[1].path[0]"),
+            ("route[1].path[0]", "route[2].path[0]"),
+            ("route[1].path[1].x", "route[2].path[2].x"),
+            ("features.\"a[0]\"", "features.\"a[0]\""),
+            ("server.workers", "server.workers"),
+            ("", ""),
+        ] {
+            assert_eq!(place_in_file(path, &left_out), place);
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use expand::Env;
 pub use problem::{Problem, Problems, suggest};
 pub use sources::Sources;
 
-use document::{Node, Places, is_within};
+use document::{Node, Places, is_within, place_in_file};
 use model::Config;
 use variables::Variables;
 
@@ -319,14 +319,18 @@ fn prove(raw: &raw::File, file: &Path, origin: Origin, mut problems: Vec<Problem
     let Origin { places, variables } = origin;
     let folder = file.parent().unwrap_or(Path::new(""));
     let checked = check::check(raw, folder, spoilt.clone(), &places);
-    let hidden = |found: Vec<Problem>| found.into_iter().map(|problem| variables.hide(problem)).collect::<Vec<_>>();
-    problems.extend(hidden(checked.problems));
+    let told = |found: Vec<Problem>| -> Vec<Problem> {
+        let placed = found.into_iter().map(|it| Problem { path: place_in_file(&it.path, &spoilt), ..it });
+        placed.map(|problem| variables.hide(problem)).collect()
+    };
+    problems.extend(told(checked.problems));
+    let warnings = in_order(told(checked.warnings), file, &places);
     Proven {
         problems: in_order(problems, file, &places),
         spoilt,
         loaded: Loaded {
             config: checked.config,
-            warnings: in_order(hidden(checked.warnings), file, &places),
+            warnings,
             files: checked.files,
             source: file.to_owned(),
             masked: mask::masked(raw),

@@ -609,6 +609,18 @@ fn what_a_variable_holds_is_not_told_by_those_who_look_later_either() {
 }
 
 #[test]
+fn what_comes_behind_an_element_that_is_refused_keeps_its_place() {
+    let text = "[[route]]\nname = \"b\"\nrespond = {}\npath = [\n  5,\n  \"/b\",\n  \"c\",\n]";
+    let told = with(text).unwrap_err().to_string();
+    let line = MINIMAL.lines().count() + 6;
+    for place in
+        [format!("{line}:3: route[1].path[0] = 5: "), format!("{}:3: route[1].path[2] = \"c\": not a path", line + 2)]
+    {
+        assert!(told.contains(&place), "{place}\n{told}");
+    }
+}
+
+#[test]
 fn a_token_of_the_wrong_type_is_not_shown() {
     assert_eq!(error_with("[admin]\ntoken = 12345"), "admin.token: must be a string in quotes");
 }
