@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::document::{self, Node, Places};
-use super::problem::Problems;
+use super::document::{self, Node, Places, is_within};
+use super::problem::{Problem, Problems};
 use super::sources::{SourceFile, Sources};
-use super::{Env, check, joined, merge, model, raw, shape};
+use super::{Env, joined, merge, model, prove_document};
 
 /// More wrong lines than this in one table are no slip.
 const LINES_LEFT_OUT_MAX: usize = 16;
@@ -15,7 +15,7 @@ const LINES_LEFT_OUT_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct FoundAdmin {
     pub admin: model::Admin,
-    /// Why not all could be read.
+    /// Why not all could be read, and what is wrong in what was.
     pub problems: Problems,
     /// Where it listens is known for sure.
     pub is_told: bool,
@@ -24,31 +24,45 @@ pub struct FoundAdmin {
 /// Reads `[admin]`. Errors elsewhere do not matter; in a file that is no TOML the table is read on its own.
 pub fn find_admin(file: &Path, env: Env<'_>) -> FoundAdmin {
     let sources = Sources::read(file, env);
-    let (whole, places, problems) = joined(&sources);
-    if let Some(document) = whole {
-        return FoundAdmin {
-            admin: admin_of(&document, &places, file, env),
-            problems: Problems(vec![]),
-            is_told: true,
-        };
-    }
+    let (whole, places, found) = joined(&sources);
+    let is_toml = whole.is_some();
+    let (part, mut problems) = match whole {
+        // A file that could not be read may have the table.
+        Some(document) => {
+            let twice = found.into_iter().filter(is_of_admin);
+            let problems: Vec<Problem> = sources.problems.iter().cloned().chain(twice).collect();
+            (Part { document, places, is_whole: problems.is_empty() }, problems)
+        }
+        None => (pieces(&sources), found),
+    };
+    let names_address = value(&part.document, "admin").is_some_and(|admin| value(admin, "listen").is_some());
+    let is_there = part.is_whole || names_address;
+    let proven = prove_document(&part.document, file, part.places, Vec::new(), env);
+    let mut refused = proven.problems.iter().map(|problem| &problem.path).chain(&proven.spoilt);
+    let is_told = is_there && !refused.any(|path| is_within("admin.listen", path));
+    // What hides the address may stand elsewhere: `[admn]`.
+    let wrong = proven.problems.into_iter().filter(|problem| is_of_admin(problem) || (is_toml && !is_told));
+    problems.extend(wrong);
+    FoundAdmin { admin: proven.loaded.config.admin, problems: Problems(problems), is_told }
+}
+
+fn is_of_admin(problem: &Problem) -> bool {
+    is_within(&problem.path, "admin")
+}
+
+/// What can be read of files of which one is no TOML.
+fn pieces(sources: &Sources) -> Part {
     let mut is_whole = true;
-    let mut rest = (Node::Table(Vec::new()), Places::default());
+    let mut all = (Node::Table(Vec::new()), Places::default());
     for source in &sources.files {
         let Some(part) = readable(source) else { continue };
         is_whole &= part.is_whole;
         // Whatever is there twice is told when all of it is TOML again.
-        merge::merge(&mut rest, (part.document, part.places));
+        merge::merge(&mut all, (part.document, part.places));
     }
-    let (document, places) = rest;
-    let is_told = value(&document, "admin").is_some_and(|admin| is_whole || value(admin, "listen").is_some());
-    FoundAdmin { admin: admin_of(&document, &places, file, env), problems: Problems(problems), is_told }
-}
-
-fn admin_of(document: &Node, places: &Places, file: &Path, env: Env<'_>) -> model::Admin {
-    let shaped = shape::fit(document, env);
-    let raw = serde_json::from_value::<raw::File>(shaped.value).unwrap_or_default();
-    check::check(&raw, file.parent().unwrap_or(Path::new("")), shaped.spoilt, places).config.admin
+    let (document, places) = all;
+    let is_whole = is_whole && value(&document, "admin").is_some();
+    Part { document, places, is_whole }
 }
 
 /// What could be made of a file.
@@ -157,8 +171,41 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_are_no_matter_of_syntax_are_no_problem() {
+    fn errors_in_other_tables_are_no_problem() {
         let found = found(&[("flagstone.toml", "[admin]\nlisten = \"127.0.0.1:1\"\n[servr]\n")]);
         assert!(found.is_told && found.problems.0.is_empty() && listens(&found) == "127.0.0.1:1");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_said_to_be_a_guess() {
+        for (text, place) in [
+            ("[admin]\nlisten = \"${NOWHERE}\"\n", ":2:1: admin.listen: "),
+            ("[admin]\nlisten = \":9900\"\n", ":2:1: admin.listen = \":9900\": "),
+            ("[admin]\nlisten = 9900\n", ":2:1: admin.listen = 9900: "),
+            ("[admin]\nlistn = \"127.0.0.1:1\"\n", ":2:1: admin.listn: "),
+            ("[admn]\nlisten = \"127.0.0.1:1\"\n", ":1:1: admn: "),
+            ("admin = 9900\n", ":1:1: admin = 9900: "),
+        ] {
+            let found = found(&[("flagstone.toml", text)]);
+            assert!(!found.is_told && found.problems.to_string().contains(place), "{text}: {}", found.problems);
+        }
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_used_is_told_and_hides_no_address() {
+        let text = "[admin]\nlisten = \"127.0.0.1:1\"\ntoken = \"${NOWHERE}\"\n";
+        let found = found(&[("flagstone.toml", text)]);
+        let told = found.problems.to_string();
+        assert!(told.contains(":3:1: admin.token: the environment variable NOWHERE is not set"), "{told}");
+        assert_eq!((listens(&found).as_str(), found.is_told), ("127.0.0.1:1", true));
+    }
+
+    #[test]
+    fn an_included_file_that_cannot_be_read_may_have_the_table() {
+        let include = "include = [\"none.toml\"]\n";
+        let guessed = found(&[("flagstone.toml", include)]);
+        assert!(!guessed.is_told && guessed.problems.to_string().contains("none.toml"), "{guessed:?}");
+        let told = found(&[("flagstone.toml", &format!("{include}[admin]\nlisten = \"127.0.0.1:1\"\n"))]);
+        assert_eq!((listens(&told).as_str(), told.is_told), ("127.0.0.1:1", true));
     }
 }

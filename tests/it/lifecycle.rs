@@ -191,6 +191,11 @@ async fn steering_wants_the_token() {
     for (other, told) in [
         (config.replace("secret", "guess"), "the admin side takes another token than admin.token"),
         (config.replace("token =", "# token ="), "the admin side wants its token"),
+        (config.replace("secret", "${NOWHERE}"), "admin.token: the environment variable NOWHERE is not set"),
+        (
+            config.replace("[admin]", "[admn]"),
+            "admn: unknown key: did you mean \"admin\"?\nflagstone: the process is found",
+        ),
     ] {
         let other = flagstone.folder.write("other.toml", other);
         for command in ["reload", "drain"] {
