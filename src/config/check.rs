@@ -14,6 +14,7 @@ use super::raw;
 mod address;
 mod limit;
 mod listener;
+mod log;
 mod maintenance;
 mod process;
 mod references;

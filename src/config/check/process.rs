@@ -1,16 +1,11 @@
-//! `[server]`, `[admin]`, `[log]`, `[client_ip]`, `[timeouts]`, `[bounds]`, `[trace]`, `[certificates]`.
+//! `[server]`, `[admin]`, `[client_ip]`, `[timeouts]`, `[bounds]`, `[trace]`, `[certificates]`.
 
 use std::num::NonZeroUsize;
 
-use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
-use tracing_subscriber::filter::Targets;
-
 use super::super::document::Path;
 use super::super::model::{
-    AccessFormat, AccessLogTarget, Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader, Log, LogFormat,
-    Secret, Server, Timeouts, Trace,
+    Address, Admin, Bounds, Certificates, ClientIp, ClientIpHeader, Secret, Server, Timeouts, Trace,
 };
-use super::super::problem::{nearest, suggest};
 use super::super::raw;
 use super::Check;
 use super::values::{at_least_one, at_least_one_thing};
@@ -21,8 +16,6 @@ const TRACES_PATH: &str = "/v1/traces";
 
 /// Where collectors speak gRPC.
 const GRPC_PORT: u16 = 4317;
-
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl Check<'_> {
     pub(super) fn server(&mut self, raw: &raw::Server, at: &Path) -> Server {
@@ -59,63 +52,6 @@ impl Check<'_> {
             allowed_hosts.push(host.trim_end_matches('.').to_ascii_lowercase());
         }
         Admin { listen, token, allowed_hosts }
-    }
-
-    pub(super) fn log(&mut self, raw: &raw::Log, at: &Path) -> Log {
-        self.log_level(&raw.level, &at.key("level"));
-        let access = match raw.access.as_str() {
-            "stdout" => AccessLogTarget::Stdout,
-            "stderr" => AccessLogTarget::Stderr,
-            "off" => AccessLogTarget::Off,
-            "" => {
-                self.refuse(&at.key("access"), "", "is empty", "write \"stdout\", \"stderr\", \"off\" or a file");
-                AccessLogTarget::Off
-            }
-            file => {
-                let meant = nearest(file, ["stdout", "stderr", "off"]).filter(|_| !file.contains(['/', '.']));
-                if let Some(meant) = meant {
-                    let help = format!("did you mean \"{meant}\"? Else write \"./{file}\"");
-                    self.warn(&at.key("access"), format!("\"{file}\" is taken for the name of a file"), help);
-                }
-                AccessLogTarget::File(self.path(file, &at.key("access")))
-            }
-        };
-        Log {
-            level: raw.level.clone(),
-            format: match raw.format {
-                raw::LogFormat::Text => LogFormat::Text,
-                raw::LogFormat::Json => LogFormat::Json,
-            },
-            access,
-            access_format: match raw.access_format {
-                raw::AccessFormat::Combined => AccessFormat::Combined,
-                raw::AccessFormat::Json => AccessFormat::Json,
-            },
-        }
-    }
-
-    /// The filter takes any word for a module's name and would then be silent: `inof` must not pass.
-    fn log_level(&mut self, text: &str, at: &Path) {
-        for directive in text.split(',').map(str::trim) {
-            let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-            if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
-                let help = suggest(level, LEVELS);
-                return self.refuse(at, text, format!("\"{level}\" is not a level"), help);
-            }
-            if level.parse::<LevelFilter>().is_ok_and(|level| level > STATIC_MAX_LEVEL) {
-                let finest = STATIC_MAX_LEVEL.to_string();
-                let help = format!("write \"{finest}\", or build without `--release`");
-                self.warn(at, format!("a release says no more at \"{level}\" than at \"{finest}\""), help);
-            }
-        }
-        if text.parse::<Targets>().is_err() {
-            self.refuse(
-                at,
-                text,
-                "not log directives",
-                "write a level, or levels by module: \"info,flagstone::upstream=debug\"",
-            );
-        }
     }
 
     pub(super) fn client_ip(&mut self, raw: &raw::ClientIp, at: &Path) -> ClientIp {

@@ -534,6 +534,16 @@ fn a_level_that_a_release_does_not_have_is_a_warning_there() {
 }
 
 #[test]
+fn a_module_that_never_logs_is_a_warning() {
+    let loaded = with("[log]\nlevel = \"info,flagston::proxy=debug,flagstone::upstream=debug,h2=warn\"").unwrap();
+    let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+    let expected = "log.level: nothing is logged as \"flagston::proxy\": did you mean \"flagstone::proxy\"?";
+    assert!(warning.to_string().ends_with(expected), "{warning}");
+    let wrong = with("[log]\nlevel = \"inof,h2=wran\"").unwrap_err().to_string();
+    assert!(wrong.contains("\"inof\" is not a level") && wrong.contains("\"wran\" is not a level"), "{wrong}");
+}
+
+#[test]
 fn a_file_for_the_access_log_that_is_called_like_a_stream_is_warned_of() {
     for (access, meant) in [("Stdout", "stdout"), ("OFF", "off"), ("stdrr", "stderr")] {
         let loaded = with(&format!("[log]\naccess = \"{access}\"")).unwrap();
