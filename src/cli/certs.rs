@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     // Scripts read these lines, people their columns.
     let widths = if std::io::stdout().is_terminal() { Widths::of(&entries) } else { Widths::default() };
     let text = match arguments.json {
-        true => format!("{}\n", entries.iter().map(|entry| entry.json(now)).collect::<Value>()),
+        true => format!("{:#}\n", entries.iter().map(|entry| entry.json(now)).collect::<Value>()),
         false if entries.is_empty() => "no listener has certificates\n".to_owned(),
         false => entries.iter().map(|entry| entry.line(now, widths) + "\n").collect(),
     };

@@ -5,11 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::client::{AdminArgument, CallError, Client};
+use super::client::{AdminArgument, CallError, Client, tell};
 use super::human::has_colours;
-use super::print;
 use crate::config::duration;
 
 mod screen;
@@ -35,23 +34,23 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(client) => client,
         Err(error) => return error.report(),
     };
-    match arguments.watch {
-        Some(interval) => watch(&client, arguments.json, interval),
-        None => match text(&client, arguments.json) {
-            Ok(text) => print(text, ExitCode::SUCCESS),
-            Err(error) => error.report(),
-        },
+    match (arguments.watch, arguments.json) {
+        (Some(interval), as_json) => watch(&client, as_json, interval),
+        (None, true) => tell(status(&client).map(|status| format!("{status:#}\n"))),
+        (None, false) => tell(on_screen(&client)),
     }
 }
 
-fn text(client: &Client, as_json: bool) -> Result<String, CallError> {
+fn status(client: &Client) -> Result<Value, CallError> {
     let status = client.call("GET", "/api/status", None)?;
-    if !status["process"]["version"].is_string() {
-        return Err(client.foreign("it tells no version"));
+    match status["process"]["version"].is_string() {
+        true => Ok(status),
+        false => Err(client.foreign("it tells no version")),
     }
-    if as_json {
-        return Ok(format!("{status}\n"));
-    }
+}
+
+fn on_screen(client: &Client) -> Result<String, CallError> {
+    let status = status(client)?;
     let health = client.call("GET", "/api/health", None)?;
     Ok(screen(&status, &health, Timestamp::now(), has_colours()))
 }
@@ -64,11 +63,12 @@ fn watch(client: &Client, as_json: bool, interval: Duration) -> ExitCode {
         let _ = stdout.write_all(b"\x1b[2J");
     }
     loop {
-        let text = text(client, as_json).unwrap_or_else(|error| match as_json {
-            true => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
+        // Of JSON a line each time, for whoever reads line by line.
+        let text = match as_json {
+            true => status(client).unwrap_or_else(|error| json!({ "error": error.to_string() })).to_string() + "\n",
             // It may be back in a moment: then this screen shows it.
-            false => format!("{error}\n"),
-        });
+            false => on_screen(client).unwrap_or_else(|error| format!("{error}\n")),
+        };
         let drawn = match in_place {
             true => {
                 let (columns, rows) = size();

@@ -275,6 +275,7 @@ async fn the_command_tells_how_each_certificate_stands_without_a_process() {
         "{stderr}"
     );
     let (ok, stdout, _) = certs(&folder, &["--json"]).await;
+    assert!(stdout.starts_with("[\n  {\n    \""), "for people to read, too: {stdout}");
     let json: Value = serde_json::from_str(&stdout).unwrap();
     let statuses: Vec<_> = json.as_array().unwrap().iter().map(|entry| entry["status"].as_str().unwrap()).collect();
     assert_eq!((ok, statuses), (false, vec!["OK", "EXPIRING", "EXPIRED", "INVALID", "INVALID"]));

@@ -31,7 +31,9 @@ async fn one_screen_shows_all_of_it() {
     }
     assert!(!shown.stdout.contains('\x1b'), "no colours where there is no terminal: {}", shown.stdout);
     assert!(shown.stdout.lines().count() <= 24, "one screen: {}", shown.stdout);
-    let as_json: Value = serde_json::from_str(&status(&["--json"]).await.stdout).unwrap();
+    let text = status(&["--json"]).await.stdout;
+    assert!(text.starts_with("{\n  \""), "for people to read, too: {text}");
+    let as_json: Value = serde_json::from_str(&text).unwrap();
     for part in
         ["maintenance", "services", "circuitBreakers", "limits", "featureFlags", "certificates", "config", "process"]
     {
@@ -63,6 +65,19 @@ async fn it_is_shown_again_and_again() {
         watching.stdout()
     );
     assert!(watching.ended().is_none(), "it may be back in a moment");
+}
+
+#[tokio::test]
+async fn as_json_it_is_a_line_each_time() {
+    let mut flagstone = Flagstone::serve(CONFIG).await;
+    let admin = flagstone.admin().await.to_string();
+    let watching = Process::start(&mut Flagstone::command(["status", "--admin", &admin, "--watch=100ms", "--json"]));
+    assert!(eventually(DEADLINE, || watching.stdout().lines().count() >= 3).await, "{}", watching.stdout());
+    let text = watching.stdout();
+    for line in text.lines().take(2) {
+        let status: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(status["process"]["version"].is_string(), "{status}");
+    }
 }
 
 #[tokio::test]
