@@ -147,6 +147,11 @@ impl Host {
     }
 }
 
+/// The host of a URL or an authority as resolvers and certificates have it: an IPv6 address without its brackets.
+pub(crate) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(host)
+}
+
 /// Says the more telling of two things: `user:password@host` fails at its colon.
 fn user_info_or(error: HostError, text: &[u8]) -> HostError {
     if text.contains(&b'@') { HostError::UserInfo } else { error }
@@ -197,6 +202,13 @@ mod tests {
         for (text, name, port) in cases {
             let host = Host::parse(text.as_bytes()).unwrap();
             assert_eq!((host.name(), host.port()), (name, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn brackets_are_no_part_of_an_address() {
+        for (host, bare) in [("[::1]", "::1"), ("::1", "::1"), ("a.example", "a.example"), ("[::1", "[::1"), ("", "")] {
+            assert_eq!(without_brackets(host), bare);
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::model::UpstreamTls;
+use crate::message::host::without_brackets;
 use crate::upstream::Resolver;
 use crate::upstream::connect::first_of;
 use crate::upstream::tls::Originator;
@@ -64,8 +65,7 @@ impl Connector {
 
     /// Connects to the first address of a name that answers, within `limit`.
     pub(super) async fn reach(&self, host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
-        let name = host.trim_start_matches('[').trim_end_matches(']');
-        first_of(&self.resolver.resolve(name, port).await?, limit).await
+        first_of(&self.resolver.resolve(without_brackets(host), port).await?, limit).await
     }
 
     /// Makes a pipelined connection of `socket` and drives it on the present runtime.
@@ -74,7 +74,7 @@ impl Connector {
         match &self.tls {
             None => self.start(socket).await,
             Some(config) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                let name = ServerName::try_from(without_brackets(host).to_owned()).map_err(io::Error::other)?;
                 self.start(TlsConnector::from(Arc::clone(config)).connect(name, socket).await?).await
             }
         }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::error::io_reason;
+use crate::message::host::without_brackets;
 use crate::tls::read_roots;
 use crate::upstream::Resolver;
 use crate::upstream::connect::first_of;
@@ -83,7 +84,7 @@ impl Poster {
 
     async fn exchange(&self, uri: &Uri, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
         let is_tls = uri.scheme_str() == Some("https");
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = without_brackets(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let addresses = self.resolver.resolve(host, port).await?;
         let socket = first_of(&addresses, CONNECT_TIMEOUT).await?;

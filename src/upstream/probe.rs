@@ -18,6 +18,7 @@ use super::resolve::Resolver;
 use super::tls::Originator;
 use crate::breaker::Pauses;
 use crate::config::model::{self, Address, ProbeKind};
+use crate::message::host::without_brackets;
 
 /// One `[probe.NAME]`, alive. Each check decides at once.
 pub(crate) struct Probe {
@@ -79,9 +80,9 @@ impl Probe {
     async fn http(&self, url: &str) -> Result<(), Failed> {
         let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
         let is_tls = uri.scheme_str() == Some("https");
-        let host = uri.host().ok_or("the URL has no host")?;
+        let host = uri.host().map(without_brackets).ok_or("the URL has no host")?;
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let addresses = self.addresses(host.trim_matches(['[', ']']), port).await?;
+        let addresses = self.addresses(host, port).await?;
         let tls = if is_tls { Some(client_tls(host)?) } else { None };
         let host = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
         let host = HeaderValue::from_str(host.unwrap_or_default()).map_err(|error| error.to_string())?;
@@ -101,13 +102,13 @@ impl Probe {
 
     async fn redis(&self, url: &str) -> Result<(), Failed> {
         let uri: Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
-        let host = uri.host().ok_or("the URL has no host")?;
+        let host = uri.host().map(without_brackets).ok_or("the URL has no host")?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let user_info = authority.rsplit_once('@').map_or("", |(user_info, _)| user_info);
         let (user, password) = user_info.split_once(':').unwrap_or(("", user_info));
         let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = (decoded(user), decoded(password));
-        let addresses = self.addresses(host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(6379)).await?;
+        let addresses = self.addresses(host, uri.port_u16().unwrap_or(6379)).await?;
         let stream = first_of(&addresses, self.settings.timeout).await?;
         if uri.scheme_str() == Some("rediss") {
             let (tls, name) = client_tls(host)?;
@@ -128,7 +129,7 @@ impl Probe {
 type ClientTls = (Arc<Originator>, ServerName<'static>);
 
 fn client_tls(host: &str) -> Result<ClientTls, String> {
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     Ok((Arc::new(Originator::of_the_web().map_err(|error| error.to_string())?), name))
 }
 

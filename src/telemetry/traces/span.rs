@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use super::resource::{number, text};
 use super::{Attempt, CANCELLED, Finished};
 use crate::config::query::redacted;
+use crate::message::host::without_brackets;
 
 /// `Span.flags`: it is known whether the parent is another process's (bit 8), and it is (bit 9).
 const REMOTE_KNOWN: u32 = 0x100;
@@ -100,7 +101,7 @@ fn client(finished: &Finished, index: usize, attempt: &Attempt) -> Span {
     attributes.extend([
         text("url.scheme", scheme),
         text("url.full", full(scheme, attempt)),
-        text("server.address", address.trim_start_matches('[').trim_end_matches(']')),
+        text("server.address", without_brackets(address)),
         text("network.protocol.version", if attempt.is_http2 { "2" } else { "1.1" }),
         text("flagstone.upstream", &*attempt.upstream),
         text("flagstone.endpoint", &*attempt.endpoint),
