@@ -293,7 +293,8 @@ impl Control {
         live
     }
 
-    /// Tells what is worth knowing of a configuration that serves.
+    /// Tells what is worth knowing of a configuration that serves: with each reload all of it, as nginx does, for whoever
+    /// has just changed something is the one who looks.
     fn warn_of(&self, loaded: &Loaded) {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
