@@ -187,7 +187,9 @@ fn scope_of(uri: &Uri, control: &Control, known: impl Fn(&str) -> bool) -> Resul
 
 /// `{reason, terminate_jobs, grace_period}`, the last in seconds.
 #[utoipa::path(post, path = "/api/maintenance/emergency", tag = "maintenance", request_body = Option<schema::Emergency>, responses((status = 200, description = "How it stands then", body = schema::Maintenance), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json")))]
-async fn emergency(State(panel): State<Panel>, body: Bytes) -> Result<Json<Value>, Problem> {
+async fn emergency(State(panel): State<Panel>, uri: Uri, body: Bytes) -> Result<Json<Value>, Problem> {
+    // Whoever names a route here, as for the other two, does not mean everything.
+    Parameters::of(&uri, &[])?;
     switch_on(&panel.control, Scope::Global, emergency_from(&body)?).await
 }
 

@@ -27,7 +27,10 @@ impl Parameters {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = text(key).filter(|key| known.contains(&key.as_str()));
-            let key = key.ok_or_else(|| format!("this call has no such parameter: it takes {}", known.join(", ")))?;
+            let key = key.ok_or_else(|| match known {
+                [] => "this call takes no parameters".to_owned(),
+                known => format!("this call has no such parameter: it takes {}", known.join(", ")),
+            })?;
             let value = text(value).ok_or_else(|| format!("{key} is no text in UTF-8"))?;
             if parameters.0.insert(key.clone(), value).is_some() {
                 return Err(format!("{key} is given twice"));
@@ -58,5 +61,6 @@ mod tests {
         for query in ["c=1", "a=1&a=2", "a=%ff", "%ff=1"] {
             assert!(Parameters::parse(query, &["a"]).is_err(), "{query}");
         }
+        assert_eq!(Parameters::parse("a=1", &[]).unwrap_err(), "this call takes no parameters");
     }
 }

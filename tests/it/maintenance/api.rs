@@ -95,6 +95,16 @@ async fn one_route_is_switched_by_a_flag_of_its_own() {
 }
 
 #[tokio::test]
+async fn an_emergency_of_one_route_is_refused_and_is_none_of_everything() {
+    let (proxy, _upstream) = site("").await;
+    let refused = ask(&proxy, "POST", "/api/maintenance/emergency?route=all", r#"{"reason":"Breach"}"#).await;
+    assert_eq!((refused.status, json(&refused)["detail"].as_str()), (400, Some("this call takes no parameters")));
+    assert_eq!(status(&proxy).await["is_active"], false);
+    let on = ask(&proxy, "POST", "/api/maintenance/emergency", r#"{"reason":"Breach"}"#).await;
+    assert_eq!((on.status, &json(&on)["mode"]), (200, &"emergency".into()));
+}
+
+#[tokio::test]
 async fn the_flag_of_a_route_that_is_gone_can_be_removed() {
     let (proxy, _upstream) = site("").await;
     switch_on(&proxy, "").await;
