@@ -110,7 +110,7 @@ fn text(value: &Value) -> String {
 }
 
 fn rate_text(text: &str) -> Result<String, String> {
-    rate::parse(text).map(rate::format)
+    rate::parse(text).map(|rate| rate.to_string())
 }
 
 fn how_many(text: &str) -> Result<NonZeroU32, String> {

@@ -195,6 +195,11 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     typo.map(|(_, best)| best).or(alike.map(|(_, best)| best))
 }
 
+/// `did you mean "app"?`, of the candidate that was meant.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, candidates).map(|best| format!("did you mean \"{best}\"?"))
+}
+
 /// `"a", "b" or "c"`.
 pub(super) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("\"{word}\"")).collect();
@@ -210,13 +215,10 @@ pub fn suggest<'a, I>(word: &str, candidates: I) -> String
 where
     I: IntoIterator<Item = &'a str> + Clone,
 {
-    match nearest(word, candidates.clone()) {
-        Some(best) => format!("did you mean \"{best}\"?"),
-        None => match one_of(candidates) {
-            none if none == "nothing" => "there is none yet".to_owned(),
-            known => format!("use {known}"),
-        },
-    }
+    did_you_mean(word, candidates.clone()).unwrap_or_else(|| match candidates.clone().into_iter().next() {
+        None => "there is none yet".to_owned(),
+        Some(_) => format!("use {}", one_of(candidates)),
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::document::{Node, Path, without_indices};
 use super::expand::{Env, Expanded, expand};
-use super::problem::{Problem, nearest, one_of};
+use super::problem::{Problem, did_you_mean, nearest, one_of};
 use super::variables::Variables;
 
 /// As the types of [`super::raw`] have it; a test makes it from them and compares. Making it here takes much code.
@@ -271,9 +271,10 @@ fn kinds(value: &Value) -> &'static [&'static str] {
     }
 }
 
-/// A token without its quotes is a number, and still not to be shown.
+/// A token without its quotes is a number, and still not to be shown; so is a webhook's URL that stands in place of its
+/// table.
 fn holds_secret(path: &Path) -> bool {
-    ["token", "url", "redis"].iter().any(|key| path.as_str().ends_with(key))
+    ["token", "url", "redis", "notify"].iter().any(|key| path.as_str().ends_with(key))
 }
 
 /// The part of the schema that takes this kind of value: itself, or one of its alternatives.
@@ -311,7 +312,7 @@ fn out_of_set(text: &str, schema: &Value) -> Option<(String, Option<String>)> {
     if words.is_empty() || words.contains(&text) {
         return None;
     }
-    let help = nearest(text, words.iter().copied()).map(|best| format!("did you mean \"{best}\"?"));
+    let help = did_you_mean(text, words.iter().copied());
     Some((format!("must be {}", one_of(words)), help))
 }
 
@@ -319,12 +320,7 @@ fn out_of_range(number: &Number, schema: &Value) -> Option<(String, Option<Strin
     let value = number.as_f64()?;
     let (low, high) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
     let message = match (low, high) {
-        (Some(low), _) | (None, Some(low)) if value.is_nan() => {
-            format!("must be a number from {low}")
-        }
-        (Some(low), Some(high)) if value < low || value > high => {
-            format!("must be from {low} to {high}")
-        }
+        (Some(low), Some(high)) if value < low || value > high => format!("must be from {low} to {high}"),
         (Some(low), None) if value < low => format!("must be {low} or more"),
         (None, Some(high)) if value > high => format!("must be {high} or less"),
         _ => return None,
@@ -369,10 +365,9 @@ fn expected(schema: &Value) -> String {
 fn table_remedy(node: &Node, schema: &Value, path: &Path) -> Option<String> {
     let header = without_indices(path.as_str());
     let own = path.as_str().rsplit('.').next().unwrap_or_default();
+    let takes_tables = || alternative(schema, "array").is_some_and(|list| list["items"]["type"] == "object");
     match node {
-        Node::Table(_) if alternative(schema, "array")?["items"]["type"] == "object" => {
-            Some(format!("write [[{header}]], with two brackets"))
-        }
+        Node::Table(_) | Node::Text(_) if takes_tables() => Some(format!("write [[{header}]], with two brackets")),
         Node::Table(_) => None,
         Node::List(_) if alternative(schema, "object")?["additionalProperties"]["type"] == "object" => {
             Some(format!("write [{header}.NAME], with one pair of brackets and a name"))

@@ -8,7 +8,7 @@ use super::super::document::Path;
 use super::super::model::{Limit, LimitKey, LimitStore, Rate, Redis, RedisOnError, Secret};
 use super::super::raw;
 use super::Check;
-use super::values::{at_least_one_thing, non_zero};
+use super::values::at_least_one_thing;
 use super::words::Key;
 
 impl Check<'_> {
@@ -43,7 +43,7 @@ impl Check<'_> {
             rate,
             burst,
             queue: raw.queue,
-            concurrency: non_zero(raw.concurrency),
+            concurrency: NonZeroU32::new(raw.concurrency),
             ipv6_prefix: raw.ipv6_prefix,
             exempt: self.cidrs(&raw.exempt, &at.key("exempt")),
             keys_max: at_least_one_thing(raw.max_keys),

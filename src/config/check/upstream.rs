@@ -1,6 +1,7 @@
 //! `[upstream.NAME]`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use super::super::document::Path;
 use super::super::model::{
@@ -8,7 +9,7 @@ use super::super::model::{
 };
 use super::super::raw;
 use super::Check;
-use super::values::{at_least_one, non_zero};
+use super::values::at_least_one;
 use super::words::{Key, is_host_name, path_remedy};
 
 impl Check<'_> {
@@ -33,7 +34,7 @@ impl Check<'_> {
             dns_refresh: self.duration_above_zero(&raw.dns_refresh, &at.key("dns_refresh")),
             max_idle: usize::try_from(raw.max_idle).unwrap_or(usize::MAX),
             idle_timeout: self.duration_above_zero(&raw.idle_timeout, &at.key("idle_timeout")),
-            max_in_flight: non_zero(raw.max_in_flight),
+            max_in_flight: NonZeroU32::new(raw.max_in_flight),
             hold: self.duration(&raw.hold, &at.key("hold")),
             slow_start: self.duration(&raw.slow_start, &at.key("slow_start")),
             health: raw.health.as_ref().map(|health| self.health(health, &at.key("health"))),
@@ -160,7 +161,7 @@ impl Check<'_> {
         let base = self.duration_above_zero(&raw.base, &at.key("base"));
         let max = self.duration_above_zero(&raw.max, &at.key("max"));
         self.no_shorter(("max", max, &raw.max), ("base", base, &raw.base), at);
-        Ejection { failures: non_zero(raw.failures), base, max }
+        Ejection { failures: NonZeroU32::new(raw.failures), base, max }
     }
 
     fn breaker(&mut self, raw: &raw::Breaker, at: &Path) -> Breaker {
@@ -176,7 +177,7 @@ impl Check<'_> {
         }
         Breaker {
             enabled: raw.enabled,
-            failures: non_zero(raw.failures),
+            failures: NonZeroU32::new(raw.failures),
             failure_ratio: Some(raw.failure_ratio).filter(|&ratio| ratio > 0.0),
             min_requests: at_least_one(raw.min_requests),
             window: self.duration_above_zero(&raw.window, &at.key("window")),

@@ -262,11 +262,6 @@ fn status_range(text: &str) -> Option<(u16, u16)> {
     (low <= high).then_some((low, high))
 }
 
-/// Zero = `None`.
-pub(super) fn non_zero(number: u32) -> Option<NonZeroU32> {
-    NonZeroU32::new(number)
-}
-
 /// Where the schema has refused zero already.
 pub(super) fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)

@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::super::document::Path;
 use super::super::model::FailureClasses;
-use super::super::problem::{nearest, one_of};
+use super::super::problem::{did_you_mean, one_of};
 use super::Check;
 use super::values::is_cookie_name;
 
@@ -68,11 +68,9 @@ impl Check<'_> {
                 None
             }
             _ => {
-                let known: Vec<&str> = words.iter().copied().chain(["header:NAME", "cookie:NAME"]).collect();
-                let help = match nearest(text, words.iter().copied()) {
-                    Some(best) => format!("did you mean \"{best}\"?"),
-                    None => format!("use {}", one_of(known)),
-                };
+                let known = words.iter().copied().chain(["header:NAME", "cookie:NAME"]);
+                let meant = did_you_mean(text, words.iter().copied());
+                let help = meant.unwrap_or_else(|| format!("use {}", one_of(known)));
                 self.refuse(at, text, "unknown kind of key", help);
                 None
             }
@@ -94,10 +92,9 @@ impl Check<'_> {
                     classes.statuses.0.extend(self.statuses(status, &at).0);
                 }
                 other => {
-                    let help = match nearest(other, words.iter().copied()) {
-                        Some(best) => format!("did you mean \"{best}\"?"),
-                        None => format!("use {}", one_of(words.iter().copied().chain(["500-599"]))),
-                    };
+                    let known = words.iter().copied().chain(["500-599"]);
+                    let meant = did_you_mean(other, words.iter().copied());
+                    let help = meant.unwrap_or_else(|| format!("use {}", one_of(known)));
                     self.refuse(&at, other, "not a kind of failure", help);
                 }
             }

@@ -43,7 +43,7 @@ impl Rate {
     }
 }
 
-/// As it is written in the file: `100/1m`.
+/// As it is written in the file: `100/1m`. [`super::super::rate::parse`] reads it back.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.count, duration::format(self.period))

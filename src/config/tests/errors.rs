@@ -633,6 +633,8 @@ fn what_comes_behind_an_element_that_is_refused_keeps_its_place() {
 #[test]
 fn a_token_of_the_wrong_type_is_not_shown() {
     assert_eq!(error_with("[admin]\ntoken = 12345"), "admin.token: must be a string in quotes");
+    let webhook = errors(&format!("notify = \"https://hooks.example.com/T0/B0/s3cret\"\n{MINIMAL}"));
+    assert_eq!(webhook, "flagstone.toml:1:1: notify: must be a list of tables: write [[notify]], with two brackets");
 }
 
 #[test]
