@@ -29,6 +29,7 @@ mod mask;
 mod merge;
 mod problem;
 mod raw;
+mod schema;
 mod shape;
 mod sources;
 mod syntax;
@@ -292,7 +293,7 @@ pub fn find(explicit: Option<&Path>, env: Env<'_>) -> Option<PathBuf> {
 
 /// The JSON Schema (draft 2020-12) of the file, with descriptions, defaults, patterns and ranges.
 pub fn schema() -> Value {
-    shape::schema()
+    schema::schema()
 }
 
 /// A configuration, proven or not.
