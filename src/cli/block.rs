@@ -78,7 +78,7 @@ fn list(answer: &Value) -> String {
     for entry in answer["entries"].as_array().into_iter().flatten() {
         table.row(vec![entry["cidr"].as_str().unwrap_or_default().to_owned(), end(entry)]);
     }
-    table.print("nobody is blocked\n")
+    table.to_text_or("nobody is blocked\n")
 }
 
 fn end(entry: &Value) -> String {

@@ -76,7 +76,7 @@ fn table(answer: &Value) -> String {
             next_attempt(breaker),
         ]);
     }
-    table.print("no upstream has a breaker\n")
+    table.to_text_or("no upstream has a breaker\n")
 }
 
 /// One that is open without a time was opened by hand.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{FileArgument, complain, print, shown};
+use super::{FileArgument, complain, print};
 use crate::app::{App, TestResult};
 use crate::config::model::Config;
 use crate::config::{Loaded, Problem, Problems};
@@ -104,7 +104,7 @@ impl Report {
         };
         format!(
             "{} is valid: {}, {}, {}, {}{tests}\n",
-            shown(file),
+            file.display(),
             counted(config.listeners.len(), "listener"),
             counted(config.routes.len(), "route"),
             counted(config.upstreams.len(), "upstream"),
@@ -120,7 +120,7 @@ impl Report {
             test
         });
         json!({
-            "file": self.file.as_deref().map(shown),
+            "file": self.file.as_ref().map(|file| file.display().to_string()),
             "valid": self.errors.is_empty(),
             "errors": list(&self.errors),
             "warnings": list(&self.warnings),

@@ -66,7 +66,7 @@ fn list(answer: &Value) -> String {
     for (key, feature) in answer["featureFlags"].as_object().into_iter().flatten() {
         table.row(vec![shown(key), feature["value"].to_string(), feature["default"].to_string()]);
     }
-    table.print("the configuration has no [features]\n")
+    table.to_text_or("the configuration has no [features]\n")
 }
 
 fn one(feature: &Value) -> String {

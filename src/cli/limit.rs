@@ -79,12 +79,15 @@ fn act(arguments: &Arguments) -> Result<String, CallError> {
 }
 
 fn in_force(limit: &Value) -> String {
-    let until = match (&limit["override"], limit["override"]["until"].as_str()) {
-        (Value::Null, _) => String::new(),
-        (_, Some(until)) => format!(", until {until}"),
-        (_, None) => ", until cleared".to_owned(),
-    };
-    format!("{}, burst {}{until}", text(&limit["rate"]), text(&limit["burst"]))
+    let end = end(limit).map(|end| format!(", {end}")).unwrap_or_default();
+    format!("{}, burst {}{end}", text(&limit["rate"]), text(&limit["burst"]))
+}
+
+/// Of an override, if there is one.
+fn end(limit: &Value) -> Option<String> {
+    let set = limit["override"].as_object()?;
+    let until = set.get("until").and_then(Value::as_str);
+    Some(until.map_or_else(|| "until cleared".to_owned(), |until| format!("until {until}")))
 }
 
 fn list(answer: &Value) -> String {
@@ -92,17 +95,13 @@ fn list(answer: &Value) -> String {
         ["NAME", "RATE", "BURST", "OVERRIDE", "KEYS", "ALLOWED", "LIMITED", "SHADOWED", "QUEUED", "IN FLIGHT"];
     let mut table = Table::new(&heading);
     for (name, limit) in answer["limits"].as_object().into_iter().flatten() {
-        let overridden = match (&limit["override"], limit["override"]["until"].as_str()) {
-            (Value::Null, _) => "-".to_owned(),
-            (_, Some(until)) => format!("until {until}"),
-            (_, None) => "until cleared".to_owned(),
-        };
+        let overridden = end(limit).unwrap_or_else(|| "-".to_owned());
         let counts = ["keys", "allowed", "limited", "shadowed", "queued", "inFlight"].map(|count| text(&limit[count]));
         let mut row = vec![name.clone(), text(&limit["rate"]), text(&limit["burst"]), overridden];
         row.extend(counts);
         table.row(row);
     }
-    table.print("there are no limits\n")
+    table.to_text_or("there are no limits\n")
 }
 
 fn text(value: &Value) -> String {

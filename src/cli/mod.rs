@@ -27,7 +27,7 @@ mod upgrade;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -210,8 +210,4 @@ fn wrong_use(command: &str, message: &str) -> ExitCode {
     // Without a stderr there is nobody to tell.
     let _ = error.print();
     ExitCode::from(2)
-}
-
-fn shown(file: &Path) -> String {
-    file.display().to_string()
 }

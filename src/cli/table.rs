@@ -39,15 +39,15 @@ impl Table {
     }
 
     /// The table, or `empty` when it has no row but its heading.
-    pub(super) fn print(&self, empty: &str) -> String {
-        match self.show(false) {
+    pub(super) fn to_text_or(&self, empty: &str) -> String {
+        match self.to_text(false) {
             text if text.is_empty() => empty.to_owned(),
             text => text,
         }
     }
 
     /// The table, or nothing when it has no row but its heading.
-    pub(super) fn show(&self, colours: bool) -> String {
+    pub(super) fn to_text(&self, colours: bool) -> String {
         if self.rows.len() == 1 {
             return String::new();
         }
@@ -79,23 +79,23 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(&["NAME", "N"]);
-        assert_eq!(table.print("none\n"), "none\n");
+        assert_eq!(table.to_text_or("none\n"), "none\n");
         table.row(vec!["a-long-name".into(), "1".into()]);
-        assert_eq!(table.print(""), "NAME         N\na-long-name  1\n");
+        assert_eq!(table.to_text_or(""), "NAME         N\na-long-name  1\n");
     }
 
     #[test]
     fn colours_take_no_room() {
         let mut table = Table::new(&["A", "B"]);
         table.line(vec![Cell::new("x", Tone::Good), Cell::new("y", Tone::Plain)]);
-        assert_eq!(table.show(true), "\x1b[2mA\x1b[0m  \x1b[2mB\x1b[0m\n\x1b[32mx\x1b[0m  y\n");
-        assert_eq!(table.show(false), "A  B\nx  y\n");
+        assert_eq!(table.to_text(true), "\x1b[2mA\x1b[0m  \x1b[2mB\x1b[0m\n\x1b[32mx\x1b[0m  y\n");
+        assert_eq!(table.to_text(false), "A  B\nx  y\n");
     }
 
     #[test]
     fn an_empty_cell_at_the_end_leaves_nothing() {
         let mut table = Table::new(&["A", ""]);
         table.row(vec!["x".into(), String::new()]);
-        assert_eq!(table.show(false), "A\nx\n");
+        assert_eq!(table.to_text(false), "A\nx\n");
     }
 }

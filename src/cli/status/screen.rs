@@ -16,7 +16,7 @@ pub(super) fn screen(status: &Value, health: &Value, now: Timestamp, colours: bo
     head(&mut text, status, health, now, &paint);
     maintenance(&mut text, &status["maintenance"], now, &paint);
     for table in [checks(status, health), limits(status, now), features(status), certificates(status)] {
-        let table = table.show(colours);
+        let table = table.to_text(colours);
         if !table.is_empty() {
             text.push('\n');
             text += &table;
