@@ -15,6 +15,7 @@ use super::disk::on_disk;
 use super::routes::Panel;
 use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
+use crate::config::suggest;
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -48,9 +49,8 @@ async fn set(State(panel): State<Panel>, body: Bytes) -> Result<Json<Value>, Pro
 fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Problem> {
     let live = control.live.load_full();
     let Some(&default) = live.config.features.get(key) else {
-        let known: Vec<_> = live.config.features.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("it has {}", known.join(", ")) };
-        return Err(problem(StatusCode::NOT_FOUND, &format!("[features] has no key {key:?}: {known}")));
+        let known = live.config.features.keys().map(String::as_str);
+        return Err(problem(StatusCode::NOT_FOUND, &format!("there is no feature {key:?}: {}", suggest(key, known))));
     };
     control.shared.runtime.features.set(key, value)?;
     let mut view = view(control, key, default);

@@ -31,7 +31,7 @@ async fn health(State(panel): State<Panel>) -> Response {
         "status": overall(&verdicts).as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": panel.control.shared.started.elapsed().as_secs(),
-        "maintenance": super::maintenance::view(&panel.control)["is_active"],
+        "maintenance": panel.control.shared.switch.load().is_some_and(|state| !state.is_empty()),
         "checks": checks,
     }))
     .into_response()

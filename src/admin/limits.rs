@@ -83,7 +83,10 @@ async fn change(
         let control = &panel.control;
         let live = control.live.load_full();
         let limit = live.limits.get(&name).cloned();
-        let limit = limit.ok_or_else(|| problem(StatusCode::NOT_FOUND, &unknown(&name, live.limits.keys())))?;
+        let limit = limit.ok_or_else(|| {
+            let known = live.limits.keys().map(String::as_str);
+            problem(StatusCode::NOT_FOUND, &format!("there is no limit {name:?}: {}", suggest(&name, known)))
+        })?;
         change(control, &name)?;
         control.follow_overrides();
         let in_force = limit.limiter.settings();
@@ -92,14 +95,6 @@ async fn change(
         Ok(view(&limit, control))
     });
     changed.await.map(Json)
-}
-
-fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let known: Vec<_> = known.map(String::as_str).collect();
-    match known.is_empty() {
-        true => format!("there is no limit {name:?}: the configuration has none"),
-        false => format!("there is no limit {name:?}: {}", suggest(name, known)),
-    }
 }
 
 fn parse(body: &[u8], now: Timestamp) -> Result<Override, Unusable> {
