@@ -162,17 +162,18 @@ impl Explanation {
     /// Goes through the stages and notes what each says.
     fn follow(&mut self, asked: &Asked<'_>, snapshot: &Snapshot, moment: Moment<'_>) {
         let decision = decide(asked, snapshot, moment.switches);
-        self.route = decision.route.map(|route| route.name.to_string());
-        if !matches!(decision.verdict, Verdict::ToHttps(_) | Verdict::NoHost) {
-            self.stages.push(stages::route(asked, decision.route, &decision.verdict, snapshot));
+        let (route, verdict) = (decision.route.map(|route| &**route), decision.verdict);
+        self.route = route.map(|route| route.name.to_string());
+        if !matches!(verdict, Verdict::ToHttps(_) | Verdict::NoHost) {
+            self.stages.push(stages::route(asked, route, &verdict, snapshot));
         }
         let later = [
-            stages::feature(decision.route, &decision.verdict, snapshot),
-            stages::maintenance(asked, decision.route, &decision.verdict, snapshot, moment),
-            stages::access(asked, decision.route, &decision.verdict, moment),
+            stages::feature(route, &verdict, snapshot),
+            stages::maintenance(asked, route, &verdict, snapshot, moment),
+            stages::access(asked, route, &verdict, moment),
         ];
         self.stages.extend(later.into_iter().flatten());
-        match decision.verdict {
+        match verdict {
             Verdict::Pass(route) => self.enter(asked, route, snapshot, moment),
             Verdict::ToHttps(location) => {
                 self.redirected(StatusCode::PERMANENT_REDIRECT, &location);

@@ -65,12 +65,7 @@ fn header_name(source: Source) -> &'static str {
 }
 
 /// Which route, and which others it went before.
-pub(super) fn route(
-    asked: &Asked<'_>,
-    route: Option<&std::sync::Arc<Route>>,
-    verdict: &Verdict<'_>,
-    snapshot: &Snapshot,
-) -> Stage {
+pub(super) fn route(asked: &Asked<'_>, route: Option<&Route>, verdict: &Verdict<'_>, snapshot: &Snapshot) -> Stage {
     let Some(route) = route else {
         let others = covering(asked, snapshot).into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
         let place = format!("host {}, path {}", asked.host, asked.path);
@@ -125,7 +120,7 @@ fn covering<'s>(asked: &Asked<'_>, snapshot: &'s Snapshot) -> Vec<(&'s str, Stri
 
 pub(super) fn maintenance(
     asked: &Asked<'_>,
-    route: Option<&std::sync::Arc<Route>>,
+    route: Option<&Route>,
     verdict: &Verdict<'_>,
     snapshot: &Snapshot,
     moment: Moment<'_>,
@@ -153,12 +148,7 @@ pub(super) fn maintenance(
     ))
 }
 
-fn why_not_blocked(
-    asked: &Asked<'_>,
-    route: Option<&std::sync::Arc<Route>>,
-    snapshot: &Snapshot,
-    state: &State,
-) -> &'static str {
+fn why_not_blocked(asked: &Asked<'_>, route: Option<&Route>, snapshot: &Snapshot, state: &State) -> &'static str {
     let maintenance = &snapshot.maintenance;
     if asked.is_bypassed {
         return "the client has the bypass";
@@ -173,7 +163,7 @@ fn why_not_blocked(
         return "the client is on the configuration's allow list";
     }
     let place = (asked.host, asked.path);
-    let facts = decide::facts_of(route.map(|route| &**route), place, asked.method, (asked.client_ip, false), snapshot);
+    let facts = decide::facts_of(route, place, asked.method, (asked.client_ip, false), snapshot);
     match state.covering(&facts).next() {
         None => "the flag does not cover this request",
         Some(active) if active.flag.mode == Mode::ReadOnly && facts.method_is_safe => "it lets the method pass",
@@ -181,11 +171,7 @@ fn why_not_blocked(
     }
 }
 
-pub(super) fn feature(
-    route: Option<&std::sync::Arc<Route>>,
-    verdict: &Verdict<'_>,
-    snapshot: &Snapshot,
-) -> Option<Stage> {
+pub(super) fn feature(route: Option<&Route>, verdict: &Verdict<'_>, snapshot: &Snapshot) -> Option<Stage> {
     let route = route?;
     let settings = snapshot.config.routes.iter().find(|settings| settings.name == *route.name)?;
     let state = if matches!(verdict, Verdict::FeatureOff(_)) { "off" } else { "on" };
@@ -194,7 +180,7 @@ pub(super) fn feature(
 
 pub(super) fn access(
     asked: &Asked<'_>,
-    route: Option<&std::sync::Arc<Route>>,
+    route: Option<&Route>,
     verdict: &Verdict<'_>,
     moment: Moment<'_>,
 ) -> Option<Stage> {
