@@ -26,6 +26,23 @@ impl Check<'_> {
             }
         }
         self.unused(config);
+        self.believed_by_nobody(config);
+    }
+
+    /// The PROXY header of who is not trusted is read as a request, and no request begins so.
+    fn believed_by_nobody(&mut self, config: &Config) {
+        let speaks_it = |listener: &Listener| listener.proxy_protocol && !matches!(listener.address, Address::Unix(_));
+        let trusted = Path::root().key("client_ip").key("trusted_proxies");
+        if !config.client_ip.trusted_proxies.is_empty() || self.is_refused(&trusted) {
+            return;
+        }
+        for (index, _) in config.listeners.iter().enumerate().filter(|(_, listener)| speaks_it(listener)) {
+            self.warn(
+                &Path::root().key("listener").index(index).key("proxy_protocol"),
+                "is believed of nobody, for client_ip.trusted_proxies is empty",
+                "name the proxies in front there",
+            );
+        }
     }
 
     fn unique_names(&mut self, config: &Config) {

@@ -244,6 +244,12 @@ impl Check<'_> {
     }
 
     fn route_timeouts(&mut self, raw: &raw::RouteTimeouts, general: &Timeouts, at: &Path) -> Timeouts {
+        let of_connections =
+            [("tls_handshake", &raw.tls_handshake), ("request_head", &raw.request_head), ("idle", &raw.idle)];
+        for (key, _) in of_connections.into_iter().filter(|(_, raw)| raw.is_some()) {
+            let what = "has no effect in a route: it counts while there is no request yet";
+            self.warn(&at.key(key), what, "set it in [timeouts]");
+        }
         let mut own = |raw: &Option<raw::Duration>, key: &str, general| match raw {
             Some(raw) => self.duration_above_zero(raw, &at.key(key)),
             None => general,

@@ -17,6 +17,10 @@ impl Check<'_> {
         if raw.name.is_empty() {
             self.missing(&at.key("name"), "say what the test says");
         }
+        if raw.expect == raw::Expect::default() {
+            let help = "say which route, upstream, status or limits";
+            self.warn(&at.key("expect"), "is empty, so the test passes whatever happens", help);
+        }
         let request = at.key("request");
         let is_whole = |url: &Uri| url.scheme().is_some() && url.host().is_some_and(|host| !host.is_empty());
         let url = raw.request.url.parse::<Uri>().ok().filter(is_whole);

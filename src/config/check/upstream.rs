@@ -116,6 +116,10 @@ impl Check<'_> {
             Some(Key::Word(word)) if word == "uri" => HashKey::Uri,
             Some(Key::Word(_)) | None => HashKey::ClientIp,
         };
+        if raw.balance != raw::Balance::Hash && raw.hash_key != raw::Upstream::default().hash_key {
+            let help = "set balance = \"hash\", or take it out";
+            self.warn(&at.key("hash_key"), "has no effect with this balance", help);
+        }
         match raw.balance {
             raw::Balance::LeastRequests => Balance::LeastRequests,
             raw::Balance::RoundRobin => Balance::RoundRobin,

@@ -507,6 +507,16 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
         ("[maintenance]\nexempt_paths = [\"/a/*/b\"]", "\"/a/*/b\" looks like a pattern, and is taken as it stands"),
         ("[maintenance]\nexempt_paths = [\"/users/:id\"]", "looks like a pattern"),
+        ("hash_key = \"uri\"", "upstream.app.hash_key: has no effect with this balance: set balance = \"hash\""),
+        ("[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }", "test[0].expect: is empty, so the test passes"),
+        (
+            "[[listener]]\nname = \"p\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = true",
+            "listener[1].proxy_protocol: is believed of nobody, for client_ip.trusted_proxies is empty",
+        ),
+        (
+            "[[route]]\nname = \"r\"\npath = [\"/r\"]\nrespond = {}\ntimeouts = { idle = \"1s\", connect = \"1s\" }",
+            "route[1].timeouts.idle: has no effect in a route",
+        ),
         ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 31 2 *\"", "window[0].schedule: never comes"),
         (
             "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 0 * * *\"\nduration = \"1d\"",
