@@ -69,7 +69,7 @@ fn mask_user(url: Option<&mut Value>) {
 }
 
 /// `https://user:password@host/path` keeps what comes behind the user. `None` where there is none.
-pub(super) fn without_user(url: &str) -> Option<String> {
+pub fn without_user(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find('/').unwrap_or(rest.len());
     let at = rest[..end].rfind('@')?;

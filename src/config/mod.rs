@@ -44,6 +44,7 @@ use serde_json::Value;
 
 pub use admin::{FoundAdmin, find_admin};
 pub use expand::Env;
+pub use mask::without_user;
 pub use problem::{Problem, Problems, suggest};
 pub use sources::Sources;
 

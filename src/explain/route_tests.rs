@@ -7,9 +7,9 @@ use http::{HeaderMap, Uri};
 use serde_json::{Value, json};
 
 use super::{Explanation, Hypothetical, Moment, explain};
-use crate::config::Problem;
 use crate::config::model::RouteTest;
 use crate::config::query::redacted;
+use crate::config::{Problem, without_user};
 use crate::snapshot::Snapshot;
 
 /// What came of one test.
@@ -87,7 +87,9 @@ fn hypothetical(test: &RouteTest) -> Hypothetical {
 
 fn differences(test: &RouteTest, explained: &Explanation) -> Vec<Difference> {
     let (expect, outcome) = (&test.expect, &explained.outcome);
-    let why = without_secrets(format!("{} {} is {}", test.method, test.url, outcome.says), &test.url);
+    let url = test.url.to_string();
+    let url = without_user(&url).unwrap_or(url);
+    let why = without_secrets(format!("{} {url} is {}", test.method, outcome.says), &test.url);
     let mut found = Vec::new();
     let mut compare = |key, expected: Option<String>, got: String| {
         if let Some(expected) = expected.filter(|expected| *expected != got) {

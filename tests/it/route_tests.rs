@@ -63,10 +63,11 @@ async fn a_failing_test_tells_expected_and_got_with_its_place() {
 async fn what_fails_is_told_without_its_secrets() {
     let toml = format!(
         "{PROCESS}{ROUTES}[[test]]\nname = \"key\"\n\
-         request = {{ url = \"https://example.com/api?maintenance_bypass=s3cret&page=2\" }}\nexpect = {{ route = \"text\" }}\n"
+         request = {{ url = \"https://me:s3cret@example.com/api?maintenance_bypass=s3cret&page=2\" }}\nexpect = {{ route = \"text\" }}\n"
     );
     let ended = check(&Folder::new(), &toml, &[]).await;
-    assert!(ended.stderr.contains("/api?maintenance_bypass=REDACTED&page=2 is forwarded"), "{}", ended.stderr);
+    let shown = "GET https://***@example.com/api?maintenance_bypass=REDACTED&page=2 is forwarded";
+    assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 }
 
