@@ -96,6 +96,11 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
+/// The same of a text of several lines.
+pub(super) fn shown_lines(text: &str) -> String {
+    text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +133,6 @@ mod tests {
     #[test]
     fn a_name_cannot_write_on_the_terminal() {
         assert_eq!(shown("a\x1b[2Jb\n"), "a?[2Jb?");
+        assert_eq!(shown_lines("a\x1b\n\nb\r\n"), "a?\n\nb?\n");
     }
 }

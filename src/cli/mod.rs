@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::client::OrderArguments;
+use self::human::shown_lines;
 use self::run::{Quick, load_quick};
 use crate::app::loading;
 use crate::config::{self, Loaded, Problems, Sources};
@@ -187,8 +188,8 @@ fn print(text: impl AsRef<[u8]>, code: ExitCode) -> ExitCode {
 
 /// Tells of a problem. Where nobody reads it there is nothing to be done, so the command ends as it would have.
 fn complain(problem: impl Display) {
-    // In one piece, or two commands that share a terminal mix their lines.
-    let line = format!("flagstone: {problem}\n");
+    // In one piece, or two commands that share a terminal mix their lines. It may be in the words of whatever answered.
+    let line = shown_lines(&format!("flagstone: {problem}\n"));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 

@@ -8,7 +8,7 @@ use crate::support::admin;
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone, Process};
 use crate::support::proxy::TestProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
 const CONFIG: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
@@ -50,6 +50,22 @@ async fn who_answers_in_json_is_not_yet_a_flagstone() {
         assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
         assert!(refused.stderr.contains("is no flagstone: it tells no version"), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_answers_writes_nothing_else_on_the_terminal() {
+    let text = r#"{"version": "\u001b[2Jone", "detail": "two\u001b[2J"}"#;
+    let refusal = Reply::status(404, text).then(Step::Close);
+    let other = FakeUpstream::http1()
+        .route("/api/admin/upgrade", Reply::then_close(text))
+        .route("/api/admin/drain", refusal)
+        .start()
+        .await;
+    let address = other.endpoint().to_string();
+    let upgraded = Flagstone::run(["upgrade", "--admin", &address]).await;
+    assert!(upgraded.stdout.contains("version ?[2Jone, has"), "{upgraded:?}");
+    let refused = Flagstone::run(["drain", "--admin", &address]).await;
+    assert_eq!((refused.status.code(), refused.stderr.as_str()), (Some(1), "flagstone: two?[2J\n"));
 }
 
 #[tokio::test]

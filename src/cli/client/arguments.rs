@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{CallError, Client, NOT_RUNNING, PATIENCE, tell};
+use crate::cli::human::shown_lines;
 use crate::cli::{FileArgument, complain, environment};
 use crate::config::model::Address;
 use crate::config::{self, FoundAdmin, Problem, Problems};
@@ -39,11 +40,11 @@ pub(in crate::cli) struct JsonArgument {
 }
 
 impl JsonArgument {
-    /// The answer itself, or what `text` makes of it.
+    /// The answer itself, or what `text` makes of it, whoever answered.
     pub(in crate::cli) fn show(&self, answer: &Value, text: impl FnOnce(&Value) -> String) -> String {
         match self.json {
             true => format!("{answer:#}\n"),
-            false => text(answer),
+            false => shown_lines(&text(answer)),
         }
     }
 }
