@@ -186,10 +186,12 @@ impl Place<'_> {
             };
         }
         if off.routes.is_empty() {
-            let left = self.seen()?.routes.into_keys().collect::<Vec<_>>();
-            if !left.is_empty() {
-                said += &format!("still on for {} (end it with --route)\n", left.join(", "));
-            }
+            // It is done, whatever can be seen of the rest.
+            said += &match self.seen().map(|state| state.routes.into_keys().collect::<Vec<_>>()) {
+                Ok(left) if left.is_empty() => String::new(),
+                Ok(left) => format!("still on for {} (end it with --route)\n", left.join(", ")),
+                Err(error) => format!("whether it is on for routes of their own cannot be told: {error}\n"),
+            };
         }
         Ok(said)
     }

@@ -160,6 +160,20 @@ fn routes_have_their_own_files() {
 }
 
 #[test]
+fn what_is_done_is_told_though_the_rest_cannot_be_seen() {
+    let fixture = Fixture::new();
+    fixture.run(&["on"]).unwrap();
+    // A link to itself.
+    std::os::unix::fs::symlink(fixture.routes_dir(), fixture.routes_dir()).unwrap();
+    let said = fixture.run(&["off"]).unwrap();
+    assert!(
+        said.starts_with("maintenance is off for everything\nwhether it is on for routes of their own cannot"),
+        "{said}"
+    );
+    assert!(!fixture.flag().exists());
+}
+
+#[test]
 fn on_again_changes_the_flag_and_not_when_it_began() {
     let mut fixture = Fixture::new();
     fixture.run(&["on"]).unwrap();
