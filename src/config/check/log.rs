@@ -37,7 +37,8 @@ const ROOMS: [&str; 14] = [
 
 impl Check<'_> {
     pub(super) fn log(&mut self, raw: &raw::Log, at: &Path) -> Log {
-        self.log_level(&raw.level, &at.key("level"));
+        let level = without_spaces(&raw.level);
+        self.log_level(&level, &at.key("level"));
         let access = match raw.access.as_str() {
             "stdout" => AccessLogTarget::Stdout,
             "stderr" => AccessLogTarget::Stderr,
@@ -56,7 +57,7 @@ impl Check<'_> {
             }
         };
         Log {
-            level: raw.level.clone(),
+            level,
             format: match raw.format {
                 raw::LogFormat::Text => LogFormat::Text,
                 raw::LogFormat::Json => LogFormat::Json,
@@ -72,7 +73,7 @@ impl Check<'_> {
     /// The filter takes any word for a module's name and would then be silent: `inof` must not pass.
     fn log_level(&mut self, text: &str, at: &Path) {
         let problems_before = self.problems.len();
-        for directive in text.split(',').map(str::trim) {
+        for directive in text.split(',') {
             let (module, level) = directive.rsplit_once('=').unwrap_or(("", directive));
             if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
                 self.refuse(at, text, format!("\"{level}\" is not a level"), suggest(level, LEVELS));
@@ -96,6 +97,12 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// The filter takes a space for a part of a name: `h2=warn, info` would be silent but for h2.
+fn without_spaces(directives: &str) -> String {
+    let tidy = |directive: &str| directive.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+    directives.split(',').map(tidy).collect::<Vec<_>>().join(",")
 }
 
 /// What to write for a module that never logs; `None` = it does, or is a library's.

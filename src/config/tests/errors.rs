@@ -544,6 +544,13 @@ fn a_level_that_a_release_does_not_have_is_a_warning_there() {
 }
 
 #[test]
+fn spaces_in_log_directives_are_no_part_of_them() {
+    let loaded = with("[log]\nlevel = \" flagstone::upstream = debug, info\"").unwrap();
+    assert_eq!((loaded.config.log.level.as_str(), &loaded.warnings[..]), ("flagstone::upstream=debug,info", &[][..]));
+    assert!(with("[log]\nlevel = \"in fo\"").is_err());
+}
+
+#[test]
 fn a_module_that_never_logs_is_a_warning() {
     let loaded = with("[log]\nlevel = \"info,flagston::proxy=debug,flagstone::upstream=debug,h2=warn\"").unwrap();
     let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
