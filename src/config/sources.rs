@@ -21,6 +21,9 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// More included files than this are a mistake too (a pattern that leads into a tree of something else).
 const FILES_MAX: usize = 1000;
 
+/// What makes a pattern of a name.
+const SPECIAL: [char; 3] = ['*', '?', '['];
+
 /// One reading of all the files.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -131,13 +134,15 @@ fn included(pattern: &str, folder: &Path, env: Env<'_>) -> Result<Included, (Str
         let message = if pattern.is_empty() { "is empty" } else { "\"**\" would lead anywhere" };
         return Err((message.to_owned(), "write a file, or a pattern such as \"routes/*.toml\"".to_owned()));
     }
-    let whole = folder.join(&pattern);
-    if !pattern.contains(['*', '?', '[']) {
+    if !pattern.contains(SPECIAL) {
         // A file that is named must be there: reading it says so if it is not.
-        return Ok((None, vec![whole]));
+        return Ok((None, vec![folder.join(&pattern)]));
     }
     let bad = |error: String| (error, "write a pattern such as \"routes/*.toml\"".to_owned());
-    let text = whole.to_str().ok_or_else(|| bad("is in a folder whose name is not UTF-8".to_owned()))?;
+    let home = folder.to_str().ok_or_else(|| bad("is in a folder whose name is not UTF-8".to_owned()))?;
+    // What is special in a pattern is nothing special in the name of the folder that it starts at.
+    let whole = Path::new(&glob::Pattern::escape(home)).join(&pattern);
+    let text = whole.to_str().expect("both are UTF-8");
     // An editor's hidden files are not meant.
     let options =
         glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
@@ -149,13 +154,9 @@ fn included(pattern: &str, folder: &Path, env: Env<'_>) -> Result<Included, (Str
         return Err(bad(format!("matches more than {FILES_MAX} files")));
     }
     found.sort();
-    let fixed: PathBuf = whole
-        .parent()
-        .into_iter()
-        .flat_map(Path::components)
-        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
-        .collect();
-    Ok((Some(fixed), found))
+    let above = Path::new(&pattern).parent().into_iter().flat_map(Path::components);
+    let fixed: PathBuf = above.take_while(|part| !part.as_os_str().to_string_lossy().contains(SPECIAL)).collect();
+    Ok((Some(folder.join(fixed).components().collect()), found))
 }
 
 fn read_regular(file: &Path) -> io::Result<Vec<u8>> {

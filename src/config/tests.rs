@@ -205,6 +205,21 @@ fn load_says_what_cannot_be_read() {
     assert_eq!(load(&good, &env).unwrap().files, [good]);
 }
 
+#[test]
+fn patterns_start_at_a_folder_of_any_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["plain", "[a]", "a*b", "what?"] {
+        let (home, routes) = (folder.path().join(name), folder.path().join(name).join("routes"));
+        std::fs::create_dir_all(&routes).unwrap();
+        std::fs::write(home.join("flagstone.toml"), format!("include = [\"routes/*.toml\"]\n{MINIMAL}")).unwrap();
+        let more = "[[route]]\nname = \"more\"\npath = [\"/more\"]\nrespond = {}\n";
+        std::fs::write(routes.join("more.toml"), more).unwrap();
+        let loaded = load(&home.join("flagstone.toml"), &env).unwrap();
+        assert_eq!((loaded.config.routes.len(), &loaded.warnings[..]), (2, &[][..]), "{name}");
+        assert_eq!(loaded.sources.folders, [routes]);
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC*") {
