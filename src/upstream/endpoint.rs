@@ -196,9 +196,9 @@ impl Endpoint {
         self.incident.answered();
     }
 
-    /// How long it took to do what it was asked.
-    pub(crate) fn observe(&self, latency: Duration, now: Instant) {
-        if let Some(ewma) = &self.ewma {
+    /// How long it took to do what it was asked, unless that `is_spoilt`: nobody's time.
+    pub(crate) fn observe(&self, latency: Duration, now: Instant, is_spoilt: impl FnOnce() -> bool) {
+        if let Some(ewma) = self.ewma.as_ref().filter(|_| !is_spoilt()) {
             ewma.observe(latency, now);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::client::Client;
 use crate::support::poll::eventually;
+use crate::support::process::{Flagstone, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -86,6 +87,34 @@ async fn peak_ewma_does_not_take_failing_fast_for_being_fast() {
         let counts = counts(&shares(&proxy, 30, |_| String::new()).await);
         assert!(counts[0] + counts[2] >= 27, "{failure:?}: {counts:?}");
     }
+}
+
+#[tokio::test]
+async fn time_in_which_the_process_stood_still_is_nobodys_latency() {
+    let apps = three().await;
+    for app in &apps {
+        app.set_route("/asleep", Reply::ok("late").after(Duration::from_millis(300)));
+    }
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n{}",
+        to(&apps, ["", "", ", backup = true"], "balance = \"peak_ewma\"\n")
+    ))
+    .await;
+    let mut client = Client::connect(flagstone.address("web").await).await.unwrap();
+    client.request("GET", "/asleep", "").await.unwrap();
+    let asked = || apps.iter().position(|app| !app.requests().is_empty());
+    assert!(eventually(Duration::from_secs(10), || asked().is_some()).await);
+    flagstone.process.signal(Signal::STOP);
+    // The pause itself, not a wait for something.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    flagstone.process.signal(Signal::CONT);
+    assert_eq!(client.read_response().await.unwrap().text(), "late");
+    let asked = &apps[asked().unwrap()];
+    for _ in 0..10 {
+        client.get("/").await.unwrap();
+    }
+    assert!(asked.requests().len() > 1, "it is taken for the slowest of all");
 }
 
 #[tokio::test]

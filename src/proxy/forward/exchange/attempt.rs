@@ -249,7 +249,7 @@ impl Exchange<'_> {
         match answered.status {
             // It sheds load, and is not to get more of it for being fast at that.
             StatusCode::TOO_MANY_REQUESTS => endpoint.observe_failure(latency, now),
-            _ => endpoint.observe(latency, now),
+            _ => endpoint.observe(latency, now, || self.group.was_paused(answered.began, now)),
         }
     }
 
