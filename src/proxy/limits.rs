@@ -163,7 +163,7 @@ async fn reserve<'a>(asked: &'a Asked<'a>, worker: usize, shared: &Shared) -> Ch
     let before = shared.nanos();
     let heard = limit.limiter.foresee(*key, before, queue);
     // An outage that lets everyone in lets them in, too.
-    if !heard.allowed && (store.on_error() != RedisOnError::Allow || store.is_up()) {
+    if !heard.allowed && !store.lets_all_in() {
         return Charged { asked, reservation: Reservation::Refused(heard), at: CountedAt::Nowhere };
     }
     let shape = limit.limiter.shape();
@@ -263,7 +263,11 @@ impl Drop for Charges<'_> {
 
 /// What the limit would say to one more request.
 fn foresee(asked: &Asked<'_>, now: Nanos) -> Decision {
-    asked.limit.limiter.foresee(asked.key, now, asked.limit.settings.queue)
+    let limit = asked.limit;
+    match &limit.store {
+        Some(store) if store.lets_all_in() => limit.limiter.shape().standing(0),
+        _ => limit.limiter.foresee(asked.key, now, limit.settings.queue),
+    }
 }
 
 fn foresee_all(asked: &[Asked<'_>], shared: &Shared) -> Decisions {

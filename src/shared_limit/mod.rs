@@ -123,6 +123,11 @@ impl Store {
         self.settings.on_error
     }
 
+    /// It is away, and requests pass whatever they have used.
+    pub(crate) fn lets_all_in(&self) -> bool {
+        self.settings.on_error == RedisOnError::Allow && !self.is_up()
+    }
+
     /// Whether every node that is known can be asked now.
     pub fn is_up(&self) -> bool {
         self.cluster.is_up()

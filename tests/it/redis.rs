@@ -292,6 +292,27 @@ async fn an_outage_that_lets_all_in_lets_in_who_was_over_the_limit() {
 }
 
 #[tokio::test]
+async fn a_limit_that_lets_all_in_is_not_blamed_for_what_another_one_refuses() {
+    let redis = or_left_out!(Redis::start().await);
+    let limits = "rate = \"1/1h\"\n[limit.tight]\nrate = \"2/1m\"";
+    let toml = toml(&redis.url(), "timeout = \"5s\"\non_error = \"allow\"", limits);
+    let proxy = TestProxy::toml(toml.replace("[\"l\"]", "[\"l\", \"tight\"]")).start().await;
+    assert!(reachable(&proxy, true).await);
+    assert_eq!([status(&proxy).await, status(&proxy).await], [200, 429]);
+    drop(redis);
+    assert!(reachable(&proxy, false).await);
+    assert_eq!(status(&proxy).await, 200);
+    let refused = get(&proxy, "/").await;
+    assert_eq!(refused.status, 429);
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(retry_after <= 30, "{refused:?}");
+    assert!(refused.header("ratelimit").unwrap().contains("\"l\";r=1;"), "{refused:?}");
+    let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+    let limited = |name: &str| limits["limits"][name]["limited"].as_u64();
+    assert_eq!((limited("l"), limited("tight")), (Some(1), Some(1)), "{limits}");
+}
+
+#[tokio::test]
 async fn neither_a_start_nor_other_settings_are_an_outage() {
     let redis = or_left_out!(Redis::start().await);
     let with = |timeout: u32| {
