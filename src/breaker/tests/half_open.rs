@@ -101,17 +101,6 @@ fn retry_after_is_the_time_left() {
 }
 
 #[test]
-fn an_open_time_is_that_of_the_settings_up_to_their_longest() {
-    let mut bench = Bench::new(in_a_row());
-    bench.calls(FAILURE, 3);
-    for open_secs in [30, 60, 120, 240, 300, 300] {
-        assert_eq!(bench.view().next_attempt, Some(secs(open_secs)));
-        bench.pass_open();
-        bench.call(FAILURE);
-    }
-}
-
-#[test]
 fn closing_ends_the_doubling() {
     let mut bench = Bench::new(in_a_row());
     bench.calls(FAILURE, 3);
@@ -131,7 +120,7 @@ fn many_reopens_do_not_overflow() {
         bench.pass_open();
         bench.call(FAILURE);
     }
-    assert!(bench.view().next_attempt.unwrap() <= secs(330));
+    assert_eq!(bench.view().next_attempt, Some(secs(300)));
 }
 
 #[test]
