@@ -71,7 +71,7 @@ pub(crate) struct Keeper {
     windows: Vec<Planned>,
     memory: Memory,
     /// The window whose flag is on, to tell how long it took.
-    running: Option<(String, Timestamp)>,
+    running: Option<Run>,
     /// By window, the flag that it waits for, as it was seen last.
     waiting: BTreeMap<String, Waiting>,
     /// By window, the start of the occurrence whose failure was told, and is not told again every second.
@@ -84,6 +84,14 @@ struct Planned {
     schedule: Schedule,
     /// Holds until its start has passed.
     next: Option<Occurrence>,
+}
+
+/// A window's flag that is on.
+struct Run {
+    window: String,
+    since: Timestamp,
+    /// When it goes by itself.
+    until: Option<Timestamp>,
 }
 
 /// What a window waits for.
@@ -219,22 +227,20 @@ impl Keeper {
 
     /// Shows how long a run took that has ended.
     fn note_run(&mut self, now: Timestamp) {
+        let is_known = |name: &str| self.windows.iter().any(|one| one.window.name == name);
         let state = self.shared.switch.load();
         let active = state.as_ref().and_then(|state| state.global.as_ref());
-        let running = active.and_then(|active| {
-            let name = window_of(active).filter(|name| self.windows.iter().any(|one| one.window.name == **name))?;
-            Some((name.to_owned(), active.since))
-        });
+        let running = active.and_then(|active| Run::of(active)).filter(|run| is_known(&run.window));
         drop(state);
-        if running == self.running {
-            return;
-        }
+        let goes_on =
+            |run: &Run| running.as_ref().is_some_and(|now| now.window == run.window && now.since == run.since);
         // One that was taken out goes on, and has no figures any more.
-        let ended = std::mem::replace(&mut self.running, running);
-        if let Some((name, since)) = ended.filter(|(name, _)| self.windows.iter().any(|one| one.window.name == *name)) {
-            let took = now.duration_since(since).try_into().unwrap_or_default();
-            self.shared.metrics.window(&name).took(took);
+        let ended = self.running.take().filter(|run| !goes_on(run) && is_known(&run.window));
+        if let Some(run) = ended {
+            let took = run.end(now).duration_since(run.since).try_into().unwrap_or_default();
+            self.shared.metrics.window(&run.window).took(took);
         }
+        self.running = running;
     }
 
     fn save(&self) {
@@ -287,6 +293,20 @@ impl Waiting {
     fn was_ended(&self, now: Timestamp) -> bool {
         let is_whole = self.flag.covers_everything() && self.flag.mode != Mode::ReadOnly;
         is_whole && self.flag.until.is_none_or(|until| now < until)
+    }
+}
+
+impl Run {
+    /// `None` = the flag is no window's.
+    fn of(active: &Active) -> Option<Self> {
+        let window = window_of(active)?.to_owned();
+        let flag = &active.flag;
+        Some(Self { window, since: active.since, until: flag.until.filter(|_| flag.auto_end) })
+    }
+
+    /// When it has ended that is known to be over `now`: whoever looks once a second comes late.
+    fn end(&self, now: Timestamp) -> Timestamp {
+        self.until.map_or(now, |until| until.min(now))
     }
 }
 

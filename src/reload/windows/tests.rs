@@ -5,6 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::model::Config;
+use crate::policy::maintenance::State;
 use crate::reload::flag_file::remove_flag;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
@@ -196,21 +197,24 @@ fn a_window_is_announced_once_also_over_a_restart() {
     assert_eq!(scheduled(&again), 1, "the next one is another");
 }
 
+/// As the watcher of flags shows what is in the file.
+fn follow_flag(keeper: &Keeper) {
+    let global = look_at(&keeper.live.load_full().config.maintenance.flag).unwrap();
+    keeper.shared.switch.store(State { global, ..State::default() });
+}
+
 #[test]
 fn a_run_shows_when_it_began_and_how_long_it_took() {
     let fixture = Fixture::new();
     let mut keeper = fixture.start();
     keeper.tick(at("2130-01-31T03:00:00Z"));
-    let settings = &keeper.live.load_full().config.maintenance;
-    let active = look_at(&settings.flag).unwrap().unwrap();
-    let state = crate::policy::maintenance::State { global: Some(active), ..Default::default() };
-    keeper.shared.switch.store(state);
+    follow_flag(&keeper);
     keeper.tick(at("2130-01-31T03:00:01Z"));
     let began = at("2130-01-31T03:00:00Z").as_second();
     let line = format!("flagstone_maintenance_last_run_timestamp_seconds{{window=\"nightly\"}} {began}\n");
     let scrape = keeper.shared.metrics.encode();
     assert!(scrape.contains(&line) && !scrape.contains("flagstone_maintenance_duration_seconds{"), "{scrape}");
-    keeper.shared.switch.store(Default::default());
+    keeper.shared.switch.store(State::default());
     keeper.tick(at("2130-01-31T03:40:00Z"));
     let scrape = keeper.shared.metrics.encode();
     assert!(scrape.contains("flagstone_maintenance_duration_seconds{window=\"nightly\"} 2400"), "{scrape}");
@@ -220,6 +224,24 @@ fn a_run_shows_when_it_began_and_how_long_it_took() {
     again.tick(at("2130-01-31T05:00:00Z"));
     let scrape = again.shared.metrics.encode();
     assert!(scrape.contains(&line) && !scrape.contains("flagstone_maintenance_duration_seconds{"), "{scrape}");
+}
+
+#[test]
+fn a_run_that_ends_by_itself_took_until_then_however_late_that_is_seen() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    follow_flag(&keeper);
+    keeper.tick(at("2130-01-31T03:00:01Z"));
+    // Somebody has given it less time.
+    let shorter = Flag { until: Some(at("2130-01-31T03:30:00Z")), ..fixture.read().unwrap() };
+    write_flag(&fixture.flag(), &shorter).unwrap();
+    follow_flag(&keeper);
+    keeper.tick(at("2130-01-31T03:00:02Z"));
+    keeper.shared.switch.store(State::default());
+    keeper.tick(at("2130-01-31T03:30:00.9Z"));
+    let scrape = keeper.shared.metrics.encode();
+    assert!(scrape.contains("flagstone_maintenance_duration_seconds{window=\"nightly\"} 1800.0\n"), "{scrape}");
 }
 
 #[test]
@@ -292,9 +314,7 @@ fn a_window_that_is_taken_out_while_it_runs_has_no_figures_any_more() {
     let mut keeper = fixture.start();
     keeper.tick(at("2130-01-31T03:00:00Z"));
     let before = keeper.live.load_full();
-    let active = look_at(&before.config.maintenance.flag).unwrap().unwrap();
-    let state = crate::policy::maintenance::State { global: Some(active), ..Default::default() };
-    keeper.shared.switch.store(state);
+    follow_flag(&keeper);
     keeper.tick(at("2130-01-31T03:00:01Z"));
     let maintenance = Maintenance { windows: vec![], ..before.config.maintenance.clone() };
     let without = Config { maintenance, ..(*before.config).clone() };
