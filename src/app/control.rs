@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+use super::handover::Stage;
 use super::listening::{Listening, Sockets, bind_all};
 use super::{Source, flag_settings, loading, unix_seconds, warnings, watch_flags};
 use crate::admin;
@@ -42,11 +43,8 @@ pub struct Control {
     pub(super) leaving: watch::Sender<bool>,
     /// The end is orderly: webhooks are told what they have not been told.
     pub(super) says_farewell: AtomicBool,
-    /// True once another process has taken over.
-    pub(super) handed_over: watch::Sender<bool>,
-    pub(super) is_upgrading: AtomicBool,
-    /// Held while there is a new process that may have to go again.
-    pub(super) successor: Mutex<()>,
+    /// How far it is on the way to another process in its place.
+    pub(super) stage: watch::Sender<Stage>,
     /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others
     /// itself.
     pub(super) turn: Mutex<()>,
@@ -115,9 +113,7 @@ impl Control {
             flag_watcher: Mutex::new(Some(flag_watcher)),
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
-            handed_over: watch::Sender::new(false),
-            is_upgrading: AtomicBool::new(false),
-            successor: Mutex::default(),
+            stage: watch::Sender::new(Stage::Serves),
             turn: Mutex::default(),
             rounds: listening.workers.as_ref().map(Workers::rounds).unwrap_or_default(),
             listening: Mutex::new(listening),

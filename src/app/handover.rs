@@ -25,6 +25,37 @@ const ADMIN_IDLE_LAST: Duration = Duration::from_secs(1);
 /// How long a new process that was called off takes to go, at most.
 const SUCCESSOR_LAST: Duration = Duration::from_secs(1);
 
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// How far a process is on the way to another one in its place.
+///
+/// | from | to | when |
+/// |---|---|---|
+/// | `Serves` | `Waits` | somebody asks for an upgrade, of which there is one at a time |
+/// | `Waits` | `HasSuccessor` | no reload is under way any more |
+/// | `HasSuccessor` | `HandedOver` | the new process accepts, and this one no longer |
+/// | `HasSuccessor` | `Serves` | it came to nothing, and the new process has gone |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Serves,
+    Waits,
+    /// There may be a new process, which may have to go again.
+    HasSuccessor,
+    HandedOver,
+}
+
+impl Stage {
+    fn begin(&mut self) -> Result<(), UpgradeError> {
+        match self {
+            Self::Serves => *self = Self::Waits,
+            Self::Waits | Self::HasSuccessor => return Err(UpgradeError::Busy),
+            Self::HandedOver => return Err(UpgradeError::Leaving),
+        }
+        Ok(())
+    }
+}
+
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
@@ -55,17 +86,12 @@ impl Control {
 
     /// Ready when this process is to leave.
     pub(crate) async fn asked_to_leave(&self) -> Leave {
-        let (mut leaving, mut handed_over) = (self.leaving.subscribe(), self.handed_over());
+        let (mut leaving, mut stage) = (self.leaving.subscribe(), self.stage.subscribe());
         // The senders live as long as `self`.
         tokio::select! {
-            _ = handed_over.wait_for(|it| *it) => Leave::HandedOver,
+            _ = stage.wait_for(|stage| *stage == Stage::HandedOver) => Leave::HandedOver,
             _ = leaving.wait_for(|it| *it) => Leave::Drain,
         }
-    }
-
-    /// Becomes true when another process has taken over.
-    pub(crate) fn handed_over(&self) -> watch::Receiver<bool> {
-        self.handed_over.subscribe()
     }
 
     /// Lets the admin side answer what it was asked: the drain itself may have been. It answers until the end, or until
@@ -78,8 +104,9 @@ impl Control {
         wait_for(&admin, cutting, ADMIN_LAST);
     }
 
+    /// Whether another process has taken over.
     pub(super) fn has_handed_over(&self) -> bool {
-        *self.handed_over.borrow()
+        *self.stage.borrow() == Stage::HandedOver
     }
 
     /// Where the admin side is now.
@@ -110,10 +137,7 @@ impl Control {
         let before = self.admin.send_replace(Arc::new(place));
         before.close(Duration::ZERO);
         // The next reload may want it back.
-        let deadline = Instant::now() + ADMIN_FREE_MAX;
-        while !before.is_free() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(|| before.is_free(), ADMIN_FREE_MAX);
     }
 
     /// Starts the program of this process anew and hands over to it. Takes as long as the new process takes to build,
@@ -122,14 +146,14 @@ impl Control {
     /// # Errors
     /// The new process did not come to serve. This one serves on.
     pub(crate) fn upgrade(&self) -> Result<Upgraded, UpgradeError> {
-        if self.is_upgrading.swap(true, Relaxed) {
-            return Err(UpgradeError::Busy);
-        }
+        let mut begun = Ok(());
+        self.stage.send_modify(|stage| begun = stage.begin());
+        begun?;
         // A reload that has begun comes to its end first, one that comes now waits.
         let _turn = self.turn.lock();
         tracing::info!("upgrading");
+        self.stage.send_replace(Stage::HasSuccessor);
         let result = self.try_upgrade();
-        self.is_upgrading.store(false, Relaxed);
         self.shared.events.emit(match &result {
             Ok(Upgraded { pid, version }) => Event::UpgradeFinished { pid: i64::from(*pid), version: version.clone() },
             Err(error) => Event::UpgradeFailed { error: error.to_string() },
@@ -137,13 +161,12 @@ impl Control {
         if result.is_ok() {
             // One that has just connected has not asked yet, and cannot know.
             self.admin().close(ADMIN_IDLE_LAST);
-            self.handed_over.send_replace(true);
         }
+        self.stage.send_replace(if result.is_ok() { Stage::HandedOver } else { Stage::Serves });
         result
     }
 
     fn try_upgrade(&self) -> Result<Upgraded, UpgradeError> {
-        let _successor = self.successor.lock();
         if !self.is_ready() {
             return Err(UpgradeError::Leaving);
         }
@@ -155,7 +178,7 @@ impl Control {
     /// Waits until a new process has gone that was called off. Left alone it would take this one for dead and serve on,
     /// with sockets that are closed for everybody. To be called when this one is not ready any more.
     pub(super) fn outlive_successor(&self) {
-        drop(self.successor.try_lock_for(SUCCESSOR_LAST));
+        wait_until(|| *self.stage.borrow() != Stage::HasSuccessor, SUCCESSOR_LAST);
     }
 
     fn offer(&self) -> std::io::Result<Offer> {
@@ -237,9 +260,14 @@ fn begin(admin: &Place) {
 
 /// Until this place has answered all it was asked, or is cut as all else is: then it says nothing any more.
 fn wait_for(admin: &Place, cutting: &watch::Sender<bool>, patience: Duration) {
+    wait_until(|| admin.is_done() || *cutting.borrow(), patience);
+}
+
+/// Until that is so, or for as long as `patience`.
+fn wait_until(is_so: impl Fn() -> bool, patience: Duration) {
     let deadline = Instant::now() + patience;
-    while !admin.is_done() && !*cutting.borrow() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
+    while !is_so() && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -249,6 +277,20 @@ mod tests {
 
     /// Waiting, these would not end.
     const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+    #[test]
+    fn of_upgrades_there_is_one_at_a_time_and_none_after_the_last() {
+        let mut stage = Stage::Serves;
+        assert!(stage.begin().is_ok());
+        assert_eq!(stage, Stage::Waits);
+        for under_way in [Stage::Waits, Stage::HasSuccessor] {
+            stage = under_way;
+            assert!(matches!(stage.begin(), Err(UpgradeError::Busy)));
+        }
+        stage = Stage::HandedOver;
+        assert!(matches!(stage.begin(), Err(UpgradeError::Leaving)));
+        assert_eq!(stage, Stage::HandedOver);
+    }
 
     #[test]
     fn an_admin_side_that_has_been_cut_is_not_waited_for() {

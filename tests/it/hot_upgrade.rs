@@ -258,6 +258,19 @@ async fn when_the_old_process_is_killed_in_a_hand_over_the_new_one_serves_on() {
 }
 
 #[tokio::test]
+async fn of_two_upgrades_at_once_the_second_is_refused() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    line.replace_program("#!/bin/sh\nexec sleep 300\n");
+    line.first.signal(Signal::USR2);
+    child_of(line.first.id()).await;
+    let second = line.upgrade().await;
+    assert_eq!(second.status.code(), Some(1));
+    assert!(second.stderr.contains("an upgrade is under way already"), "{}", second.stderr);
+    line.first.signal(Signal::TERM);
+    assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_drain_calls_an_upgrade_off() {
     let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
     line.replace_program("#!/bin/sh\nexec sleep 300\n");
