@@ -26,9 +26,8 @@ pub use crate::explain::route_tests::TestResult;
 use crate::explain::{Explanation, Hypothetical, Moment, explain, route_tests};
 use crate::live::Live;
 use crate::proxy::decide::Switches;
-use crate::reload::certificates::CertificateWatcher;
-use crate::reload::config_file::ConfigWatcher;
-use crate::reload::flag_file::{self, FlagWatcher};
+use crate::reload::watch::Watcher;
+use crate::reload::{certificates, config_file, flag_file};
 use crate::runtime::{Runtime, Unreadable};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -59,8 +58,8 @@ pub enum Source {
 pub struct App {
     control: Arc<Control>,
     crew: Option<Crew>,
-    config_watcher: Option<ConfigWatcher>,
-    _certificate_watcher: CertificateWatcher,
+    config_watcher: Option<Watcher>,
+    _certificate_watcher: Watcher,
     housekeeping: Option<JoinHandle<()>>,
     draining: watch::Sender<Drain>,
     cutting: watch::Sender<bool>,
@@ -146,7 +145,7 @@ impl App {
             Source::File(file) => Some(watch_config(file, &control).map_err(|error| thread_problem(&error))?),
             Source::Fixed => None,
         };
-        let certificate_watcher = CertificateWatcher::start(Arc::clone(&control.live), Arc::clone(&control.shared))
+        let certificate_watcher = certificates::follow(Arc::clone(&control.live), Arc::clone(&control.shared))
             .map_err(|error| thread_problem(&error))?;
         control.shared.metrics.reloaded(true, 1, unix_seconds());
         Ok(Self {
@@ -363,9 +362,9 @@ fn unreadable_problem(error: &Unreadable) -> Problems {
     Problem::new("server.state_dir", error.to_string()).with_help(help).into()
 }
 
-fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<FlagWatcher, Problems> {
+fn watch_flags(config: &Config, shared: &Arc<Shared>) -> Result<Watcher, Problems> {
     let observer = Arc::clone(shared);
-    FlagWatcher::start(flag_settings(config), Arc::clone(&shared.switch), move |change| observer.flag_changed(&change))
+    flag_file::follow(flag_settings(config), Arc::clone(&shared.switch), move |change| observer.flag_changed(&change))
         .map_err(|error| thread_problem(&error))
 }
 
@@ -376,7 +375,7 @@ pub(crate) fn flag_settings(config: &Config) -> flag_file::Settings {
     }
 }
 
-fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<ConfigWatcher> {
+fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<Watcher> {
     let (known, control) = (Arc::downgrade(control), Arc::downgrade(control));
     let is_known = move |sources: &Sources| known.upgrade().is_none_or(|control| control.tried().sources == *sources);
     let again = control.clone();
@@ -391,7 +390,7 @@ fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<ConfigWatcher
             let _ = control.reload();
         }
     };
-    ConfigWatcher::start(file.to_path_buf(), is_known, changed, retry)
+    config_file::follow(file.to_path_buf(), is_known, changed, retry)
 }
 
 fn unix_seconds() -> u64 {

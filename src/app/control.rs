@@ -17,7 +17,7 @@ use crate::explain::route_tests;
 use crate::live::Live;
 use crate::reload::certificates;
 use crate::reload::changes::changes;
-use crate::reload::flag_file::FlagWatcher;
+use crate::reload::watch::Watcher;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -38,7 +38,7 @@ pub struct Control {
     pub(super) is_ready: AtomicBool,
     pub(super) tried: Mutex<Tried>,
     /// `None` at the end.
-    pub(super) flag_watcher: Mutex<Option<FlagWatcher>>,
+    pub(super) flag_watcher: Mutex<Option<Watcher>>,
     /// True once somebody has asked it to drain and end.
     pub(super) leaving: watch::Sender<bool>,
     /// The end is orderly: webhooks are told what they have not been told.
@@ -99,7 +99,7 @@ impl Control {
         shared: Arc<Shared>,
         source: Source,
         tried: Sources,
-        flag_watcher: FlagWatcher,
+        flag_watcher: Watcher,
         listening: Listening,
         admin: admin::Place,
     ) -> Self {

@@ -12,10 +12,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::flag_file::watch::{Bell, Folders};
+use super::watch::{Bell, Folders, Watcher};
 use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -33,55 +32,34 @@ const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the end waits for a thread that is stuck in a dead file system.
 const STOP: Duration = Duration::from_secs(1);
 
-/// The thread that follows; dropping it ends that.
-#[derive(Debug)]
-pub(crate) struct CertificateWatcher {
-    bell: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl CertificateWatcher {
-    /// Follows what the live generation's listeners and upstreams use.
-    ///
-    /// # Errors
-    /// When no thread can be started.
-    pub(crate) fn start(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Self> {
-        let bell = Arc::new(Bell::default());
-        let (folders, problem) = Folders::new(&bell);
-        if let Some(text) = problem {
-            tracing::warn!("certificates: {text}");
-        }
-        let mut follower = Follower {
-            live,
-            shared,
-            folders,
-            generation: 0,
-            seen: BTreeMap::new(),
-            broken: BTreeMap::new(),
-            reminded: BTreeMap::new(),
-        };
-        let thread = bell.heard_by("certificates", move |heard| {
+/// Follows what the live generation's listeners and upstreams use.
+///
+/// # Errors
+/// When no thread can be started.
+pub(crate) fn follow(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Watcher> {
+    let bell = Arc::new(Bell::default());
+    let (folders, problem) = Folders::new(&bell);
+    if let Some(text) = problem {
+        tracing::warn!("certificates: {text}");
+    }
+    let mut follower = Follower {
+        live,
+        shared,
+        folders,
+        generation: 0,
+        seen: BTreeMap::new(),
+        broken: BTreeMap::new(),
+        reminded: BTreeMap::new(),
+    };
+    bell.heard_by("certificates", STOP, move |bell| {
+        follower.look(Instant::now());
+        while bell.wait(POLL) {
             follower.look(Instant::now());
-            while heard.wait(POLL) {
-                follower.look(Instant::now());
-                if !heard.rest(REST) {
-                    break;
-                }
+            if !bell.rest(REST) {
+                break;
             }
-        })?;
-        Ok(Self { bell, thread: Some(thread) })
-    }
-}
-
-impl Drop for CertificateWatcher {
-    fn drop(&mut self) {
-        self.bell.stop();
-        if self.bell.wait_done(STOP)
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
         }
-    }
+    })
 }
 
 /// Tells of certificates that came with another configuration.

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 
-use super::flag_file::watch::Bell;
+use super::watch::{Bell, Watcher};
 use crate::config::{Problem, Sources};
 
 /// Without events, a change is seen this late at most.
@@ -38,62 +38,44 @@ const GONE: Duration = Duration::from_secs(5);
 /// How long the end waits for the thread, which may be waiting for a disk itself.
 const END_MAX: Duration = Duration::from_secs(1);
 
-/// Watches until dropped.
-#[derive(Debug)]
-pub struct ConfigWatcher {
-    bell: Arc<Bell>,
-}
-
-impl ConfigWatcher {
-    /// Calls `changed` from its own thread whenever the files hold something else than what `is_known`, and can be
-    /// read; and `unchanged` at each look that finds what is known.
-    ///
-    /// # Errors
-    /// The system gives no thread. Without inotify the poll alone remains, with a warning.
-    pub fn start(
-        file: PathBuf,
-        is_known: impl Fn(&Sources) -> bool + Send + 'static,
-        changed: impl Fn() + Send + 'static,
-        unchanged: impl Fn() + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let bell = Arc::new(Bell::default());
-        warn_of_lone_mount(&file);
-        let notifier = Notifier::new(&file, &read(&file), &bell);
-        bell.heard_by("config-watcher", move |bell| {
-            Follower { file, is_known, notifier, bell: Arc::clone(bell), changed, unchanged }.run();
-        })?;
-        Ok(Self { bell })
-    }
-}
-
-impl Drop for ConfigWatcher {
-    fn drop(&mut self) {
-        self.bell.stop();
-        self.bell.wait_done(END_MAX);
-    }
+/// Calls `changed` from a thread of its own whenever the files hold something else than what `is_known`, and can be read;
+/// and `unchanged` at each look that finds what is known.
+///
+/// # Errors
+/// The system gives no thread. Without inotify the poll alone remains, with a warning.
+pub fn follow(
+    file: PathBuf,
+    is_known: impl Fn(&Sources) -> bool + Send + 'static,
+    changed: impl Fn() + Send + 'static,
+    unchanged: impl Fn() + Send + 'static,
+) -> std::io::Result<Watcher> {
+    let bell = Arc::new(Bell::default());
+    warn_of_lone_mount(&file);
+    let notifier = Notifier::new(&file, &read(&file), &bell);
+    let follower = Follower { file, is_known, notifier, changed, unchanged };
+    bell.heard_by("config-watcher", END_MAX, move |bell| follower.run(bell))
 }
 
 struct Follower<K, F, U> {
     file: PathBuf,
     is_known: K,
     notifier: Notifier,
-    bell: Arc<Bell>,
     changed: F,
     unchanged: U,
 }
 
 impl<K: Fn(&Sources) -> bool, F: Fn(), U: Fn()> Follower<K, F, U> {
-    fn run(mut self) {
+    fn run(mut self, bell: &Bell) {
         let mut gone = Gone::default();
-        while self.bell.wait(POLL) {
-            self.look(&mut gone);
-            if !self.bell.rest(LOOKS_REST) {
+        while bell.wait(POLL) {
+            self.look(bell, &mut gone);
+            if !bell.rest(LOOKS_REST) {
                 return;
             }
         }
     }
 
-    fn look(&mut self, gone: &mut Gone) {
+    fn look(&mut self, bell: &Bell, gone: &mut Gone) {
         let content = read(&self.file);
         self.notifier.follow(&self.file, &content);
         // A file that is gone may be on its way back: the old configuration serves on until there is a new one.
@@ -104,23 +86,23 @@ impl<K: Fn(&Sources) -> bool, F: Fn(), U: Fn()> Follower<K, F, U> {
         if (self.is_known)(&content) {
             return (self.unchanged)();
         }
-        if self.at_rest(content).is_some_and(|content| !content.are_gone() && !(self.is_known)(&content)) {
+        if at_rest(&self.file, content, bell).is_some_and(|content| !content.are_gone() && !(self.is_known)(&content)) {
             (self.changed)();
         }
     }
+}
 
-    /// Waits until the content has not changed for a while, though not for ever; `None` = told to stop.
-    fn at_rest(&self, mut content: Sources) -> Option<Sources> {
-        let end = Instant::now() + REST_MAX;
-        while self.bell.rest(REST) {
-            let again = read(&self.file);
-            if again == content || Instant::now() >= end {
-                return Some(again);
-            }
-            content = again;
+/// Waits until the content has not changed for a while, though not for ever; `None` = told to stop.
+fn at_rest(file: &Path, mut content: Sources, bell: &Bell) -> Option<Sources> {
+    let end = Instant::now() + REST_MAX;
+    while bell.rest(REST) {
+        let again = read(file);
+        if again == content || Instant::now() >= end {
+            return Some(again);
         }
-        None
+        content = again;
     }
+    None
 }
 
 /// Tells, once, of a file that stays away: what serves on could not be started again.
@@ -276,7 +258,7 @@ mod tests {
         let counted = Arc::clone(&looks);
         let is_known = move |_: &Sources| counted.fetch_add(1, Relaxed) < u32::MAX;
         let started = Instant::now();
-        let watcher = ConfigWatcher::start(file, is_known, || (), || ()).unwrap();
+        let watcher = follow(file, is_known, || (), || ()).unwrap();
         for number in 0..2000 {
             let other = folder.path().join(format!("{number}.tmp"));
             std::fs::write(&other, "").unwrap();

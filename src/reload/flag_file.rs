@@ -19,7 +19,6 @@
 //! as absent from then on, with one warning: its own words say that it is over.
 
 mod read;
-pub(super) mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +26,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,8 +35,8 @@ use crate::config::regular_file;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
 
+use super::watch::{Bell, Folders, Watcher};
 use read::{Folder, Found, Look};
-use watch::{Bell, Folders};
 
 pub use crate::policy::maintenance::Change;
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
@@ -74,49 +73,22 @@ impl Settings {
     }
 }
 
-/// The thread that follows the flag files; dropping it ends the following and leaves the switch as it is.
-#[derive(Debug)]
-pub struct FlagWatcher {
-    bell: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl FlagWatcher {
-    /// Looks once, so that the switch is right when this returns, and follows from then on. Files and
-    /// folders may be missing. The observer runs on the caller's thread now and on the watcher's later.
-    ///
-    /// # Errors
-    /// When no thread can be started.
-    pub fn start(
-        settings: Settings,
-        switch: Arc<Switch>,
-        observer: impl Fn(Change) + Send + 'static,
-    ) -> io::Result<Self> {
-        let bell = Arc::new(Bell::default());
-        let (folders, problem) = Folders::new(&bell);
-        if let Some(text) = problem {
-            observer(Change::Warning { scope: Scope::Global, text });
-        }
-        Self::follow(bell, Follower::new(settings, switch, folders, observer))
+/// Looks once, so that the switch is right when this returns, and follows from then on; what ends that leaves the switch
+/// as it is. Files and folders may be missing. The observer runs on the caller's thread now and on the watcher's later.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn follow(
+    settings: Settings,
+    switch: Arc<Switch>,
+    observer: impl Fn(Change) + Send + 'static,
+) -> io::Result<Watcher> {
+    let bell = Arc::new(Bell::default());
+    let (folders, problem) = Folders::new(&bell);
+    if let Some(text) = problem {
+        observer(Change::Warning { scope: Scope::Global, text });
     }
-
-    fn follow<O: Fn(Change) + Send + 'static>(bell: Arc<Bell>, mut follower: Follower<O>) -> io::Result<Self> {
-        follower.look();
-        let thread = bell.heard_by("flag-files", move |heard| follower.run(heard))?;
-        Ok(Self { bell, thread: Some(thread) })
-    }
-}
-
-impl Drop for FlagWatcher {
-    fn drop(&mut self) {
-        self.bell.stop();
-        // A thread stuck in a dead network file system is left behind rather than waited for.
-        if self.bell.wait_done(STOP)
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
-        }
-    }
+    Follower::new(settings, switch, folders, observer).start(bell)
 }
 
 /// What the flag files say at this moment, for who does not follow them. Removes nothing, also not what is over.
@@ -181,12 +153,17 @@ struct Round {
     ended: BTreeSet<Scope>,
 }
 
-impl<O: Fn(Change)> Follower<O> {
+impl<O: Fn(Change) + Send + 'static> Follower<O> {
     fn new(settings: Settings, switch: Arc<Switch>, folders: Folders, observer: O) -> Self {
         // A watcher that is started again goes on where the last one stopped.
         let state = switch.load().map(|state| State::clone(&state)).unwrap_or_default();
         let (warnings, ended) = (BTreeMap::new(), BTreeSet::new());
         Self { settings, switch, folders, observer, state, warnings, ended, looked_at: Timestamp::MIN }
+    }
+
+    fn start(mut self, bell: Arc<Bell>) -> io::Result<Watcher> {
+        self.look();
+        bell.heard_by("flag-files", STOP, move |bell| self.run(bell))
     }
 
     fn run(mut self, bell: &Bell) {

@@ -4,4 +4,5 @@ pub(crate) mod certificates;
 pub mod changes;
 pub mod config_file;
 pub mod flag_file;
+pub mod watch;
 pub mod windows;

@@ -12,7 +12,7 @@ struct Fixture {
     folder: TempDir,
     switch: Arc<Switch>,
     told: Arc<Mutex<Vec<String>>>,
-    watcher: Option<FlagWatcher>,
+    watcher: Option<Watcher>,
 }
 
 impl Fixture {
@@ -38,7 +38,7 @@ impl Fixture {
             });
         };
         let settings = Settings { flag: self.flag(), routes_dir: self.routes_dir() };
-        self.watcher = Some(FlagWatcher::start(settings, Arc::clone(&self.switch), observer).unwrap());
+        self.watcher = Some(follow(settings, Arc::clone(&self.switch), observer).unwrap());
     }
 
     fn state_dir(&self) -> PathBuf {
@@ -131,7 +131,7 @@ fn without_events_the_poll_finds_every_change() {
     let mut fixture = Fixture::new();
     let settings = Settings { flag: fixture.flag(), routes_dir: fixture.routes_dir() };
     let follower = Follower::new(settings, Arc::clone(&fixture.switch), Folders::deaf(), |_| ());
-    fixture.watcher = Some(FlagWatcher::follow(Arc::default(), follower).unwrap());
+    fixture.watcher = Some(follower.start(Arc::default()).unwrap());
     // Within a second; the best of a few, as above.
     let fastest = (0..3).map(|round| {
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What wakes the watcher's thread: events of the folders it watches, a request to stop, or time.
+//! The threads that follow files, and what wakes them: events of the folders they watch, a request to stop, or time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,12 +10,33 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::{Condvar, Mutex};
+
+/// The thread that follows some files; dropping it ends the following.
+#[derive(Debug)]
+pub struct Watcher {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+    patience: Duration,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.bell.stop();
+        // A thread stuck in a dead network file system is left behind rather than waited for.
+        if self.bell.wait_done(self.patience)
+            && let Some(thread) = self.thread.take()
+        {
+            // Its panic has been printed by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
 
 /// A bell with room for one ring: however many events come, one look answers all of them.
 #[derive(Debug, Default)]
-pub(in crate::reload) struct Bell {
+pub(super) struct Bell {
     state: Mutex<BellState>,
     changed: Condvar,
 }
@@ -29,34 +50,36 @@ struct BellState {
 }
 
 impl Bell {
-    /// Starts the thread that listens to it. However that ends, by a panic too, whoever waits for it learns that it has.
+    /// Starts the thread that listens to it. Dropping the watcher waits for `patience` at most.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(in crate::reload) fn heard_by(
-        self: &Arc<Self>,
+    pub(super) fn heard_by(
+        self: Arc<Self>,
         name: &str,
-        listen: impl FnOnce(&Arc<Self>) + Send + 'static,
-    ) -> io::Result<JoinHandle<()>> {
-        let bell = Arc::clone(self);
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
+        patience: Duration,
+        listen: impl FnOnce(&Self) + Send + 'static,
+    ) -> io::Result<Watcher> {
+        let bell = Arc::clone(&self);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _done = RingDone(&bell);
             listen(&bell);
-        })
+        })?;
+        Ok(Watcher { bell: self, thread: Some(thread), patience })
     }
 
-    pub(in crate::reload) fn ring(&self) {
+    pub(super) fn ring(&self) {
         self.state.lock().rung = true;
         self.changed.notify_all();
     }
 
-    pub(in crate::reload) fn stop(&self) {
+    fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
     /// Waits until it rings, or as long as `patience`. `false` = stop.
-    pub(in crate::reload) fn wait(&self, patience: Duration) -> bool {
+    pub(super) fn wait(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         self.changed.wait_while_for(&mut state, |state| !state.rung && !state.stopped, patience);
         state.rung = false;
@@ -64,20 +87,21 @@ impl Bell {
     }
 
     /// Lets events gather for a while. `false` = stop.
-    pub(in crate::reload) fn rest(&self, pause: Duration) -> bool {
+    pub(super) fn rest(&self, pause: Duration) -> bool {
         let mut state = self.state.lock();
         self.changed.wait_while_for(&mut state, |state| !state.stopped, pause);
         !state.stopped
     }
 
     /// Whether the thread that listened is gone, after at most `patience`.
-    pub(in crate::reload) fn wait_done(&self, patience: Duration) -> bool {
+    fn wait_done(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         self.changed.wait_while_for(&mut state, |state| !state.done, patience);
         state.done
     }
 }
 
+/// However the thread ends, by a panic too, whoever waits for it learns that it has.
 struct RingDone<'a>(&'a Bell);
 
 impl Drop for RingDone<'_> {
@@ -89,7 +113,7 @@ impl Drop for RingDone<'_> {
 
 /// Folders under inotify, by what they are and not only by name: one that was deleted and made again, or
 /// mounted over, is watched anew.
-pub(in crate::reload) struct Folders {
+pub(super) struct Folders {
     /// `None` where the system has no events to give; the poll is then all there is.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeMap<PathBuf, Identity>,
@@ -104,7 +128,7 @@ const RETRY: Duration = Duration::from_secs(30);
 
 impl Folders {
     /// Watches nothing yet. The second part says why there will be no events, if so.
-    pub(in crate::reload) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
+    pub(super) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
         let bell = Arc::clone(bell);
         let made = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, is_change) {
@@ -120,12 +144,12 @@ impl Folders {
 
     /// As on a system without events.
     #[cfg(test)]
-    pub(in crate::reload) fn deaf() -> Self {
+    pub(super) fn deaf() -> Self {
         Self { watcher: None, watched: BTreeMap::new(), retry_at: Instant::now() }
     }
 
     /// Watches exactly these, as far as they exist.
-    pub(in crate::reload) fn follow(&mut self, wanted: &[PathBuf]) {
+    pub(super) fn follow(&mut self, wanted: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
@@ -171,8 +195,8 @@ mod tests {
     #[test]
     fn whoever_waits_for_a_thread_that_panicked_learns_that_it_is_gone() {
         let bell = Arc::new(Bell::default());
-        let thread = bell.heard_by("panics", |bell| assert!(!bell.wait(Duration::ZERO), "as meant")).unwrap();
+        let panics = |bell: &Bell| assert!(!bell.wait(Duration::ZERO), "as meant");
+        let _watcher = Arc::clone(&bell).heard_by("panics", Duration::ZERO, panics).unwrap();
         assert!(bell.wait_done(Duration::from_secs(10)));
-        assert!(thread.join().is_err());
     }
 }
