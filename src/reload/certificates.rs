@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::watch::{Bell, Folders, Watcher};
+use super::watch::{Bell, Folders, Watcher, is_change};
 use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -38,9 +38,9 @@ const STOP: Duration = Duration::from_secs(1);
 /// When no thread can be started.
 pub(crate) fn follow(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Watcher> {
     let bell = Arc::new(Bell::default());
-    let (folders, problem) = Folders::new(&bell);
-    if let Some(text) = problem {
-        tracing::warn!("certificates: {text}");
+    let (folders, problem) = Folders::new(&bell, is_change);
+    if let Some(error) = problem {
+        tracing::warn!("certificates: no file events, polling only: {error}");
     }
     let mut follower = Follower {
         live,

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Event, EventKind};
 use parking_lot::Mutex;
 
-use super::watch::{Bell, Watcher};
+use super::watch::{Bell, Folders, Watcher};
 use crate::config::{Problem, Sources};
 
 /// Without events, a change is seen this late at most.
@@ -136,10 +136,9 @@ fn read(file: &Path) -> Sources {
     Sources::read_again(file, &|name| std::env::var(name).ok())
 }
 
-/// inotify on the folders that matter, as they are now.
+/// Events of the folders that matter, as they are now.
 struct Notifier {
-    watcher: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
+    folders: Folders,
     /// Folders that the system would not watch, each told once.
     unwatched: BTreeSet<PathBuf>,
     /// Of the files, and of what their links lead to.
@@ -149,23 +148,18 @@ struct Notifier {
 impl Notifier {
     fn new(file: &Path, content: &Sources, bell: &Arc<Bell>) -> Self {
         let names = Arc::<Mutex<BTreeSet<OsString>>>::default();
-        let (known, bell) = (Arc::clone(&names), Arc::clone(bell));
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.map_or(true, |event| matters(&event, &known)) {
-                bell.ring();
-            }
-        });
-        if let Err(error) = &watcher {
+        let known = Arc::clone(&names);
+        let (folders, problem) = Folders::new(bell, move |event| matters(event, &known));
+        if let Some(error) = problem {
             tracing::warn!(%error, "no file events: the configuration is looked at once a second");
         }
-        let mut notifier = Self { watcher: watcher.ok(), folders: BTreeSet::new(), unwatched: BTreeSet::new(), names };
+        let mut notifier = Self { folders, unwatched: BTreeSet::new(), names };
         notifier.follow(file, content);
         notifier
     }
 
     /// Watches the folders of the files, those their symlinks lead to, and those where further ones may come to be.
     fn follow(&mut self, file: &Path, content: &Sources) {
-        let Some(watcher) = &mut self.watcher else { return };
         let files: Vec<PathBuf> = std::iter::once(file)
             .chain(content.paths())
             .flat_map(|file| [Some(file.to_path_buf()), file.canonicalize().ok()])
@@ -174,32 +168,14 @@ impl Notifier {
         let names = files.iter().filter_map(|file| file.file_name().map(ToOwned::to_owned)).collect();
         *self.names.lock() = names;
         let folders = files.iter().filter_map(|file| file.parent()).chain(content.folders.iter().map(PathBuf::as_path));
-        let folders: BTreeSet<PathBuf> = folders
+        let folders: BTreeSet<_> = folders
             .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
             .map(Path::to_path_buf)
             .collect();
-        if folders == self.folders {
-            return;
-        }
-        for folder in self.folders.difference(&folders) {
-            // Unwatching what no longer exists fails, and is not needed.
-            let _ = watcher.unwatch(folder);
-        }
-        self.folders.retain(|folder| folders.contains(folder));
-        for folder in folders {
-            // Those that are watched already are watched anew: another folder may have taken their place.
-            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.unwatched.remove(&folder);
-                    self.folders.insert(folder);
-                }
-                Err(error) => {
-                    self.folders.remove(&folder);
-                    if self.unwatched.insert(folder.clone()) {
-                        let folder = folder.display();
-                        tracing::warn!(%folder, %error, "no file events: the configuration is looked at once a second");
-                    }
-                }
+        for (folder, error) in self.folders.follow(&folders.into_iter().collect::<Vec<_>>()) {
+            if self.unwatched.insert(folder.clone()) {
+                let folder = folder.display();
+                tracing::warn!(%folder, %error, "no file events: the configuration is looked at once a second");
             }
         }
     }
@@ -207,7 +183,7 @@ impl Notifier {
 
 /// Whether the files may be others now. Our own reading is an event too, and a log in the same folder is one with
 /// every line. Beyond that, what happened is of no interest: the content is looked at.
-fn matters(event: &notify::Event, names: &Mutex<BTreeSet<OsString>>) -> bool {
+fn matters(event: &Event, names: &Mutex<BTreeSet<OsString>>) -> bool {
     match event.kind {
         EventKind::Access(_) => false,
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {

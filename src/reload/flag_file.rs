@@ -35,7 +35,7 @@ use crate::config::regular_file;
 use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Scope, State, Switch};
 
-use super::watch::{Bell, Folders, Watcher};
+use super::watch::{Bell, Folders, Watcher, is_change};
 use read::{Folder, Found, Look};
 
 pub use crate::policy::maintenance::Change;
@@ -84,9 +84,9 @@ pub fn follow(
     observer: impl Fn(Change) + Send + 'static,
 ) -> io::Result<Watcher> {
     let bell = Arc::new(Bell::default());
-    let (folders, problem) = Folders::new(&bell);
-    if let Some(text) = problem {
-        observer(Change::Warning { scope: Scope::Global, text });
+    let (folders, problem) = Folders::new(&bell, is_change);
+    if let Some(error) = problem {
+        observer(Change::Warning { scope: Scope::Global, text: format!("no file events, polling only: {error}") });
     }
     Follower::new(settings, switch, folders, observer).start(bell)
 }

@@ -127,17 +127,21 @@ type Identity = (u64, u64);
 const RETRY: Duration = Duration::from_secs(30);
 
 impl Folders {
-    /// Watches nothing yet. The second part says why there will be no events, if so.
-    pub(super) fn new(bell: &Arc<Bell>) -> (Self, Option<String>) {
+    /// Watches nothing yet; later the bell rings for events that matter, by what [`is_change`] or somebody else says. The
+    /// second part says why there will be none, if so.
+    pub(super) fn new(
+        bell: &Arc<Bell>,
+        matters: impl Fn(&Event) -> bool + Send + 'static,
+    ) -> (Self, Option<notify::Error>) {
         let bell = Arc::clone(bell);
         let made = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.as_ref().map_or(true, is_change) {
+            if event.as_ref().map_or(true, &matters) {
                 bell.ring();
             }
         });
         let (watcher, problem) = match made {
             Ok(watcher) => (Some(watcher), None),
-            Err(error) => (None, Some(format!("no file events, polling only: {error}"))),
+            Err(error) => (None, Some(error)),
         };
         (Self { watcher, watched: BTreeMap::new(), retry_at: Instant::now() }, problem)
     }
@@ -148,11 +152,10 @@ impl Folders {
         Self { watcher: None, watched: BTreeMap::new(), retry_at: Instant::now() }
     }
 
-    /// Watches exactly these, as far as they exist.
-    pub(super) fn follow(&mut self, wanted: &[PathBuf]) {
-        let Some(watcher) = &mut self.watcher else {
-            return;
-        };
+    /// Watches exactly these, as far as they exist. What the system has just refused, and why.
+    pub(super) fn follow(&mut self, wanted: &[PathBuf]) -> Vec<(PathBuf, notify::Error)> {
+        let mut refused = Vec::new();
+        let Some(watcher) = &mut self.watcher else { return refused };
         self.watched.retain(|path, identity| {
             let keep = wanted.contains(path) && identity_of(path) == Some(*identity);
             if !keep {
@@ -162,7 +165,7 @@ impl Folders {
             keep
         });
         if Instant::now() < self.retry_at {
-            return;
+            return refused;
         }
         for path in wanted {
             let Some(identity) = identity_of(path).filter(|_| !self.watched.contains_key(path)) else {
@@ -172,14 +175,18 @@ impl Folders {
                 Ok(()) => {
                     self.watched.insert(path.clone(), identity);
                 }
-                Err(_) => self.retry_at = Instant::now() + RETRY,
+                Err(error) => {
+                    self.retry_at = Instant::now() + RETRY;
+                    refused.push((path.clone(), error));
+                }
             }
         }
+        refused
     }
 }
 
 /// Opening and reading are events too, our own among them: answering those would never end.
-fn is_change(event: &Event) -> bool {
+pub(super) fn is_change(event: &Event) -> bool {
     !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
 }
 

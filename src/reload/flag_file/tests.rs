@@ -262,7 +262,7 @@ fn an_end_that_cannot_be_carried_out_is_an_end_all_the_same() {
     fs::write(&path, "auto_end = true\nuntil = 1970-01-01T00:00:00Z").unwrap();
     let Look::Present(found) = read::look(&path) else { panic!("it is there") };
     let settings = Settings { flag: path.clone(), routes_dir: fixture.routes_dir() };
-    let (folders, _) = Folders::new(&Arc::default());
+    let (folders, _) = Folders::new(&Arc::default(), is_change);
     let follower = Follower::new(settings, Arc::clone(&fixture.switch), folders, |_| ());
     let mut round = Round::default();
     let before = fixture.switch.activate(Scope::Global, found.flag.clone(), found.modified);
