@@ -42,8 +42,9 @@ impl Blocked {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
+        let kept = read(&file)?;
         let mut list = self.list.lock();
-        *list = read(&file)?;
+        *list = kept;
         self.show(&list);
         Ok(())
     }

@@ -84,8 +84,9 @@ impl Features {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
+        let kept = read(&file)?;
         let mut held = self.held.lock();
-        let before = std::mem::replace(&mut held.values, read(&file)?);
+        let before = std::mem::replace(&mut held.values, kept);
         for (key, feature) in &held.features {
             let value = held.values.get(key).copied();
             if before.get(key).copied() != value {

@@ -47,8 +47,9 @@ impl Overrides {
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
         let file = self.file.take_over();
+        let kept = read(&file)?;
         let mut held = self.held.lock();
-        *held = read(&file)?;
+        *held = kept;
         self.are_any.store(!held.is_empty(), Relaxed);
         Ok(())
     }
