@@ -202,6 +202,7 @@ mod tests {
             ["server.workers: changed (needs an upgrade)", "server: changed", "admin.listen: changed", "log: changed",]
         );
     }
+
     #[test]
     fn going_back_to_what_runs_needs_no_upgrade() {
         // The flag file is in the state folder.

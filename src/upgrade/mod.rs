@@ -23,7 +23,8 @@ mod spawn;
 pub(crate) mod state;
 mod successor;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub(crate) use channel::Passed;
@@ -66,8 +67,7 @@ fn program() -> Option<PathBuf> {
     called.or(running)
 }
 
-fn same_file(one: &PathBuf, other: &PathBuf) -> bool {
-    use std::os::unix::fs::MetadataExt;
+fn same_file(one: &Path, other: &Path) -> bool {
     match (std::fs::metadata(one), std::fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,

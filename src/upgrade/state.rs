@@ -57,7 +57,7 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
     for (name, limit) in live.limits.iter().filter(|_| has_same_keys) {
         // By another key the same hash is somebody else. Older processes do not tell.
         let counts_alike = |said: &&Value| said["countsBy"].is_null() || said["countsBy"] == counted_by(limit);
-        match known(&state["limits"], name).filter(counts_alike).map(limit_of_json) {
+        match state["limits"].get(name).filter(counts_alike).map(limit_of_json) {
             Some(Some(memory)) => limit.limiter.recall(&memory, shared.nanos()),
             Some(None) => unread += 1,
             None => {}
@@ -65,7 +65,7 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
     }
     let now = Instant::now();
     for (name, group) in &live.groups {
-        let Some(upstream) = known(&state["upstreams"], name) else { continue };
+        let Some(upstream) = state["upstreams"].get(name) else { continue };
         if let Some(breaker) = group.breaker.as_ref().filter(|_| !upstream["breaker"].is_null()) {
             match breaker_of_json(&upstream["breaker"]) {
                 Some(memory) => breaker.recall(&memory, now),
@@ -84,10 +84,6 @@ pub(crate) fn recall(state: &Value, live: &Snapshot, shared: &Shared) {
 
 fn counted_by(limit: &Limit) -> Value {
     limit.settings.key.iter().map(ToString::to_string).collect()
-}
-
-fn known<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
-    object.get(name)
 }
 
 fn seed_mark(shared: &Shared) -> String {

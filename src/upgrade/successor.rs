@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::channel::{Channel, ChannelError, Passed, Word};
-use super::spawn::{Child, NOT_EXECUTABLE, spawn};
+use super::spawn::{Child, FIRST, NOT_EXECUTABLE, spawn};
 use super::{CHANNEL, PROGRAM};
 
 /// How long the new process may take to build, and then to take over.
@@ -89,9 +89,8 @@ pub(crate) fn run(
             Err(UpgradeError::Refused(reason))
         }
         Err(Setback::Channel(error)) => {
-            let (why, status) = (error.to_string(), child.end());
-            let status = status.map_or_else(|| "nobody knows how it ended".to_owned(), |status| told(&status));
-            Err(UpgradeError::Lost { why, end: status })
+            let end = child.end().map_or_else(|| "nobody knows how it ended".to_owned(), |status| end_of(&status));
+            Err(UpgradeError::Lost { why: error.to_string(), end })
         }
     }
 }
@@ -145,7 +144,7 @@ fn start(offer: Offer) -> Result<(Channel, Child), UpgradeError> {
     let mut environment: Vec<_> = std::env::vars_os().filter(|(name, _)| !is_own(name)).collect();
     environment.push(("LISTEN_FDS".into(), descriptors.len().to_string().into()));
     environment.push(("LISTEN_FDNAMES".into(), names.join(":").into()));
-    environment.push((CHANNEL.into(), (super::spawn::FIRST as usize + descriptors.len()).to_string().into()));
+    environment.push((CHANNEL.into(), (FIRST as usize + descriptors.len()).to_string().into()));
     let mut pid_variables = vec!["LISTEN_PID"];
     if std::env::var_os("WATCHDOG_USEC").is_some() {
         pid_variables.push("WATCHDOG_PID");
@@ -166,7 +165,7 @@ pub(super) fn fd_name(name: &str) -> String {
     name.chars().map(|c| if fits(c) { c } else { '_' }).take(255).collect()
 }
 
-fn told(status: &rustix::process::WaitStatus) -> String {
+fn end_of(status: &rustix::process::WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(NOT_EXECUTABLE), _) => "its program cannot be run".to_owned(),
         (Some(code), _) => format!("it ended with exit code {code}"),
