@@ -6,9 +6,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::AccessLogTarget;
+use crate::config::regular_file;
 
 /// Owner writes, group reads: lines hold addresses and URLs.
 const MODE: u32 = 0o640;
@@ -45,12 +47,11 @@ impl Sink {
     /// Whether it could be opened, as far as that can be seen without making it.
     pub(super) fn could_open(target: &AccessLogTarget) -> io::Result<()> {
         let AccessLogTarget::File(path) = target else { return Ok(()) };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let asked = match path.is_dir() {
             true => Err(Errno::ISDIR),
             false if path.metadata().is_ok_and(|it| it.file_type().is_socket()) => Err(Errno::NXIO),
-            false if path.exists() => rustix::fs::access(path, rustix::fs::Access::WRITE_OK),
-            false => rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK),
+            false if path.exists() => access(path, Access::WRITE_OK),
+            false => access(regular_file::folder(path), Access::WRITE_OK | Access::EXEC_OK),
         };
         asked.map_err(|error| explain(path, &error.into()))
     }
@@ -85,15 +86,10 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 /// The same error in words that need no path beside them.
 fn explain(path: &Path, error: &io::Error) -> io::Error {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let message = match folder {
-        Some(folder) if error.kind() == io::ErrorKind::NotFound => {
-            format!("the folder {} does not exist", folder.display())
-        }
+    let message = match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => format!("the folder {} does not exist", regular_file::folder(path).display()),
         // As /dev/stdout may be, where systemd takes what is written there.
-        _ if Errno::from_io_error(error) == Some(Errno::NXIO) => {
-            "it is a socket, or a pipe that nobody reads".to_owned()
-        }
+        Some(Errno::NXIO) => "it is a socket, or a pipe that nobody reads".to_owned(),
         _ => crate::error::io_reason(error),
     };
     io::Error::new(error.kind(), message)

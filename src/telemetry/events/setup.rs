@@ -72,8 +72,9 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogGuard, InitError> {
 /// The level does not parse; the old one stays.
 pub fn follow(level: &str, format: LogFormat) -> Result<(), InitError> {
     let Some(log) = LOG.get() else { return Ok(()) };
+    log.level.reload(parse(level)?).map_err(InitError::Gone)?;
     log.layout.set(format);
-    log.level.reload(parse(level)?).map_err(InitError::Gone)
+    Ok(())
 }
 
 /// Tells, once stderr is read again, of lines that were lost.

@@ -198,9 +198,9 @@ fn upstreams(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
         "flagstone_endpoint_healthy",
         "1 when the endpoint may get requests",
         endpoints.iter().flat_map(|(upstream, endpoints)| {
-            endpoints.iter().map(|(endpoint, healthy)| {
-                let labels = [("upstream", upstream.as_str()), ("endpoint", endpoint.as_str())];
-                (labels, u64::from(*healthy))
+            endpoints.iter().map(|(name, endpoint)| {
+                let labels = [("upstream", upstream.as_str()), ("endpoint", name.as_str())];
+                (labels, u64::from(endpoint.is_healthy()))
             })
         }),
     )

@@ -2,13 +2,13 @@
 //!
 //! Unlike a route's these are not sharded, but for an upstream's durations: they move rarely, or once a connection.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Family;
 use super::histogram::{Histogram, Reading};
 
 /// A breaker's state as the metric `flagstone_breaker_state` numbers it.
@@ -41,7 +41,7 @@ pub struct UpstreamMetrics {
     breaker_rejected: AtomicU64,
     breaker_shadow: AtomicBool,
     transitions: [AtomicU64; 3],
-    endpoints: Mutex<BTreeMap<String, Arc<EndpointMetrics>>>,
+    endpoints: Family<EndpointMetrics>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl UpstreamMetrics {
             breaker_rejected: AtomicU64::new(0),
             breaker_shadow: AtomicBool::new(false),
             transitions: Default::default(),
-            endpoints: Mutex::default(),
+            endpoints: Family::default(),
         }
     }
 
@@ -94,23 +94,16 @@ impl UpstreamMetrics {
     /// The handle of an endpoint, healthy when new. `name` must come from the configuration: a name that
     /// resolves to many addresses is one endpoint here.
     pub fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
-        let mut endpoints = self.endpoints.lock();
-        match endpoints.get(name) {
-            Some(endpoint) => Arc::clone(endpoint),
-            None => Arc::clone(endpoints.entry(name.to_owned()).or_default()),
-        }
+        self.endpoints.handle(name, Default::default)
     }
 
     /// Forgets the endpoints whose name `keep` denies.
-    pub fn retain_endpoints(&self, mut keep: impl FnMut(&str) -> bool) {
-        let mut endpoints = self.endpoints.lock();
-        endpoints.retain(|name, _| keep(name));
+    pub fn retain_endpoints(&self, keep: impl FnMut(&str) -> bool) {
+        self.endpoints.retain(keep);
     }
 
-    pub(super) fn endpoints(&self) -> Vec<(String, bool)> {
-        let endpoints = self.endpoints.lock();
-        let row = |(name, endpoint): (&String, &Arc<EndpointMetrics>)| (name.clone(), endpoint.is_healthy());
-        endpoints.iter().map(row).collect()
+    pub(super) fn endpoints(&self) -> Vec<(String, Arc<EndpointMetrics>)> {
+        self.endpoints.all()
     }
 
     pub(super) fn duration(&self) -> Reading {

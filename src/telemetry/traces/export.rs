@@ -18,7 +18,7 @@ use prost::Message as _;
 
 use super::Traces;
 use super::resource::{headers, resource};
-use super::span::{count, message};
+use super::span::message;
 use crate::config::model::Secret;
 use crate::telemetry::events::{Event, EventLog};
 use crate::telemetry::post::{Poster, Unsent};
@@ -106,8 +106,8 @@ impl<C: Fn() -> Option<Secret>> Exporter<C> {
             return;
         }
         let waiting = self.traces.take(usize::MAX);
-        let lost =
-            waiting.iter().map(|finished| count(finished)).sum::<usize>() + self.batch.map_or(0, |batch| batch.spans);
+        let waiting: usize = waiting.iter().map(|finished| finished.span_count()).sum();
+        let lost = waiting + self.batch.map_or(0, |batch| batch.spans);
         self.traces.drop_spans(lost);
         tracing::warn!(spans = lost, "the last traces were not exported: the collector does not take them");
     }
@@ -160,7 +160,7 @@ impl<C: Fn() -> Option<Secret>> Exporter<C> {
             let finished = self.traces.take(BATCH_MAX);
             if !finished.is_empty() {
                 let body = message(&self.resource, &finished).encode_to_vec().into();
-                let spans = finished.iter().map(|finished| count(finished)).sum();
+                let spans = finished.iter().map(|finished| finished.span_count()).sum();
                 self.batch = Some(Batch { body, spans, tries: 0 });
             }
         }

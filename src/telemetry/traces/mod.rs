@@ -7,7 +7,6 @@
 //! | file | what it is |
 //! |---|---|
 //! | `span` | spans and their attributes, as OpenTelemetry's semantic conventions for HTTP have them |
-//! | `query` | a query without its secrets |
 //! | `resource` | who sends them, and what the environment adds |
 //! | `export` | batches, failures, the last one |
 
@@ -86,6 +85,13 @@ pub(crate) struct Finished {
     pub(crate) attempts: Attempts,
 }
 
+impl Finished {
+    /// How many spans it makes.
+    fn span_count(&self) -> usize {
+        1 + self.attempts.kept.len()
+    }
+}
+
 /// The tries at endpoints of one request, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
@@ -156,7 +162,7 @@ impl Traces {
         let mut queue = self.queue.lock();
         if queue.len() >= QUEUE_MAX {
             drop(queue);
-            return self.drop_spans(1 + finished.attempts.kept.len());
+            return self.drop_spans(finished.span_count());
         }
         queue.push_back(finished);
         let is_half_full = queue.len() == QUEUE_MAX / 2;

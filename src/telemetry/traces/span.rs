@@ -32,11 +32,6 @@ pub(super) fn message(resource: &Resource, finished: &VecDeque<Box<Finished>>) -
     TracesData { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }
 }
 
-/// How many spans that makes.
-pub(super) fn count(finished: &Finished) -> usize {
-    1 + finished.attempts.kept.len()
-}
-
 fn spans(finished: &Finished) -> impl Iterator<Item = Span> + '_ {
     let each = finished.attempts.kept.iter().enumerate();
     std::iter::once(server(finished)).chain(each.map(|(index, attempt)| client(finished, index, attempt)))
