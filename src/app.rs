@@ -134,7 +134,7 @@ impl App {
         let control = Control::new(live, shared, source.clone(), loaded.sources, flag_watcher, listening, admin_place);
         let control = Arc::new(control);
         control.go_on_from(inheritance);
-        let mut listening = control.listening();
+        let mut listening = control.listening.lock();
         listening.take_over(sockets);
         control.note_addresses(&listening);
         drop(listening);
@@ -205,7 +205,7 @@ impl App {
 
     /// Open downstream connections, by worker.
     pub fn connections(&self) -> Vec<usize> {
-        self.control.listening().workers.as_ref().map(Workers::connections).unwrap_or_default()
+        self.control.listening.lock().workers.as_ref().map(Workers::connections).unwrap_or_default()
     }
 
     /// Where the admin side listens.
@@ -223,7 +223,7 @@ impl App {
         }
         // Nobody leaves while the listeners are open, unless told to by a hurry.
         self.has_left(delay);
-        self.control.listening().close();
+        self.control.listening.lock().close();
         self.finish(IDLE_LAST.min(grace), grace)
     }
 
@@ -249,7 +249,7 @@ impl App {
     fn stop(&mut self) {
         self.control.is_ready.store(false, Relaxed);
         self.control.flag_watcher.lock().take();
-        self.control.listening().close();
+        self.control.listening.lock().close();
         self.draining.send_replace(Drain::Begun { idle: Duration::ZERO });
         self.cutting.send_replace(true);
         if let Some(crew) = self.crew.take() {
@@ -377,7 +377,8 @@ pub(crate) fn flag_settings(config: &Config) -> flag_file::Settings {
 
 fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<Watcher> {
     let (known, control) = (Arc::downgrade(control), Arc::downgrade(control));
-    let is_known = move |sources: &Sources| known.upgrade().is_none_or(|control| control.tried().sources == *sources);
+    let is_known =
+        move |sources: &Sources| known.upgrade().is_none_or(|control| control.tried.lock().sources == *sources);
     let again = control.clone();
     let retry = move || {
         if let Some(control) = again.upgrade() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::handover::Stage;
@@ -151,7 +151,7 @@ impl Control {
     /// Tries again what was refused for a reason that lies outside of the files. Only what comes of it anew is told.
     pub(super) fn retry(&self) {
         let is_due = |tried: &Tried| tried.refused.is_some_and(|at| at.elapsed() >= RETRY);
-        if is_due(&self.tried()) {
+        if is_due(&self.tried.lock()) {
             // The outcome has been told, now or before.
             let _ = self.reload_for(Asked::ByNobody);
         }
@@ -171,23 +171,30 @@ impl Control {
             // Its own tests come to the same whenever they are run.
             let lies_outside = |problem: &Problem| !problem.path.starts_with("test[");
             let is_refused = result.as_ref().is_err_and(|problems| problems.0.iter().any(lies_outside));
-            self.tried().refused = is_refused.then(Instant::now);
+            self.tried.lock().refused = is_refused.then(Instant::now);
             result
         });
         let is_told = || self.last_reload().is_some_and(|last| last.result == result);
         if asked == Asked::ByNobody && result.is_err() && is_told() {
             return result;
         }
-        let at = jiff::Timestamp::now();
-        *self.last_reload.lock() = Some(LastReload { at, result: result.clone() });
+        self.tell(&result);
+        // Where a drain was faster, it has said so.
+        if asked == Asked::BySomebody && self.is_ready() {
+            systemd::ready();
+        }
+        result
+    }
+
+    /// Notes what a reload came to, and tells of it.
+    fn tell(&self, result: &Result<Reloaded, Problems>) {
+        *self.last_reload.lock() = Some(LastReload { at: jiff::Timestamp::now(), result: result.clone() });
         let metrics = &self.shared.metrics;
-        match &result {
-            Ok(reloaded) => {
-                metrics.reloaded(true, reloaded.generation, unix_seconds());
-                self.shared.events.emit(Event::ConfigurationReloaded {
-                    generation: reloaded.generation,
-                    changes: reloaded.changes.join(", "),
-                });
+        match result {
+            Ok(Reloaded { generation, changes }) => {
+                metrics.reloaded(true, *generation, unix_seconds());
+                let changes = changes.join(", ");
+                self.shared.events.emit(Event::ConfigurationReloaded { generation: *generation, changes });
             }
             Err(problems) => {
                 let generation = self.live.load_full().generation;
@@ -204,11 +211,6 @@ impl Control {
                 }
             }
         }
-        // Where a drain was faster, it has said so.
-        if asked == Asked::BySomebody && self.is_ready() {
-            systemd::ready();
-        }
-        result
     }
 
     /// Reads the files, and remembers that these have been tried: whatever comes of it, the watcher need not come back
@@ -218,7 +220,7 @@ impl Control {
         let env = |name: &str| std::env::var(name).ok();
         let sources = Sources::read_again(file, &env);
         let loaded = loading::load(&sources, file, &env);
-        *self.tried() = Tried { sources, refused: None };
+        *self.tried.lock() = Tried { sources, refused: None };
         loaded
     }
 
@@ -257,7 +259,7 @@ impl Control {
 
     /// Binds what a configuration has and this process has not: of the listeners, and for the admin side.
     fn bind(&self, config: &Config) -> (Result<Sockets, Problems>, Result<Option<admin::Place>, Problems>) {
-        let mut listening = self.listening();
+        let mut listening = self.listening.lock();
         listening.wait_for_leaving(config);
         let sockets = bind_all(config, &listening.open, listening.spares(), &mut Inheritance::default());
         (sockets, self.elsewhere(config, &listening).transpose())
@@ -271,7 +273,7 @@ impl Control {
         sockets: Sockets,
         admin: Option<admin::Place>,
     ) -> Arc<Snapshot> {
-        let mut listening = self.listening();
+        let mut listening = self.listening.lock();
         let admin = admin.filter(|_| listening.workers.is_some());
         snapshot.remember_listeners(previous, |name| listening.has_connections(name));
         if admin.is_some() {
@@ -371,14 +373,6 @@ impl Control {
         if let Err(error) = self.live.load_full().access_log.reopen() {
             tracing::error!(%error, "the access log cannot be opened again: the old file is written on");
         }
-    }
-
-    pub(super) fn tried(&self) -> MutexGuard<'_, Tried> {
-        self.tried.lock()
-    }
-
-    pub(super) fn listening(&self) -> MutexGuard<'_, Listening> {
-        self.listening.lock()
     }
 }
 

@@ -187,7 +187,7 @@ impl Control {
             socket.as_fd().try_clone_to_owned().map(|descriptor| (passed, descriptor))
         };
         let mut sockets = Vec::new();
-        let listening = self.listening();
+        let listening = self.listening.lock();
         for (name, open) in &listening.open {
             sockets.push(pass(Some(name), open.place.address.to_string(), &open.socket)?);
         }
@@ -206,7 +206,7 @@ impl Control {
     /// closed. The scopes of the maintenance that this one has told of; `None` when a drain was faster, and has closed
     /// the sockets for everybody.
     fn step_back(&self, unwanted: &[String]) -> Option<Vec<String>> {
-        let mut listening = self.listening();
+        let mut listening = self.listening.lock();
         if listening.workers.is_none() || !self.is_ready() {
             return None;
         }
@@ -229,7 +229,7 @@ impl Control {
         if let Some(told) = told {
             self.shared.catch_up(told);
         }
-        self.listening().open.values().for_each(|open| open.socket.own());
+        self.listening.lock().open.values().for_each(|open| open.socket.own());
         if let Some(socket) = self.admin().socket() {
             socket.own();
         }
@@ -244,7 +244,7 @@ impl Control {
     /// overlap with them.
     pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {
         let (unwanted, of_units) = inheritance.rest();
-        self.listening().spare(of_units);
+        self.listening.lock().spare(of_units);
         if let Some(state) = inheritance.predecessor.as_mut().and_then(|predecessor| predecessor.state(unwanted)) {
             upgrade::state::recall(&state, &self.live.load_full(), &self.shared);
         }
