@@ -149,7 +149,8 @@ impl AccessLog {
         self.running.as_ref().map(|running| running.shared.error()).unwrap_or_default()
     }
 
-    /// Lines are being dropped now: from the first one lost until a second has passed without another.
+    /// Lines are being dropped now: from the first one lost until lines are taken again, and a second has passed without
+    /// another lost.
     pub fn is_dropping(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.shared.is_dropping())
     }

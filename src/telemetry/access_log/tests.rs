@@ -312,9 +312,13 @@ fn fifo(folder: &Path, workers: usize) -> (AccessLog, File) {
     let path = folder.join("fifo");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let reader = read_end(&path);
+    (start(&path, workers), reader)
+}
+
+fn read_end(fifo: &Path) -> File {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-    let reader = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
-    (start(&path, workers), File::from(reader))
+    rustix::fs::open(fifo, flags, rustix::fs::Mode::empty()).unwrap().into()
 }
 
 #[test]
@@ -420,6 +424,26 @@ fn a_reader_that_goes_away_is_survived() {
     drop(reader);
     write_numbered(&log, 0, 1);
     log.flush().unwrap();
+    assert_eq!(log.dropped(), 1);
+}
+
+/// Nobody reads it, however few lines there are to lose.
+#[test]
+fn a_log_without_a_reader_recovers_with_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, reader) = fifo(folder.path(), 1);
+    drop(reader);
+    write_numbered(&log, 0, 1);
+    log.flush().unwrap();
+    let lost = Instant::now();
+    while lost.elapsed() < Duration::from_millis(1300) {
+        log.flush().unwrap();
+        assert!(log.is_dropping(), "after {:?}", lost.elapsed());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let _reader = read_end(&folder.path().join("fifo"));
+    write_numbered(&log, 0, 2);
+    eventually("the log recovers", || !log.is_dropping());
     assert_eq!(log.dropped(), 1);
 }
 

@@ -31,7 +31,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_millis(1500);
 const RETRY_AT_LAST: Duration = Duration::from_millis(16);
 
-/// Dropping has ended when this long has passed without a dropped line.
+/// Dropping has ended when this long has passed without a dropped line, and what came last was taken.
 const CALM: Duration = Duration::from_secs(1);
 
 /// What workers and writer share.
@@ -177,7 +177,8 @@ impl Shared {
 /// Starts the writer's thread.
 pub(super) fn spawn(shared: Arc<Shared>, sink: Sink) -> io::Result<JoinHandle<()>> {
     let batch = Vec::with_capacity(CAPACITY);
-    let mut writer = Writer { shared: Arc::clone(&shared), sink, batch, written: 0, calm: None, end: None };
+    let mut writer =
+        Writer { shared: Arc::clone(&shared), sink, batch, written: 0, is_taken: true, calm: None, end: None };
     let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
     shared.thread.set(handle.thread().clone()).expect("a log has one writer");
     Ok(handle)
@@ -190,6 +191,8 @@ struct Writer {
     batch: Vec<u8>,
     /// How much of `batch` the sink has taken.
     written: usize,
+    /// The sink has taken what came last, and did not lose it.
+    is_taken: bool,
     /// While lines are dropped: how many there were when last looked, and since when.
     calm: Option<(u64, Instant)>,
     /// When the log ends, once it is to.
@@ -223,7 +226,7 @@ impl Writer {
     fn sleep(&self) {
         let shared = &self.shared;
         while !shared.pending.load(SeqCst) && !shared.urgent.load(SeqCst) {
-            if self.calm.is_some() || shared.is_dropping() {
+            if self.is_taken && (self.calm.is_some() || shared.is_dropping()) {
                 thread::park_timeout(CALM);
                 break;
             }
@@ -273,6 +276,7 @@ impl Writer {
             match self.sink.write(&self.batch[self.written..]) {
                 Progress::Wrote(count) => {
                     self.written += count;
+                    self.is_taken = true;
                     retry = RETRY;
                 }
                 Progress::Gone(error) => self.discard(&error),
@@ -322,6 +326,7 @@ impl Writer {
         self.shared.failed(error);
         self.shared.drop_lines(lost as u64);
         self.written = self.batch.len();
+        self.is_taken = false;
     }
 
     /// Says so when dropping has ended.
@@ -333,7 +338,7 @@ impl Writer {
         let dropped = self.shared.dropped();
         match self.calm {
             Some((before, since)) if before == dropped => {
-                if since.elapsed() >= CALM {
+                if self.is_taken && since.elapsed() >= CALM {
                     self.calm = None;
                     self.shared.dropping.store(false, SeqCst);
                 }
