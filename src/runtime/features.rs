@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::state_file::{Access, StateFile};
 use super::{ChangeError, Unreadable};
@@ -144,8 +144,18 @@ impl Features {
 
 fn read(file: &Access<'_>) -> Result<BTreeMap<String, bool>, Unreadable> {
     let read = file.read()?.unwrap_or_default();
-    let values = read.get("features").and_then(Value::as_object).into_iter().flatten();
-    Ok(values.filter_map(|(key, value)| Some((key.clone(), value.as_bool()?))).take(VALUES_MAX).collect())
+    let (mut values, mut unusable) = (BTreeMap::new(), Vec::new());
+    for (key, value) in read.get("features").and_then(Value::as_object).into_iter().flatten().take(VALUES_MAX) {
+        match value {
+            Value::Bool(value) => {
+                values.insert(key.clone(), *value);
+            }
+            _ => unusable.push(json!({ key: value })),
+        }
+    }
+    let unusable: Vec<_> = unusable.iter().collect();
+    file.warn(&unusable, "entries are neither true nor false and change nothing: give them by flagstone feature set");
+    Ok(values)
 }
 
 fn code(value: Option<bool>) -> u8 {

@@ -132,18 +132,28 @@ impl Override {
 
 fn read(file: &Access<'_>) -> Result<BTreeMap<String, Override>, Unreadable> {
     let read = file.read()?.unwrap_or_default();
-    let limits = read.get("limits").and_then(Value::as_object).into_iter().flatten();
-    Ok(limits.filter_map(|(name, value)| Some((name.clone(), parse(value)?))).take(OVERRIDES_MAX).collect())
+    let (mut held, mut unusable) = (BTreeMap::new(), Vec::new());
+    for (name, value) in read.get("limits").and_then(Value::as_object).into_iter().flatten().take(OVERRIDES_MAX) {
+        match parse(value) {
+            Some(parsed) => {
+                held.insert(name.clone(), parsed);
+            }
+            None => unusable.push(json!({ name: value })),
+        }
+    }
+    let unusable: Vec<_> = unusable.iter().collect();
+    file.warn(&unusable, "entries are no overrides and change nothing: give them by flagstone limit set");
+    Ok(held)
 }
 
 fn parse(value: &Value) -> Option<Override> {
-    let until = match value.get("until").and_then(Value::as_str) {
-        None => None,
-        Some(text) => Some(text.parse().ok()?),
+    let until = match &value["until"] {
+        Value::Null => None,
+        until => Some(until.as_str()?.parse().ok()?),
     };
     Some(Override {
-        rate: rate::parse(value.get("rate")?.as_str()?).ok()?,
-        burst: NonZeroU32::new(value.get("burst")?.as_u64()?.try_into().ok()?)?,
+        rate: rate::parse(value["rate"].as_str()?).ok()?,
+        burst: NonZeroU32::new(value["burst"].as_u64()?.try_into().ok()?)?,
         until,
     })
 }

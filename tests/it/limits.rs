@@ -326,6 +326,29 @@ async fn an_override_for_a_while_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn what_was_edited_by_hand_and_cannot_be_used_is_told() {
+    let config = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"unix:admin.sock\"\n[log]\naccess = \"off\"\n\
+                  [[listener]]\naddress = \"127.0.0.1:0\"\n[features]\na = true\n[limit.l]\nrate = \"9/1h\"\n\
+                  [[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\nlimits = [\"l\"]\nfeature = \"a\"\n";
+    let folder = Folder::new();
+    let over =
+        json!({ "l": { "rate": "5/1h", "burst": 1, "until": null }, "m": { "rate": "5/1h", "burst": 1, "until": 7 } });
+    folder.write("state/limits.json", json!({ "version": 1, "limits": over }).to_string());
+    folder.write("state/features.json", json!({ "version": 1, "features": { "a": "off" } }).to_string());
+    let mut flagstone = Flagstone::serve_in(folder, config).await;
+    for (what, parts) in [
+        ("no overrides", ["WARN", "limits.json", "count=1", "\\\"m\\\"", "flagstone limit set"]),
+        ("neither true nor false", ["WARN", "features.json", "count=1", "\\\"off\\\"", "flagstone feature set"]),
+    ] {
+        let told = flagstone.process.stderr_line(what).await;
+        assert!(parts.iter().all(|part| told.contains(part)), "{parts:?}: {told}");
+    }
+    let (code, said) = command(&flagstone, "limit list --json").await;
+    let listed: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &listed["limits"]["l"]["rate"]), (0, &"5/1h".into()));
+}
+
+#[tokio::test]
 async fn wrong_overrides_change_nothing() {
     let proxy = proxy("rate = \"1/1h\"").await;
     for (path, body, expected) in [
