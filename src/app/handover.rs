@@ -189,7 +189,7 @@ impl Control {
         let mut sockets = Vec::new();
         let listening = self.listening.lock();
         for (name, open) in &listening.open {
-            sockets.push(pass(Some(name), open.place.address.to_string(), &open.socket)?);
+            sockets.push(pass(Some(name), open.at.address.to_string(), &open.socket)?);
         }
         for (_, socket) in listening.spares() {
             sockets.push(pass(Some(&SPARE.to_owned()), socket.address()?.to_string(), socket)?);

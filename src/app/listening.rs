@@ -30,7 +30,7 @@ pub(super) struct Listening {
     /// Those that acceptors still empty.
     leaving: Vec<Leaving>,
     /// Sockets of systemd's units that no listener has at the moment.
-    spare: Vec<(Place, Arc<Bound>)>,
+    spare: Vec<(BindAddress, Arc<Bound>)>,
     /// Names of listeners that are gone, owned by whatever came in there.
     gone: Vec<Weak<str>>,
 }
@@ -44,14 +44,14 @@ struct Leaving {
 pub(super) struct Open {
     /// Owned by its acceptor and its connections.
     name: Weak<str>,
-    pub(super) place: Place,
+    pub(super) at: BindAddress,
     pub(super) socket: Arc<Bound>,
     pub(super) stop: watch::Sender<Stop>,
 }
 
 /// Where a configuration has a listener.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct BindAddress {
     pub(super) address: Address,
     families: Families,
 }
@@ -65,9 +65,9 @@ pub(super) enum Socket {
     New(Arc<Bound>),
 }
 
-pub(super) type Sockets = BTreeMap<String, (Place, Socket)>;
+pub(super) type Sockets = BTreeMap<String, (BindAddress, Socket)>;
 
-impl Place {
+impl BindAddress {
     /// `[::]` takes IPv4 too, but not where a listener has the same port there: then both are served, as with nginx.
     fn of(listener: &Listener, config: &Config) -> Self {
         let has_ipv4 = |port: u16| {
@@ -86,57 +86,55 @@ impl Place {
 pub(super) fn bind_all(
     config: &Config,
     open: &BTreeMap<String, Open>,
-    spare: &[(Place, Arc<Bound>)],
+    spare: &[(BindAddress, Arc<Bound>)],
     inheritance: &mut Inheritance,
 ) -> Result<Sockets, Problems> {
     let mut sockets = Sockets::new();
     let mut problems = Vec::new();
     let wanted = config.listeners.iter().map(|listener| inheritance.listener(&listener.name, &listener.address));
     let inherited: Vec<_> = wanted.collect();
-    let leaves = |open: &&Open| config.listeners.iter().all(|listener| Place::of(listener, config) != open.place);
+    let leaves = |open: &&Open| config.listeners.iter().all(|listener| BindAddress::of(listener, config) != open.at);
     let leaving = open.values().filter(leaves).map(|open| &*open.socket);
     let leaving: Vec<_> = leaving.chain(inheritance.other_listeners()).collect();
     for (index, (listener, inherited)) in config.listeners.iter().zip(inherited).enumerate() {
-        let place = Place::of(listener, config);
-        let is_open = open.get(&listener.name).is_some_and(|open| open.place == place);
-        let socket = match (renamed(&place, config, open), spared(&place, spare)) {
+        let at = BindAddress::of(listener, config);
+        let is_open = open.get(&listener.name).is_some_and(|open| open.at == at);
+        let socket = match (renamed(&at, config, open), spared(&at, spare)) {
             _ if is_open => Socket::Kept,
             (Some(socket), _) => Socket::Renamed(socket),
             (None, Some(socket)) => Socket::New(socket),
-            (None, None) => {
-                match inherited.map_or_else(|| bind_beside(&listener.address, place.families, &leaving), Ok) {
-                    Ok(bound) => Socket::New(Arc::new(bound)),
-                    Err(error) => {
-                        let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
-                        let problem = Problem::new(format!("listener[{index}].address"), text);
-                        problems.push(problem.with_help(remedy(&listener.address, &error)));
-                        continue;
-                    }
+            (None, None) => match inherited.map_or_else(|| bind_beside(&listener.address, at.families, &leaving), Ok) {
+                Ok(bound) => Socket::New(Arc::new(bound)),
+                Err(error) => {
+                    let text = format!("cannot listen on {}: {}", listener.address, io_reason(&error));
+                    let problem = Problem::new(format!("listener[{index}].address"), text);
+                    problems.push(problem.with_help(remedy(&listener.address, &error)));
+                    continue;
                 }
-            }
+            },
         };
-        sockets.insert(listener.name.clone(), (place, socket));
+        sockets.insert(listener.name.clone(), (at, socket));
     }
     if problems.is_empty() { Ok(sockets) } else { Err(Problems(problems)) }
 }
 
-/// The open socket at this place, when another name had it and gives it up. Port 0 is no address: any
+/// The open socket at this address, when another name had it and gives it up. Port 0 is no address: any
 /// free port will do.
-fn renamed(place: &Place, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
-    if matches!(&place.address, Address::Socket(address) if address.port() == 0) {
+fn renamed(at: &BindAddress, config: &Config, open: &BTreeMap<String, Open>) -> Option<Arc<Bound>> {
+    if matches!(&at.address, Address::Socket(address) if address.port() == 0) {
         return None;
     }
     let keeps = |name: &str, open: &Open| {
-        config.listeners.iter().any(|other| other.name == name && Place::of(other, config) == open.place)
+        config.listeners.iter().any(|other| other.name == name && BindAddress::of(other, config) == open.at)
     };
-    let found = open.iter().find(|(name, open)| open.place == *place && !keeps(name, open));
+    let found = open.iter().find(|(name, open)| open.at == *at && !keeps(name, open));
     found.map(|(_, open)| Arc::clone(&open.socket))
 }
 
 /// The unit's socket that was here, or has this address.
-fn spared(place: &Place, spare: &[(Place, Arc<Bound>)]) -> Option<Arc<Bound>> {
-    let is_here = |(was, socket): &&(Place, Arc<Bound>)| {
-        *was == *place || socket.address().is_ok_and(|address| address == place.address)
+fn spared(at: &BindAddress, spare: &[(BindAddress, Arc<Bound>)]) -> Option<Arc<Bound>> {
+    let is_here = |(was, socket): &&(BindAddress, Arc<Bound>)| {
+        *was == *at || socket.address().is_ok_and(|address| address == at.address)
     };
     spare.iter().find(is_here).map(|(_, socket)| Arc::clone(socket))
 }
@@ -165,20 +163,20 @@ impl Listening {
     /// Keeps what the start was given and no listener has, for a reload to take.
     pub(super) fn spare(&mut self, sockets: Vec<Bound>) {
         let placed = sockets.into_iter().filter_map(|socket| {
-            let place = Place { address: socket.address().ok()?, families: Families::Any };
-            Some((place, Arc::new(socket)))
+            let at = BindAddress { address: socket.address().ok()?, families: Families::Any };
+            Some((at, Arc::new(socket)))
         });
         self.spare.extend(placed);
     }
 
-    pub(super) fn spares(&self) -> &[(Place, Arc<Bound>)] {
+    pub(super) fn spares(&self) -> &[(BindAddress, Arc<Bound>)] {
         &self.spare
     }
 
     /// Waits until the addresses are free that `config` wants back from listeners that have just left.
     pub(super) fn wait_for_leaving(&mut self, config: &Config) {
         let deadline = Instant::now() + LEAVING_MAX;
-        let is_new = |listener: &&Listener| self.open.values().all(|open| open.place.address != listener.address);
+        let is_new = |listener: &&Listener| self.open.values().all(|open| open.at.address != listener.address);
         let wanted: Vec<_> = config.listeners.iter().filter(is_new).map(|listener| &listener.address).collect();
         loop {
             self.leaving.retain(|leaving| leaving.stop.receiver_count() > 0);
@@ -203,7 +201,7 @@ impl Listening {
         self.gone.retain(|name| name.strong_count() > 0);
         self.spare.retain(|(_, spare)| {
             let is_it =
-                |(_, socket): &(Place, Socket)| matches!(socket, Socket::New(taken) if Arc::ptr_eq(taken, spare));
+                |(_, socket): &(BindAddress, Socket)| matches!(socket, Socket::New(taken) if Arc::ptr_eq(taken, spare));
             !sockets.values().any(is_it)
         });
         self.open.retain(|name, open| match sockets.get(name) {
@@ -213,7 +211,7 @@ impl Listening {
                 let is_moved = moved.contains(&Arc::as_ptr(&open.socket));
                 open.stop.send_replace(if is_moved { Stop::Leave } else { Stop::HandOver });
                 if !is_moved && open.socket.is_of_a_unit() {
-                    self.spare.push((open.place.clone(), Arc::clone(&open.socket)));
+                    self.spare.push((open.at.clone(), Arc::clone(&open.socket)));
                 }
                 if let (false, Ok(address)) = (is_moved, open.socket.address()) {
                     self.leaving.push(Leaving { address, stop: open.stop.clone() });
@@ -221,7 +219,7 @@ impl Listening {
                 false
             }
         });
-        for (index, (name, (place, socket))) in sockets.into_iter().enumerate() {
+        for (index, (name, (at, socket))) in sockets.into_iter().enumerate() {
             let (Socket::New(socket) | Socket::Renamed(socket)) = socket else { continue };
             if let Err(error) = socket.begin() {
                 tracing::error!(listener = name, %error, "cannot listen");
@@ -237,7 +235,7 @@ impl Listening {
                 stop: stop.subscribe(),
             };
             workers.accept(index, acceptor);
-            self.open.insert(name, Open { name: owned, place, socket, stop });
+            self.open.insert(name, Open { name: owned, at, socket, stop });
         }
     }
 
