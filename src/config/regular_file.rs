@@ -60,9 +60,21 @@ pub fn open_at_once(path: &Path) -> io::Result<File> {
 /// # Errors
 /// What creating, writing, syncing or renaming ran into; the path is then as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, |from, to| fs::rename(from, to))
+}
+
+/// As [`replace`], where nobody has the name yet.
+///
+/// # Errors
+/// As there, and `AlreadyExists` where somebody has.
+pub fn make(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, move_to_free)
+}
+
+fn put(path: &Path, bytes: &[u8], name: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
     fs::create_dir_all(folder(path))?;
     let temporary = beside(path);
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_synced(&temporary, bytes).and_then(|()| name(&temporary, path));
     if written.is_err() {
         // Best effort: the error that counts is the one above.
         let _ = fs::remove_file(&temporary);
@@ -109,5 +121,15 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    #[test]
+    fn what_is_made_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        make(&path, b"one").unwrap();
+        assert_eq!(make(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
     }
 }

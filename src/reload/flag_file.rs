@@ -40,6 +40,7 @@ use read::{Folder, Found, Look};
 
 pub use crate::policy::maintenance::Change;
 pub use read::{FLAG_BYTES_MAX, ROUTE_FLAGS_MAX};
+pub(super) use write::make_flag;
 pub use write::{begin_or_change, remove_flag, write_flag};
 
 /// Between two looks without an event. Half of the second that a change may take.

@@ -16,6 +16,7 @@
 //! What was begun and announced is kept in `windows.toml` of the state folder, so that a restart repeats nothing.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use toml::{Table, Value};
 
-use super::flag_file::{look_at, write_flag};
+use super::flag_file::{look_at, make_flag, write_flag};
 use crate::config::model::{Maintenance, Window};
 use crate::config::{regular_file, second, zone};
 use crate::error::io_reason;
@@ -162,19 +163,26 @@ impl Keeper {
             return;
         }
         let name = window.name.clone();
+        let is_there = || fs::symlink_metadata(&settings.flag).is_ok();
+        let is_free = !is_there();
         let done = look_at(&settings.flag).and_then(|present| {
             let waited = self.waiting.get(&name).filter(|waiting| waiting.start == due.start);
             let step = step(window, due, present.as_ref(), waited, now);
-            if let Step::Begin(flag) = &step {
-                write_flag(&settings.flag, flag)
-                    .map_err(|error| format!("{} cannot be written: {}", settings.flag.display(), io_reason(&error)))?;
+            let Step::Begin(flag) = &step else { return Ok(Some(step)) };
+            // Somebody may make one at this moment, and is not to lose it.
+            let write = if is_free { make_flag } else { write_flag };
+            match write(&settings.flag, flag) {
+                Ok(()) => Ok(Some(step)),
+                Err(_) if is_free && is_there() => Ok(None),
+                Err(error) => Err(format!("{} cannot be written: {}", settings.flag.display(), io_reason(&error))),
             }
-            Ok(step)
         });
         match done {
-            Ok(Step::Begin(_) | Step::Join) => self.show_begun(&name, due.start),
-            Ok(Step::Wait(flag)) => return self.wait(name, due, flag),
-            Ok(Step::Leave) => {
+            Ok(Some(Step::Begin(_) | Step::Join)) => self.show_begun(&name, due.start),
+            Ok(Some(Step::Wait(flag))) => return self.wait(name, due, flag),
+            // The next tick sees whose it is.
+            Ok(None) => return,
+            Ok(Some(Step::Leave)) => {
                 tracing::info!(window = name, "the window is over with the flag that was removed before its end");
             }
             Err(problem) => {

@@ -21,6 +21,14 @@ pub fn write_flag(path: &Path, flag: &Flag) -> io::Result<()> {
     regular_file::replace(path, flag.to_toml().as_bytes())
 }
 
+/// As [`write_flag`], where there is none yet.
+///
+/// # Errors
+/// As there, and `AlreadyExists` where there is one.
+pub(in crate::reload) fn make_flag(path: &Path, flag: &Flag) -> io::Result<()> {
+    regular_file::make(path, flag.to_toml().as_bytes())
+}
+
 /// Writes a flag that began when the one that is there did: changing what it says does not begin a new maintenance.
 /// With none there it begins `now`, unless it says otherwise. What was written.
 ///

@@ -1,4 +1,3 @@
-use std::fs;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -111,6 +110,29 @@ fn an_operators_flag_is_left_alone() {
         keeper.tick(at(time));
         assert_eq!(fixture.read().as_ref(), Some(&own), "{time}");
     }
+}
+
+#[test]
+fn an_operators_flag_that_comes_as_the_window_begins_is_left_alone() {
+    for _ in 0..50 {
+        let fixture = Fixture::new();
+        let mut keeper = fixture.start();
+        let flag = fixture.flag();
+        let operator = std::thread::spawn(move || fs::File::create_new(flag).is_ok());
+        keeper.tick(at("2130-01-31T03:00:00Z"));
+        let is_an_operators = operator.join().unwrap();
+        assert_eq!(fixture.by().is_none(), is_an_operators);
+    }
+}
+
+/// As where one window ends when another begins, and nobody has removed its flag yet.
+#[test]
+fn a_flag_that_is_over_is_replaced() {
+    let fixture = Fixture::new();
+    let over = Flag { until: Some(at("2020-01-31T03:00:00Z")), auto_end: true, ..Flag::default() };
+    write_flag(&fixture.flag(), &over).unwrap();
+    fixture.start().tick(at("2130-01-31T03:00:00Z"));
+    assert_eq!(fixture.by().as_deref(), Some("window:nightly"));
 }
 
 #[test]
