@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_not_is_waited_for() {
+    fn an_admin_side_that_has_not_answered_is_waited_for() {
         let begun = Instant::now();
         wait_for(&Place::new(None, None), &watch::Sender::new(false), Duration::from_millis(20));
         assert!(begun.elapsed() >= Duration::from_millis(20));

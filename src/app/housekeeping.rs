@@ -22,11 +22,10 @@ const TICK: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(200);
 /// How long webhooks and traces may still take at the end of a drain.
 const FAREWELL: Duration = Duration::from_secs(3);
-
 /// How long the end waits for what is under way on threads of their own.
 const BLOCKED_LAST: Duration = Duration::from_secs(1);
 
-/// The thread beside the workers: the admin side and what happens every second.
+/// Starts the thread, which ends once everything is cut.
 pub(super) fn keep_house(control: &Arc<Control>, phases: Phases) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let control = Arc::clone(control);

@@ -21,9 +21,9 @@ use crate::upstream::group::{Group, Surroundings};
 use crate::upstream::probe::Probe;
 
 const HOSTS: &str = "write \"example.com\" or \"*.example.com\"";
+const PATHS: &str = "write \"/below\" or \"=/exact\"";
 /// What ALPN offers (RFC 7301), the best first. A client that names none of them is sent away at the handshake.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
-const PATHS: &str = "write \"/below\" or \"=/exact\"";
 
 /// Gathers the parts and everything that is wrong with them.
 pub(super) struct Builder<'a> {

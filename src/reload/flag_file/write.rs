@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn so_does_a_link_or_a_folder() {
+    fn a_link_or_a_folder_that_takes_the_place_of_a_flag_that_is_over_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("maintenance.flag");
         fs::write(folder.path().join("target"), "x").unwrap();

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn it_began_once() {
+    fn the_start_is_the_same_however_often_it_is_read() {
         let began = Process::read().start_time;
         std::thread::sleep(Duration::from_millis(5));
         assert!((0..20).all(|_| Process::read().start_time == began));

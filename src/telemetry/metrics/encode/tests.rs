@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics, ScopeFigures};
 
-/// Every family of docs/logs-and-metrics.md with its type, `process_*` aside.
+/// Every family of docs/logs-and-metrics.md with its type; of `process_*` the counter alone.
 const FAMILIES: [(&str, &str); 27] = [
     ("flagstone_requests_total", "counter"),
     ("flagstone_request_duration_seconds", "histogram"),
