@@ -34,7 +34,9 @@ pub(super) fn resource(instance: &str, lookup: impl Fn(&str) -> Option<String>) 
 
 /// The fields that the environment wants sent; what cannot be one is left out.
 pub(super) fn headers(lookup: impl Fn(&str) -> Option<String>) -> Vec<(HeaderName, HeaderValue)> {
-    let given = lookup("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| lookup("OTEL_EXPORTER_OTLP_HEADERS"));
+    // One that is set to nothing counts as not set (OpenTelemetry specification, "Environment variables").
+    let set = |name| lookup(name).filter(|text| !text.is_empty());
+    let given = set("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| set("OTEL_EXPORTER_OTLP_HEADERS"));
     let all = given.map(|text| pairs(&text)).unwrap_or_default();
     let field = |(name, value): (String, String)| {
         let field = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(&value).ok());
@@ -90,6 +92,18 @@ mod tests {
         }));
         assert_eq!(full[0], ("service.name".into(), "shop edge".into()));
         assert_eq!(full[3..], [("deployment.environment.name".into(), "live,eu".into())]);
+    }
+
+    #[test]
+    fn fields_for_traces_stand_before_those_for_all_unless_they_are_empty() {
+        let api_key = |of_traces: &str| {
+            let set = |name: &str| match name {
+                "OTEL_EXPORTER_OTLP_TRACES_HEADERS" => Some(of_traces.to_owned()),
+                _ => Some("api-key=all".to_owned()),
+            };
+            headers(set)[0].1.clone()
+        };
+        assert_eq!((api_key("api-key=traces"), api_key("")), ("traces".parse().unwrap(), "all".parse().unwrap()));
     }
 
     #[test]
