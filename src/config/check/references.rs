@@ -39,7 +39,7 @@ impl Check<'_> {
         for (index, _) in config.listeners.iter().enumerate().filter(|(_, listener)| speaks_it(listener)) {
             self.warn(
                 &Path::root().key("listener").index(index).key("proxy_protocol"),
-                "is believed of nobody, for client_ip.trusted_proxies is empty",
+                "believes nobody, for client_ip.trusted_proxies is empty",
                 "name the proxies in front there",
             );
         }

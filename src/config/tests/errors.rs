@@ -511,7 +511,7 @@ fn what_is_odd_but_works_is_a_warning() {
         ("[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }", "test[0].expect: is empty, so the test passes"),
         (
             "[[listener]]\nname = \"p\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = true",
-            "listener[1].proxy_protocol: is believed of nobody, for client_ip.trusted_proxies is empty",
+            "listener[1].proxy_protocol: believes nobody, for client_ip.trusted_proxies is empty",
         ),
         (
             "[[route]]\nname = \"r\"\npath = [\"/r\"]\nrespond = {}\ntimeouts = { idle = \"1s\", connect = \"1s\" }",
