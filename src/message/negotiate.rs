@@ -42,6 +42,12 @@ pub fn kind<'a>(content_type: Option<&[u8]>, accept: impl IntoIterator<Item = &'
     best.0
 }
 
+/// The media type of a call of gRPC, by the value of its `Content-Type`: that of the answer, too. Clients of
+/// `application/grpc-web+proto`, say, take what has another one for no answer at all.
+pub fn grpc_type(content_type: &[u8]) -> &[u8] {
+    content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
 /// The index of the tag that suits the client best, by lookup (RFC 4647, section 3.4) of the values of its
 /// `Accept-Language`: `de-CH` finds `de`, `de` does not find `de-CH`. `None` = nothing suits, or the client does not
 /// mind: take the default.
@@ -181,6 +187,17 @@ mod tests {
             assert_eq!(kind(Some(value.as_bytes()), [&b"text/html"[..]]), Kind::Grpc, "{value}");
         }
         assert_eq!(kind(Some(b"application/json"), []), Kind::Text);
+    }
+
+    #[test]
+    fn the_type_of_a_call_is_without_its_parameters() {
+        for (value, expected) in [
+            ("application/grpc", "application/grpc"),
+            ("application/grpc-web+proto", "application/grpc-web+proto"),
+            ("application/grpc-web-text ; charset=utf-8; x=1", "application/grpc-web-text"),
+        ] {
+            assert_eq!(grpc_type(value.as_bytes()), expected.as_bytes(), "{value}");
+        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
         headers.insert(ALLOW, methods.clone());
     }
     if kind == Kind::Grpc {
-        grpc(&mut response, refusal, &row);
+        grpc(&mut response, refusal, &row, grpc_type(&context.noted));
     }
     if row.closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -179,8 +179,9 @@ pub(super) fn asset(asset: &page::Asset, context: &Context) -> Response<Body> {
     response
 }
 
-/// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only).
-fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
+/// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only), one of
+/// gRPC-Web as well (PROTOCOL-WEB.md, "Message framing"). `own` is the type of its call.
+fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row, own: Option<HeaderValue>) {
     let code = match refusal {
         Refusal::RateLimited { .. } | Refusal::Concurrency { .. } => "8",
         Refusal::Denied | Refusal::Blocked | Refusal::Unreadable => "7",
@@ -191,12 +192,22 @@ fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row) {
     };
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
+    if let Some(own) = own {
+        headers.insert(CONTENT_TYPE, own);
+    }
     headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
     let message = match refusal {
         Refusal::Maintenance(maintained) => page::grpc_message(&maintained.scope),
         _ => HeaderValue::from_static(row.detail),
     };
     headers.insert(GRPC_MESSAGE, message);
+}
+
+/// That of the call, without its parameters.
+fn grpc_type(noted: &Noted) -> Option<HeaderValue> {
+    let called = noted.content_type.as_ref()?;
+    let own = negotiate::grpc_type(called.as_bytes());
+    if own.len() == called.len() { Some(called.clone()) } else { HeaderValue::from_bytes(own).ok() }
 }
 
 fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {

@@ -230,8 +230,18 @@ async fn answers_made_here_suit_the_client() {
     let html = ask("text/html", "accept").await;
     assert!(html.text().contains("Upgrade") && html.text().contains("<html"), "{html:?}");
     assert_eq!((html.header("retry-after"), html.header("connection")), (Some("300"), None));
-    let grpc = ask("application/grpc", "content-type").await;
-    assert_eq!((grpc.status(), grpc.header("grpc-status")), (200, Some("14")));
+    for (called, answered) in [
+        ("application/grpc", "application/grpc"),
+        ("application/grpc+json", "application/grpc+json"),
+        ("application/grpc-web", "application/grpc-web"),
+        // Its client takes another type for no answer to it.
+        ("application/grpc-web+proto", "application/grpc-web+proto"),
+        ("application/grpc-web-text; charset=utf-8", "application/grpc-web-text"),
+    ] {
+        let grpc = ask(called, "content-type").await;
+        assert_eq!((grpc.status(), grpc.header("grpc-status")), (200, Some("14")));
+        assert_eq!((grpc.header("content-type"), &*grpc.text()), (Some(answered), ""), "{called}");
+    }
 }
 
 #[tokio::test]
