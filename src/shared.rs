@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::verdicts::{verdicts, verdicts_of_services};
 use crate::breaker::{Pauses, State};
@@ -48,6 +48,8 @@ const PAUSE_TOLERANCE: Duration = Duration::from_secs(1);
 pub struct Shared {
     pub workers: usize,
     pub switch: Arc<Switch>,
+    /// Told when maintenance, the block list or a feature has changed, for requests that wait.
+    pub switched: Notify,
     pub metrics: Metrics,
     pub events: Arc<EventLog>,
     /// Requests that were refused or failed.
@@ -92,6 +94,7 @@ impl Shared {
         Arc::new(Self {
             workers,
             switch: Arc::default(),
+            switched: Notify::new(),
             metrics,
             events: Arc::new(EventLog::new()),
             recent: Recent::new(workers),

@@ -66,7 +66,13 @@ async fn change(
     panel: Panel,
     change: impl FnOnce(&Blocked) -> Result<Value, Problem> + Send + 'static,
 ) -> Result<Json<Value>, Problem> {
-    on_disk(move || change(&panel.control.shared.runtime.blocked)).await.map(Json)
+    let changed = on_disk(move || {
+        let shared = &panel.control.shared;
+        let changed = change(&shared.runtime.blocked)?;
+        shared.switched.notify_waiters();
+        Ok(changed)
+    });
+    changed.await.map(Json)
 }
 
 fn parse(body: &[u8]) -> Result<(IpNet, Option<Timestamp>), Unusable> {

@@ -53,6 +53,7 @@ fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Pr
         return Err(problem(StatusCode::NOT_FOUND, &format!("there is no feature {key:?}: {}", suggest(key, known))));
     };
     control.shared.runtime.features.set(key, value)?;
+    control.shared.switched.notify_waiters();
     let mut view = view(control, key, default);
     tracing::info!(feature = %key, value = %view["value"], default, "a feature was switched");
     view["key"] = json!(key);

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::body::{Body, BodyError};
 use super::connect::Connect;
 use super::cut;
-use super::decide::{Asked, facts_of};
+use super::decide::{Asked, Verdict, facts_of};
 use super::noted::Noted;
 use super::refusal::CLIENT_CLOSED_REQUEST;
 use super::trace::Trace;
@@ -26,9 +26,9 @@ use crate::listener::http2::arrive::StreamFacts;
 use crate::message::host::Host;
 use crate::message::{forwarded, hexadecimal};
 use crate::policy::limit::Slot;
-use crate::policy::maintenance::{Active, Facts};
+use crate::policy::maintenance::Facts;
 use crate::route::PathPattern;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{Route, Snapshot, Switched};
 use crate::telemetry::access_log;
 use crate::telemetry::metrics::InFlight;
 use crate::telemetry::traces::{Finished, shortened};
@@ -275,10 +275,16 @@ impl Context {
             && self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&self.facts()).is_some())
     }
 
-    /// The maintenance that answers such a request now.
-    pub(super) fn maintenance(&self) -> Option<Arc<Active>> {
-        let state = self.snapshot.shared.switch.load()?;
-        state.check(&self.facts()).cloned()
+    /// What has been switched against it since it was let pass, in the order of [`super::decide::decide`].
+    pub(super) fn turned_away(&self) -> Option<Verdict<'static>> {
+        let shared = &self.snapshot.shared;
+        let feature = self.route.as_ref().and_then(|route| route.feature.as_ref());
+        let maintenance = || {
+            let state = shared.switch.load()?;
+            state.check(&self.facts()).cloned().map(Verdict::Maintenance)
+        };
+        let blocked = || shared.runtime.blocked.contains(self.client_ip).then_some(Verdict::Blocked);
+        feature.and_then(Switched::off).map(Verdict::FeatureOff).or_else(maintenance).or_else(blocked)
     }
 
     fn facts(&self) -> Facts<'_> {

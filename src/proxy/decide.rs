@@ -238,7 +238,7 @@ impl Verdict<'_> {
     }
 }
 
-pub(super) fn maintained(active: &Arc<Active>, snapshot: &Snapshot) -> Refusal {
+fn maintained(active: &Arc<Active>, snapshot: &Snapshot) -> Refusal {
     Refusal::Maintenance(maintained_by(active, snapshot))
 }
 

@@ -19,7 +19,6 @@ use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
 use crate::message::host::Host;
-use crate::policy::maintenance::Active;
 use crate::snapshot::{Action, Snapshot, Switched};
 
 /// Answers one request, in `answer`, by the generation that it came in. Never fails: what goes wrong is an answer too.
@@ -42,7 +41,7 @@ pub(crate) async fn handle(
         let serving = pin!(serve(request, answer, &mut context, &snapshot));
         known.unless_cut(serving).await
     };
-    let result = served.unwrap_or_else(|active| Err(maintained(&active, &context)));
+    let result = served.unwrap_or_else(|active| Err(turn_away(&Verdict::Maintenance(active), &mut context)));
     // A stream that broke a rule is reset already, and lives no longer than until it waits.
     if !matches!(result, Err(Refusal::BadRequest(_))) {
         stage::end(context.version()).await;
@@ -81,7 +80,7 @@ async fn serve(
         context.enter(Arc::clone(route));
     }
     let Verdict::Pass(route) = decision.verdict else {
-        *answer = Some(instead(decision, request, context, snapshot)?);
+        *answer = Some(instead(&decision.verdict, request, context, snapshot)?);
         return Ok(());
     };
     if is_maintained && snapshot.maintenance.bypass.is_some() {
@@ -145,40 +144,40 @@ fn decide_now<'s, B>(request: &Request<B>, context: &Context, snapshot: &'s Snap
     (decide(&context.asked(request), snapshot, switches), state.is_some())
 }
 
-/// What answers a request that maintenance has taken on its way, and counts it.
-#[cold]
-pub(super) fn maintained(active: &Arc<Active>, context: &Context) -> Refusal {
-    let (route, snapshot) = (context.route.as_ref(), &context.snapshot);
-    active.count_blocked();
-    snapshot.shared.blocked(route.map(|route| route.sample_place), route.map(|route| &*route.name));
-    decide::maintained(active, snapshot)
-}
-
 /// Answers a request that may not pass, by a refusal or by what is served in place of the app, and counts it.
 #[cold]
 fn instead<B>(
-    decision: Decision<'_>,
+    verdict: &Verdict<'_>,
     request: &Request<B>,
     context: &mut Context,
     snapshot: &Snapshot,
 ) -> Result<Response<Body>, Refusal> {
-    let shared = &snapshot.shared;
-    let (place, name) = (decision.route.map(|route| route.sample_place), decision.route.map(|route| &*route.name));
-    match &decision.verdict {
-        Verdict::ToHttps(location) => return Ok(respond::see(StatusCode::PERMANENT_REDIRECT, location)),
-        Verdict::Enter(entrance) => return Ok(entrance.answer(context.asked(request).came_by_https(snapshot))),
-        Verdict::PageAsset(asset) => return Ok(respond::asset(asset, context)),
+    match verdict {
+        Verdict::ToHttps(location) => Ok(respond::see(StatusCode::PERMANENT_REDIRECT, location)),
+        Verdict::Enter(entrance) => Ok(entrance.answer(context.asked(request).came_by_https(snapshot))),
+        Verdict::PageAsset(asset) => Ok(respond::asset(asset, context)),
+        refused => Err(turn_away(refused, context)),
+    }
+}
+
+/// Refuses a request that may not go on, and counts it.
+#[cold]
+pub(super) fn turn_away(verdict: &Verdict<'_>, context: &mut Context) -> Refusal {
+    let (shared, route) = (&context.snapshot.shared, context.route.as_ref());
+    let (place, name) = (route.map(|route| route.sample_place), route.map(|route| &*route.name));
+    let turned_away = |why: &str| shared.turned_away(context.client_ip, place, name, why);
+    match verdict {
         Verdict::Maintenance(active) => {
             active.count_blocked();
             shared.blocked(place, name);
         }
         Verdict::FeatureOff(_) => {
-            let feature = decision.route.and_then(|route| route.feature.as_ref());
-            context.decided_by = feature.map(Switched::key);
+            context.decided_by = route.and_then(|route| route.feature.as_ref()).map(Switched::key);
         }
-        Verdict::Blocked => shared.turned_away(context.client_ip, place, name, "the address is on the block list"),
-        Verdict::Denied(denied) => shared.turned_away(context.client_ip, place, name, &denied.to_string()),
-        Verdict::Pass(_) | Verdict::NoRoute | Verdict::MethodNotAllowed(_) | Verdict::NoHost => {}
+        Verdict::Blocked => turned_away("the address is on the block list"),
+        Verdict::Denied(denied) => turned_away(&denied.to_string()),
+        // Nobody counts them, or they are no refusals.
+        _ => {}
     }
-    Err(decision.verdict.refusal(snapshot).expect("what neither passes nor is served is refused"))
+    verdict.refusal(&context.snapshot).expect("what neither passes nor is served is refused")
 }

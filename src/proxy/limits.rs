@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use super::decide::limit_facts;
-use super::handle::maintained;
+use super::handle::turn_away;
 use super::refusal::Refusal;
+use super::waiting::unless_turned_away;
 use crate::config::model::RedisOnError;
 use crate::policy::limit::{Ask, Decision, Facts, Key, Nanos, Reservation, Shape, Slot, Verdict, check_all, headers};
 use crate::shared::Shared;
@@ -40,7 +41,7 @@ type Decisions = SmallVec<[Decision; 4]>;
 /// over.
 ///
 /// # Errors
-/// The client is over a limit that is not in shadow, or maintenance has begun while it waited.
+/// The client is over a limit that is not in shadow, or may not go on any more though it waits.
 ///
 /// # Cancel safety
 /// Dropped while it waits, it gives back what it has charged.
@@ -107,12 +108,13 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
         }
         charges.charged.push(charged);
     }
-    if charges.wait().await
-        && let Some(active) = context.maintenance()
+    let turn = charges.turn();
+    if !turn.is_zero()
+        && let Err(verdict) = unless_turned_away(context, tokio::time::sleep(turn)).await
     {
         // The app is to be sent nothing any more: the turn is the next one's.
         drop(charges);
-        return Err(maintained(&active, context));
+        return Err(turn_away(&verdict, context));
     }
     // Only now: whoever waits for a turn is not in flight yet.
     let slots = match charges.slots() {
@@ -208,8 +210,8 @@ struct Charges<'a> {
 }
 
 impl<'a> Charges<'a> {
-    /// Waits until the request's turn has come everywhere; whether it had to.
-    async fn wait(&self) -> bool {
+    /// How long until the request's turn has come everywhere; counts it where it has to wait.
+    fn turn(&self) -> Duration {
         let mut longest = Duration::ZERO;
         for Charged { asked, reservation, .. } in &self.charged {
             if let Reservation::Wait(turn) = reservation {
@@ -217,11 +219,7 @@ impl<'a> Charges<'a> {
                 longest = longest.max(*turn);
             }
         }
-        if longest.is_zero() {
-            return false;
-        }
-        tokio::time::sleep(longest).await;
-        true
+        longest
     }
 
     /// A place everywhere, or the limit that has none.

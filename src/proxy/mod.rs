@@ -16,6 +16,7 @@
 //! | `refused` | what is refused before it is a request |
 //! | `body`, `replay`, `unread` | bodies both ways; kept for a further try; left by whoever answered |
 //! | `connect`, `tunnel` | an upgrade on a stream of HTTP/2; bytes both ways behind an upgrade |
+//! | `waiting` | what ends the wait for a turn or an endpoint |
 //! | `cut` | maintenance that ends what is in flight |
 //! | `stage`, `coarse_clock` | what makes it cheaper |
 
@@ -41,6 +42,7 @@ mod stage;
 mod trace;
 pub(crate) mod tunnel;
 pub(crate) mod unread;
+mod waiting;
 
 /// A request's head without its body and extensions.
 fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {

@@ -15,11 +15,8 @@ impl Shared {
     /// Makes events and metrics of what the flag files' watcher saw.
     pub fn flag_changed(&self, change: &Change) {
         match change {
-            Change::Activated(active) => {
-                self.cuts.flag_is_on(active, Instant::now().into());
-                self.tell(activated(active));
-            }
-            Change::Changed(active) => {
+            Change::Activated(active) | Change::Changed(active) => {
+                self.switched.notify_waiters();
                 self.cuts.flag_is_on(active, Instant::now().into());
                 self.tell(activated(active));
             }

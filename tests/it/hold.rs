@@ -247,6 +247,34 @@ async fn who_waits_in_vain_while_maintenance_begins_is_told_of_it() {
     }
 }
 
+/// The app stays away, and their wait would end in a minute.
+#[tokio::test]
+async fn who_waits_is_told_at_once_of_maintenance_and_of_a_block() {
+    let app = FakeUpstream::http1().route("*", "up").start().await;
+    app.stop().await;
+    let tables = "[maintenance]\nflag = \"on.flag\"\n[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let proxy = TestProxy::toml(to(&app.endpoint(), &format!("hold = \"60s\"\n{tables}"))).start().await;
+    let hold = async |client: &str, method: &str, count: usize| {
+        let mut waiting = Client::connect(proxy.address()).await.unwrap().deadline(DEADLINE);
+        waiting.request(method, "/", &format!("X-Forwarded-For: {client}\r\n")).await.unwrap();
+        let line = format!("flagstone_in_flight{{route=\"all\"}} {count}\n");
+        assert!(eventually_async(DEADLINE, async || admin::metrics(proxy.admin()).await.contains(&line)).await);
+        waiting
+    };
+    let mut blocked = hold("192.0.2.9", "GET", 1).await;
+    let mut others = [hold("198.51.100.1", "GET", 2).await, hold("198.51.100.2", "POST", 3).await];
+    let net = serde_json::json!({ "cidr": "192.0.2.0/24" });
+    assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/blocklist", Some(net)).await.0, 200);
+    let answer = blocked.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.header("flagstone-reason")), (403, Some("blocked")));
+    proxy.folder.touch("state/on.flag");
+    for client in &mut others {
+        let answer = client.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (503, Some("maintenance")));
+    }
+    assert_eq!(admin::json(proxy.admin(), "/api/maintenance/status").await["blocked_requests"], 2);
+}
+
 #[tokio::test]
 async fn a_full_endpoint_without_hold_refuses() {
     let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;

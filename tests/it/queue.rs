@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::poll::eventually_async;
@@ -159,8 +161,38 @@ async fn who_waits_when_maintenance_begins_is_told_of_it_and_charged_nothing() {
     assert_eq!(status().await["blocked_requests"], 1);
     proxy.folder.remove("state/on.flag");
     assert!(eventually_async(DEADLINE, async || status().await["is_active"] == false).await);
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200, "the turn is the next one's");
+}
+
+/// Their turn would come in an hour.
+#[tokio::test]
+async fn who_waits_is_told_at_once_of_what_is_switched_against_it() {
+    let tables = "[limit.l]\nkey = \"global\"\nrate = \"1/1h\"\nburst = 1\nqueue = 1\n[maintenance]\nflag = \"on.flag\"\n\
+                  [features]\nshop = true\n[client_ip]\ntrusted_proxies = [\"127.0.0.1\"]";
+    let proxy = proxy("limits = [\"l\"]\nfeature = \"shop\"", tables).await;
     assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 200);
-    assert_eq!(queued(&proxy, "l").await, 1, "the turn is the next one's");
+    let post = async |path: &str, body| assert_eq!(admin::call(proxy.admin(), "POST", path, Some(body)).await.0, 200);
+    for (number, what, status) in [(1, "maintenance", 503), (2, "blocked", 403), (3, "feature_off", 503)] {
+        let mut waiting = Client::connect(proxy.address()).await.unwrap();
+        waiting.request("GET", "/", "X-Forwarded-For: 192.0.2.9\r\n").await.unwrap();
+        assert!(eventually_async(DEADLINE, async || queued(&proxy, "l").await == number).await, "{what}");
+        match what {
+            "maintenance" => drop(proxy.folder.touch("state/on.flag")),
+            "blocked" => post("/api/admin/blocklist", json!({ "cidr": "192.0.2.0/24" })).await,
+            _ => post("/api/admin/feature-flags", json!({ "key": "shop", "value": false })).await,
+        }
+        let answer = waiting.read_response().await.unwrap();
+        assert_eq!((answer.status, answer.header("flagstone-reason")), (status, Some(what)));
+        match what {
+            "maintenance" => {
+                proxy.folder.remove("state/on.flag");
+                let status = async || admin::json(proxy.admin(), "/api/maintenance/status").await;
+                assert!(eventually_async(DEADLINE, async || status().await["is_active"] == false).await);
+            }
+            "blocked" => drop(admin::ask(proxy.admin(), "DELETE", "/api/admin/blocklist/192.0.2.0%2F24").await),
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ use http::HeaderValue;
 
 use super::super::body::{Delivery, Fault};
 use super::super::context::Context;
+use super::super::decide::Verdict;
+use super::super::waiting::unless_turned_away;
 use super::Answered;
 use super::failure::{Failure, Kind};
 use super::outbound::Outbound;
@@ -103,7 +105,8 @@ impl<'a> Exchange<'a> {
         let mut now = self.context.admitted;
         if let Some((home, patience)) = self.wish.home.and_then(|home| Some((home, self.group.patience_for(home)?))) {
             let is_known = || self.group.patience_for(home).is_none();
-            Box::pin(self.group.hold.watch(now + patience, is_known)).await;
+            let watching = self.group.hold.watch(now + patience, is_known);
+            Box::pin(unless_turned_away(self.context, watching)).await.map_err(turned_away)?;
             now = Instant::now();
         }
         // One that another is wanted in place of. It is kept until that can be asked for.
@@ -143,7 +146,7 @@ impl<'a> Exchange<'a> {
                 Err(failure) => {
                     if !self.goes_on(&failure, key) {
                         let waited_in_vain = self.queued.is_some() && matches!(failure.kind, Kind::Connect(_));
-                        return Err(if waited_in_vain { self.maintained().unwrap_or(failure) } else { failure });
+                        return Err(if waited_in_vain { self.turned_away().unwrap_or(failure) } else { failure });
                     }
                     self.last = Some(failure);
                 }
@@ -194,16 +197,13 @@ impl<'a> Exchange<'a> {
     /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
     async fn wait(&mut self) -> Result<InFlight, Failure> {
         let waited = self.wait_in_line().await;
-        match self.maintained() {
-            Some(failure) => Err(failure),
-            None => waited,
-        }
+        self.turned_away().map_or(waited, Err)
     }
 
-    /// Where maintenance began during the wait: the app is to be sent nothing any more, and if it did not come back, this
-    /// is what its visitors are to read.
-    fn maintained(&self) -> Option<Failure> {
-        self.context.maintenance().map(|active| Failure::new(Kind::Maintenance(active), Instant::now()))
+    /// Where maintenance has begun, say: the app is to be sent nothing any more, and if it did not come back, this is
+    /// what its visitors are to read.
+    fn turned_away(&self) -> Option<Failure> {
+        self.context.turned_away().map(turned_away)
     }
 
     async fn wait_in_line(&mut self) -> Result<InFlight, Failure> {
@@ -224,8 +224,8 @@ impl<'a> Exchange<'a> {
                 let place = self.group.claim(self.wish, &self.tried, now);
                 return place.ok_or_else(|| self.gives_up(began));
             }
-            let bytes = self.outbound.weight();
-            match hold.wait(ticket, bytes, deadline, || self.group.has_room()).await {
+            let waiting = hold.wait(ticket, self.outbound.weight(), deadline, || self.group.has_room());
+            match unless_turned_away(self.context, waiting).await.map_err(turned_away)? {
                 Ok(turn) => match self.group.claim(self.wish, &self.tried, Instant::now()) {
                     Some(place) => {
                         self.turn = Some(turn);
@@ -243,6 +243,10 @@ impl<'a> Exchange<'a> {
     fn gives_up(&mut self, began: Instant) -> Failure {
         self.last.take().unwrap_or_else(|| Failure::new(Kind::NoEndpoint, began))
     }
+}
+
+fn turned_away(verdict: Verdict<'static>) -> Failure {
+    Failure::new(Kind::TurnedAway(Box::new(verdict)), Instant::now())
 }
 
 /// What a request says of the endpoint it should go to.

@@ -1,20 +1,18 @@
 //! What went wrong upstream, and what that means: for the client, the breaker, ejection and retries.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::body::Fault;
 use super::super::context::Context;
+use super::super::decide::Verdict;
 use super::super::handle;
 use super::super::refusal::Refusal;
 use crate::config::model::{FailureClasses, Upstream};
-use crate::policy::maintenance::Active;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::connection::AnswerError;
 
 /// Why an exchange brought no answer.
-#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: Kind,
     /// When the try that failed began: a pause of the process since then spoils its verdict.
@@ -25,11 +23,10 @@ pub(super) struct Failure {
     pub(super) was_kept_waiting: bool,
 }
 
-#[derive(Debug)]
 pub(super) enum Kind {
     NoEndpoint,
-    /// It began while the request waited for an endpoint.
-    Maintenance(Arc<Active>),
+    /// What was switched against the request while it waited for an endpoint.
+    TurnedAway(Box<Verdict<'static>>),
     Connect(ConnectError),
     /// No response head within the route's `response_head`.
     HeadTimeout(HeadLate),
@@ -64,7 +61,7 @@ impl Kind {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
-            Self::Maintenance(_) => "maintenance",
+            Self::TurnedAway(_) => "turned_away",
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
             Self::Connect(error) if error.is_shortage() => "shortage",
             Self::Connect(_) => "connect_failed",
@@ -79,10 +76,10 @@ impl Failure {
         Self { kind, began, is_aftermath: false, was_kept_waiting: false }
     }
 
-    pub(super) fn refusal(&self, context: &Context) -> Refusal {
+    pub(super) fn refusal(&self, context: &mut Context) -> Refusal {
         match &self.kind {
             Kind::NoEndpoint => Refusal::NoEndpoint,
-            Kind::Maintenance(active) => handle::maintained(active, context),
+            Kind::TurnedAway(verdict) => handle::turn_away(verdict, context),
             Kind::Connect(ConnectError::Timeout { .. }) => Refusal::ConnectTimeout,
             Kind::Connect(error) if error.is_shortage() => Refusal::Shortage,
             Kind::Connect(_) => Refusal::ConnectFailed,
@@ -94,7 +91,7 @@ impl Failure {
     /// Whether the upstream is to blame, by what the breaker counts.
     pub(super) fn counts(&self, classes: &FailureClasses) -> bool {
         match &self.kind {
-            Kind::NoEndpoint | Kind::Maintenance(_) => false,
+            Kind::NoEndpoint | Kind::TurnedAway(_) => false,
             Kind::Connect(error) => classes.connect && !error.is_shortage(),
             Kind::HeadTimeout(_) => classes.timeout,
             Kind::Reset(_) => classes.reset && !self.is_aftermath && !self.was_kept_waiting,
@@ -109,7 +106,7 @@ impl Failure {
     /// Why the endpoint gave no answer on a connection that there was.
     pub(super) fn no_answer(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
-            Kind::NoEndpoint | Kind::Maintenance(_) | Kind::Connect(_) => None,
+            Kind::NoEndpoint | Kind::TurnedAway(_) | Kind::Connect(_) => None,
             Kind::HeadTimeout(late) => Some(late),
             Kind::Reset(Lost::Answer(error)) if error.is_of_request() => None,
             Kind::Reset(lost) => Some(lost),

@@ -38,7 +38,7 @@ impl Exchange<'_> {
             Kind::Connect(_) => on.connect,
             Kind::Reset(_) if is_unsent => on.connect || on.reset,
             Kind::Reset(_) => on.reset,
-            Kind::HeadTimeout(_) | Kind::NoEndpoint | Kind::Maintenance(_) => false,
+            Kind::HeadTimeout(_) | Kind::NoEndpoint | Kind::TurnedAway(_) => false,
         };
         is_listed && (is_unsent || self.outbound.repeat()) && self.another(key, matches!(failure.kind, Kind::Reset(_)))
     }
@@ -84,7 +84,7 @@ impl Exchange<'_> {
             let waited = self.wait().await;
             answered.lease = aside.back();
             match waited {
-                Err(failure) if matches!(failure.kind, Kind::Maintenance(_)) => return Err(Err(failure)),
+                Err(failure) if matches!(failure.kind, Kind::TurnedAway(_)) => return Err(Err(failure)),
                 waited => claimed = waited.ok(),
             }
         }
