@@ -137,10 +137,15 @@ impl Ailing {
 
     /// Its request is there: its checks fail, and then it answers.
     async fn answers(&self) {
-        assert!(eventually_async(Duration::from_secs(10), async || self.requests() == 1).await);
+        self.falls_ill(1).await;
+        self.word.notify_one();
+    }
+
+    /// So many requests are there, and its checks fail.
+    async fn falls_ill(&self, requests: usize) {
+        assert!(eventually_async(Duration::from_secs(10), async || self.requests() == requests).await);
         self.app.set_route("/health", Reply::status(500, "ill"));
         self.becomes(0).await;
-        self.word.notify_one();
     }
 
     async fn becomes(&self, health: u8) {
@@ -175,6 +180,31 @@ async fn an_answer_that_is_kept_holds_no_place() {
     ailing.app.set_route("/", "well");
     ailing.app.set_route("/health", "well");
     assert_eq!(client.read_response().await.unwrap().text(), "well");
+}
+
+/// There is place for three further tries at a time.
+#[tokio::test]
+async fn what_waits_for_an_endpoint_leaves_the_budget_to_others() {
+    let ailing = Ailing::start(Reply::status(503, "its page"), "hold = \"20s\"\n").await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(ailing.proxy.address()).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        clients.push(client);
+    }
+    ailing.falls_ill(clients.len()).await;
+    ailing.app.set_route("/", "well");
+    for _ in &clients {
+        ailing.word.notify_one();
+        // Longer than the pause before a further try, which has its place then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ailing.app.set_route("/health", "well");
+    let mut answers = Vec::new();
+    for client in &mut clients {
+        answers.push(client.read_response().await.unwrap().text());
+    }
+    assert!(answers.iter().filter(|answer| *answer == "well").count() > 3, "{answers:?}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ pub(super) struct Exchange<'a> {
     attempts_made: u32,
     /// Where requests are held, the endpoint before reset this one: it may be on its way out.
     was_reset: bool,
-    /// Its share of the budget while a further try is on its way.
+    /// Its share of the budget while a further try is on its way, and not in the queue.
     retry: Option<Retry>,
     /// Its place in the queue and since when it has it.
     queued: Option<(Ticket, Instant)>,
@@ -196,7 +196,10 @@ impl<'a> Exchange<'a> {
 
     /// Waits in line until an endpoint can take the request, as long as the upstream's patience lasts.
     async fn wait(&mut self) -> Result<InFlight, Failure> {
+        // Others may try once more meanwhile. It is let go in its turn, whether or not the budget has a place by then.
+        let is_retry = self.retry.take().is_some();
         let waited = self.wait_in_line().await;
+        self.retry = if is_retry { self.group.retry() } else { None };
         self.turned_away().map_or(waited, Err)
     }
 
