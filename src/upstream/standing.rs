@@ -90,7 +90,8 @@ pub(crate) struct Thresholds {
 
 impl Standing {
     /// `known` is how the same address stood, and under which settings: what those rules found out that did not change
-    /// still holds.
+    /// still holds. What took requests goes on to do so under other checks, until these have failed as often as they are
+    /// to: a wrong path in them is to take nothing out at once.
     pub(super) fn new(settings: &model::Upstream, known: Option<(&Self, &model::Upstream)>, now: Instant) -> Self {
         let ejection = &settings.ejection;
         let rules = EjectionSettings { failures: ejection.failures, base: ejection.base, max: ejection.max };
@@ -109,8 +110,10 @@ impl Standing {
             joined_ns: AtomicU64::new(known.map_or(0, |(known, _)| known.joined_ns.load(Relaxed))),
             tally: Mutex::default(),
         };
-        if let Some((known, _)) = known.filter(|(_, before)| before.health == settings.health) {
-            standing.inherit_health(known);
+        match known {
+            Some((known, before)) if before.health == settings.health => standing.inherit_health(known),
+            Some((known, _)) if known.health().takes() => standing.take_as_healthy(),
+            _ => {}
         }
         standing
     }
@@ -197,6 +200,13 @@ impl Standing {
         self.health.store(other.health.load(Relaxed), Relaxed);
     }
 
+    /// It was not checked, or not in this way, and took requests.
+    fn take_as_healthy(&self) {
+        if self.health() == Health::Unknown {
+            self.health.store(Health::Healthy as u8, Relaxed);
+        }
+    }
+
     /// How it stands, for the same address in another process.
     pub(crate) fn memory(&self, now: Instant) -> Memory {
         let tally = self.tally.lock();
@@ -212,7 +222,9 @@ impl Standing {
     /// Goes on where another one stood, in what is still asked for here.
     pub(super) fn recall(&self, memory: &Memory, now: Instant) {
         let is_checked = self.health() != Health::Unchecked;
-        if is_checked && Health::of(memory.health) != Health::Unchecked {
+        if Health::of(memory.health) == Health::Unchecked {
+            self.take_as_healthy();
+        } else if is_checked {
             let mut tally = self.tally.lock();
             tally.passed_in_a_row = memory.passed_in_a_row;
             tally.failed_in_a_row = memory.failed_in_a_row;
@@ -250,13 +262,17 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn standing(extra: &str) -> Standing {
+    fn settings(extra: &str) -> model::Upstream {
         let text = format!(
             "[[route]]\nname = \"a\"\nupstream = \"app\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
              [upstream.app]\nendpoints = [\"127.0.0.1:1\"]\n{extra}"
         );
         let loaded = crate::config::parse(&text, std::path::Path::new("flagstone.toml"), &|_| None).unwrap();
-        Standing::new(&loaded.config.upstreams["app"], None, Instant::now())
+        loaded.config.upstreams["app"].clone()
+    }
+
+    fn standing(extra: &str) -> Standing {
+        Standing::new(&settings(extra), None, Instant::now())
     }
 
     fn rules(healthy_after: u32, unhealthy_after: u32) -> Thresholds {
@@ -287,6 +303,38 @@ mod tests {
         };
         let seen = [true, false, false, true, false, false, false, true, false, true, true].map(check);
         assert_eq!(seen, [true, true, true, true, true, true, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn other_checks_begin_with_what_took_requests_and_ask_anew_of_what_did_not() {
+        let (now, after) = (Instant::now(), settings("[upstream.app.health]\npath = \"/other\"\n"));
+        let fail = |standing: &Standing| {
+            standing.checked(Err("bad".to_owned()), rules(2, 3), now);
+        };
+        for extra in ["", "[upstream.app.health]\n"] {
+            let before = settings(extra);
+            let known = Standing::new(&before, None, now);
+            if before.health.is_some() {
+                known.checked(Ok(Duration::ZERO), rules(2, 3), now);
+                fail(&known);
+                fail(&known);
+            }
+            let standing = Standing::new(&after, Some((&known, &before)), now);
+            let seen = [(); 3].map(|()| {
+                let takes = standing.takes(now);
+                fail(&standing);
+                takes
+            });
+            assert_eq!((seen, standing.health()), ([true; 3], Health::Unhealthy), "{extra}");
+        }
+        let before = settings("[upstream.app.health]\n");
+        let known = Standing::new(&before, None, now);
+        fail(&known);
+        let standing = Standing::new(&after, Some((&known, &before)), now);
+        assert_eq!(standing.health(), Health::Unknown, "its checks may be what was wrong");
+        let elsewhere = Standing::new(&after, None, now);
+        elsewhere.recall(&Standing::new(&settings(""), None, now).memory(now), now);
+        assert_eq!(elsewhere.health(), Health::Healthy);
     }
 
     #[test]

@@ -151,6 +151,31 @@ async fn what_is_known_survives_a_reload() {
     }
 }
 
+/// They may be wrong themselves, and it takes as many of them as ever to find somebody unwell.
+#[tokio::test]
+async fn other_checks_take_nobody_out_by_the_first_that_fails() {
+    let app = FakeUpstream::http1().route("/", "well").route("/health", "ok").start().await;
+    let checks = |path: &str| FAST.replace("/health", path);
+    let proxy = TestProxy::toml(to(&[&app], "")).start().await;
+    for path in ["/first", "/second"] {
+        let left = std::sync::atomic::AtomicUsize::new(2);
+        app.set_route(
+            path,
+            Reply::answer(move |_| {
+                use std::sync::atomic::Ordering::SeqCst;
+                let fails = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                if fails { Reply::status(500, "not yet") } else { Reply::ok("ok") }
+            }),
+        );
+        proxy.reload_with(&to(&[&app], &checks(path))).await;
+        let (line, deadline) = (format!("GET {path} "), Instant::now() + DEADLINE);
+        while app.requests().iter().filter(|request| request.head.line.starts_with(&line)).count() < 4 {
+            assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "well", "{path}");
+            assert!(Instant::now() < deadline, "nobody checks");
+        }
+    }
+}
+
 /// A redis as far as PING goes, with a password.
 async fn redis() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
