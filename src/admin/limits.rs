@@ -21,7 +21,7 @@ use crate::app::Control;
 use crate::config::{rate, suggest};
 use crate::runtime::ChangeError;
 use crate::runtime::overrides::Override;
-use crate::snapshot::Limit;
+use crate::snapshot::{Limit, Snapshot};
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -31,7 +31,15 @@ calls!(list, set, clear);
 
 #[utoipa::path(get, path = "/api/status/limits", tag = "status", responses((status = 200, description = "Every limit", body = schema::Limits)))]
 async fn list(State(panel): State<Panel>) -> Json<Value> {
-    Json(json!({ "limits": all(&panel.control) }))
+    Json(json!({ "limits": all(&panel.control), "strays": strays(&panel.control) }))
+}
+
+/// Overrides of limits that there are no more, by name: with the limit each would be in force again.
+fn strays(control: &Control) -> Value {
+    let live = control.live.load_full();
+    let held = control.shared.runtime.overrides.all(Timestamp::now());
+    let strays = held.into_iter().filter(|(name, _)| !live.limits.contains_key(name));
+    Value::Object(strays.map(|(name, held)| (name, held.to_json())).collect())
 }
 
 /// Every limit by name.
@@ -68,9 +76,20 @@ async fn set(State(panel): State<Panel>, Path(name): Path<String>, body: Bytes) 
     change(panel, name, move |control, name| control.shared.runtime.overrides.set(name, wanted)).await
 }
 
-#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Limit), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/api/admin/limits/{name}", tag = "limits", params(("name" = String, Path, description = "As the configuration names it")), responses((status = 200, description = "The limit as it is then", body = schema::Cleared), (status = 404, description = "There is none of this name", body = super::schema::Problem, content_type = "application/problem+json"), (status = 500, description = "It could not be written", body = super::schema::Problem, content_type = "application/problem+json"), (status = 503, description = "Another process is taking over: try again", body = super::schema::Problem, content_type = "application/problem+json")))]
 async fn clear(State(panel): State<Panel>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    if !panel.control.live.load_full().limits.contains_key(&name) {
+        return on_disk(move || clear_stray(&panel.control, &name)).await.map(Json);
+    }
     change(panel, name, |control, name| control.shared.runtime.overrides.clear(name).map(drop)).await
+}
+
+fn clear_stray(control: &Control, name: &str) -> Result<Value, Problem> {
+    if !control.shared.runtime.overrides.clear(name)? {
+        return Err(unknown(name, &control.live.load_full()));
+    }
+    tracing::info!(limit = %name, "the override of a limit that there is not was cleared");
+    Ok(json!({ "override": null }))
 }
 
 /// Makes a change, and shows the limit as it is then.
@@ -83,10 +102,7 @@ async fn change(
         let control = &panel.control;
         let live = control.live.load_full();
         let limit = live.limits.get(&name).cloned();
-        let limit = limit.ok_or_else(|| {
-            let known = live.limits.keys().map(String::as_str);
-            problem(StatusCode::NOT_FOUND, &format!("there is no limit {name:?}: {}", suggest(&name, known)))
-        })?;
+        let limit = limit.ok_or_else(|| unknown(&name, &live))?;
         change(control, &name)?;
         control.follow_overrides();
         let in_force = limit.limiter.settings();
@@ -95,6 +111,11 @@ async fn change(
         Ok(view(&limit, control))
     });
     changed.await.map(Json)
+}
+
+fn unknown(name: &str, live: &Snapshot) -> Problem {
+    let known = live.limits.keys().map(String::as_str);
+    problem(StatusCode::NOT_FOUND, &format!("there is no limit {name:?}: {}", suggest(name, known)))
 }
 
 fn parse(body: &[u8], now: Timestamp) -> Result<Override, Unusable> {

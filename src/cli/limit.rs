@@ -73,20 +73,26 @@ fn act(arguments: &Arguments) -> Result<String, CallError> {
         }
         Action::Clear { name, json } => {
             let limit = client.call("DELETE", &format!("/api/admin/limits/{}", segment(name)), None)?;
-            Ok(json.show(&limit, |limit| format!("{name}: {}\n", in_force(limit))))
+            Ok(json.show(&limit, |limit| cleared(name, limit)))
         }
     }
 }
 
+fn cleared(name: &str, limit: &Value) -> String {
+    match limit["rate"].is_null() {
+        true => format!("{name}: no longer overridden; the configuration has no such limit\n"),
+        false => format!("{name}: {}\n", in_force(limit)),
+    }
+}
+
 fn in_force(limit: &Value) -> String {
-    let end = end(limit).map(|end| format!(", {end}")).unwrap_or_default();
+    let end = end(&limit["override"]).map(|end| format!(", {end}")).unwrap_or_default();
     format!("{}, burst {}{end}", text(&limit["rate"]), text(&limit["burst"]))
 }
 
 /// Of an override, if there is one.
-fn end(limit: &Value) -> Option<String> {
-    let set = limit["override"].as_object()?;
-    let until = set.get("until").and_then(Value::as_str);
+fn end(held: &Value) -> Option<String> {
+    let until = held.as_object()?.get("until").and_then(Value::as_str);
     Some(until.map_or_else(|| "until cleared".to_owned(), |until| format!("until {until}")))
 }
 
@@ -95,13 +101,18 @@ fn list(answer: &Value) -> String {
         ["NAME", "RATE", "BURST", "OVERRIDE", "KEYS", "ALLOWED", "LIMITED", "SHADOWED", "QUEUED", "IN FLIGHT"];
     let mut table = Table::new(&heading);
     for (name, limit) in answer["limits"].as_object().into_iter().flatten() {
-        let overridden = end(limit).unwrap_or_else(|| "-".to_owned());
+        let overridden = end(&limit["override"]).unwrap_or_else(|| "-".to_owned());
         let counts = ["keys", "allowed", "limited", "shadowed", "queued", "inFlight"].map(|count| text(&limit[count]));
         let mut row = vec![name.clone(), text(&limit["rate"]), text(&limit["burst"]), overridden];
         row.extend(counts);
         table.row(row);
     }
-    table.to_text_or("there are no limits\n")
+    let mut list = table.to_text_or("there are no limits\n");
+    for (name, held) in answer["strays"].as_object().into_iter().flatten() {
+        let (rate, end) = (text(&held["rate"]), end(held).unwrap_or_default());
+        list += &format!("{name} is overridden ({rate}, {end}), and the configuration has no such limit\n");
+    }
+    list
 }
 
 fn text(value: &Value) -> String {
@@ -137,6 +148,16 @@ mod tests {
         assert_eq!(cells, ["login", "5/1m", "5", "-", "0", "0", "0", "4", "0", "2"]);
         assert!(lines[2].contains("until 2030-01-01T00:00:00Z"), "{text}");
         assert_eq!(list(&json!({ "limits": {} })), "there are no limits\n");
+    }
+
+    #[test]
+    fn an_override_without_its_limit_is_told_and_cleared() {
+        let strays = json!({ "old": { "rate": "1/1m", "burst": 1, "until": null } });
+        let said = list(&json!({ "limits": {}, "strays": strays }));
+        let line = "old is overridden (1/1m, until cleared), and the configuration has no such limit\n";
+        assert_eq!(said, format!("there are no limits\n{line}"));
+        let said = cleared("old", &json!({ "override": null }));
+        assert_eq!(said, "old: no longer overridden; the configuration has no such limit\n");
     }
 
     #[test]

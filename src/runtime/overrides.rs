@@ -65,6 +65,13 @@ impl Overrides {
         self.held.lock().get(limit).copied().filter(|held| held.is_in_force(now))
     }
 
+    /// Those that are in force at `now`, or would be if their limits were there.
+    pub fn all(&self, now: Timestamp) -> Vec<(String, Override)> {
+        let held = self.held.lock();
+        let in_force = held.iter().filter(|(_, held)| held.is_in_force(now));
+        in_force.map(|(name, held)| (name.clone(), *held)).collect()
+    }
+
     /// Sets or replaces one.
     ///
     /// # Errors

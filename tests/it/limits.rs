@@ -349,6 +349,25 @@ async fn what_was_edited_by_hand_and_cannot_be_used_is_told() {
 }
 
 #[tokio::test]
+async fn the_override_of_a_limit_that_is_gone_is_shown_and_can_be_cleared() {
+    let proxy = proxy("rate = \"9/1h\"").await;
+    let held = json!({ "rate": "1/1h", "burst": 1, "until": null });
+    let change = json!({ "rate": "1/1h" });
+    assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/limits/l", Some(change)).await.0, 200);
+    let strays = async || admin::json(proxy.admin(), "/api/status/limits").await["strays"].clone();
+    assert_eq!(strays().await, json!({}));
+    proxy.reload_with(&limited("", "")).await;
+    assert_eq!(strays().await, json!({ "l": held }));
+    let cleared = admin::call(proxy.admin(), "DELETE", "/api/admin/limits/l", None).await;
+    assert_eq!(cleared, (200, json!({ "override": null })));
+    assert_eq!(strays().await, json!({}));
+    assert_eq!(admin::call(proxy.admin(), "DELETE", "/api/admin/limits/l", None).await.0, 404);
+    proxy.reload_with(&limited("limits = [\"l\"]", "[limit.l]\nrate = \"9/1h\"\n")).await;
+    let limits = admin::json(proxy.admin(), "/api/status/limits").await;
+    assert_eq!(limits["limits"]["l"]["rate"], "9/1h");
+}
+
+#[tokio::test]
 async fn wrong_overrides_change_nothing() {
     let proxy = proxy("rate = \"1/1h\"").await;
     for (path, body, expected) in [

@@ -9,6 +9,23 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 pub(in crate::admin) struct Limits {
     limits: BTreeMap<String, Limit>,
+    /// Overrides of limits that the configuration does not have.
+    strays: BTreeMap<String, Override>,
+}
+
+/// The limit, or that there is none.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(in crate::admin) enum Cleared {
+    Limit(Box<Limit>),
+    Stray(ClearedStray),
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct ClearedStray {
+    #[schema(required)]
+    r#override: Option<Override>,
 }
 
 #[derive(ToSchema)]
