@@ -90,14 +90,22 @@ async fn status(State(panel): State<Panel>) -> Response {
     axum::Json(view::status(&panel.control)).into_response()
 }
 
+/// Nothing is wrong with the configuration then.
+const HANDED_OVER: &str =
+    "nothing was reloaded: another process has taken over from this one, and has read the file itself: try again";
+
 #[utoipa::path(post, path = "/api/admin/reload", tag = "process", responses(
     (status = 200, description = "What changed", body = schema::Reloaded),
-    (status = 422, description = "All that is wrong; the configuration before it serves on", body = schema::Problem, content_type = "application/problem+json")))]
+    (status = 422, description = "All that is wrong; the configuration before it serves on", body = schema::Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Another process has taken over: try again", body = schema::Problem, content_type = "application/problem+json")))]
 async fn reload(State(panel): State<Panel>) -> Response {
     // Reading files and building takes a while; meanwhile the admin side goes on answering.
     let control = Arc::clone(&panel.control);
     match tokio::task::spawn_blocking(move || control.reload()).await {
         Ok(Ok(reloaded)) => axum::Json(view::reloaded(&reloaded)).into_response(),
+        Ok(Err(_)) if panel.control.has_handed_over() => {
+            view::problem(StatusCode::SERVICE_UNAVAILABLE, HANDED_OVER).into_response()
+        }
         Ok(Err(problems)) => view::problems(&problems).into_response(),
         Err(_) => {
             view::problem(StatusCode::INTERNAL_SERVER_ERROR, "the reload broke off; the log says why").into_response()

@@ -105,7 +105,7 @@ impl Control {
     }
 
     /// Whether another process has taken over.
-    pub(super) fn has_handed_over(&self) -> bool {
+    pub(crate) fn has_handed_over(&self) -> bool {
         *self.stage.borrow() == Stage::HandedOver
     }
 

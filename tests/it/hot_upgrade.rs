@@ -401,6 +401,27 @@ async fn what_is_changed_during_an_upgrade_is_kept() {
     }
 }
 
+/// It waits for the upgrade, and then the file is another process's business: nothing is wrong with it.
+#[tokio::test]
+async fn a_reload_asked_for_in_an_upgrade_is_to_be_tried_again() {
+    let mut line = Lineage::start("[[route]]\nname = \"a\"\nrespond = { body = \"a\" }\n").await;
+    let call = "POST /api/admin/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let mut admin = Client::connect_unix(line.folder.join("admin.sock")).await.unwrap();
+    admin.send(call).await.unwrap();
+    assert_eq!(admin.read_response().await.unwrap().status, 200);
+    line.first.signal(Signal::USR2);
+    line.first.stderr_line("upgrading").await;
+    admin.send(call).await.unwrap();
+    let answer = admin.read_response().await.unwrap();
+    assert_eq!((answer.status, answer.text().contains("try again")), (503, true), "{}", answer.text());
+    let tried_again = async || {
+        let mut admin = Client::connect_unix(line.folder.join("admin.sock")).await.ok()?;
+        admin.send(call).await.ok()?;
+        Some(admin.read_response().await.ok()?.status)
+    };
+    assert!(eventually_async(DEADLINE, async || tried_again().await == Some(200)).await);
+}
+
 /// The status of the answer, if one came.
 async fn block(line: &Lineage, cidr: &str, seconds: Option<u64>) -> Option<u16> {
     let body = serde_json::json!({ "cidr": cidr, "ttlSeconds": seconds }).to_string();
