@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::config::{Loaded, Problem, Problems};
 use crate::explain::route_tests;
 use crate::snapshot::{Snapshot, log_fault};
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::Event;
 use crate::tls::Standing;
 
@@ -13,7 +14,8 @@ pub(super) fn of(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
     let mut problems = of_pages(snapshot);
     problems.extend(of_certificates(snapshot, Timestamp::now().as_second()));
     // Where it is to serve, and as whom, may be another question.
-    problems.extend(log_fault(&loaded.config.log.access));
+    let log = &loaded.config.log.access;
+    problems.extend(log_fault(log).or_else(|| AccessLog::needs_a_reader(log).then(of_pipe)));
     loaded.locate_all(Problems(problems))
 }
 
@@ -30,6 +32,11 @@ pub(super) fn tell_of_tests(snapshot: &Snapshot, loaded: &Loaded) {
     for problem in loaded.locate_all(Problems(route_tests::failures(snapshot))).0 {
         tracing::warn!("{problem}");
     }
+}
+
+fn of_pipe() -> Problem {
+    let problem = Problem::new("log.access", "is a pipe, which can be opened only while somebody reads it");
+    problem.with_help("begin to read it before this starts: without a reader the start is refused")
 }
 
 /// A broken template is no reason not to serve: the built-in page takes its place.

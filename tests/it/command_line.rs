@@ -118,6 +118,19 @@ async fn a_log_that_cannot_be_written_here_is_a_warning_of_check() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_a_pipe_is_a_warning_of_check_and_wants_a_reader() {
+    let folder = Folder::new();
+    folder.fifo("log.pipe");
+    let toml = MINIMAL.replace("access.log", "log.pipe");
+    let checked = check(&folder, &toml).await;
+    let said = &checked.stderr;
+    assert_eq!(code(&checked), 0, "{said}");
+    assert!(said.starts_with("flagstone: warning: ") && said.contains("is a pipe, which can be opened only"), "{said}");
+    let said = refused(&folder, &toml).await;
+    assert!(said.contains("a pipe that nobody reads"), "{said}");
+}
+
+#[tokio::test]
 async fn check_tells_every_error_with_place_value_and_remedy() {
     let folder = Folder::new();
     let toml = "[server]\nworkrs = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"a\"\nupstream = \"ap\"\n\

@@ -86,6 +86,11 @@ impl AccessLog {
         Sink::could_open(target)
     }
 
+    /// Whether it can be started only while somebody reads its target.
+    pub fn needs_a_reader(target: &AccessLogTarget) -> bool {
+        Sink::is_pipe(target)
+    }
+
     /// One that takes nothing, as with the target `off`.
     pub fn off() -> Self {
         Self { target: AccessLogTarget::Off, format: AccessFormat::Combined, running: None }

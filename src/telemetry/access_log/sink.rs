@@ -56,6 +56,14 @@ impl Sink {
         asked.map_err(|error| explain(path, &error.into()))
     }
 
+    /// Whether it is a pipe with a name: it can be opened only while somebody reads it. Whether somebody does shows only
+    /// when it is opened, and to close it again would be the end for whoever does.
+    pub(super) fn is_pipe(target: &AccessLogTarget) -> bool {
+        let AccessLogTarget::File(path) = target else { return false };
+        // Where /dev/stdout is a pipe, that has no path.
+        path.canonicalize().and_then(|path| path.metadata()).is_ok_and(|it| it.file_type().is_fifo())
+    }
+
     /// One `write(2)`, repeated only when a signal cut it short.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Progress {
         loop {

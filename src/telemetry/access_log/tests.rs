@@ -414,7 +414,9 @@ fn what_cannot_be_written_to_is_said_to_be_what_it_is() {
         let error = AccessLog::start(AccessLogTarget::File(path.clone()), AccessFormat::Combined, 1).unwrap_err();
         assert_eq!(error.to_string(), "it is a socket, or a pipe that nobody reads");
     }
-    assert!(AccessLog::could_start(&AccessLogTarget::File(socket)).is_err(), "check says so, too");
+    assert!(AccessLog::could_start(&AccessLogTarget::File(socket.clone())).is_err(), "check says so, too");
+    let needs_a_reader = |path: &Path| AccessLog::needs_a_reader(&AccessLogTarget::File(path.to_path_buf()));
+    assert!(needs_a_reader(&pipe) && !needs_a_reader(&socket) && !needs_a_reader(&folder.path().join("access.log")));
 }
 
 #[test]
