@@ -13,15 +13,15 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::error::io_reason;
 use crate::message::host::without_brackets;
-use crate::tls::read_roots;
+use crate::tls::trusted_roots;
 use crate::upstream::Resolver;
 use crate::upstream::connect::first_of;
 
@@ -29,8 +29,6 @@ use crate::upstream::connect::first_of;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of that, what all addresses of the name have together: the rest is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
-const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// What the head of an answer says.
 #[derive(Clone, Copy, Debug)]
@@ -138,15 +136,9 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
 }
 
 fn client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(file) = std::env::var_os(ROOTS_VARIABLE).filter(|file| !file.is_empty()) {
-        match read_roots(file.as_ref()) {
-            Ok(further) => roots.roots.extend(further.roots),
-            Err(error) => tracing::warn!(%error, "{ROOTS_VARIABLE} is left out"),
-        }
-    }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let mut config = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
+    let mut config =
+        builder.with_safe_default_protocol_versions()?.with_root_certificates(trusted_roots()).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

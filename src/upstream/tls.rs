@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::verifier::Verifier;
 use crate::config::model::{Address, UpstreamTls};
 use crate::tls::{
     CertificateFacts, Digest, Fault, Finding, TlsError, digest_of_files, faults_of_pair, read_authorities, read_pair,
-    read_roots,
+    read_roots, trusted_roots,
 };
 
 /// An upstream's TLS settings can't be used.
@@ -62,7 +62,7 @@ impl Originator {
         Ok(Self { settings, alpn, state: RwLock::new(State { config, digest, facts }) })
     }
 
-    /// The built-in roots and nothing special.
+    /// The roots that are trusted without a CA, and nothing special.
     pub(super) fn of_the_web() -> Result<Self, UpstreamTlsError> {
         Self::build(&UpstreamTls { server_name: None, ca: None, client: None, insecure: false }, false)
     }
@@ -145,7 +145,8 @@ impl From<UpstreamTlsError> for TlsError {
     }
 }
 
-/// Builds the client side: the built-in roots or a private CA, our own certificate where one is given, with its facts.
+/// Builds the client side: a private CA or the roots that everybody here trusts, our own certificate where one is given,
+/// with its facts.
 fn client_config(
     tls: &UpstreamTls,
     alpn: &'static [u8],
@@ -159,7 +160,7 @@ fn client_config(
     };
     let builder = match verifier {
         Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
-        None => builder.with_root_certificates(built_in_roots()),
+        None => builder.with_root_certificates(trusted_roots()),
     };
     let (mut config, facts) = match &tls.client {
         Some(pair) => {
@@ -170,8 +171,4 @@ fn client_config(
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     Ok((Arc::new(config), facts))
-}
-
-fn built_in_roots() -> RootCertStore {
-    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }

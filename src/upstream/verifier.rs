@@ -1,4 +1,4 @@
-//! Whose certificate is believed, where the built-in roots are not asked.
+//! Whose certificate is believed, where the roots that everybody here trusts are not asked.
 
 use std::sync::Arc;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject as _;
 
+use crate::support::admin;
 use crate::support::certs::{Ca, Leaf};
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
-use crate::support::process::DEADLINE;
+use crate::support::process::{DEADLINE, Flagstone, Process};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -57,6 +58,36 @@ async fn an_upstream_is_verified_by_its_ca_and_name() {
     assert_eq!(through(&by_address, "enabled = true, ca = \"ca.pem\"", &ca).await, (200, None));
     let old = upstream(&ca.expired(&["127.0.0.1"])).await;
     assert_eq!(through(&old, "enabled = true, ca = \"ca.pem\"", &ca).await, failed);
+}
+
+/// By requests, checks and probes alike.
+#[tokio::test]
+async fn without_a_ca_the_roots_of_the_environment_are_trusted_too() {
+    let ca = Ca::new();
+    let app = FakeUpstream::http1().route("*", "ok").tls(ca.leaf(&["localhost"]).server_config(HTTP1)).start().await;
+    let (endpoint, port) = (app.endpoint(), app.address().port());
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n[[listener]]\n\
+         name = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n\
+         endpoints = [\"{endpoint}\"]\ntls = {{ server_name = \"localhost\" }}\n[upstream.app.health]\npath = \"/health\"\n\
+         interval = \"50ms\"\n[probe.page]\nhttp = \"https://localhost:{port}/\"\ninterval = \"50ms\"\n"
+    );
+    for (roots, status, health) in [(ca.pem(), 200, "healthy"), (Ca::new().pem(), 503, "unhealthy")] {
+        let folder = Folder::new();
+        let roots = folder.write("roots.pem", roots);
+        let file = folder.write("flagstone.toml", &config);
+        let mut command = Flagstone::command(["run", "-c"]);
+        let process = Process::start(command.arg(file).current_dir(folder.path()).env("SSL_CERT_FILE", roots));
+        let mut flagstone = Flagstone { process, folder };
+        let (web, admin) = (flagstone.address("web").await, flagstone.admin().await);
+        assert_eq!(client::get(web, "/").await.unwrap().status, status, "{}", flagstone.process.stderr());
+        let checks = async || admin::json(admin, "/api/health").await["checks"].clone();
+        let are_known = async || {
+            let checks = checks().await;
+            ["app", "page"].iter().all(|name| checks[*name]["status"] == health)
+        };
+        assert!(eventually_async(DEADLINE, are_known).await, "{}", checks().await);
+    }
 }
 
 #[tokio::test]

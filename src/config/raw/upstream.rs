@@ -111,7 +111,7 @@ pub(in super::super) struct UpstreamTls {
     pub(in super::super) enabled: Option<bool>,
     /// The name to ask for and to verify; empty = the endpoint's own.
     pub(in super::super) server_name: String,
-    /// PEM file of authorities to trust; empty = the built-in roots.
+    /// PEM file of authorities to trust; empty = the built-in roots, and those of SSL_CERT_FILE.
     pub(in super::super) ca: String,
     /// Our own certificate and key, for an upstream that asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]

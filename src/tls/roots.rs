@@ -1,0 +1,29 @@
+//! Whose certificates are believed where no `ca` is named: by requests and checks of an upstream, probes, webhooks and
+//! the exporter of traces alike.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::RootCertStore;
+
+use super::read_roots;
+
+/// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
+const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
+
+/// Mozilla's roots, built in, and those of the file that the environment names. That is read once, when they are wanted
+/// first: it takes some milliseconds, and most have nobody to ask.
+pub(crate) fn trusted_roots() -> Arc<RootCertStore> {
+    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(all()));
+    Arc::clone(&ROOTS)
+}
+
+fn all() -> RootCertStore {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = std::env::var_os(ROOTS_VARIABLE).filter(|file| !file.is_empty()) {
+        match read_roots(file.as_ref()) {
+            Ok(further) => roots.roots.extend(further.roots),
+            Err(error) => tracing::warn!(%error, "{ROOTS_VARIABLE} is left out"),
+        }
+    }
+    roots
+}
