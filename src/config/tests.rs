@@ -9,9 +9,12 @@ use super::*;
 
 mod defaults;
 mod errors;
+mod hidden;
 mod reference;
+mod routes;
 mod schema;
 mod slips;
+mod warnings;
 
 fn env(name: &str) -> Option<String> {
     match name {

@@ -1,16 +1,7 @@
 //! What errors say, whole lines of them.
 
-use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
-
+use super::routes::error_in_route;
 use super::*;
-
-/// The minimal file's route with more keys.
-fn error_in_route(keys: &str) -> String {
-    let text = MINIMAL.replace("upstream = \"app\"", &format!("upstream = \"app\"\n{keys}"));
-    let problems = parsed(&text).expect_err("this route is wrong");
-    assert_eq!(problems.0.len(), 1, "{problems}");
-    Problem { file: PathBuf::new(), ..problems.0[0].clone() }.to_string()
-}
 
 #[test]
 fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
@@ -198,51 +189,6 @@ fn a_flag_is_a_file() {
 }
 
 #[test]
-fn a_route_does_exactly_one_thing() {
-    let none = errors(&MINIMAL.replace("upstream = \"app\"", ""));
-    assert!(
-        none.contains(
-            "route[0]: does nothing with its requests: give exactly one of upstream, files, redirect or respond"
-        ),
-        "{none}"
-    );
-    assert_eq!(none.lines().count(), 1, "{none}");
-    let two = error_in_route("respond = { body = \"ok\" }");
-    assert_eq!(
-        two,
-        "route[0].respond: there is upstream already: give exactly one of upstream, files, redirect or respond"
-    );
-}
-
-#[test]
-fn what_does_two_things_is_told_all_that_is_wrong_in_both() {
-    let route = "upstream = \"ap\"\nfiles = { root = \"\" }\nredirect = { to = \"x\" }\nrespond = { status = 204, body = \"x\" }";
-    let told = errors(&MINIMAL.replace("upstream = \"app\"", route));
-    for part in [
-        "route[0].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
-        "route[0].files: there is upstream already",
-        "route[0].files.root: is missing",
-        "route[0].redirect: there is upstream already",
-        "route[0].redirect.to = \"x\": not a place to redirect to",
-        "route[0].respond: there is upstream already",
-        "route[0].respond.body: an answer with status 204 has no body",
-    ] {
-        assert!(told.contains(part), "{part}\n{told}");
-    }
-    assert_eq!(told.lines().count(), 7, "{told}");
-    let probe = with("[probe.x]\ntcp = \"a\"\nhttp = \"b\"\nredis = \"c\"").unwrap_err().to_string();
-    for part in ["probe.x: looks at more", "probe.x.tcp = \"a\": ", "probe.x.http: not such", "probe.x.redis: not such"]
-    {
-        assert!(probe.contains(part), "{part}\n{probe}");
-    }
-    let health = with("health = { path = \"x\", tcp = true }").unwrap_err().to_string();
-    assert!(
-        health.contains("there is a path already") && health.contains("health.path = \"x\": not a path"),
-        "{health}"
-    );
-}
-
-#[test]
 fn names_must_exist_and_be_unique() {
     assert_eq!(error_in_route("limits = [\"x\"]"), "route[0].limits[0] = \"x\": no limit has this name: add [limit.x]");
     assert_eq!(
@@ -260,16 +206,6 @@ fn names_must_exist_and_be_unique() {
 }
 
 #[test]
-fn no_route_is_called_what_events_and_metrics_call_something_else() {
-    for name in ["-", "global"] {
-        let text = errors(&MINIMAL.replace("name = \"all\"", &format!("name = \"{name}\"")));
-        assert!(text.contains(&format!("route[0].name = \"{name}\": is what events and metrics call ")), "{text}");
-        assert_eq!(text.lines().count(), 1, "{text}");
-    }
-    assert!(with("[[route]]\nname = \"--\"\npath = [\"/b\"]\nrespond = {}").is_ok());
-}
-
-#[test]
 fn a_listener_without_a_name_is_called_by_its_address() {
     let named =
         "[[listener]]\nname = \"127.0.0.1:9\"\naddress = \"127.0.0.1:8\"\n[[listener]]\naddress = \"127.0.0.1:9\"";
@@ -283,15 +219,6 @@ fn a_listener_without_a_name_is_called_by_its_address() {
         "listener[2].name = \"127.0.0.1:0\": listener[1] has this name already: give each its own"
     );
     assert!(with(&any.replacen("[[listener]]", "[[listener]]\nname = \"b\"", 1)).is_ok());
-}
-
-#[test]
-fn routes_in_each_others_way_are_refused() {
-    let text = error_with("[[route]]\nname = \"b\"\nupstream = \"app\"");
-    assert_eq!(text, "route[1]: route \"all\" has this path already, for any host and any method: tell them apart by host, path or method".replace("route[1]:", "route[1].path[0] = \"/\":"));
-    assert!(with("[[route]]\nname = \"b\"\nmethod = [\"POST\"]\nupstream = \"app\"").is_ok());
-    assert!(with("[[route]]\nname = \"b\"\npath = [\"=/\"]\nupstream = \"app\"").is_ok());
-    assert!(with("[[route]]\nname = \"b\"\nhost = [\"b.example\"]\nupstream = \"app\"").is_ok());
 }
 
 #[test]
@@ -337,78 +264,6 @@ fn the_path_of_a_unix_socket_fits_into_its_address() {
     let relative = parse(&format!("{MINIMAL}\n{}", admin(&fits[1..])), Path::new("/etc/flagstone.toml"), &env);
     let text = relative.map(|_| ()).unwrap_err().to_string();
     assert!(text.contains("the path of this socket has 111 bytes, and may have 107"), "{text}");
-}
-
-#[test]
-fn unset_variables_are_named_and_not_also_missing() {
-    assert_eq!(
-        error_with("[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"${FLAGSTONE_TOKEN}\""),
-        "admin.token: the environment variable FLAGSTONE_TOKEN is not set: set it, or give a default: \"${FLAGSTONE_TOKEN:-default}\""
-    );
-}
-
-#[test]
-fn what_is_wrong_in_a_route_is_told() {
-    let cases = [
-        ("path = [\"api\"]", "start it with"),
-        ("path = [\"/api/*\"]", "leave out \"/*\""),
-        ("path = [\"/a//b\"]", "single slashes"),
-        ("path = [\"/a/../b\"]", "leave out \".\" and \"..\""),
-        ("path = [\"/a?b\"]", "leave out the query"),
-        ("path = []", "nothing would ever match"),
-        ("host = [\"*\"]", "leave host empty"),
-        ("host = [\"a.*.b\"]", "first labels only"),
-        ("host = [\"a.b:80\"]", "leave out the port"),
-        ("method = [\"get\"]", "write \"GET\""),
-        ("strip_prefix = \"api\"", "not a prefix"),
-        ("path = [\"/b\"]\nstrip_prefix = \"/api\"", "no request of this route begins with it"),
-        ("allow = [\"10.0.0.0/33\"]", "not an address range"),
-        ("request_headers = { set = { \"X Y\" = \"a\" } }", "not a header name"),
-        ("request_headers = { set = { X-Y = \"a\\nb\" } }", "not a header value"),
-        ("request_headers = { set = { X-Y = \"a\", x-y = \"b\" } }", "x-y is set twice"),
-        ("response_headers = { remove = [\"Content-Length\"] }", "frames the message"),
-    ];
-    for (keys, expected) in cases {
-        let text = error_in_route(keys);
-        assert!(text.contains(expected), "{keys}: {text}");
-    }
-}
-
-#[test]
-fn a_prefix_is_compared_with_paths_in_one_form() {
-    for (path, prefix) in [
-        ("/caf%C3%A9", "/caf%c3%a9"),
-        ("/~user/a", "/%7euser/"),
-        ("=/%7Euser/a", "/~user"),
-        ("/caf%c3%a9/", "/caf%C3%A9/menu"),
-        ("/%7Ba}", "/{a%7D"),
-    ] {
-        let keys = format!("upstream = \"app\"\npath = [\"{path}\"]\nstrip_prefix = \"{prefix}\"");
-        let loaded = parsed(&MINIMAL.replace("upstream = \"app\"", &keys));
-        assert!(loaded.is_ok(), "{path} {prefix}: {loaded:?}");
-    }
-    for (path, prefix) in [("/caf%C3%A9s", "/caf%c3%a9"), ("=/%7Eu", "/~user"), ("/%C3%A9", "/e")] {
-        let text = error_in_route(&format!("path = [\"{path}\"]\nstrip_prefix = \"{prefix}\""));
-        assert!(text.contains("no request of this route begins with it"), "{path} {prefix}: {text}");
-    }
-}
-
-#[test]
-fn what_is_wrong_in_answers_made_here_is_told() {
-    let cases = [
-        ("redirect = { to = \"example.com\" }", "not a place to redirect to"),
-        ("redirect = { to = \"/$urn\" }", "unknown variable \"$urn\": did you mean \"$uri\"?"),
-        ("redirect = { to = \"/\", status = 305 }", "305 is no redirect"),
-        ("redirect = {}", "route[0].redirect.to: is missing"),
-        ("respond = { status = 99 }", "must be from 200 to 599"),
-        ("respond = { status = 204, body = \"x\" }", "has no body"),
-        ("files = { root = \"\" }", "route[0].files.root: is missing"),
-        ("files = { root = \"a\", try = [\"$url\"] }", "not something to try"),
-    ];
-    for (keys, expected) in cases {
-        let text = errors(&MINIMAL.replace("upstream = \"app\"", keys));
-        assert!(text.contains(expected) && text.lines().count() == 1, "{keys}: {text}");
-    }
 }
 
 /// What is added to the minimal file, and what its error says.
@@ -495,147 +350,6 @@ fn a_listener_with_tls_needs_certificates_and_does_not_redirect() {
 }
 
 #[test]
-fn what_is_odd_but_works_is_a_warning() {
-    let cases = [
-        ("tls = { insecure = true }", "anyone in between"),
-        ("breaker = { enabled = true, count = [] }", "breaker.count: with nothing to count it never opens"),
-        ("[[notify]]\nurl = \"https://x.example/\"\nevents = []", "notify[0].events: it is told of nothing"),
-        ("[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusts everyone"),
-        ("[client_ip]\ntrusted_proxies = [\"10.1.0.0/8\"]", "it means 10.0.0.0/8"),
-        ("[upstream.b]\nendpoints = [\"b:1\"]", "no route uses this upstream"),
-        ("[trace]\notlp = \"http://c:4317\"", "OTLP over gRPC, which is not spoken here"),
-        ("[limit.a]\nrate = \"1/1s\"", "no route uses this limit"),
-        ("[maintenance]\nexempt_paths = [\"/a/*/b\"]", "\"/a/*/b\" looks like a pattern, and is taken as it stands"),
-        ("[maintenance]\nexempt_paths = [\"/users/:id\"]", "looks like a pattern"),
-        ("hash_key = \"uri\"", "upstream.app.hash_key: has no effect with this balance: set balance = \"hash\""),
-        ("[[test]]\nname = \"t\"\nrequest = { url = \"http://a/\" }", "test[0].expect: is empty, so the test passes"),
-        (
-            "[[listener]]\nname = \"p\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = true",
-            "listener[1].proxy_protocol: believes nobody, for client_ip.trusted_proxies is empty",
-        ),
-        (
-            "[[route]]\nname = \"r\"\npath = [\"/r\"]\nrespond = {}\ntimeouts = { idle = \"1s\", connect = \"1s\" }",
-            "route[1].timeouts.idle: has no effect in a route",
-        ),
-        ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 31 2 *\"", "window[0].schedule: never comes"),
-        (
-            "[[maintenance.window]]\nname = \"w\"\nschedule = \"0 0 * * *\"\nduration = \"1d\"",
-            "lasts until the window begins again, so maintenance never ends",
-        ),
-    ];
-    for (addition, expected) in cases {
-        let warnings = with(addition).expect(addition).warnings;
-        assert!(warnings.len() == 1 && warnings[0].to_string().contains(expected), "{addition}: {warnings:?}");
-        assert!(warnings[0].line.is_some());
-    }
-}
-
-#[test]
-fn a_level_that_a_release_does_not_have_is_a_warning_there() {
-    let loaded = with("[log]\nlevel = \"info,h2=trace\"").unwrap();
-    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-    let is_release = STATIC_MAX_LEVEL < LevelFilter::TRACE;
-    assert_eq!(warnings.len(), usize::from(is_release), "{warnings:?}");
-    assert!(
-        warnings.iter().all(|text| text.contains("a release says no more at \"trace\" than at \"debug\"")),
-        "{warnings:?}"
-    );
-    assert_eq!(loaded.config.log.level, "info,h2=trace");
-}
-
-#[test]
-fn spaces_in_log_directives_are_no_part_of_them() {
-    let loaded = with("[log]\nlevel = \" flagstone::upstream = debug, info\"").unwrap();
-    assert_eq!((loaded.config.log.level.as_str(), &loaded.warnings[..]), ("flagstone::upstream=debug,info", &[][..]));
-    assert!(with("[log]\nlevel = \"in fo\"").is_err());
-}
-
-#[test]
-fn a_module_that_never_logs_is_a_warning() {
-    let loaded = with("[log]\nlevel = \"info,flagston::proxy=debug,flagstone::upstream=debug,h2=warn\"").unwrap();
-    let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-    let expected = "log.level: nothing is logged as \"flagston::proxy\": did you mean \"flagstone::proxy\"?";
-    assert!(warning.to_string().ends_with(expected), "{warning}");
-    let wrong = with("[log]\nlevel = \"inof,h2=wran\"").unwrap_err().to_string();
-    assert!(wrong.contains("\"inof\" is not a level") && wrong.contains("\"wran\" is not a level"), "{wrong}");
-}
-
-#[test]
-fn a_file_for_the_access_log_that_is_called_like_a_stream_is_warned_of() {
-    for (access, meant) in [("Stdout", "stdout"), ("OFF", "off"), ("stdrr", "stderr")] {
-        let loaded = with(&format!("[log]\naccess = \"{access}\"")).unwrap();
-        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-        let expected = format!("\"{access}\" is taken for the name of a file: did you mean \"{meant}\"? Else write");
-        assert!(warning.to_string().contains(&expected), "{warning}");
-    }
-    for access in ["off", "access.log", "./Stdout", "access"] {
-        assert_eq!(with(&format!("[log]\naccess = \"{access}\"")).unwrap().warnings, []);
-    }
-}
-
-#[test]
-fn a_variable_is_shown_by_its_name() {
-    let text = error_with("max_idle = \"${PORT}x\"");
-    assert_eq!(text, "upstream.app.max_idle = \"${PORT}x\": must be a whole number: look at the variable");
-    for (addition, shown) in [
-        ("http2 = \"${PORT}\"", "http2 = \"${PORT}\": must be true or false: look at the variable"),
-        ("max_idle = \"${PORT}.5\"", "max_idle = \"${PORT}.5\": must be a whole number: look at the variable"),
-        ("max_idle = \"${SLACK_WEBHOOK}\"", "max_idle = \"${SLACK_WEBHOOK}\": must be a whole number"),
-        ("balance = \"${SLACK_WEBHOOK}\"", "balance = \"${SLACK_WEBHOOK}\": must be "),
-        ("[server]\nmax_connections = \"-${PORT}\"", "max_connections = \"-${PORT}\": must be "),
-        ("[maintenance]\nstatus = \"${PORT}\"", "status = \"${PORT}\": must be "),
-        ("[[route]]\nname = \"b\"\npath = \"${SLACK_WEBHOOK}\"", "path = \"${SLACK_WEBHOOK}\": must be "),
-    ] {
-        let text = errors(&format!("{MINIMAL}\n{addition}"));
-        assert!(text.contains(shown) && !text.contains("secret") && !text.contains("3000"), "{addition}: {text}");
-    }
-}
-
-#[test]
-fn what_a_variable_holds_is_in_no_error_and_no_warning() {
-    let env = |name: &str| (name == "S").then(|| "hunter2-hunter2".to_owned());
-    let told = |addition: &str| {
-        let text = format!("{MINIMAL}\n{addition}");
-        match parse(&text, Path::new("flagstone.toml"), &env) {
-            Ok(loaded) => loaded.warnings.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"),
-            Err(problems) => problems.to_string(),
-        }
-    };
-    for (addition, shown) in [
-        ("[log]\nlevel = \"info,${S}\"", "log.level = \"info,${S}\": \"…\" is not a level: use "),
-        ("[log]\naccess = \"${S:-x}\"", ""),
-        ("hold = \"${S}\"", "upstream.app.hold = \"${S}\": not a duration: write whole numbers"),
-        (
-            "[upstream.b]\nendpoints = [\"http://${S}\"]",
-            "endpoints[0] = \"http://${S}\": not an endpoint's address: leave out the scheme: \"…:80\"",
-        ),
-        ("[upstream.b]\nendpoints = [\"${S}\"]", "give a port: \"…:3000\""),
-        (
-            "[upstream.b]\nendpoints = [{ address = \"${S}:1\" }, { address = \"${S}:1\" }]",
-            "endpoints[1] = \"…:1\": is listed twice",
-        ),
-        ("[[route]]\nname = \"b\"\nmethod = [\"${S}\"]\nrespond = {}", "methods are upper case: write \"…\""),
-        ("[[route]]\nname = \"b\"\npath = [\"/${S}/*/x\"]\nrespond = {}", "\"/…/*/x\" looks like a pattern"),
-        ("[[route]]\nname = \"b\"\npath = [\"${S}\"]\nrespond = {}", "path[0] = \"${S}\": not a path"),
-        (
-            "[[route]]\nname = \"b\"\nupstream = \"${S}\"\npath = [\"/b\"]",
-            "route[1].upstream = \"${S}\": no upstream has this",
-        ),
-        ("[[test]]\nname = \"t\"\nrequest = { url = \"${S}\" }", "test[0].request.url = \"${S}\": not a whole URL"),
-    ] {
-        let told = told(addition);
-        assert!(told.contains(shown) && !told.to_lowercase().contains("hunter"), "{addition}: {told}");
-    }
-}
-
-#[test]
-fn what_a_variable_holds_is_not_told_by_those_who_look_later_either() {
-    let loaded = with("[log]\naccess = \"${SLACK_WEBHOOK}\"").unwrap();
-    let problem = loaded.locate(Problem::new("log.access", "cannot be opened"));
-    assert!(problem.to_string().ends_with("log.access = \"${SLACK_WEBHOOK}\": cannot be opened"), "{problem}");
-}
-
-#[test]
 fn what_comes_behind_an_element_that_is_refused_keeps_its_place() {
     let text = "[[route]]\nname = \"b\"\nrespond = {}\npath = [\n  5,\n  \"/b\",\n  \"c\",\n]";
     let told = with(text).unwrap_err().to_string();
@@ -689,10 +403,4 @@ fn a_table_without_its_name_is_told_to_have_one() {
     );
     let text = error_with("[limit]\nrate = \"1/1m\"");
     assert!(text.contains("give it a name, [limit.NAME], and put \"rate\" there"), "{text}");
-}
-
-#[test]
-fn a_route_with_a_wrong_path_is_not_also_in_anothers_way() {
-    let text = error_with("[[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"app\"");
-    assert_eq!(text, "route[1].path = \"/b\": must be a list in square brackets: write path = [\"/b\"]");
 }
