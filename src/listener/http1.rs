@@ -325,7 +325,13 @@ impl Wire {
     }
 
     /// Writes everything, and notes how that goes. TLS takes something while the socket takes nothing.
+    #[inline]
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // As it is at four of five looks.
+        if self.output.is_empty() && !self.is_unflushed { Poll::Ready(Ok(())) } else { self.poll_write(cx) }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             let offered = self.output.len();
             let result = self.output.poll_write(Pin::new(&mut self.stream), cx);

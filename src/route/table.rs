@@ -121,9 +121,10 @@ impl<T> Table<T> {
 
     /// The trees that hold for a host, most specific first.
     fn trees(&self, host: &str) -> impl Iterator<Item = &Tree<Methods>> {
-        let suffixes = memchr_iter(b'.', host.as_bytes())
-            .filter(|&dot| dot > 0 && host.len() - dot - 1 <= self.wildcard_bytes_max)
-            .filter_map(move |dot| self.wildcard.get(&host[dot + 1..]));
+        // Where the longest suffix that a route names could begin.
+        let from = host.len().saturating_sub(self.wildcard_bytes_max + 1);
+        let dots = memchr_iter(b'.', &host.as_bytes()[from..]).map(move |at| from + at);
+        let suffixes = dots.filter(|&dot| dot > 0).filter_map(move |dot| self.wildcard.get(&host[dot + 1..]));
         self.exact.get(host).into_iter().chain(suffixes).chain([&self.any])
     }
 

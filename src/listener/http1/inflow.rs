@@ -69,7 +69,12 @@ impl Wire {
     }
 
     /// Reads of the request's body what is asked for; whether some of it came for somebody in this task.
+    #[inline]
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> bool {
+        self.upload.is_some() && self.poll_open_upload(cx)
+    }
+
+    fn poll_open_upload(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_come = false;
         while let Some(upload) = &mut self.upload {
             if upload.feeder.is_left() {
