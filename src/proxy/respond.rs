@@ -233,7 +233,14 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
         // Beside the app's own, which know of other quotas: both are lists.
         headers.append(RATELIMIT, state);
     }
+    // What is said here of the moment (a refusal, the cookie of a bypass) is for nobody to keep, however long the route
+    // lets its files be kept.
+    let is_made_here = context.reason.is_some() || context.upstream.is_none();
+    let no_store = is_made_here.then(|| headers.remove(CACHE_CONTROL)).flatten();
     route.response_headers.apply(headers);
+    if let Some(no_store) = no_store {
+        headers.insert(CACHE_CONTROL, no_store);
+    }
 }
 
 /// Leaves its length (RFC 9110, section 9.3.2). HTTP/1 does so too, h2 does not.

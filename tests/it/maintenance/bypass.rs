@@ -3,6 +3,7 @@
 use super::{switch_off, switch_on, toml, visit};
 use crate::support::poll::eventually;
 use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 const TOKEN: &str = "open-sesame-4711";
@@ -131,5 +132,37 @@ async fn allowed_addresses_and_exempt_routes_see_the_app() {
     ] {
         let headers = format!("X-Forwarded-For: {client}\r\n");
         assert_eq!(visit(&proxy, "GET", path, &headers).await.status, status, "{path} from {client}");
+    }
+}
+
+/// The routes of files say how long these may be kept. A page or a cookie of the moment may not be, by anybody.
+#[tokio::test]
+async fn what_a_route_says_of_keeping_is_not_said_of_maintenance() {
+    let upstream =
+        FakeUpstream::http1().route("*", Reply::with_headers(200, "Cache-Control: no-store\r\n", "ok")).start().await;
+    let toml = format!(
+        "[maintenance]\nbypass_token = \"{TOKEN}\"\n\
+         [[route]]\nname = \"app\"\nupstream = \"app\"\nresponse_headers = {{ set = {{ Cache-Control = \"max-age=9\" }} }}\n\
+         [[route]]\nname = \"assets\"\npath = [\"/assets\"]\nfiles = {{ root = \".\" }}\n\
+         response_headers = {{ add = {{ Cache-Control = \"max-age=31536000, immutable\" }} }}\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
+        upstream.endpoint()
+    );
+    let folder = crate::support::files::Folder::new();
+    folder.write("assets/app.js", "1");
+    let proxy = TestProxy::toml(toml).in_folder(folder).start().await;
+    let keeping = async |path: &str| {
+        let answer = visit(&proxy, "GET", path, "").await;
+        let lines = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cache-control"));
+        (answer.status, lines.map(|(_, value)| value.clone()).collect::<Vec<_>>().join(" + "))
+    };
+    let (for_a_year, for_nobody) = ("max-age=31536000, immutable".to_owned(), "no-store".to_owned());
+    assert_eq!(keeping("/assets/app.js").await, (200, for_a_year));
+    assert_eq!(keeping("/assets/app-of-tomorrow.js").await, (404, for_nobody.clone()));
+    assert_eq!(keeping("/x").await, (200, "max-age=9".to_owned()));
+    switch_on(&proxy, "").await;
+    for path in ["/assets/app.js", "/x"] {
+        assert_eq!(keeping(path).await, (503, for_nobody.clone()), "{path}");
+        assert_eq!(keeping(&format!("{path}?maintenance_bypass={TOKEN}")).await, (303, for_nobody.clone()), "{path}");
     }
 }
