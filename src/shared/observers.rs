@@ -39,7 +39,9 @@ impl Shared {
         Arc::new(move |endpoint, change| {
             let (upstream, endpoint) = (upstream.clone(), endpoint.to_owned());
             events.emit(match change {
-                Change::Ejected { reason } => Event::EndpointEjected { upstream, endpoint, reason: reason.to_owned() },
+                Change::Ejected { reason, error } => {
+                    Event::EndpointEjected { upstream, endpoint, reason: reason.to_owned(), error }
+                }
                 Change::Restored => Event::EndpointRestored { upstream, endpoint },
                 Change::Unreachable { error, count } => Event::EndpointUnreachable { upstream, endpoint, error, count },
                 Change::Unanswered { error, count } => Event::EndpointUnanswered { upstream, endpoint, error, count },

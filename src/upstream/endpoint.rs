@@ -30,6 +30,8 @@ pub(crate) enum Change {
     /// It is left alone for a while.
     Ejected {
         reason: &'static str,
+        /// What the check found; empty where requests have told of theirs.
+        error: String,
     },
     Restored,
     /// `count` requests found that it takes no connection. Sampled.
@@ -305,7 +307,7 @@ impl Endpoint {
     pub(super) fn ejection_changed(&self, event: Option<EjectionEvent>) {
         match event {
             Some(EjectionEvent::Ejected { .. }) => {
-                (self.observer)(&self.label, Change::Ejected { reason: "consecutive_failures" });
+                (self.observer)(&self.label, Change::Ejected { reason: "consecutive_failures", error: String::new() });
             }
             Some(EjectionEvent::Restored) => {
                 (self.observer)(&self.label, Change::Restored);
@@ -319,20 +321,17 @@ impl Endpoint {
     pub(super) fn health_changed(&self, after: Health, error: Option<String>) {
         // Else it is told of the one in its place.
         if !self.replaced.load(Relaxed) {
-            if after == Health::Unhealthy {
-                tracing::debug!(endpoint = &*self.label, error, "health check failed");
-            }
-            self.tell_of_checks(after == Health::Unhealthy);
+            self.tell_of_checks((after == Health::Unhealthy).then(|| error.unwrap_or_default()));
         }
         // Also when it is away: who waits for the first check has nothing to wait for any more.
         self.hold.queues().release();
     }
 
-    /// Tells whether checks find it away, where that is news.
-    fn tell_of_checks(&self, is_away: bool) {
-        if self.standing.set_told_away(is_away) {
-            let change = if is_away { Change::Ejected { reason: "health_check" } } else { Change::Restored };
-            (self.observer)(&self.label, change);
+    /// Tells whether checks find it away, and why, where that is news.
+    fn tell_of_checks(&self, away: Option<String>) {
+        if self.standing.set_told_away(away.is_some()) {
+            let ejected = |error| Change::Ejected { reason: "health_check", error };
+            (self.observer)(&self.label, away.map_or(Change::Restored, ejected));
         }
     }
 
@@ -362,7 +361,7 @@ impl Endpoint {
             self.ejection_changed(self.standing.ejection.retire(Instant::now()));
         }
         if successor.standing.health() == Health::Unchecked {
-            successor.tell_of_checks(false);
+            successor.tell_of_checks(None);
         }
     }
 

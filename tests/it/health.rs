@@ -13,6 +13,7 @@ use crate::support::client;
 use crate::support::dns::DnsServer;
 use crate::support::files::Folder;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::Flagstone;
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -304,4 +305,20 @@ async fn services_are_ready_when_they_can_take_a_request() {
     let services = admin::json(proxy.admin(), "/api/status/services").await;
     let waiting = serde_json::json!({ "registered": true, "initialized": false, "ready": false });
     assert_eq!(services["services"]["app"], waiting);
+}
+
+/// Who has only the log at night has the reason in it.
+#[tokio::test]
+async fn the_log_says_what_a_check_found() {
+    let app = FakeUpstream::http1().route("/health", Reply::status(404, "no")).start().await;
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n{}",
+        to(&[&app], FAST)
+    );
+    let mut flagstone = Flagstone::serve(&config).await;
+    let line = flagstone.process.stderr_line("Endpoint ejected").await;
+    assert!(line.contains("reason=health_check error=\"answered 404\""), "{line}");
+    app.set_route("/health", "fine");
+    flagstone.process.stderr_line("Endpoint restored").await;
 }

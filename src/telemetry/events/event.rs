@@ -70,6 +70,8 @@ pub enum Event {
         upstream: String,
         endpoint: String,
         reason: String,
+        /// What a check found.
+        error: String,
     },
     EndpointRestored {
         upstream: String,
@@ -334,8 +336,8 @@ impl Event {
             Self::BreakerChanged { upstream, reason, failure, .. } => {
                 fields.text("upstream", upstream).text("reason", reason).text("failure", failure)
             }
-            Self::EndpointEjected { upstream, endpoint, reason } => {
-                fields.text("upstream", upstream).text("endpoint", endpoint).text("reason", reason)
+            Self::EndpointEjected { upstream, endpoint, reason, error } => {
+                fields.text("upstream", upstream).text("endpoint", endpoint).text("reason", reason).text("error", error)
             }
             Self::EndpointRestored { upstream, endpoint } => {
                 fields.text("upstream", upstream).text("endpoint", endpoint)

@@ -65,7 +65,10 @@ pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
         (breaker(BreakerState::Open), "Circuit breaker opened"),
         (breaker(BreakerState::HalfOpen), "Circuit breaker half-open"),
         (breaker(BreakerState::Closed), "Circuit breaker closed"),
-        (Event::EndpointEjected { upstream: text(), endpoint: text(), reason: text() }, "Endpoint ejected"),
+        (
+            Event::EndpointEjected { upstream: text(), endpoint: text(), reason: text(), error: text() },
+            "Endpoint ejected",
+        ),
         (Event::EndpointRestored { upstream: text(), endpoint: text() }, "Endpoint restored"),
         (
             Event::EndpointUnreachable { upstream: text(), endpoint: text(), error: text(), count: 2 },

@@ -113,6 +113,7 @@ mod tests {
                 upstream: text("app"),
                 endpoint: web.clone(),
                 reason: text("consecutive_failures"),
+                error: text(""),
             },
             Event::EndpointRestored { upstream: text("app"), endpoint: web },
             Event::HealthChanged { from: HealthStatus::Healthy, to: HealthStatus::Unhealthy, check: text("app") },

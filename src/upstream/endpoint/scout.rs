@@ -55,7 +55,7 @@ impl Incident {
 pub(super) fn send(endpoint: &Arc<Endpoint>) {
     let runtime = endpoint.incident.runtime.get_or_init(Handle::current);
     if !endpoint.incident.is_on.swap(true, AcqRel) {
-        tell(endpoint, Change::Ejected { reason: "connect_failed" });
+        tell(endpoint, Change::Ejected { reason: "connect_failed", error: String::new() });
         // Ends with the incident, or when the endpoint is over.
         runtime.spawn(look(Arc::downgrade(endpoint)));
     }
