@@ -268,6 +268,9 @@ impl Shared {
             let is_configured = |label: &str| group.settings.endpoints.iter().any(|e| e.address.to_string() == label);
             group.metrics.retain_endpoints(is_configured);
         }
+        for limit in live.limits.values() {
+            limit.metrics.set_store(limit.store.as_ref().map(|store| store.is_up()));
+        }
         let tls = live.listeners.values().filter_map(|listener| listener.tls.as_ref());
         let facts: Vec<_> = tls.flat_map(|tls| tls.certificates()).collect();
         let named: Vec<_> = facts.iter().map(|facts| (facts.domain(), facts.not_after)).collect();

@@ -45,6 +45,12 @@ pub(super) async fn get(proxy: &TestProxy, path: &str) -> RawResponse {
     client::get(proxy.address(), path).await.unwrap()
 }
 
+/// What an alert would see of the store.
+async fn up(proxy: &TestProxy) -> Option<u64> {
+    let scrape = admin::metrics(proxy.admin()).await;
+    scrape.lines().find_map(|line| line.strip_prefix("flagstone_limit_store_up{limit=\"l\"} "))?.parse().ok()
+}
+
 async fn status(proxy: &TestProxy) -> u16 {
     get(proxy, "/").await.status
 }
@@ -185,8 +191,10 @@ async fn while_redis_is_gone_each_instance_counts_for_itself() {
         assert_eq!(status(&proxy).await, expected, "what was used before counts here too");
     }
     assert!(reachable(&proxy, false).await);
+    assert_eq!(up(&proxy).await, Some(0));
     let redis = Redis::start_on(make, port, &[]).await.unwrap();
     assert!(reachable(&proxy, true).await, "back by itself");
+    assert_eq!(up(&proxy).await, Some(1));
     let other = TestProxy::toml(toml(&redis.url(), "timeout = \"5s\"", "rate = \"4/1h\"")).start().await;
     assert!(reachable(&other, true).await);
     for expected in [200, 200, 200, 200, 429] {

@@ -148,6 +148,11 @@ fn routes(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
                 (labels, limit.limited_count(enforced))
             })
         }),
+    )?;
+    page.gauge(
+        "flagstone_limit_store_up",
+        "1 when the shared store of the limit can be asked, 0 while on_error holds",
+        limits.iter().filter_map(|(name, limit)| Some(([("limit", name.as_str())], u64::from(limit.store_is_up()?)))),
     )
 }
 

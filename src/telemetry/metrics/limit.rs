@@ -1,7 +1,7 @@
 //! The counters of limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -14,6 +14,8 @@ pub struct LimitMetrics {
     queued: AtomicU64,
     /// Over the limit, let through because of `shadow`.
     shadowed: AtomicU64,
+    /// 0 = it is counted here alone; 1 and 2 = its shared store is out of reach, can be asked.
+    store: AtomicU8,
     /// What else counts requests within the limit.
     together: Mutex<Vec<Arc<Passed>>>,
 }
@@ -75,6 +77,15 @@ impl LimitMetrics {
     /// Requests that have waited or are waiting for their turn.
     pub fn queued_count(&self) -> u64 {
         self.queued.load(Relaxed)
+    }
+
+    /// Notes whether its shared store can be asked; `None` = it has none.
+    pub fn set_store(&self, is_up: Option<bool>) {
+        self.store.store(is_up.map_or(0, |is_up| 1 + u8::from(is_up)), Relaxed);
+    }
+
+    pub(super) fn store_is_up(&self) -> Option<bool> {
+        self.store.load(Relaxed).checked_sub(1).map(|up| up > 0)
     }
 
     /// Requests within the limit so far.

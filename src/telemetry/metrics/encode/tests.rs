@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics, ScopeFigures};
 
 /// Every family of docs/logs-and-metrics.md with its type; of `process_*` the counter alone.
-const FAMILIES: [(&str, &str); 27] = [
+const FAMILIES: [(&str, &str); 28] = [
     ("flagstone_requests_total", "counter"),
     ("flagstone_request_duration_seconds", "histogram"),
     ("flagstone_upstream_duration_seconds", "histogram"),
@@ -16,6 +16,7 @@ const FAMILIES: [(&str, &str); 27] = [
     ("flagstone_maintenance_last_run_timestamp_seconds", "gauge"),
     ("flagstone_maintenance_duration_seconds", "gauge"),
     ("flagstone_rate_limited_total", "counter"),
+    ("flagstone_limit_store_up", "gauge"),
     ("flagstone_breaker_state", "gauge"),
     ("flagstone_breaker_transitions_total", "counter"),
     ("flagstone_breaker_rejected_total", "counter"),
@@ -51,6 +52,7 @@ fn full() -> Metrics {
     let _connection = metrics.listener("web").open();
     metrics.limit("per_ip").limited(true);
     metrics.limit("per_ip").limited(false);
+    metrics.limit("shared").set_store(Some(false));
     let figures = ScopeFigures { is_active: true, overdue_seconds: 5, blocked: 1 };
     metrics.set_scopes([(GLOBAL_SCOPE.to_owned(), figures)]);
     metrics.window("weekly").began(1_795_000_000);
@@ -118,6 +120,7 @@ fn samples_say_what_was_counted() {
     assert_eq!(value(r#"flagstone_requests_total{route="api",code="503"}"#), 1.0);
     assert_eq!(value(r#"flagstone_requests_total{route="we\"ird\\na\nme",code="299"}"#), 1.0);
     assert_eq!(value(r#"flagstone_rate_limited_total{limit="per_ip",enforced="true"}"#), 1.0);
+    assert_eq!(value(r#"flagstone_limit_store_up{limit="shared"}"#), 0.0);
     assert_eq!(value(r#"flagstone_breaker_state{upstream="app"}"#), 2.0);
     assert_eq!(value(r#"flagstone_breaker_transitions_total{upstream="app",to="open"}"#), 1.0);
     assert_eq!(value(r#"flagstone_endpoint_healthy{upstream="app",endpoint="app1:3000"}"#), 0.0);
