@@ -38,6 +38,8 @@ pub(crate) enum BodyError {
     Timeout,
     #[error("the body is larger than allowed")]
     TooLarge,
+    #[error("the client failed to deliver its request: {0:?}")]
+    Undelivered(Fault),
     #[error("the body broke off")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("maintenance cut what was in flight")]

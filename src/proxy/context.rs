@@ -17,7 +17,7 @@ use super::connect::Connect;
 use super::cut;
 use super::decide::{Asked, Verdict, facts_of};
 use super::noted::Noted;
-use super::refusal::CLIENT_CLOSED_REQUEST;
+use super::refusal::{CLIENT_CLOSED_REQUEST, Refusal};
 use super::trace::Trace;
 use crate::error::with_causes;
 use crate::listener::connection::Connection;
@@ -264,6 +264,7 @@ impl Context {
         self.reason = Some(match error {
             BodyError::Cut => "maintenance",
             BodyError::Timeout => "upstream_timeout",
+            BodyError::Undelivered(fault) => Refusal::of_fault(*fault).row().reason,
             _ => "upstream_error",
         });
     }

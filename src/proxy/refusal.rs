@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::body::Fault;
 use crate::listener::head::BadHead;
 use crate::policy::limit::headers::retry_seconds;
 
@@ -92,6 +93,17 @@ impl Refusal {
             BadHead::Malformed(_) => Self::BadRequest("The request is malformed."),
             BadHead::UriTooLong => Self::UriTooLong,
             BadHead::HeadersTooLarge => Self::HeadersTooLarge,
+        }
+    }
+
+    /// The client failed to deliver its body.
+    pub(super) fn of_fault(fault: Fault) -> Self {
+        match fault {
+            Fault::Timeout => Self::BodyTimeout,
+            Fault::TooLarge => Self::BodyTooLarge,
+            Fault::Malformed => Self::BadRequest("The body of the request is malformed."),
+            Fault::Short => Self::BadRequest("The request was broken off."),
+            Fault::Left => Self::ClientLeft,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::support::client::Client;
 use crate::support::h2::{self, Http2};
 use crate::support::proxy::TestProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
 async fn with(bounds: &str, route: &str) -> (FakeUpstream, TestProxy) {
@@ -157,4 +157,22 @@ async fn a_route_may_have_a_bound_of_its_own_or_none() {
     let (_upstream, proxy) = with("max_body = \"10B\"", "max_body = 0").await;
     let mut client = Client::connect(proxy.address()).await.unwrap();
     assert_eq!(client.post("/", "x".repeat(100_000)).await.unwrap().status, 200);
+}
+
+/// An answer that has begun, as that of a gRPC stream has, cannot become a 413. It ends short, and the log says whose doing that was.
+#[tokio::test]
+async fn an_answer_that_ends_with_its_upload_is_not_held_against_the_app() {
+    let half = Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello".to_vec());
+    let upstream = FakeUpstream::http1().route("*", Reply::default().then(half).then(Step::Hang)).start().await;
+    let log = "[log]\naccess = \"access.log\"\naccess_format = \"json\"\n";
+    let proxy = TestProxy::before(&upstream, log, "max_body = \"10B\"").start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("POST", "/stream", "Transfer-Encoding: chunked\r\n").await.unwrap();
+    client.send("5\r\nfirst\r\n").await.unwrap();
+    client.read_until(b"hello").await.unwrap();
+    client.send("6\r\nsecond\r\n").await.unwrap();
+    // By a FIN or a reset, with what was left unread.
+    let _ = client.read_to_end().await;
+    let line = proxy.log_line("/stream").await;
+    assert!(line.contains("\"status\":200") && line.contains("\"reason\":\"too_large\""), "{line}");
 }

@@ -62,7 +62,11 @@ impl UpstreamBody {
 
     pub(super) fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(BodyError::Broken(error.into()))));
+            let fault = self.delivery.as_ref().and_then(|delivery| delivery.fault());
+            return Poll::Ready(Some(Err(match fault {
+                Some(fault) if error.is_of_request() => BodyError::Undelivered(fault),
+                _ => BodyError::Broken(error.into()),
+            })));
         }
         ready!(self.poll_turn(cx));
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use super::super::body::Fault;
 use super::super::context::Context;
 use super::super::decide::Verdict;
 use super::super::handle;
@@ -126,16 +125,5 @@ impl Failure {
     /// It is about time, which a pause of the process makes meaningless.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self.kind, Kind::HeadTimeout(_) | Kind::Connect(ConnectError::Timeout { .. }))
-    }
-}
-
-/// The client failed to deliver its body.
-pub(super) fn refusal_of_fault(fault: Fault) -> Refusal {
-    match fault {
-        Fault::Timeout => Refusal::BodyTimeout,
-        Fault::TooLarge => Refusal::BodyTooLarge,
-        Fault::Malformed => Refusal::BadRequest("The body of the request is malformed."),
-        Fault::Short => Refusal::BadRequest("The request was broken off."),
-        Fault::Left => Refusal::ClientLeft,
     }
 }

@@ -17,7 +17,7 @@ use http::header::{SET_COOKIE, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 
 use self::exchange::Exchange;
-use self::failure::{Failure, refusal_of_fault};
+use self::failure::Failure;
 use self::outbound::Outbound;
 pub use self::outbound::target;
 use super::body::{Body, Delivery};
@@ -77,7 +77,7 @@ pub(super) async fn send(
             }
             Ok(())
         }
-        Err(failure) => Err(fault.map_or_else(|| failure.refusal(context), refusal_of_fault)),
+        Err(failure) => Err(fault.map_or_else(|| failure.refusal(context), Refusal::of_fault)),
     }
 }
 
