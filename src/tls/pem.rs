@@ -91,6 +91,21 @@ pub(crate) fn read_authorities(file: &Path) -> Result<Roots, TlsError> {
     Ok(Roots { store, certificates, digest: digest_of(&[&text]) })
 }
 
+/// Reads the certificates of a CA bundle that others maintain, which may hold some that no verifier here can use: those are
+/// left out, and how many there were is told.
+///
+/// # Errors
+/// The file can't be read, or holds no usable certificate.
+pub(super) fn read_bundle(file: &Path) -> Result<(RootCertStore, usize), TlsError> {
+    let mut store = RootCertStore::empty();
+    match store.add_parsable_certificates(certificates(file, &read(file)?)?) {
+        (0, _) => {
+            Err(TlsError::Unusable { file: file.to_path_buf(), reason: "no certificate in it can be used".into() })
+        }
+        (_, left_out) => Ok((store, left_out)),
+    }
+}
+
 /// The digest of what these files hold.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::RootCertStore;
 
-use super::read_roots;
+use super::pem::read_bundle;
 
 /// A PEM file with roots to trust beside the built-in ones; the name is OpenSSL's.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
@@ -20,8 +20,13 @@ pub(crate) fn trusted_roots() -> Arc<RootCertStore> {
 fn all() -> RootCertStore {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = std::env::var_os(ROOTS_VARIABLE).filter(|file| !file.is_empty()) {
-        match read_roots(file.as_ref()) {
-            Ok(further) => roots.roots.extend(further.roots),
+        match read_bundle(file.as_ref()) {
+            Ok((further, left_out)) => {
+                roots.roots.extend(further.roots);
+                if left_out > 0 {
+                    tracing::warn!(left_out, "{ROOTS_VARIABLE} has certificates that cannot be used");
+                }
+            }
             Err(error) => tracing::warn!(%error, "{ROOTS_VARIABLE} is left out"),
         }
     }

@@ -74,7 +74,9 @@ async fn without_a_ca_the_roots_of_the_environment_are_trusted_too() {
     );
     for (roots, status, health) in [(ca.pem(), 200, "healthy"), (Ca::new().pem(), 503, "unhealthy")] {
         let folder = Folder::new();
-        let roots = folder.write("roots.pem", roots);
+        // A system's bundle may hold some that nobody can use.
+        let unusable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let roots = folder.write("roots.pem", format!("{unusable}{roots}"));
         let file = folder.write("flagstone.toml", &config);
         let mut command = Flagstone::command(["run", "-c"]);
         let process = Process::start(command.arg(file).current_dir(folder.path()).env("SSL_CERT_FILE", roots));
