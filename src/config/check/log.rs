@@ -18,7 +18,7 @@ const PACKAGES: [&str; 3] = ["flagstone_engine", "flagstone_shell", "flagstone_c
 /// What events are logged as; see `telemetry::events`.
 const EVENTS: &str = "event";
 /// The rooms that log. One that does not would be as silent as one that is not there; a test looks.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "admin",
     "app",
     "cli",
@@ -31,6 +31,7 @@ const ROOMS: [&str; 14] = [
     "snapshot",
     "systemd",
     "telemetry",
+    "tls",
     "upgrade",
     "upstream",
 ];
