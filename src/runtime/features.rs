@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::state_file::{Access, StateFile};
 use super::{ChangeError, Unreadable};
@@ -143,19 +143,8 @@ impl Features {
 }
 
 fn read(file: &Access<'_>) -> Result<BTreeMap<String, bool>, Unreadable> {
-    let read = file.read()?.unwrap_or_default();
-    let (mut values, mut unusable) = (BTreeMap::new(), Vec::new());
-    for (key, value) in read.get("features").and_then(Value::as_object).into_iter().flatten().take(VALUES_MAX) {
-        match value {
-            Value::Bool(value) => {
-                values.insert(key.clone(), *value);
-            }
-            _ => unusable.push(json!({ key: value })),
-        }
-    }
-    let unusable: Vec<_> = unusable.iter().collect();
-    file.warn(&unusable, "entries are neither true nor false and change nothing: give them by flagstone feature set");
-    Ok(values)
+    let unusable = "entries are neither true nor false and change nothing: give them by flagstone feature set";
+    file.entries("features", VALUES_MAX, Value::as_bool, unusable)
 }
 
 fn code(value: Option<bool>) -> u8 {

@@ -138,19 +138,8 @@ impl Override {
 }
 
 fn read(file: &Access<'_>) -> Result<BTreeMap<String, Override>, Unreadable> {
-    let read = file.read()?.unwrap_or_default();
-    let (mut held, mut unusable) = (BTreeMap::new(), Vec::new());
-    for (name, value) in read.get("limits").and_then(Value::as_object).into_iter().flatten().take(OVERRIDES_MAX) {
-        match parse(value) {
-            Some(parsed) => {
-                held.insert(name.clone(), parsed);
-            }
-            None => unusable.push(json!({ name: value })),
-        }
-    }
-    let unusable: Vec<_> = unusable.iter().collect();
-    file.warn(&unusable, "entries are no overrides and change nothing: give them by flagstone limit set");
-    Ok(held)
+    let unusable = "entries are no overrides and change nothing: give them by flagstone limit set";
+    file.entries("limits", OVERRIDES_MAX, parse, unusable)
 }
 
 fn parse(value: &Value) -> Option<Override> {

@@ -1,10 +1,11 @@
 //! One JSON file in the state folder: versioned, replaced whole, on disk before a change is said to be made.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{ChangeError, Unreadable};
 use crate::config::regular_file;
@@ -80,6 +81,32 @@ impl Access<'_> {
                 None
             }
         })
+    }
+
+    /// What the object `table` of the file holds by name, the first `max` of it. What `parse` finds nothing in is left out
+    /// and told of by `what`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn entries<T>(
+        &self,
+        table: &str,
+        max: usize,
+        parse: impl Fn(&Value) -> Option<T>,
+        what: &str,
+    ) -> Result<BTreeMap<String, T>, Unreadable> {
+        let object = self.read()?.unwrap_or_default();
+        let (mut entries, mut unusable) = (BTreeMap::new(), Vec::new());
+        for (name, value) in object.get(table).and_then(Value::as_object).into_iter().flatten().take(max) {
+            match parse(value) {
+                Some(entry) => {
+                    entries.insert(name.clone(), entry);
+                }
+                None => unusable.push(json!({ name: value })),
+            }
+        }
+        self.warn(&unusable.iter().collect::<Vec<_>>(), what);
+        Ok(entries)
     }
 
     /// Tells of parts that cannot be used, unless that is for another process to tell.
