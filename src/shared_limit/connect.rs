@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::model::UpstreamTls;
 use crate::message::host::without_brackets;
+use crate::tls::roots_file;
 use crate::upstream::Resolver;
 use crate::upstream::connect::first_of;
 use crate::upstream::tls::Originator;
@@ -96,8 +97,7 @@ impl Connector {
 /// The roots of `ca`, else those of `SSL_CERT_FILE` where that is set, as OpenSSL's tools take it, else the built-in
 /// ones.
 fn tls(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, String> {
-    let from_environment = || std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()).map(Into::into);
-    let ca = ca.map(Path::to_owned).or_else(from_environment);
+    let ca = ca.map(Path::to_owned).or_else(roots_file);
     let settings = UpstreamTls { server_name: None, ca, insecure, client: None };
     let mut config = (*Originator::build(&settings, false).map_err(|error| error.to_string())?.config()).clone();
     config.alpn_protocols.clear();

@@ -17,7 +17,7 @@ pub use facts::{CertificateFacts, Standing};
 pub(crate) use peer::Peer;
 pub(crate) use pem::{Digest, Roots, digest_of_files, faults_of_pair, read_authorities};
 pub use pem::{read_facts, read_pair, read_roots};
-pub(crate) use roots::trusted_roots;
+pub(crate) use roots::{roots_file, trusted_roots};
 pub(crate) use terminator::Admission;
 pub use terminator::{Finding, Terminator};
 
