@@ -176,8 +176,9 @@ pub(super) fn turn_away(verdict: &Verdict<'_>, context: &mut Context) -> Refusal
         }
         Verdict::Blocked => turned_away("the address is on the block list"),
         Verdict::Denied(denied) => turned_away(&denied.to_string()),
-        // Nobody counts them, or they are no refusals.
-        _ => {}
+        Verdict::NoRoute | Verdict::MethodNotAllowed(_) | Verdict::NoHost => {}
+        // No refusals: see below.
+        Verdict::Pass(_) | Verdict::ToHttps(_) | Verdict::Enter(_) | Verdict::PageAsset(_) => {}
     }
     verdict.refusal(&context.snapshot).expect("what neither passes nor is served is refused")
 }
