@@ -16,7 +16,10 @@ impl Shared {
         let last = Mutex::new(0);
         Box::new(move |transition| {
             let to = breaker_state(transition.to);
-            metrics.count_transition(to);
+            let is_news = transition.message().is_some();
+            if is_news {
+                metrics.count_transition(to);
+            }
             // Held to the end, for what is told last is what is taken to hold.
             let mut last = last.lock();
             if transition.sequence < *last {
@@ -25,7 +28,7 @@ impl Shared {
             }
             *last = transition.sequence;
             metrics.set_breaker_state(to);
-            if transition.message().is_some() {
+            if is_news {
                 let reason = transition.reason.as_str().to_owned();
                 let failure = transition.failure.map(|cause| cause.to_string()).unwrap_or_default();
                 events.emit(Event::BreakerChanged { upstream: upstream.clone(), to, reason, failure });
@@ -72,5 +75,27 @@ mod tests {
             other => panic!("{other:?}"),
         });
         assert_eq!(told.collect::<Vec<_>>(), ["Open", "Closed", "Open"]);
+    }
+
+    /// The two are held against each other: by `grep -c` here, by Prometheus there.
+    #[test]
+    fn the_end_of_a_ramp_is_counted_as_little_as_it_is_told() {
+        let shared = Shared::new(1, Resolver::unused(), Runtime::default());
+        let observe = shared.breaker_observer("app");
+        let changes = [
+            (State::Closed, State::Open, Reason::FailureRatio),
+            (State::Open, State::HalfOpen, Reason::Elapsed),
+            (State::HalfOpen, State::Ramp, Reason::ProbesSucceeded),
+            (State::Ramp, State::Closed, Reason::Elapsed),
+        ];
+        for (sequence, (from, to, reason)) in (1..).zip(changes) {
+            observe(Transition { from, to, reason, failure: None, sequence });
+        }
+        assert_eq!(shared.events.recent().len(), 3);
+        let metrics = shared.metrics.encode();
+        for to in ["open", "half-open", "closed"] {
+            let line = format!("flagstone_breaker_transitions_total{{upstream=\"app\",to=\"{to}\"}} 1\n");
+            assert!(metrics.contains(&line), "{line}{metrics}");
+        }
     }
 }
