@@ -220,4 +220,27 @@ impl Refusal {
             _ => None,
         }
     }
+    /// The code for a client of gRPC (its "Status codes and their use"). `UNAVAILABLE`, 14, invites it to send the same again.
+    pub(super) fn grpc_status(&self) -> &'static str {
+        match self {
+            Self::RateLimited { .. } | Self::Concurrency { .. } | Self::BodyTooLarge => "8",
+            Self::Denied | Self::Blocked | Self::Unreadable => "7",
+            Self::NoRoute | Self::MethodNotAllowed(_) => "12",
+            Self::UpstreamTimeout | Self::ConnectTimeout => "4",
+            Self::BadRequest(_) | Self::UriTooLong | Self::HeadersTooLarge => "3",
+            _ => "14",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_of_grpc_is_invited_to_send_what_is_too_large_again() {
+        let too_large = [Refusal::UriTooLong, Refusal::HeadersTooLarge, Refusal::BodyTooLarge];
+        assert_eq!(too_large.map(|refusal| refusal.grpc_status()), ["3", "3", "8"]);
+        assert_eq!(Refusal::NoEndpoint.grpc_status(), "14");
+    }
 }

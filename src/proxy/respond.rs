@@ -182,20 +182,12 @@ pub(super) fn asset(asset: &page::Asset, context: &Context) -> Response<Body> {
 /// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only), one of
 /// gRPC-Web as well (PROTOCOL-WEB.md, "Message framing"). `own` is the type of its call.
 fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row, own: Option<HeaderValue>) {
-    let code = match refusal {
-        Refusal::RateLimited { .. } | Refusal::Concurrency { .. } => "8",
-        Refusal::Denied | Refusal::Blocked | Refusal::Unreadable => "7",
-        Refusal::NoRoute | Refusal::MethodNotAllowed(_) => "12",
-        Refusal::UpstreamTimeout | Refusal::ConnectTimeout => "4",
-        Refusal::BadRequest(_) | Refusal::UriTooLong | Refusal::HeadersTooLarge => "3",
-        _ => "14",
-    };
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     if let Some(own) = own {
         headers.insert(CONTENT_TYPE, own);
     }
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(refusal.grpc_status()));
     let message = match refusal {
         Refusal::Maintenance(maintained) => page::grpc_message(&maintained.scope),
         _ => HeaderValue::from_static(row.detail),
