@@ -42,6 +42,16 @@ pub enum Action {
     Status(Status),
 }
 
+impl Action {
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::On(on) => on.json,
+            Self::Off(off) => off.json,
+            Self::Status(status) => status.json,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(group = ArgGroup::new("end"))]
 pub struct On {
@@ -106,6 +116,9 @@ pub enum CliError {
     Unknown(String),
     #[error("{0}")]
     Process(String),
+    /// Of several, that was the first that could not be done.
+    #[error("{source}; nothing was done for {left}")]
+    Partly { done: String, left: String, source: Box<Self> },
 }
 
 /// On a full disk there is mostly room for a file without content, and that is a flag with all defaults.
@@ -122,7 +135,13 @@ impl CliError {
         match self {
             Self::NotATime(_) | Self::Past(_) => 2,
             Self::Write { .. } | Self::Remove { .. } | Self::Unknown(_) | Self::Process(_) => 1,
+            Self::Partly { source, .. } => source.exit_code(),
         }
+    }
+
+    /// What was done all the same, as it is told.
+    pub fn done(&self) -> &str {
+        if let Self::Partly { done, .. } = self { done } else { "" }
     }
 }
 
@@ -167,24 +186,22 @@ impl Place<'_> {
 
     fn on(&self, on: &On) -> Result<String, CliError> {
         let flag = flag_from(on, &self.now, &self.by)?;
-        let mut said = String::new();
-        for (path, what) in self.files(&on.routes) {
-            begin_or_change(&path, flag.clone(), self.now.timestamp())
+        let said = for_each(&self.files(&on.routes), |path, what| {
+            begin_or_change(path, flag.clone(), self.now.timestamp())
                 .map_err(|source| CliError::Write { path: path.clone(), source })?;
-            said += &format!("maintenance is on for {what} ({})\n", path.display());
-        }
+            Ok(format!("maintenance is on for {what} ({})\n", path.display()))
+        })?;
         Ok(said + &afterword(&flag, &self.now))
     }
 
     fn off(&self, off: &Off) -> Result<String, CliError> {
-        let mut said = String::new();
-        for (path, what) in self.files(&off.routes) {
-            let removed = remove_flag(&path).map_err(|source| CliError::Remove { path: path.clone(), source })?;
-            said += &match removed {
+        let mut said = for_each(&self.files(&off.routes), |path, what| {
+            let removed = remove_flag(path).map_err(|source| CliError::Remove { path: path.clone(), source })?;
+            Ok(match removed {
                 true => format!("maintenance is off for {what}\n"),
                 false => format!("maintenance was not on for {what}\n"),
-            };
-        }
+            })
+        })?;
         if off.routes.is_empty() {
             // It is done, whatever can be seen of the rest.
             said += &match self.seen().map(|state| state.routes.into_keys().collect::<Vec<_>>()) {
@@ -203,6 +220,26 @@ impl Place<'_> {
         }
         routes.iter().map(|name| (self.routes_dir.join(format!("{name}.flag")), format!("route {name}"))).collect()
     }
+}
+
+/// Does it for one scope after the other, each with the words for it, and returns what is to be told. The first that
+/// fails ends it, and the error tells of the others as well.
+fn for_each<S>(
+    scopes: &[(S, String)],
+    mut act: impl FnMut(&S, &str) -> Result<String, CliError>,
+) -> Result<String, CliError> {
+    let mut done = String::new();
+    for (index, (scope, what)) in scopes.iter().enumerate() {
+        match act(scope, what) {
+            Ok(said) => done += &said,
+            Err(error) if scopes.len() == 1 => return Err(error),
+            Err(error) => {
+                let left: Vec<_> = scopes[index..].iter().map(|(_, what)| what.as_str()).collect();
+                return Err(CliError::Partly { done, left: left.join(", "), source: Box::new(error) });
+            }
+        }
+    }
+    Ok(done)
 }
 
 /// What visitors may still do, and until when.

@@ -69,7 +69,7 @@ pub(in crate::cli) fn obey(arguments: &Arguments) -> ExitCode {
     if done.is_ok() && is_without_file {
         warn_of_another_flag(&config);
     }
-    show(done)
+    show(&arguments.maintenance, done)
 }
 
 /// Where there is no file to go by, the process may have been started otherwise.
@@ -87,15 +87,17 @@ fn warn_of_another_flag(config: &Config) {
 
 /// Has the process do it.
 fn order_by(arguments: &Args, client: &Client) -> ExitCode {
-    show(order(arguments, client, &Timestamp::now().to_zoned(config::zone::of_system())))
+    show(arguments, order(arguments, client, &Timestamp::now().to_zoned(config::zone::of_system())))
 }
 
-fn show(done: Result<String, CliError>) -> ExitCode {
+fn show(arguments: &Args, done: Result<String, CliError>) -> ExitCode {
     match done {
         Ok(text) => print(text, ExitCode::SUCCESS),
         Err(error) => {
             complain(&error);
-            ExitCode::from(error.exit_code())
+            let exit = ExitCode::from(error.exit_code());
+            // Whoever reads JSON there reads no sentences.
+            if arguments.action.wants_json() { exit } else { print(error.done(), exit) }
         }
     }
 }

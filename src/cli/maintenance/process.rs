@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::super::client::{CallError, Client, segment};
 use super::status::{entries, told};
-use super::{Action, Args, CliError, On, afterword, flag_from};
+use super::{Action, Args, CliError, On, afterword, flag_from, for_each};
 use crate::config::model::no_route;
 use crate::policy::maintenance::Flag;
 
@@ -45,11 +45,10 @@ fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> 
     if on.routes.len() > 1 {
         all_known(on.routes.iter().map(String::as_str), client)?;
     }
-    let mut said = String::new();
-    for (_, query, what) in scopes(&on.routes) {
+    let said = for_each(&scopes(&on.routes), |(_, query), what| {
         call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)))?;
-        let _ = writeln!(said, "maintenance is on for {what} (by the process on {})", client.address());
-    }
+        Ok(format!("maintenance is on for {what} (by the process on {})\n", client.address()))
+    })?;
     Ok(said + &afterword(&flag, now))
 }
 
@@ -60,13 +59,12 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
         // The flag of a route that is gone has to go, too.
         all_known(routes.iter().map(String::as_str).filter(|name| !has_flag(name)), client)?;
     }
-    let mut said = String::new();
     let mut after = Value::Null;
-    for (route, query, what) in scopes(routes) {
+    let mut said = for_each(&scopes(routes), |(route, query), what| {
         after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None)?;
-        let was_on = entries(&before, "flags").any(|flag| flag["route"].as_str() == route);
-        let _ = writeln!(said, "maintenance {} for {what}", if was_on { "is off" } else { "was not on" });
-    }
+        let was_on = entries(&before, "flags").any(|flag| flag["route"].as_str() == *route);
+        Ok(format!("maintenance {} for {what}\n", if was_on { "is off" } else { "was not on" }))
+    })?;
     let left: Vec<&str> = entries(&after, "flags").filter_map(|flag| flag["route"].as_str()).collect();
     if routes.is_empty() && !left.is_empty() {
         let _ = writeln!(said, "still on for {} (end it with --route)", left.join(", "));
@@ -84,13 +82,13 @@ fn all_known<'a>(routes: impl Iterator<Item = &'a str>, client: &Client) -> Resu
     if told.is_empty() { Ok(()) } else { Err(CliError::Process(told.join("; "))) }
 }
 
-/// For each flag meant, whose it is, the query that names it, and the words for what it covers.
-fn scopes(routes: &[String]) -> Vec<(Option<&str>, String, String)> {
+/// For each flag meant, whose it is and the query that names it, with the words for what it covers.
+fn scopes(routes: &[String]) -> Vec<((Option<&str>, String), String)> {
     if routes.is_empty() {
-        return vec![(None, String::new(), "everything".to_owned())];
+        return vec![((None, String::new()), "everything".to_owned())];
     }
     let names = routes.iter().map(String::as_str);
-    names.map(|name| (Some(name), format!("?route={}", segment(name)), format!("route {name}"))).collect()
+    names.map(|name| ((Some(name), format!("?route={}", segment(name))), format!("route {name}"))).collect()
 }
 
 /// By whom is the process's to say.

@@ -160,6 +160,27 @@ fn routes_have_their_own_files() {
 }
 
 #[test]
+fn of_several_routes_those_are_told_that_were_done_before_one_failed() {
+    let fixture = Fixture::new();
+    // No file can take its place, nor is it one to remove.
+    std::fs::create_dir_all(fixture.routes_dir().join("web.flag/full")).unwrap();
+    let several = |what| fixture.run(&[what, "--route", "api", "--route", "web", "--route", "shop"]).unwrap_err();
+    for (what, done) in [("on", "maintenance is on for route api ("), ("off", "maintenance is off for route api\n")] {
+        let error = several(what);
+        assert!(error.done().starts_with(done) && error.done().lines().count() == 1, "{error:?}");
+        let said = error.to_string();
+        assert!(
+            said.contains("web.flag: ") && said.ends_with("; nothing was done for route web, route shop"),
+            "{said}"
+        );
+        assert_eq!(error.exit_code(), 1);
+    }
+    assert!(!fixture.routes_dir().join("shop.flag").exists());
+    let one = fixture.run(&["on", "--route", "web"]).unwrap_err();
+    assert!((one.done(), one.to_string().contains("nothing was done")) == ("", false), "{one}");
+}
+
+#[test]
 fn what_is_done_is_told_though_the_rest_cannot_be_seen() {
     let fixture = Fixture::new();
     fixture.run(&["on"]).unwrap();

@@ -160,6 +160,25 @@ async fn a_wrong_name_among_several_leaves_all_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_was_done_before_one_of_several_failed_is_told() {
+    let config = format!("{CONFIG}[[route]]\nname = \"b\"\npath = [\"/b\"]\nrespond = {{ body = \"b\" }}\n");
+    let mut flagstone = Flagstone::serve(&config).await;
+    let admin = flagstone.admin().await.to_string();
+    flagstone.folder.write("state/maintenance.d/b.flag/full", "");
+    for by in [&[][..], &["--admin", &admin]] {
+        for (what, is) in [("on", "is on for route all"), ("off", "is off for route all")] {
+            let words = [&[what, "--route", "all", "--route", "b"], by].concat();
+            let ended = maintenance(&flagstone.folder, &words).await;
+            assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+            assert!(ended.stdout.contains(is) && ended.stdout.lines().count() == 1, "{ended:?}");
+            assert!(ended.stderr.ends_with("; nothing was done for route b\n"), "{ended:?}");
+            let json = maintenance(&flagstone.folder, &[&words[..], &["--json"]].concat()).await;
+            assert_eq!((json.status.code(), json.stdout.as_str()), (Some(1), ""), "{json:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_process_without_a_file_is_found_by_the_same_environment() {
     let folder = Folder::new();
     let flag = folder.join("quick.flag");
