@@ -35,6 +35,8 @@ pub enum EjectionEvent {
         length: Duration,
         /// Ejections in a row, this one included.
         in_a_row: u32,
+        /// That it was back from the last one is to be said first: nothing but this failure has shown it.
+        was_back: bool,
     },
     Restored,
 }
@@ -109,7 +111,7 @@ impl Ejection {
         if inner.failures < limit.get() || !may_eject() {
             return restored;
         }
-        Some(self.eject(&mut inner, now))
+        Some(self.eject(&mut inner, now, restored.is_some()))
     }
 
     /// To be left alone at `now`.
@@ -198,7 +200,7 @@ impl Ejection {
         self.until_ns.store(away_ns.map_or(0, |left| self.nanos(now).saturating_add(left)), Relaxed);
     }
 
-    fn eject(&self, inner: &mut Inner, now: Instant) -> EjectionEvent {
+    fn eject(&self, inner: &mut Inner, now: Instant, was_back: bool) -> EjectionEvent {
         let recent = self.back_since(now).is_some_and(|since| since < inner.length);
         let in_a_row = inner.ejections > 0 && (recent || !inner.succeeded_since);
         inner.ejections = if in_a_row { inner.ejections.saturating_add(1) } else { 1 };
@@ -211,7 +213,7 @@ impl Ejection {
         self.stained.store(true, Relaxed);
         let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
         self.until_ns.store(self.nanos(now).saturating_add(length_ns), Relaxed);
-        EjectionEvent::Ejected { length: inner.length, in_a_row: inner.ejections }
+        EjectionEvent::Ejected { length: inner.length, in_a_row: inner.ejections, was_back }
     }
 
     /// Begins with 1, since 0 means never.

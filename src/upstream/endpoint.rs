@@ -306,7 +306,10 @@ impl Endpoint {
     /// Tells of an ejection or its end, and lets those go on that waited for it.
     pub(super) fn ejection_changed(&self, event: Option<EjectionEvent>) {
         match event {
-            Some(EjectionEvent::Ejected { .. }) => {
+            Some(EjectionEvent::Ejected { was_back, .. }) => {
+                if was_back {
+                    (self.observer)(&self.label, Change::Restored);
+                }
                 (self.observer)(&self.label, Change::Ejected { reason: "consecutive_failures", error: String::new() });
             }
             Some(EjectionEvent::Restored) => {

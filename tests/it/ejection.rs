@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::admin;
 use crate::support::client::{self, Client};
-use crate::support::poll::eventually;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::Flagstone;
 use crate::support::proxy::{TestProxy, in_turn as to};
 use crate::support::reply::Reply;
@@ -165,6 +165,32 @@ async fn one_that_a_reload_takes_back_is_told_as_restored() {
             "{log}"
         );
     }
+}
+
+#[tokio::test]
+async fn one_that_comes_back_and_fails_at_once_is_told_as_both() {
+    let good = FakeUpstream::http1().route("*", "good").start().await;
+    let bad = FakeUpstream::http1().route("*", Reply::status(500, "bad")).start().await;
+    let rules = "[upstream.app.ejection]\nfailures = 1\nbase = \"10ms\"\n[upstream.app.breaker]\nenabled = false\n";
+    let config = format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\n\
+         name = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+        to(&[&good, &bad], rules)
+    );
+    let mut flagstone = Flagstone::serve(&config).await;
+    let address = flagstone.address("web").await;
+    let told = |log: &str| -> Vec<bool> {
+        let ejected =
+            log.lines().filter(|line| line.contains("Endpoint ejected") || line.contains("Endpoint restored"));
+        ejected.map(|line| line.contains("Endpoint ejected")).collect()
+    };
+    let enough = async || {
+        client::get(address, "/").await.unwrap();
+        told(&flagstone.process.stderr()).len() >= 6
+    };
+    assert!(eventually_async(DEADLINE, enough).await);
+    let told = told(&flagstone.process.stderr());
+    assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{}", flagstone.process.stderr());
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ impl Bench {
         self.fail();
         assert!(!matches!(self.fail(), Some(EjectionEvent::Ejected { .. })));
         match self.fail() {
-            Some(EjectionEvent::Ejected { length, in_a_row }) => (length.as_secs(), in_a_row),
+            Some(EjectionEvent::Ejected { length, in_a_row, .. }) => (length.as_secs(), in_a_row),
             other => panic!("not ejected: {other:?}"),
         }
     }
@@ -86,6 +86,23 @@ fn the_return_is_said_once() {
     bench.now += 60 * SECOND;
     assert_eq!(bench.succeed(), Some(EjectionEvent::Restored));
     assert_eq!(bench.ejection.poll(bench.now), None);
+}
+
+#[test]
+fn a_return_that_the_next_failure_ends_is_said_with_it() {
+    let mut now = Instant::now();
+    let settings = EjectionSettings { failures: NonZeroU32::new(1), base: SECOND, max: SECOND };
+    let ejection = Ejection::new(settings, now);
+    let mut ejected = |in_a_row, was_back| {
+        let event = ejection.record(false, now, || true);
+        assert_eq!(event, Some(EjectionEvent::Ejected { length: SECOND, in_a_row, was_back }));
+        now += SECOND;
+        now
+    };
+    ejected(1, false);
+    let back = ejected(2, true);
+    assert_eq!(ejection.poll(back), Some(EjectionEvent::Restored));
+    ejected(3, false);
 }
 
 #[test]
