@@ -15,7 +15,7 @@ use super::features::schema::FeatureFlag;
 use super::health::schema::Service;
 use super::limits::schema::Limit;
 use super::maintenance::schema::Maintenance;
-use super::system::schema::Generation;
+use super::system::schema::{AccessLogState, Generation};
 
 /// Why a call was refused (RFC 9457); `detail` says what to do.
 #[derive(ToSchema)]
@@ -74,4 +74,5 @@ pub(super) struct Process {
     workers: u32,
     /// It takes requests: false while starting or draining.
     ready: bool,
+    access_log: AccessLogState,
 }

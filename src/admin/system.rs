@@ -2,6 +2,8 @@
 
 pub(super) mod schema;
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -64,12 +66,18 @@ fn last_reload(last: &LastReload) -> Value {
 
 /// What `/api/status` says of the process too.
 pub(super) fn process(control: &Control) -> Value {
+    let access_log = Arc::clone(&control.live.load_full().access_log);
     json!({
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": control.shared.started.elapsed().as_secs(),
         "workers": control.shared.workers,
         "ready": control.is_ready(),
+        "accessLog": {
+            "dropping": access_log.is_dropping(),
+            "dropped": control.shared.metrics.log_lines_lost(),
+            "error": access_log.is_dropping().then(|| access_log.error()).filter(|error| !error.is_empty()),
+        },
     })
 }
 

@@ -113,14 +113,17 @@ async fn survives(mut flagstone: Flagstone, mend: impl AsyncFnOnce(&Flagstone)) 
     assert!(one.max(two) < Duration::from_secs(2), "a request waited for the log: {one:?}, {two:?}");
     flagstone.process.stderr_line("WARN Access log is dropping lines").await;
     assert!(eventually_async(DEADLINE, async || lost_lines(admin).await > 0).await);
+    let shown = Flagstone::run(["status", "--admin", &admin.to_string()]).await.stdout;
+    assert!(shown.contains("\naccess log losing lines   "), "{shown}");
     mend(&flagstone).await;
     let line = flagstone.process.stderr_line("INFO Access log has recovered dropped=").await;
     let told: u64 = line.split("dropped=").nth(1).unwrap().trim().parse().unwrap();
     let counted = async || lost_lines(admin).await >= told;
     assert!(told > 0 && eventually_async(DEADLINE, counted).await, "{line}");
     send(address, 5000..5001, "").await;
-    let events = admin::json(admin, "/api/status").await;
-    assert!(events.is_object());
+    let log = admin::json(admin, "/api/status").await["process"]["accessLog"].clone();
+    assert_eq!((&log["dropping"], &log["error"]), (&false.into(), &serde_json::Value::Null));
+    assert!(log["dropped"].as_u64() >= Some(told), "{log}");
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ pub(in crate::admin) struct System {
     uptime_seconds: u64,
     workers: u32,
     ready: bool,
+    access_log: AccessLogState,
     memory: Memory,
     cpu_seconds: f64,
     #[schema(required)]
@@ -60,6 +61,17 @@ pub(in crate::admin) struct System {
     generation: u64,
     /// Those that requests or streams still hold, and the one that serves.
     generations_alive: u64,
+}
+
+#[derive(ToSchema)]
+pub(in crate::admin) struct AccessLogState {
+    /// It does not take its lines at the moment.
+    dropping: bool,
+    /// Lines lost since the start of the process.
+    dropped: u64,
+    /// Why it drops them; `null` = it does not, or nobody knows.
+    #[schema(required)]
+    error: Option<String>,
 }
 
 #[derive(ToSchema)]

@@ -42,6 +42,11 @@ fn head(text: &mut String, status: &Value, health: &Value, now: Timestamp, paint
         process["workers"],
         if process["workers"] == 1 { "worker" } else { "workers" },
     );
+    let log = &process["accessLog"];
+    if log["dropping"] == true {
+        let (lost, error) = (count(number(&log["dropped"])), shown(log["error"].as_str().unwrap_or_default()));
+        let _ = writeln!(text, "access log {}   {lost} lines so far   {error}", paint(Tone::Bad, "losing lines"));
+    }
     let source = config["source"].as_str().unwrap_or("the command line");
     let loaded = relative_of(&config["loadedAt"], now);
     let _ = writeln!(text, "configuration {}   {}   loaded {loaded}", config["generation"], shown(source));
@@ -257,6 +262,18 @@ mod tests {
         assert!(text.starts_with("flagstone 0.1.0   healthy   draining   pid 7   up 1h   2 workers\n"), "{text}");
         status["process"]["ready"] = json!(true);
         assert!(!shown_at(&status, &json!({ "status": "healthy" })).contains("draining"));
+    }
+
+    #[test]
+    fn an_access_log_that_loses_lines_is_told_of_as_long_as_it_does() {
+        let (mut status, health) = (quiet(), json!({ "status": "healthy", "checks": {} }));
+        status["process"]["accessLog"] =
+            json!({ "dropping": true, "dropped": 12_345, "error": "no space left on device" });
+        let text = shown_at(&status, &health);
+        let line = "\naccess log losing lines   12,345 lines so far   no space left on device\nconfiguration 1 ";
+        assert!(text.contains(line), "{text}");
+        status["process"]["accessLog"] = json!({ "dropping": false, "dropped": 12_345, "error": null });
+        assert_eq!(shown_at(&status, &health), shown_at(&quiet(), &health));
     }
 
     #[test]

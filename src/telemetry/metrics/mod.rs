@@ -193,6 +193,11 @@ impl Metrics {
         self.0.log_lines_lost.fetch_add(count, Relaxed);
     }
 
+    /// Lines that access logs could not take since the start, as of the last [`Self::lost_log_lines`].
+    pub fn log_lines_lost(&self) -> u64 {
+        self.0.log_lines_lost.load(Relaxed)
+    }
+
     /// Counts spans that the collector has taken.
     pub fn spans_exported(&self, count: u64) {
         self.0.spans_exported.fetch_add(count, Relaxed);
