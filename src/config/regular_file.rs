@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,20 @@ pub fn open(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::other("it is not a regular file but a pipe, a socket or a device")),
     }
+}
+
+/// The first `bytes_max` bytes as text; empty where there is no file.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn text_of(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut text = Vec::new();
+    match open(path) {
+        Ok(file) => file.take(bytes_max).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Moves one out of the way that cannot be used, for it may be wanted back, and warns of `what` that means.

@@ -6,6 +6,8 @@
 //! together. One that is not may still be on its way (first the certificate, then its key), so it is called broken only
 //! when it has rested.
 
+mod reminders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -14,7 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use self::reminders::Reminders;
 use super::watch::{Bell, Folders, Watcher, is_change};
+use crate::config::model::Config;
 use crate::live::Live;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -27,8 +33,6 @@ const POLL: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(100);
 /// How long files must have been broken in the same way before that is told.
 const BROKEN_AFTER: Duration = Duration::from_secs(2);
-/// Between two warnings that the same certificate is about to end.
-const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the end waits for a thread that is stuck in a dead file system.
 const STOP: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,7 @@ pub(crate) fn follow(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Watcher
         generation: 0,
         seen: BTreeMap::new(),
         broken: BTreeMap::new(),
-        reminded: BTreeMap::new(),
+        reminders: None,
     };
     bell.heard_by("certificates", STOP, move |bell| {
         follower.look(Instant::now());
@@ -89,8 +93,8 @@ struct Follower {
     seen: BTreeMap<PathBuf, Stamp>,
     /// By the file that names the finding.
     broken: BTreeMap<PathBuf, Broken>,
-    /// When each was last told of, by its file and end: a renewed one is another.
-    reminded: BTreeMap<(PathBuf, i64), Instant>,
+    /// Read when this process is in charge: until then the one before it tells.
+    reminders: Option<Reminders>,
 }
 
 /// Files that cannot be taken as they are.
@@ -131,7 +135,9 @@ impl Follower {
             self.tell_mended(mended, &in_force.collect::<Vec<_>>());
         }
         let facts = terminators.iter().flat_map(|tls| tls.certificates());
-        self.remind(facts.collect(), live.config.certificates.warn_days, now);
+        if self.shared.is_in_charge() {
+            self.remind(facts.collect(), &live.config);
+        }
     }
 
     /// `findings` is everything that differs from what serves, perhaps several times. What was told to be broken and no
@@ -179,22 +185,19 @@ impl Follower {
         }
     }
 
-    fn remind(&mut self, facts: Vec<CertificateFacts>, warn_days: u32, now: Instant) {
-        let unix = jiff::Timestamp::now().as_second();
-        let is_ending = |facts: &&CertificateFacts| {
-            matches!(facts.standing(unix, warn_days), Standing::Expiring | Standing::Expired)
+    fn remind(&mut self, facts: Vec<CertificateFacts>, config: &Config) {
+        let (now, warn_days) = (Timestamp::now(), config.certificates.warn_days);
+        let is_ending = |facts: &CertificateFacts| {
+            matches!(facts.standing(now.as_second(), warn_days), Standing::Expiring | Standing::Expired)
         };
-        let ending: Vec<_> = facts.iter().filter(is_ending).collect();
-        let key = |facts: &CertificateFacts| (facts.file.clone(), facts.not_after);
-        self.reminded.retain(|known, _| ending.iter().any(|facts| key(facts) == *known));
-        for facts in ending {
-            let last = self.reminded.get(&key(facts));
-            if last.is_some_and(|last| now.duration_since(*last) < REMIND) {
-                continue;
+        let ending: Vec<_> = facts.into_iter().filter(is_ending).collect();
+        let keys: Vec<_> = ending.iter().map(|facts| (facts.file.clone(), facts.not_after)).collect();
+        let reminders = self.reminders.get_or_insert_with(|| Reminders::read(&config.server.state_dir));
+        for (facts, is_due) in ending.iter().zip(reminders.due(&keys, now)) {
+            if is_due {
+                let (domain, until, days_left) = (facts.domain(), facts.until(), facts.days_left(now.as_second()));
+                self.shared.tell(Event::CertificateExpiring { domain, until, days_left });
             }
-            self.reminded.insert(key(facts), now);
-            let (domain, until, days_left) = (facts.domain(), facts.until(), facts.days_left(unix));
-            self.shared.tell(Event::CertificateExpiring { domain, until, days_left });
         }
     }
 }

@@ -17,7 +17,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -327,7 +326,7 @@ impl Memory {
     /// What is no use to anybody is set aside with a warning: a window that was ended by hand may begin again.
     fn read(state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
-        let table = match text_of(&file) {
+        let table = match regular_file::text_of(&file, BYTES_MAX) {
             Ok(text) => text.parse().unwrap_or_else(|error: toml::de::Error| {
                 let what = format!("what windows have begun is lost: not TOML: {}", error.message());
                 // Where it cannot be moved it will be replaced by the next window.
@@ -376,17 +375,6 @@ impl Memory {
         self.begun.retain(|name, begun| is_known(name) || now < begun.end);
         self.announced.retain(|name, start| is_known(name) || now < *start);
     }
-}
-
-/// Empty where there is no file.
-fn text_of(file: &Path) -> io::Result<String> {
-    let mut text = Vec::new();
-    match regular_file::open(file) {
-        Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]

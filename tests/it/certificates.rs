@@ -9,7 +9,8 @@ use crate::admin;
 use crate::support::certs::{Ca, Leaf};
 use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::poll::eventually_async;
+use crate::support::lineage::Lineage;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::proxy::TestProxy;
 
@@ -215,6 +216,25 @@ async fn certificates_that_are_about_to_end_are_told_of_once() {
     let metrics = admin::get(proxy.admin(), "/metrics").await.text();
     assert!(metrics.contains("flagstone_certificate_expiry_timestamp_seconds{domain=\"site.example\"} "), "{metrics}");
     assert_eq!(admin::json(proxy.admin(), "/api/certificates").await[0]["status"], "OK");
+}
+
+/// Each process lives for less than the day that lies between two reminders.
+#[tokio::test]
+async fn processes_that_replace_each_other_tell_of_an_end_once_a_day() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    ca.leaf_with(&["site.example"], crate::support::certs::Algorithm::Ecdsa, 10).write(&folder, "site");
+    let rest = tls("").replace("\"web\"", "\"secure\"");
+    let mut line = Lineage::start_in(folder, &rest, "shutdown_grace = \"5s\"\n").await;
+    line.first.stderr_line("Certificate expiring").await;
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    let known = line.folder.read("state/reminders.toml");
+    let told = known.lines().find(|line| line.starts_with("told = ")).expect("when it was told");
+    line.folder.write("state/reminders.toml", known.replace(told, "told = \"2020-01-01T00:00:00Z\""));
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    let count = || line.first.stderr().matches("Certificate expiring").count();
+    assert!(eventually(DEADLINE, || count() > 1).await, "{}", line.first.stderr());
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    assert_eq!(count(), 2, "{}", line.first.stderr());
 }
 
 async fn certs(folder: &Folder, more: &[&str]) -> (bool, String, String) {

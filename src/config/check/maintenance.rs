@@ -18,8 +18,15 @@ use super::Check;
 /// Of a window, to see whether there is time between them: two months of a daily one.
 const OCCURRENCES_LOOKED_AT: usize = 60;
 /// In the state folder: as a flag, each would be maintenance without an end, and whoever ends it would lose it.
-const OTHER_FILES: [&str; 6] =
-    ["cookies.key", "limits.json", "blocklist.json", "features.json", "windows.toml", "maintenance.d"];
+const OTHER_FILES: [&str; 7] = [
+    "cookies.key",
+    "limits.json",
+    "blocklist.json",
+    "features.json",
+    "windows.toml",
+    "reminders.toml",
+    "maintenance.d",
+];
 
 impl Check<'_> {
     pub(super) fn maintenance(

@@ -172,7 +172,16 @@ fn a_flag_is_a_file() {
         let text = error_with(&format!("[maintenance]\nflag = \"{folder}\""));
         assert!(text.starts_with(&format!("maintenance.flag = \"{folder}\": names no file")), "{text}");
     }
-    for other in ["cookies.key", "limits.json", "blocklist.json", "features.json", "windows.toml", "maintenance.d"] {
+    let others = [
+        "cookies.key",
+        "limits.json",
+        "blocklist.json",
+        "features.json",
+        "windows.toml",
+        "reminders.toml",
+        "maintenance.d",
+    ];
+    for other in others {
         let text = error_with(&format!("[maintenance]\nflag = \"{other}\""));
         assert!(text.starts_with(&format!("maintenance.flag = \"{other}\": is the name of another file")), "{text}");
         assert!(with(&format!("[maintenance]\nflag = \"sub/{other}\"")).is_ok(), "{other}");
