@@ -148,7 +148,7 @@ impl Shared {
     /// # Errors
     /// The file can neither be read nor written.
     pub fn open_state(&self, folder: &Path) -> io::Result<()> {
-        // A second state folder, after a reload, does not make the first one's cookies worthless.
+        // The process keeps its state folder until it ends, and so its key.
         let _ = self.secret.set(Secret::of_folder(folder)?);
         Ok(())
     }
