@@ -52,9 +52,10 @@ async fn upgrade(State(panel): State<Panel>) -> Response {
                 UpgradeError::Busy | UpgradeError::Leaving | UpgradeError::Init | UpgradeError::NoProgram => {
                     StatusCode::CONFLICT
                 }
-                UpgradeError::Spawn(_) | UpgradeError::Refused(_) | UpgradeError::Lost { .. } => {
-                    StatusCode::UNPROCESSABLE_ENTITY
-                }
+                UpgradeError::TooMany(_)
+                | UpgradeError::Spawn(_)
+                | UpgradeError::Refused(_)
+                | UpgradeError::Lost { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
             problem(status, &format!("{error}; the old process serves on")).into_response()
         }

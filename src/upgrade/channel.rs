@@ -52,6 +52,10 @@ pub(crate) struct Passed {
 #[derive(Debug)]
 pub(crate) struct Channel(UnixStream);
 
+/// What of a word is still to be said.
+#[derive(Debug)]
+pub(crate) struct Rest(Vec<u8>);
+
 /// Why no word came.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChannelError {
@@ -83,14 +87,44 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Gone`] or [`ChannelError::Slow`].
     pub(crate) fn say(&mut self, word: &Word, patience: Duration) -> Result<(), ChannelError> {
-        let text = word.to_json().to_string();
-        let length = u32::try_from(text.len()).map_err(|_| ChannelError::Unintelligible("it is too much".into()))?;
-        let say = || -> io::Result<()> {
-            self.0.set_write_timeout(Some(patience))?;
-            (&self.0).write_all(&length.to_le_bytes())?;
-            (&self.0).write_all(text.as_bytes())
+        self.write(&frame_of(word)?, patience)
+    }
+
+    /// Says as much of a word as is taken although nobody listens yet, some 200 KiB.
+    ///
+    /// # Errors
+    /// [`ChannelError::Gone`].
+    pub(crate) fn begin(&mut self, word: &Word) -> Result<Rest, ChannelError> {
+        let mut frame = frame_of(word)?;
+        let begin = || -> io::Result<usize> {
+            self.0.set_nonblocking(true)?;
+            let mut said = 0;
+            while said < frame.len() {
+                match (&self.0).write(&frame[said..]) {
+                    Ok(taken) => said += taken,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.0.set_nonblocking(false)?;
+            Ok(said)
         };
-        say().map_err(|error| if is_timeout(&error) { ChannelError::Slow(patience) } else { ChannelError::Gone })
+        let said = begin().map_err(|_| ChannelError::Gone)?;
+        Ok(Rest(frame.split_off(said)))
+    }
+
+    /// Says what was left, to somebody who listens within `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::say`].
+    pub(crate) fn go_on(&mut self, rest: &Rest, patience: Duration) -> Result<(), ChannelError> {
+        self.write(&rest.0, patience)
+    }
+
+    fn write(&self, bytes: &[u8], patience: Duration) -> Result<(), ChannelError> {
+        let write = self.0.set_write_timeout(Some(patience)).and_then(|()| (&self.0).write_all(bytes));
+        write.map_err(|error| if is_timeout(&error) { ChannelError::Slow(patience) } else { ChannelError::Gone })
     }
 
     /// Waits for a word. `is_called_off` is asked now and then.
@@ -129,6 +163,13 @@ impl Channel {
         let value = serde_json::from_slice(&text).map_err(|error| ChannelError::Unintelligible(error.to_string()))?;
         Word::from_json(value).ok_or_else(|| ChannelError::Unintelligible("a word that is not known".into()))
     }
+}
+
+/// A word as it is sent: how long it is, then its text.
+fn frame_of(word: &Word) -> Result<Vec<u8>, ChannelError> {
+    let text = word.to_json().to_string();
+    let length = u32::try_from(text.len()).map_err(|_| ChannelError::Unintelligible("it is too much".into()))?;
+    Ok([&length.to_le_bytes(), text.as_bytes()].concat())
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -217,6 +258,21 @@ mod tests {
         }
         drop(one);
         assert!(matches!(other.hear(PATIENCE, || false), Err(ChannelError::Gone)));
+    }
+
+    #[test]
+    fn a_word_of_any_length_is_begun_before_anybody_listens() {
+        let socket =
+            |number| Passed { listener: Some(format!("listener-{number}")), address: "unix:/a".into(), is_owned: true };
+        for count in [1, 20_000] {
+            let (mut one, mut other) = pair();
+            let word = Word::Hello { sockets: (0..count).map(socket).collect() };
+            let rest = one.begin(&word).unwrap();
+            assert_eq!(rest.0.is_empty(), count == 1, "{}", rest.0.len());
+            let heard = std::thread::spawn(move || other.hear(PATIENCE, || false));
+            one.go_on(&rest, PATIENCE).unwrap();
+            assert_eq!(heard.join().unwrap().unwrap(), word);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::model::Address;
 use crate::listener::bind::Bound;
 
 /// More than any unit has sockets.
-const SOCKETS_MAX: i32 = 4096;
+pub(super) const SOCKETS_MAX: i32 = 4096;
 /// How long the process before may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::channel::{Channel, ChannelError, Passed, Word};
+use super::channel::{Channel, ChannelError, Passed, Rest, Word};
+use super::inherited::SOCKETS_MAX;
 use super::spawn::{Child, FIRST, NOT_EXECUTABLE, spawn};
 use super::{CHANNEL, PROGRAM};
 
@@ -15,6 +16,8 @@ use super::{CHANNEL, PROGRAM};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it has to stay up while both accept. What dies of its first requests dies within it.
 const PROBATION: Duration = Duration::from_millis(500);
+/// Of a variable Linux takes 128 KiB (`MAX_ARG_STRLEN`).
+const NAMES_BYTES_MAX: usize = 100_000;
 /// Set anew for the child, or not for it at all.
 const OWN_VARIABLES: [&str; 5] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", CHANNEL, "WATCHDOG_PID"];
 
@@ -44,6 +47,8 @@ pub(crate) enum UpgradeError {
         "process 1 of a container cannot be replaced, for the container ends with it: start a new container instead"
     )]
     Init,
+    #[error("{0} sockets are more than an upgrade passes, which is {SOCKETS_MAX}: restart instead")]
+    TooMany(usize),
     #[error("the new process cannot be started: {0}")]
     Spawn(std::io::Error),
     /// It said so itself, in several lines perhaps.
@@ -69,8 +74,9 @@ pub(crate) fn run(
     if std::process::id() == 1 {
         return Err(UpgradeError::Init);
     }
-    let (mut channel, child) = start(offer)?;
-    let seen = see_through(&mut channel, state, is_called_off);
+    let (mut channel, child, rest) = start(offer)?;
+    let told = channel.go_on(&rest, PATIENCE).map_err(Setback::from);
+    let seen = told.and_then(|()| see_through(&mut channel, state, is_called_off));
     let handed_over = seen.and_then(|(version, unwanted)| {
         let scopes = step_back(&unwanted).ok_or(ChannelError::CalledOff)?;
         Ok((version, scopes))
@@ -132,8 +138,11 @@ fn see_through(
     }
 }
 
-fn start(offer: Offer) -> Result<(Channel, Child), UpgradeError> {
+fn start(offer: Offer) -> Result<(Channel, Child, Rest), UpgradeError> {
     let program = PROGRAM.get().ok_or(UpgradeError::NoProgram)?;
+    if offer.sockets.len() > SOCKETS_MAX as usize {
+        return Err(UpgradeError::TooMany(offer.sockets.len()));
+    }
     let (ours, theirs) = UnixStream::pair().map_err(UpgradeError::Spawn)?;
     let mut channel = Channel::new(ours);
     let (passed, mut descriptors): (Vec<_>, Vec<_>) = offer.sockets.into_iter().unzip();
@@ -143,7 +152,11 @@ fn start(offer: Offer) -> Result<(Channel, Child), UpgradeError> {
     let is_own = |name: &OsString| OWN_VARIABLES.iter().any(|own| name == own);
     let mut environment: Vec<_> = std::env::vars_os().filter(|(name, _)| !is_own(name)).collect();
     environment.push(("LISTEN_FDS".into(), descriptors.len().to_string().into()));
-    environment.push(("LISTEN_FDNAMES".into(), names.join(":").into()));
+    let names = names.join(":");
+    // For people: the names that count are in the first word.
+    if names.len() <= NAMES_BYTES_MAX {
+        environment.push(("LISTEN_FDNAMES".into(), names.into()));
+    }
     environment.push((CHANNEL.into(), (FIRST as usize + descriptors.len()).to_string().into()));
     let mut pid_variables = vec!["LISTEN_PID"];
     if std::env::var_os("WATCHDOG_USEC").is_some() {
@@ -151,12 +164,13 @@ fn start(offer: Offer) -> Result<(Channel, Child), UpgradeError> {
     }
     descriptors.push(theirs.into());
 
-    // Into the socket's buffer: should this process be killed right after, the new one can still begin.
-    let hello = channel.say(&Word::Hello { sockets: passed }, PATIENCE);
-    hello.map_err(|error| UpgradeError::Spawn(std::io::Error::other(error)))?;
+    // Into the socket's buffer: should this process be killed right after, the new one can still begin. What does not fit,
+    // of thousands of sockets, is said when there is somebody who listens.
+    let hello = channel.begin(&Word::Hello { sockets: passed });
+    let rest = hello.map_err(|error| UpgradeError::Spawn(std::io::Error::other(error)))?;
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let child = spawn(program, &arguments, environment, &pid_variables, descriptors).map_err(UpgradeError::Spawn)?;
-    Ok((channel, child))
+    Ok((channel, child, rest))
 }
 
 /// A listener's name as a descriptor's, which knows no colon (sd_pid_notify_with_fds(3)).

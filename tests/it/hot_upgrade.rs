@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
 use crate::support::client::Client;
@@ -124,6 +125,23 @@ async fn limits_breakers_and_ejections_go_on_where_they_stood() {
     }
     let log = line.first.stderr();
     assert_eq!((log.matches("Endpoint ejected").count(), log.matches("breaker opened").count()), (1, 1), "{log}");
+}
+
+/// What is said of them is more than the new process can be told before it listens.
+#[tokio::test]
+async fn sockets_are_passed_by_the_hundreds() {
+    const LISTENERS: u64 = 800;
+    if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit < 4 * LISTENERS) {
+        left_out!("there are not enough descriptors");
+    }
+    let name = "界".repeat(95);
+    let listener = |number| format!("[[listener]]\nname = \"{number}-{name}\"\naddress = \"127.0.0.1:0\"\n");
+    let listeners: String = (0..LISTENERS).map(listener).collect();
+    let line = Lineage::start(&format!("{listeners}[[route]]\nname = \"a\"\nrespond = {{ body = \"a\" }}\n")).await;
+    let before = line.pid().await;
+    let upgraded = line.upgrade().await;
+    assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+    assert_eq!((line.get("/").await.text(), line.pid().await == before), ("a".to_owned(), false));
 }
 
 /// Three of four failures came before the upgrade.
