@@ -240,6 +240,14 @@ impl Control {
         self.shared.is_in_charge()
     }
 
+    /// Once a second: what is changed in the process that has taken over holds for what is still open here, too. Flag
+    /// files are followed by both anyway.
+    pub(super) fn follow_successor(&self) {
+        if self.has_handed_over() && self.shared.runtime.follow() {
+            self.shared.switched.notify_waiters();
+        }
+    }
+
     /// Before anything is accepted: where the process before stood, and what nobody wants of its sockets. Ours may
     /// overlap with them.
     pub(super) fn go_on_from(&self, inheritance: &mut Inheritance) {

@@ -125,6 +125,7 @@ impl Ticker {
         let config = Arc::clone(&control.live.load_full().config);
         tell_strays(&mut self.strays, control, &config);
         control.shared.host.tick(&config.host, &config.server.state_dir);
+        control.follow_successor();
         // After the tick: an override that is over gives way. Also what a reload could not know when it was built.
         control.follow_overrides();
         control.settle();

@@ -41,8 +41,20 @@ impl Blocked {
     }
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
-        let file = self.file.take_over();
-        let kept = read(&file)?;
+        self.adopt(&self.file.take_over())
+    }
+
+    /// Goes on with what another process has left in the file, if it has changed it; whether it has.
+    pub(super) fn follow(&self) -> Result<bool, Unreadable> {
+        let is_changed = self.file.is_replaced();
+        if is_changed {
+            self.adopt(&self.file.access())?;
+        }
+        Ok(is_changed)
+    }
+
+    fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable> {
+        let kept = read(file)?;
         let mut list = self.list.lock();
         *list = kept;
         self.show(&list);

@@ -83,8 +83,20 @@ impl Features {
     }
 
     pub(super) fn take_over(&self) -> Result<(), Unreadable> {
-        let file = self.file.take_over();
-        let kept = read(&file)?;
+        self.adopt(&self.file.take_over())
+    }
+
+    /// Goes on with what another process has left in the file, if it has changed it; whether it has.
+    pub(super) fn follow(&self) -> Result<bool, Unreadable> {
+        let is_changed = self.file.is_replaced();
+        if is_changed {
+            self.adopt(&self.file.access())?;
+        }
+        Ok(is_changed)
+    }
+
+    fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable> {
+        let kept = read(file)?;
         let mut held = self.held.lock();
         let before = std::mem::replace(&mut held.values, kept);
         for (key, feature) in &held.features {

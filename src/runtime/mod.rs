@@ -74,11 +74,49 @@ impl Runtime {
         }
     }
 
+    /// After [`Self::hand_over`]: what the other process has changed since then holds here too. Whether it has changed
+    /// anything. What cannot be read stays as it is known here.
+    pub fn follow(&self) -> bool {
+        let followed = [self.overrides.follow(), self.blocked.follow(), self.features.follow()];
+        followed.into_iter().fold(false, |is_any, followed| match followed {
+            Ok(is_changed) => is_any || is_changed,
+            Err(error) => {
+                tracing::warn!(%error, "what the process that has taken over changes in it is not known");
+                is_any
+            }
+        })
+    }
+
     fn of(file: impl Fn(&str) -> StateFile) -> Result<Self, Unreadable> {
         Ok(Self {
             overrides: Overrides::open(file("limits.json"))?,
             blocked: Blocked::open(file("blocklist.json"))?,
             features: Features::open(file("features.json"))?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rate;
+
+    #[test]
+    fn what_another_process_changes_holds_in_the_one_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Runtime::open(folder.path()).unwrap();
+        let (before, after, ip) = (open(), open(), "192.0.2.1".parse().unwrap());
+        before.hand_over();
+        assert!(!before.follow(), "there is nothing yet");
+        after.blocked.block("192.0.2.0/24".parse().unwrap(), None).unwrap();
+        after.features.set("beta", Some(false)).unwrap();
+        let (rate, burst) = (rate::parse("1/1s").unwrap(), std::num::NonZeroU32::MIN);
+        after.overrides.set("per_ip", overrides::Override { rate, burst, until: None }).unwrap();
+        assert!(before.follow() && !before.follow());
+        assert!(before.blocked.contains(ip) && before.overrides.are_any());
+        assert_eq!(before.features.value("beta"), Some(false));
+        after.blocked.unblock("192.0.2.0/24".parse().unwrap()).unwrap();
+        assert!(before.follow() && !before.blocked.contains(ip));
+        assert!(before.blocked.block("192.0.2.0/24".parse().unwrap(), None).is_err(), "it is not its own any more");
     }
 }

@@ -1,7 +1,9 @@
 //! One JSON file in the state folder: versioned, replaced whole, on disk before a change is said to be made.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -22,7 +24,12 @@ pub(super) struct StateFile {
     path: Option<PathBuf>,
     /// It is another process's. Held for the whole of a change.
     is_only_read: Mutex<bool>,
+    /// As [`Self::is_replaced`] found it last.
+    seen: Mutex<Option<Stamp>>,
 }
+
+/// What tells a file from the one that took its place: every change makes a new one.
+type Stamp = (u64, u64, i64, i64);
 
 /// The file while nobody else in this process changes it.
 pub(super) struct Access<'a> {
@@ -32,12 +39,12 @@ pub(super) struct Access<'a> {
 
 impl StateFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: Mutex::new(false) }
+        Self { path: Some(path), ..Self::default() }
     }
 
     /// For who only reads: the file stays as it is, whatever is in it.
     pub(super) fn to_look_at(path: PathBuf) -> Self {
-        Self { path: Some(path), is_only_read: Mutex::new(true) }
+        Self { path: Some(path), is_only_read: Mutex::new(true), ..Self::default() }
     }
 
     /// For a change, which waits for the disk. Who looks at what is kept in it needs another lock.
@@ -49,6 +56,13 @@ impl StateFile {
     /// Leaves it to another process. What is being written is waited for.
     pub(super) fn hand_over(&self) {
         *self.access().is_only_read = true;
+    }
+
+    /// Whether another file is there than at the last time that this was asked.
+    pub(super) fn is_replaced(&self) -> bool {
+        let file = self.path.as_ref().and_then(|path| fs::metadata(path).ok());
+        let stamp = file.map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec()));
+        std::mem::replace(&mut *self.seen.lock(), stamp) != stamp
     }
 
     /// Takes it from another process, to be read again.
@@ -151,8 +165,6 @@ fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

@@ -144,6 +144,28 @@ async fn sockets_are_passed_by_the_hundreds() {
     assert_eq!((line.get("/").await.text(), line.pid().await == before), ("a".to_owned(), false));
 }
 
+#[tokio::test]
+async fn who_is_blocked_after_an_upgrade_is_blocked_in_the_old_process_too() {
+    let rest = "[[route]]\nname = \"a\"\nrespond = { body = \"a\" }\n";
+    let mut line = Lineage::start_in(Folder::new(), rest, "shutdown_grace = \"40s\"\n").await;
+    // Each has one more answer.
+    let mut kept = Vec::new();
+    for _ in 0..500 {
+        let mut client = Client::connect(line.address).await.unwrap();
+        client.get("/").await.unwrap();
+        kept.push(client);
+    }
+    assert_eq!(line.upgrade().await.status.code(), Some(0));
+    let mut admin = Client::connect_unix(line.folder.join("admin.sock")).await.unwrap();
+    let (call, body) = ("POST /api/admin/blocklist HTTP/1.1\r\nHost: localhost\r\n", "{\"cidr\": \"127.0.0.1\"}");
+    admin.send(format!("{call}Content-Length: {}\r\n\r\n{body}", body.len())).await.unwrap();
+    let blocked = admin.read_response().await.unwrap();
+    assert_eq!(blocked.status, 200, "{}", blocked.text());
+    let is_refused = async || kept.pop().expect("it is still not blocked").get("/").await.unwrap().status == 403;
+    assert!(eventually_async(DEADLINE, is_refused).await);
+    assert!(line.first.ended().is_none(), "it was the old process that answered");
+}
+
 /// Three of four failures came before the upgrade.
 #[tokio::test]
 async fn the_window_of_a_breaker_goes_on_where_it_stood() {
