@@ -19,6 +19,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// Addresses of one name.
 const ADDRESSES_MAX: usize = 256;
+/// Of those that came, and of those that went.
+const ADDRESSES_TOLD: usize = 8;
 
 /// The name and port to follow. `localhost` is no such name: it is this machine (RFC 6761, section 6.3).
 pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
@@ -63,7 +65,9 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
                 addresses.dedup();
                 addresses.truncate(ADDRESSES_MAX);
                 if addresses != known {
-                    tracing::info!(upstream = &*group.name, name = %host, count = addresses.len(), "name resolved");
+                    let (came, went) = differences(&group.addresses(slot), &addresses);
+                    let (upstream, count) = (&*group.name, addresses.len());
+                    tracing::info!(upstream, name = %host, count, came, went, "name resolved");
                     group.set_addresses(slot, &addresses);
                     known = addresses;
                 }
@@ -77,6 +81,20 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
         drop(group);
         tokio::time::sleep(pause.min(refresh)).await;
     }
+}
+
+/// The addresses that came and those that went, for people; `None` where there are none.
+fn differences(before: &[SocketAddr], after: &[SocketAddr]) -> (Option<String>, Option<String>) {
+    let lacking = |some: &[SocketAddr], others: &[SocketAddr]| {
+        let lacking: Vec<_> = some.iter().filter(|address| !others.contains(address)).collect();
+        let told: Vec<_> = lacking.iter().take(ADDRESSES_TOLD).map(ToString::to_string).collect();
+        let more = match lacking.len() - told.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!told.is_empty()).then(|| told.join(", ") + &more)
+    };
+    (lacking(after, before), lacking(before, after))
 }
 
 /// Tells the first failure of some; returns how long to wait after this one.
@@ -106,4 +124,22 @@ fn pause_after(failures: &mut u32) -> Duration {
     let pause = FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX));
     *failures = failures.saturating_add(1);
     pause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_went_is_told_up_to_eight_each() {
+        let of =
+            |range: std::ops::Range<u8>| range.map(|last| SocketAddr::from(([10, 0, 0, last], 80))).collect::<Vec<_>>();
+        assert_eq!(differences(&of(1..3), &of(1..3)), (None, None));
+        assert_eq!(differences(&[], &of(1..3)), (Some("10.0.0.1:80, 10.0.0.2:80".to_owned()), None));
+        let (came, went) = differences(&of(1..3), &of(2..11));
+        assert_eq!(went.as_deref(), Some("10.0.0.1:80"));
+        assert!(came.as_deref().is_some_and(|came| came.starts_with("10.0.0.3:80, ") && !came.contains("more")));
+        let (came, _) = differences(&[], &of(1..11));
+        assert!(came.as_deref().is_some_and(|came| came.ends_with(", 10.0.0.8:80 and 2 more")), "{came:?}");
+    }
 }
