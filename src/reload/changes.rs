@@ -1,8 +1,12 @@
 //! What differs between two configurations, in the words of the file, and what comes of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
 
-use crate::config::model::{Breaker, Config, FailureClasses, Limit, Server, Upstream};
+use crate::config::model::{
+    Address, Bounds, Breaker, Config, Endpoint, FailureClasses, Limit, Notify, Server, Timeouts, Upstream,
+};
 
 /// What the running process keeps as it was.
 const NEEDS_UPGRADE: &str = " (needs an upgrade)";
@@ -11,7 +15,7 @@ const NEEDS_UPGRADE: &str = " (needs an upgrade)";
 /// changed: what it keeps of before. `begun_with` is what the process runs with since its start.
 pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
     let (windows_before, windows) = (&old.maintenance.windows, &new.maintenance.windows);
-    let named = [
+    let parts = [
         named("listeners", &of(&old.listeners, |one| &one.name), &of(&new.listeners, |one| &one.name)),
         named("routes", &of(&old.routes, |one| &one.name), &of(&new.routes, |one| &one.name)),
         named("upstreams", &of_map(&old.upstreams), &of_map(&new.upstreams)),
@@ -19,22 +23,30 @@ pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
         named("probes", &of_map(&old.probes), &of_map(&new.probes)),
         named("features", &of_map(&old.features), &of_map(&new.features)),
         named("windows", &of(windows_before, |one| &one.name), &of(windows, |one| &one.name)),
+        named("timeouts", &timeouts(&old.timeouts), &timeouts(&new.timeouts)),
+        named("bounds", &bounds(&old.bounds), &bounds(&new.bounds)),
+        named("notify", &by_place(&old.notify), &by_place(&new.notify)),
     ];
-    let mut lines: Vec<String> = named.into_iter().flatten().collect();
+    let mut lines: Vec<String> = parts.into_iter().flatten().collect();
     plain_changes(old, new, begun_with, &mut lines);
+    for (name, upstream) in &new.upstreams {
+        let before = old.upstreams.get(name).map(endpoints);
+        let part = format!("endpoints of {name}");
+        lines.extend(before.and_then(|before| named(&part, &before, &endpoints(upstream))));
+    }
     lines.extend(carried(&old.upstreams, &new.upstreams, "upstream", of_upstream));
     lines.extend(carried(&old.limits, &new.limits, "limit", of_limit));
     lines
 }
 
 /// The line of a part that has names below it, if one differs.
-fn named<T: PartialEq>(part: &str, old: &[(&str, &T)], new: &[(&str, &T)]) -> Option<String> {
-    let find = |items: &[(&str, &T)], name| items.iter().position(|(other, _)| *other == name);
-    let come = new.iter().filter_map(|(name, content)| match find(old, *name) {
+fn named<N: PartialEq + Display, T: PartialEq>(part: &str, old: &[(N, T)], new: &[(N, T)]) -> Option<String> {
+    let find = |items: &[(N, T)], name: &N| items.iter().position(|(other, _)| other == name);
+    let come = new.iter().filter_map(|(name, content)| match find(old, name) {
         None => Some(format!("+{name}")),
         Some(place) => (old[place].1 != *content).then(|| format!("~{name}")),
     });
-    let gone = old.iter().filter(|(name, _)| find(new, *name).is_none()).map(|(name, _)| format!("-{name}"));
+    let gone = old.iter().filter(|(name, _)| find(new, name).is_none()).map(|(name, _)| format!("-{name}"));
     let words: Vec<String> = come.chain(gone).collect();
     (!words.is_empty()).then(|| format!("{part}: {}", words.join(" ")))
 }
@@ -64,8 +76,6 @@ fn plain_changes(old: &Config, new: &Config, begun_with: &Server, lines: &mut Ve
     plain("admin", token || hosts, "");
     plain("log", old.log != new.log, "");
     plain("client_ip", old.client_ip != new.client_ip, "");
-    plain("timeouts", old.timeouts != new.timeouts, "");
-    plain("bounds", old.bounds != new.bounds, "");
     plain("redis", old.redis != new.redis, "");
     let without_windows = |config: &Config| {
         let mut maintenance = config.maintenance.clone();
@@ -74,7 +84,6 @@ fn plain_changes(old: &Config, new: &Config, begun_with: &Server, lines: &mut Ve
     };
     plain("maintenance", without_windows(old) != without_windows(new), "");
     plain("host", old.host != new.host, "");
-    plain("notify", old.notify != new.notify, "");
     plain("trace", old.trace != new.trace, "");
     plain("certificates", old.certificates != new.certificates, "");
     plain("tests", old.tests != new.tests, "");
@@ -121,6 +130,52 @@ fn of_limit(old: &Limit, new: &Limit) -> String {
     }
 }
 
+/// By the keys of the file.
+fn timeouts(it: &Timeouts) -> [(&'static str, Duration); 8] {
+    let Timeouts {
+        tls_handshake,
+        request_head,
+        request_body,
+        idle,
+        connect,
+        response_head,
+        response_body,
+        stream_idle,
+    } = *it;
+    [
+        ("tls_handshake", tls_handshake),
+        ("request_head", request_head),
+        ("request_body", request_body),
+        ("idle", idle),
+        ("connect", connect),
+        ("response_head", response_head),
+        ("response_body", response_body),
+        ("stream_idle", stream_idle),
+    ]
+}
+
+/// As [`timeouts`].
+fn bounds(it: &Bounds) -> [(&'static str, Option<u64>); 5] {
+    let Bounds { header_bytes_max, headers_max, uri_bytes_max, body_bytes_max, h2_streams_max } = *it;
+    [
+        ("max_header_bytes", Some(header_bytes_max as u64)),
+        ("max_headers", Some(headers_max as u64)),
+        ("max_uri_bytes", Some(uri_bytes_max as u64)),
+        ("max_body", body_bytes_max),
+        ("h2_max_streams", Some(h2_streams_max.get().into())),
+    ]
+}
+
+/// By their addresses.
+fn endpoints(upstream: &Upstream) -> Vec<(&Address, &Endpoint)> {
+    upstream.endpoints.iter().map(|endpoint| (&endpoint.address, endpoint)).collect()
+}
+
+/// What has no names, by the words for its place in the file.
+fn by_place(items: &[Notify]) -> Vec<(String, &Notify)> {
+    items.iter().enumerate().map(|(place, item)| (format!("notify[{place}]"), item)).collect()
+}
+
 fn of<'a, T>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<(&'a str, &'a T)> {
     items.iter().map(|item| (name(item), item)).collect()
 }
@@ -159,6 +214,32 @@ mod tests {
                 .replace("limits = [\"per_ip\"]", "strip_prefix = \"/\"\nmax_body = 1")
         });
         assert_eq!(lines, ["routes: ~web +api -old"]);
+    }
+
+    #[test]
+    fn each_kind_of_part_is_told_by_name() {
+        let url = "http://127.0.0.1:9/";
+        let full = format!(
+            "[[notify]]\nurl = \"{url}\"\n[upstream.rest]\nendpoints = [\"127.0.0.1:2\"]\n[limit.rest]\nrate = \"1/1s\"\n\
+             [probe.rest]\ntcp = \"127.0.0.1:3\"\n[features]\nrest = true\n[[listener]]\nname = \"rest\"\n\
+             address = \"127.0.0.1:8081\"\n[[route]]\nname = \"rest\"\npath = [\"/rest\"]\nupstream = \"rest\"\n\
+             [[maintenance.window]]\nname = \"rest\"\nschedule = \"0 3 * * *\"\nduration = \"1h\"\n"
+        );
+        let (base, with) = (of_text(BASE), of_text(&format!("{BASE}{full}")));
+        let parts = ["listeners", "routes", "upstreams", "limits", "probes", "features", "windows"];
+        for (sign, lines) in [("+", changes(&base, &with, &base.server)), ("-", changes(&with, &base, &base.server))] {
+            let mut told: Vec<_> = parts.iter().map(|part| format!("{part}: {sign}rest")).collect();
+            told.push(format!("notify: {sign}notify[0]"));
+            assert_eq!(lines, told);
+        }
+        let lines = from_base(|text| {
+            text.replace("[\"127.0.0.1:1\"]", "[{ address = \"127.0.0.1:1\", weight = 2 }, \"127.0.0.1:2\"]")
+                + "[timeouts]\nidle = \"9s\"\nconnect = \"9s\"\n[bounds]\nmax_body = 0\n"
+        });
+        // What routes do not say themselves they have from there.
+        let told = "routes: ~web ~old; upstreams: ~app; timeouts: ~idle ~connect; bounds: ~max_body; \
+                    endpoints of app: ~127.0.0.1:1 +127.0.0.1:2";
+        assert_eq!(lines[..lines.len() - 1].join("; "), told);
     }
 
     #[test]
