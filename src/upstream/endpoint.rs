@@ -75,8 +75,8 @@ pub struct Endpoint {
     /// Shared with the same address before: what is at the app stays there.
     in_flight: Arc<AtomicU32>,
     in_flight_max: u32,
-    /// For `peak_ewma` only.
-    ewma: Option<Ewma>,
+    /// For `peak_ewma` only; shared as well.
+    ewma: Option<Arc<Ewma>>,
     pub(super) connector: Connector,
     pool: Arc<Pool>,
     /// Where the upstream speaks HTTP/2.
@@ -118,6 +118,7 @@ impl Endpoint {
         let (label, now): (Arc<str>, _) = (connector.address.to_string().into(), Instant::now());
         let pools = known.filter(|(_, before)| connects_alike(before, settings)).map(|(known, _)| known);
         let observes = settings.balance == model::Balance::PeakEwma;
+        let before = known.map(|(known, _)| known).or(left);
         Self {
             key: hash_of(label.as_bytes()),
             token: affinity.map(|affinity| affinity.token(&label)),
@@ -129,12 +130,12 @@ impl Endpoint {
             standing: Standing::new(settings, known.map(|(known, before)| (&known.standing, before)), now),
             incident: scout::Incident::default(),
             is_waited_for: !settings.hold.is_zero(),
-            in_flight: match known.map(|(known, _)| known).or(left) {
-                Some(before) => Arc::clone(&before.in_flight),
-                None => Arc::default(),
-            },
+            in_flight: before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default(),
             in_flight_max: settings.max_in_flight.map_or(u32::MAX, std::num::NonZeroU32::get),
-            ewma: observes.then(|| Ewma::new(now)),
+            ewma: observes.then(|| {
+                let known = before.and_then(|before| before.ewma.clone());
+                known.unwrap_or_else(|| Arc::new(Ewma::new(now)))
+            }),
             connector,
             pool: match pools {
                 Some(known) => Arc::clone(&known.pool),

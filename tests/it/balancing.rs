@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::poll::eventually;
-use crate::support::process::{Flagstone, Signal};
+use crate::support::poll::{eventually, eventually_async};
+use crate::support::process::{DEADLINE, Flagstone, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -67,6 +67,20 @@ async fn peak_ewma_leaves_the_slow_one_to_rest() {
     let proxy = TestProxy::toml(to(&apps, ["", "", ""], "balance = \"peak_ewma\"\n")).start().await;
     let counts = counts(&shares(&proxy, 60, |_| String::new()).await);
     assert!(counts[1] <= 6, "{counts:?}");
+}
+
+#[tokio::test]
+async fn peak_ewma_knows_the_slow_one_after_a_reload() {
+    let apps = three().await;
+    apps[1].set_route("*", Reply::ok("b").after(Duration::from_millis(500)));
+    let toml = to(&apps, ["", "", ""], "balance = \"peak_ewma\"\n");
+    let proxy = TestProxy::toml(&toml).start().await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    let slow_is_known = async || client.get("/").await.unwrap().text() == "b";
+    assert!(eventually_async(DEADLINE, slow_is_known).await);
+    proxy.reload_with(&format!("{toml}max_in_flight = 500\n")).await;
+    let counts = counts(&shares(&proxy, 60, |_| String::new()).await);
+    assert_eq!(counts[1], 0, "{counts:?}");
 }
 
 #[tokio::test]
