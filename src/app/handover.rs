@@ -272,7 +272,7 @@ fn wait_for(admin: &Place, cutting: &watch::Sender<bool>, patience: Duration) {
 }
 
 /// Until that is so, or for as long as `patience`.
-fn wait_until(is_so: impl Fn() -> bool, patience: Duration) {
+pub(super) fn wait_until(mut is_so: impl FnMut() -> bool, patience: Duration) {
     let deadline = Instant::now() + patience;
     while !is_so() && Instant::now() < deadline {
         std::thread::sleep(LOOK);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::handover::wait_until;
 use crate::config::model::{Address, Config, Listener};
 use crate::config::{Problem, Problems};
 use crate::error::io_reason;
@@ -175,17 +176,14 @@ impl Listening {
 
     /// Waits until the addresses are free that `config` wants back from listeners that have just left.
     pub(super) fn wait_for_leaving(&mut self, config: &Config) {
-        let deadline = Instant::now() + LEAVING_MAX;
         let is_new = |listener: &&Listener| self.open.values().all(|open| open.at.address != listener.address);
         let wanted: Vec<_> = config.listeners.iter().filter(is_new).map(|listener| &listener.address).collect();
-        loop {
+        let is_awaited = |leaving: &Leaving| wanted.iter().any(|wanted| collide(wanted, &leaving.address));
+        let have_left = || {
             self.leaving.retain(|leaving| leaving.stop.receiver_count() > 0);
-            let is_awaited = |leaving: &Leaving| wanted.iter().any(|wanted| collide(wanted, &leaving.address));
-            if !self.leaving.iter().any(is_awaited) || Instant::now() >= deadline {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            !self.leaving.iter().any(is_awaited)
+        };
+        wait_until(have_left, LEAVING_MAX);
     }
 
     /// Starts acceptors for new sockets and stops those that are no longer wanted.
