@@ -202,7 +202,7 @@ impl Ejection {
 
     fn eject(&self, inner: &mut Inner, now: Instant, was_back: bool) -> EjectionEvent {
         let recent = self.back_since(now).is_some_and(|since| since < inner.length);
-        let in_a_row = inner.ejections > 0 && (recent || !inner.succeeded_since);
+        let in_a_row = recent || !inner.succeeded_since;
         inner.ejections = if in_a_row { inner.ejections.saturating_add(1) } else { 1 };
         inner.length =
             self.settings.base.saturating_mul(inner.ejections).min(self.settings.max.max(self.settings.base));

@@ -66,6 +66,24 @@ fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
 }
 
 #[test]
+fn what_was_sent_the_moment_it_was_ejected_was_sent_during_it() {
+    let bench = Bench::new();
+    bench.eject();
+    assert_eq!(bench.ejection.prove(bench.now, bench.now), Some(EjectionEvent::Restored));
+}
+
+#[test]
+fn an_answer_after_its_return_does_not_bring_it_back_again() {
+    let mut bench = Bench::new();
+    bench.eject();
+    let sent = bench.now + SECOND;
+    bench.now += 35 * SECOND;
+    assert_eq!(bench.ejection.prove(sent, bench.now), None);
+    assert_eq!(bench.ejection.back_since(bench.now), Some(5 * SECOND), "slow start does not begin anew");
+    assert_eq!(bench.ejection.poll(bench.now), Some(EjectionEvent::Restored), "its return is said when it is seen");
+}
+
+#[test]
 fn a_success_ends_the_row_of_failures() {
     let bench = Bench::new();
     for _ in 0..10 {
@@ -207,6 +225,7 @@ fn another_process_leaves_it_alone_for_as_long() {
     other.now += 20 * SECOND - Duration::from_nanos(1);
     assert!(other.ejected());
     other.now += Duration::from_nanos(1);
+    assert_eq!(other.ejection.memory(other.now).away_for, None, "it is back");
     assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
     assert_eq!(other.eject(), (60, 2));
 }
