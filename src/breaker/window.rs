@@ -7,8 +7,8 @@ use std::time::Duration;
 const BUCKETS: u64 = 10;
 
 /// A bucket is one word, so that counting and taking it over for a new tick are one atomic step:
-/// `tick (24 bits) | total (20) | failures (20)`. The tick's low bits are ambiguous only after 5 × 2²⁴ ticks without a
-/// call, 2.6 years at the default window.
+/// `tick (24 bits) | total (20) | failures (20)`. The tick's low bits are ambiguous only for a bucket without a call for
+/// 2²⁴ ticks, 194 days at the default window, and only for two windows then.
 const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const TICK_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
@@ -199,6 +199,14 @@ mod tests {
         assert_eq!(window.sum(11 * SECOND), sum(2, 1));
         // 11 s leaves a second before 12 s does
         assert_eq!(window.sum(21 * SECOND), sum(1, 0));
+    }
+
+    #[test]
+    fn a_bucket_is_ahead_by_a_window_at_most() {
+        let is_ahead_by = |ticks: u64| is_ahead(packed(100 + ticks, 1, 0), 100);
+        assert!((1..=BUCKETS).all(is_ahead_by));
+        // Any more is a bucket of long ago, up to that of a tick ago.
+        assert!(![0, BUCKETS + 1, TICK_MASK / 2, TICK_MASK].into_iter().any(is_ahead_by));
     }
 
     #[test]
