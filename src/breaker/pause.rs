@@ -87,6 +87,7 @@ mod tests {
         }
         // a worker whose clock lags
         assert_eq!(pauses.beat(start + 98_500 * MS), None);
-        assert!(!pauses.spoil(start, start + 99_000 * MS));
+        assert!(!pauses.spoil(start, start + 100_000 * MS), "a second without a beat is within the tolerance");
+        assert!(pauses.spoil(start, start + 100_001 * MS));
     }
 }

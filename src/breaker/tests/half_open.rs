@@ -143,3 +143,13 @@ fn ramp_lets_a_growing_share_through() {
     }
     assert_eq!(bench.state(), State::Closed);
 }
+
+#[test]
+fn of_the_first_ten_requests_of_a_ramp_only_the_first_passes() {
+    let mut bench = Bench::new(Settings { ramp: secs(100_000), ..in_a_row() });
+    bench.calls(FAILURE, 3);
+    bench.pass_open();
+    bench.call(OK);
+    let passed: Vec<_> = (0..10).filter(|_| bench.acquire().is_ok()).collect();
+    assert_eq!(passed, [0]);
+}

@@ -52,7 +52,8 @@ fn under_other_rules_only_what_was_forced_stays_open() {
     bench.breaker.force_open(bench.now, Some(bench.now + secs(5)));
     let mut other = under_other_rules();
     other.pass(secs(4));
-    assert!(other.view().forced && other.view().statistics == Statistics::default(), "{:?}", other.view());
+    let view = other.view();
+    assert_eq!((view.forced, view.failures, view.statistics), (true, 0, Statistics::default()));
     other.pass(secs(1));
     assert_eq!(other.state(), State::HalfOpen);
     bench.breaker.force_open(bench.now, None);
