@@ -117,6 +117,35 @@ fn only_terminate_cuts_and_without_a_grace_at_once() {
 }
 
 #[test]
+fn only_a_maintenance_that_cuts_and_blocks_cuts_a_request() {
+    let mut state = global("");
+    let own = Switch::default().activate(Scope::Route("api".to_owned()), Flag::default(), Timestamp::UNIX_EPOCH);
+    state.routes.insert("api".to_owned(), own);
+    let cutting = |facts| state.cutting(&facts).map(|active| active.scope.to_string());
+    assert_eq!(cutting(facts()), None, "both only block");
+    state.routes["api"].begin_cutting();
+    assert_eq!(cutting(facts()).as_deref(), Some("api"), "the global one, asked first, does not");
+    assert_eq!(cutting(Facts { route: Some("web"), ..facts() }), None);
+    assert_eq!(cutting(Facts { exempt: true, ..facts() }), None);
+    state.global.as_ref().unwrap().begin_cutting();
+    assert_eq!(cutting(facts()).as_deref(), Some("global"));
+    assert_eq!(state.all().map(|active| active.scope.to_string()).collect::<Vec<_>>(), ["global", "api"]);
+}
+
+#[test]
+fn a_flag_with_any_scope_does_not_cover_everything() {
+    for (text, everything) in [
+        ("", true),
+        ("mode = \"read_only\"\nallow = [\"10.0.0.0/8\"]", true),
+        ("routes = [\"api\"]", false),
+        ("hosts = [\"example.com\"]", false),
+        ("paths = [\"/api\"]", false),
+    ] {
+        assert_eq!(Flag::parse(text.as_bytes()).0.covers_everything(), everything, "{text}");
+    }
+}
+
+#[test]
 fn switch_and_state_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Switch>();
@@ -147,6 +176,23 @@ fn counts_start_anew_with_each_maintenance_and_totals_do_not() {
     second.count_blocked();
     assert_eq!(second.blocked_requests(), 1);
     assert_eq!(switch.blocked_totals(), [(Scope::Global, 3)]);
+}
+
+#[test]
+fn totals_outlive_their_maintenance_until_there_are_too_many() {
+    let switch = Switch::default();
+    let begin = |number| {
+        let active = switch.activate(Scope::Route(format!("{number:05}")), Flag::default(), Timestamp::UNIX_EPOCH);
+        active.count_blocked();
+        active
+    };
+    let on = [begin(0), begin(1)];
+    (2..TOTALS_MAX).for_each(|number| drop(begin(number)));
+    assert_eq!(switch.blocked_totals().len(), TOTALS_MAX);
+    assert_eq!(begin(TOTALS_MAX).blocked_requests(), 1);
+    let told = |number: usize| (Scope::Route(format!("{number:05}")), 1);
+    assert_eq!(switch.blocked_totals(), [told(0), told(1), told(TOTALS_MAX)], "what is on keeps its count");
+    assert_eq!(on.map(|active| active.blocked_requests()), [1, 1]);
 }
 
 proptest! {

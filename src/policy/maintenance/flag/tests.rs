@@ -204,6 +204,32 @@ fn texts_are_bounded_and_hold_no_control_characters() {
 }
 
 #[test]
+fn texts_may_be_as_long_as_their_bound_and_end_on_a_whole_character() {
+    for (text, bytes) in [
+        ("x".repeat(LINE_BYTES_MAX - 1), LINE_BYTES_MAX - 1),
+        ("x".repeat(LINE_BYTES_MAX), LINE_BYTES_MAX),
+        ("x".repeat(LINE_BYTES_MAX + 1), LINE_BYTES_MAX),
+        ("é".repeat(LINE_BYTES_MAX), LINE_BYTES_MAX),
+        (format!("x{}", "é".repeat(LINE_BYTES_MAX)), LINE_BYTES_MAX - 1),
+        // A blank that is last only because the rest is cut off goes, too.
+        (format!("{} y", "x".repeat(LINE_BYTES_MAX - 1)), LINE_BYTES_MAX - 1),
+    ] {
+        let flag = parsed(&format!("reason = \"{text}\""));
+        assert_eq!(flag.reason.unwrap().len(), bytes);
+    }
+}
+
+#[test]
+fn a_list_may_have_as_many_entries_as_its_bound() {
+    let routes = |count: usize| format!("routes = {:?}", vec!["api"; count]);
+    assert_eq!(parsed(&routes(LIST_ENTRIES_MAX)).routes.len(), LIST_ENTRIES_MAX);
+    let (flag, warning) = warned(&routes(LIST_ENTRIES_MAX + 1));
+    assert_eq!(flag.routes.len(), LIST_ENTRIES_MAX);
+    assert_eq!(warning, "routes: only the first 256 entries are used");
+    assert!(!warned(&format!("terminate = true\n{}", routes(LIST_ENTRIES_MAX + 1))).0.terminate, "more is meant");
+}
+
+#[test]
 fn the_default_flag_is_an_empty_file() {
     assert_eq!(Flag::default().to_toml(), "");
 }
