@@ -431,7 +431,11 @@ fn a_limiter_of_the_same_seed_goes_on_where_another_stood() {
     assert!(!new.check(key, later).allowed);
     // What has come back by itself is not worth telling.
     assert_eq!(old.memory(Nanos(now.0 + 6_000_000_000)).keys, []);
-    assert_ne!(Limiter::new(old.settings()).key_ip("192.0.2.1".parse().unwrap()), key);
+    let stranger = Limiter::new(old.settings());
+    assert_ne!(stranger.key_ip("192.0.2.1".parse().unwrap()), key);
+    assert!(new.has_keys_of(&old) && !stranger.has_keys_of(&old));
+    let wider = Limiter::with_seed(Settings { ipv6_prefix: 56, ..old.settings() }, seed);
+    assert!(!wider.has_keys_of(&old), "clients on IPv6 have other keys there");
 }
 
 #[test]
