@@ -111,12 +111,13 @@ mod tests {
     #[test]
     fn ten_years_is_the_most() {
         assert_eq!(parse("3650d"), Ok(MAX));
-        assert!(parse("3650d1us").is_err());
+        assert_eq!(parse("3650d1us"), Err(too_long()));
     }
 
     #[test]
     fn a_bare_number_is_told_its_unit() {
         assert!(parse("30").unwrap_err().contains("\"30s\""));
+        assert_eq!(parse("1h30").unwrap_err(), "not a duration: \"30\" at the end lacks a unit");
     }
 
     proptest! {

@@ -55,6 +55,7 @@ mod tests {
             ("%74oken=s3cret", "%74oken=REDACTED"),
             ("token=s3cret=more&token=", "token=REDACTED&token="),
             ("eyJhbGciOiJIUzI1NiJ9.s3cret", "REDACTED"),
+            ("sixteen-are-kept&seventeen-are-not", "sixteen-are-kept&REDACTED"),
             ("a=1;token=s3cret;password=s3cret&b", "a=1;token=REDACTED;password=REDACTED&b"),
             ("&;&=", "&;&="),
         ] {

@@ -88,9 +88,37 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_written_in_the_largest_unit_that_divides_it() {
+        for (bytes, written) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1 << 10, "1KiB"),
+            ((64 << 10) + 1, "65537B"),
+            (1025 << 10, "1025KiB"),
+            (16 << 20, "16MiB"),
+            (3 << 29, "1536MiB"),
+            (1 << 30, "1GiB"),
+            (2 << 40, "2048GiB"),
+        ] {
+            assert_eq!(format(bytes), written);
+        }
+    }
+
+    #[test]
     fn a_near_miss_is_told_its_unit() {
-        assert_eq!(parse("10m"), Err("not a size: write \"10MiB\"".to_owned()));
-        assert_eq!(parse("10kb"), Err("not a size: write \"10KB\"".to_owned()));
+        for (units, meant) in [
+            (["k", "Ki", "kib"], "KiB"),
+            (["m", "Mi", " MiB"], "MiB"),
+            (["G", "Gi", "GIB"], "GiB"),
+            (["kb", "Kb", "kB"], "KB"),
+            (["mb", "Mb", "mB"], "MB"),
+            (["gb", "Gb", "gB"], "GB"),
+            (["b", " b", " B"], "B"),
+        ] {
+            for unit in units {
+                assert_eq!(parse(&format!("10{unit}")), Err(format!("not a size: write \"10{meant}\"")), "{unit}");
+            }
+        }
     }
 
     proptest! {
