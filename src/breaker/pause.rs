@@ -4,7 +4,8 @@
 //! It stops nothing and judges nothing: whoever is about to report a time-out or a slow call asks [`Pauses::spoil`],
 //! and drops the permit instead if so.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use super::nanos_of;
@@ -34,21 +35,22 @@ impl Pauses {
     /// Returns how long the process stood still if it did since the last beat.
     pub fn beat(&self, now: Instant) -> Option<Duration> {
         let now = self.nanos(now);
-        let last = self.last_beat_ns.fetch_max(now, Relaxed);
-        let gap = now.saturating_sub(last);
-        if gap <= self.tolerance_ns {
-            return None;
+        let gap = now.saturating_sub(self.last_beat_ns.load(Relaxed));
+        let pause = (gap > self.tolerance_ns).then(|| Duration::from_nanos(gap));
+        if pause.is_some() {
+            self.resumed_ns.fetch_max(now, Relaxed);
         }
-        self.resumed_ns.fetch_max(now, Relaxed);
-        Some(Duration::from_nanos(gap))
+        // Behind the end of the pause: whoever no longer sees the gap sees that.
+        self.last_beat_ns.fetch_max(now, Release);
+        pause
     }
 
     /// Whether the time from `started` to `now` has a pause in it, so that its length means nothing. Two loads.
     #[must_use]
     pub fn spoil(&self, started: Instant, now: Instant) -> bool {
+        // After a pause the beat may not be the first to run, and may run between these two.
+        let unnoticed = self.nanos(now).saturating_sub(self.last_beat_ns.load(Acquire));
         let resumed = self.resumed_ns.load(Relaxed);
-        let unnoticed = self.nanos(now).saturating_sub(self.last_beat_ns.load(Relaxed));
-        // After a pause the beat may not be the first to run.
         (resumed != 0 && self.nanos(started) < resumed) || unnoticed > self.tolerance_ns
     }
 
@@ -59,6 +61,8 @@ impl Pauses {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -76,6 +80,34 @@ mod tests {
         assert_eq!(pauses.beat(resumed), Some(5000 * MS));
         assert!(pauses.spoil(start + 400 * MS, resumed + MS));
         assert!(!pauses.spoil(resumed, resumed + 900 * MS));
+    }
+
+    #[test]
+    fn a_pause_is_known_in_the_very_moment_of_its_beat() {
+        const ROUNDS: usize = 1000;
+        let start = Instant::now();
+        let resumed = start + 5000 * MS;
+        let rounds: Vec<_> = (0..ROUNDS).map(|_| Pauses::new(1000 * MS, start)).collect();
+        let (begun, beaten) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut is_always_known = true;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (round, pauses) in rounds.iter().enumerate() {
+                    while begun.load(Acquire) <= round {
+                        std::hint::spin_loop();
+                    }
+                    pauses.beat(resumed);
+                    beaten.store(round + 1, Release);
+                }
+            });
+            for (round, pauses) in rounds.iter().enumerate() {
+                begun.store(round + 1, Release);
+                while beaten.load(Acquire) <= round {
+                    is_always_known &= pauses.spoil(start, resumed);
+                }
+            }
+        });
+        assert!(is_always_known);
     }
 
     #[test]
