@@ -14,6 +14,7 @@ use crate::support::files::Folder;
 use crate::support::h2::{Http2, frame, kind};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::port::Port;
 use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
@@ -355,38 +356,37 @@ async def serve(reader, writer):
 async def main():
     time.sleep(float(sys.argv[2]))
     server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=1024)
-    print("port", server.sockets[0].getsockname()[1], flush=True)
+    print("listening", flush=True)
     await server.serve_forever()
 asyncio.run(main())
 "#;
 
-/// The app as a process of its own, which listens after so many seconds. A port of 0 is any.
-fn launch(folder: &Folder, port: u16, seconds: u32) -> Process {
+/// The app as a process of its own, which listens after so many seconds.
+fn launch(folder: &Folder, port: &Port, seconds: u32) -> Process {
     let script = folder.write("app.py", APP);
     let mut command = std::process::Command::new("python3");
-    Process::start(command.arg(script).arg(port.to_string()).arg(seconds.to_string()))
+    Process::start(command.arg(script).arg(port.number().to_string()).arg(seconds.to_string()))
 }
 
-async fn start_app(folder: &Folder, port: u16) -> (Process, u16) {
+async fn start_app(folder: &Folder, port: &Port) -> Process {
     let mut process = launch(folder, port, 0);
-    let line = process.stdout_line("port ").await;
-    let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
-    (process, port)
+    process.stdout_line("listening").await;
+    process
 }
 
 #[tokio::test]
 async fn a_real_app_restarted_ten_times_under_load_fails_no_request() {
     let _python = or_left_out!(crate::support::left_out::program("python3"));
     let folder = Folder::new();
-    let (mut app, port) = start_app(&folder, 0).await;
-    let proxy = TestProxy::toml(to(&format!("127.0.0.1:{port}"), "hold = \"15s\"\n")).start().await;
+    let port = Port::reserve();
+    let mut app = start_app(&folder, &port).await;
+    let proxy = TestProxy::toml(to(&port.address().to_string(), "hold = \"15s\"\n")).start().await;
     let load = Load::get(proxy.address(), "/").tasks(16).pause(Duration::from_millis(2)).start();
     for _ in 0..10 {
         assert!(load.reaches(50, DEADLINE).await);
         app.signal(Signal::KILL);
         app.wait(DEADLINE).await;
-        let (next, _) = start_app(&folder, port).await;
-        app = next;
+        app = start_app(&folder, &port).await;
     }
     assert!(load.reaches(50, DEADLINE).await);
     load.stop().await.assert_clean();
@@ -397,8 +397,9 @@ async fn an_app_that_takes_five_seconds_to_restart_under_200_requests_a_second_c
     const RESTART: Duration = Duration::from_secs(5);
     let _python = or_left_out!(crate::support::left_out::program("python3"));
     let folder = Folder::new();
-    let (mut app, port) = start_app(&folder, 0).await;
-    let proxy = TestProxy::toml(to(&format!("127.0.0.1:{port}"), "hold = \"30s\"\n")).start().await;
+    let port = Port::reserve();
+    let mut app = start_app(&folder, &port).await;
+    let proxy = TestProxy::toml(to(&port.address().to_string(), "hold = \"30s\"\n")).start().await;
     // Streams, so that a thousand held requests are no thousand sockets of this process.
     let mut clients = Vec::new();
     for _ in 0..16 {
@@ -412,7 +413,7 @@ async fn an_app_that_takes_five_seconds_to_restart_under_200_requests_a_second_c
         if number == 200 {
             app.signal(Signal::KILL);
             app.wait(DEADLINE).await;
-            app = launch(&folder, port, RESTART.as_secs() as u32);
+            app = launch(&folder, &port, RESTART.as_secs() as u32);
         }
         let mut client = clients[number % clients.len()].clone();
         asked.spawn(async move {

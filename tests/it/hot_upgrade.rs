@@ -12,6 +12,7 @@ use crate::support::files::Folder;
 use crate::support::lineage::{Lineage, kill, signal};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::port::Port;
 use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches, children};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -89,15 +90,16 @@ async fn usr2_upgrades_and_a_socket_file_stays() {
 async fn limits_breakers_and_ejections_go_on_where_they_stood() {
     let bad = FakeUpstream::http1().route("*", Reply::status(500, "no")).start().await;
     let good = FakeUpstream::http1().route("*", "good").start().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = Port::reserve();
     let rest = format!(
         "[[route]]\nname = \"limited\"\npath = [\"/limited\"]\nrespond = {{ body = \"ok\" }}\nlimits = [\"l\"]\n\
          [[route]]\nname = \"bad\"\npath = [\"/bad\"]\nupstream = \"bad\"\n\
          [[route]]\nname = \"two\"\npath = [\"/two\"]\nupstream = \"two\"\n[limit.l]\nrate = \"4/1h\"\n\
          [upstream.bad]\nendpoints = [\"{}\"]\n[upstream.bad.breaker]\nfailures = 2\nopen = \"1h\"\nmax_open = \"1h\"\n\
-         [upstream.two]\nendpoints = [\"{gone}\", \"{}\"]\nbalance = \"round_robin\"\n[upstream.two.ejection]\nfailures = 1\n\
+         [upstream.two]\nendpoints = [\"{}\", \"{}\"]\nbalance = \"round_robin\"\n[upstream.two.ejection]\nfailures = 1\n\
          base = \"10m\"\nmax = \"1h\"\n",
         bad.endpoint(),
+        gone.address(),
         good.endpoint()
     );
     let mut line = Lineage::start(&rest).await;

@@ -13,9 +13,10 @@ use crate::support::dns::DnsServer;
 use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::port::Port;
 use crate::support::process::{Flagstone, Process, Signal};
 use crate::support::proxy::TestProxy;
-use crate::support::redis::{Make, Redis, free_port};
+use crate::support::redis::{Make, Redis};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -182,17 +183,18 @@ async fn three_processes_let_through_what_one_would() {
 
 #[tokio::test]
 async fn while_redis_is_gone_each_instance_counts_for_itself() {
-    let redis = or_left_out!(Redis::start().await);
+    let port = Port::reserve();
+    let start = || Redis::start_on(Make::Redis, port.number(), &[]);
+    let redis = or_left_out!(start().await);
     let proxy = proxy(&redis.url(), "timeout = \"2s\"", "rate = \"4/1h\"").await;
     assert_eq!(status(&proxy).await, 200);
-    let (make, port) = (redis.make, redis.port);
     drop(redis);
     for expected in [200, 200, 200, 429, 429] {
         assert_eq!(status(&proxy).await, expected, "what was used before counts here too");
     }
     assert!(reachable(&proxy, false).await);
     assert_eq!(up(&proxy).await, Some(0));
-    let redis = Redis::start_on(make, port, &[]).await.unwrap();
+    let redis = start().await.unwrap();
     assert!(reachable(&proxy, true).await, "back by itself");
     assert_eq!(up(&proxy).await, Some(1));
     let other = TestProxy::toml(toml(&redis.url(), "timeout = \"5s\"", "rate = \"4/1h\"")).start().await;
@@ -242,17 +244,18 @@ async fn a_redis_that_goes_while_nobody_asks_is_missed_all_the_same() {
 
 #[tokio::test]
 async fn each_reason_of_an_outage_is_told() {
-    let redis = or_left_out!(Redis::start().await);
-    let (make, port) = (redis.make, redis.port);
+    let port = Port::reserve();
+    let redis = or_left_out!(Redis::start_on(Make::Redis, port.number(), &[]).await);
     let mut flagstone = Flagstone::serve(&format!(
-        "[server]\nstate_dir = \"state\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n{}",
         toml(&redis.url(), "timeout = \"5s\"", "rate = \"1/1h\"")
     ))
     .await;
     flagstone.process.stderr_line("the shared store of limits is up").await;
     drop(redis);
     flagstone.process.stderr_line("the shared store of limits is down").await;
-    let _redis = Redis::start_on(make, port, &["--requirepass", "s3cret"]).await.unwrap();
+    let _redis = Redis::start_on(Make::Redis, port.number(), &["--requirepass", "s3cret"]).await.unwrap();
     flagstone.process.stderr_line("uthentication required").await;
 }
 
@@ -272,11 +275,12 @@ async fn a_key_of_another_type_is_no_outage() {
 
 #[tokio::test]
 async fn what_on_error_says_holds_where_redis_never_was() {
-    let port = free_port();
+    let port = Port::reserve();
+    let nobody = format!("redis://{}", port.address());
     for (url, on_error, expected) in [
-        (format!("redis://127.0.0.1:{port}"), "local", [200, 429]),
-        (format!("redis://127.0.0.1:{port}"), "allow", [200, 200]),
-        (format!("redis://127.0.0.1:{port}"), "deny", [429, 429]),
+        (nobody.clone(), "local", [200, 429]),
+        (nobody.clone(), "allow", [200, 200]),
+        (nobody, "deny", [429, 429]),
         ("redis://nowhere.invalid:6379".to_owned(), "local", [200, 429]),
     ] {
         let toml = toml(&url, &format!("on_error = \"{on_error}\""), "rate = \"1/1h\"");
@@ -450,29 +454,21 @@ async fn tls_is_verified_against_the_given_roots() {
     let (cert, key) = ca.leaf(&["localhost"]).write(&folder, "redis");
     let roots = folder.write("ca.pem", ca.pem());
     let [cert, key, roots] = [&cert, &key, &roots].map(|path| path.to_str().unwrap().to_owned());
-    let mut started = Err(String::new());
-    let mut port = 0;
-    for _ in 0..5 {
-        port = free_port();
-        let port = port.to_string();
-        let further = [
-            "--tls-port",
-            &port,
-            "--tls-cert-file",
-            &cert,
-            "--tls-key-file",
-            &key,
-            "--tls-auth-clients",
-            "no",
-            "--tls-ca-cert-file",
-            &roots,
-        ];
-        started = Redis::start_on(Make::Redis, 0, &further).await;
-        if started.is_ok() {
-            break;
-        }
-    }
-    let _redis = or_left_out!(started);
+    let kept = Port::reserve();
+    let port = kept.number().to_string();
+    let further = [
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-auth-clients",
+        "no",
+        "--tls-ca-cert-file",
+        &roots,
+    ];
+    let _redis = or_left_out!(Redis::start_on(Make::Redis, 0, &further).await);
     let config = |further: &str, ca: &str| {
         format!(
             "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
@@ -509,15 +505,16 @@ async fn tls_is_verified_against_the_given_roots() {
 
 #[tokio::test]
 async fn under_load_it_may_die_hang_and_come_back() {
-    let redis = or_left_out!(Redis::start().await);
+    let port = Port::reserve();
+    let start = || Redis::start_on(Make::Redis, port.number(), &[]);
+    let redis = or_left_out!(start().await);
     let proxy = proxy(&redis.url(), "timeout = \"1s\"", "rate = \"1000000/1s\"").await;
     let load = Load::get(proxy.address(), "/").tasks(4).pause(Duration::from_millis(1)).start();
     assert!(load.reaches(100, DEADLINE).await);
-    let (make, port) = (redis.make, redis.port);
     drop(redis);
     assert!(reachable(&proxy, false).await);
     assert!(load.reaches(100, DEADLINE).await, "requests go on");
-    let redis = Redis::start_on(make, port, &[]).await.unwrap();
+    let redis = start().await.unwrap();
     assert!(reachable(&proxy, true).await);
     for _ in 0..2 {
         redis.process.signal(Signal::STOP);

@@ -4,24 +4,19 @@ use std::time::Duration;
 
 use crate::redis::{DEADLINE, get, proxy, reachable};
 use crate::support::poll::eventually_async;
+use crate::support::port::Port;
 use crate::support::proxy::TestProxy;
-use crate::support::redis::{Make, Redis, free_port};
+use crate::support::redis::{Make, Redis};
 
 /// `CLUSTER` gossip takes its time.
 const GOSSIP: Duration = Duration::from_secs(30);
 
 /// One node that belongs to no cluster yet, and the port of its bus.
 async fn node(make: Make) -> Result<(Redis, String), String> {
-    let mut started = Err(String::new());
-    for _ in 0..5 {
-        let bus = free_port().to_string();
-        let further = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
-        started = Redis::start_on(make, free_port(), &further).await.map(|redis| (redis, bus));
-        if started.is_ok() {
-            break;
-        }
-    }
-    started
+    let kept = Port::reserve();
+    let bus = kept.number().to_string();
+    let further = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
+    Ok((Redis::start_with(make, &further).await?, bus))
 }
 
 /// Two masters with half of the slots each, and `replicas` that serve nothing yet.

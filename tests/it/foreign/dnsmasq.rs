@@ -10,9 +10,9 @@ use crate::support::admin;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::{eventually, eventually_async};
+use crate::support::port::Port;
 use crate::support::process::{Process, Signal};
 use crate::support::proxy::TestProxy;
-use crate::support::redis::free_port;
 
 struct Dnsmasq {
     process: Process,
@@ -30,8 +30,9 @@ impl Dnsmasq {
         let program = program("dnsmasq")?;
         let folder = Folder::new();
         folder.write("hosts", "");
-        for _ in 0..5 {
-            let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        // Kept for TCP; somebody may have it for UDP.
+        for kept in std::iter::repeat_with(Port::reserve).take(5) {
+            let address = kept.address();
             let mut command = Command::new(&program);
             command.args(["--conf-file=/dev/null", "--keep-in-foreground", "--log-facility=-", "--pid-file="]);
             command.args(["--user=", "--bind-interfaces", "--listen-address=127.0.0.1", "--no-resolv", "--no-hosts"]);

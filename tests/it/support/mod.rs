@@ -13,6 +13,7 @@
 //! | `load`, `streams` | many requests at once, every failure told; the same over HTTP/2 |
 //! | `lineage` | a process and its successors |
 //! | `poll` | the only place that waits for a condition |
+//! | `port` | a port that nobody else gets, whoever listens there or not |
 //! | `redis` | a real one, of the test's own |
 //! | `relay` | a connection that can be cut |
 //! | `left_out`, `python`, `npm` | parts that a machine may lack |
@@ -35,6 +36,7 @@ pub mod lineage;
 pub mod load;
 pub mod npm;
 pub mod poll;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod python;

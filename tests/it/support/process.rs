@@ -191,6 +191,10 @@ impl Flagstone {
     /// # Panics
     /// When it does not come to serve.
     pub async fn serve_in(folder: Folder, config: &str) -> Self {
+        assert!(
+            config.contains("[admin]"),
+            "without that table the admin side has a fixed port, which others want too"
+        );
         let file = folder.write("flagstone.toml", config);
         let mut command = Self::command([OsStr::new("run"), OsStr::new("-c"), file.as_os_str()]);
         let mut process = Process::start(command.current_dir(folder.path()));

@@ -1,6 +1,6 @@
 //! A real Redis, or what speaks as it does.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use super::client::Client;
 use super::files::Folder;
 use super::left_out::program;
 use super::poll::eventually;
+use super::port::Port;
 use super::process::Process;
 use super::python::python_venv;
 
@@ -51,27 +52,21 @@ fn packaged(package: &str, path: &str) -> Result<PathBuf, String> {
 pub struct Redis {
     pub process: Process,
     pub port: u16,
-    pub make: Make,
     _folder: Folder,
 }
 
 impl Redis {
-    /// On a port that was free a moment ago.
+    /// On a free port.
     pub async fn start() -> Result<Self, String> {
         Self::start_with(Make::Redis, &[]).await
     }
 
     pub async fn start_with(make: Make, further: &[&str]) -> Result<Self, String> {
-        let mut last = String::new();
-        for _ in 0..5 {
-            match Self::start_on(make, free_port(), further).await {
-                Ok(redis) => return Ok(redis),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let port = Port::reserve();
+        Self::start_on(make, port.number(), further).await
     }
 
+    /// On this one. A [`Port`] that the test keeps is still to be had when it has ended.
     pub async fn start_on(make: Make, port: u16, further: &[&str]) -> Result<Self, String> {
         let folder = Folder::new();
         let mut command = Command::new(make.program()?);
@@ -85,7 +80,7 @@ impl Redis {
         });
         let _: bool = settled.await;
         match is_up {
-            true => Ok(Self { process, port, make, _folder: folder }),
+            true => Ok(Self { process, port, _folder: folder }),
             false => Err(format!("{make:?} did not start: {}{}", process.stdout(), process.stderr())),
         }
     }
@@ -107,8 +102,4 @@ impl Redis {
         let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
         calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
