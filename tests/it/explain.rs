@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::client::Client;
 use crate::support::files::Folder;
-use crate::support::poll::eventually_async;
+use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{DEADLINE, Ended, Flagstone, Signal};
 use crate::support::upstream::FakeUpstream;
 
@@ -87,8 +87,8 @@ async fn explained(flagstone: &Flagstone, asked: &Asked) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// Status, `Flagstone-Reason` and the line of the access log.
-async fn happened(flagstone: &mut Flagstone, asked: &Asked, number: usize) -> (u16, Option<String>, Value) {
+/// Status and `Flagstone-Reason`.
+async fn happened(flagstone: &mut Flagstone, asked: &Asked, number: usize) -> (u16, Option<String>) {
     let (method, url, ip, headers) = asked;
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let host = headers.iter().find_map(|header| header.strip_prefix("Host: ")).unwrap_or(host);
@@ -101,22 +101,33 @@ async fn happened(flagstone: &mut Flagstone, asked: &Asked, number: usize) -> (u
     client.send(format!("{text}Connection: close\r\n\r\n")).await.unwrap();
     let answer = if *method == "HEAD" { client.read_head_response().await } else { client.read_response().await };
     let answer = answer.unwrap();
+    (answer.status, answer.header("flagstone-reason").map(str::to_owned))
+}
+
+/// The line of the access log of this request.
+async fn logged(flagstone: &Flagstone, number: usize) -> Value {
     let mut line = Value::Null;
-    let logged = async || {
+    let is_there = || {
         let log = flagstone.folder.read("access.log");
-        let found = log.lines().find(|line| line.contains(&format!("n{number}n")));
+        let found =
+            log.split_inclusive('\n').find(|line| line.contains(&format!("n{number}n")) && line.ends_with('\n'));
         line = found.map_or(Value::Null, |found| serde_json::from_str(found).unwrap());
         !line.is_null()
     };
-    assert!(eventually_async(DEADLINE, logged).await, "{asked:?}");
-    (answer.status, answer.header("flagstone-reason").map(str::to_owned), line)
+    assert!(eventually(DEADLINE, is_there).await, "request {number}");
+    line
 }
 
 /// Says of every request what then really happens to it.
 async fn assert_true(flagstone: &mut Flagstone, upstream: &FakeUpstream, round: usize) {
-    for (index, asked) in REQUESTS.iter().enumerate() {
+    let mut all = Vec::new();
+    for (asked, number) in REQUESTS.iter().zip(round * 100..) {
         let said = explained(flagstone, asked).await;
-        let (status, reason, line) = happened(flagstone, asked, round * 100 + index).await;
+        let (status, reason) = happened(flagstone, asked, number).await;
+        all.push((asked, number, said, status, reason));
+    }
+    for (asked, number, said, status, reason) in all {
+        let line = logged(flagstone, number).await;
         let context = format!("round {round}, {asked:?}\nsaid {said:#}\nhappened {status} {reason:?} {line}");
         assert_eq!(said["upstream"], line["upstream"], "{context}");
         // A redirect to https or a malformed request has no route on either side.

@@ -53,7 +53,7 @@ async fn findings(token: &str, options: &[&str]) -> Result<(), String> {
     }
     command.args(["--generation-database", "none"]).args(options);
     let mut judge = Process::start(&mut command);
-    let status = judge.wait(Duration::from_secs(110)).await;
+    let status = judge.wait(Duration::from_secs(240)).await;
     let (told, also) = (judge.stdout(), judge.stderr());
     assert!(status.success(), "{told}\n{also}");
     assert!(told.contains("Tested: "), "it has looked at something: {told}\n{also}");

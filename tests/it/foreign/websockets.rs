@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{LONG, flagstone_before, python_on_a_port};
+use super::{flagstone_before, python_on_a_port};
 use crate::support::files::Folder;
 use crate::support::process::Process;
 use crate::support::python::python_venv;
+
+/// For the whole suite: three hundred cases, in Python at both ends.
+const SUITE: Duration = Duration::from_secs(150);
 
 #[tokio::test]
 async fn a_foreign_client_and_a_foreign_server_understand_each_other() {
@@ -58,7 +62,7 @@ async fn outcomes(suite: &Path, address: &str, reports: &Path) -> BTreeMap<Strin
         command.args(["-x", left_out]);
     }
     let mut process = Process::start(command.arg(address));
-    process.wait(LONG).await;
+    process.wait(SUITE).await;
     let index = std::fs::read(reports.join("index.json"));
     let index = index.unwrap_or_else(|error| panic!("{error}: {}", process.stderr()));
     let index: Value = serde_json::from_slice(&index).unwrap();
