@@ -1,11 +1,14 @@
 //! Who gets how much.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::support::client::Client;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Flagstone, Signal};
+use crate::support::process::{DEADLINE, Flagstone, Signal, stop};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -106,8 +109,9 @@ async fn peak_ewma_does_not_take_failing_fast_for_being_fast() {
 #[tokio::test]
 async fn time_in_which_the_process_stood_still_is_nobodys_latency() {
     let apps = three().await;
+    let word = Arc::new(Notify::new());
     for app in &apps {
-        app.set_route("/asleep", Reply::ok("late").after(Duration::from_millis(300)));
+        app.set_route("/asleep", Reply::ok("late").at(&word));
     }
     let mut flagstone = Flagstone::serve(&format!(
         "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
@@ -119,7 +123,8 @@ async fn time_in_which_the_process_stood_still_is_nobodys_latency() {
     client.request("GET", "/asleep", "").await.unwrap();
     let asked = || apps.iter().position(|app| !app.requests().is_empty());
     assert!(eventually(Duration::from_secs(10), || asked().is_some()).await);
-    flagstone.process.signal(Signal::STOP);
+    stop(&flagstone.process).await;
+    word.notify_one();
     // The pause itself, not a wait for something.
     tokio::time::sleep(Duration::from_secs(3)).await;
     flagstone.process.signal(Signal::CONT);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{Flagstone, Signal};
+use crate::support::process::{Flagstone, Signal, stop};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
@@ -73,6 +73,8 @@ async fn what_the_client_does_and_4xx_never_count() {
         assert!(eventually(DEADLINE, || app.requests().len() == number).await);
         client.reset();
     }
+    let have_left = || proxy.access_log().matches("\" 499 ").count() == 3;
+    assert!(eventually(DEADLINE, have_left).await, "{}", proxy.access_log());
     for _ in 0..3 {
         assert_eq!(client::get(proxy.address(), "/nowhere").await.unwrap().status, 404);
     }
@@ -472,11 +474,11 @@ async fn the_command_line_says_when_nobody_is_there() {
 
 #[tokio::test]
 async fn a_process_that_stood_still_trips_no_breaker() {
-    let app = FakeUpstream::http1().route("/", Reply::ok("well").after(Duration::from_millis(200))).start().await;
+    let app = FakeUpstream::http1().route("/", Reply::ok("well").after(Duration::from_millis(500))).start().await;
     let config = format!(
-        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[timeouts]\nresponse_head = \"1s\"\n\
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[timeouts]\nresponse_head = \"3s\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{}",
-        to(&app, "[upstream.app.breaker]\nfailures = 1\nslow_call = \"900ms\"\n")
+        to(&app, "[upstream.app.breaker]\nfailures = 1\nslow_call = \"2900ms\"\n")
     );
     let mut flagstone = Flagstone::serve(&config).await;
     let (address, admin_address) = (flagstone.address("web").await, flagstone.admin().await);
@@ -485,9 +487,9 @@ async fn a_process_that_stood_still_trips_no_breaker() {
         clients.spawn(async move { client::get(address, "/").await.unwrap().status });
     }
     assert!(eventually(DEADLINE, || app.requests().len() == 8).await);
-    flagstone.process.signal(Signal::STOP);
+    stop(&flagstone.process).await;
     // The pause itself, not a wait for something.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     flagstone.process.signal(Signal::CONT);
     let statuses = clients.join_all().await;
     let seen = admin::json(admin_address, "/api/status/circuit-breakers").await;

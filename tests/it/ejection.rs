@@ -56,7 +56,7 @@ async fn the_last_one_standing_is_never_ejected() {
 async fn it_comes_back_when_its_time_is_over() {
     let good = FakeUpstream::http1().route("/", "good").start().await;
     let flaky = FakeUpstream::http1().route("/", Reply::status(500, "bad")).start().await;
-    let rules = "[upstream.app.ejection]\nfailures = 1\nbase = \"300ms\"\n[upstream.app.breaker]\nenabled = false\n";
+    let rules = "[upstream.app.ejection]\nfailures = 1\nbase = \"3s\"\n[upstream.app.breaker]\nenabled = false\n";
     let proxy = TestProxy::toml(to(&[&good, &flaky], rules)).start().await;
     for _ in 0..4 {
         client::get(proxy.address(), "/").await.unwrap();
@@ -128,6 +128,8 @@ async fn a_client_that_leaves_is_held_against_nobody() {
         assert!(eventually(DEADLINE, arrived).await);
         client.reset();
     }
+    let have_left = || proxy.access_log().matches("\" 499 ").count() == 4;
+    assert!(eventually(DEADLINE, have_left).await, "{}", proxy.access_log());
     let text = metrics(&proxy).await;
     assert!(text.contains(&healthy(&slow, 1)) && text.contains(&healthy(&other, 1)), "{text}");
 }

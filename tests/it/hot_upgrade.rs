@@ -13,7 +13,7 @@ use crate::support::lineage::{Lineage, kill, signal};
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::port::Port;
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches, children};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches, children, stop};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -269,7 +269,7 @@ async fn a_new_process_killed_at_any_moment_before_it_has_taken_over_costs_nothi
         line.first.signal(Signal::USR2);
         let child = child_of(pid).await;
         // What hands over stands still meanwhile, so that the new one cannot have taken over, however late we wake up.
-        line.first.signal(Signal::STOP);
+        stop(&line.first).await;
         tokio::time::sleep(Duration::from_millis(after)).await;
         kill(child);
         line.first.signal(Signal::CONT);
@@ -327,13 +327,22 @@ async fn a_drain_calls_an_upgrade_off() {
 #[tokio::test]
 async fn nobody_is_left_of_an_upgrade_that_is_called_off_while_both_accept() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
-        line.first.signal(Signal::USR2);
-        let both_listen = || line.first.stderr().matches("admin listening").count() == 2;
-        assert!(eventually(DEADLINE, both_listen).await, "{}", line.first.stderr());
-        line.first.signal(signal);
-        assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
-        assert!(line.processes().is_empty(), "{:?} {}", line.processes(), line.first.stderr());
+        let mut was_called_off = false;
+        for _ in 0..5 {
+            let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+            line.first.signal(Signal::USR2);
+            let both_listen = || line.first.stderr().matches("admin listening").count() == 2;
+            assert!(eventually(DEADLINE, both_listen).await, "{}", line.first.stderr());
+            line.first.signal(signal);
+            assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+            // Both accept for half a second, which a busy machine may let pass before the signal.
+            if !line.first.stderr().contains("Upgrade finished") {
+                assert!(line.processes().is_empty(), "{:?} {}", line.processes(), line.first.stderr());
+                was_called_off = true;
+                break;
+            }
+        }
+        assert!(was_called_off, "{signal:?} came too late each time");
     }
 }
 
@@ -498,7 +507,7 @@ async fn maintenance_that_an_upgrade_brings_is_told() {
     line.folder.write("state/new.flag", "reason = \"moved\"\n");
     let text = line.folder.read("flagstone.toml");
     // Not watched, so that no reload comes before the upgrade.
-    line.first.signal(Signal::STOP);
+    stop(&line.first).await;
     line.folder.replace("flagstone.toml", text.replace("old.flag", "new.flag"));
     line.first.signal(Signal::USR2);
     line.first.signal(Signal::CONT);
@@ -517,7 +526,7 @@ async fn a_new_process_that_is_told_to_go_leaves_the_sockets_to_the_old_one() {
     line.first.signal(Signal::USR2);
     let child = child_of(pid).await;
     // Then it cannot have taken over when the signal comes.
-    line.first.signal(Signal::STOP);
+    stop(&line.first).await;
     // Before it runs the program, it has the environment and the handlers of its parent.
     let environment = || std::fs::read(format!("/proc/{child}/environ")).unwrap_or_default();
     let is_new = || String::from_utf8_lossy(&environment()).contains("FLAGSTONE_HANDOVER=");

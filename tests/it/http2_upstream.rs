@@ -443,5 +443,6 @@ async fn tcp_tls_and_http_have_one_time_to_connect() {
     let answer = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((answer.status, answer.header("flagstone-reason")), (504, Some("connect_failed")));
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
+    // From the handshake on it would be 3.8 s.
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_millis(3_700), "{took:?}");
 }

@@ -14,7 +14,7 @@ use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::port::Port;
-use crate::support::process::{Flagstone, Process, Signal};
+use crate::support::process::{Flagstone, Process, Signal, stop};
 use crate::support::proxy::TestProxy;
 use crate::support::redis::{Make, Redis};
 
@@ -213,7 +213,7 @@ async fn a_hung_redis_costs_its_timeout_once_and_is_back_by_itself() {
     // Another key, which nothing is known about, so that Redis is asked.
     let change = json!({ "rate": "100000/1s" });
     assert_eq!(admin::call(proxy.admin(), "POST", "/api/admin/limits/l", Some(change)).await.0, 200);
-    redis.process.signal(Signal::STOP);
+    stop(&redis.process).await;
     let begun = Instant::now();
     for _ in 0..40 {
         assert_eq!(status(&proxy).await, 200);
@@ -234,7 +234,7 @@ async fn a_hung_redis_costs_its_timeout_once_and_is_back_by_itself() {
 async fn a_redis_that_goes_while_nobody_asks_is_missed_all_the_same() {
     let redis = or_left_out!(Redis::start().await);
     let proxy = proxy(&redis.url(), "timeout = \"1s\"", "rate = \"4/1h\"").await;
-    redis.process.signal(Signal::STOP);
+    stop(&redis.process).await;
     assert!(reachable(&proxy, false).await);
     redis.process.signal(Signal::CONT);
     assert!(reachable(&proxy, true).await, "back by itself");
@@ -404,7 +404,7 @@ async fn a_client_that_leaves_while_redis_is_asked_gets_back_what_it_had() {
     let proxy = TestProxy::toml(toml).start().await;
     assert!(reachable(&proxy, true).await);
     let runs = redis.runs().await;
-    redis.process.signal(Signal::STOP);
+    stop(&redis.process).await;
     let mut leaving = Client::connect(proxy.address()).await.unwrap();
     leaving.request("GET", "/left", "").await.unwrap();
     let is_charged = async || {
@@ -517,7 +517,7 @@ async fn under_load_it_may_die_hang_and_come_back() {
     let redis = start().await.unwrap();
     assert!(reachable(&proxy, true).await);
     for _ in 0..2 {
-        redis.process.signal(Signal::STOP);
+        stop(&redis.process).await;
         assert!(reachable(&proxy, false).await);
         assert!(load.reaches(100, DEADLINE).await, "requests go on");
         redis.process.signal(Signal::CONT);
@@ -545,7 +545,7 @@ async fn counts_as_redis_does(make: Make) {
         assert_eq!(status(proxy).await, expected, "three of six were used before the rate changed");
     }
     assert_costs_nothing(&redis, &first).await;
-    redis.process.signal(Signal::STOP);
+    stop(&redis.process).await;
     // The key's other bucket: nothing is known of it, so the server is asked, and given up on.
     let change = json!({ "rate": "100000/1s" });
     assert_eq!(admin::call(first.admin(), "POST", "/api/admin/limits/l", Some(change)).await.0, 200);

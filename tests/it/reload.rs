@@ -1,6 +1,8 @@
 //! The configuration changes while requests run: every way to change the file, and what outlives a change.
 
-use std::time::Duration;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 use crate::admin;
 use crate::support::client::{self, Client};
@@ -280,7 +282,8 @@ async fn what_did_not_change_of_an_upstream_carries_over() {
 
 #[tokio::test]
 async fn a_request_in_flight_finishes_on_its_generation() {
-    let old = FakeUpstream::http1().route("/slow", Reply::ok("old").after(Duration::from_millis(1500))).start().await;
+    let last = Arc::new(Notify::new());
+    let old = FakeUpstream::http1().route("/slow", Reply::ok("old").at(&last)).start().await;
     let toml = |endpoint: &str, text: &str| {
         format!(
             "[[route]]\nname = \"app\"\npath = [\"/slow\"]\nupstream = \"app\"\n\
@@ -295,6 +298,7 @@ async fn a_request_in_flight_finishes_on_its_generation() {
     proxy.rewrite(&toml(&new.endpoint(), "two"));
     assert!(comes_to_say(&proxy, "two").await);
     assert_eq!(client::get(proxy.address(), "/slow").await.unwrap().text(), "new");
+    last.notify_one();
     assert_eq!(slow.read_response().await.unwrap().text(), "old");
     assert_eq!(slow.get("/slow").await.unwrap().text(), "new");
 }
@@ -318,7 +322,7 @@ async fn fifty_reloads_under_load_cost_no_request() {
     let fresh = Load::get(proxy.address(), "/").tasks(2).on_fresh_connections().start();
     for round in 1..=50 {
         proxy.rewrite(&toml(round));
-        let control = std::sync::Arc::clone(proxy.control());
+        let control = Arc::clone(proxy.control());
         tokio::task::spawn_blocking(move || control.reload()).await.unwrap().unwrap();
         assert!(kept.reaches(3, DEADLINE).await && fresh.reaches(3, DEADLINE).await);
     }

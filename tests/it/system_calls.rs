@@ -9,7 +9,7 @@ use crate::support::client::Client;
 use crate::support::files::Folder;
 use crate::support::left_out::program;
 use crate::support::poll::eventually;
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, stop};
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
@@ -103,7 +103,7 @@ async fn the_event_loop_hears_of_few_connections_whose_request_is_there() {
     let address = proxy.address("web").await;
     let at_once = async |proxy: &Flagstone| {
         // Stopped, so that all of it is there when it looks.
-        proxy.process.signal(Signal::STOP);
+        stop(&proxy.process).await;
         let mut clients = Vec::new();
         for _ in 0..50 {
             let mut client = Client::connect(address).await.unwrap();

@@ -6,7 +6,7 @@ use crate::support::certs::Ca;
 use crate::support::client::{Client, Ending, RawResponse};
 use crate::support::h2::{self, Framed, flag, frame, kind};
 use crate::support::poll::eventually;
-use crate::support::process::{Flagstone, Signal};
+use crate::support::process::{Flagstone, Signal, stop};
 use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::{FakeUpstream, OnAccept};
@@ -109,7 +109,7 @@ async fn a_body_that_comes_while_nobody_looks_is_no_stall() {
     stream.send(&frame(kind::DATA, 0, 1, "hello")).await;
     let has_begun = || upstream.raw().iter().filter(|raw| memchr::memmem::find(raw, b"hello").is_some()).count() == 2;
     assert!(eventually(Duration::from_secs(10), has_begun).await);
-    flagstone.process.signal(Signal::STOP);
+    stop(&flagstone.process).await;
     client.send("world").await.unwrap();
     stream.send(&frame(kind::DATA, flag::END_STREAM, 1, "world")).await;
     // The pause itself, not a wait for something.

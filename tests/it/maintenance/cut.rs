@@ -1,6 +1,9 @@
 //! `grace` and `terminate`: what is in flight when maintenance begins.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::{PATIENCE, ask, json, status, switch_on, toml, visit};
 use crate::support::client::Client;
@@ -21,6 +24,16 @@ async fn site(upstream: FakeUpstream) -> (TestProxy, FakeUpstream) {
 /// Waits until so many requests are in flight, as the status tells.
 async fn in_flight(proxy: &TestProxy, count: i64) -> bool {
     eventually_async(PATIENCE, async || status(proxy).await["in_flight"] == count).await
+}
+
+/// A client whose request is in flight until the app is told that it is done.
+async fn with_a_job() -> (TestProxy, FakeUpstream, Client, Arc<Notify>) {
+    let done = Arc::new(Notify::new());
+    let (proxy, upstream) = site(FakeUpstream::http1().route("/job", Reply::ok("done").at(&done)).start().await).await;
+    let mut client = Client::connect(proxy.address()).await.unwrap();
+    client.request("GET", "/job", "").await.unwrap();
+    assert!(in_flight(&proxy, 1).await);
+    (proxy, upstream, client, done)
 }
 
 /// A WebSocket to an app that sends every byte back.
@@ -99,12 +112,9 @@ async fn a_websocket_is_cut_when_the_grace_is_over() {
 
 #[tokio::test]
 async fn what_fits_the_grace_is_whole() {
-    let upstream = FakeUpstream::http1().route("*", "done").delay("/job", Duration::from_millis(300)).start().await;
-    let (proxy, _upstream) = site(upstream).await;
-    let mut client = Client::connect(proxy.address()).await.unwrap();
-    client.request("GET", "/job", "").await.unwrap();
-    assert!(in_flight(&proxy, 1).await);
+    let (proxy, _upstream, mut client, done) = with_a_job().await;
     switch_on(&proxy, &format!("{CUT}grace = \"1m\"\n")).await;
+    done.notify_one();
     let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "done"));
     assert_eq!(visit(&proxy, "GET", "/job", "").await.status, 503, "but nothing new begins");
@@ -112,23 +122,17 @@ async fn what_fits_the_grace_is_whole() {
 
 #[tokio::test]
 async fn without_terminate_what_is_in_flight_finishes() {
-    let upstream = FakeUpstream::http1().route("*", "done").delay("/job", Duration::from_millis(300)).start().await;
-    let (proxy, _upstream) = site(upstream).await;
-    let mut client = Client::connect(proxy.address()).await.unwrap();
-    client.request("GET", "/job", "").await.unwrap();
-    assert!(in_flight(&proxy, 1).await);
+    let (proxy, _upstream, mut client, done) = with_a_job().await;
     switch_on(&proxy, "mode = \"emergency\"\n").await;
+    done.notify_one();
     assert_eq!(client.read_response().await.unwrap().status, 200);
 }
 
 #[tokio::test]
 async fn a_grace_that_cannot_be_used_lets_finish() {
-    let upstream = FakeUpstream::http1().route("*", "done").delay("/job", Duration::from_millis(300)).start().await;
-    let (proxy, _upstream) = site(upstream).await;
-    let mut client = Client::connect(proxy.address()).await.unwrap();
-    client.request("GET", "/job", "").await.unwrap();
-    assert!(in_flight(&proxy, 1).await);
+    let (proxy, _upstream, mut client, done) = with_a_job().await;
     switch_on(&proxy, &format!("{CUT}grace = \"a while\"\n")).await;
+    done.notify_one();
     assert_eq!(client.read_response().await.unwrap().status, 200);
 }
 

@@ -279,6 +279,26 @@ pub fn children(pid: u32) -> Vec<u32> {
     text.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Stops a process, and returns when all of it stands still: its threads may run on for a while after the signal.
+///
+/// # Panics
+/// When it does not come to stand still in time.
+pub async fn stop(process: &Process) {
+    process.signal(Signal::STOP);
+    let tasks = Path::new("/proc").join(process.id().to_string()).join("task");
+    let stands_still = |task: &Path| {
+        // It may have ended since it was listed. The state stands behind the name, which may hold anything; a small `t`
+        // is one that strace sees stop.
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    };
+    let all_stand_still = || {
+        let tasks = std::fs::read_dir(&tasks).expect("a process");
+        tasks.flatten().all(|task| stands_still(&task.path()))
+    };
+    assert!(eventually(DEADLINE, all_stand_still).await, "process {} goes on", process.id());
+}
+
 /// Whether a process has a handler for a signal.
 pub fn catches(pid: u32, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -124,7 +124,10 @@ impl TestProxy {
     pub async fn log_line(&self, part: &str) -> String {
         let mut found = None;
         let came = eventually(Duration::from_secs(10), || {
-            found = self.access_log().lines().find(|line| line.contains(part)).map(str::to_owned);
+            let log = self.access_log();
+            // The last line may not be there to its end.
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            found = whole.lines().find(|line| line.contains(part)).map(str::to_owned);
             found.is_some()
         });
         assert!(came.await, "no line with {part:?} in {}", self.access_log());
