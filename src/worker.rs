@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::allocator;
 use crate::listener::places::Taken;
 use crate::listener::roll::Roll;
 use crate::listener::{accept, serve};
@@ -283,6 +284,7 @@ async fn work(
                 rounds.fetch_add(1, Relaxed);
                 seat.roll.wake_new();
                 seat.live.load_full().sweep(seat.worker);
+                allocator::collect();
             }
         }
     }

@@ -136,7 +136,12 @@ fn put(place: &mut Option<String>, text: Option<&[u8]>) {
 /// Appends what there is room for.
 fn append(kept: &mut String, text: &[u8]) {
     let room = TEXT_BYTES_MAX.saturating_sub(kept.len());
-    kept.push_str(&String::from_utf8_lossy(&text[..text.len().min(room)]));
+    let text = &text[..text.len().min(room)];
+    // Nearly all of it is ASCII, which is seen to eight bytes at a time here, and byte by byte there.
+    match std::str::from_utf8(text) {
+        Ok(text) => kept.push_str(text),
+        Err(_) => kept.push_str(&String::from_utf8_lossy(text)),
+    }
 }
 
 #[cfg(test)]

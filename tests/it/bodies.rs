@@ -1,5 +1,6 @@
 //! Bodies in both directions: framing, streaming, back-pressure, trailers.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::client::Client;
@@ -160,19 +161,25 @@ async fn a_stalled_app_stops_the_client() {
     }
 }
 
-#[tokio::test]
-async fn a_stalled_client_stops_the_app_and_memory_stays_flat() {
-    let block = vec![b'x'; 1 << 20];
-    let endless = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
-        .then(Step::Repeat { bytes: block, pause: Duration::ZERO });
+/// The binary before an app whose answer, which begins with this head, never ends.
+async fn before_an_endless_app(head: &str) -> (Flagstone, SocketAddr, FakeUpstream) {
+    let endless = Reply::raw(head).then(Step::Repeat { bytes: vec![b'x'; 1 << 20], pause: Duration::ZERO });
     let upstream = FakeUpstream::http1().route("*", endless).start().await;
     let config = format!(
-        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n[[listener]]\nname = \"web\"\n\
-         address = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\"]\n",
+        "[server]\nworkers = 1\nstate_dir = \"state\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nupstream = \"app\"\n\
+         [upstream.app]\nendpoints = [\"{}\"]\n",
         upstream.endpoint()
     );
     let mut proxy = Flagstone::serve(&config).await;
     let address = proxy.address("web").await;
+    (proxy, address, upstream)
+}
+
+#[tokio::test]
+async fn a_stalled_client_stops_the_app_and_memory_stays_flat() {
+    let (proxy, address, _upstream) =
+        before_an_endless_app("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n").await;
     let before = proxy.resident_bytes();
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -184,6 +191,23 @@ async fn a_stalled_client_stops_the_app_and_memory_stays_flat() {
     }
     let grown = proxy.resident_bytes().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn what_a_rush_took_is_given_back_in_the_silence_after_it() {
+    // Without a length it is copied, and so held, rather than moved within the kernel.
+    let (proxy, address, _upstream) = before_an_endless_app("HTTP/1.1 200 OK\r\n\r\n").await;
+    let before = proxy.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..128 {
+        let mut client = Client::connect(address).await.unwrap();
+        client.request("GET", "/", "").await.unwrap();
+        clients.push(client);
+    }
+    let growth = || proxy.resident_bytes().saturating_sub(before);
+    assert!(eventually(DEADLINE, || growth() > 12 << 20).await, "{} bytes more", growth());
+    drop(clients);
+    assert!(eventually(DEADLINE, || growth() < 6 << 20).await, "still {} bytes more", growth());
 }
 
 #[tokio::test]
