@@ -49,7 +49,7 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
         if let Some(seconds) = arguments.seconds {
             body["ttlSeconds"] = json!(seconds);
         }
-        let entry = arguments.admin.client()?.call("POST", "/api/admin/blocklist", Some(&body))?;
+        let entry = arguments.admin.client()?.call("POST", "/api/admin/blocklist", Some(&body), "cidr")?;
         let text =
             |entry: &Value| format!("{} is blocked {}\n", entry["cidr"].as_str().unwrap_or_default(), end(entry));
         Ok(arguments.json.show(&entry, text))
@@ -60,7 +60,7 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
 pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
     tell((|| {
         let cidr = arguments.cidr.trunc();
-        let entry = arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None)?;
+        let entry = arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None, "cidr")?;
         Ok(arguments.json.show(&entry, |_| format!("{cidr} is not blocked any more\n")))
     })())
 }
@@ -68,7 +68,7 @@ pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
 /// Shows the list.
 pub(super) fn blocked(arguments: &Blocked) -> ExitCode {
     tell((|| {
-        let answer = arguments.admin.client()?.call("GET", "/api/admin/blocklist", None)?;
+        let answer = arguments.admin.client()?.call("GET", "/api/admin/blocklist", None, "entries")?;
         Ok(arguments.json.show(&answer, list))
     })())
 }

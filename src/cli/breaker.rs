@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::client::{AdminArgument, CallError, JsonArgument, segment, tell};
 use super::table::Table;
 
+/// What every answer about them has.
+const BREAKERS: &str = "circuitBreakers";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -44,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let admin = &arguments.admin;
     let (answer, json) = match &arguments.command {
         Command::List { json } => {
-            (admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None)), json)
+            (admin.client().and_then(|it| it.call("GET", "/api/status/circuit-breakers", None, BREAKERS)), json)
         }
         Command::Reset { name, json } => (change(admin, name, "reset"), json),
         Command::Open { name, json } => (change(admin, name, "open"), json),
@@ -53,14 +56,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn change(admin: &AdminArgument, name: &str, what: &str) -> Result<Value, CallError> {
-    admin.client()?.call("POST", &format!("/api/admin/circuit-breakers/{}/{what}", segment(name)), None)
+    admin.client()?.call("POST", &format!("/api/admin/circuit-breakers/{}/{what}", segment(name)), None, BREAKERS)
 }
 
 /// The breakers of an answer, one line each below a line of headings.
 fn table(answer: &Value) -> String {
     let mut table =
         Table::new(&["UPSTREAM", "STATE", "FAILURES", "CALLS", "FAILED", "REJECTED", "SHADOWED", "NEXT ATTEMPT"]);
-    for (name, breaker) in answer["circuitBreakers"].as_object().into_iter().flatten() {
+    for (name, breaker) in answer[BREAKERS].as_object().into_iter().flatten() {
         let count = |key: &str| breaker["statistics"][key].as_u64().unwrap_or(0).to_string();
         let (rejected, none) = (count("rejectedCalls"), "0".to_owned());
         // In shadow they were let through.

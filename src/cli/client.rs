@@ -62,7 +62,7 @@ pub(super) enum CallError {
     )]
     ByFile { address: Address },
     #[error("what answers at {address} is no flagstone: {what}")]
-    Foreign { address: Address, what: &'static str },
+    Foreign { address: Address, what: String },
 }
 
 impl Client {
@@ -77,7 +77,7 @@ impl Client {
 
     /// Whether the process serves by this file.
     fn serves_by(&self, file: &Path) -> Result<bool, CallError> {
-        let answer = self.call("GET", "/api/config", None)?;
+        let answer = self.call("GET", "/api/config", None, "source")?;
         // A relative one is relative to a folder that is not known here.
         let source = answer["source"].as_str().map(Path::new).filter(|source| source.is_absolute());
         let same = |source: &Path| Some(source.canonicalize().ok()? == file.canonicalize().ok()?);
@@ -89,20 +89,34 @@ impl Client {
         Self { patience, ..self }
     }
 
-    /// Calls `path` and returns the JSON of a 2xx answer.
+    /// Calls `path` and returns the JSON of a 2xx answer. `field` is one that every such answer has: whatever else
+    /// speaks JSON at this address has not done what was asked.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+    pub(super) fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        field: &'static str,
+    ) -> Result<Value, CallError> {
         let (status, body) = self.ask(method, path, body)?;
         if (200..300).contains(&status) {
-            return serde_json::from_slice(&body).map_err(|_| self.foreign("the answer is no JSON"));
+            let answer: Value = serde_json::from_slice(&body).map_err(|_| self.foreign("the answer is no JSON"))?;
+            return match answer.get(field) {
+                Some(_) => Ok(answer),
+                None => Err(self.foreign(format!("the answer has no \"{field}\""))),
+            };
         }
         if status == 401 {
             return Err(if self.token.is_some() { CallError::WrongToken } else { CallError::NoToken });
         }
         let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        let mut detail = body["detail"].as_str().unwrap_or("it said no without a reason").to_owned();
+        let Some(detail) = body["detail"].as_str() else {
+            return Err(self.foreign(format!("the answer is {status}, without a reason")));
+        };
+        let mut detail = detail.to_owned();
         for error in body["errors"].as_array().into_iter().flatten() {
             detail +=
                 &format!("\n{}", Problem::from_json(error).map_or_else(|| error.to_string(), |it| it.to_string()));
@@ -167,8 +181,8 @@ impl Client {
         }
     }
 
-    pub(super) fn foreign(&self, what: &'static str) -> CallError {
-        CallError::Foreign { address: self.address.clone(), what }
+    pub(super) fn foreign(&self, what: impl Into<String>) -> CallError {
+        CallError::Foreign { address: self.address.clone(), what: what.into() }
     }
 }
 
@@ -228,7 +242,7 @@ mod tests {
 
     /// What a call makes of an answer.
     fn answered(answer: &'static [u8]) -> Result<Value, CallError> {
-        asked(answer.to_vec(), |client| client.call("GET", "/", None))
+        asked(answer.to_vec(), |client| client.call("GET", "/", None, "a"))
     }
 
     /// What is made of an answer.
@@ -266,10 +280,17 @@ mod tests {
 
     #[test]
     fn who_speaks_something_else_is_told_apart() {
-        for answer in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello"] {
+        for answer in [
+            &b""[..],
+            b"SSH-2.0-x\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\nhello",
+            b"HTTP/1.1 200 OK\r\n\r\n{\"b\":1}",
+            b"HTTP/1.1 200 OK\r\n\r\n[]",
+            b"HTTP/1.1 404 Not Found\r\n\r\n<h1>Not Found</h1>",
+        ] {
             assert!(matches!(answered(answer), Err(CallError::Foreign { .. })));
         }
-        assert!(matches!(client().call("GET", "/", None), Err(CallError::Unreachable { .. })));
+        assert!(matches!(client().call("GET", "/", None, "a"), Err(CallError::Unreachable { .. })));
     }
 
     /// Beside sockets that nobody accepts from, and whose queue is full.
@@ -293,7 +314,7 @@ mod tests {
             let patience = Duration::from_millis(50);
             let client = Client { address, patience, ..client() };
             let (sender, receiver) = std::sync::mpsc::channel();
-            std::thread::spawn(move || sender.send(client.call("GET", "/", None).map(drop)));
+            std::thread::spawn(move || sender.send(client.call("GET", "/", None, "a").map(drop)));
             // Well below what they are waited for otherwise, which is ten seconds or for ever.
             let result = receiver.recv_timeout(Duration::from_secs(8)).unwrap();
             assert!(matches!(result, Err(CallError::Silent { .. })), "{result:?}");
@@ -324,7 +345,7 @@ mod tests {
         let path = folder.path().join("admin.sock");
         let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let address = Address::Unix(path);
-        let told = Client { address, patience: Duration::from_millis(50), ..client() }.call("GET", "/", None);
+        let told = Client { address, patience: Duration::from_millis(50), ..client() }.call("GET", "/", None, "a");
         let told = told.unwrap_err().to_string();
         assert!(told.contains("does not answer within 50ms: it may be stopped or very busy"), "{told}");
     }

@@ -8,7 +8,7 @@ use super::client::{OrderArguments, PATIENCE};
 
 /// Returns as soon as draining has begun.
 pub(super) fn run(arguments: &OrderArguments) -> ExitCode {
-    arguments.order("/api/admin/drain", PATIENCE, told)
+    arguments.order("/api/admin/drain", "pid", PATIENCE, told)
 }
 
 fn told(answer: &Value) -> String {

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 /// Asks the running process what became of a request.
 fn remembered(arguments: &Arguments, id: &str) -> ExitCode {
     let path = format!("/api/requests?limit=1&id={}", segment(id));
-    let answer = match arguments.admin.client().and_then(|client| client.call("GET", &path, None)) {
+    let answer = match arguments.admin.client().and_then(|client| client.call("GET", &path, None, "requests")) {
         Ok(answer) => answer,
         Err(error) => return error.report(),
     };
@@ -141,7 +141,8 @@ impl Arguments {
 
     /// The state of every breaker, where a process tells it.
     fn breakers(&self) -> Option<BTreeMap<String, String>> {
-        let told = self.admin.client().ok()?.call("GET", "/api/status/circuit-breakers", None).ok()?;
+        let told =
+            self.admin.client().ok()?.call("GET", "/api/status/circuit-breakers", None, "circuitBreakers").ok()?;
         let breakers = told["circuitBreakers"].as_object()?;
         let state = |(name, breaker): (&String, &Value)| Some((name.clone(), breaker["state"].as_str()?.to_owned()));
         Some(breakers.iter().filter_map(state).collect())

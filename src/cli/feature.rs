@@ -47,9 +47,11 @@ enum Command {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let admin = &arguments.admin;
     let (answer, json, show): (_, _, fn(&Value) -> String) = match &arguments.command {
-        Command::List { json } => {
-            (admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None)), json, list)
-        }
+        Command::List { json } => (
+            admin.client().and_then(|it| it.call("GET", "/api/status/feature-flags", None, "featureFlags")),
+            json,
+            list,
+        ),
         Command::Set { key, value, json } => (set(admin, key, Some(*value)), json, one),
         Command::Clear { key, json } => (set(admin, key, None), json, one),
     };
@@ -58,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn set(admin: &AdminArgument, key: &str, value: Option<bool>) -> Result<Value, CallError> {
     let body = json!({ "key": key, "value": value });
-    admin.client()?.call("POST", "/api/admin/feature-flags", Some(&body))
+    admin.client()?.call("POST", "/api/admin/feature-flags", Some(&body), "value")
 }
 
 fn list(answer: &Value) -> String {

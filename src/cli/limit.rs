@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn act(arguments: &Arguments) -> Result<String, CallError> {
     let client = arguments.admin.client()?;
     match &arguments.action {
-        Action::List { json } => Ok(json.show(&client.call("GET", "/api/status/limits", None)?, list)),
+        Action::List { json } => Ok(json.show(&client.call("GET", "/api/status/limits", None, "limits")?, list)),
         Action::Set { name, rate, burst, seconds, json: output } => {
             let mut body = json!({ "rate": rate });
             if let Some(burst) = burst {
@@ -68,11 +68,12 @@ fn act(arguments: &Arguments) -> Result<String, CallError> {
             if let Some(seconds) = seconds {
                 body["ttlSeconds"] = json!(seconds);
             }
-            let limit = client.call("POST", &format!("/api/admin/limits/{}", segment(name)), Some(&body))?;
+            let limit =
+                client.call("POST", &format!("/api/admin/limits/{}", segment(name)), Some(&body), "override")?;
             Ok(output.show(&limit, |limit| format!("{name}: {}\n", in_force(limit))))
         }
         Action::Clear { name, json } => {
-            let limit = client.call("DELETE", &format!("/api/admin/limits/{}", segment(name)), None)?;
+            let limit = client.call("DELETE", &format!("/api/admin/limits/{}", segment(name)), None, "override")?;
             Ok(json.show(&limit, |limit| cleared(name, limit)))
         }
     }

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints what changed; exit 1 when it was refused, with all that is wrong.
 pub(super) fn run(arguments: &OrderArguments) -> ExitCode {
-    arguments.order_after("/api/config", "/api/admin/reload", PATIENCE, |before, answer| {
+    arguments.order_after("/api/config", "/api/admin/reload", "generation", PATIENCE, |before, answer| {
         told(before, answer, Timestamp::now())
     })
 }

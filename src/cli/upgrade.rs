@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Returns when the new process has taken over; exit 1 when the old one serves on.
 pub(super) fn run(arguments: &OrderArguments) -> ExitCode {
-    arguments.order("/api/admin/upgrade", PATIENCE, told)
+    arguments.order("/api/admin/upgrade", "previousPid", PATIENCE, told)
 }
 
 fn told(answer: &Value) -> String {

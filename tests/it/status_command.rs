@@ -41,20 +41,46 @@ async fn one_screen_shows_all_of_it() {
     }
 }
 
+/// Each asks the running process, which makes a change or tells something.
+const ASKING: [&str; 22] = [
+    "status",
+    "status --json",
+    "maintenance status",
+    "maintenance status --json",
+    "maintenance on",
+    "maintenance off",
+    "breaker list",
+    "breaker open app",
+    "limit list",
+    "limit set per_ip 1/1m",
+    "limit clear per_ip",
+    "feature list",
+    "feature set lab true",
+    "feature clear lab",
+    "block 192.0.2.1",
+    "unblock 192.0.2.1",
+    "blocked --json",
+    "reload",
+    "drain",
+    "drain --json",
+    "upgrade",
+    "explain --request-id 1",
+];
+
 #[tokio::test]
 async fn who_answers_in_json_is_not_yet_a_flagstone() {
     let other = FakeUpstream::http1().route("*", Reply::then_close("{\"status\": \"ok\"}")).start().await;
-    for more in [&[][..], &["--json"]] {
-        let address = other.endpoint().to_string();
-        let refused = Flagstone::run(["status", "--admin", &address].iter().chain(more)).await;
-        assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
-        assert!(refused.stderr.contains("is no flagstone: it tells no version"), "{refused:?}");
+    let address = other.endpoint().to_string();
+    for command in ASKING {
+        let refused = Flagstone::run(command.split(' ').chain(["--admin", &address])).await;
+        assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{command}: {refused:?}");
+        assert!(refused.stderr.contains("is no flagstone: the answer has no \""), "{command}: {refused:?}");
     }
 }
 
 #[tokio::test]
 async fn whoever_answers_writes_nothing_else_on_the_terminal() {
-    let text = r#"{"version": "\u001b[2Jone", "detail": "two\u001b[2J"}"#;
+    let text = r#"{"version": "\u001b[2Jone", "previousPid": 1, "detail": "two\u001b[2J"}"#;
     let refusal = Reply::status(404, text).then(Step::Close);
     let other = FakeUpstream::http1()
         .route("/api/admin/upgrade", Reply::then_close(text))

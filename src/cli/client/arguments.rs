@@ -59,28 +59,32 @@ pub(in crate::cli) struct OrderArguments {
 }
 
 impl OrderArguments {
-    /// Gives the order, waits for up to `patience` until it is done, and prints what came of it.
+    /// Gives the order, waits for up to `patience` until it is done, and prints what came of it. `field` is as in
+    /// [`Client::call`].
     pub(in crate::cli) fn order(
         &self,
         path: &str,
+        field: &'static str,
         patience: Duration,
         text: impl FnOnce(&Value) -> String,
     ) -> ExitCode {
         let client = self.admin.client().map(|client| client.patience(patience));
-        let answer = client.and_then(|client| client.call("POST", path, None));
+        let answer = client.and_then(|client| client.call("POST", path, None, field));
         tell(answer.map(|answer| self.json.show(&answer, text)))
     }
 
-    /// The same with an answer to `look` from before, for `text` to compare with.
+    /// The same with an answer to `look` from before, for `text` to compare with; both have the `field`.
     pub(in crate::cli) fn order_after(
         &self,
         look: &str,
         path: &str,
+        field: &'static str,
         patience: Duration,
         text: impl FnOnce(&Value, &Value) -> String,
     ) -> ExitCode {
         let client = self.admin.client().map(|client| client.patience(patience));
-        let answers = client.and_then(|client| Ok((client.call("GET", look, None)?, client.call("POST", path, None)?)));
+        let answers = client
+            .and_then(|client| Ok((client.call("GET", look, None, field)?, client.call("POST", path, None, field)?)));
         tell(answers.map(|(before, answer)| self.json.show(&answer, |answer| text(&before, answer))))
     }
 }
@@ -125,7 +129,7 @@ impl AdminArgument {
     pub(in crate::cli) fn client_of_this_file(&self) -> Result<Client, CallError> {
         let Some(file) = self.file.find() else {
             let client = self.client_of(None)?;
-            return match client.call("GET", "/api/config", None)?["source"].is_null() {
+            return match client.call("GET", "/api/config", None, "source")?["source"].is_null() {
                 true => Ok(client),
                 false => Err(CallError::ByFile { address: client.address }),
             };

@@ -13,6 +13,8 @@ use crate::config::model::no_route;
 use crate::policy::maintenance::Flag;
 
 const STATUS: &str = "/api/maintenance/status";
+/// What the status has, and so the answer to every order.
+const IS_ACTIVE: &str = "is_active";
 
 /// Has the process do it, and returns what to print.
 ///
@@ -27,14 +29,14 @@ pub(in crate::cli) fn order(args: &Args, client: &Client, now: &Zoned) -> Result
     if !as_json && !said.is_empty() {
         return Ok(said);
     }
-    let status = call(client, "GET", STATUS, None)?;
+    let status = call(client, "GET", STATUS, None, IS_ACTIVE)?;
     Ok(if as_json { format!("{status:#}\n") } else { told(&status, "not known", now) })
 }
 
 /// Where a process that serves without a file has its flag, if that is not `flag`: one of another user has it in
 /// another folder.
 pub(in crate::cli) fn flag_elsewhere(client: &Client, flag: &Path) -> Option<PathBuf> {
-    let view = client.call("GET", "/api/config", None).ok()?;
+    let view = client.call("GET", "/api/config", None, "source").ok()?;
     let config = &view["config"];
     let its_own = Path::new(config["server"]["state_dir"].as_str()?).join(config["maintenance"]["flag"].as_str()?);
     (view["source"].is_null() && its_own != flag).then_some(its_own)
@@ -46,14 +48,14 @@ fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> 
         all_known(on.routes.iter().map(String::as_str), client)?;
     }
     let said = for_each(&scopes(&on.routes), |(_, query), what| {
-        call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)))?;
+        call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)), IS_ACTIVE)?;
         Ok(format!("maintenance is on for {what} (by the process on {})\n", client.address()))
     })?;
     Ok(said + &afterword(&flag, now))
 }
 
 fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
-    let before = call(client, "GET", STATUS, None)?;
+    let before = call(client, "GET", STATUS, None, IS_ACTIVE)?;
     let has_flag = |name: &str| entries(&before, "flags").any(|flag| flag["route"] == name);
     if routes.len() > 1 {
         // The flag of a route that is gone has to go, too.
@@ -61,7 +63,7 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
     }
     let mut after = Value::Null;
     let mut said = for_each(&scopes(routes), |(route, query), what| {
-        after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None)?;
+        after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None, IS_ACTIVE)?;
         let was_on = entries(&before, "flags").any(|flag| flag["route"].as_str() == *route);
         Ok(format!("maintenance {} for {what}\n", if was_on { "is off" } else { "was not on" }))
     })?;
@@ -75,7 +77,7 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
 /// Before anything is done: a wrong name among several leaves the others as they are, too. The process refuses one by
 /// itself.
 fn all_known<'a>(routes: impl Iterator<Item = &'a str>, client: &Client) -> Result<(), CliError> {
-    let view = call(client, "GET", "/api/config", None)?;
+    let view = call(client, "GET", "/api/config", None, "config")?;
     let known: Vec<&str> = entries(&view["config"], "route").filter_map(|route| route["name"].as_str()).collect();
     let told: Vec<_> =
         routes.filter(|name| !known.contains(name)).map(|name| no_route(name, known.iter().copied())).collect();
@@ -99,6 +101,12 @@ fn body_of(flag: &Flag) -> Value {
     keys.map(|(key, it)| (key, value(it))).collect::<Map<_, _>>().into()
 }
 
-fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
-    client.call(method, path, body).map_err(|error: CallError| CliError::Process(error.to_string()))
+fn call(
+    client: &Client,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    field: &'static str,
+) -> Result<Value, CliError> {
+    client.call(method, path, body, field).map_err(|error: CallError| CliError::Process(error.to_string()))
 }
