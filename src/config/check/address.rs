@@ -21,10 +21,10 @@ impl Check<'_> {
             return Address::Socket(address);
         }
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-        let help = match port.parse::<u16>() {
-            Ok(port) if host.is_empty() || host == "*" => format!("write \"{usual}:{port}\""),
-            Ok(port) if host == "localhost" => format!("write \"127.0.0.1:{port}\""),
-            _ if text.parse::<u16>().is_ok() => format!("write \"{usual}:{text}\""),
+        let help = match port_number(port) {
+            Some(port) if host.is_empty() || host == "*" => format!("write \"{usual}:{port}\""),
+            Some(port) if host == "localhost" => format!("write \"127.0.0.1:{port}\""),
+            _ if port_number(text).is_some() => format!("write \"{usual}:{text}\""),
             _ => {
                 "write an IP address and a port such as \"0.0.0.0:8080\" or \"[::]:443\", or \"unix:/path\"".to_owned()
             }
@@ -46,7 +46,7 @@ impl Check<'_> {
         if let Some((host, port)) = text.split_once(':')
             && is_host_name(host)
             && !looks_like_ipv4(host)
-            && let Ok(port) = port.parse::<u16>()
+            && let Some(port) = port_number(port)
             && port > 0
         {
             return Some(Address::Name { host: host.trim_end_matches('.').to_ascii_lowercase(), port });
@@ -58,7 +58,7 @@ impl Check<'_> {
                 format!("leave out the scheme: \"{}\", and set tls = {{ enabled = true }}", with_port(&rest, 443))
             }
             Some((_, rest)) => format!("leave out the scheme: \"{}\"", with_port(&rest, 80)),
-            None if text.parse::<u16>().is_ok() => format!("write \"127.0.0.1:{text}\""),
+            None if port_number(text).is_some() => format!("write \"127.0.0.1:{text}\""),
             None if is_host_name(text) => format!("give a port: \"{text}:3000\""),
             None => "write \"host:port\", \"ip:port\", \"[ipv6]:port\" or \"unix:/path\"".to_owned(),
         };
@@ -78,6 +78,11 @@ impl Check<'_> {
         }
         Address::Unix(path)
     }
+}
+
+/// Digits alone: a number's own parser takes a sign before them.
+pub(super) fn port_number(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// `999.1.1.1` is a mistyped address, not a name to ask DNS for.

@@ -13,6 +13,7 @@ use super::super::model::{Rate, Secret, StatusRanges};
 use super::super::problem::Problem;
 use super::super::{duration, problem, rate, raw, size};
 use super::Check;
+use super::address::port_number;
 
 /// Names end up in file names, metrics and URLs.
 const NAME_CHARS_MAX: usize = 100;
@@ -244,7 +245,7 @@ fn has_usable_port(uri: &http::Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let behind_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
     let port = behind_host.rsplit_once(':').map_or("", |(_, port)| port);
-    port.is_empty() || uri.port_u16().is_some_and(|port| port > 0)
+    port.is_empty() || port_number(port).is_some_and(|port| port > 0)
 }
 
 /// Turns the text around it: what is shown is then another name than what is meant (Unicode, UAX 9, section 2).

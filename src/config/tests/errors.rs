@@ -314,6 +314,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[probe.x]", "probe.x: looks at nothing"),
     ("[probe.x]\nhttp = \"http://a:99999/\"", "probe.x.http: has no such port: write one from 1 to 65535"),
     ("[probe.x]\nredis = \"redis://:p@[::1]:0\"", "probe.x.redis: has no such port"),
+    ("[probe.x]\nhttp = \"http://a:+1/\"", "probe.x.http: has no such port"),
+    ("[probe.x]\ntcp = \"a:+1\"", "probe.x.tcp = \"a:+1\": not an endpoint's address"),
     ("[log]\nlevel = \"inof\"", "\"inof\" is not a level: did you mean \"info\"?"),
     ("[[notify]]\nurl = \"\"", "notify[0].url: is empty"),
     ("[[notify]]\nurl = \"https://me:1@a:65536/x\"", "notify[0].url: has no such port"),
