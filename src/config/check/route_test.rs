@@ -22,7 +22,9 @@ impl Check<'_> {
             self.warn(&at.key("expect"), "is empty, so the test passes whatever happens", help);
         }
         let request = at.key("request");
-        let is_whole = |url: &Uri| url.scheme().is_some() && url.host().is_some_and(|host| !host.is_empty());
+        let is_whole = |url: &Uri| {
+            matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+        };
         let url = raw.request.url.parse::<Uri>().ok().filter(is_whole);
         if raw.request.url.is_empty() {
             self.missing(&request.key("url"), "write a whole URL, such as \"https://example.com/api\"");

@@ -332,6 +332,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "[[test]]\nname = \"t\"\nrequest = { url = \"example.com\" }\nexpect = { route = \"al\" }",
         "\"example.com\": not a whole URL",
     ),
+    (
+        "[[test]]\nname = \"t\"\nrequest = { url = \"ftp://example.com/\" }\nexpect = { route = \"al\" }",
+        "\"ftp://example.com/\": not a whole URL",
+    ),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
     ("[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]", "is listed twice"),
     ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
