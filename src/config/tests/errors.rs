@@ -336,6 +336,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "[[test]]\nname = \"t\"\nrequest = { url = \"ftp://example.com/\" }\nexpect = { route = \"al\" }",
         "\"ftp://example.com/\": not a whole URL",
     ),
+    ("[maintenance]\nflag = \"a\\u0000b\"", "maintenance.flag = \"a\\0b\": not a path: take out the NUL character"),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
     ("[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]", "is listed twice"),
     ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
