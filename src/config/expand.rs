@@ -3,8 +3,6 @@
 //! A dollar sign without a brace stays as it is, so `$uri` needs no escaping. Nothing nests: the end of an inner one would
 //! be taken for that of the outer, and the rest for text.
 
-use std::borrow::Cow;
-
 /// Reads the environment, or what stands in for it.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -21,11 +19,12 @@ pub(super) struct Expanded {
 /// Replaces every variable in `text`.
 ///
 /// # Errors
-/// Message and remedy, for the first variable that is unset or not well written.
+/// Message and remedy, for the first variable that is not well written, or for all that are not set.
 pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut changed = false;
     let mut held = Vec::new();
+    let mut unset = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find("${") {
         let (before, after) = rest.split_at(dollar);
@@ -43,20 +42,45 @@ pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, (String, Stri
                 "close it, or write \"$${\" for a literal \"${\"".to_owned(),
             ));
         };
-        let filling = variable(&inside[..end], env)?;
-        out.push_str(&filling);
-        if let Cow::Owned(value) = filling {
-            held.push(value);
+        match variable(&inside[..end], env)? {
+            Filling::Held(value) => {
+                out.push_str(&value);
+                held.push(value);
+            }
+            Filling::Default(text) => out.push_str(text),
+            Filling::Unset(name) if unset.contains(&name) => {}
+            Filling::Unset(name) => unset.push(name),
         }
         changed = true;
         rest = &inside[end + 1..];
     }
     out.push_str(rest);
-    Ok(Expanded { text: out, changed, held })
+    if unset.is_empty() { Ok(Expanded { text: out, changed, held }) } else { Err(not_set(&unset)) }
+}
+
+fn not_set(names: &[&str]) -> (String, String) {
+    match names {
+        [name] => (
+            format!("the environment variable {name} is not set"),
+            format!("set it, or give a default: \"${{{name}:-default}}\""),
+        ),
+        names => (
+            format!("the environment variables {} are not set", names.join(", ")),
+            format!("set them, or give each a default: \"${{{}:-default}}\"", names[0]),
+        ),
+    }
+}
+
+/// What stands in for a variable.
+enum Filling<'t> {
+    Held(String),
+    Default(&'t str),
+    /// Nothing: the name of what has to be set.
+    Unset(&'t str),
 }
 
 /// What the environment gives, else the default. As in a shell, that of `:-` also stands in for an empty variable.
-fn variable<'t>(inside: &'t str, env: Env<'_>) -> Result<Cow<'t, str>, (String, String)> {
+fn variable<'t>(inside: &'t str, env: Env<'_>) -> Result<Filling<'t>, (String, String)> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
@@ -75,15 +99,12 @@ fn variable<'t>(inside: &'t str, env: Env<'_>) -> Result<Cow<'t, str>, (String, 
             "write plain text for a default".to_owned(),
         ));
     }
-    match (env(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default.into()),
-        (Some(value), _) => Ok(value.into()),
-        (None, Some(default)) => Ok(default.into()),
-        (None, None) => Err((
-            format!("the environment variable {name} is not set"),
-            format!("set it, or give a default: \"${{{name}:-default}}\""),
-        )),
-    }
+    Ok(match (env(name), default) {
+        (Some(value), Some(default)) if value.is_empty() => Filling::Default(default),
+        (Some(value), _) => Filling::Held(value),
+        (None, Some(default)) => Filling::Default(default),
+        (None, None) => Filling::Unset(name),
+    })
 }
 
 #[cfg(test)]
@@ -141,6 +162,9 @@ mod tests {
     #[test]
     fn an_unset_variable_is_named() {
         assert!(expand("${NONE}", &env).unwrap_err().0.contains("NONE is not set"));
+        let (message, help) = expand("${NONE}:${NEITHER}/${HOST}${NONE}", &env).unwrap_err();
+        assert_eq!(message, "the environment variables NONE, NEITHER are not set");
+        assert_eq!(help, "set them, or give each a default: \"${NONE:-default}\"");
     }
 
     #[test]

@@ -78,12 +78,14 @@ impl Sources {
         for (index, pattern) in patterns.iter().enumerate() {
             // Whatever else stands there is refused by its type.
             let Node::Text(pattern) = pattern else { continue };
+            // One that does not expand is told with the other texts of the file.
+            let Ok(expanded) = expand(pattern, env) else { continue };
             let at = format!("include[{index}]");
             let problem = |message: String| {
                 let position = places.locate(&at);
                 Problem::new(at.as_str(), message).in_file(file).at(position).with_text(pattern)
             };
-            match included(pattern, file.parent().unwrap_or(Path::new("")), env) {
+            match included(&expanded.text, file.parent().unwrap_or(Path::new(""))) {
                 Err((message, help)) => sources.problems.push(problem(message).with_help(help)),
                 Ok((folder, found)) => {
                     sources.folders.extend(folder);
@@ -128,20 +130,19 @@ impl Sources {
 /// The folder to look for further files in, and the files there are, sorted.
 type Included = (Option<PathBuf>, Vec<PathBuf>);
 
-fn included(pattern: &str, folder: &Path, env: Env<'_>) -> Result<Included, (String, String)> {
-    let pattern = expand(pattern, env)?.text;
+fn included(pattern: &str, folder: &Path) -> Result<Included, (String, String)> {
     if pattern.is_empty() || pattern.contains("**") {
         let message = if pattern.is_empty() { "is empty" } else { "\"**\" would lead anywhere" };
         return Err((message.to_owned(), "write a file, or a pattern such as \"routes/*.toml\"".to_owned()));
     }
     if !pattern.contains(SPECIAL) {
         // A file that is named must be there: reading it says so if it is not.
-        return Ok((None, vec![folder.join(&pattern)]));
+        return Ok((None, vec![folder.join(pattern)]));
     }
     let bad = |error: String| (error, "write a pattern such as \"routes/*.toml\"".to_owned());
     let home = folder.to_str().ok_or_else(|| bad("is in a folder whose name is not UTF-8".to_owned()))?;
     // What is special in a pattern is nothing special in the name of the folder that it starts at.
-    let whole = Path::new(&glob::Pattern::escape(home)).join(&pattern);
+    let whole = Path::new(&glob::Pattern::escape(home)).join(pattern);
     let text = whole.to_str().expect("both are UTF-8");
     // An editor's hidden files are not meant.
     let options =
@@ -154,7 +155,7 @@ fn included(pattern: &str, folder: &Path, env: Env<'_>) -> Result<Included, (Str
         return Err(bad(format!("matches more than {FILES_MAX} files")));
     }
     found.sort();
-    let above = Path::new(&pattern).parent().into_iter().flat_map(Path::components);
+    let above = Path::new(pattern).parent().into_iter().flat_map(Path::components);
     let fixed: PathBuf = above.take_while(|part| !part.as_os_str().to_string_lossy().contains(SPECIAL)).collect();
     Ok((Some(folder.join(fixed).components().collect()), found))
 }

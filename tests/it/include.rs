@@ -127,6 +127,13 @@ async fn what_cannot_be_included_says_so() {
     ] {
         assert!(stderr.contains(part), "{part:?} is not in {stderr}");
     }
+    folder.write("flagstone.toml", MAIN.replace("\"limits.toml\"", "\"${FLAGSTONE_NOWHERE}/*.toml\""));
+    let (code, _, stderr) = check(&folder).await;
+    assert_eq!(
+        (code, stderr.matches("the environment variable FLAGSTONE_NOWHERE is not set").count()),
+        (1, 1),
+        "{stderr}"
+    );
     // No TOML in two of them: both are told.
     folder.write("flagstone.toml", MAIN);
     folder.write("routes/a.toml", "a = = 1\n");
