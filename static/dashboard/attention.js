@@ -28,9 +28,11 @@ function item({ tone, href }) {
 }
 
 function* concerns(status, health) {
-  const { maintenance, circuitBreakers, certificates, limits, config } = status;
+  const { maintenance, circuitBreakers, certificates, limits, config, process } = status;
   if (maintenance.overdue) yield { tone: "bad", href: "#maintenance", text: `Maintenance should have ended ${relative(maintenance.estimated_completion)}` };
   if (config.lastReload && !config.lastReload.success) yield { tone: "bad", href: "#configuration", text: "The last reload was refused; the old configuration serves on" };
+  const { dropping, error } = process.accessLog;
+  if (dropping) yield { tone: "bad", text: `The access log is losing lines${error ? `: ${error}` : ""}` };
   let endpoints = 0;
   for (const [name, check] of Object.entries(health.checks)) {
     const down = Object.values(check.endpoints ?? {}).filter(endpoint => endpoint.status === "unhealthy");

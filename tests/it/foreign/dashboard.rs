@@ -264,6 +264,22 @@ async fn a_single_request_is_drawn_and_the_figures_agree() {
 }
 
 #[tokio::test]
+async fn an_access_log_that_loses_lines_is_told_of() {
+    let opened = or_left_out!(Opened::start().await);
+    let (browser, folder) = (&opened.browser, &opened.site.flagstone.folder);
+    std::os::unix::fs::symlink("/dev/full", folder.join("full.log")).unwrap();
+    folder.write("flagstone.toml", folder.read("flagstone.toml").replace("\"access.log\"", "\"full.log\""));
+    opened.status(|status| status["config"]["generation"] == 2).await;
+    // What it holds back until there is room, a mebibyte, is soon full of them.
+    let target = format!("/?{}", "x".repeat(6000));
+    for _ in 0..400 {
+        client::get(opened.site.web, &target).await.unwrap();
+    }
+    let told = "The access log is losing lines: no space left on device";
+    browser.until(&format!("document.getElementById('attention').innerText.includes('{told}')")).await;
+}
+
+#[tokio::test]
 async fn a_refused_reload_says_what_is_wrong_with_the_file() {
     let Opened { browser, site: Site { flagstone, .. } } = &or_left_out!(Opened::start().await);
     let good = flagstone.folder.read("flagstone.toml");
