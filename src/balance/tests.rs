@@ -61,6 +61,18 @@ fn shares(candidates: &[Candidate]) -> Vec<f64> {
     candidates.iter().map(|c| if c.available && !c.backup { share(c) } else { 0.0 }).collect()
 }
 
+/// With the smallest shares there are, where being off by one is being wrong.
+#[test]
+fn a_fraction_ends_in_the_share_that_begins_at_it() {
+    let mut candidates = endpoints(&[1, 1]);
+    candidates.iter_mut().for_each(|candidate| candidate.ramp_permille = 1);
+    let picked = |fraction: u64| candidate::by_share(&candidates[..], &[], None, fraction).map(|(index, _)| index);
+    assert_eq!(
+        [picked(0), picked((1 << 63) - 1), picked(1 << 63), picked(u64::MAX)],
+        [Some(0), Some(0), Some(1), Some(1)]
+    );
+}
+
 /// Chi-square for random choice (99.99 % quantiles below), 5 % of the share where a table or a sequence is laid out.
 fn assert_by_shares(kind: Kind, members: &[Candidate], candidates: &[Candidate]) {
     let strategy = Strategy::new(kind, members);
