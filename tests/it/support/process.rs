@@ -229,12 +229,22 @@ impl Flagstone {
     pub fn resident_bytes(&self) -> u64 {
         resident_bytes(self.process.id())
     }
+
+    /// What of it is no file's: without the program's own text, which comes in as it is run.
+    pub fn anonymous_bytes(&self) -> u64 {
+        bytes_of("RssAnon:", self.process.id())
+    }
 }
 
 /// Resident memory of a process in bytes, from `/proc`.
 pub fn resident_bytes(id: u32) -> u64 {
+    bytes_of("VmRSS:", id)
+}
+
+/// A line of `/proc/ID/status` that tells of memory.
+fn bytes_of(field: &str, id: u32) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a living process");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a living process");
     let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number of kB");
     kib * 1024
 }
