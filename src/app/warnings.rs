@@ -1,5 +1,7 @@
 //! What is no reason not to serve, and shows only when everything has been built.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use crate::config::{Loaded, Problem, Problems};
@@ -16,6 +18,7 @@ pub(super) fn of(snapshot: &Snapshot, loaded: &Loaded) -> Problems {
     // Where it is to serve, and as whom, may be another question.
     let log = &loaded.config.log.access;
     problems.extend(log_fault(log).or_else(|| AccessLog::needs_a_reader(log).then(of_pipe)));
+    problems.extend(of_state_dir(&loaded.config.server.state_dir));
     loaded.locate_all(Problems(problems))
 }
 
@@ -32,6 +35,17 @@ pub(super) fn tell_of_tests(snapshot: &Snapshot, loaded: &Loaded) {
     for problem in loaded.locate_all(Problems(route_tests::failures(snapshot))).0 {
         tracing::warn!("{problem}");
     }
+}
+
+/// What is missing of it is made at the start, unless something else is in its place.
+fn of_state_dir(state_dir: &Path) -> Option<Problem> {
+    let there = state_dir.ancestors().find(|place| place.exists() && !place.is_dir())?;
+    let message = match there == state_dir {
+        true => "is no folder".to_owned(),
+        false => format!("is below {}, which is no folder", there.display()),
+    };
+    let problem = Problem::new("server.state_dir", message).with_text(&state_dir.display().to_string());
+    Some(problem.with_help("name a folder; what is missing of it is made"))
 }
 
 fn of_pipe() -> Problem {

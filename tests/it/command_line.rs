@@ -131,6 +131,21 @@ async fn a_log_that_is_a_pipe_is_a_warning_of_check_and_wants_a_reader() {
 }
 
 #[tokio::test]
+async fn a_state_folder_that_cannot_be_one_is_a_warning_of_check() {
+    for (place, what) in [("taken", "is no folder"), ("taken/state", "taken, which is no folder")] {
+        let folder = Folder::new();
+        folder.write("taken", "");
+        let toml = MINIMAL.replace("\"state\"", &format!("\"{place}\""));
+        assert!(toml.contains(place));
+        let checked = check(&folder, &toml).await;
+        let said = &checked.stderr;
+        assert_eq!(code(&checked), 0, "{said}");
+        assert!(said.starts_with("flagstone: warning: ") && said.contains(what), "{said}");
+        assert!(refused(&folder, &toml).await.contains("server.state_dir"), "where it is to serve it is an error");
+    }
+}
+
+#[tokio::test]
 async fn check_tells_every_error_with_place_value_and_remedy() {
     let folder = Folder::new();
     let toml = "[server]\nworkrs = 2\n[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"a\"\nupstream = \"ap\"\n\

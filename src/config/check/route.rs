@@ -177,7 +177,16 @@ impl Check<'_> {
                 "leave the body out, or use another status",
             );
         }
-        let content_type = self.header_value(&raw.content_type, &at.key("content_type"));
+        let type_at = at.key("content_type");
+        if raw.content_type.is_empty() {
+            self.refuse(
+                &type_at,
+                "",
+                "is empty",
+                "name a type, such as \"text/html\", or leave it out for \"text/plain\"",
+            );
+        }
+        let content_type = self.header_value(&raw.content_type, &type_at);
         Respond {
             status: self.status(raw.status, &at.key("status")),
             body: raw.body.clone(),

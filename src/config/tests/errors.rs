@@ -301,6 +301,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "route[1].redirect = \"/to\": must be a table: write redirect = { … } with \"status\" or \"to\"",
     ),
     ("[[route]]\nname = \"r\"\npath = [\"~ ^/x\"]\nrespond = {}", "not a path: list the paths"),
+    ("[[route]]\nname = \"r\"\nrespond = { content_type = \"\" }", "is empty: name a type"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 3 * *\"", "not a cron pattern: it has 4 fields, not 5"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"weekly\"", "not a cron pattern: it has 1 field, not 5"),
     ("[[maintenance.window]]\nname = \"w\"\nschedule = \"0 0 3 * * SUN\"", "it has 6 fields, not 5: write minute"),
