@@ -41,7 +41,10 @@ impl Reminders {
             let told = entry.get("told")?.as_str()?.parse().ok()?;
             Some(((path.into(), entry.get("ends")?.as_integer()?), told))
         };
-        Self { told: table.iter().filter_map(entry).collect(), file }
+        // One by one: collected, they would be sorted first, by code of their own.
+        let mut told = BTreeMap::new();
+        told.extend(table.iter().filter_map(entry));
+        Self { told, file }
     }
 
     /// Which of `ending` are to be told of now; they count as told. What is not among them is forgotten.
