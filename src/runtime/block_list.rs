@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::state_file::{Access, StateFile};
+use super::state_file::{Access, Kept, StateFile};
 use super::{ChangeError, Unreadable};
 use crate::policy::access::NetSet;
 use crate::policy::block_list::BlockList;
@@ -27,30 +27,9 @@ pub struct Blocked {
     nets: ArcSwapOption<NetSet>,
 }
 
-impl Blocked {
-    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
-        let list = read(&file.access())?;
-        let opened = Self { file, ..Self::default() };
-        opened.show(&list);
-        *opened.list.lock() = list;
-        Ok(opened)
-    }
-
-    pub(super) fn hand_over(&self) {
-        self.file.hand_over();
-    }
-
-    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
-        self.adopt(&self.file.take_over())
-    }
-
-    /// Goes on with what another process has left in the file, if it has changed it; whether it has.
-    pub(super) fn follow(&self) -> Result<bool, Unreadable> {
-        let is_changed = self.file.is_replaced();
-        if is_changed {
-            self.adopt(&self.file.access())?;
-        }
-        Ok(is_changed)
+impl Kept for Blocked {
+    fn file(&self) -> &StateFile {
+        &self.file
     }
 
     fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable> {
@@ -59,6 +38,16 @@ impl Blocked {
         *list = kept;
         self.show(&list);
         Ok(())
+    }
+}
+
+impl Blocked {
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let list = read(&file.access())?;
+        let opened = Self { file, ..Self::default() };
+        opened.show(&list);
+        *opened.list.lock() = list;
+        Ok(opened)
     }
 
     /// Whether `ip` is on the list. No lock: one atomic load while the list is empty, a binary search otherwise.

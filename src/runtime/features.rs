@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::state_file::{Access, StateFile};
+use super::state_file::{Access, Kept, StateFile};
 use super::{ChangeError, Unreadable};
 use crate::policy::maintenance::{Active, Flag};
 
@@ -72,27 +72,9 @@ impl Feature {
     }
 }
 
-impl Features {
-    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
-        let held = Held { values: read(&file.access())?, features: BTreeMap::new() };
-        Ok(Self { file, held: Mutex::new(held) })
-    }
-
-    pub(super) fn hand_over(&self) {
-        self.file.hand_over();
-    }
-
-    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
-        self.adopt(&self.file.take_over())
-    }
-
-    /// Goes on with what another process has left in the file, if it has changed it; whether it has.
-    pub(super) fn follow(&self) -> Result<bool, Unreadable> {
-        let is_changed = self.file.is_replaced();
-        if is_changed {
-            self.adopt(&self.file.access())?;
-        }
-        Ok(is_changed)
+impl Kept for Features {
+    fn file(&self) -> &StateFile {
+        &self.file
     }
 
     fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable> {
@@ -106,6 +88,13 @@ impl Features {
             }
         }
         Ok(())
+    }
+}
+
+impl Features {
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let held = Held { values: read(&file.access())?, features: BTreeMap::new() };
+        Ok(Self { file, held: Mutex::new(held) })
     }
 
     /// The switch of a key. To be asked for when a generation is built; whoever has it sees every later change.

@@ -11,7 +11,7 @@ use std::path::Path;
 use block_list::Blocked;
 use features::Features;
 use overrides::Overrides;
-use state_file::StateFile;
+use state_file::{Kept, StateFile};
 
 /// Runtime state, over all generations.
 #[derive(Debug, Default)]
@@ -60,15 +60,13 @@ impl Runtime {
     /// From now on it is another process's: nothing is changed or written here any more. What is being written is
     /// waited for.
     pub fn hand_over(&self) {
-        self.overrides.hand_over();
-        self.blocked.hand_over();
-        self.features.hand_over();
+        self.kept().iter().for_each(|kept| kept.file().hand_over());
     }
 
     /// From now on it is this process's, as the one before has left it. What cannot be read stays as it is known here.
     pub fn take_over(&self) {
-        for taken in [self.overrides.take_over(), self.blocked.take_over(), self.features.take_over()] {
-            if let Err(error) = taken {
+        for kept in self.kept() {
+            if let Err(error) = kept.adopt(&kept.file().take_over()) {
                 tracing::warn!(%error, "what has changed in it during the upgrade is not known");
             }
         }
@@ -77,14 +75,17 @@ impl Runtime {
     /// After [`Self::hand_over`]: what the other process has changed since then holds here too. Whether it has changed
     /// anything. What cannot be read stays as it is known here.
     pub fn follow(&self) -> bool {
-        let followed = [self.overrides.follow(), self.blocked.follow(), self.features.follow()];
-        followed.into_iter().fold(false, |is_any, followed| match followed {
+        self.kept().iter().fold(false, |is_any, kept| match kept.follow() {
             Ok(is_changed) => is_any || is_changed,
             Err(error) => {
                 tracing::warn!(%error, "what the process that has taken over changes in it is not known");
                 is_any
             }
         })
+    }
+
+    fn kept(&self) -> [&dyn Kept; 3] {
+        [&self.overrides, &self.blocked, &self.features]
     }
 
     fn of(file: impl Fn(&str) -> StateFile) -> Result<Self, Unreadable> {

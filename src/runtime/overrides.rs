@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::state_file::{Access, StateFile};
+use super::state_file::{Access, Kept, StateFile};
 use super::{ChangeError, Unreadable};
 use crate::config::model::Rate;
 use crate::config::rate;
@@ -35,27 +35,9 @@ pub struct Overrides {
     are_any: AtomicBool,
 }
 
-impl Overrides {
-    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
-        let held = read(&file.access())?;
-        Ok(Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file })
-    }
-
-    pub(super) fn hand_over(&self) {
-        self.file.hand_over();
-    }
-
-    pub(super) fn take_over(&self) -> Result<(), Unreadable> {
-        self.adopt(&self.file.take_over())
-    }
-
-    /// Goes on with what another process has left in the file, if it has changed it; whether it has.
-    pub(super) fn follow(&self) -> Result<bool, Unreadable> {
-        let is_changed = self.file.is_replaced();
-        if is_changed {
-            self.adopt(&self.file.access())?;
-        }
-        Ok(is_changed)
+impl Kept for Overrides {
+    fn file(&self) -> &StateFile {
+        &self.file
     }
 
     fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable> {
@@ -64,6 +46,13 @@ impl Overrides {
         *held = kept;
         self.are_any.store(!held.is_empty(), Relaxed);
         Ok(())
+    }
+}
+
+impl Overrides {
+    pub(super) fn open(file: StateFile) -> Result<Self, Unreadable> {
+        let held = read(&file.access())?;
+        Ok(Self { are_any: AtomicBool::new(!held.is_empty()), held: Mutex::new(held), file })
     }
 
     /// Whether any limit may be overridden: false needs no further look at a limit.

@@ -28,6 +28,29 @@ pub(super) struct StateFile {
     seen: Mutex<Option<Stamp>>,
 }
 
+/// What is kept in such a file, and can go on from what another process has left there.
+pub(super) trait Kept {
+    fn file(&self) -> &StateFile;
+
+    /// From now on what the file holds is in force.
+    ///
+    /// # Errors
+    /// As [`Access::read`]; then all stays as it was.
+    fn adopt(&self, file: &Access<'_>) -> Result<(), Unreadable>;
+
+    /// Adopts what another process has left in the file, if it has changed it; whether it has.
+    ///
+    /// # Errors
+    /// As [`Self::adopt`].
+    fn follow(&self) -> Result<bool, Unreadable> {
+        let is_changed = self.file().is_replaced();
+        if is_changed {
+            self.adopt(&self.file().access())?;
+        }
+        Ok(is_changed)
+    }
+}
+
 /// What tells a file from the one that took its place: every change makes a new one.
 type Stamp = (u64, u64, i64, i64);
 
