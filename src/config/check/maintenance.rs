@@ -44,11 +44,7 @@ impl Check<'_> {
                 "write a file's name, such as \"maintenance.flag\"",
             );
         }
-        // Nobody could make it.
-        if raw.flag.contains('\0') {
-            self.refuse(&at.key("flag"), &raw.flag, "not a path", "take out the NUL character");
-        }
-        let flag = state_dir.join(&raw.flag);
+        let flag = self.path_below(state_dir, &raw.flag, &at.key("flag"));
         if is_other_file(&flag, state_dir) {
             self.refuse(
                 &at.key("flag"),

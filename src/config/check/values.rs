@@ -207,10 +207,15 @@ impl Check<'_> {
 
     /// From the folder of the file.
     pub(super) fn path(&mut self, text: &str, at: &Path) -> PathBuf {
+        self.path_below(self.folder, text, at)
+    }
+
+    /// One that is relative to another folder than the configuration's.
+    pub(super) fn path_below(&mut self, folder: &std::path::Path, text: &str, at: &Path) -> PathBuf {
         if text.contains('\0') {
             self.refuse(at, text, "not a path", "take out the NUL character");
         }
-        self.folder.join(text)
+        folder.join(text)
     }
 
     /// A path that must be given, to a file whose content the configuration depends on.
