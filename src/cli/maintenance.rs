@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use jiff::{Timestamp, Zoned};
 
 use super::arguments::{client_network, while_seconds};
+use super::client::CallError;
 use crate::config::model::Window;
 use crate::config::{second, zone};
 use crate::error::{io_reason, is_full};
@@ -145,6 +146,12 @@ impl CliError {
     }
 }
 
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
+        Self::Process(error.to_string())
+    }
+}
+
 /// Does it, and returns what to print.
 ///
 /// `flag` is the global flag file, `routes_dir` the folder of the routes' own, and `retry_after` what clients
@@ -176,10 +183,11 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn run(&self, args: &Args) -> Result<String, CliError> {
-        let (said, as_json) = match &args.action {
-            Action::On(on) => (self.on(on)?, on.json),
-            Action::Off(off) => (self.off(off)?, off.json),
-            Action::Status(status) => return self.status(status.json),
+        let as_json = args.action.wants_json();
+        let said = match &args.action {
+            Action::On(on) => self.on(on)?,
+            Action::Off(off) => self.off(off)?,
+            Action::Status(_) => return self.status(as_json),
         };
         if as_json { self.status(true) } else { Ok(said) }
     }

@@ -220,6 +220,7 @@ impl Refusal {
             _ => None,
         }
     }
+
     /// The code for a client of gRPC (its "Status codes and their use"). `UNAVAILABLE`, 14, invites it to send the same again.
     pub(super) fn grpc_status(&self) -> &'static str {
         match self {

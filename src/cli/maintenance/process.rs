@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Zoned;
 use serde_json::{Map, Value};
 
-use super::super::client::{CallError, Client, segment};
+use super::super::client::{Client, segment};
 use super::status::{entries, told};
 use super::{Action, Args, CliError, On, afterword, flag_from, for_each};
 use crate::config::model::no_route;
@@ -21,15 +21,16 @@ const IS_ACTIVE: &str = "is_active";
 /// # Errors
 /// A time that is none or has passed, or the process said no or did not answer.
 pub(in crate::cli) fn order(args: &Args, client: &Client, now: &Zoned) -> Result<String, CliError> {
-    let (said, as_json) = match &args.action {
-        Action::On(on) => (switch_on(on, client, now)?, on.json),
-        Action::Off(off) => (switch_off(&off.routes, client)?, off.json),
-        Action::Status(status) => (String::new(), status.json),
+    let said = match &args.action {
+        Action::On(on) => switch_on(on, client, now)?,
+        Action::Off(off) => switch_off(&off.routes, client)?,
+        Action::Status(_) => String::new(),
     };
+    let as_json = args.action.wants_json();
     if !as_json && !said.is_empty() {
         return Ok(said);
     }
-    let status = call(client, "GET", STATUS, None, IS_ACTIVE)?;
+    let status = client.call("GET", STATUS, None, IS_ACTIVE)?;
     Ok(if as_json { format!("{status:#}\n") } else { told(&status, "not known", now) })
 }
 
@@ -48,14 +49,14 @@ fn switch_on(on: &On, client: &Client, now: &Zoned) -> Result<String, CliError> 
         all_known(on.routes.iter().map(String::as_str), client)?;
     }
     let said = for_each(&scopes(&on.routes), |(_, query), what| {
-        call(client, "POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)), IS_ACTIVE)?;
+        client.call("POST", &format!("/api/admin/maintenance/enable{query}"), Some(&body_of(&flag)), IS_ACTIVE)?;
         Ok(format!("maintenance is on for {what} (by the process on {})\n", client.address()))
     })?;
     Ok(said + &afterword(&flag, now))
 }
 
 fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
-    let before = call(client, "GET", STATUS, None, IS_ACTIVE)?;
+    let before = client.call("GET", STATUS, None, IS_ACTIVE)?;
     let has_flag = |name: &str| entries(&before, "flags").any(|flag| flag["route"] == name);
     if routes.len() > 1 {
         // The flag of a route that is gone has to go, too.
@@ -63,7 +64,7 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
     }
     let mut after = Value::Null;
     let mut said = for_each(&scopes(routes), |(route, query), what| {
-        after = call(client, "POST", &format!("/api/admin/maintenance/disable{query}"), None, IS_ACTIVE)?;
+        after = client.call("POST", &format!("/api/admin/maintenance/disable{query}"), None, IS_ACTIVE)?;
         let was_on = entries(&before, "flags").any(|flag| flag["route"].as_str() == *route);
         Ok(format!("maintenance {} for {what}\n", if was_on { "is off" } else { "was not on" }))
     })?;
@@ -77,7 +78,7 @@ fn switch_off(routes: &[String], client: &Client) -> Result<String, CliError> {
 /// Before anything is done: a wrong name among several leaves the others as they are, too. The process refuses one by
 /// itself.
 fn all_known<'a>(routes: impl Iterator<Item = &'a str>, client: &Client) -> Result<(), CliError> {
-    let view = call(client, "GET", "/api/config", None, "config")?;
+    let view = client.call("GET", "/api/config", None, "config")?;
     let known: Vec<&str> = entries(&view["config"], "route").filter_map(|route| route["name"].as_str()).collect();
     let told: Vec<_> =
         routes.filter(|name| !known.contains(name)).map(|name| no_route(name, known.iter().copied())).collect();
@@ -99,14 +100,4 @@ fn body_of(flag: &Flag) -> Value {
     let keys = table.into_iter().filter(|(key, _)| key != "by");
     let value = |value| serde_json::to_value::<toml::Value>(value).expect("text, numbers and lists");
     keys.map(|(key, it)| (key, value(it))).collect::<Map<_, _>>().into()
-}
-
-fn call(
-    client: &Client,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-    field: &'static str,
-) -> Result<Value, CliError> {
-    client.call(method, path, body, field).map_err(|error: CallError| CliError::Process(error.to_string()))
 }
