@@ -35,9 +35,14 @@ impl Schedule {
 
     /// The occurrence that `now` is in; of several that overlap, the one that began last.
     pub fn current(&self, now: Timestamp) -> Option<Occurrence> {
+        self.last(now).filter(|occurrence| now < occurrence.end)
+    }
+
+    /// The occurrence that began last, which may be over.
+    pub fn last(&self, now: Timestamp) -> Option<Occurrence> {
         let now_there = now.to_zoned(self.zone.clone());
         let start = self.cron.find_previous_occurrence(&now_there, true).ok()?;
-        self.from(start.timestamp()).filter(|occurrence| occurrence.start <= now && now < occurrence.end)
+        self.from(start.timestamp()).filter(|occurrence| occurrence.start <= now)
     }
 
     /// The first occurrence that begins after `now`; `None` for a pattern such as 30 February.

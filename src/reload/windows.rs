@@ -1,8 +1,9 @@
 //! Begins planned maintenance: writes the flag file when a window is due, and tells of it before.
 //!
-//! A window writes its flag once, at its start, or as soon as Flagstone runs in its middle, and never again: who
+//! A window makes its flag once, at its start, or as soon as Flagstone runs in its middle, and never again: who
 //! removes the flag has ended the window. The flag says itself when it ends (`until` and `auto_end`), so it goes
-//! on time after a restart and after a reload too, and one that an operator has written meanwhile stays.
+//! on time after a restart and after a reload too, and one that an operator has written meanwhile stays. Where a reload
+//! gives a window that runs another end, its flag follows, as long as nobody has given it one of its own.
 //!
 //! | the flag that is there when a window is due | the window |
 //! |---|---|
@@ -154,11 +155,12 @@ impl Keeper {
         }
     }
 
-    /// Writes the flag of a window that is due and was not begun.
+    /// Writes the flag of a window that is due and was not begun, or has another end than when it was begun.
     fn begin(&mut self, index: usize, settings: &Maintenance, now: Timestamp) {
         let Planned { window, schedule, .. } = &self.windows[index];
-        let Some(due) = schedule.current(now) else { return };
-        if self.memory.begun.get(&window.name).is_some_and(|begun| begun.start == due.start) {
+        let Some(due) = schedule.last(now) else { return };
+        let begun = self.memory.begun.get(&window.name).copied().filter(|begun| begun.start == due.start);
+        if begun.map_or(due.end <= now, |begun| begun == due) {
             return;
         }
         let name = window.name.clone();
@@ -166,7 +168,10 @@ impl Keeper {
         let is_free = !is_there();
         let done = look_at(&settings.flag).and_then(|present| {
             let waited = self.waiting.get(&name).filter(|waiting| waiting.start == due.start);
-            let step = step(window, due, present.as_ref(), waited, now);
+            let step = match begun {
+                Some(begun) => step_of_begun(window, begun, due, present.as_ref(), now),
+                None => step(window, due, present.as_ref(), waited, now),
+            };
             let Step::Begin(flag) = &step else { return Ok(Some(step)) };
             // Somebody may make one at this moment, and is not to lose it.
             let write = if is_free { make_flag } else { write_flag };
@@ -292,6 +297,25 @@ fn step(
         by: Some(format!("{BY}{}", window.name)),
         ..Flag::default()
     })
+}
+
+/// What a window does that was begun for as long as `begun` says, and now ends with `due`.
+fn step_of_begun(
+    window: &Window,
+    begun: Occurrence,
+    due: Occurrence,
+    present: Option<&Arc<Active>>,
+    now: Timestamp,
+) -> Step {
+    let Some((active, of)) = present.and_then(|active| Some((active, window_of(active)?))) else { return Step::Join };
+    if of != window.name {
+        return step(window, due, present, None, now);
+    }
+    match active.flag.until == Some(begun.end) {
+        true => Step::Begin(Flag { until: Some(due.end), ..active.flag.clone() }),
+        // Somebody has given it its end.
+        false => Step::Join,
+    }
 }
 
 impl Waiting {

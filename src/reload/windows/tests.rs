@@ -307,25 +307,106 @@ fn a_clock_that_jumps_neither_repeats_a_window_nor_loses_those_to_come() {
     assert_eq!(fixture.read().unwrap().until, Some(at("2130-02-01T04:00:00Z")));
 }
 
+/// Puts a configuration into force that differs in its windows.
+fn reload(keeper: &Keeper, windows: Vec<Window>) {
+    let before = keeper.live.load_full();
+    let maintenance = Maintenance { windows, ..before.config.maintenance.clone() };
+    let config = Config { maintenance, ..(*before.config).clone() };
+    keeper.live.store(Snapshot::build(config, Some(&*before), &keeper.shared).unwrap());
+}
+
+/// As [`reload`], with another duration of one of them.
+fn lasting(keeper: &Keeper, name: &str, minutes: u64) {
+    let mut windows = keeper.live.load_full().config.maintenance.windows.clone();
+    let window = windows.iter_mut().find(|window| window.name == name).unwrap();
+    window.duration = Duration::from_secs(60 * minutes);
+    reload(keeper, windows);
+}
+
+#[test]
+fn the_end_of_a_window_that_runs_follows_the_configuration() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    // What somebody has added is nothing of the window's.
+    let told = Flag { message: Some("Tea time".to_owned()), ..fixture.read().unwrap() };
+    write_flag(&fixture.flag(), &told).unwrap();
+    for (now, minutes, end) in [
+        ("2130-01-31T03:10:00Z", 120, "2130-01-31T05:00:00Z"),
+        ("2130-01-31T03:20:00Z", 30, "2130-01-31T03:30:00Z"),
+        // It is over then.
+        ("2130-01-31T03:25:00Z", 20, "2130-01-31T03:20:00Z"),
+    ] {
+        lasting(&keeper, "nightly", minutes);
+        keeper.tick(at(now));
+        assert_eq!(fixture.read(), Some(Flag { until: Some(at(end)), ..told.clone() }), "{now}");
+    }
+}
+
+#[test]
+fn the_end_follows_over_a_restart_too() {
+    let fixture = Fixture::new();
+    fixture.start().tick(at("2130-01-31T03:00:00Z"));
+    let mut again = fixture.start();
+    lasting(&again, "nightly", 120);
+    again.tick(at("2130-01-31T03:10:00Z"));
+    assert_eq!(fixture.read().unwrap().until, Some(at("2130-01-31T05:00:00Z")));
+}
+
+#[test]
+fn a_flag_that_is_no_longer_a_windows_or_has_gone_follows_no_configuration() {
+    let changes: [fn(Flag) -> Option<Flag>; 3] = [
+        |_| None,
+        |own| Some(Flag { by: Some("cli (ops)".to_owned()), ..own }),
+        |own| Some(Flag { until: Some(at("2130-01-31T03:45:00Z")), ..own }),
+    ];
+    for change in changes {
+        let fixture = Fixture::new();
+        let mut keeper = fixture.start();
+        keeper.tick(at("2130-01-31T03:00:00Z"));
+        let changed = change(fixture.read().unwrap());
+        match &changed {
+            Some(flag) => write_flag(&fixture.flag(), flag).unwrap(),
+            None => assert!(remove_flag(&fixture.flag()).unwrap()),
+        }
+        for minutes in [120, 30] {
+            lasting(&keeper, "nightly", minutes);
+            keeper.tick(at("2130-01-31T03:10:00Z"));
+            assert_eq!(fixture.read(), changed);
+        }
+        assert_eq!(told(&keeper, "Maintenance window waits"), 0);
+    }
+}
+
+#[test]
+fn a_window_that_becomes_the_longer_one_takes_over() {
+    let second = "[[maintenance.window]]\nname = \"long\"\nschedule = \"30 3 * * *\"\nduration = \"2h\"\n";
+    let fixture = Fixture { extra: second, ..Fixture::new() };
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    keeper.tick(at("2130-01-31T03:30:00Z"));
+    for (minutes, by, end) in
+        [(120, "window:long", "2130-01-31T05:30:00Z"), (180, "window:nightly", "2130-01-31T06:00:00Z")]
+    {
+        lasting(&keeper, "nightly", minutes);
+        keeper.tick(at("2130-01-31T03:40:00Z"));
+        assert_eq!((fixture.by().as_deref(), fixture.read().unwrap().until), (Some(by), Some(at(end))));
+    }
+}
+
 #[test]
 fn a_window_that_an_operator_has_ended_stays_so_when_it_is_taken_out_and_put_back() {
     let fixture = Fixture::new();
     let mut keeper = fixture.start();
-    let with = Arc::clone(&keeper.live.load_full().config);
-    let maintenance = Maintenance { windows: vec![], ..with.maintenance.clone() };
-    let without = Config { maintenance, ..(*with).clone() };
-    let reload = |keeper: &Keeper, config: &Config| {
-        let before = keeper.live.load_full();
-        keeper.live.store(Snapshot::build(config.clone(), Some(&*before), &keeper.shared).unwrap());
-    };
+    let windows = keeper.live.load_full().config.maintenance.windows.clone();
     keeper.tick(at("2130-01-31T03:00:00Z"));
     assert!(remove_flag(&fixture.flag()).unwrap());
-    reload(&keeper, &without);
+    reload(&keeper, vec![]);
     keeper.tick(at("2130-01-31T03:10:00Z"));
-    reload(&keeper, &with);
+    reload(&keeper, windows);
     keeper.tick(at("2130-01-31T03:20:00Z"));
     assert_eq!(fixture.read(), None);
-    reload(&keeper, &without);
+    reload(&keeper, vec![]);
     keeper.tick(at("2130-01-31T04:00:00Z"));
     assert!(keeper.memory.begun.is_empty(), "what is over and unknown is forgotten");
 }
