@@ -25,8 +25,13 @@ fn told(before: &Value, answer: &Value, now: Timestamp) -> String {
     let mut text = format!("reloaded: generation {}", answer["generation"]);
     match changes.is_empty() {
         true => {
-            let loaded = relative_of(&before["loadedAt"], now).replace("now", "just now");
-            text += &format!(", no setting changed since generation {} was loaded {loaded}", before["generation"]);
+            let previous = answer["generation"].as_u64().map_or(0, |generation| generation.saturating_sub(1));
+            // What was loaded between the two calls may be the very change that this was asked for.
+            let loaded = match before["generation"] == previous {
+                true => relative_of(&before["loadedAt"], now).replace("now", "just now"),
+                false => "just now".to_owned(),
+            };
+            text += &format!(", no setting changed since generation {previous} was loaded {loaded}");
         }
         false => changes.iter().for_each(|change| text += &format!("\n  {change}")),
     }
@@ -46,8 +51,17 @@ mod tests {
         let answer = json!({ "generation": 3, "changes": ["routes: +api ~web -old", "log: changed"] });
         assert_eq!(told(&answer), "reloaded: generation 3\n  routes: +api ~web -old\n  log: changed\n");
         assert_eq!(
-            told(&json!({ "generation": 4, "changes": [] })),
-            "reloaded: generation 4, no setting changed since generation 2 was loaded 2s ago\n"
+            told(&json!({ "generation": 3, "changes": [] })),
+            "reloaded: generation 3, no setting changed since generation 2 was loaded 2s ago\n"
+        );
+    }
+
+    #[test]
+    fn what_the_watcher_loads_between_the_two_calls_is_what_nothing_changed_since() {
+        let before = json!({ "generation": 2, "loadedAt": "2030-01-31T20:00:00Z" });
+        assert_eq!(
+            told(&before, &json!({ "generation": 4, "changes": [] }), "2030-01-31T21:00:00Z".parse().unwrap()),
+            "reloaded: generation 4, no setting changed since generation 3 was loaded just now\n"
         );
     }
 }
