@@ -221,13 +221,14 @@ impl Refusal {
         }
     }
 
-    /// The code for a client of gRPC (its "Status codes and their use"). `UNAVAILABLE`, 14, invites it to send the same again.
+    /// The code for a client of gRPC (its "Status codes and their use"). `UNAVAILABLE`, 14, invites it to send the same again:
+    /// a client whose own request was too slow would be too slow again, and hears of its deadline.
     pub(super) fn grpc_status(&self) -> &'static str {
         match self {
             Self::RateLimited { .. } | Self::Concurrency { .. } | Self::BodyTooLarge => "8",
             Self::Denied | Self::Blocked | Self::Unreadable => "7",
             Self::NoRoute | Self::MethodNotAllowed(_) => "12",
-            Self::UpstreamTimeout | Self::ConnectTimeout => "4",
+            Self::UpstreamTimeout | Self::ConnectTimeout | Self::BodyTimeout | Self::HeadTimeout => "4",
             Self::BadRequest(_) | Self::UriTooLong | Self::HeadersTooLarge => "3",
             _ => "14",
         }
@@ -243,5 +244,11 @@ mod tests {
         let too_large = [Refusal::UriTooLong, Refusal::HeadersTooLarge, Refusal::BodyTooLarge];
         assert_eq!(too_large.map(|refusal| refusal.grpc_status()), ["3", "3", "8"]);
         assert_eq!(Refusal::NoEndpoint.grpc_status(), "14");
+    }
+
+    #[test]
+    fn whoever_was_late_a_client_of_grpc_hears_of_its_deadline() {
+        let late = [Refusal::UpstreamTimeout, Refusal::ConnectTimeout, Refusal::BodyTimeout, Refusal::HeadTimeout];
+        assert_eq!(late.map(|refusal| refusal.grpc_status()), ["4"; 4]);
     }
 }

@@ -158,12 +158,15 @@ async fn a_stream_keeps_the_times_of_the_configuration() {
     let answer = client.get("/hang").await.unwrap();
     assert_eq!((answer.status(), answer.header("flagstone-reason")), (504, Some("upstream_timeout")));
     // Two bytes of ten, and then nothing.
-    let pieces = futures_util::stream::iter([Ok(BodyFrame::data(Bytes::from_static(b"ab")))]);
-    let body = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
-    let request =
-        Request::post("http://app/").header("content-length", "10").body(StreamBody::new(body).boxed_unsync());
-    let answer = h2::whole(client.start(request.unwrap()).await.unwrap()).await.unwrap();
-    assert_eq!((answer.status(), answer.header("flagstone-reason")), (408, Some("bad_request")));
+    for (kind, status, grpc_status) in [("text/plain", 408, None), ("application/grpc", 200, Some("4"))] {
+        let pieces = futures_util::stream::iter([Ok(BodyFrame::data(Bytes::from_static(b"ab")))]);
+        let body = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
+        let request = Request::post("http://app/").header("content-length", "10").header("content-type", kind);
+        let request = request.body(StreamBody::new(body).boxed_unsync()).unwrap();
+        let answer = h2::whole(client.start(request).await.unwrap()).await.unwrap();
+        assert_eq!((answer.status(), answer.header("flagstone-reason")), (status, Some("bad_request")));
+        assert_eq!(answer.header("grpc-status"), grpc_status);
+    }
     assert_eq!(client.get("/").await.unwrap().text(), "hello", "the connection lives on");
 }
 
