@@ -198,6 +198,12 @@ impl<O: Fn(Change) + Send + 'static> Follower<O> {
             self.state = state.clone();
             self.switch.store(state);
         }
+        for change in &changes {
+            // Another text is another mistake, also where the same words tell of it.
+            if let Change::Changed(active) = change {
+                self.warnings.remove(&active.scope);
+            }
+        }
         for (scope, text) in &warnings {
             if self.warnings.get(scope) != Some(text) {
                 changes.push(Change::Warning { scope: scope.clone(), text: text.clone() });

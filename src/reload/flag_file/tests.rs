@@ -179,6 +179,19 @@ fn each_route_has_its_own_flag() {
 }
 
 #[test]
+fn each_text_that_is_no_flags_is_warned_of_once() {
+    let mut fixture = Fixture::new();
+    fixture.write("Back at noon");
+    fixture.start();
+    for (text, warnings) in [("Back at noon", 1), ("{\"reason\": 1}", 2), ("Back at noon", 3)] {
+        regular_file::replace(&fixture.flag(), text.as_bytes()).unwrap();
+        let message = |fixture: &Fixture| fixture.switch.load()?.global.as_ref()?.flag.message.clone();
+        fixture.eventually(|fixture| message(fixture).as_deref() == Some(text) && fixture.warnings() >= warnings);
+        assert_eq!(fixture.warnings(), warnings, "{text}");
+    }
+}
+
+#[test]
 fn a_folder_at_the_flags_path_is_on_with_one_warning() {
     let mut fixture = Fixture::new();
     fs::create_dir_all(fixture.flag()).unwrap();
