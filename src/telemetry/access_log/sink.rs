@@ -1,9 +1,9 @@
 //! The open file or stream that takes the lines.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Access, access};
@@ -18,6 +18,8 @@ const MODE: u32 = 0o640;
 #[derive(Debug)]
 pub(super) struct Sink {
     file: File,
+    /// A regular file with a name: another process or log may write to it as well, and it stays as this one leaves it.
+    is_shared: bool,
 }
 
 /// What became of one attempt to write.
@@ -35,13 +37,44 @@ impl Sink {
     /// `None` when the target is `off`.
     pub(super) fn open(target: &AccessLogTarget) -> io::Result<Option<Self>> {
         // Duplicates of the standard streams: closing one must not close the process's own.
-        let file = match target {
+        let file: File = match target {
             AccessLogTarget::Off => return Ok(None),
             AccessLogTarget::Stdout => io::stdout().as_fd().try_clone_to_owned()?.into(),
             AccessLogTarget::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
-            AccessLogTarget::File(path) => open_file(path)?,
+            AccessLogTarget::File(path) => {
+                let file = open_file(path)?;
+                let is_shared = file.metadata().is_ok_and(|it| it.is_file());
+                return Ok(Some(Self { file, is_shared }));
+            }
         };
-        Ok(Some(Self { file }))
+        Ok(Some(Self { file, is_shared: false }))
+    }
+
+    /// Whether both write to one file.
+    pub(super) fn is_that_of(&self, other: &Self) -> bool {
+        let identity = |sink: &Self| sink.file.metadata().map(|it| (it.dev(), it.ino()));
+        self.is_shared && other.is_shared && matches!((identity(self), identity(other)), (Ok(a), Ok(b)) if a == b)
+    }
+
+    /// Whether the file ends where this sink has written last. Not so where another writes to it too, or has truncated it.
+    pub(super) fn ends_here(&mut self) -> bool {
+        // Behind each write the position of a file that is appended to is its end.
+        let ends = |file: &mut File| Ok::<_, io::Error>(file.stream_position()? == file.metadata()?.len());
+        !self.is_shared || ends(&mut self.file).unwrap_or(true)
+    }
+
+    /// Whether the file's last line has no end. False where that cannot be told.
+    pub(super) fn ends_in_part(&self) -> bool {
+        let last = || {
+            // The handle is for writing alone, and the file may have another name by now.
+            let file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+            let mut last = [b'\n'];
+            if let Some(at) = file.metadata()?.len().checked_sub(1) {
+                file.read_at(&mut last, at)?;
+            }
+            Ok::<_, io::Error>(last[0])
+        };
+        self.is_shared && last().is_ok_and(|last| last != b'\n')
     }
 
     /// Whether it could be opened, as far as that can be seen without making it.

@@ -254,6 +254,19 @@ fn flush_puts_every_line_into_a_file_others_cannot_read() {
     assert_eq!(fs::metadata(&fresh).unwrap().permissions().mode() & 0o137, 0);
 }
 
+/// As a process leaves it that ends while the disk is full.
+#[test]
+fn behind_a_part_of_a_line_the_first_one_begins_a_line_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    fs::write(&path, "whole\npart").unwrap();
+    let log = start(&path, 1);
+    write_numbered(&log, 0, 1);
+    log.flush().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(targets(text.strip_prefix("whole\npart\n").expect(&text)), ["/0/1"]);
+}
+
 #[test]
 fn a_single_line_arrives_without_a_flush() {
     let folder = tempfile::tempdir().unwrap();

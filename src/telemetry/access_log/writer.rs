@@ -177,8 +177,16 @@ impl Shared {
 /// Starts the writer's thread.
 pub(super) fn spawn(shared: Arc<Shared>, sink: Sink) -> io::Result<JoinHandle<()>> {
     let batch = Vec::with_capacity(CAPACITY);
-    let mut writer =
-        Writer { shared: Arc::clone(&shared), sink, batch, written: 0, is_taken: true, calm: None, end: None };
+    let mut writer = Writer {
+        shared: Arc::clone(&shared),
+        sink,
+        batch,
+        written: 0,
+        is_sure: false,
+        is_taken: true,
+        calm: None,
+        end: None,
+    };
     let handle = thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
     shared.thread.set(handle.thread().clone()).expect("a log has one writer");
     Ok(handle)
@@ -191,6 +199,8 @@ struct Writer {
     batch: Vec<u8>,
     /// How much of `batch` the sink has taken.
     written: usize,
+    /// The sink has taken something, and nothing has stood in the way since: the file ends as it was left.
+    is_sure: bool,
     /// The sink has taken what came last, and did not lose it.
     is_taken: bool,
     /// While lines are dropped: how many there were when last looked, and since when.
@@ -273,9 +283,10 @@ impl Writer {
         let mut complete = true;
         let mut retry = RETRY;
         while self.written < self.batch.len() {
-            match self.sink.write(&self.batch[self.written..]) {
+            match self.write_on() {
                 Progress::Wrote(count) => {
                     self.written += count;
+                    self.is_sure = true;
                     self.is_taken = true;
                     retry = RETRY;
                 }
@@ -285,6 +296,7 @@ impl Writer {
                     complete = false;
                 }
                 Progress::Later(error) => {
+                    self.is_sure = false;
                     self.shared.failed(&error);
                     // A full disk may be the reason for the rotation that is being asked for.
                     if !self.change_sink() {
@@ -299,6 +311,28 @@ impl Writer {
         complete
     }
 
+    /// One attempt. Behind what somebody else has written meanwhile, in an upgrade or where a reload begins another log, a
+    /// line is written again, whole; behind a part of a line, such as a process leaves that ends while the disk is full, on
+    /// a line of its own.
+    fn write_on(&mut self) -> Progress {
+        if !self.is_sure && !self.sink.ends_here() {
+            self.begin_again();
+            if self.sink.ends_in_part() {
+                return match self.sink.write(b"\n") {
+                    Progress::Wrote(_) => Progress::Wrote(0),
+                    nothing => nothing,
+                };
+            }
+        }
+        self.sink.write(&self.batch[self.written..])
+    }
+
+    /// What the file has a part of is written again, whole.
+    fn begin_again(&mut self) {
+        let taken = &self.batch[..self.written];
+        self.written = memchr::memrchr(b'\n', taken).map_or(0, |newline| newline + 1);
+    }
+
     /// Whether the log is to end and has waited for its reader, which a disk that is full is not.
     fn gives_up(&mut self, error: &io::Error) -> bool {
         if !self.shared.control.lock().stop {
@@ -309,14 +343,17 @@ impl Writer {
         error.kind() != io::ErrorKind::WouldBlock || now >= end
     }
 
-    /// Takes the new file, if there is one. A line of which the old file has a part is written again, whole.
+    /// Takes the new file, if there is one. In the same one, which nobody has renamed, lines go on where they are.
     fn change_sink(&mut self) -> bool {
         let Some(sink) = self.shared.control.lock().sink.take() else {
             return false;
         };
+        if sink.is_that_of(&self.sink) {
+            return false;
+        }
         self.sink = sink;
-        let taken = &self.batch[..self.written];
-        self.written = memchr::memrchr(b'\n', taken).map_or(0, |newline| newline + 1);
+        self.is_sure = false;
+        self.begin_again();
         true
     }
 
@@ -345,5 +382,76 @@ impl Writer {
             }
             _ => self.calm = Some((dropped, Instant::now())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+
+    use super::super::AccessLogTarget;
+    use super::*;
+
+    const LINES: &[u8] = b"first\nsecond\nthird\n";
+
+    fn sink(path: &Path) -> Sink {
+        Sink::open(&AccessLogTarget::File(path.to_owned())).unwrap().unwrap()
+    }
+
+    /// A writer whose file took `LINES` up to the middle of the second line, and then no more for a while.
+    fn stalled(folder: &tempfile::TempDir) -> (Writer, PathBuf) {
+        let path = folder.path().join("access.log");
+        let mut sink = sink(&path);
+        assert!(matches!(sink.write(&LINES[..9]), Progress::Wrote(9)));
+        let (shared, batch) = (Arc::new(Shared::new(1)), LINES.to_vec());
+        let writer = Writer { shared, sink, batch, written: 9, is_sure: false, is_taken: true, calm: None, end: None };
+        (writer, path)
+    }
+
+    fn append(path: &Path, text: &str) {
+        fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_was_begun_is_finished_when_there_is_room_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, path) = stalled(&folder);
+        assert!(writer.write_batch());
+        assert_eq!(fs::read(path).unwrap(), LINES);
+    }
+
+    #[test]
+    fn a_file_that_nobody_renamed_goes_on_where_it_is_when_it_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, path) = stalled(&folder);
+        writer.shared.replace_sink(sink(&path));
+        writer.change_sink();
+        assert!(writer.write_batch());
+        assert_eq!(fs::read(path).unwrap(), LINES);
+    }
+
+    #[test]
+    fn behind_what_another_process_wrote_a_line_is_begun_again() {
+        for (other, expected) in [
+            ("\nother\n", "first\nsec\nother\nsecond\nthird\n"),
+            ("other\noth", "first\nsecother\noth\nsecond\nthird\n"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut writer, path) = stalled(&folder);
+            append(&path, other);
+            assert!(writer.write_batch());
+            assert_eq!(fs::read_to_string(path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn in_a_file_that_was_truncated_meanwhile_a_line_is_begun_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, path) = stalled(&folder);
+        fs::File::create(&path).unwrap();
+        assert!(writer.write_batch());
+        assert_eq!(fs::read_to_string(path).unwrap(), "second\nthird\n");
     }
 }
