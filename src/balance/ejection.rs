@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// How far back another process may have seen what this one goes on from; what was before counts as having been then.
+const PAST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The rules of one endpoint's ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EjectionSettings {
@@ -74,6 +77,8 @@ pub struct EjectionMemory {
     pub succeeded_since: bool,
     /// How long it stays away yet; `None` = it is there.
     pub away_for: Option<Duration>,
+    /// How long ago it came back; `None` = it is away, or never was.
+    pub back_for: Option<Duration>,
 }
 
 impl Ejection {
@@ -81,7 +86,7 @@ impl Ejection {
     pub fn new(settings: EjectionSettings, now: Instant) -> Self {
         Self {
             settings,
-            epoch: now,
+            epoch: epoch(now),
             until_ns: AtomicU64::new(0),
             stained: AtomicBool::new(false),
             inner: Mutex::new(Inner::default()),
@@ -174,30 +179,35 @@ impl Ejection {
     #[must_use]
     pub fn memory(&self, now: Instant) -> EjectionMemory {
         let inner = self.inner.lock();
-        let (now, until) = (self.nanos(now), self.until_ns.load(Relaxed));
+        let away_ns = self.until_ns.load(Relaxed).saturating_sub(self.nanos(now));
         EjectionMemory {
             failures: inner.failures,
             ejections: inner.ejections,
             length: inner.length,
             succeeded_since: inner.succeeded_since,
-            away_for: (until > now).then(|| Duration::from_nanos(until - now)),
+            away_for: (away_ns > 0).then(|| Duration::from_nanos(away_ns)),
+            back_for: self.back_since(now),
         }
     }
 
     /// Goes on where another one stood; whether it is away is said by nobody.
     pub fn recall(&self, memory: &EjectionMemory, now: Instant) {
         let mut inner = self.inner.lock();
-        let away_ns = memory.away_for.map(|left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
         *inner = Inner {
             failures: memory.failures,
             ejections: memory.ejections,
             length: memory.length,
             succeeded_since: memory.succeeded_since,
-            away: away_ns.is_some(),
+            away: memory.away_for.is_some(),
             is_retired: false,
         };
         self.stained.store(true, Relaxed);
-        self.until_ns.store(away_ns.map_or(0, |left| self.nanos(now).saturating_add(left)), Relaxed);
+        let until = match (memory.away_for, memory.back_for) {
+            (Some(left), _) => self.nanos(now).saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)),
+            (None, Some(since)) => self.nanos(now.checked_sub(since).unwrap_or(self.epoch)),
+            (None, None) => 0,
+        };
+        self.until_ns.store(until, Relaxed);
     }
 
     fn eject(&self, inner: &mut Inner, now: Instant, was_back: bool) -> EjectionEvent {
@@ -221,6 +231,11 @@ impl Ejection {
         let since = at.saturating_duration_since(self.epoch);
         u64::try_from(since.as_nanos()).map_or(u64::MAX, |nanos| nanos.saturating_add(1))
     }
+}
+
+/// What the times of an endpoint count from that is first known of `now`.
+pub fn epoch(now: Instant) -> Instant {
+    now.checked_sub(PAST).unwrap_or(now)
 }
 
 impl Inner {

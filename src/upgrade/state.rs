@@ -179,11 +179,13 @@ fn endpoint_to_json(memory: &EndpointMemory) -> Value {
         "passedInARow": standing.passed_in_a_row,
         "failedInARow": standing.failed_in_a_row,
         "error": standing.error,
+        "joinedForNanos": standing.joined_for.map(nanos),
         "failures": ejection.failures,
         "ejections": ejection.ejections,
         "lengthNanos": nanos(ejection.length),
         "succeededSince": ejection.succeeded_since,
         "awayForNanos": ejection.away_for.map(nanos),
+        "backForNanos": ejection.back_for.map(nanos),
     })
 }
 
@@ -196,12 +198,15 @@ fn endpoint_of_json(value: &Value) -> Option<EndpointMemory> {
             passed_in_a_row: number(&value["passedInARow"])?,
             failed_in_a_row: number(&value["failedInARow"])?,
             error: value["error"].as_str().map(str::to_owned),
+            // Older versions say nothing of this, nor of the end of an ejection.
+            joined_for: optional(&value["joinedForNanos"])?,
             ejection: EjectionMemory {
                 failures: number(&value["failures"])?,
                 ejections: number(&value["ejections"])?,
                 length: duration(&value["lengthNanos"])?,
                 succeeded_since: value["succeededSince"].as_bool()?,
                 away_for: optional(&value["awayForNanos"])?,
+                back_for: optional(&value["backForNanos"])?,
             },
         },
     })
@@ -255,10 +260,12 @@ mod tests {
             let memory = breaker::Memory { state, failures, opens, forced, open_for, ramping_for, statistics, window };
             assert_eq!(breaker_of_json(&breaker_to_json(&memory)), Some(memory));
         }
-        for (away_for, error) in [(None, None), (Some(Duration::from_secs(9)), Some("refused".to_owned()))] {
-            let ejection =
-                EjectionMemory { failures: 1, ejections: 2, length: period, succeeded_since: true, away_for };
-            let standing = standing::Memory { health: 2, passed_in_a_row: 3, failed_in_a_row: 4, error, ejection };
+        for (some, error) in [(None, None), (Some(Duration::from_secs(9)), Some("refused".to_owned()))] {
+            let (away_for, back_for, joined_for) = (some, some.map(|some| some / 2), some.map(|some| some * 2));
+            let (failures, ejections, length, succeeded_since) = (1, 2, period, true);
+            let ejection = EjectionMemory { failures, ejections, length, succeeded_since, away_for, back_for };
+            let (health, passed_in_a_row, failed_in_a_row) = (2, 3, 4);
+            let standing = standing::Memory { health, passed_in_a_row, failed_in_a_row, error, joined_for, ejection };
             let memory = EndpointMemory { configured: "app:80".into(), label: "10.0.0.1:80".into(), standing };
             assert_eq!(endpoint_of_json(&endpoint_to_json(&memory)), Some(memory));
         }

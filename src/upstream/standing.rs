@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::balance::{Ejection, EjectionMemory, EjectionSettings, RAMP_FULL, slow_start_permille};
+use crate::balance::{Ejection, EjectionMemory, EjectionSettings, RAMP_FULL, epoch, slow_start_permille};
 use crate::config::model;
 
 /// What active checks say of an endpoint.
@@ -78,6 +78,9 @@ pub struct Memory {
     pub passed_in_a_row: u32,
     pub failed_in_a_row: u32,
     pub error: Option<String>,
+    /// How long ago it began to take requests anew, other than by the end of an ejection; `None` = as long as anybody
+    /// can tell.
+    pub joined_for: Option<Duration>,
     pub ejection: EjectionMemory,
 }
 
@@ -106,7 +109,7 @@ impl Standing {
             ejection,
             slow_start: settings.slow_start,
             // Times are counted from there.
-            epoch: known.map_or(now, |(known, _)| known.epoch),
+            epoch: known.map_or_else(|| epoch(now), |(known, _)| known.epoch),
             joined_ns: AtomicU64::new(known.map_or(0, |(known, _)| known.joined_ns.load(Relaxed))),
             tally: Mutex::default(),
         };
@@ -215,6 +218,7 @@ impl Standing {
             passed_in_a_row: tally.passed_in_a_row,
             failed_in_a_row: tally.failed_in_a_row,
             error: tally.error.clone(),
+            joined_for: self.joined_for(now),
             ejection: self.ejection.memory(now),
         }
     }
@@ -233,6 +237,8 @@ impl Standing {
             self.health.store(health as u8, Relaxed);
             self.is_told_away.store(health == Health::Unhealthy, Relaxed);
         }
+        let joined = memory.joined_for.map(|since| self.nanos(now.checked_sub(since).unwrap_or(self.epoch)));
+        self.joined_ns.store(joined.unwrap_or(0), Relaxed);
         self.ejection.recall(&memory.ejection, now);
     }
 
@@ -241,13 +247,16 @@ impl Standing {
         if self.slow_start.is_zero() {
             return RAMP_FULL;
         }
-        let joined = match self.joined_ns.load(Relaxed) {
-            0 => None,
-            joined => Some(Duration::from_nanos(self.nanos(now).saturating_sub(joined))),
-        };
-        match joined.into_iter().chain(self.ejection.back_since(now)).min() {
+        match self.joined_for(now).into_iter().chain(self.ejection.back_since(now)).min() {
             Some(since) => slow_start_permille(since, self.slow_start),
             None => RAMP_FULL,
+        }
+    }
+
+    fn joined_for(&self, now: Instant) -> Option<Duration> {
+        match self.joined_ns.load(Relaxed) {
+            0 => None,
+            joined => Some(Duration::from_nanos(self.nanos(now).saturating_sub(joined))),
         }
     }
 
@@ -358,5 +367,30 @@ mod tests {
         let now = Instant::now();
         assert!(standing.takes(now));
         assert_eq!(standing.ramp_permille(now), 100);
+    }
+
+    #[test]
+    fn another_process_goes_on_with_a_slow_start() {
+        let (settings, now) = (settings("slow_start = \"10s\"\n[upstream.app.health]\n"), Instant::now());
+        let after = |away: &dyn Fn(&Standing)| {
+            let (known, other) = (Standing::new(&settings, None, now), Standing::new(&settings, None, now));
+            away(&known);
+            other.recall(&known.memory(now + Duration::from_secs(5)), now);
+            [0, 4, 6].map(|secs| other.ramp_permille(now + Duration::from_secs(secs)))
+        };
+        assert_eq!(after(&|_| {}), [1000; 3], "it was always there");
+        let unhealthy = after(&|known| {
+            for result in [Err("bad".to_owned()), Ok(Duration::ZERO)] {
+                known.checked(result, rules(1, 1), now);
+            }
+        });
+        assert_eq!(unhealthy, [550, 910, 1000]);
+        let ejected = after(&|known| {
+            for _ in 0..5 {
+                known.ejection.record(false, now, || true);
+            }
+            known.ejection.restore(now);
+        });
+        assert_eq!(ejected, [550, 910, 1000]);
     }
 }

@@ -229,3 +229,17 @@ fn another_process_leaves_it_alone_for_as_long() {
     assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
     assert_eq!(other.eject(), (60, 2));
 }
+
+#[test]
+fn another_process_knows_since_when_it_is_back() {
+    let mut bench = Bench::new();
+    bench.eject();
+    bench.now += 32 * SECOND;
+    bench.succeed();
+    let mut other = Bench::new();
+    other.ejection.recall(&bench.ejection.memory(bench.now), other.now);
+    assert_eq!(other.ejection.poll(other.now), None, "it was said already");
+    assert_eq!(other.ejection.back_since(other.now), Some(2 * SECOND));
+    other.now += 27 * SECOND;
+    assert_eq!(other.eject(), (60, 2), "it flaps");
+}
