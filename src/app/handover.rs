@@ -154,16 +154,33 @@ impl Control {
         tracing::info!("upgrading");
         self.stage.send_replace(Stage::HasSuccessor);
         let result = self.try_upgrade();
-        self.shared.events.emit(match &result {
-            Ok(Upgraded { pid, version }) => Event::UpgradeFinished { pid: i64::from(*pid), version: version.clone() },
-            Err(error) => Event::UpgradeFailed { error: error.to_string() },
-        });
+        match &result {
+            Ok(Upgraded { pid, version }) => {
+                let (pid, version) = (i64::from(*pid), version.clone());
+                self.shared.events.emit(Event::UpgradeFinished { pid, version });
+            }
+            Err(error) => self.tell_of_failed_upgrade(error),
+        }
         if result.is_ok() {
             // One that has just connected has not asked yet, and cannot know.
             self.admin().close(ADMIN_IDLE_LAST);
         }
         self.stage.send_replace(if result.is_ok() { Stage::HandedOver } else { Stage::Serves });
         result
+    }
+
+    /// As of a reload that is refused: the event has the first reason, and each of several has a line of its own. The new
+    /// process says nothing itself, for both write to one stderr, and it need not know the format of the log.
+    fn tell_of_failed_upgrade(&self, error: &UpgradeError) {
+        let text = error.to_string();
+        let (first, more) = text.split_once('\n').map_or((&*text, 0), |(first, rest)| (first, rest.lines().count()));
+        let short = if more > 0 { format!("{first}; and {more} more") } else { first.to_owned() };
+        self.shared.events.emit(Event::UpgradeFailed { error: short });
+        if let UpgradeError::Refused(reasons) = error
+            && more > 0
+        {
+            reasons.lines().for_each(|reason| tracing::error!("{reason}"));
+        }
     }
 
     fn try_upgrade(&self) -> Result<Upgraded, UpgradeError> {

@@ -87,10 +87,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         // What the log still holds is written when it is dropped, after all else.
         Ok((app, signals, _log)) => serve(app, signals, inheritance),
         Err(problems) => {
-            if let Some(predecessor) = &mut inheritance.predecessor {
-                predecessor.failed(problems.to_string());
-            }
-            refuse(&problems)
+            let predecessor = inheritance.predecessor.as_mut();
+            // Its log tells of it.
+            let is_told = predecessor.is_some_and(|predecessor| predecessor.failed(problems.to_string()));
+            if is_told { ExitCode::FAILURE } else { refuse(&problems) }
         }
     }
 }
@@ -138,7 +138,7 @@ fn serve(app: App, mut signals: Signals, inheritance: Inheritance) -> ExitCode {
         Stop::Leave(how) => {
             // The other process need not wait and see: it serves on.
             if let Some(predecessor) = twin.as_mut().filter(|_| !app.control().is_in_charge()) {
-                predecessor.failed("it was told to go".to_owned());
+                let _ = predecessor.failed("it was told to go".to_owned());
             }
             drain(app, signals, how);
         }

@@ -195,9 +195,9 @@ impl Predecessor {
         self.0.try_clone().ok().map(Self)
     }
 
-    /// Says why this process will not serve.
-    pub(crate) fn failed(&mut self, reason: String) {
-        let _ = self.0.say(&Word::Failed { reason }, PATIENCE);
+    /// Says why this process will not serve; false when the other one does not hear it.
+    pub(crate) fn failed(&mut self, reason: String) -> bool {
+        self.0.say(&Word::Failed { reason }, PATIENCE).is_ok()
     }
 
     /// Waits until the other process has stepped back, or is gone. The scopes of the maintenance that it has told of,

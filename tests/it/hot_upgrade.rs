@@ -247,6 +247,25 @@ async fn a_new_process_that_hangs_is_given_up() {
     assert_eq!(line.processes(), [pid]);
 }
 
+/// Both write to one stderr, and who reads it as JSON, say, is to find the lines of a log and nothing else.
+#[tokio::test]
+async fn what_a_new_process_refuses_is_told_by_the_log_of_the_old_one() {
+    let mut line = Lineage::start("[[route]]\nname = \"all\"\nrespond = { body = \"ok\" }\n").await;
+    let text = line.folder.read("flagstone.toml");
+    // Not watched, so that no reload tells of it before.
+    stop(&line.first).await;
+    line.folder.replace("flagstone.toml", format!("{text}[maintenance]\nstatus = 99\nretry_after = \"soon\"\n"));
+    line.first.signal(Signal::USR2);
+    line.first.signal(Signal::CONT);
+    let event = line.first.stderr_line("Upgrade failed").await;
+    assert!(event.contains("maintenance.status = 99") && event.contains("; and 1 more\""), "{event}");
+    for path in ["maintenance.status", "maintenance.retry_after"] {
+        assert!(eventually(DEADLINE, || line.first.stderr().contains(&format!(" {path} = "))).await, "{path}");
+    }
+    let stderr = line.first.stderr();
+    assert!(stderr.lines().all(|line| line.starts_with("20")), "{stderr}");
+}
+
 /// The child of a process, as soon as there is one.
 async fn child_of(pid: u32) -> u32 {
     let found = async {
