@@ -4,7 +4,8 @@
 //! by a redirect to the same URL without it and a cookie. The cookie is `EXPIRES.MAC`: Unix seconds, and an
 //! HMAC-SHA256 over them and the token, so that it ends with its time, with another token and with another key.
 //!
-//! The token never reaches the app while maintenance is on. The access log masks it, on or off.
+//! The token never reaches the app while maintenance is on, and a cookie that lets in never does. The access log masks
+//! the token, on or off.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::secret::Secret;
 /// The header that carries the token.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-maintenance-bypass");
 const PARAMETER: &str = "maintenance_bypass";
-const COOKIE_NAME: &str = "flagstone_bypass";
+pub(super) const COOKIE_NAME: &str = "flagstone_bypass";
 /// A working day: who still works on it then enters the token once more.
 const COOKIE_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 const MAC_BYTES: usize = 32;

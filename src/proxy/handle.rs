@@ -18,6 +18,7 @@ use super::{bypass, connect, files, forward, https, limits, respond, stage, unre
 use crate::listener::connection::Connection;
 use crate::listener::http2::arrive::StreamFacts;
 use crate::listener::incoming::Incoming;
+use crate::message::cookie;
 use crate::message::host::Host;
 use crate::snapshot::{Action, Snapshot, Switched};
 
@@ -86,6 +87,9 @@ async fn serve(
     if is_maintained && snapshot.maintenance.bypass.is_some() {
         // What lets a client in here is not for the app to know.
         request.headers_mut().remove(bypass::HEADER);
+    }
+    if context.is_bypassed {
+        cookie::remove(request.headers_mut(), bypass::COOKIE_NAME);
     }
     limits::admit(route, request.headers(), context).await?;
     *answer = Some(match &route.action {

@@ -53,6 +53,26 @@ async fn the_url_sets_a_cookie_that_lets_in() {
 }
 
 #[tokio::test]
+async fn a_cookie_that_lets_in_stays_outside() {
+    let (proxy, upstream) = site().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", &format!("/?maintenance_bypass={TOKEN}"), "").await;
+    let pair = answer.header("set-cookie").unwrap().split(';').next().unwrap();
+    let cookies = |cookies: &str| format!("Cookie: {}\r\n", cookies.replace("IT", pair));
+    let last = || upstream.requests().last().unwrap().head.header("cookie").map(str::to_owned);
+    for (sent, passed) in [("a=b; IT; c=d", Some("a=b; c=d")), ("IT; c=d", Some("c=d")), ("IT", None)] {
+        assert_eq!(visit(&proxy, "GET", "/", &cookies(sent)).await.text(), "the app");
+        assert_eq!(last().as_deref(), passed, "{sent}");
+    }
+    switch_off(&proxy).await;
+    visit(&proxy, "GET", "/", &cookies("IT; e=f")).await;
+    assert_eq!(last().as_deref(), Some("e=f"), "it lets in the next time, too");
+    let worthless = "a=b;  flagstone_bypass=1.2;c=d";
+    visit(&proxy, "GET", "/", &cookies(worthless)).await;
+    assert_eq!(last().as_deref(), Some(worthless), "it is nothing of ours");
+}
+
+#[tokio::test]
 async fn a_wrong_token_in_the_url_gets_the_page() {
     let (proxy, upstream) = site().await;
     switch_on(&proxy, "").await;
