@@ -95,11 +95,11 @@ impl Check<'_> {
             );
         }
         if raw.insecure {
-            self.warn(
-                &at.key("insecure"),
-                "anyone in between can read and change the traffic",
-                "give ca = \"file.pem\" instead",
-            );
+            let help = match raw.ca.is_empty() {
+                true => "give ca = \"file.pem\" instead",
+                false => "take it out, for ca has no effect with it",
+            };
+            self.warn(&at.key("insecure"), "anyone in between can read and change the traffic", help);
         }
         Some(UpstreamTls {
             server_name: (!raw.server_name.is_empty()).then(|| raw.server_name.to_ascii_lowercase()),

@@ -7,7 +7,11 @@ use super::*;
 #[test]
 fn what_is_odd_but_works_is_a_warning() {
     let cases = [
-        ("tls = { insecure = true }", "anyone in between"),
+        ("tls = { insecure = true }", "anyone in between can read and change the traffic: give ca = \"file.pem\""),
+        (
+            "tls = { insecure = true, ca = \"missing\" }",
+            "anyone in between can read and change the traffic: take it out, for ca has no effect with it",
+        ),
         ("breaker = { enabled = true, count = [] }", "breaker.count: with nothing to count it never opens"),
         ("[[notify]]\nurl = \"https://x.example/\"\nevents = []", "notify[0].events: it is told of nothing"),
         ("[client_ip]\ntrusted_proxies = [\"0.0.0.0/0\"]", "trusts everyone"),
