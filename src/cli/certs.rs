@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::human::shown;
 use super::{FileArgument, complain, print, refuse};
 use crate::config::model::{CertificatePair, Config};
-use crate::tls::{CertificateFacts, Standing, read_facts, read_pair};
+use crate::tls::{CertificateFacts, Standing, faults_of_pair, read_facts, read_pair};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -27,7 +27,8 @@ struct Entry {
     /// `None` = nothing can be read of the certificate.
     facts: Option<CertificateFacts>,
     standing: Standing,
-    error: Option<String>,
+    /// All that is wrong with the two.
+    errors: Vec<String>,
 }
 
 /// Needs no running process. Exit code 1 when a certificate is inside the warning window, has ended or cannot be used.
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         .into_iter()
         .map(|pair| Entry::read(pair, now, loaded.config.certificates.warn_days))
         .collect();
-    for error in entries.iter().filter_map(|entry| entry.error.as_ref()) {
+    for error in entries.iter().flat_map(|entry| &entry.errors) {
         complain(error);
     }
     // Scripts read these lines, people their columns.
@@ -90,13 +91,17 @@ impl Entry {
         match read_pair(pair) {
             Ok((_, facts)) => {
                 let standing = facts.standing(now, warn_days);
-                let error = (standing == Standing::Invalid).then(|| format!("{file}: is not valid yet"));
-                Self { file, facts: Some(facts), standing, error }
+                let errors = (standing == Standing::Invalid).then(|| format!("{file}: is not valid yet"));
+                Self { file, facts: Some(facts), standing, errors: errors.into_iter().collect() }
             }
             // The certificate may be well and its key not.
             Err(error) => {
                 let facts = read_facts(&pair.cert).ok();
-                Self { file, facts, standing: Standing::Invalid, error: Some(error.to_string()) }
+                let errors: Vec<_> =
+                    faults_of_pair(pair, "").into_iter().map(|fault| fault.error.to_string()).collect();
+                // Mended in this very moment, it was still not well when it was read.
+                let errors = if errors.is_empty() { vec![error.to_string()] } else { errors };
+                Self { file, facts, standing: Standing::Invalid, errors }
             }
         }
     }
@@ -118,7 +123,7 @@ impl Entry {
             "notAfter": facts.map(CertificateFacts::until),
             "daysLeft": facts.map(|facts| facts.days_left(now)),
             "status": self.standing.as_str(),
-            "error": self.error,
+            "error": (!self.errors.is_empty()).then(|| self.errors.join("; ")),
         })
     }
 }
@@ -144,7 +149,7 @@ mod tests {
             not_before: 0,
             not_after,
         };
-        Entry { file: "site.pem".into(), facts: Some(facts), standing, error: None }
+        Entry { file: "site.pem".into(), facts: Some(facts), standing, errors: Vec::new() }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 pub use facts::{CertificateFacts, Standing};
 pub(crate) use peer::Peer;
-pub(crate) use pem::{Digest, Roots, digest_of_files, faults_of_pair, read_authorities};
-pub use pem::{read_facts, read_pair, read_roots};
+pub(crate) use pem::{Digest, Roots, digest_of_files, read_authorities};
+pub use pem::{faults_of_pair, read_facts, read_pair, read_roots};
 pub(crate) use roots::{roots_file, trusted_roots};
 pub(crate) use terminator::Admission;
 pub use terminator::{Finding, Terminator};
@@ -59,10 +59,10 @@ impl TlsError {
 
 /// One thing that keeps TLS from being set up.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Where, below `tls` in the configuration: `certificates[0].key`. Empty: as a whole.
-    pub(crate) at: String,
-    pub(crate) error: TlsError,
+    pub at: String,
+    pub error: TlsError,
 }
 
 impl Fault {

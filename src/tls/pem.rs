@@ -45,7 +45,7 @@ pub fn read_pair(pair: &CertificatePair) -> Result<(CertifiedKey, CertificateFac
 }
 
 /// All that is wrong with a chain and its key, each under `at`, a TOML path.
-pub(crate) fn faults_of_pair(pair: &CertificatePair, at: &str) -> Vec<Fault> {
+pub fn faults_of_pair(pair: &CertificatePair, at: &str) -> Vec<Fault> {
     let (cert, key) = (read(&pair.cert), read(&pair.key));
     let chain = cert.as_ref().map_err(Clone::clone).and_then(|text| certificates(&pair.cert, text).map(drop));
     let private = key.as_ref().map_err(Clone::clone).and_then(|text| private_key(&pair.key, text).map(drop));

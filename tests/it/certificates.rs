@@ -294,6 +294,7 @@ async fn the_command_tells_how_each_certificate_stands_without_a_process() {
         stderr.contains("wrong.pem: does not match the key in ") && stderr.contains("none.pem: no such file"),
         "{stderr}"
     );
+    assert!(stderr.contains("none.key: no such file"), "both are to be mended: {stderr}");
     let (ok, stdout, _) = certs(&folder, &["--json"]).await;
     assert!(stdout.starts_with("[\n  {\n    \""), "for people to read, too: {stdout}");
     let json: Value = serde_json::from_str(&stdout).unwrap();
