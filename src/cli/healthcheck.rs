@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{AdminArgument, JsonArgument};
 use super::{complain, print};
@@ -30,12 +30,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return error.report(),
     };
     let is_ready = status == 200;
-    let body = String::from_utf8_lossy(&body);
-    let detail = body.lines().next().unwrap_or_default();
-    // Any web server may answer 200.
-    if is_ready && detail != "ok" {
-        return client.foreign("its /readyz does not say ok").report();
-    }
+    // Any web server may answer.
+    let detail = match (status, detail_of(&body)) {
+        (200, detail) if detail.as_deref() != Some("ok") => {
+            return client.foreign("its /readyz does not say ok").report();
+        }
+        (200 | 503, Some(detail)) => detail,
+        _ => return client.foreign(format!("its /readyz answers {status}")).report(),
+    };
     let answer = json!({ "ready": is_ready, "status": status, "detail": detail });
     let text = if is_ready { "ready\n" } else { "" };
     if !is_ready {
@@ -43,4 +45,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
     let code = if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     print(arguments.json.show(&answer, |_| text.to_owned()), code)
+}
+
+/// How a flagstone says that it is ready, or why it is not; `None` = it is none.
+fn detail_of(body: &[u8]) -> Option<String> {
+    let problem = || serde_json::from_slice::<Value>(body).ok()?["detail"].as_str().map(str::to_owned);
+    match body {
+        b"ok" | b"starting" | b"draining" => Some(String::from_utf8_lossy(body).into_owned()),
+        _ => problem(),
+    }
 }

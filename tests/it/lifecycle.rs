@@ -122,17 +122,25 @@ async fn healthcheck_follows_readiness_and_drain_ends_the_process() {
 
 #[tokio::test]
 async fn what_is_no_flagstone_is_not_ready() {
-    for body in ["hello", "", "okay", "{\"ok\":true}"] {
+    let not_ok = "its /readyz does not say ok";
+    for (status, body, why) in [
+        ("200 OK", "hello", not_ok),
+        ("200 OK", "", not_ok),
+        ("200 OK", "okay", not_ok),
+        ("200 OK", "{\"ok\":true}", not_ok),
+        ("404 Not Found", "<h1>Not Found</h1>", "its /readyz answers 404"),
+        ("503 Service Unavailable", "<h1>Back soon</h1>", "its /readyz answers 503"),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let other = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
-            socket.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes()).unwrap();
+            socket.write_all(format!("HTTP/1.1 {status}\r\n\r\n{body}").as_bytes()).unwrap();
         });
-        let ended = Flagstone::run(["healthcheck", "--admin", &address]).await;
+        let ended = Flagstone::run(["healthcheck", "--json", "--admin", &address]).await;
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{body:?}: {ended:?}");
-        assert!(ended.stderr.contains("is no flagstone: its /readyz does not say ok"), "{body:?}: {ended:?}");
+        assert!(ended.stderr.contains(&format!("is no flagstone: {why}")), "{body:?}: {ended:?}");
         other.join().unwrap();
     }
 }
