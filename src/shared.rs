@@ -202,6 +202,11 @@ impl Shared {
         i128::try_from(unix_ns).ok().and_then(|ns| Timestamp::from_nanosecond(ns).ok()).unwrap_or(Timestamp::MAX)
     }
 
+    /// From now on [`Self::beat`] is called. A start may have taken its time, as for a store of limits that does not answer.
+    pub fn begin_to_beat(&self) {
+        self.pauses.begin(Instant::now());
+    }
+
     /// Several times a second: notices pauses of the process, ends of ejections and changes of health.
     pub fn beat(&self, live: &Snapshot) {
         let now = Instant::now();

@@ -77,6 +77,7 @@ fn exporter(control: &Arc<Control>) -> Exporter<impl Fn() -> Option<Secret> + us
 async fn beat(control: &Control) {
     let mut interval = tokio::time::interval(BEAT);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    control.shared.begin_to_beat();
     loop {
         interval.tick().await;
         let live = control.live.load_full();

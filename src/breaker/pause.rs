@@ -32,6 +32,11 @@ impl Pauses {
         }
     }
 
+    /// From now on there are beats. What passed before, as while the process was built, is no pause.
+    pub fn begin(&self, now: Instant) {
+        self.last_beat_ns.fetch_max(self.nanos(now), Release);
+    }
+
     /// Returns how long the process stood still if it did since the last beat.
     pub fn beat(&self, now: Instant) -> Option<Duration> {
         let now = self.nanos(now);
@@ -80,6 +85,16 @@ mod tests {
         assert_eq!(pauses.beat(resumed), Some(5000 * MS));
         assert!(pauses.spoil(start + 400 * MS, resumed + MS));
         assert!(!pauses.spoil(resumed, resumed + 900 * MS));
+    }
+
+    #[test]
+    fn what_passed_before_the_first_beat_is_no_pause() {
+        let start = Instant::now();
+        let pauses = Pauses::new(1000 * MS, start);
+        pauses.begin(start + 3000 * MS);
+        assert_eq!(pauses.beat(start + 3000 * MS), None);
+        assert!(!pauses.spoil(start, start + 3500 * MS));
+        assert_eq!(pauses.beat(start + 5000 * MS), Some(2000 * MS));
     }
 
     #[test]

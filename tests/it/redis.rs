@@ -259,6 +259,26 @@ async fn each_reason_of_an_outage_is_told() {
     flagstone.process.stderr_line("uthentication required").await;
 }
 
+/// A start waits a second for it, in which nothing runs yet that could stand still.
+#[tokio::test]
+async fn a_start_that_waits_for_redis_is_no_pause_of_the_process() {
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", hangs.local_addr().unwrap());
+    let mut flagstone = Flagstone::serve(&format!(
+        "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"web\"\n\
+         address = \"127.0.0.1:0\"\n{}",
+        toml(&url, "timeout = \"5s\"", "rate = \"1/1h\"")
+    ))
+    .await;
+    // Whoever answers there has looked for a pause.
+    let admin = flagstone.admin().await;
+    admin::json(admin, "/api/status").await;
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    let stderr = flagstone.process.stderr();
+    assert!(!stderr.contains("stood still"), "{stderr}");
+}
+
 #[tokio::test]
 async fn a_key_of_another_type_is_no_outage() {
     let redis = or_left_out!(Redis::start().await);
