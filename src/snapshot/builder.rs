@@ -97,7 +97,7 @@ impl Builder<'_> {
         self.config.limits.iter().map(build).collect()
     }
 
-    /// The shared store, when a limit uses it. The file of its authorities is looked at in any case.
+    /// The shared store, when a limit uses it. Its address and the file of its authorities are looked at in any case.
     pub(super) fn store(&mut self) -> Option<Arc<Store>> {
         let settings = &self.config.redis;
         settings.url.as_ref()?;
@@ -107,11 +107,12 @@ impl Builder<'_> {
             return Some(Arc::clone(kept));
         }
         // Found now, whoever names it, and not on the day that the first limit uses it.
-        if !self.redis_ca() || !is_used {
+        if !self.redis_ca() {
             return None;
         }
         let built = Store::new(settings, self.shared.resolver.clone(), self.shared.workers);
-        self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT", built).map(Arc::new)
+        let built = self.note("redis.url", "write redis://HOST:PORT or rediss://HOST:PORT", built);
+        built.filter(|_| is_used).map(Arc::new)
     }
 
     /// Whether the file of the shared store's authorities can be read, if there is one.

@@ -105,6 +105,18 @@ async fn a_refused_reload_tells_every_error_with_place_value_and_remedy() {
 }
 
 #[tokio::test]
+async fn a_shared_store_is_looked_at_before_a_limit_uses_it() {
+    let folder = Folder::new();
+    let with = |url: &str| format!("{GOOD}[redis]\nurl = \"{url}\"\n");
+    for (url, code) in [("redis://h/1", 0), ("redis://h/notadb", 1), ("rediss://h:1/notadb", 1)] {
+        let file = folder.write("flagstone.toml", with(url));
+        let checked = Flagstone::run(["check".as_ref(), "-c".as_ref(), file.as_os_str()]).await;
+        assert_eq!(checked.status.code(), Some(code), "{url}: {}", checked.stderr);
+        assert_eq!(checked.stderr.contains("redis.url = "), code == 1, "{}", checked.stderr);
+    }
+}
+
+#[tokio::test]
 async fn what_was_refused_leaves_no_series() {
     let mut flagstone = Flagstone::serve(GOOD).await;
     let admin = flagstone.admin().await;
