@@ -29,8 +29,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let (digits, after) = split_at_first(rest, |c| !c.is_ascii_digit());
         let (unit, next) = split_at_first(after, |c| c.is_ascii_digit());
-        if !digits.is_empty() && unit.is_empty() {
-            return Err(format!("not a duration: \"{digits}\" at the end lacks a unit"));
+        if let ("", false, Some((next, _))) = (unit, digits.is_empty(), units.clone().next()) {
+            return Err(format!(
+                "not a duration: \"{digits}\" at the end lacks a unit: did you mean \"{text}{next}\"?"
+            ));
         }
         // Going on where the last unit was found is what keeps parts in order and single.
         let factor = units.by_ref().find(|&&(name, _)| name == unit).map(|&(_, factor)| factor);
@@ -117,7 +119,10 @@ mod tests {
     #[test]
     fn a_bare_number_is_told_its_unit() {
         assert!(parse("30").unwrap_err().contains("\"30s\""));
-        assert_eq!(parse("1h30").unwrap_err(), "not a duration: \"30\" at the end lacks a unit");
+        let lacks = |text| parse(text).unwrap_err();
+        assert_eq!(lacks("1h30"), "not a duration: \"30\" at the end lacks a unit: did you mean \"1h30m\"?");
+        assert!(lacks("2d1h5m30").contains("\"2d1h5m30s\"") && lacks("10s500").contains("\"10s500ms\""));
+        assert_eq!(lacks("7us5"), how_to_write(), "there is none below");
     }
 
     proptest! {
