@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{AddrParseError, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
@@ -21,12 +21,21 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Where the admin side listens; port 0 = a free one [default: 127.0.0.1:9900, or a free port when that is taken]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
     admin: Option<SocketAddr>,
 }
 
 const WEB_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9900;
+
+/// Nothing else keeps those out who are not to drive it.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error: AddrParseError| error.to_string())?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err("it has no token: give a loopback address, such as 127.0.0.1:0".to_owned()),
+    }
+}
 
 /// The address given, else the usual port of the loopback address when it is free, else any.
 fn address(given: Option<SocketAddr>, usual: u16) -> SocketAddr {

@@ -69,6 +69,17 @@ async fn what_the_demo_prints_works_when_pasted() {
 }
 
 #[tokio::test]
+async fn the_admin_side_of_a_demo_is_for_this_machine() {
+    let temp = Folder::new();
+    let mut command = Flagstone::command(["demo", "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"]);
+    let mut demo = Process::start(command.env("TMPDIR", temp.path()));
+    assert_eq!(demo.wait(DEADLINE).await.code(), Some(2));
+    let said = demo.stderr();
+    assert!(said.contains("'--admin <ADDR>': it has no token: give a loopback address, such as 127.0.0.1:0"), "{said}");
+    assert_eq!(temp.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_demo_cleans_up_on_term_and_says_when_a_given_port_is_busy() {
     let temp = Folder::new();
     let start = |arguments: &[&str]| {
