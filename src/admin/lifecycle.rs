@@ -48,6 +48,11 @@ async fn upgrade(State(panel): State<Panel>) -> Response {
             Json(json!({ "pid": upgraded.pid, "version": upgraded.version, "previousPid": old })).into_response()
         }
         Ok(Err(error)) => {
+            let detail = match error {
+                // It drains, or is about to be replaced.
+                UpgradeError::Leaving | UpgradeError::Busy => error.to_string(),
+                _ => format!("{error}; the old process serves on"),
+            };
             let status = match error {
                 UpgradeError::Busy | UpgradeError::Leaving | UpgradeError::Init | UpgradeError::NoProgram => {
                     StatusCode::CONFLICT
@@ -57,7 +62,7 @@ async fn upgrade(State(panel): State<Panel>) -> Response {
                 | UpgradeError::Refused(_)
                 | UpgradeError::Lost { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
-            problem(status, &format!("{error}; the old process serves on")).into_response()
+            problem(status, &detail).into_response()
         }
         Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the upgrade broke off; the log says why").into_response(),
     }

@@ -247,6 +247,25 @@ async fn a_new_process_that_hangs_is_given_up() {
     assert_eq!(line.processes(), [pid]);
 }
 
+/// It does not serve on, as after other failures.
+#[tokio::test]
+async fn a_process_that_drains_says_no_more_than_that_when_it_is_to_be_upgraded() {
+    let now = Arc::new(Notify::new());
+    let upstream = FakeUpstream::http1().route("*", Reply::ok("at last").at(&now)).start().await;
+    let mut line = Lineage::start(&app(&upstream)).await;
+    let mut busy = Client::connect(line.address).await.unwrap();
+    busy.request("GET", "/", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    line.first.signal(Signal::TERM);
+    line.first.stderr_line("draining").await;
+    let refused = line.upgrade().await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.stderr, "flagstone: this process is on its way out\n");
+    now.notify_one();
+    assert_eq!(busy.read_response().await.unwrap().text(), "at last");
+    assert_eq!(line.first.wait(DEADLINE).await.code(), Some(0));
+}
+
 /// Both write to one stderr, and who reads it as JSON, say, is to find the lines of a log and nothing else.
 #[tokio::test]
 async fn what_a_new_process_refuses_is_told_by_the_log_of_the_old_one() {
