@@ -48,8 +48,8 @@ mod tests {
         let now = "2030-01-31T21:00:05Z".parse().unwrap();
         let before = json!({ "generation": 2, "loadedAt": "2030-01-31T21:00:03Z" });
         let told = |answer| told(&before, answer, now);
-        let answer = json!({ "generation": 3, "changes": ["routes: +api ~web -old", "log: changed"] });
-        assert_eq!(told(&answer), "reloaded: generation 3\n  routes: +api ~web -old\n  log: changed\n");
+        let answer = json!({ "generation": 3, "changes": ["routes: +api ~web -old", "log: ~level"] });
+        assert_eq!(told(&answer), "reloaded: generation 3\n  routes: +api ~web -old\n  log: ~level\n");
         assert_eq!(
             told(&json!({ "generation": 3, "changes": [] })),
             "reloaded: generation 3, no setting changed since generation 2 was loaded 2s ago\n"

@@ -2,17 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::time::Duration;
 
 use crate::config::model::{
-    Address, Bounds, Breaker, Config, Endpoint, FailureClasses, Limit, Notify, Server, Timeouts, Upstream,
+    Address, Admin, Bounds, Breaker, Certificates, ClientIp, Config, Endpoint, FailureClasses, Host, Limit, Log,
+    Maintenance, Notify, Redis, Server, Timeouts, Trace, Upstream,
 };
 
 /// What the running process keeps as it was.
 const NEEDS_UPGRADE: &str = " (needs an upgrade)";
 
-/// One line per part that changed: `routes: +api ~web -old`. Then one for everything that counts or remembers and has
-/// changed: what it keeps of before. `begun_with` is what the process runs with since its start.
+/// Each key of a part, as it stands in the file, and whether its value differs. What is told elsewhere comes last, for all
+/// keys are to be named: none is forgotten when one is added.
+macro_rules! keys {
+    ($part:ident { $($key:ident),+ $(; $($elsewhere:ident),+)? }, $old:expr, $new:expr) => {{
+        let (old, new): (&$part, &$part) = ($old, $new);
+        let $part { $($key: _,)+ $($($elsewhere: _),+)? } = old;
+        [$((stringify!($key), old.$key != new.$key)),+]
+    }};
+}
+
+/// One line per part that changed: `routes: +api ~web -old`, `log: ~level`. Then one for everything that counts or
+/// remembers and has changed: what it keeps of before. `begun_with` is what the process runs with since its start.
 pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
     let (windows_before, windows) = (&old.maintenance.windows, &new.maintenance.windows);
     let parts = [
@@ -23,12 +33,13 @@ pub fn changes(old: &Config, new: &Config, begun_with: &Server) -> Vec<String> {
         named("probes", &of_map(&old.probes), &of_map(&new.probes)),
         named("features", &of_map(&old.features), &of_map(&new.features)),
         named("windows", &of(windows_before, |one| &one.name), &of(windows, |one| &one.name)),
-        named("timeouts", &timeouts(&old.timeouts), &timeouts(&new.timeouts)),
+        timeouts(&old.timeouts, &new.timeouts),
         named("bounds", &bounds(&old.bounds), &bounds(&new.bounds)),
         named("notify", &by_place(&old.notify), &by_place(&new.notify)),
     ];
     let mut lines: Vec<String> = parts.into_iter().flatten().collect();
-    plain_changes(old, new, begun_with, &mut lines);
+    lines.extend(server(&old.server, &new.server, begun_with));
+    lines.extend(settings(old, new));
     for (name, upstream) in &new.upstreams {
         let before = old.upstreams.get(name).map(endpoints);
         let part = format!("endpoints of {name}");
@@ -51,42 +62,62 @@ fn named<N: PartialEq + Display, T: PartialEq>(part: &str, old: &[(N, T)], new: 
     (!words.is_empty()).then(|| format!("{part}: {}", words.join(" ")))
 }
 
-/// The parts that have no names below them.
-fn plain_changes(old: &Config, new: &Config, begun_with: &Server, lines: &mut Vec<String>) {
-    let mut plain = |part: &str, differs: bool, note: &str| {
-        if differs {
-            lines.push(format!("{part}: changed{note}"));
-        }
-    };
+/// The line of a part that has keys below it, if the value of one differs.
+fn keyed(part: &str, keys: &[(&str, bool)]) -> Option<String> {
+    let words: Vec<_> = keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("~{key}")).collect();
+    (!words.is_empty()).then(|| format!("{part}: {}", words.join(" ")))
+}
+
+fn timeouts(old: &Timeouts, new: &Timeouts) -> Option<String> {
+    let keys = keys!(
+        Timeouts {
+            tls_handshake,
+            request_head,
+            request_body,
+            idle,
+            connect,
+            response_head,
+            response_body,
+            stream_idle
+        },
+        old,
+        new
+    );
+    keyed("timeouts", &keys)
+}
+
+fn server(old: &Server, new: &Server, begun_with: &Server) -> Vec<String> {
     // What comes back to what the process runs with needs nothing.
     let note = |is_as_begun: bool| if is_as_begun { "" } else { NEEDS_UPGRADE };
-    let (before, now) = (&old.server, &new.server);
-    plain("server.workers", before.workers != now.workers, note(now.workers == begun_with.workers));
-    plain("server.state_dir", before.state_dir != now.state_dir, note(now.state_dir == begun_with.state_dir));
-    let aside = |server: &Server| Server {
-        workers: None,
-        state_dir: std::path::PathBuf::new(),
-        shutdown_delay: server.shutdown_delay,
-        shutdown_grace: server.shutdown_grace,
-        max_connections: server.max_connections,
-    };
-    plain("server", aside(&old.server) != aside(&new.server), "");
-    let (token, hosts) = (old.admin.token != new.admin.token, old.admin.allowed_hosts != new.admin.allowed_hosts);
-    plain("admin.listen", old.admin.listen != new.admin.listen, "");
-    plain("admin", token || hosts, "");
-    plain("log", old.log != new.log, "");
-    plain("client_ip", old.client_ip != new.client_ip, "");
-    plain("redis", old.redis != new.redis, "");
-    let without_windows = |config: &Config| {
-        let mut maintenance = config.maintenance.clone();
-        maintenance.windows.clear();
-        maintenance
-    };
-    plain("maintenance", without_windows(old) != without_windows(new), "");
-    plain("host", old.host != new.host, "");
-    plain("trace", old.trace != new.trace, "");
-    plain("certificates", old.certificates != new.certificates, "");
-    plain("tests", old.tests != new.tests, "");
+    let (workers, state_dir) = (note(new.workers == begun_with.workers), note(new.state_dir == begun_with.state_dir));
+    let keys = keys!(Server { shutdown_delay, shutdown_grace, max_connections; workers, state_dir }, old, new);
+    let lines = [
+        (old.workers != new.workers).then(|| format!("server.workers: changed{workers}")),
+        (old.state_dir != new.state_dir).then(|| format!("server.state_dir: changed{state_dir}")),
+        keyed("server", &keys),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// The parts that have no names below them.
+fn settings(old: &Config, new: &Config) -> impl Iterator<Item = String> {
+    let maintenance = keys!(
+        Maintenance { flag, page, status, retry_after, exempt_paths, allow, bypass_token, announce; windows },
+        &old.maintenance,
+        &new.maintenance
+    );
+    let lines = [
+        keyed("admin", &keys!(Admin { listen, token, allowed_hosts }, &old.admin, &new.admin)),
+        keyed("log", &keys!(Log { level, format, access, access_format }, &old.log, &new.log)),
+        keyed("client_ip", &keys!(ClientIp { trusted_proxies, header }, &old.client_ip, &new.client_ip)),
+        keyed("redis", &keys!(Redis { url, ca, timeout, on_error }, &old.redis, &new.redis)),
+        keyed("maintenance", &maintenance),
+        keyed("host", &keys!(Host { memory_percent, disk_percent, cpu_percent }, &old.host, &new.host)),
+        keyed("trace", &keys!(Trace { otlp, sample }, &old.trace, &new.trace)),
+        keyed("certificates", &keys!(Certificates { warn_days }, &old.certificates, &new.certificates)),
+        (old.tests != new.tests).then(|| "tests: changed".to_owned()),
+    ];
+    lines.into_iter().flatten()
 }
 
 /// A line for each that is in both and not the same.
@@ -131,30 +162,6 @@ fn of_limit(old: &Limit, new: &Limit) -> String {
 }
 
 /// By the keys of the file.
-fn timeouts(it: &Timeouts) -> [(&'static str, Duration); 8] {
-    let Timeouts {
-        tls_handshake,
-        request_head,
-        request_body,
-        idle,
-        connect,
-        response_head,
-        response_body,
-        stream_idle,
-    } = *it;
-    [
-        ("tls_handshake", tls_handshake),
-        ("request_head", request_head),
-        ("request_body", request_body),
-        ("idle", idle),
-        ("connect", connect),
-        ("response_head", response_head),
-        ("response_body", response_body),
-        ("stream_idle", stream_idle),
-    ]
-}
-
-/// As [`timeouts`].
 fn bounds(it: &Bounds) -> [(&'static str, Option<u64>); 5] {
     let Bounds { header_bytes_max, headers_max, uri_bytes_max, body_bytes_max, h2_streams_max } = *it;
     [
@@ -280,8 +287,32 @@ mod tests {
         });
         assert_eq!(
             lines,
-            ["server.workers: changed (needs an upgrade)", "server: changed", "admin.listen: changed", "log: changed",]
+            ["server.workers: changed (needs an upgrade)", "server: ~max_connections", "admin: ~listen", "log: ~level"]
         );
+    }
+
+    #[test]
+    fn what_has_no_names_below_it_tells_its_keys() {
+        let lines = from_base(|text| {
+            "[server]\nshutdown_grace = \"1s\"\n[admin]\nlisten = \"127.0.0.1:9901\"\ntoken = \"secret\"\n\
+             [log]\nlevel = \"debug\"\naccess = \"off\"\n[client_ip]\nheader = \"X-Real-IP\"\n\
+             [redis]\nurl = \"redis://h\"\n[maintenance]\nannounce = \"1h\"\nbypass_token = \"secret\"\n\
+             [host]\ncpu_percent = 50\n[trace]\notlp = \"http://127.0.0.1:4318\"\n[certificates]\nwarn_days = 9\n"
+                .to_owned()
+                + &text
+        });
+        let told = [
+            "server: ~shutdown_grace",
+            "admin: ~listen ~token",
+            "log: ~level ~access",
+            "client_ip: ~header",
+            "redis: ~url",
+            "maintenance: ~bypass_token ~announce",
+            "host: ~cpu_percent",
+            "trace: ~otlp",
+            "certificates: ~warn_days",
+        ];
+        assert_eq!(lines, told);
     }
 
     #[test]
@@ -290,7 +321,7 @@ mod tests {
         let (base, other) = (of_text(BASE), of_text(&format!("[server]\nworkers = 3\nstate_dir = \"/s\"\n{BASE}")));
         assert_eq!(
             changes(&other, &base, &base.server),
-            ["server.workers: changed", "server.state_dir: changed", "maintenance: changed"]
+            ["server.workers: changed", "server.state_dir: changed", "maintenance: ~flag"]
         );
         let third = of_text(&format!("[server]\nworkers = 4\nstate_dir = \"/s\"\n{BASE}"));
         assert_eq!(changes(&other, &third, &base.server), ["server.workers: changed (needs an upgrade)"]);

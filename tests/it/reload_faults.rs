@@ -203,7 +203,7 @@ async fn the_flag_the_log_and_the_bound_on_connections_follow() {
     flagstone.folder.replace("flagstone.toml", format!("{bounded}{more}"));
     let line = flagstone.process.stderr_line("server.workers: changed (needs an upgrade)").await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("the format follows");
-    assert!(line["changes"].as_str().unwrap().contains("log: changed"), "{line}");
+    assert!(line["changes"].as_str().unwrap().contains("log: ~level ~format"), "{line}");
     let is_on = async || client::get(web, "/").await.unwrap().status == 503;
     assert!(eventually_async(DEADLINE, is_on).await);
     flagstone.folder.remove("state/other.flag");
