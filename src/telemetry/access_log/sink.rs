@@ -15,9 +15,14 @@ use crate::config::regular_file;
 /// Owner writes, group reads: lines hold addresses and URLs.
 const MODE: u32 = 0o640;
 
+/// What a pipe takes in one piece, whoever else writes to it: `PIPE_BUF`, pipe(7). So does a stream socket.
+const PIECE_MAX: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Sink {
     file: File,
+    /// Takes a write of any length in one piece, unless it is full.
+    is_regular: bool,
     /// A regular file with a name: another process or log may write to it as well, and it stays as this one leaves it.
     is_shared: bool,
 }
@@ -41,13 +46,11 @@ impl Sink {
             AccessLogTarget::Off => return Ok(None),
             AccessLogTarget::Stdout => io::stdout().as_fd().try_clone_to_owned()?.into(),
             AccessLogTarget::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
-            AccessLogTarget::File(path) => {
-                let file = open_file(path)?;
-                let is_shared = file.metadata().is_ok_and(|it| it.is_file());
-                return Ok(Some(Self { file, is_shared }));
-            }
+            AccessLogTarget::File(path) => open_file(path)?,
         };
-        Ok(Some(Self { file, is_shared: false }))
+        let is_regular = file.metadata().is_ok_and(|it| it.is_file());
+        let is_shared = is_regular && matches!(target, AccessLogTarget::File(_));
+        Ok(Some(Self { file, is_regular, is_shared }))
     }
 
     /// Whether both write to one file.
@@ -99,8 +102,9 @@ impl Sink {
 
     /// One `write(2)`, repeated only when a signal cut it short.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Progress {
+        let piece = if self.is_regular { bytes } else { piece_of(bytes) };
         loop {
-            match self.file.write(bytes) {
+            match self.file.write(piece) {
                 Ok(0) => return Progress::Later(io::ErrorKind::WriteZero.into()),
                 Ok(count) => return Progress::Wrote(count),
                 Err(error) => match error.kind() {
@@ -111,6 +115,16 @@ impl Sink {
             }
         }
     }
+}
+
+/// Whole lines that stay whole: stdout and stderr may be one pipe, which events are written to as well, and which an
+/// upgrade's other process has, too. Of a line that is longer nobody can say so.
+fn piece_of(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= PIECE_MAX {
+        return bytes;
+    }
+    let newline = memchr::memrchr(b'\n', &bytes[..PIECE_MAX]).or_else(|| memchr::memchr(b'\n', bytes));
+    newline.map_or(bytes, |newline| &bytes[..=newline])
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -134,4 +148,30 @@ fn explain(path: &Path, error: &io::Error) -> io::Error {
         _ => crate::error::io_reason(error),
     };
     io::Error::new(error.kind(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(bytes_each: usize, count: usize) -> Vec<u8> {
+        [vec![b'x'; bytes_each - 1], vec![b'\n']].concat().repeat(count)
+    }
+
+    #[test]
+    fn a_pipe_is_given_whole_lines_that_it_takes_in_one_piece() {
+        assert_eq!(piece_of(&lines(100, 3)).len(), 300);
+        assert_eq!(piece_of(&lines(100, 300)).len(), 4000);
+        assert_eq!(piece_of(&lines(4096, 3)).len(), 4096);
+        assert_eq!(piece_of(&lines(5000, 3)).len(), 5000, "a longer line goes by itself");
+        assert_eq!(piece_of(&[lines(100, 1), lines(5000, 1)].concat()).len(), 100);
+    }
+
+    #[test]
+    fn a_regular_file_is_given_all_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = AccessLogTarget::File(folder.path().join("access.log"));
+        let mut sink = Sink::open(&target).unwrap().unwrap();
+        assert!(matches!(sink.write(&lines(100, 300)), Progress::Wrote(30_000)));
+    }
 }
