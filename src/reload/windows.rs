@@ -18,15 +18,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use toml::{Table, Value};
 
 use super::flag_file::{look_at, make_flag, write_flag};
+use super::remembered::Remembered;
 use crate::config::model::{Maintenance, Window};
-use crate::config::{regular_file, second, zone};
+use crate::config::{second, zone};
 use crate::error::io_reason;
 use crate::live::Live;
 use crate::policy::maintenance::{Active, Flag, Mode};
@@ -36,8 +37,6 @@ use crate::telemetry::events::Event;
 
 /// In the state folder.
 const FILE: &str = "windows.toml";
-/// Read of it at most: a line or two a window.
-const BYTES_MAX: u64 = 1 << 20;
 /// What `by` says in a window's flag, before its name.
 const BY: &str = "window:";
 
@@ -103,9 +102,9 @@ struct Waiting {
 }
 
 /// By window: the last occurrence that was begun, and the start of the last one that was announced.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
-    file: PathBuf,
+    file: Remembered,
     begun: BTreeMap<String, Occurrence>,
     announced: BTreeMap<String, Timestamp>,
 }
@@ -198,7 +197,7 @@ impl Keeper {
         }
         self.waiting.remove(&name);
         self.memory.begun.insert(name, due);
-        self.save();
+        self.memory.save();
     }
 
     /// The event tells of it once, however often the flag changes.
@@ -234,7 +233,7 @@ impl Keeper {
             reason: window.reason.clone(),
         });
         self.memory.announced.insert(window.name.clone(), next.start);
-        self.save();
+        self.memory.save();
     }
 
     /// Shows how long a run took that has ended.
@@ -253,12 +252,6 @@ impl Keeper {
             self.shared.metrics.window(&run.window).took(took);
         }
         self.running = running;
-    }
-
-    fn save(&self) {
-        if let Err(error) = regular_file::replace(&self.memory.file, self.memory.to_toml().as_bytes()) {
-            tracing::error!("{} cannot be written: {}", self.memory.file.display(), io_reason(&error));
-        }
     }
 }
 
@@ -347,22 +340,10 @@ fn window_of(active: &Active) -> Option<&str> {
 }
 
 impl Memory {
-    /// What is no use to anybody is set aside with a warning: a window that was ended by hand may begin again.
+    /// Without what was saved a window that was ended by hand may begin again.
     fn read(state_dir: &Path) -> Self {
-        let file = state_dir.join(FILE);
-        let table = match regular_file::text_of(&file, BYTES_MAX) {
-            Ok(text) => text.parse().unwrap_or_else(|error: toml::de::Error| {
-                let what = format!("what windows have begun is lost: not TOML: {}", error.message());
-                // Where it cannot be moved it will be replaced by the next window.
-                let _ = regular_file::set_aside(&file, what);
-                Table::new()
-            }),
-            Err(error) => {
-                let error = io_reason(&error);
-                tracing::warn!(file = %file.display(), error, "what windows have begun cannot be read");
-                Table::new()
-            }
-        };
+        let file = Remembered::at(state_dir, FILE, "what windows have begun");
+        let table = file.read();
         let times = |key: &str| -> BTreeMap<String, Timestamp> {
             let of = |(name, entry): (&String, &Value)| Some((name.clone(), entry.get(key)?.as_str()?.parse().ok()?));
             table.iter().filter_map(of).collect()
@@ -375,7 +356,7 @@ impl Memory {
         Self { begun, announced: times("announced"), file }
     }
 
-    fn to_toml(&self) -> String {
+    fn save(&self) {
         let mut table = Table::new();
         let mut note = |name: &String, key: &str, time: Timestamp| {
             let entry = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
@@ -390,7 +371,7 @@ impl Memory {
         for (name, start) in &self.announced {
             note(name, "announced", *start);
         }
-        table.to_string()
+        self.file.save(&table);
     }
 
     /// A window that is taken out and put back goes on as the occurrence that it was.

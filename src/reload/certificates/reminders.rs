@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use toml::{Table, Value};
 
-use crate::config::regular_file;
-use crate::error::io_reason;
+use crate::reload::remembered::Remembered;
 
 /// In the state folder.
 const FILE: &str = "reminders.toml";
-/// Read of it at most: two lines a certificate.
-const BYTES_MAX: u64 = 1 << 20;
 /// Between two reminders of the same certificate.
 const PAUSE_SECS: i64 = 24 * 60 * 60;
 
@@ -22,7 +19,7 @@ pub(super) type Key = (PathBuf, i64);
 
 #[derive(Debug)]
 pub(super) struct Reminders {
-    file: PathBuf,
+    file: Remembered,
     /// When each was told of.
     told: BTreeMap<Key, Timestamp>,
 }
@@ -30,13 +27,8 @@ pub(super) struct Reminders {
 impl Reminders {
     /// What a process before has told of. Where nobody can tell, nothing.
     pub(super) fn read(state_dir: &Path) -> Self {
-        let file = state_dir.join(FILE);
-        let text = regular_file::text_of(&file, BYTES_MAX).unwrap_or_else(|error| {
-            let error = io_reason(&error);
-            tracing::warn!(file = %file.display(), error, "which certificates were told of cannot be read");
-            String::new()
-        });
-        let table: Table = text.parse().unwrap_or_default();
+        let file = Remembered::at(state_dir, FILE, "which certificates were told of");
+        let table = file.read();
         let entry = |(path, entry): (&String, &Value)| {
             let told = entry.get("told")?.as_str()?.parse().ok()?;
             Some(((path.into(), entry.get("ends")?.as_integer()?), told))
@@ -77,11 +69,7 @@ impl Reminders {
             ]);
             (path.display().to_string(), Value::Table(entry))
         };
-        let text = self.told.iter().map(entry).collect::<Table>().to_string();
-        if let Err(error) = regular_file::replace(&self.file, text.as_bytes()) {
-            let error = io_reason(&error);
-            tracing::warn!(file = %self.file.display(), error, "which certificates were told of cannot be written");
-        }
+        self.file.save(&self.told.iter().map(entry).collect());
     }
 }
 
@@ -128,6 +116,8 @@ mod tests {
             std::fs::write(folder.path().join(FILE), text).unwrap();
             assert_eq!(Reminders::read(folder.path()).due(&[key(1)], at(0)), [true], "{text}");
         }
+        let aside = std::fs::read_to_string(folder.path().join("reminders.unusable"));
+        assert_eq!(aside.unwrap(), "[", "what is no TOML is set aside, as everywhere");
         let mut nowhere = Reminders::read(Path::new("/proc/flagstone"));
         assert_eq!((nowhere.due(&[key(1)], at(0)), nowhere.due(&[key(1)], at(1))), (vec![true], vec![false]));
     }
