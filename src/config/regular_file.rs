@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 /// Opens it for reading.
 ///
@@ -69,7 +70,7 @@ pub fn open_at_once(path: &Path) -> io::Result<File> {
 }
 
 /// Replaces a file, or makes it, so that a reader sees the old content or the new one, never a part; it is on disk when
-/// this returns. The folder is created when missing.
+/// this returns. The folder is created when missing. Made by root in a folder of somebody else, it is theirs.
 ///
 /// # Errors
 /// What creating, writing, syncing or renaming ran into; the path is then as it was.
@@ -86,7 +87,7 @@ pub fn make(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn put(path: &Path, bytes: &[u8], name: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
-    fs::create_dir_all(folder(path))?;
+    make_folder(folder(path))?;
     let temporary = beside(path);
     let written = write_synced(&temporary, bytes).and_then(|()| name(&temporary, path));
     if written.is_err() {
@@ -116,14 +117,49 @@ pub fn sync_folder(path: &Path) {
     }
 }
 
+/// Makes a folder and those above it that are missing.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    match fs::create_dir(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        made => made?,
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    if let Ok(made) = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path) {
+        give_to_owner_of_folder(&made, path);
+    }
+    Ok(())
+}
+
+/// What root makes in somebody else's folder is theirs: a process with a user of its own is to read and to remove what was
+/// typed as root, whatever root's umask. By the handle, for who owns the folder may put a link in its place.
+fn give_to_owner_of_folder(made: &File, path: &Path) {
+    if geteuid().is_root()
+        && let Ok(folder) = fs::metadata(folder(path))
+        && folder.uid() != 0
+    {
+        // Best effort: where it is not possible, as on some network file systems, it stays root's.
+        let _ = fchown(made, Some(folder.uid()), Some(folder.gid()));
+    }
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
+    give_to_owner_of_folder(&file, path);
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
+
     use super::*;
 
     #[test]
@@ -135,6 +171,23 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left lying about");
+    }
+
+    /// As `sudo flagstone maintenance on` does it, where the process has a user of its own.
+    #[test]
+    fn what_root_makes_in_somebodys_folder_is_theirs() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let owners = |path: &Path| fs::metadata(path).map(|it| (it.uid(), it.gid())).unwrap();
+        let path = folder.path().join("new/below/file");
+        for somebody in [(65_534, 65_533), (65_532, 65_534)] {
+            chown(folder.path(), Some(somebody.0), Some(somebody.1)).unwrap();
+            replace(&path, b"text").unwrap();
+            // What was there before stays whose it was, and what is made there is for them.
+            assert_eq!([owners(&path), owners(folder.path().join("new").as_path())], [(65_534, 65_533); 2]);
+        }
     }
 
     #[test]
