@@ -50,8 +50,8 @@ fn count_a_request(bencher: Bencher<'_, '_>) {
     let metrics = Metrics::new(2);
     let route = metrics.route("api");
     bencher.bench_local(|| {
-        let request = route.begin(black_box(1));
-        request.finish(black_box(200), black_box(Duration::from_micros(2_345)));
+        route.begin(black_box(1));
+        route.end(black_box(1), black_box(200), black_box(Duration::from_micros(2_345)));
     });
 }
 
@@ -61,7 +61,8 @@ fn scrape_a_thousand_routes(bencher: Bencher<'_, '_>) {
     for number in 0..1000 {
         let route = metrics.route(&format!("route-{number}"));
         for status in [200, 404, 503] {
-            route.begin(number).finish(status, Duration::from_millis(1));
+            route.begin(number);
+            route.end(number, status, Duration::from_millis(1));
         }
     }
     bencher.bench_local(|| black_box(metrics.encode().len()));

@@ -56,7 +56,7 @@ pub(super) fn view(control: &Control) -> Value {
     let state = state.as_deref();
     let mut view = of_flags(state, &windows::upcoming(&live.config.maintenance.windows, now), now);
     let blocked: u64 = state.iter().flat_map(|state| state.all()).map(|active| active.blocked_requests()).sum();
-    let in_flight: i64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
+    let in_flight: u64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
     view["blocked_requests"] = blocked.into();
     view["in_flight"] = in_flight.into();
     view

@@ -30,7 +30,6 @@ use crate::policy::maintenance::Facts;
 use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot, Switched};
 use crate::telemetry::access_log;
-use crate::telemetry::metrics::InFlight;
 use crate::telemetry::traces::{Finished, shortened};
 use crate::upstream::lease::Upgraded;
 
@@ -76,7 +75,6 @@ pub(crate) struct Context {
     normal_path: Option<Box<str>>,
     pub(super) request_id: HeaderValue,
     pub(super) route: Option<Arc<Route>>,
-    in_flight: Option<InFlight>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) upstream_duration: Option<Duration>,
@@ -139,7 +137,6 @@ impl Context {
                 normal_path: None,
                 request_id,
                 route: None,
-                in_flight: None,
                 upstream: None,
                 endpoint: None,
                 upstream_duration: None,
@@ -212,7 +209,7 @@ impl Context {
 
     /// The route is known: the request counts as in flight there.
     pub(super) fn enter(&mut self, route: Arc<Route>) {
-        self.in_flight = Some(route.metrics.begin(self.worker()));
+        route.metrics.begin(self.worker());
         self.route = Some(route);
     }
 
@@ -368,9 +365,12 @@ impl Drop for Context {
     fn drop(&mut self) {
         let duration = self.began.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
-        match &self.in_flight {
-            Some(in_flight) => in_flight.finish(status, duration),
-            None => self.snapshot.no_route.begin(self.worker()).finish(status, duration),
+        match &self.route {
+            Some(route) => route.metrics.end(self.worker(), status, duration),
+            None => {
+                self.snapshot.no_route.begin(self.worker());
+                self.snapshot.no_route.end(self.worker(), status, duration);
+            }
         }
         let line = |target: &str| {
             let line = self.line(target, duration);

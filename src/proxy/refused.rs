@@ -45,7 +45,8 @@ impl<'a> Refused<'a> {
     /// Writes the log line and counts the request among those that no route matches.
     pub(crate) fn note(&self, connection: &Connection, snapshot: &Snapshot) {
         let status = self.row.status.as_u16();
-        snapshot.no_route.begin(connection.worker).finish(status, self.waited);
+        snapshot.no_route.begin(connection.worker);
+        snapshot.no_route.end(connection.worker, status, self.waited);
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let (method, target, version) = request_line(self.line).unwrap_or(("", self.line, Version::HTTP_09));
         let line = Line {

@@ -1,11 +1,12 @@
-//! Histograms of durations on plain atomics: the coarse one Prometheus scrapes, a fine one behind the live
-//! percentiles, and a joint one that is both.
+//! Histograms of durations: the coarse one Prometheus scrapes, a fine one behind the live percentiles, and a joint one
+//! that is both.
 //!
-//! Each lives in a worker's shard, so that recording is an uncontended add; readers sum over shards. A read
-//! is not a snapshot: a request recorded meanwhile may be in the sum and not yet in its bucket.
+//! Each lives in a worker's shard and is written by that worker alone; readers sum over shards. A read is not a
+//! snapshot: a request recorded meanwhile may be in the sum and not yet in its bucket.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use super::own::Own;
 
 /// Upper bounds of the scraped buckets in microseconds, inclusive: 0.5 ms to 60 s.
 pub const BOUNDS_MICROS: [u32; 16] = [
@@ -19,8 +20,8 @@ pub(super) const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
 /// Durations in the scraped buckets.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    buckets: [AtomicU64; BUCKETS],
-    sum_nanos: AtomicU64,
+    buckets: [Own; BUCKETS],
+    sum_nanos: Own,
 }
 
 /// What one or several histograms held when they were read.
@@ -33,16 +34,16 @@ pub(super) struct Reading {
 
 impl Histogram {
     pub(super) fn record(&self, duration: Duration) {
-        self.buckets[bucket(duration)].fetch_add(1, Relaxed);
-        self.sum_nanos.fetch_add(nanos(duration), Relaxed);
+        self.buckets[bucket(duration)].add(1);
+        self.sum_nanos.add(nanos(duration));
     }
 
     /// Adds what is here to `reading`.
     pub(super) fn add_to(&self, reading: &mut Reading) {
         for (total, bucket) in reading.buckets.iter_mut().zip(&self.buckets) {
-            *total += bucket.load(Relaxed);
+            *total += bucket.get();
         }
-        let sum = self.sum_nanos.load(Relaxed);
+        let sum = self.sum_nanos.get();
         reading.sum_nanos = reading.sum_nanos.wrapping_add(sum);
     }
 }
@@ -79,22 +80,22 @@ pub(super) const FINE: usize = ((OCTAVES - SUB_BITS + 1) << SUB_BITS) as usize;
 
 /// Log-linear buckets of microseconds, as in HdrHistogram.
 #[derive(Debug)]
-pub(super) struct Fine([AtomicU64; FINE]);
+pub(super) struct Fine([Own; FINE]);
 
 impl Default for Fine {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; FINE])
+        Self([const { Own::new() }; FINE])
     }
 }
 
 impl Fine {
     pub(super) fn record(&self, duration: Duration) {
-        self.0[fine_bucket(duration)].fetch_add(1, Relaxed);
+        self.0[fine_bucket(duration)].add(1);
     }
 
     pub(super) fn add_to(&self, totals: &mut [u64; FINE]) {
         for (total, bucket) in totals.iter_mut().zip(&self.0) {
-            *total += bucket.load(Relaxed);
+            *total += bucket.get();
         }
     }
 }
@@ -126,33 +127,33 @@ pub(super) const JOINT: usize = FINE + BUCKETS - 1;
 /// Durations in pieces that make up the fine buckets as well as the scraped ones, for the price of one of the two.
 #[derive(Debug)]
 pub(super) struct Joint {
-    pieces: [AtomicU64; JOINT],
-    sum_nanos: AtomicU64,
+    pieces: [Own; JOINT],
+    sum_nanos: Own,
 }
 
 impl Default for Joint {
     fn default() -> Self {
-        Self { pieces: [const { AtomicU64::new(0) }; JOINT], sum_nanos: AtomicU64::new(0) }
+        Self { pieces: [const { Own::new() }; JOINT], sum_nanos: Own::new() }
     }
 }
 
 impl Joint {
     pub(super) fn record(&self, duration: Duration) {
-        self.pieces[fine_bucket(duration) + bucket(duration)].fetch_add(1, Relaxed);
-        self.sum_nanos.fetch_add(nanos(duration), Relaxed);
+        self.pieces[fine_bucket(duration) + bucket(duration)].add(1);
+        self.sum_nanos.add(nanos(duration));
     }
 
     /// Adds what is here to `reading`.
     pub(super) fn add_to(&self, reading: &mut Reading) {
         for (&(_, bucket), piece) in PIECES.iter().zip(&self.pieces) {
-            reading.buckets[usize::from(bucket)] += piece.load(Relaxed);
+            reading.buckets[usize::from(bucket)] += piece.get();
         }
-        reading.sum_nanos = reading.sum_nanos.wrapping_add(self.sum_nanos.load(Relaxed));
+        reading.sum_nanos = reading.sum_nanos.wrapping_add(self.sum_nanos.get());
     }
 
     pub(super) fn add_pieces_to(&self, totals: &mut [u64; JOINT]) {
         for (total, piece) in totals.iter_mut().zip(&self.pieces) {
-            *total += piece.load(Relaxed);
+            *total += piece.get();
         }
     }
 }

@@ -8,6 +8,7 @@ mod encode;
 mod handles;
 mod histogram;
 mod limit;
+mod own;
 mod process;
 mod route;
 mod series;
@@ -29,8 +30,8 @@ pub use self::histogram::BOUNDS_MICROS;
 use self::histogram::FINE;
 pub use self::limit::{LimitMetrics, PassedAll};
 pub use self::process::Process;
+pub use self::route::RouteMetrics;
 use self::route::Traffic;
-pub use self::route::{InFlight, RouteMetrics};
 use self::series::Series;
 pub use self::series::{RouteSecond, SERIES_MAX};
 pub use self::window::{HISTORY, LastMinute, Second};
@@ -221,7 +222,7 @@ impl Metrics {
     }
 
     /// Requests being served now.
-    pub fn active_requests(&self) -> i64 {
+    pub fn active_requests(&self) -> u64 {
         self.totals().in_flight
     }
 

@@ -244,7 +244,8 @@ mod tests {
         let metrics = Metrics::new(2);
         let route = metrics.route("app");
         for micros in [180, 430, 2_100, 9_700, 10_400, 61_000_000] {
-            route.begin(0).finish(200, Duration::from_micros(micros));
+            route.begin(0);
+            route.end(0, 200, Duration::from_micros(micros));
         }
         metrics.tick(10);
         let percentiles = |minute: &LastMinute| (minute.p50_ms, minute.p95_ms, minute.p99_ms);

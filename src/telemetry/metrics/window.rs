@@ -31,7 +31,7 @@ pub struct Second {
     pub p95_ms: f64,
     pub p99_ms: f64,
     /// Requests being served when it ended.
-    pub in_flight: i64,
+    pub in_flight: u64,
 }
 
 impl Second {
@@ -63,7 +63,7 @@ pub struct LastMinute {
 pub(super) struct Totals {
     pub(super) durations: [u64; FINE],
     pub(super) errors: u64,
-    pub(super) in_flight: i64,
+    pub(super) in_flight: u64,
 }
 
 #[derive(Debug, Default)]

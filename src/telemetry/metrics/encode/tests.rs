@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics, ScopeFigures};
+use super::super::{BreakerState, GLOBAL_SCOPE, HealthStatus, Metrics, RouteMetrics, ScopeFigures};
 
 /// Every family of docs/logs-and-metrics.md with its type; of `process_*` the counter alone.
 const FAMILIES: [(&str, &str); 28] = [
@@ -35,13 +35,18 @@ const FAMILIES: [(&str, &str); 28] = [
     ("process_cpu_seconds_total", "counter"),
 ];
 
+fn request(route: &RouteMetrics, worker: usize, status: u16, duration: Duration) {
+    route.begin(worker);
+    route.end(worker, status, duration);
+}
+
 fn full() -> Metrics {
     let metrics = Metrics::new(2);
     let route = metrics.route("api");
-    route.begin(0).finish(200, Duration::from_millis(3));
-    route.begin(1).finish(200, Duration::from_secs(61));
-    route.begin(1).finish(503, Duration::from_micros(100));
-    metrics.route("we\"ird\\na\nme").begin(0).finish(299, Duration::ZERO);
+    request(&route, 0, 200, Duration::from_millis(3));
+    request(&route, 1, 200, Duration::from_secs(61));
+    request(&route, 1, 503, Duration::from_micros(100));
+    request(&metrics.route("we\"ird\\na\nme"), 0, 299, Duration::ZERO);
     let upstream = metrics.upstream("app");
     upstream.answered(0, Duration::from_millis(2));
     upstream.retried();
@@ -157,9 +162,9 @@ fn a_fresh_process_scrapes_clean() {
 fn handles_are_shared_by_name_and_keep_counting() {
     let metrics = Metrics::new(1);
     let old = metrics.route("api");
-    old.begin(0).finish(200, Duration::ZERO);
+    request(&old, 0, 200, Duration::ZERO);
     let new = metrics.route("api");
-    new.begin(0).finish(200, Duration::ZERO);
+    request(&new, 0, 200, Duration::ZERO);
     assert_eq!(old.finished(), 2);
 }
 
@@ -168,7 +173,7 @@ fn a_thousand_routes_scrape_quickly() {
     let metrics = Metrics::new(2);
     for number in 0..1000 {
         let route = metrics.route(&format!("route-{number}"));
-        route.begin(number).finish(200, Duration::from_millis(1));
+        request(&route, number, 200, Duration::from_millis(1));
     }
     let begun = Instant::now();
     let text = metrics.encode();
@@ -178,13 +183,13 @@ fn a_thousand_routes_scrape_quickly() {
 }
 
 #[test]
-fn a_forgotten_name_leaves_the_scrape_and_its_guards_stay_usable() {
+fn a_forgotten_name_leaves_the_scrape_and_its_handles_stay_usable() {
     let metrics = full();
-    let open = metrics.route("api").begin(0);
+    let route = metrics.route("api");
+    route.begin(0);
     metrics.0.routes.retain(|name| name != "api");
     metrics.upstream("app").retain_endpoints(|_| false);
-    open.finish(200, Duration::ZERO);
-    drop(open);
+    route.end(0, 200, Duration::ZERO);
     let text = metrics.encode();
     assert!(!text.contains("route=\"api\""));
     assert!(!text.contains("flagstone_endpoint_healthy"));
