@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod route;
 pub mod runtime;
 mod secret;
+mod seldom;
 pub mod shared;
 mod shared_limit;
 pub mod snapshot;

@@ -16,18 +16,18 @@ mod strays;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwapOption, Guard};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub use flag::{Flag, LINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, Mode, Warning, network, parse_duration};
 pub use strays::{Stray, Strays};
+
+use crate::seldom::{Loaded, Seldom};
 
 /// Whose flag it is. As text, and as a metric's label, `global` or the route's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,9 +96,7 @@ pub struct Facts<'a> {
 /// The shared pointer to the state, carried across configurations.
 #[derive(Debug, Default)]
 pub struct Switch {
-    /// Whether `state` holds one: looked at by every request, and all that most of them look at.
-    on: AtomicBool,
-    state: ArcSwapOption<State>,
+    state: Seldom<State>,
     /// Per scope that was ever on, at most [`TOTALS_MAX`] beyond those that are on.
     totals: Mutex<BTreeMap<Scope, Arc<AtomicU64>>>,
 }
@@ -106,9 +104,6 @@ pub struct Switch {
 const TOTALS_MAX: usize = 4096;
 /// How long the removal of a flag that ends by itself may take: folders may be slow.
 const ENDING: Duration = Duration::from_secs(10);
-
-/// A state that stays while it is held. Not to be held across an await: it may keep a replaced state alive.
-pub struct Loaded(Guard<Option<Arc<State>>>);
 
 impl State {
     pub fn is_empty(&self) -> bool {
@@ -217,23 +212,13 @@ impl Active {
 
 impl Switch {
     /// `None` = no maintenance anywhere, for the price of one read of shared memory.
-    pub fn load(&self) -> Option<Loaded> {
-        if !self.on.load(Ordering::Acquire) {
-            return None;
-        }
-        let state = self.state.load();
-        state.is_some().then_some(Loaded(state))
+    pub fn load(&self) -> Option<Loaded<State>> {
+        self.state.load()
     }
 
     /// Replaces the state. For one writer: of two at once, `load` may miss the later one.
     pub fn store(&self, state: State) {
-        if state.is_empty() {
-            self.on.store(false, Ordering::Release);
-            self.state.store(None);
-        } else {
-            self.state.store(Some(Arc::new(state)));
-            self.on.store(true, Ordering::Release);
-        }
+        self.state.store((!state.is_empty()).then(|| Arc::new(state)));
     }
 
     /// A maintenance that begins, with nothing counted yet.
@@ -261,14 +246,6 @@ impl Switch {
             totals.retain(|_, total| Arc::strong_count(total) > 1);
         }
         Arc::clone(totals.entry(scope.clone()).or_default())
-    }
-}
-
-impl Deref for Loaded {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        self.0.as_deref().expect("made only from a state that is there")
     }
 }
 

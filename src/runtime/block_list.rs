@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,6 +12,7 @@ use super::{ChangeError, Unreadable};
 use crate::policy::access::NetSet;
 use crate::policy::block_list::BlockList;
 use crate::policy::maintenance::network;
+use crate::seldom::Seldom;
 
 /// Entries kept at most: about 6 MB on disk, 3 MB in memory.
 pub(crate) const ENTRIES_MAX: usize = 100_000;
@@ -24,7 +24,7 @@ pub struct Blocked {
     /// Locked for a moment, also in a change: who looks is not to wait for the disk.
     list: Mutex<BlockList>,
     /// What requests look at; `None` = nobody is blocked.
-    nets: ArcSwapOption<NetSet>,
+    nets: Seldom<NetSet>,
 }
 
 impl Kept for Blocked {
@@ -53,7 +53,7 @@ impl Blocked {
     /// Whether `ip` is on the list. No lock: one atomic load while the list is empty, a binary search otherwise.
     #[inline]
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
-        self.nets.load().as_ref().is_some_and(|nets| nets.contains(ip))
+        self.nets.load().is_some_and(|nets| nets.contains(ip))
     }
 
     /// Blocks a network until `until`, or for good.

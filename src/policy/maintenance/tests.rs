@@ -149,7 +149,7 @@ fn a_flag_with_any_scope_does_not_cover_everything() {
 fn switch_and_state_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Switch>();
-    shared::<Loaded>();
+    shared::<Loaded<State>>();
 }
 
 #[test]
