@@ -239,13 +239,18 @@ async fn drive(
     draining: &watch::Receiver<Drain>,
 ) -> Stop {
     let mut last_call = LastCall::default();
+    let mut drain = *draining.borrow();
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(over) = http.as_mut().poll(cx) {
                 return Poll::Ready(Stop::Over(over));
             }
             // Only after the socket has been read: what has come by now is served.
-            if let Drain::Begun { idle } = *draining.borrow()
+            if !matches!(draining.has_changed(), Ok(false)) {
+                // A lock, and so not looked at each time.
+                drain = *draining.borrow();
+            }
+            if let Drain::Begun { idle } = drain
                 && !connection.is_closing()
             {
                 connection.leave();
