@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
 use parking_lot::Mutex;
 
 use crate::snapshot::Snapshot;
@@ -23,6 +24,12 @@ impl Live {
     /// The generation to hold for the length of one request.
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// What one reader holds of it between requests, for who asks again and again: where nothing has changed that is one
+    /// read of shared memory. While it is kept, so is the generation that it saw last.
+    pub(crate) fn cache(&self) -> Cache<&ArcSwap<Snapshot>, Arc<Snapshot>> {
+        Cache::new(&self.current)
     }
 
     /// From now on, new requests see `snapshot`. What earlier ones do not share with it only serves what is open there.

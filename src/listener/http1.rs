@@ -129,7 +129,9 @@ impl Wire {
     ///
     /// # Cancel safety
     /// Between two requests nothing is lost; a request that is being answered is given up.
-    pub(super) async fn converse(&mut self, bounds: &HeadBounds, live: &Arc<Live>) -> Over {
+    pub(super) async fn converse(&mut self, bounds: &HeadBounds, live: &Live) -> Over {
+        // From the first request on; not longer than until the connection comes to rest.
+        let mut generation = None;
         loop {
             let head = match poll_fn(|cx| self.poll_head(bounds, cx)).await {
                 Ok(head) => head,
@@ -149,8 +151,9 @@ impl Wire {
             {
                 let mut request = Request::from_parts(head.parts, Some(body));
                 let connection = Arc::clone(&self.connection);
+                let snapshot = generation.get_or_insert_with(|| live.cache()).load();
                 // Pinned here and lent on: a future of that size is not to be moved.
-                let handling = pin!(handle::handle(&mut request, &mut response, connection, live.load_full(), None));
+                let handling = pin!(handle::handle(&mut request, &mut response, connection, snapshot, None));
                 if let Err(over) = self.during(handling).await {
                     return over;
                 }

@@ -31,15 +31,15 @@ pub(crate) async fn handle(
     request: &mut Request<Option<Incoming>>,
     answer: &mut Option<Response<Body>>,
     connection: Arc<Connection>,
-    snapshot: Arc<Snapshot>,
+    snapshot: &Arc<Snapshot>,
     stream: Option<&mut StreamFacts>,
 ) {
-    let mut context = Context::begin(request, connection, Arc::clone(&snapshot), stream);
+    let mut context = Context::begin(request, connection, Arc::clone(snapshot), stream);
     let asker = respond::Asker::of(request);
     let served = {
-        let mut known = Known::of(&context, &snapshot);
+        let mut known = Known::of(&context, snapshot);
         // Pinned here and lent on: a future of that size is not to be moved.
-        let serving = pin!(serve(request, answer, &mut context, &snapshot));
+        let serving = pin!(serve(request, answer, &mut context, snapshot));
         known.unless_cut(serving).await
     };
     let result = served.unwrap_or_else(|active| Err(turn_away(&Verdict::Maintenance(active), &mut context)));

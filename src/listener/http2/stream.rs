@@ -49,7 +49,7 @@ pub(super) fn serve(
         let mut answer = None;
         let handled = {
             let facts = Some(&mut arrived.facts);
-            let handling = pin!(handle(&mut arrived.request, &mut answer, connection, snapshot, facts));
+            let handling = pin!(handle(&mut arrived.request, &mut answer, connection, &snapshot, facts));
             unless_reset(&mut respond, arrived.wanted, handling).await
         };
         drop(arrived.request);
