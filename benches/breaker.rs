@@ -26,15 +26,6 @@ fn closed(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(threads = [1, 2])]
-fn closed_owned(bencher: Bencher<'_, '_>) {
-    let (breaker, now) = breaker(Settings::default());
-    bencher.bench(|| {
-        let permit = breaker.try_acquire_owned(now);
-        permit.map(|permit| permit.record(ANSWER, now)).is_ok()
-    });
-}
-
 #[divan::bench]
 fn closed_without_ratio(bencher: Bencher<'_, '_>) {
     let (breaker, now) = breaker(Settings { failure_ratio: None, ..Settings::default() });

@@ -61,7 +61,6 @@ mod model_tests;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -70,7 +69,7 @@ use parking_lot::Mutex;
 use inner::{Admission, Inner};
 pub use pause::Pauses;
 use permit::Ticket;
-pub use permit::{Cause, Outcome, OwnedPermit, Permit};
+pub use permit::{Cause, Outcome, Permit};
 pub use settings::Settings;
 pub use state::{Memory, Reason, Rejected, State, Statistics, Transition, View};
 pub use window::Tenth;
@@ -133,14 +132,6 @@ impl Breaker {
     /// [`Rejected`] while open, and while half-open or ramping for those beyond what is let through.
     pub fn try_acquire(&self, now: Instant) -> Result<Permit<&Self>, Rejected> {
         self.admit(now).map(|ticket| Permit::new(self, ticket))
-    }
-
-    /// [`Breaker::try_acquire`] with a permit that can be kept in a task or a response body.
-    ///
-    /// # Errors
-    /// As [`Breaker::try_acquire`].
-    pub fn try_acquire_owned(self: &Arc<Self>, now: Instant) -> Result<OwnedPermit, Rejected> {
-        self.admit(now).map(|ticket| Permit::new(Arc::clone(self), ticket))
     }
 
     /// Opens whatever the state and the rules say, until the time given, or until [`Breaker::reset`]. After the time

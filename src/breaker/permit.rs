@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Breaker, Rejected};
@@ -54,16 +53,13 @@ impl Outcome {
 }
 
 /// Permission for one request. Dropped without [`Permit::record`] it counts nothing, and a half-open breaker has its
-/// slot back. `B` is how the breaker is held: by reference, or as [`OwnedPermit`].
+/// slot back. `B` is how the breaker is held: by reference, or in an `Arc` where a borrow is in the way.
 #[must_use = "dropping a permit says that the request was cancelled"]
 pub struct Permit<B: Deref<Target = Breaker>> {
     breaker: B,
     ticket: Ticket,
     recorded: bool,
 }
-
-/// A permit for a task or a body: `Send` and `'static`.
-pub type OwnedPermit = Permit<Arc<Breaker>>;
 
 impl<B: Deref<Target = Breaker>> Permit<B> {
     pub(super) fn new(breaker: B, ticket: Ticket) -> Self {

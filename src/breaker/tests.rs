@@ -18,6 +18,9 @@ const OK: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
 const FAILURE: Outcome = Outcome::Failure(Cause::Status(503));
 const LIMITED: Outcome = Outcome::TooManyRequests;
 
+/// One that the clock can go on beside.
+type OwnedPermit = Permit<Arc<Breaker>>;
+
 /// A breaker, its clock and what it said.
 struct Bench {
     breaker: Arc<Breaker>,
@@ -54,7 +57,7 @@ impl Bench {
     }
 
     fn acquire(&self) -> Result<OwnedPermit, Rejected> {
-        self.breaker.try_acquire_owned(self.now)
+        self.breaker.admit(self.now).map(|ticket| Permit::new(Arc::clone(&self.breaker), ticket))
     }
 
     fn permit(&self) -> OwnedPermit {

@@ -179,7 +179,10 @@ pub fn limit_facts<'a>(route: &'a Route, path: &'a str, headers: &'a HeaderMap, 
 ///
 /// # Errors
 /// When neither takes it, how long until the first of both may.
-pub fn upstream<T>(target: &Target, ask: impl Fn(&Group) -> Result<T, Duration>) -> Result<(&Arc<Group>, T), Duration> {
+pub fn upstream<'a, T>(
+    target: &'a Target,
+    ask: impl Fn(&'a Group) -> Result<T, Duration>,
+) -> Result<(&'a Arc<Group>, T), Duration> {
     let retry_after = match ask(&target.group) {
         Ok(given) => return Ok((&target.group, given)),
         Err(retry_after) => retry_after,
