@@ -116,6 +116,12 @@ impl Sources {
         self.problems.first().filter(|_| self.are_gone())
     }
 
+    /// The included files in which there is nothing.
+    pub fn empty_ones(&self) -> impl Iterator<Item = &Path> {
+        let included = self.files.iter().skip(1);
+        included.filter(|file| file.bytes.is_empty()).map(|file| file.path.as_path())
+    }
+
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }

@@ -33,6 +33,11 @@ const REST: Duration = Duration::from_millis(60);
 /// A file that is written without a pause is looked at all the same after this long.
 const REST_MAX: Duration = Duration::from_secs(2);
 
+/// An included file that was emptied is about to be written, for so long: a shell's `>`, `cp` and `scp` empty it before they
+/// have anything to put in. Taken for what it says, it would take its routes away meanwhile; the file itself says nothing
+/// that could be served then.
+const EMPTIED: Duration = Duration::from_secs(5);
+
 /// A file that is away for longer is told of: an editor or a tool has put it back by then.
 const GONE: Duration = Duration::from_secs(5);
 /// How long the end waits for the thread, which may be waiting for a disk itself.
@@ -97,12 +102,18 @@ fn at_rest(file: &Path, mut content: Sources, bell: &Bell) -> Option<Sources> {
     let end = Instant::now() + REST_MAX;
     while bell.rest(REST) {
         let again = read(file);
-        if again == content || Instant::now() >= end {
+        let is_at_rest = again == content || Instant::now() >= end;
+        if is_at_rest && !again.empty_ones().any(was_emptied_lately) {
             return Some(again);
         }
         content = again;
     }
     None
+}
+
+fn was_emptied_lately(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < EMPTIED))
 }
 
 /// Tells, once, of a file that stays away: what serves on could not be started again.

@@ -1,5 +1,7 @@
 //! `include`: a configuration in several files.
 
+use std::time::{Duration, Instant};
+
 use crate::support::client;
 use crate::support::files::Folder;
 use crate::support::poll::eventually_async;
@@ -54,6 +56,26 @@ async fn every_file_is_followed_also_those_that_come() {
     let line = flagstone.process.stderr_line("unknown key: did you mean \"respond\"?").await;
     assert!(line.contains("routes/d.toml:4:1: route[3].respnd: "), "{line}");
     says("/a", "a two").await;
+}
+
+/// As a shell's `>` does it, and `scp`: empty first, and written when there is something to write.
+#[tokio::test]
+async fn a_file_that_is_emptied_to_be_written_takes_nothing_away() {
+    let mut flagstone = Flagstone::serve_in(folder(), MAIN).await;
+    let address = flagstone.address("web").await;
+    flagstone.folder.write("routes/a.toml", "");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        assert_eq!(client::get(address, "/a").await.unwrap().text(), "a one");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    flagstone.folder.write("routes/a.toml", route("a", "a two"));
+    let line = flagstone.process.stderr_line("Configuration reloaded").await;
+    assert!(line.contains("routes: ~a"), "{line}");
+    assert_eq!(client::get(address, "/a").await.unwrap().text(), "a two");
+    // One that stays empty says nothing, and is taken at its word.
+    flagstone.folder.write("routes/a.toml", "");
+    flagstone.process.stderr_line("routes: -a").await;
 }
 
 #[tokio::test]
