@@ -22,7 +22,9 @@ pub struct Connection {
     pub(crate) worker: usize,
     /// The peer's address; `None` for a unix socket.
     pub(crate) peer: Option<SocketAddr>,
-    /// Its address as apps are told it, made once.
+    /// Its address, in canonical form; loopback for a unix socket, whose peer is on this machine.
+    pub(crate) peer_ip: IpAddr,
+    /// The same as apps are told it, made once.
     peer_text: HeaderValue,
     /// The name of the listener it came in by.
     pub(crate) listener: Arc<str>,
@@ -71,10 +73,12 @@ pub(crate) enum Phase {
 
 impl Connection {
     pub(crate) fn new(worker: usize, peer: Option<SocketAddr>, listener: Arc<str>, tls: Option<Box<Peer>>) -> Self {
+        let peer_ip = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
         Self {
             worker,
             peer,
-            peer_text: forwarded::ip_value(peer_ip(peer)),
+            peer_ip,
+            peer_text: forwarded::ip_value(peer_ip),
             listener,
             tls,
             heads_passed: AtomicU64::new(0),
@@ -93,19 +97,14 @@ impl Connection {
         }
     }
 
-    /// The peer's address; loopback for a unix socket, whose peer is on this machine.
-    pub(crate) fn peer_ip(&self) -> IpAddr {
-        peer_ip(self.peer)
-    }
-
     /// Whether a client's address is more than what stands for the peer of a unix socket.
     pub(crate) fn is_named(&self, client_ip: IpAddr) -> bool {
-        self.peer.is_some() || client_ip != self.peer_ip()
+        self.peer.is_some() || client_ip != self.peer_ip
     }
 
     /// The text of a client's address: mostly that of the peer.
     pub(crate) fn client_text(&self, client_ip: IpAddr) -> HeaderValue {
-        if client_ip == self.peer_ip() { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }
+        if client_ip == self.peer_ip { self.peer_text.clone() } else { forwarded::ip_value(client_ip) }
     }
 
     /// What the value of a `Host` names. Most requests of a connection have the same one, which is read once; of those
@@ -256,10 +255,6 @@ impl Connection {
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Relaxed)
     }
-}
-
-fn peer_ip(peer: Option<SocketAddr>) -> IpAddr {
-    peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical())
 }
 
 /// Only one thread writes: a load and a store are enough, and cheaper than a locked add.

@@ -112,7 +112,7 @@ impl Context {
     ) -> Box<Self> {
         let StreamFacts { bad_head, connect, host: named } = stream.map(mem::take).unwrap_or_default();
         let headers = request.headers();
-        let client = snapshot.trusted.resolve(connection.peer_ip(), headers, snapshot.client_ip_header);
+        let client = snapshot.trusted.resolve(connection.peer_ip, headers, snapshot.client_ip_header);
         let kept = forwarded::kept_request_id(headers, client.peer_trusted).cloned();
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
         let bypass = snapshot.maintenance.bypass.as_ref();
@@ -219,7 +219,7 @@ impl Context {
         let facts = forwarded::Facts {
             peer_trusted: self.peer_is_trusted,
             client: self.connection.client_text(self.client_ip),
-            peer_ip: self.connection.peer_ip(),
+            peer_ip: self.connection.peer_ip,
             proto: if self.is_tls() { "https" } else { "http" },
             host: self.noted.host.clone(),
             request_id: self.request_id.clone(),

@@ -51,7 +51,7 @@ impl<'a> Refused<'a> {
         let (method, target, version) = request_line(self.line).unwrap_or(("", self.line, Version::HTTP_09));
         let line = Line {
             unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
-            client: connection.peer.map(|_| connection.peer_ip()),
+            client: connection.peer.map(|_| connection.peer_ip),
             authorization: None,
             method,
             target,
