@@ -55,7 +55,7 @@ fn change(control: &Control, key: &str, value: Option<bool>) -> Result<Value, Pr
     control.shared.runtime.features.set(key, value)?;
     control.shared.switched.notify_waiters();
     let mut view = view(control, key, default);
-    tracing::info!(feature = %key, value = %view["value"], default, "a feature was switched");
+    tracing::info!(feature = %key, value = view["value"].as_bool(), default, "a feature was switched");
     view["key"] = json!(key);
     Ok(view)
 }

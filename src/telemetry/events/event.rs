@@ -195,6 +195,7 @@ impl Level {
 pub enum Value {
     Text(String),
     Number(i64),
+    Flag(bool),
 }
 
 impl Event {
@@ -370,12 +371,11 @@ impl Event {
                 fields.number("dropped", *dropped as i64)
             }
             Self::RateLimited { route, limit, enforced, count } => {
-                let enforced = if *enforced { "" } else { "false" };
-                fields
-                    .text("route", route)
-                    .text("limit", limit)
-                    .text("enforced", enforced)
-                    .number("count", *count as i64)
+                fields.text("route", route).text("limit", limit);
+                if !enforced {
+                    fields.flag("enforced", false);
+                }
+                fields.number("count", *count as i64)
             }
             Self::Blocked { client, route, reason, count } => {
                 let client = client.map(|client| client.to_string()).unwrap_or_default();
@@ -407,6 +407,11 @@ impl Fields {
 
     fn number(&mut self, name: &'static str, value: i64) -> &mut Self {
         self.0.push((name, Value::Number(value)));
+        self
+    }
+
+    fn flag(&mut self, name: &'static str, value: bool) -> &mut Self {
+        self.0.push((name, Value::Flag(value)));
         self
     }
 }

@@ -100,6 +100,7 @@ impl Parts {
         for (name, value) in &self.fields {
             let _ = match value {
                 Value::Number(number) => write!(line, " {name}={number}"),
+                Value::Flag(flag) => write!(line, " {name}={flag}"),
                 Value::Text(text) if is_bare(text) => write!(line, " {name}={text}"),
                 Value::Text(text) => write!(line, " {name}=\"{}\"", escaped(text)),
             };
@@ -126,6 +127,7 @@ pub(super) fn json_fields(line: &mut String, fields: &[(&'static str, Value)]) {
     for (name, value) in fields {
         let _ = match value {
             Value::Number(number) => write!(line, ",\"{name}\":{number}"),
+            Value::Flag(flag) => write!(line, ",\"{name}\":{flag}"),
             Value::Text(text) => write!(line, ",\"{name}\":\"{}\"", escaped(text)),
         };
     }
@@ -165,6 +167,10 @@ impl Visit for Parts {
         }
     }
 
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.fields.push((field.name(), Value::Flag(value)));
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
         self.push(field.name(), value.to_owned());
     }
@@ -190,7 +196,7 @@ mod tests {
         parts.push("message", "Maintenance mode activated".to_owned());
         parts.push("scope", "global".to_owned());
         parts.push("reason", "a \"b\"\nINFO forged\x1b[31m".to_owned());
-        parts.fields.push(("count", Value::Number(3)));
+        parts.fields.extend([("count", Value::Number(3)), ("enforced", Value::Flag(false))]);
         parts
     }
 
@@ -199,7 +205,7 @@ mod tests {
         assert_eq!(
             parts().text(AT, &Level::INFO, false),
             "2026-11-22T22:02:20.123Z INFO Maintenance mode activated scope=global \
-             reason=\"a \\\"b\\\"\\nINFO forged\\u001b[31m\" count=3\n"
+             reason=\"a \\\"b\\\"\\nINFO forged\\u001b[31m\" count=3 enforced=false\n"
         );
     }
 
@@ -215,7 +221,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["message"], "Maintenance mode activated");
         assert_eq!(value["reason"], "a \"b\"\nINFO forged\x1b[31m");
-        assert_eq!(value["count"], 3);
+        assert_eq!((&value["count"], &value["enforced"]), (&3.into(), &false.into()));
         assert_eq!(line.lines().count(), 1);
     }
 }

@@ -91,11 +91,13 @@ impl EventLog {
 
 /// One `tracing` call with every field an event can have; those it has not are not recorded.
 macro_rules! log_with_fields {
-    ($level:expr, $message:expr, $fields:expr, text: [$($text:ident)*], number: [$($number:ident)*]) => {
+    ($level:expr, $message:expr, $fields:expr, text: [$($text:ident)*], flag: [$($flag:ident)*],
+     number: [$($number:ident)*]) => {
         tracing::event!(
             target: EVENT_TARGET,
             $level,
             $($text = text_field($fields, stringify!($text)),)*
+            $($flag = flag_field($fields, stringify!($flag)),)*
             $($number = number_field($fields, stringify!($number)),)*
             "{}", $message
         )
@@ -107,8 +109,9 @@ macro_rules! with_every_field {
     ($what:ident, $($arguments:tt)*) => {
         $what!(
             $($arguments)*,
-            text: [scope mode by route file limit enforced upstream endpoint window domain client path start end
+            text: [scope mode by route file limit upstream endpoint window domain client path start end
                    until from to check changes reason failure version error],
+            flag: [enforced],
             number: [generation pid days_left count dropped]
         )
     };
@@ -146,6 +149,13 @@ fn number_field(fields: &[(&'static str, Value)], wanted: &str) -> Option<i64> {
     })
 }
 
+fn flag_field(fields: &[(&'static str, Value)], wanted: &str) -> Option<bool> {
+    fields.iter().find_map(|(name, value)| match value {
+        Value::Flag(flag) if *name == wanted => Some(*flag),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,8 +163,8 @@ mod tests {
     #[test]
     fn no_field_is_left_out_of_the_log() {
         macro_rules! names {
-            ($of:expr, text: [$($text:ident)*], number: [$($number:ident)*]) => {
-                [$(stringify!($text),)* $(stringify!($number),)*]
+            ($of:expr, text: [$($text:ident)*], flag: [$($flag:ident)*], number: [$($number:ident)*]) => {
+                [$(stringify!($text),)* $(stringify!($flag),)* $(stringify!($number),)*]
             };
         }
         let logged = with_every_field!(names, ());

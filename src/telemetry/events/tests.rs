@@ -97,7 +97,7 @@ pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
         (Event::AccessLogRecovered { dropped: 2 }, "Access log has recovered"),
         (Event::TraceExportFailing { error: text() }, "Trace export is failing"),
         (Event::TraceExportRecovered { dropped: 2 }, "Trace export has recovered"),
-        (Event::RateLimited { route: text(), limit: text(), enforced: true, count: 2 }, "RATE_LIMITED"),
+        (Event::RateLimited { route: text(), limit: text(), enforced: false, count: 2 }, "RATE_LIMITED"),
         (Event::Blocked { client: "2001:db8::1".parse().ok(), route: text(), reason: text(), count: 1 }, "BLOCKED"),
         (Event::Unauthorized { client: None, path: text() }, "UNAUTHORIZED"),
     ]

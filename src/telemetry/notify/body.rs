@@ -52,6 +52,7 @@ fn slack(record: &Record, host: &str) -> String {
         let value = match value {
             Value::Text(text) => escaped(&text),
             Value::Number(number) => number.to_string(),
+            Value::Flag(flag) => flag.to_string(),
         };
         text.push_str(&format!("\n{name}: {value}"));
     }
