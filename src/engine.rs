@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod listener;
 pub mod live;
 pub mod message;
+mod own;
 mod pieces;
 mod pipe;
 pub mod policy;

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use crate::message::forwarded;
 use crate::message::host::{Host, HostError};
+use crate::own::Own;
 use crate::tls::Peer;
 
 /// One downstream connection.
@@ -30,13 +31,13 @@ pub struct Connection {
     pub(crate) listener: Arc<str>,
     /// What the handshake told; `None` without TLS.
     pub(crate) tls: Option<Box<Peer>>,
-    heads_passed: AtomicU64,
-    heads_answered: AtomicU64,
+    heads_passed: Own,
+    heads_answered: Own,
     has_partial_head: AtomicBool,
     has_more: AtomicBool,
     is_mid_body: AtomicBool,
     /// Request bodies that somebody is still reading.
-    bodies_open: AtomicU64,
+    bodies_open: Own,
     is_write_blocked: AtomicBool,
     write_progress: AtomicBool,
     /// Of the route whose answer is on its way, in milliseconds; 0 = of no route.
@@ -54,7 +55,7 @@ pub(crate) struct OpenBody(Arc<Connection>);
 
 impl Drop for OpenBody {
     fn drop(&mut self) {
-        self.0.bodies_open.store(self.0.bodies_open.load(Relaxed) - 1, Relaxed);
+        self.0.bodies_open.sub(1);
     }
 }
 
@@ -81,12 +82,12 @@ impl Connection {
             peer_text: forwarded::ip_value(peer_ip),
             listener,
             tls,
-            heads_passed: AtomicU64::new(0),
-            heads_answered: AtomicU64::new(0),
+            heads_passed: Own::new(),
+            heads_answered: Own::new(),
             has_partial_head: AtomicBool::new(false),
             has_more: AtomicBool::new(false),
             is_mid_body: AtomicBool::new(false),
-            bodies_open: AtomicU64::new(0),
+            bodies_open: Own::new(),
             is_write_blocked: AtomicBool::new(false),
             write_progress: AtomicBool::new(false),
             patience_ms: AtomicU64::new(0),
@@ -132,7 +133,7 @@ impl Connection {
             Phase::WriteBlocked
         } else if !self.is_answered() {
             Phase::Busy
-        } else if self.has_partial_head.load(Relaxed) || self.heads_passed.load(Relaxed) == 0 {
+        } else if self.has_partial_head.load(Relaxed) || self.heads_passed.get() == 0 {
             Phase::Head
         } else {
             Phase::Idle
@@ -155,23 +156,23 @@ impl Connection {
     /// Notes a request of which there is all but perhaps some of the body, and whether another has begun to come behind
     /// it.
     pub(super) fn head_passed(&self, has_more: bool) {
-        add_one(&self.heads_passed);
+        self.heads_passed.add(1);
         self.has_more.store(has_more, Relaxed);
     }
 
     /// Counts one request as answered, to the last byte of its body.
     pub(crate) fn head_answered(&self) {
-        add_one(&self.heads_answered);
+        self.heads_answered.add(1);
     }
 
     /// Requests seen so far.
     pub(crate) fn requests(&self) -> u64 {
-        self.heads_passed.load(Relaxed)
+        self.heads_passed.get()
     }
 
     /// Whether every request has been answered.
     pub(crate) fn is_answered(&self) -> bool {
-        self.heads_answered.load(Relaxed) >= self.heads_passed.load(Relaxed)
+        self.heads_answered.get() >= self.heads_passed.get()
     }
 
     pub(super) fn set_mid_body(&self, mid_body: bool) {
@@ -180,14 +181,14 @@ impl Connection {
 
     /// Counts a request body as being read for as long as the guard lives.
     pub(crate) fn open_body(self: &Arc<Self>) -> OpenBody {
-        self.bodies_open.store(self.bodies_open.load(Relaxed) + 1, Relaxed);
+        self.bodies_open.add(1);
         OpenBody(Arc::clone(self))
     }
 
     /// Whether nothing of HTTP would be lost if an idle connection let go of it. An answer may be complete while the
     /// request's body is still on its way to the app.
     pub(super) fn may_rest(&self) -> bool {
-        !self.is_mid_body.load(Relaxed) && self.bodies_open.load(Relaxed) == 0
+        !self.is_mid_body.load(Relaxed) && self.bodies_open.get() == 0
     }
 
     /// Notes what came of a write of `offered` bytes: whether the client holds us up, and whether it took some.
@@ -255,11 +256,6 @@ impl Connection {
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Relaxed)
     }
-}
-
-/// Only one thread writes: a load and a store are enough, and cheaper than a locked add.
-fn add_one(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::own::Own;
+use crate::own::Own;
 
 /// Upper bounds of the scraped buckets in microseconds, inclusive: 0.5 ms to 60 s.
 pub const BOUNDS_MICROS: [u32; 16] = [

@@ -8,7 +8,6 @@ mod encode;
 mod handles;
 mod histogram;
 mod limit;
-mod own;
 mod process;
 mod route;
 mod series;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::histogram::{FINE, Fine, JOINT, Joint, Reading};
-use super::own::Own;
+use crate::own::Own;
 
 /// Statuses that have a counter in every shard; the others share one table per route, made when first needed.
 const COMMON: [u16; 62] = [

@@ -5,27 +5,27 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// A number of one thread's own: it adds by a load and a store, which is a tenth of what a locked addition costs. If two
 /// threads add at once, what one of them adds may be lost.
 #[derive(Debug, Default)]
-pub(super) struct Own(AtomicU64);
+pub(crate) struct Own(AtomicU64);
 
 impl Own {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
     /// Wraps around, as atomics do.
     #[inline]
-    pub(super) fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.0.store(self.get().wrapping_add(count), Relaxed);
     }
 
     /// See [`Self::add`].
     #[inline]
-    pub(super) fn sub(&self, count: u64) {
+    pub(crate) fn sub(&self, count: u64) {
         self.0.store(self.get().wrapping_sub(count), Relaxed);
     }
 
     #[inline]
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
