@@ -9,6 +9,7 @@ mod warnings;
 mod watchdog;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -392,6 +393,14 @@ fn watch_config(file: &Path, control: &Arc<Control>) -> io::Result<Watcher> {
         }
     };
     config_file::follow(file.to_path_buf(), is_known, changed, retry)
+}
+
+/// The first of several reasons, and how many more there are: a webhook has the line of the event alone.
+fn in_short(first: impl Display, more: usize) -> String {
+    match more {
+        0 => first.to_string(),
+        more => format!("{first}; and {more} more"),
+    }
 }
 
 fn unix_seconds() -> u64 {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::handover::Stage;
 use super::listening::{Listening, Sockets, bind_all};
-use super::{Source, flag_settings, loading, unix_seconds, warnings, watch_flags};
+use super::{Source, flag_settings, in_short, loading, unix_seconds, warnings, watch_flags};
 use crate::admin;
 use crate::config::model::{Address, Config, Server};
 use crate::config::{Loaded, Problem, Problems, Sources};
@@ -199,12 +199,8 @@ impl Control {
             Err(problems) => {
                 let generation = self.live.load_full().generation;
                 metrics.reloaded(false, generation, unix_seconds());
-                let error = match problems.0.as_slice() {
-                    [one] => one.to_string(),
-                    // A webhook has this line alone.
-                    [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
-                    [] => String::new(),
-                };
+                let first = problems.0.split_first();
+                let error = first.map_or_else(String::new, |(first, rest)| in_short(first, rest.len()));
                 self.shared.events.emit(Event::ConfigurationRejected { generation, error });
                 for problem in &problems.0 {
                     tracing::error!("{problem}");

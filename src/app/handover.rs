@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::listening::Listening;
-use super::{App, Control};
+use super::{App, Control, in_short};
 use crate::admin::{self, Place};
 use crate::config::Problems;
 use crate::config::model::Config;
@@ -174,8 +174,7 @@ impl Control {
     fn tell_of_failed_upgrade(&self, error: &UpgradeError) {
         let text = error.to_string();
         let (first, more) = text.split_once('\n').map_or((&*text, 0), |(first, rest)| (first, rest.lines().count()));
-        let short = if more > 0 { format!("{first}; and {more} more") } else { first.to_owned() };
-        self.shared.events.emit(Event::UpgradeFailed { error: short });
+        self.shared.events.emit(Event::UpgradeFailed { error: in_short(first, more) });
         if let UpgradeError::Refused(reasons) = error
             && more > 0
         {
