@@ -130,7 +130,7 @@ impl Breaker {
     ///
     /// # Errors
     /// [`Rejected`] while open, and while half-open or ramping for those beyond what is let through.
-    pub fn try_acquire(&self, now: Instant) -> Result<Permit<&Self>, Rejected> {
+    pub fn try_acquire(&self, now: Instant) -> Result<Permit<'_>, Rejected> {
         self.admit(now).map(|ticket| Permit::new(self, ticket))
     }
 

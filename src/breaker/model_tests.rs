@@ -266,7 +266,7 @@ struct Pair {
     reference: Reference,
 }
 
-type Permits<'a> = Vec<(Permit<&'a Breaker>, Option<Held>)>;
+type Permits<'a> = Vec<(Permit<'a>, Option<Held>)>;
 
 impl Pair {
     fn new(settings: Settings) -> Self {

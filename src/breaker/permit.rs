@@ -1,7 +1,6 @@
 //! The right to send one request, and what became of it. Not a queue place: it is given at once or not at all.
 
 use std::fmt;
-use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use super::{Breaker, Rejected};
@@ -53,16 +52,16 @@ impl Outcome {
 }
 
 /// Permission for one request. Dropped without [`Permit::record`] it counts nothing, and a half-open breaker has its
-/// slot back. `B` is how the breaker is held: by reference, or in an `Arc` where a borrow is in the way.
+/// slot back.
 #[must_use = "dropping a permit says that the request was cancelled"]
-pub struct Permit<B: Deref<Target = Breaker>> {
-    breaker: B,
+pub struct Permit<'a> {
+    breaker: &'a Breaker,
     ticket: Ticket,
     recorded: bool,
 }
 
-impl<B: Deref<Target = Breaker>> Permit<B> {
-    pub(super) fn new(breaker: B, ticket: Ticket) -> Self {
+impl<'a> Permit<'a> {
+    pub(super) fn new(breaker: &'a Breaker, ticket: Ticket) -> Self {
         Self { breaker, ticket, recorded: false }
     }
 
@@ -84,7 +83,7 @@ impl<B: Deref<Target = Breaker>> Permit<B> {
     }
 }
 
-impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if !self.recorded {
             self.breaker.cancel(&self.ticket);
@@ -92,7 +91,7 @@ impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
     }
 }
 
-impl<B: Deref<Target = Breaker>> fmt::Debug for Permit<B> {
+impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
             .field("probe", &self.is_probe())

@@ -18,12 +18,10 @@ const OK: Outcome = Outcome::Success { latency: Duration::from_millis(5) };
 const FAILURE: Outcome = Outcome::Failure(Cause::Status(503));
 const LIMITED: Outcome = Outcome::TooManyRequests;
 
-/// One that the clock can go on beside.
-type OwnedPermit = Permit<Arc<Breaker>>;
-
 /// A breaker, its clock and what it said.
 struct Bench {
-    breaker: Arc<Breaker>,
+    /// Leaked: the clock goes on beside its permits.
+    breaker: &'static Breaker,
     start: Instant,
     now: Instant,
     said: Arc<Mutex<Vec<Transition>>>,
@@ -53,14 +51,15 @@ impl Bench {
         let said = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&said);
         let observer = move |transition| sink.lock().push(transition);
-        Self { breaker: Arc::new(Breaker::with_observer(settings, start, observer)), start, now: start, said }
+        let breaker = Box::leak(Box::new(Breaker::with_observer(settings, start, observer)));
+        Self { breaker, start, now: start, said }
     }
 
-    fn acquire(&self) -> Result<OwnedPermit, Rejected> {
-        self.breaker.admit(self.now).map(|ticket| Permit::new(Arc::clone(&self.breaker), ticket))
+    fn acquire(&self) -> Result<Permit<'static>, Rejected> {
+        self.breaker.try_acquire(self.now)
     }
 
-    fn permit(&self) -> OwnedPermit {
+    fn permit(&self) -> Permit<'static> {
         self.acquire().expect("a permit was due")
     }
 

@@ -137,5 +137,5 @@ fn threads_lose_no_call_and_open_once() {
 fn permits_and_breakers_cross_threads() {
     fn crosses<T: Send + Sync + 'static>() {}
     crosses::<Breaker>();
-    crosses::<OwnedPermit>();
+    crosses::<Permit<'static>>();
 }

@@ -45,7 +45,7 @@ fn under_other_rules_only_what_was_forced_stays_open() {
     bench.calls(FAILURE, 3);
     let under_other_rules = || {
         let other = Bench::new(ratio());
-        other.breaker.stay_forced(&bench.breaker, other.now);
+        other.breaker.stay_forced(bench.breaker, other.now);
         other
     };
     assert_eq!(under_other_rules().state(), State::Closed);

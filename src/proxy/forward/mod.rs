@@ -24,7 +24,7 @@ use super::body::{Body, Delivery};
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
-use crate::breaker::{Breaker, Cause, Outcome, Permit};
+use crate::breaker::{Cause, Outcome, Permit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
 use crate::snapshot::{Route, Target};
@@ -82,7 +82,7 @@ pub(super) async fn send(
 }
 
 /// Asks the breaker; an error is how long it goes on to say no.
-fn ask(group: &Group, now: Instant) -> Result<Option<Permit<&Breaker>>, Duration> {
+fn ask(group: &Group, now: Instant) -> Result<Option<Permit<'_>>, Duration> {
     let Some(breaker) = &group.breaker else { return Ok(None) };
     match breaker.try_acquire(now) {
         Ok(permit) => {
@@ -99,7 +99,7 @@ fn ask(group: &Group, now: Instant) -> Result<Option<Permit<&Breaker>>, Duration
 }
 
 /// Tells the breaker what the upstream did.
-fn settle(permit: Permit<&Breaker>, result: &Result<Answered, Failure>, group: &Group) {
+fn settle(permit: Permit<'_>, result: &Result<Answered, Failure>, group: &Group) {
     let breaker = &group.settings.breaker;
     match result {
         Ok(answered) => {
