@@ -91,14 +91,11 @@ impl EventLog {
 
 /// One `tracing` call with every field an event can have; those it has not are not recorded.
 macro_rules! log_with_fields {
-    ($level:expr, $message:expr, $fields:expr, text: [$($text:ident)*], flag: [$($flag:ident)*],
-     number: [$($number:ident)*]) => {
+    ($level:expr, $message:expr, $fields:expr, [$($name:ident)*]) => {
         tracing::event!(
             target: EVENT_TARGET,
             $level,
-            $($text = text_field($fields, stringify!($text)),)*
-            $($flag = flag_field($fields, stringify!($flag)),)*
-            $($number = number_field($fields, stringify!($number)),)*
+            $($name = field($fields, stringify!($name)),)*
             "{}", $message
         )
     };
@@ -109,10 +106,10 @@ macro_rules! with_every_field {
     ($what:ident, $($arguments:tt)*) => {
         $what!(
             $($arguments)*,
-            text: [scope mode by route file limit upstream endpoint window domain client path start end
-                   until from to check changes reason failure version error],
-            flag: [enforced],
-            number: [generation pid days_left count dropped]
+            [scope mode by route file limit upstream endpoint window domain client path start end
+             until from to check changes reason failure version error
+             enforced
+             generation pid days_left count dropped]
         )
     };
 }
@@ -135,24 +132,12 @@ impl Event {
     }
 }
 
-fn text_field<'a>(fields: &'a [(&'static str, Value)], wanted: &str) -> Option<&'a str> {
-    fields.iter().find_map(|(name, value)| match value {
-        Value::Text(text) if *name == wanted => Some(text.as_str()),
-        _ => None,
-    })
-}
-
-fn number_field(fields: &[(&'static str, Value)], wanted: &str) -> Option<i64> {
-    fields.iter().find_map(|(name, value)| match value {
-        Value::Number(number) if *name == wanted => Some(*number),
-        _ => None,
-    })
-}
-
-fn flag_field(fields: &[(&'static str, Value)], wanted: &str) -> Option<bool> {
-    fields.iter().find_map(|(name, value)| match value {
-        Value::Flag(flag) if *name == wanted => Some(*flag),
-        _ => None,
+fn field<'a>(fields: &'a [(&'static str, Value)], wanted: &str) -> Option<&'a dyn tracing::Value> {
+    let (_, value) = fields.iter().find(|(name, _)| *name == wanted)?;
+    Some(match value {
+        Value::Text(text) => text,
+        Value::Number(number) => number,
+        Value::Flag(flag) => flag,
     })
 }
 
@@ -163,8 +148,8 @@ mod tests {
     #[test]
     fn no_field_is_left_out_of_the_log() {
         macro_rules! names {
-            ($of:expr, text: [$($text:ident)*], flag: [$($flag:ident)*], number: [$($number:ident)*]) => {
-                [$(stringify!($text),)* $(stringify!($flag),)* $(stringify!($number),)*]
+            ($of:expr, [$($name:ident)*]) => {
+                [$(stringify!($name)),*]
             };
         }
         let logged = with_every_field!(names, ());
