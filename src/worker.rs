@@ -92,13 +92,22 @@ pub(crate) struct Seat {
     /// Which worker it is.
     pub(crate) worker: usize,
     pub(crate) live: Arc<Live>,
-    pub(crate) draining: watch::Receiver<Drain>,
+    /// Never marked as seen here.
+    draining: watch::Receiver<Drain>,
     /// Who is woken when a drain or a round of cuts begins.
     roll: Roll,
     connections: Arc<Connections>,
 }
 
 impl Seat {
+    /// How far a drain has come. Connections look at each turn, and until there is one they take no lock for it.
+    pub(crate) fn drain(&self) -> Drain {
+        match self.draining.has_changed() {
+            Ok(false) => Drain::No,
+            _ => *self.draining.borrow(),
+        }
+    }
+
     /// Serves a connection that has been counted. To be called on this worker.
     fn serve(self: &Arc<Self>, accepted: Accepted) {
         // Boxed: tokio moves a task's future a dozen times, and this one is of several KB. It ends with its connection,
@@ -200,7 +209,7 @@ impl Drain {
 /// How far the end has come; workers and connections watch it.
 #[derive(Clone, Debug)]
 pub struct Phases {
-    /// Begun: finish what is open, start nothing.
+    /// Begun: finish what is open, start nothing. Subscribed to before anything has.
     pub draining: watch::Receiver<Drain>,
     /// True: cut what is still open.
     pub cutting: watch::Receiver<bool>,

@@ -38,7 +38,7 @@ pub(super) enum Woken {
 pub(super) async fn rest(stream: &mut Stream, until: Instant, place: &Place) -> Woken {
     let mut drained = pin!(async {
         // A drain has the task woken.
-        let begun = poll_fn(|_| match *place.draining.borrow() {
+        let begun = poll_fn(|_| match place.drain() {
             Drain::Begun { idle } => Poll::Ready(idle),
             Drain::No => Poll::Pending,
         });

@@ -12,7 +12,6 @@ use std::time::Duration;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -188,7 +187,7 @@ async fn round(
     let timer = Timer::with_rest(timeouts, idle_until.map(|until| (connection.requests(), until)));
     let stop = {
         let http = pin!(wire.converse(&settings.bounds, &place.live));
-        drive(http, connection, timer, &place.draining).await
+        drive(http, connection, timer, place).await
     };
     (stop, wire.into_rest())
 }
@@ -236,21 +235,16 @@ async fn drive(
     mut http: Pin<&mut impl Future<Output = Over>>,
     connection: &Connection,
     mut timer: Timer<'_>,
-    draining: &watch::Receiver<Drain>,
+    place: &Place,
 ) -> Stop {
     let mut last_call = LastCall::default();
-    let mut drain = *draining.borrow();
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(over) = http.as_mut().poll(cx) {
                 return Poll::Ready(Stop::Over(over));
             }
             // Only after the socket has been read: what has come by now is served.
-            if !matches!(draining.has_changed(), Ok(false)) {
-                // A lock, and so not looked at each time.
-                drain = *draining.borrow();
-            }
-            if let Drain::Begun { idle } = drain
+            if let Drain::Begun { idle } = place.drain()
                 && !connection.is_closing()
             {
                 connection.leave();

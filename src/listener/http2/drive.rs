@@ -82,7 +82,7 @@ impl<'a> Drive<'a> {
     /// Whether a drain or a request of its own ends it. A connection that has just begun may have its first request on
     /// the way: its client cannot know of the drain.
     fn is_to_end(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_told = self.place.draining.borrow().has_begun() || self.connection.is_closing();
+        let is_told = self.place.drain().has_begun() || self.connection.is_closing();
         if !is_told || self.connection.requests() > 0 {
             return is_told;
         }
