@@ -355,7 +355,8 @@ fn a_stalled_reader_costs_lines_not_time_and_recovery_is_noticed() {
     let arrived = targets(std::str::from_utf8(&text).unwrap());
     assert_eq!(arrived.len() as u64 + log.dropped(), written as u64);
     assert_eq!(arrived[0], "/0/0");
-    assert!(text.len() > BUFFER_MAX, "a whole buffer was kept");
+    // Nothing besides where the writer comes to its turn only now; a line has less than a hundred bytes.
+    assert!(text.len() > BUFFER_MAX - 100, "a whole buffer was kept");
 
     write_numbered(&log, 0, written);
     text.clear();
