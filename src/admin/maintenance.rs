@@ -54,7 +54,8 @@ pub(super) fn view(control: &Control) -> Value {
     let (state, live) = (control.shared.switch.load(), control.live.load_full());
     let now = Timestamp::now();
     let state = state.as_deref();
-    let mut view = of_flags(state, &windows::upcoming(&live.config.maintenance.windows, now), now);
+    let planned = windows::upcoming(&live.config.maintenance.windows, now);
+    let mut view = of_flags(state, &planned, Some(&live.config), now);
     let blocked: u64 = state.iter().flat_map(|state| state.all()).map(|active| active.blocked_requests()).sum();
     let in_flight: u64 = live.routes.values().map(|route| route.metrics.in_flight()).sum();
     view["blocked_requests"] = blocked.into();
@@ -63,12 +64,13 @@ pub(super) fn view(control: &Control) -> Value {
 }
 
 /// How maintenance stands as a whole (docs/maintenance.md, "The API"), and each flag by itself. Keys are in snake_case, as
-/// those of a flag file are. What only a running process knows is `null`.
-pub(crate) fn of_flags(state: Option<&Flags>, planned: &[Upcoming], now: Timestamp) -> Value {
+/// those of a flag file are. What only a running process knows is `null`, and so is which routes there are not, without a
+/// configuration to tell.
+pub(crate) fn of_flags(state: Option<&Flags>, planned: &[Upcoming], config: Option<&Config>, now: Timestamp) -> Value {
     let all = || state.iter().flat_map(|state| state.all());
     // With no global flag the first route's own speaks.
     let first = all().next();
-    let routes: BTreeSet<&str> = all().flat_map(|active| routes_of(active)).collect();
+    let routes: BTreeSet<&String> = all().flat_map(|active| active.routes()).collect();
     json!({
         "is_active": first.is_some(),
         "mode": first.map(|active| active.flag.mode.name()),
@@ -81,12 +83,14 @@ pub(crate) fn of_flags(state: Option<&Flags>, planned: &[Upcoming], now: Timesta
         "in_flight": null,
         "by": first.and_then(|active| active.flag.by.as_deref()),
         "upcoming": planned.iter().map(planned_one).collect::<Vec<_>>(),
-        "flags": all().map(|active| flag(active, now)).collect::<Vec<_>>(),
+        "flags": all().map(|active| flag(active, config, now)).collect::<Vec<_>>(),
     })
 }
 
 /// One flag file that is there.
-fn flag(active: &Active, now: Timestamp) -> Value {
+fn flag(active: &Active, config: Option<&Config>, now: Timestamp) -> Value {
+    let is_unknown = |config: &Config, name: &str| !config.has_route(name);
+    let unknown = |config| active.routes().iter().filter(|name| is_unknown(config, name)).collect::<Vec<_>>();
     json!({
         "route": match &active.scope {
             Scope::Global => None,
@@ -102,6 +106,7 @@ fn flag(active: &Active, now: Timestamp) -> Value {
         "terminate": active.flag.terminate,
         "grace": active.flag.grace.map(|grace| grace.as_secs_f64()),
         "routes": active.flag.routes,
+        "unknown_routes": config.map(unknown),
         "hosts": texts(&active.flag.hosts),
         "paths": texts(&active.flag.paths),
         "allow": texts(&active.flag.allow),
@@ -121,13 +126,6 @@ fn planned_one(planned: &Upcoming) -> Value {
         "end": planned.at.end.to_string(),
         "reason": planned.reason,
     })
-}
-
-fn routes_of(active: &Active) -> Vec<&str> {
-    match &active.scope {
-        Scope::Global => active.flag.routes.iter().map(String::as_str).collect(),
-        Scope::Route(name) => vec![name],
-    }
 }
 
 /// The body's keys are a flag file's; without a body it is an empty file but for who wrote it.

@@ -20,7 +20,8 @@ use jiff::{Timestamp, Zoned};
 
 use super::arguments::{client_network, while_seconds};
 use super::client::CallError;
-use crate::config::model::Window;
+use crate::app::flag_settings;
+use crate::config::model::{Config, Window};
 use crate::config::{second, zone};
 use crate::error::{io_reason, is_full};
 use crate::policy::maintenance::{Flag, Mode, parse_duration};
@@ -152,31 +153,34 @@ impl From<CallError> for CliError {
     }
 }
 
-/// Does it, and returns what to print.
-///
-/// `flag` is the global flag file, `routes_dir` the folder of the routes' own, and `retry_after` what clients
-/// are told while a flag names no end, `windows` the planned maintenance.
+/// Does it, and returns what to print. `is_whole` = nothing was left out of the configuration.
 ///
 /// # Errors
 /// A time that is none or has passed, or a file that cannot be written, removed or looked at.
-pub fn run(
-    args: &Args,
-    flag: &Path,
-    routes_dir: &Path,
-    retry_after: Duration,
-    windows: &[Window],
-) -> Result<String, CliError> {
-    let place =
-        Place { flag, routes_dir, retry_after, windows, now: Timestamp::now().to_zoned(zone::of_system()), by: by() };
+fn run(args: &Args, config: &Config, is_whole: bool) -> Result<String, CliError> {
+    let files = flag_settings(config);
+    let place = Place {
+        flag: &files.flag,
+        routes_dir: &files.routes_dir,
+        retry_after: config.maintenance.retry_after,
+        windows: &config.maintenance.windows,
+        routes_of: is_whole.then_some(config),
+        now: Timestamp::now().to_zoned(zone::of_system()),
+        by: by(),
+    };
     place.run(args)
 }
 
 /// Everything around a command, so that tests choose it.
 struct Place<'a> {
     flag: &'a Path,
+    /// The folder of the routes' own flags.
     routes_dir: &'a Path,
+    /// What clients are told while a flag names no end.
     retry_after: Duration,
     windows: &'a [Window],
+    /// Which routes there are, where that is known.
+    routes_of: Option<&'a Config>,
     now: Zoned,
     by: String,
 }

@@ -164,6 +164,14 @@ impl Active {
         Arc::new(Self { id: next_id(), scope, flag, since, total, total_at_start, is_cutting })
     }
 
+    /// The names of the routes that it is for; empty = it is not bound to any. There may be names that no route has.
+    pub fn routes(&self) -> &[String] {
+        match &self.scope {
+            Scope::Global => &self.flag.routes,
+            Scope::Route(name) => std::slice::from_ref(name),
+        }
+    }
+
     /// What answers as maintenance does without being any: no flag file, no scope in the metrics, no count.
     pub fn stand_in(flag: Flag, since: Timestamp) -> Arc<Self> {
         Self::begin(Scope::Global, flag, since, Arc::default(), 0)

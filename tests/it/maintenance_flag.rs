@@ -112,6 +112,9 @@ async fn a_flag_for_no_route_is_told_once_and_covers_nothing() {
     let log = flagstone.process.stderr();
     assert_eq!(log.matches("Maintenance of an unknown route").count(), 2, "{log}");
     assert_eq!(status(address, "/").await, 200);
+    let flags = admin::json(flagstone.admin().await, "/api/maintenance/status").await["flags"].take();
+    let unknown: Vec<_> = flags.as_array().unwrap().iter().map(|flag| &flag["unknown_routes"]).collect();
+    assert_eq!(unknown, [&serde_json::json!(["checkout"]), &serde_json::json!(["al"])]);
 }
 
 #[tokio::test]

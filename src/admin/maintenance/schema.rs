@@ -52,6 +52,8 @@ pub(in crate::admin) struct ActiveFlag {
     grace: Option<f64>,
     /// Those that the global one is bound to; empty = all.
     routes: Vec<String>,
+    /// Of those it is for, by its file's name or in `routes`, those that there are not: it covers nothing by them.
+    unknown_routes: Vec<String>,
     /// Those that it is bound to; empty = all.
     hosts: Vec<String>,
     /// Those that it is bound to; empty = all.

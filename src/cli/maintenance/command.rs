@@ -13,6 +13,7 @@ use super::super::{complain, print};
 use super::process::{flag_elsewhere, order};
 use super::settings::{BY_HAND, Settings, settings};
 use super::{Action, Args, CliError, run};
+use crate::app::flag_settings;
 use crate::config;
 use crate::config::model::Config;
 
@@ -51,8 +52,7 @@ pub(in crate::cli) fn obey(arguments: &Arguments) -> ExitCode {
             };
         }
     };
-    let settings = &config.maintenance;
-    let routes_dir = config.server.state_dir.join("maintenance.d");
+    let routes_dir = flag_settings(&config).routes_dir;
     let named = match &arguments.maintenance.action {
         Action::On(on) => on.routes.clone(),
         // The flag of a route that is gone has to go, too.
@@ -65,7 +65,7 @@ pub(in crate::cli) fn obey(arguments: &Arguments) -> ExitCode {
     if lacks_one(&named, &config, is_whole) {
         return ExitCode::FAILURE;
     }
-    let done = run(&arguments.maintenance, &settings.flag, &routes_dir, settings.retry_after, &settings.windows);
+    let done = run(&arguments.maintenance, &config, is_whole);
     if done.is_ok() && is_without_file {
         warn_of_another_flag(&config);
     }

@@ -20,7 +20,8 @@ impl Place<'_> {
     pub(super) fn status(&self, as_json: bool) -> Result<String, CliError> {
         let state = self.seen()?;
         let now = self.now.timestamp();
-        let status = admin::maintenance::of_flags(Some(&state), &upcoming(self.windows, now), now);
+        let planned = upcoming(self.windows, now);
+        let status = admin::maintenance::of_flags(Some(&state), &planned, self.routes_of, now);
         let unknown_end = format!("not known; clients retry after {} s", self.retry_after.as_secs());
         Ok(if as_json { format!("{status:#}\n") } else { told(&status, &unknown_end, &self.now) })
     }
@@ -60,6 +61,10 @@ fn described(flag: &Value, unknown_end: &str, now: &Zoned) -> String {
         ("until", Some(until.unwrap_or_else(|| unknown_end.to_owned()))),
         ("in flight", in_flight(flag)),
         ("routes", listed(flag, "routes")),
+        (
+            "unknown",
+            listed(flag, "unknown_routes").map(|names| format!("{names}: no such route, nothing is covered by it")),
+        ),
         ("hosts", listed(flag, "hosts")),
         ("paths", listed(flag, "paths")),
         ("allow", listed(flag, "allow")),

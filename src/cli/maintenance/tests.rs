@@ -34,7 +34,8 @@ impl Fixture {
         let (flag, routes_dir) = (self.flag(), self.routes_dir());
         let (now, by) = (self.now.clone(), "cli (ops)".to_owned());
         let retry_after = Duration::from_secs(300);
-        Place { flag: &flag, routes_dir: &routes_dir, retry_after, windows: &self.windows, now, by }.run(&args)
+        Place { flag: &flag, routes_dir: &routes_dir, retry_after, windows: &self.windows, routes_of: None, now, by }
+            .run(&args)
     }
 
     fn read(&self) -> Flag {

@@ -23,11 +23,7 @@ impl Strays {
             return Vec::new();
         };
         let all = state.all().flat_map(|active| {
-            let names = match &active.scope {
-                Scope::Global => active.flag.routes.as_slice(),
-                Scope::Route(name) => std::slice::from_ref(name),
-            };
-            names.iter().map(|name| Stray { scope: active.scope.clone(), route: name.clone() })
+            active.routes().iter().map(|name| Stray { scope: active.scope.clone(), route: name.clone() })
         });
         let strays: BTreeSet<_> = all.filter(|stray| !is_route(&stray.route)).collect();
         let news = strays.difference(&self.0).cloned().collect();

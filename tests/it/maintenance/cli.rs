@@ -291,3 +291,24 @@ async fn check_tells_of_a_broken_template_and_writes_nothing() {
     );
     assert_eq!(folder.names(), ["flagstone.toml", "page"]);
 }
+
+#[tokio::test]
+async fn status_says_which_routes_there_are_not() {
+    let folder = Folder::new();
+    folder.write("flagstone.toml", CONFIG);
+    folder.write("state/maintenance.flag", "routes = [\"all\", \"checkout\"]");
+    folder.write("state/maintenance.d/al.flag", "");
+    let status = maintenance(&folder, &["status"]).await.stdout;
+    for name in ["checkout", "al"] {
+        let line = format!("  unknown     {name}: no such route, nothing is covered by it\n");
+        assert!(status.contains(&line), "{status}");
+    }
+    let of_first = async || {
+        let status = maintenance(&folder, &["status", "--json"]).await.stdout;
+        serde_json::from_str::<Value>(&status).unwrap()["flags"][0]["unknown_routes"].take()
+    };
+    assert_eq!(of_first().await, serde_json::json!(["checkout"]));
+    // What cannot be read of a file may be that route.
+    folder.write("flagstone.toml", format!("{CONFIG}[bogus]\n"));
+    assert_eq!(of_first().await, Value::Null);
+}
