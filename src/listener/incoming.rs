@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Upload;
 use super::http2::body::StreamBody;
+use crate::message::answer::BadAnswer;
 
 /// Reads as it is asked to; dropped, the rest of it is not wanted.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) enum Incoming {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
     #[error("its framing is malformed")]
-    Malformed,
+    Malformed(#[source] Option<BadAnswer>),
     #[error("the client closed its side before its end")]
     Short,
     #[error("the client went away")]

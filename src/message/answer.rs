@@ -31,6 +31,7 @@ use memchr::memchr_iter;
 use smallvec::SmallVec;
 
 pub use super::body::BodyReader;
+use super::chunked::TRAILER_BYTES_MAX;
 
 /// The largest head.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -44,6 +45,8 @@ pub enum BadAnswer {
     Malformed(&'static str),
     #[error("the head is larger than {HEAD_BYTES_MAX} bytes")]
     HeadTooLarge,
+    #[error("the trailers are larger than {TRAILER_BYTES_MAX} bytes")]
+    TrailersTooLarge,
     #[error("the body ended early")]
     Truncated,
 }

@@ -21,7 +21,7 @@ enum Kind {
     Chunked(Chunks),
     UntilClose,
     /// Its chunks are broken behind what has been taken.
-    Broken,
+    Broken(BadAnswer),
 }
 
 #[derive(Debug)]
@@ -51,9 +51,10 @@ impl BodyReader {
         Self(Kind::Chunked(Chunks { follower: ChunkFollower::new(), trailers: Vec::new() }))
     }
 
-    /// Whether `bytes` cannot be how it goes on.
-    pub(crate) fn is_broken_by(&self, bytes: &[u8]) -> bool {
-        matches!(&self.0, Kind::Chunked(chunks) if chunks.follower.clone().advance(bytes).is_err())
+    /// Why `bytes` cannot be how it goes on, if they cannot.
+    pub(crate) fn broken_by(&self, bytes: &[u8]) -> Option<BadAnswer> {
+        let Kind::Chunked(chunks) = &self.0 else { return None };
+        chunks.follower.clone().advance(bytes).err().map(BadAnswer::from)
     }
 
     pub(super) fn until_close() -> Self {
@@ -75,7 +76,7 @@ impl BodyReader {
         match self.0 {
             Kind::Ended => Some(0),
             Kind::Length(left) => Some(left),
-            Kind::Chunked(_) | Kind::UntilClose | Kind::Broken => None,
+            Kind::Chunked(_) | Kind::UntilClose | Kind::Broken(_) => None,
         }
     }
 
@@ -96,7 +97,7 @@ impl BodyReader {
     pub fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Frame<Bytes>>, BadAnswer> {
         let frame = match &mut self.0 {
             Kind::Ended => return Ok(None),
-            Kind::Broken => Err(BrokenChunk.into()),
+            Kind::Broken(why) => Err(*why),
             _ if bytes.is_empty() => return Ok(None),
             Kind::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -110,12 +111,12 @@ impl BodyReader {
             Kind::Chunked(chunks) => chunks.next(bytes),
         };
         match (&mut self.0, &frame) {
-            (_, Err(_)) => self.0 = Kind::Broken,
+            (_, Err(why)) => self.0 = Kind::Broken(*why),
             // So that the last piece is known to be the last where that can be seen already.
             (Kind::Chunked(chunks), Ok(Some(frame))) if frame.is_data() => match chunks.look_ahead(bytes) {
                 Ok(()) if chunks.follower.is_done() => self.0 = Kind::Ended,
                 Ok(()) => {}
-                Err(BrokenChunk) => self.0 = Kind::Broken,
+                Err(why) => self.0 = Kind::Broken(why.into()),
             },
             (Kind::Chunked(chunks), Ok(_)) if chunks.follower.is_done() => self.0 = Kind::Ended,
             _ => {}
@@ -140,7 +141,7 @@ impl BodyReader {
                 self.0 = Kind::Ended;
                 Ok(())
             }
-            Kind::Length(_) | Kind::Chunked(_) | Kind::Broken => Err(Truncated),
+            Kind::Length(_) | Kind::Chunked(_) | Kind::Broken(_) => Err(Truncated),
         }
     }
 }
@@ -179,8 +180,11 @@ impl Chunks {
 }
 
 impl From<BrokenChunk> for BadAnswer {
-    fn from(_: BrokenChunk) -> Self {
-        Malformed("the chunks are malformed")
+    fn from(why: BrokenChunk) -> Self {
+        match why {
+            BrokenChunk::Malformed => Malformed("the chunks are malformed"),
+            BrokenChunk::TrailersTooLarge => Self::TrailersTooLarge,
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 /// Longest chunk-size line, extensions included, in bytes.
 const SIZE_LINE_BYTES_MAX: usize = 256;
 /// Longest trailer section, in bytes.
-const TRAILER_BYTES_MAX: usize = 16 * 1024;
+pub(super) const TRAILER_BYTES_MAX: usize = 16 * 1024;
 
 /// Where in the chunked coding the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,11 @@ impl Place {
 
 /// The body's framing is broken; where exactly does not matter to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BrokenChunk;
+pub(crate) enum BrokenChunk {
+    Malformed,
+    /// Beyond [`TRAILER_BYTES_MAX`].
+    TrailersTooLarge,
+}
 
 /// A run of bytes of one kind, and how many of those at hand belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,18 +151,18 @@ impl ChunkFollower {
             (Place::EndLf, b'\n') => Ok(Place::End),
             (Place::TrailerLine, b'\r') => Ok(Place::TrailerLf),
             (Place::TrailerLf, b'\n') => Ok(Place::TrailerStart),
-            (Place::TrailerStart, b' ' | b'\t') => Err(BrokenChunk),
+            (Place::TrailerStart, b' ' | b'\t') => Err(BrokenChunk::Malformed),
             (Place::TrailerStart | Place::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.within(TRAILER_BYTES_MAX, Place::TrailerLine)
+                self.within(TRAILER_BYTES_MAX, Place::TrailerLine).map_err(|_| BrokenChunk::TrailersTooLarge)
             }
-            _ => Err(BrokenChunk),
+            _ => Err(BrokenChunk::Malformed),
         }
     }
 
     fn size_digit(&mut self, byte: u8) -> Result<Place, BrokenChunk> {
         let digit = char::from(byte).to_digit(16).expect("the caller matched a hexadecimal digit");
         if self.left >> 59 != 0 {
-            return Err(BrokenChunk);
+            return Err(BrokenChunk::Malformed);
         }
         self.left = self.left << 4 | u64::from(digit);
         self.within(SIZE_LINE_BYTES_MAX, Place::Size)
@@ -166,7 +170,7 @@ impl ChunkFollower {
 
     fn within(&mut self, bytes_max: usize, next: Place) -> Result<Place, BrokenChunk> {
         self.line_bytes += 1;
-        if self.line_bytes > bytes_max { Err(BrokenChunk) } else { Ok(next) }
+        if self.line_bytes > bytes_max { Err(BrokenChunk::Malformed) } else { Ok(next) }
     }
 }
 
@@ -221,7 +225,7 @@ mod tests {
             b"4\rX",
         ];
         for bytes in broken {
-            assert_eq!(follow(bytes), Err(BrokenChunk), "{}", bytes.escape_ascii());
+            assert_eq!(follow(bytes), Err(BrokenChunk::Malformed), "{}", bytes.escape_ascii());
         }
     }
 
@@ -243,11 +247,16 @@ mod tests {
     #[test]
     fn only_answers_may_pad_a_size() {
         for padded in [&b"4 \r\nWiki\r\n"[..], b"4\t ;a\r\nWiki\r\n"] {
-            assert_eq!(ChunkFollower::new().advance(padded), Err(BrokenChunk));
+            assert_eq!(ChunkFollower::new().advance(padded), Err(BrokenChunk::Malformed));
             assert_eq!(ChunkFollower::of_answer().advance(padded), Ok(padded.len()));
         }
         for broken in [&b" 4\r\n"[..], b"4 4\r\n", b"4 \n"] {
-            assert_eq!(ChunkFollower::of_answer().advance(broken), Err(BrokenChunk), "{}", broken.escape_ascii());
+            assert_eq!(
+                ChunkFollower::of_answer().advance(broken),
+                Err(BrokenChunk::Malformed),
+                "{}",
+                broken.escape_ascii()
+            );
         }
     }
 
@@ -255,9 +264,11 @@ mod tests {
     fn refuses_endless_extensions_and_trailers() {
         let mut extension = b"1;".to_vec();
         extension.resize(SIZE_LINE_BYTES_MAX + 8, b'x');
-        assert_eq!(follow(&extension), Err(BrokenChunk));
+        assert_eq!(follow(&extension), Err(BrokenChunk::Malformed));
         let mut trailers = b"0\r\n".to_vec();
-        trailers.resize(TRAILER_BYTES_MAX + 8, b'x');
-        assert_eq!(follow(&trailers), Err(BrokenChunk));
+        trailers.resize(TRAILER_BYTES_MAX + 3, b'x');
+        assert_eq!(follow(&trailers), Ok((trailers.len(), false)));
+        trailers.push(b'x');
+        assert_eq!(follow(&trailers), Err(BrokenChunk::TrailersTooLarge));
     }
 }

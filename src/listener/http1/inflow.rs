@@ -39,9 +39,9 @@ impl Wire {
         let (feeder, upload) = upload::pipe(length);
         self.upload = Some(Inflow { feeder, awaits_continue, is_begun: false });
         let cx = Context::from_waker(Waker::noop());
-        if self.input.is_malformed() {
+        if let Some(why) = self.input.malformed() {
             // Known before anything of it was passed on: it goes nowhere.
-            self.end_upload(Ending::Malformed, &cx);
+            self.end_upload(Ending::Malformed(why), &cx);
         } else if !awaits_continue {
             self.take_piece(&cx);
         }

@@ -6,7 +6,7 @@ use http_body::Frame;
 
 use super::upload::Ending;
 use crate::listener::head::{self, BadHead, BodyFraming, Head, HeadBounds};
-use crate::message::answer::BodyReader;
+use crate::message::answer::{BadAnswer, BodyReader};
 
 /// Empty lines before a request line, in bytes; more are not from an old client but from a hostile one.
 const BLANK_BYTES_MAX: usize = 16;
@@ -104,13 +104,14 @@ impl Input {
             Ok(Some(Err(trailers))) => Next::End(Ending::Whole(trailers.into_trailers().ok())),
             Ok(None) if has_ended => Next::End(Ending::Whole(None)),
             Ok(None) => Next::Unread,
-            Err(_) => Next::End(Ending::Malformed),
+            Err(why) => Next::End(Ending::Malformed(why)),
         }
     }
 
-    /// Whether what has been read of the body cannot be the beginning of a good one.
-    pub(super) fn is_malformed(&self) -> bool {
-        matches!(&self.place, Place::Body(body) if body.is_broken_by(&self.bytes))
+    /// Why what has been read of the body cannot be the beginning of a good one, if it cannot.
+    pub(super) fn malformed(&self) -> Option<BadAnswer> {
+        let Place::Body(body) = &self.place else { return None };
+        body.broken_by(&self.bytes)
     }
 
     /// How much of a body to read at once, in bytes.
@@ -254,7 +255,7 @@ mod tests {
             let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
             let mut input = input(format!("{chunked}{body}").as_bytes());
             head(&mut input).unwrap().unwrap();
-            assert_eq!(input.is_malformed(), is_malformed, "{body}");
+            assert_eq!(input.malformed().is_some(), is_malformed, "{body}");
         }
     }
 

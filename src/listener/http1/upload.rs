@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::listener::incoming::Lost;
+use crate::message::answer::BadAnswer;
 
 /// The reading end.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ struct State {
 #[derive(Debug)]
 pub(super) enum Ending {
     Whole(Option<HeaderMap>),
-    Malformed,
+    Malformed(BadAnswer),
     /// The client has closed its side before its end. Whether it reads on shows only when something is written.
     Short,
     ClientLeft,
@@ -135,7 +136,7 @@ impl Body for Upload {
         }
         match &mut state.end {
             Some(Ending::Whole(trailers)) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
-            Some(Ending::Malformed) => Poll::Ready(Some(Err(Lost::Malformed))),
+            Some(Ending::Malformed(why)) => Poll::Ready(Some(Err(Lost::Malformed(Some(*why))))),
             Some(Ending::Short) => Poll::Ready(Some(Err(Lost::Short))),
             Some(Ending::ClientLeft) => {
                 let error = io::Error::from(io::ErrorKind::ConnectionReset);
@@ -203,8 +204,8 @@ mod tests {
         drop(feeder);
         assert!(matches!(upload.frame().await, Some(Err(Lost::Left(_)))));
         let (feeder, mut upload) = pipe(None);
-        feeder.end(Ending::Malformed, &cx());
-        assert!(matches!(upload.frame().await, Some(Err(Lost::Malformed))));
+        feeder.end(Ending::Malformed(BadAnswer::TrailersTooLarge), &cx());
+        assert!(matches!(upload.frame().await, Some(Err(Lost::Malformed(Some(BadAnswer::TrailersTooLarge))))));
         let (feeder, mut upload) = pipe(Some(2));
         feeder.end(Ending::Short, &cx());
         assert!(matches!(upload.frame().await, Some(Err(Lost::Short))));

@@ -73,7 +73,7 @@ impl Body for StreamBody {
 /// Whatever a reset gives as its reason: only END_STREAM ends a body, and h2 tells of no error behind that. Where it
 /// ends the stream itself its client has broken a rule, as one does that sends another length than it announced.
 fn lost(error: h2::Error) -> Lost {
-    if error.is_library() { Lost::Malformed } else { Lost::Left(error.into()) }
+    if error.is_library() { Lost::Malformed(None) } else { Lost::Left(error.into()) }
 }
 
 /// The length that all lines and all members of `Content-Length` agree on.

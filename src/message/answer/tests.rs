@@ -199,3 +199,17 @@ fn the_last_piece_is_known_to_be_the_last() {
     assert_eq!(body.next(&mut bytes).unwrap().unwrap().into_data().unwrap(), "hi");
     assert!(body.next(&mut bytes).is_err() && body.next(&mut bytes).is_err() && body.close().is_err());
 }
+
+/// There is nothing wrong with the chunks then, and somebody has to find out what there is.
+#[test]
+fn trailers_beyond_their_bound_are_told_as_such() {
+    let long = "y".repeat(TRAILER_BYTES_MAX);
+    for message in [BodyReader::chunked_answer, BodyReader::chunked_request] {
+        let (mut bytes, mut body) = (BytesMut::from(&*format!("2\r\nhi\r\n0\r\na: {long}\r\n\r\n")), message());
+        assert_eq!(body.next(&mut bytes).unwrap().unwrap().into_data().unwrap(), "hi");
+        for _ in 0..2 {
+            let why = body.next(&mut bytes).unwrap_err();
+            assert_eq!(why.to_string(), "the trailers are larger than 16384 bytes");
+        }
+    }
+}

@@ -110,7 +110,7 @@ impl HttpBody for RequestBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 let fault = match error {
-                    Lost::Malformed => Fault::Malformed,
+                    Lost::Malformed(_) => Fault::Malformed,
                     Lost::Short => Fault::Short,
                     Lost::Left(_) => Fault::Left,
                 };
