@@ -13,7 +13,7 @@ use super::calls::calls;
 use super::query::Parameters;
 use super::routes::Panel;
 use super::view::{Problem, problem};
-use crate::telemetry::recent::{Failed, RECENT_MAX};
+use crate::telemetry::recent::{Failed, RECENT_MAX, Text};
 
 const PARAMETERS: &[&str] = &["reason", "id", "route", "client", "status", "limit"];
 
@@ -43,9 +43,9 @@ async fn list(State(panel): State<Panel>, uri: Uri) -> Result<Json<Value>, Probl
     let (limit, status) = (number("limit", RECENT_MAX)?.unwrap_or(RECENT_MAX), number("status", 999)?);
     let is = |key: &str, value: Option<&str>| query.get(key).is_none_or(|wanted| value == Some(wanted));
     let matches = |failed: &Failed| {
-        is("reason", failed.reason.as_deref())
-            && is("id", failed.request_id.as_deref())
-            && is("route", failed.route.as_deref())
+        is("reason", failed.text(Text::Reason))
+            && is("id", failed.text(Text::RequestId))
+            && is("route", failed.text(Text::Route))
             && is("client", failed.client.map(|client| client.to_string()).as_deref())
             && status.is_none_or(|status| usize::from(failed.status) == status)
     };
@@ -58,29 +58,29 @@ fn view(failed: &Failed) -> Value {
     let time = Timestamp::from_millisecond(i64::try_from(failed.unix_ms).unwrap_or(0)).unwrap_or_default();
     let mut view = json!({
         "time": time.to_string(),
-        "requestId": failed.request_id,
+        "requestId": failed.text(Text::RequestId),
         "client": failed.client.map(|client| client.to_string()),
-        "method": failed.method,
-        "host": failed.host,
-        "target": failed.target,
-        "route": failed.route,
+        "method": failed.text(Text::Method),
+        "host": failed.text(Text::Host),
+        "target": failed.text(Text::Target),
+        "route": failed.text(Text::Route),
         "status": failed.status,
-        "reason": failed.reason,
+        "reason": failed.text(Text::Reason),
         "policy": { "kind": kind(failed), "name": name(failed) },
-        "upstream": failed.upstream,
-        "endpoint": failed.endpoint,
+        "upstream": failed.text(Text::Upstream),
+        "endpoint": failed.text(Text::Endpoint),
         "durationMs": millis(failed.duration),
         "upstreamMs": failed.upstream_duration.map(millis),
     });
-    if let Some(trace_id) = &failed.trace_id {
-        view["traceId"] = trace_id.as_str().into();
+    if let Some(trace_id) = failed.text(Text::TraceId) {
+        view["traceId"] = trace_id.into();
     }
     view
 }
 
 /// What decided: a policy, the app, or the client.
 fn kind(failed: &Failed) -> &'static str {
-    match failed.reason.as_deref() {
+    match failed.text(Text::Reason) {
         Some("maintenance") => "maintenance",
         Some("feature_off") => "feature",
         Some("rate_limited" | "concurrency") => "limit",
@@ -99,10 +99,10 @@ fn kind(failed: &Failed) -> &'static str {
 fn name(failed: &Failed) -> Option<&str> {
     match kind(failed) {
         // A route's own flag has the route's name.
-        "maintenance" => Some(failed.decided_by.as_deref().unwrap_or("global")),
-        "access" | "route" => failed.route.as_deref(),
-        "upstream" | "app" => failed.upstream.as_deref(),
-        _ => failed.decided_by.as_deref(),
+        "maintenance" => Some(failed.text(Text::DecidedBy).unwrap_or("global")),
+        "access" | "route" => failed.text(Text::Route),
+        "upstream" | "app" => failed.text(Text::Upstream),
+        _ => failed.text(Text::DecidedBy),
     }
 }
 

@@ -225,6 +225,9 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
         // Beside the app's own, which know of other quotas: both are lists.
         headers.append(RATELIMIT, state);
     }
+    if route.response_headers.is_empty() {
+        return;
+    }
     // What is said here of the moment (a refusal, the cookie of a bypass) is for nobody to keep, however long the route
     // lets its files be kept.
     let is_made_here = context.reason.is_some() || context.upstream.is_none();

@@ -2,7 +2,10 @@
 //!
 //! Each worker has a ring of its own, so that a flood of refusals on one does not wait for another; a reader gets the
 //! latest of all together. A request that went well costs one comparison. Texts are cut, so that nobody's long URLs
-//! fill the memory: a full ring is below a mebibyte.
+//! fill the memory: a full ring is below a mebibyte. A ring is long out of the processor's caches when a flood has come
+//! around to a place again, so a request's texts stand one behind the other.
+
+mod texts;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,34 +17,40 @@ use parking_lot::Mutex;
 
 use super::access_log::{Line, masked};
 
+use texts::Texts;
+
 /// How many are kept for a reader, and at most by each worker.
 pub const RECENT_MAX: usize = 1_000;
-/// Of a target, a host or a request's id.
-const TEXT_BYTES_MAX: usize = 256;
 
 /// One request that the app did not answer well.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Failed {
     /// When it ended, in Unix milliseconds.
     pub unix_ms: u64,
-    pub request_id: Option<String>,
-    pub trace_id: Option<String>,
     /// `None` on a unix socket.
     pub client: Option<IpAddr>,
-    pub method: Option<String>,
-    pub host: Option<String>,
-    /// As the client sent it, perhaps cut short.
-    pub target: Option<String>,
     pub status: u16,
-    pub route: Option<String>,
-    /// The `Flagstone-Reason`; `None` = the app's own answer, or the client left.
-    pub reason: Option<String>,
-    /// The limit, feature, breaker or route's flag that decided.
-    pub decided_by: Option<String>,
-    pub upstream: Option<String>,
-    pub endpoint: Option<String>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
+    texts: Texts<{ Text::ALL }>,
+}
+
+/// What is text of a [`Failed`].
+#[derive(Clone, Copy, Debug)]
+pub enum Text {
+    RequestId,
+    TraceId,
+    Method,
+    Host,
+    /// As the client sent it, perhaps cut short.
+    Target,
+    Route,
+    /// The `Flagstone-Reason`; absent = the app's own answer, or the client left.
+    Reason,
+    /// The limit, feature, breaker or route's flag that decided.
+    DecidedBy,
+    Upstream,
+    Endpoint,
 }
 
 /// The rings.
@@ -98,50 +107,34 @@ impl Recent {
 }
 
 impl Failed {
+    pub fn text(&self, which: Text) -> Option<&str> {
+        self.texts.at(which as usize)
+    }
+
     fn fill(&mut self, line: &Line<'_>, decided_by: Option<&str>) {
         self.unix_ms = line.unix_ms;
-        put(&mut self.request_id, line.request_id.map(str::as_bytes));
-        put(&mut self.trace_id, line.trace_id.as_ref().map(<[u8; 32]>::as_slice));
         self.client = line.client;
-        put(&mut self.method, Some(line.method.as_bytes()));
-        put(&mut self.host, line.host);
-        let mut pieces = masked(line.target);
-        put(&mut self.target, pieces.next());
-        for piece in pieces {
-            append(self.target.get_or_insert_default(), piece);
-        }
         self.status = line.status;
-        put(&mut self.route, line.route.map(str::as_bytes));
-        put(&mut self.reason, line.reason.map(str::as_bytes));
-        put(&mut self.decided_by, decided_by.map(str::as_bytes));
-        put(&mut self.upstream, line.upstream.map(str::as_bytes));
-        put(&mut self.endpoint, line.endpoint.map(str::as_bytes));
         self.duration = line.duration;
         self.upstream_duration = line.upstream_duration;
+        self.texts.clear();
+        let mut put = |which: Text, text: Option<&str>| self.texts.put(which as usize, text);
+        put(Text::RequestId, line.request_id);
+        put(Text::Method, Some(line.method));
+        put(Text::Route, line.route);
+        put(Text::Reason, line.reason);
+        put(Text::DecidedBy, decided_by);
+        put(Text::Upstream, line.upstream);
+        put(Text::Endpoint, line.endpoint);
+        let trace_id = line.trace_id.as_ref().map(<[u8; 32]>::as_slice);
+        self.texts.put_bytes(Text::TraceId as usize, trace_id.into_iter());
+        self.texts.put_bytes(Text::Host as usize, line.host.into_iter());
+        self.texts.put_bytes(Text::Target as usize, masked(line.target));
     }
 }
 
-/// Puts `text` in the place of what is there.
-fn put(place: &mut Option<String>, text: Option<&[u8]>) {
-    match text {
-        None => *place = None,
-        Some(text) => {
-            let kept = place.get_or_insert_default();
-            kept.clear();
-            append(kept, text);
-        }
-    }
-}
-
-/// Appends what there is room for.
-fn append(kept: &mut String, text: &[u8]) {
-    let room = TEXT_BYTES_MAX.saturating_sub(kept.len());
-    let text = &text[..text.len().min(room)];
-    // Nearly all of it is ASCII, which is seen to eight bytes at a time here, and byte by byte there.
-    match std::str::from_utf8(text) {
-        Ok(text) => kept.push_str(text),
-        Err(_) => kept.push_str(&String::from_utf8_lossy(text)),
-    }
+impl Text {
+    const ALL: usize = Self::Endpoint as usize + 1;
 }
 
 #[cfg(test)]
@@ -206,7 +199,7 @@ mod tests {
         }
         let latest = recent.latest();
         assert_eq!((latest.len(), latest[0].unix_ms, latest[999].unix_ms), (RECENT_MAX, 4_999, 4_000));
-        assert_eq!(latest[0].target.as_ref().map(String::len), Some(TEXT_BYTES_MAX));
+        assert_eq!(latest[0].text(Text::Target).map(str::len), Some(texts::BYTES_MAX));
     }
 
     #[test]
@@ -220,8 +213,8 @@ mod tests {
         drop(held);
         recent.note(0, &line(3, 500, None), None);
         for failed in &recent.latest()[..2] {
-            let texts = [&failed.route, &failed.host, &failed.decided_by, &failed.reason];
-            assert_eq!((texts, failed.target.as_deref()), ([&None; 4], Some("/")), "{failed:?}");
+            let texts = [Text::Route, Text::Host, Text::DecidedBy, Text::Reason].map(|which| failed.text(which));
+            assert_eq!((texts, failed.text(Text::Target)), ([None; 4], Some("/")), "{failed:?}");
         }
     }
 
@@ -229,6 +222,6 @@ mod tests {
     fn secrets_are_masked_before_the_text_is_cut() {
         let recent = Recent::new(1);
         recent.note(0, &Line { target: b"/?maintenance_bypass=s3cret&a=b", ..line(1, 503, None) }, None);
-        assert_eq!(recent.latest()[0].target.as_deref(), Some("/?maintenance_bypass=***&a=b"));
+        assert_eq!(recent.latest()[0].text(Text::Target), Some("/?maintenance_bypass=***&a=b"));
     }
 }
