@@ -19,6 +19,9 @@ build() { # FOLDER FLAGS
 alike=-Cllvm-args=-disable-preinline
 # What the load did not come through is made small, not only where the rest does not fit into the processor's cache anyway.
 small=-Cllvm-args=-pgso-lwss-only=false
+# A function that is called often is put into each of its callers if it is shorter than this. LLVM's own limit is ten times as
+# long, for a hundredth of the instructions at most.
+short=-Cllvm-args=-hot-callsite-threshold=300
 # cargo does not see that counts have changed.
 rm -rf "$folder/counts" "$folder/counts.profdata" "$folder/using"
 build counting "-Cprofile-generate=$folder/counts $alike"
@@ -27,6 +30,6 @@ benches/peers.sh --alone --only kept,h2,close,large,maintenance,websocket --roun
     "$folder/counting/$target/dist/flagstone" >/dev/null
 "$profdata" merge -o "$folder/counts.profdata" "$folder/counts"
 # Much never ran under this load and has no counts: no reason for thousands of warnings.
-build using "-Cprofile-use=$folder/counts.profdata -Cllvm-args=-pgo-warn-missing-function=false $alike $small"
+build using "-Cprofile-use=$folder/counts.profdata -Cllvm-args=-pgo-warn-missing-function=false $alike $small $short"
 cp "$folder/using/$target/dist/flagstone" "$folder/flagstone"
 ls -l "$folder/flagstone"
