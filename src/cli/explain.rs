@@ -19,6 +19,7 @@ use super::human::{millis, shown};
 use super::{complain, print, refuse, wrong_use};
 use crate::app::App;
 use crate::explain::Hypothetical;
+use crate::listener::head;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -132,7 +133,8 @@ impl Arguments {
             true => format!("http://{}{url}", named.unwrap_or("localhost")),
             false => url.clone(),
         };
-        let parsed = whole.parse::<Uri>().ok();
+        // As a listener reads it: what should have been escaped, it escapes.
+        let parsed = whole.parse::<Uri>().ok().or_else(|| head::escaped(&whole).ok()?.parse().ok());
         let url = parsed.filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")));
         let url = url.ok_or_else(|| format!("\"{whole}\" is not a URL: write one such as https://example.com/api"))?;
         let headers: HeaderMap = self.header.iter().cloned().collect();
@@ -171,5 +173,19 @@ mod tests {
         assert_eq!(url(&["/a?b", "--header", "Host: shop.example"]), "http://shop.example/a?b");
         assert_eq!(url(&["/a?b", "--header", "X: y"]), "http://localhost/a?b");
         assert_eq!(url(&["https://a.example/", "--header", "Host: b.example"]), "https://a.example/");
+    }
+
+    #[test]
+    fn what_a_listener_escapes_is_explained_as_it_does() {
+        let url = |text: &str| {
+            let Command::Explain(arguments) = Whole::parse_from(["flagstone", "explain", text]).command else {
+                panic!("it is explain")
+            };
+            arguments.hypothetical().map(|wanted| wanted.url.to_string())
+        };
+        let escaped = Ok("http://localhost/s?q={%22a%22:%3Cb%3E}".to_owned());
+        assert_eq!(url("/s?q={\"a\":<b>}"), escaped);
+        assert_eq!(url("http://localhost/s?q={\"a\":<b>}"), escaped);
+        assert!(url("/a b").is_err(), "no request line has it");
     }
 }

@@ -173,7 +173,7 @@ pub(super) fn is_target(target: &str) -> bool {
 /// # Errors
 /// It is no target so either, or too long.
 #[cold]
-fn escaped(target: &str) -> Result<String, BadHead> {
+pub fn escaped(target: &str) -> Result<String, BadHead> {
     const ESCAPED: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>').add(b'`');
     let escaped = utf8_percent_encode(target, ESCAPED).to_string();
     if escaped.len() > URI_BYTES_MAX {
