@@ -97,7 +97,9 @@ fn story(failed: &Value) -> String {
         upstream += &format!(", endpoint {endpoint}");
     }
     if let Some(taken) = failed["upstreamMs"].as_f64() {
-        upstream += &format!(", answered after {}", millis(taken));
+        // What has a reason is no answer of the app's: it may have failed after that time.
+        let what = if failed["reason"].is_null() { "answered after" } else { "waited for" };
+        upstream += &format!(", {what} {}", millis(taken));
     }
     let reason = text("reason").map_or_else(String::new, |reason| format!(" {reason}"));
     let rows = [
@@ -160,8 +162,11 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::Arguments as Whole;
     use super::super::{Command, Parser as _};
+    use super::story;
 
     #[test]
     fn a_path_alone_is_on_the_host_that_a_header_names() {
@@ -173,6 +178,18 @@ mod tests {
         assert_eq!(url(&["/a?b", "--header", "Host: shop.example"]), "http://shop.example/a?b");
         assert_eq!(url(&["/a?b", "--header", "X: y"]), "http://localhost/a?b");
         assert_eq!(url(&["https://a.example/", "--header", "Host: b.example"]), "https://a.example/");
+    }
+
+    #[test]
+    fn an_app_that_did_not_answer_is_not_said_to() {
+        let told = |status: u16, reason: Option<&str>| {
+            story(
+                &json!({ "status": status, "reason": reason, "upstream": "app", "endpoint": "a:1", "upstreamMs": 20.0 }),
+            )
+        };
+        assert!(told(500, None).contains(" app, endpoint a:1, answered after 20"), "{}", told(500, None));
+        let late = told(504, Some("upstream_timeout"));
+        assert!(late.contains(" app, endpoint a:1, waited for 20"), "{late}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::support::client::{self, Client};
 use crate::support::poll::eventually;
 use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::proxy::TestProxy;
+use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
 
 const LIMITED: &str = "[[route]]\nname = \"shop\"\npath = [\"/shop\"]\nlimits = [\"tight\"]\nrespond = {}\n\
@@ -60,6 +61,27 @@ async fn what_the_app_did_wrong_is_told_too() {
     assert_eq!((&told["reason"], &told["upstream"]), (&json!("connect_failed"), &json!("dead")), "{told}");
     assert_eq!(told["policy"], json!({ "kind": "upstream", "name": "dead" }));
     assert_eq!(requests(&proxy, "").await.len(), 1, "what went well is not kept");
+}
+
+#[tokio::test]
+async fn the_time_of_one_endpoint_is_not_told_of_another() {
+    let bad = FakeUpstream::http1().route("/", Reply::status(503, "bad")).start().await;
+    let dead = "127.0.0.1:1";
+    let proxy = TestProxy::toml(format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"{}\", \"{dead}\"]\n\
+         balance = \"round_robin\"\nejection = {{ failures = 0 }}\nbreaker = {{ enabled = false }}\n\
+         retry = {{ on = [\"502-504\", \"connect\"] }}\n",
+        bad.endpoint()
+    ));
+    let proxy = proxy.start().await;
+    for _ in 0..4 {
+        client::get(proxy.address(), "/").await.unwrap();
+    }
+    let all = requests(&proxy, "").await;
+    assert!(!bad.requests().is_empty() && all.iter().any(|told| told["endpoint"] == dead), "{all:?}");
+    for told in all {
+        assert_eq!(told["upstreamMs"].is_null(), told["endpoint"] == dead, "{told}");
+    }
 }
 
 #[tokio::test]

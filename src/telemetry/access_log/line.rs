@@ -29,7 +29,8 @@ pub struct Line<'a> {
     pub upstream: Option<&'a str>,
     /// The endpoint that answered, or was tried last.
     pub endpoint: Option<&'a str>,
-    /// Until that endpoint's response head.
+    /// From when it was sent there until the response head, or until there was to be none; `None` = it was not sent
+    /// there, or the client left meanwhile.
     pub upstream_duration: Option<Duration>,
     pub route: Option<&'a str>,
     /// The `Flagstone-Reason` of an answer made here.

@@ -60,7 +60,7 @@ impl Exchange<'_> {
     /// not to take along every connection there is.
     pub(super) async fn on_endpoint(&mut self, mut place: InFlight, now: Instant) -> Result<Answered, Failure> {
         self.outbound.address(&place.endpoint().host);
-        self.context.endpoint = Some(Arc::clone(&place.endpoint().label));
+        (self.context.endpoint, self.context.upstream_duration) = (Some(Arc::clone(&place.endpoint().label)), None);
         let worker = self.context.worker();
         let mut began = now;
         let (mut has_closed, mut unprocessed) = (false, 0);
