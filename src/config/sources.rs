@@ -95,10 +95,7 @@ impl Sources {
                     }
                     let fresh = |path: &PathBuf| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()));
                     for path in found.into_iter().filter(fresh) {
-                        if let Err(error) = sources.take(&path, read_regular) {
-                            let message = format!("cannot read {}: {}", path.display(), io_reason(&error));
-                            sources.problems.push(problem(message).with_help("name a file that this user may read"));
-                        }
+                        sources.include(&path, problem);
                     }
                 }
             }
@@ -126,10 +123,27 @@ impl Sources {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    fn take(&mut self, path: &Path, read: fn(&Path) -> io::Result<Vec<u8>>) -> io::Result<()> {
+    fn include(&mut self, path: &Path, problem: impl Fn(String) -> Problem) {
+        match self.take(path, read_regular) {
+            // Perhaps it is about to be written, and its routes are away meanwhile.
+            Ok(0) => {
+                let help = "what comes into it later is taken in as it comes";
+                self.warnings.push(problem(format!("{} is empty", path.display())).with_help(help));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("cannot read {}: {}", path.display(), io_reason(&error));
+                self.problems.push(problem(message).with_help("name a file that this user may read"));
+            }
+        }
+    }
+
+    /// Its length in bytes.
+    fn take(&mut self, path: &Path, read: fn(&Path) -> io::Result<Vec<u8>>) -> io::Result<usize> {
         let bytes = read(path)?;
+        let length = bytes.len();
         self.files.push(SourceFile { path: path.to_owned(), bytes });
-        Ok(())
+        Ok(length)
     }
 }
 

@@ -79,6 +79,18 @@ async fn a_file_that_is_emptied_to_be_written_takes_nothing_away() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_reload_is_warned_of_a_file_that_is_empty() {
+    let mut flagstone = Flagstone::serve_in(folder(), MAIN).await;
+    flagstone.folder.write("routes/a.toml", "");
+    flagstone.process.signal(Signal::HUP);
+    flagstone.process.stderr_line("routes: -a").await;
+    let line = flagstone.process.stderr_line("routes/a.toml is empty").await;
+    assert!(line.contains(" WARN ") && line.contains("include[0] = \"routes/*.toml\": "), "{line}");
+    let (code, _, stderr) = check(&flagstone.folder).await;
+    assert!(code == 0 && stderr.contains("routes/a.toml is empty"), "{stderr}");
+}
+
+#[tokio::test]
 async fn errors_name_their_file_and_line() {
     let folder = folder();
     assert_eq!(check(&folder).await.0, 0);
