@@ -14,6 +14,9 @@
 //! | … which has come to its `until`, and is gone | begins, for what is left of it |
 //! | … for everything, which is gone before its end | has been ended with it |
 //!
+//! Where a reload shortens the window whose flag is there, the flag becomes that of the one which ends last of those that
+//! have begun with it or joined it.
+//!
 //! What was begun and announced is kept in `windows.toml` of the state folder, so that a restart repeats nothing.
 
 use std::collections::BTreeMap;
@@ -168,7 +171,7 @@ impl Keeper {
         let done = look_at(&settings.flag).and_then(|present| {
             let waited = self.waiting.get(&name).filter(|waiting| waiting.start == due.start);
             let step = match begun {
-                Some(begun) => step_of_begun(window, begun, due, present.as_ref(), now),
+                Some(begun) => step_of_begun((window, begun), due, present.as_ref(), self.begun(now), now),
                 None => step(window, due, present.as_ref(), waited, now),
             };
             let Step::Begin(flag) = &step else { return Ok(Some(step)) };
@@ -198,6 +201,14 @@ impl Keeper {
         self.waiting.remove(&name);
         self.memory.begun.insert(name, due);
         self.memory.save();
+    }
+
+    /// The windows whose last occurrence was begun, with that.
+    fn begun(&self, now: Timestamp) -> impl Iterator<Item = (&Window, Occurrence)> {
+        self.windows.iter().filter_map(move |Planned { window, schedule, .. }| {
+            let last = schedule.last(now)?;
+            (self.memory.begun.get(&window.name)?.start == last.start).then_some((window, last))
+        })
     }
 
     /// The event tells of it once, however often the flag changes.
@@ -274,7 +285,7 @@ fn step(
     waited: Option<&Waiting>,
     now: Timestamp,
 ) -> Step {
-    let begun = match present {
+    let since = match present {
         None if waited.is_some_and(|waited| waited.was_ended(now)) => return Step::Leave,
         None => now,
         Some(active) if window_of(active).is_none() => return Step::Wait(active.flag.clone()),
@@ -282,33 +293,43 @@ fn step(
         Some(active) if active.flag.until.is_some_and(|until| until < due.end) => active.since,
         Some(_) => return Step::Join,
     };
-    Step::Begin(Flag {
+    Step::Begin(flag_of(window, due, since))
+}
+
+fn flag_of(window: &Window, due: Occurrence, since: Timestamp) -> Flag {
+    Flag {
         reason: Some(window.reason.clone()).filter(|reason| !reason.is_empty()),
-        started_at: Some(second::floor(begun)),
+        started_at: Some(second::floor(since)),
         until: Some(due.end),
         auto_end: true,
         by: Some(format!("{BY}{}", window.name)),
         ..Flag::default()
-    })
+    }
 }
 
-/// What a window does that was begun for as long as `begun` says, and now ends with `due`.
-fn step_of_begun(
-    window: &Window,
-    begun: Occurrence,
+/// What a window does that was begun for as long as `begun` says, and now ends with `due`. `all` have begun, with it or
+/// before or since.
+fn step_of_begun<'a>(
+    (window, begun): (&Window, Occurrence),
     due: Occurrence,
     present: Option<&Arc<Active>>,
+    all: impl Iterator<Item = (&'a Window, Occurrence)>,
     now: Timestamp,
 ) -> Step {
     let Some((active, of)) = present.and_then(|active| Some((active, window_of(active)?))) else { return Step::Join };
     if of != window.name {
         return step(window, due, present, None, now);
     }
-    match active.flag.until == Some(begun.end) {
-        true => Step::Begin(Flag { until: Some(due.end), ..active.flag.clone() }),
+    if active.flag.until != Some(begun.end) {
         // Somebody has given it its end.
-        false => Step::Join,
+        return Step::Join;
     }
+    // Those that this flag has stood for, too. One that began before it was ended by hand.
+    let joined = all.filter(|(_, at)| active.since <= at.start);
+    Step::Begin(match joined.max_by_key(|(_, at)| at.end).filter(|(_, at)| due.end < at.end) {
+        Some((longest, at)) => flag_of(longest, at, active.since),
+        None => Flag { until: Some(due.end), ..active.flag.clone() },
+    })
 }
 
 impl Waiting {

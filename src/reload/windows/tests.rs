@@ -396,6 +396,42 @@ fn a_window_that_becomes_the_longer_one_takes_over() {
 }
 
 #[test]
+fn a_window_that_becomes_the_shorter_one_ends_none_of_the_others() {
+    let second = "[[maintenance.window]]\nname = \"other\"\nschedule = \"30 3 * * *\"\nduration = \"20m\"\n";
+    let fixture = Fixture { extra: second, ..Fixture::new() };
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    keeper.tick(at("2130-01-31T03:30:00Z"));
+    assert_eq!(fixture.by().as_deref(), Some("window:nightly"));
+    for (name, minutes, by, end) in [
+        ("nightly", 40, "window:other", "2130-01-31T03:50:00Z"),
+        ("nightly", 60, "window:nightly", "2130-01-31T04:00:00Z"),
+        ("other", 60, "window:other", "2130-01-31T04:30:00Z"),
+        ("other", 15, "window:nightly", "2130-01-31T04:00:00Z"),
+    ] {
+        lasting(&keeper, name, minutes);
+        keeper.tick(at("2130-01-31T03:35:00Z"));
+        let flag = fixture.read().unwrap();
+        assert_eq!((flag.by.as_deref(), flag.until), (Some(by), Some(at(end))), "{name} {minutes}");
+        assert_eq!(flag.started_at, Some(at("2130-01-31T03:00:00Z")), "maintenance went on");
+    }
+}
+
+#[test]
+fn a_window_that_an_operator_has_ended_does_not_go_on_in_place_of_another() {
+    let second = "[[maintenance.window]]\nname = \"long\"\nschedule = \"30 3 * * *\"\nduration = \"2h\"\n";
+    let fixture = Fixture { extra: second, ..Fixture::new() };
+    let mut keeper = fixture.start();
+    keeper.tick(at("2130-01-31T03:00:00Z"));
+    assert!(remove_flag(&fixture.flag()).unwrap());
+    keeper.tick(at("2130-01-31T03:30:00Z"));
+    lasting(&keeper, "long", 10);
+    keeper.tick(at("2130-01-31T03:35:00Z"));
+    let flag = fixture.read().unwrap();
+    assert_eq!((flag.by.as_deref(), flag.until), (Some("window:long"), Some(at("2130-01-31T03:40:00Z"))));
+}
+
+#[test]
 fn a_window_that_an_operator_has_ended_stays_so_when_it_is_taken_out_and_put_back() {
     let fixture = Fixture::new();
     let mut keeper = fixture.start();
