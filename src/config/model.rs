@@ -68,7 +68,9 @@ impl Config {
 
 /// What to tell who names a route that is none of `known`.
 pub fn no_route<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    format!("there is no route {name:?}: {}", suggest(name, known))
+    // One whose name was left out as wrong has none.
+    let named = known.filter(|known| !known.is_empty());
+    format!("there is no route {name:?}: {}", suggest(name, named))
 }
 
 /// An address to listen on or to connect to.

@@ -211,6 +211,10 @@ async fn a_route_that_is_not_in_the_file_is_refused() {
     let on = maintenance(&folder, &["on", "--route", "al"]).await;
     assert!(on.status.success() && on.stderr.contains("warning: there is no route \"al\""), "{on:?}");
     assert!(folder.join("state/maintenance.d/al.flag").exists());
+    // Nor is one suggested that has no name.
+    folder.write("flagstone.toml", CONFIG.replace("name = \"all\"", "nam = \"all\""));
+    let on = maintenance(&folder, &["on", "--route", "al"]).await;
+    assert!(on.status.success() && on.stderr.contains("there is no route \"al\": there is none yet\n"), "{on:?}");
 }
 
 #[tokio::test]
