@@ -51,7 +51,8 @@ function* concerns(status, health) {
     if (override) yield { tone: "warn", href: "#limits", text: `Limit ${name} is overridden${override.until ? ` until ${moment(override.until)}` : ""}` };
     if (storeReachable === false) yield { tone: "warn", href: "#limits", text: `Limit ${name}: the shared store is out of reach` };
   }
-  if (health.status === "healthy") yield { tone: "ok", text: `Everything that is checked is healthy: ${plural(endpoints, "endpoint")}, ${plural(Object.keys(circuitBreakers).length, "breaker")}` };
+  const closed = Object.values(circuitBreakers).filter(({ state }) => state === "CLOSED").length;
+  if (health.status === "healthy") yield { tone: "ok", text: `Everything that is checked is healthy: ${plural(endpoints, "endpoint")}, ${plural(closed, "closed breaker")}` };
 }
 
 function machine(figures) {
