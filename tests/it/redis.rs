@@ -372,6 +372,30 @@ async fn a_restart_that_forgets_the_script_is_not_noticed() {
     }
 }
 
+/// As where the clock of Redis is set back, or a larger limit has left more behind than this one can owe.
+#[tokio::test]
+async fn what_stands_in_redis_costs_nobody_more_than_the_limit() {
+    let redis = or_left_out!(Redis::start().await);
+    let proxy = proxy(&redis.url(), "timeout = \"5s\"", "rate = \"10/1h\"").await;
+    for _ in 0..4 {
+        assert_eq!(status(&proxy).await, 200);
+    }
+    let put = async |pattern: &str, number: &str| {
+        let text = format!("(string.gsub(redis.call('GET', k), '{pattern}', '{number}'))");
+        let each =
+            format!("for _, k in ipairs(redis.call('KEYS', 'flagstone:l:*')) do redis.call('SET', k, {text}) end");
+        redis.ask(&format!("EVAL \"{each}\" 0"), "\r\n").await;
+    };
+    // Written in the future.
+    put("%d+$", "9999999999999999").await;
+    let told = get(&proxy, "/").await;
+    assert!(told.header("ratelimit").is_some_and(|told| told.starts_with("\"l\";r=5;")), "{told:?}");
+    put("^%d+", "99999999999999999").await;
+    let refused = get(&proxy, "/").await;
+    let wait: u64 = refused.header("retry-after").expect("it is refused").parse().unwrap();
+    assert!(wait <= 360, "a tenth of an hour is what one request takes: {wait}");
+}
+
 #[tokio::test]
 async fn a_changed_rate_keeps_what_was_used_in_redis() {
     let redis = or_left_out!(Redis::start().await);

@@ -363,6 +363,19 @@ async fn refusals_cost_no_attempt_while_an_endpoint_is_left() {
 }
 
 #[tokio::test]
+async fn of_many_endpoints_that_refuse_not_all_are_tried() {
+    let gone: Vec<_> = (1..=30).map(|number| format!("\"127.0.1.{number}:1\"")).collect();
+    let proxy = TestProxy::toml(format!(
+        "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [{}]\n{QUIET}",
+        gone.join(", ")
+    ));
+    let proxy = proxy.start().await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().status, 502);
+    let scrape = admin::metrics(proxy.admin()).await;
+    assert!(scrape.contains("\nflagstone_retries_total{upstream=\"app\"} 17\n"), "sixteen, and the attempt: {scrape}");
+}
+
+#[tokio::test]
 async fn the_budget_bounds_retries_under_load() {
     let app = FakeUpstream::http1().route("/", Reply::reset().after(Duration::from_millis(100))).start().await;
     let proxy = TestProxy::toml(to(&[&app], &with_retry("attempts = 10\nbudget = 0.0\n"))).start().await;
