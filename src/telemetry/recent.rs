@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::access_log::{Line, masked};
 
+pub use texts::Text;
 use texts::Texts;
 
 /// How many are kept for a reader, and at most by each worker.
@@ -32,25 +33,7 @@ pub struct Failed {
     pub status: u16,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
-    texts: Texts<{ Text::ALL }>,
-}
-
-/// What is text of a [`Failed`].
-#[derive(Clone, Copy, Debug)]
-pub enum Text {
-    RequestId,
-    TraceId,
-    Method,
-    Host,
-    /// As the client sent it, perhaps cut short.
-    Target,
-    Route,
-    /// The `Flagstone-Reason`; absent = the app's own answer, or the client left.
-    Reason,
-    /// The limit, feature, breaker or route's flag that decided.
-    DecidedBy,
-    Upstream,
-    Endpoint,
+    texts: Texts,
 }
 
 /// The rings.
@@ -108,7 +91,7 @@ impl Recent {
 
 impl Failed {
     pub fn text(&self, which: Text) -> Option<&str> {
-        self.texts.at(which as usize)
+        self.texts.at(which)
     }
 
     fn fill(&mut self, line: &Line<'_>, decided_by: Option<&str>) {
@@ -117,24 +100,19 @@ impl Failed {
         self.status = line.status;
         self.duration = line.duration;
         self.upstream_duration = line.upstream_duration;
-        self.texts.clear();
-        let mut put = |which: Text, text: Option<&str>| self.texts.put(which as usize, text);
-        put(Text::RequestId, line.request_id);
-        put(Text::Method, Some(line.method));
-        put(Text::Route, line.route);
-        put(Text::Reason, line.reason);
-        put(Text::DecidedBy, decided_by);
-        put(Text::Upstream, line.upstream);
-        put(Text::Endpoint, line.endpoint);
-        let trace_id = line.trace_id.as_ref().map(<[u8; 32]>::as_slice);
-        self.texts.put_bytes(Text::TraceId as usize, trace_id.into_iter());
-        self.texts.put_bytes(Text::Host as usize, line.host.into_iter());
-        self.texts.put_bytes(Text::Target as usize, masked(line.target));
+        let texts = &mut self.texts;
+        texts.clear();
+        texts.put(Text::RequestId, line.request_id);
+        texts.put(Text::Method, Some(line.method));
+        texts.put(Text::Route, line.route);
+        texts.put(Text::Reason, line.reason);
+        texts.put(Text::DecidedBy, decided_by);
+        texts.put(Text::Upstream, line.upstream);
+        texts.put(Text::Endpoint, line.endpoint);
+        texts.put_bytes(Text::TraceId, line.trace_id.as_ref().map(<[u8; 32]>::as_slice));
+        texts.put_bytes(Text::Host, line.host);
+        texts.put_bytes(Text::Target, masked(line.target));
     }
-}
-
-impl Text {
-    const ALL: usize = Self::Endpoint as usize + 1;
 }
 
 #[cfg(test)]
