@@ -11,7 +11,7 @@ use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal, catches};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, has_open};
 use crate::support::reply::Reply;
 use crate::support::stalled::{Stalled, stall};
 use crate::support::upstream::FakeUpstream;
@@ -198,8 +198,9 @@ async fn no_signal_kills_that_comes_while_the_configuration_is_read() {
     let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
     let mut command = Flagstone::command([OsStr::new("run"), OsStr::new("-c"), file.as_os_str()]);
     let mut process = Process::start(command.current_dir(folder.path()));
+    // Who opens a pipe that nobody writes to any more finds it empty.
+    assert!(eventually(DEADLINE, || has_open(process.id(), &file)).await);
     for signal in [Signal::USR1, Signal::HUP] {
-        assert!(eventually(DEADLINE, || catches(process.id(), signal)).await);
         process.signal(signal);
     }
     std::io::Write::write_all(&mut pipe, config(&upstream, "").as_bytes()).unwrap();

@@ -309,6 +309,13 @@ pub async fn stop(process: &Process) {
     assert!(eventually(DEADLINE, all_stand_still).await, "process {} goes on", process.id());
 }
 
+/// Whether a process has a file open.
+pub fn has_open(pid: u32, file: &Path) -> bool {
+    let file = file.canonicalize().expect("a file");
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|target| target == file)
+}
+
 /// Whether a process has a handler for a signal.
 pub fn catches(pid: u32, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
