@@ -108,7 +108,7 @@ pub(super) struct Plan<'a> {
     pub(super) observer: Observer,
     /// The same address before a reload, and the settings it had.
     pub(super) known: Option<(&'a Endpoint, &'a model::Upstream)>,
-    /// The same address before its name left it out for a while.
+    /// The same address before it was left out for a while.
     pub(super) left: Option<&'a Endpoint>,
 }
 

@@ -64,7 +64,7 @@ pub struct Group {
 struct Arrangement {
     slots: Vec<Vec<Arc<Endpoint>>>,
     runtime: Option<Handle>,
-    /// Those that a name has no more and where requests are open still.
+    /// Those that a name, or the configuration, has no more and where requests are open still.
     left: Vec<Weak<Endpoint>>,
     /// A reload has put another group in place of this one, or none.
     is_retired: bool,
@@ -251,19 +251,15 @@ impl Group {
             let address = Address::Socket(*address);
             match before.iter().find(|endpoint| endpoint.connector.address == address) {
                 Some(kept) => after.push(Arc::clone(kept)),
-                None => {
-                    let mut left = arrangement.left.iter().filter_map(Weak::upgrade);
-                    let left = left.find(|left| left.connector.address == address);
-                    match self.endpoint(configured, address, None, left.as_deref()) {
-                        Ok(endpoint) => {
-                            if !before.is_empty() {
-                                endpoint.standing.join(Instant::now());
-                            }
-                            after.push(endpoint);
+                None => match self.endpoint(configured, address, None, &arrangement.left) {
+                    Ok(endpoint) => {
+                        if !before.is_empty() {
+                            endpoint.standing.join(Instant::now());
                         }
-                        Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
+                        after.push(endpoint);
                     }
-                }
+                    Err(error) => tracing::warn!(upstream = &*self.name, %error, "an address cannot be used"),
+                },
             }
         }
         if let Some(runtime) = arrangement.runtime.clone() {

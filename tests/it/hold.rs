@@ -314,6 +314,28 @@ async fn a_reload_does_not_forget_what_is_in_flight() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_a_reload_brings_back_has_no_more_places_than_are_free() {
+    let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "free").start().await;
+    let other = FakeUpstream::http1().route("/", "other").start().await;
+    let before = |endpoint: &str| to(endpoint, "max_in_flight = 1\n");
+    let proxy = TestProxy::toml(before(&app.endpoint())).start().await;
+    let mut slow = Client::connect(proxy.address()).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(DEADLINE, || app.requests().len() == 1).await);
+    // A second reload in between, which knows of the endpoint only from the first.
+    for extra in ["", "idle_timeout = \"5s\"\n"] {
+        proxy.reload_with(&(before(&other.endpoint()) + extra)).await;
+        assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "other");
+    }
+    proxy.reload_with(&before(&app.endpoint())).await;
+    let response = client::get(proxy.address(), "/").await.unwrap();
+    assert_eq!((response.status, response.header("flagstone-reason")), (503, Some("no_endpoint")));
+    slow.reset();
+    let frees = async || client::get(proxy.address(), "/").await.unwrap().text() == "free";
+    assert!(eventually_async(DEADLINE, frees).await);
+}
+
+#[tokio::test]
 async fn requests_from_before_and_after_a_reload_wait_for_the_same_place() {
     let app = FakeUpstream::http1().route("/slow", Reply::hang()).route("/", "done").start().await;
     let bounded =

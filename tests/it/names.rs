@@ -151,6 +151,16 @@ async fn requests_held_for_a_name_go_on_when_it_appears() {
 
 #[tokio::test]
 async fn an_address_that_comes_back_has_no_more_places_than_are_free() {
+    comes_back_full("").await;
+}
+
+#[tokio::test]
+async fn an_address_that_comes_back_after_a_reload_has_no_more_places_than_are_free() {
+    comes_back_full("idle_timeout = \"5s\"\n").await;
+}
+
+/// `changed` is reloaded while the address is away.
+async fn comes_back_full(changed: &str) {
     let (replicas, dns) = (replicas(2).await, DnsServer::start(0).await);
     replicas[0].set_route("/slow", Reply::hang());
     dns.set("app.test", &[ip(1)]);
@@ -168,6 +178,9 @@ async fn an_address_that_comes_back_has_no_more_places_than_are_free() {
             health["checks"]["app"]["endpoints"].get(&label).is_some()
         };
         assert!(eventually_async(DEADLINE, is_known).await);
+        if number == 2 {
+            proxy.reload_with(&(proxy.folder.read("flagstone.toml") + changed)).await;
+        }
     }
     let full = client::get(proxy.address(), "/").await.unwrap();
     assert_eq!((full.status, full.header("flagstone-reason")), (503, Some("no_endpoint")));

@@ -1,7 +1,7 @@
 //! Building a group from its settings, with what the one before it knew.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -98,11 +98,12 @@ impl Group {
             followers: Mutex::default(),
             settings: settings.clone(),
         };
+        let left = previous.map(Self::once_known).unwrap_or_default();
         let mut slots = Vec::with_capacity(settings.endpoints.len());
         for configured in &settings.endpoints {
             slots.push(match names::name_of(&configured.address) {
                 Some(_) => group.inherited_addresses(configured, previous)?,
-                None => vec![group.endpoint(configured, configured.address.clone(), previous, None)?],
+                None => vec![group.endpoint(configured, configured.address.clone(), previous, &left)?],
             });
         }
         let named = settings.endpoints.iter().zip(&slots);
@@ -111,19 +112,20 @@ impl Group {
         group.names_unknown.store(unknown.count(), Relaxed);
         let mut arrangement = group.arranging.lock();
         arrangement.slots = slots;
+        arrangement.left = left;
         group.rearrange(&arrangement);
         drop(arrangement);
         Ok(group)
     }
 
-    /// `previous` is the upstream before a reload: what is known of the address stays known. `left` is the same address
-    /// before its name left it out: of that, only what is open there is of interest.
+    /// `previous` is the upstream before a reload: what is known of the address stays known. In `left` it may be as it
+    /// was before it was left out for a while: of that, only what is open there is of interest.
     pub(super) fn endpoint(
         &self,
         configured: &model::Endpoint,
         address: Address,
         previous: Option<&Self>,
-        left: Option<&Endpoint>,
+        left: &[Weak<Endpoint>],
     ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
         let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
         let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
@@ -131,6 +133,7 @@ impl Group {
         let known = before.iter().filter(|known| known.connector.address == address);
         // Two names may have an address in common.
         let own = configured.address.to_string();
+        let left = left.iter().filter_map(Weak::upgrade).find(|left| left.connector.address == address);
         let known = known.max_by_key(|known| *known.configured == *own);
         Ok(Arc::new(Endpoint::new(Plan {
             known: known.and_then(|known| Some((&**known, &previous?.settings))),
@@ -141,7 +144,7 @@ impl Group {
             workers: self.workers,
             hold: &self.hold,
             observer: Arc::clone(&self.observer),
-            left,
+            left: left.as_deref(),
         })))
     }
 
@@ -154,7 +157,7 @@ impl Group {
         let text = configured.address.to_string();
         let known = previous.map(Self::endpoints).unwrap_or_default();
         let known = known.iter().filter(|endpoint| *endpoint.configured == text);
-        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, None)).collect()
+        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, &[])).collect()
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a group hands on: to the one that a reload puts in its place, and to that of another process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::Group;
 use crate::breaker::{Breaker, State};
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::names;
 use crate::upstream::standing;
 
@@ -49,6 +50,14 @@ impl Group {
                 endpoint.standing.recall(&memory.standing, now);
             }
         }
+    }
+
+    /// Its endpoints and those that it no longer has, as far as something may be open there. Whoever follows may have
+    /// them back.
+    pub(super) fn once_known(&self) -> Vec<Weak<Endpoint>> {
+        let arrangement = self.arranging.lock();
+        let left = arrangement.left.iter().filter(|left| left.strong_count() > 0).cloned();
+        left.chain(arrangement.slots.iter().flatten().map(Arc::downgrade)).collect()
     }
 
     /// Keeps its breaker open if an operator has forced the one of before open. To be called as late as there is still
