@@ -10,11 +10,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
-use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::body::Body;
 use super::decide::Asked;
+use super::respond::OwnCookie;
 use crate::message::cookie;
 use crate::secret::Secret;
 
@@ -109,10 +110,11 @@ impl Entrance {
         *response.status_mut() = self.status();
         let (life, secure) = (COOKIE_LIFE.as_secs(), if is_https { "; Secure" } else { "" });
         let cookie = format!("{COOKIE_NAME}={}; Max-Age={life}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie);
+        let cookie = HeaderValue::try_from(cookie).expect("digits and names are a header value");
+        response.extensions_mut().insert(OwnCookie(cookie));
         let headers = response.headers_mut();
-        for (name, value) in [(LOCATION, self.target.as_str()), (SET_COOKIE, &cookie)] {
-            headers.insert(name, HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("/")));
-        }
+        let target = HeaderValue::from_str(&self.target).unwrap_or(HeaderValue::from_static("/"));
+        headers.insert(LOCATION, target);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER,
-    VARY,
+    SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -45,6 +45,10 @@ impl Asker {
         }
     }
 }
+
+/// A cookie of ours, with an answer until its last touches: no edit of the app's cookies is meant for it.
+#[derive(Clone)]
+pub(super) struct OwnCookie(pub(super) HeaderValue);
 
 fn kind_of(noted: &Noted) -> Kind {
     let content_type = noted.content_type.as_ref().map(HeaderValue::as_bytes);
@@ -215,9 +219,16 @@ pub(super) fn finish(response: &mut Response<Body>, context: &mut Context) {
     if context.is_head() && !response.body().is_end_stream() {
         without_body(response);
     }
+    let own_cookie = response.extensions_mut().remove::<OwnCookie>();
+    add_of_route(response.headers_mut(), context);
+    if let Some(OwnCookie(cookie)) = own_cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+}
+
+fn add_of_route(headers: &mut HeaderMap, context: &mut Context) {
     let state = context.rate_limit.take();
     let Some(route) = &context.route else { return };
-    let headers = response.headers_mut();
     if let Some(state) = state {
         if let Some(policy) = route.limits.policy(&context.snapshot.shared.runtime.overrides) {
             headers.append(RATELIMIT_POLICY, policy);

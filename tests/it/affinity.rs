@@ -131,6 +131,26 @@ async fn the_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
 }
 
 #[tokio::test]
+async fn the_cookie_is_set_whatever_the_route_does_with_those_of_the_app() {
+    let apps = apps(["a", "b", "c"]).await;
+    for app in &apps {
+        app.set_route("*", Reply::with_headers(200, "Set-Cookie: own=1\r\n", ""));
+    }
+    for (edit, others) in [
+        ("remove = [\"Set-Cookie\"]", &[][..]),
+        ("set = { Set-Cookie = \"route=1\" }", &["route=1"]),
+        ("add = { Set-Cookie = \"route=1\" }", &["own=1", "route=1"]),
+    ] {
+        let edits = format!("[route.response_headers]\n{edit}\n[upstream.app]\n");
+        let proxy = TestProxy::toml(to(&apps, "").replace("[upstream.app]\n", &edits)).start().await;
+        let answer = Visitor::of(proxy.address()).visit().await;
+        let cookies = answer.all("set-cookie");
+        let (own, rest): (Vec<_>, Vec<_>) = cookies.into_iter().partition(|cookie| cookie.starts_with("sticky="));
+        assert_eq!((own.len(), &rest[..]), (1, others), "{edit}");
+    }
+}
+
+#[tokio::test]
 async fn a_made_up_cookie_is_none() {
     let apps = apps(["a", "b", "c"]).await;
     let proxy = TestProxy::toml(to(&apps, "")).start().await;

@@ -13,7 +13,7 @@ mod outbound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{SET_COOKIE, UPGRADE};
+use http::header::UPGRADE;
 use http::{Request, Response, StatusCode, Version};
 
 use self::exchange::Exchange;
@@ -24,6 +24,7 @@ use super::body::{Body, Delivery};
 use super::context::Context;
 use super::decide;
 use super::refusal::Refusal;
+use super::respond::OwnCookie;
 use crate::breaker::{Cause, Outcome, Permit};
 use crate::listener::incoming;
 use crate::message::hop_by_hop;
@@ -73,7 +74,7 @@ pub(super) async fn send(
             let delivery = exchange.take_delivery();
             let response = answer.insert(downstream(answered, delivery, route, context)?);
             if let Some(cookie) = new_home {
-                response.headers_mut().append(SET_COOKIE, cookie);
+                response.extensions_mut().insert(OwnCookie(cookie));
             }
             Ok(())
         }

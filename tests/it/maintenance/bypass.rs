@@ -53,6 +53,18 @@ async fn the_url_sets_a_cookie_that_lets_in() {
 }
 
 #[tokio::test]
+async fn the_cookie_is_set_where_the_route_lets_no_cookies_through() {
+    let upstream = FakeUpstream::http1().route("*", "the app").start().await;
+    let edits = "[route.response_headers]\nremove = [\"Set-Cookie\"]\n[upstream.app]\n";
+    let toml = toml(&upstream, &format!("bypass_token = \"{TOKEN}\"")).replace("[upstream.app]\n", edits);
+    let proxy = TestProxy::toml(toml).start().await;
+    switch_on(&proxy, "").await;
+    let answer = visit(&proxy, "GET", &format!("/?maintenance_bypass={TOKEN}"), "").await;
+    let pair = answer.header("set-cookie").unwrap().split(';').next().unwrap();
+    assert_eq!(visit(&proxy, "GET", "/", &format!("Cookie: {pair}\r\n")).await.text(), "the app");
+}
+
+#[tokio::test]
 async fn a_cookie_that_lets_in_stays_outside() {
     let (proxy, upstream) = site().await;
     switch_on(&proxy, "").await;
