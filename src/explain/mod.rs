@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use serde_json::{Value, json};
 
 use crate::listener::head;
+use crate::message::forwarded;
 use crate::proxy::decide::{self, Asked, Switches, Verdict, decide};
 use crate::proxy::refusal::Refusal;
 use crate::snapshot::{Action, Route, Snapshot};
@@ -83,7 +84,7 @@ pub(crate) struct Outcome {
 
 /// What happens to a request in one generation at one moment.
 pub(crate) fn explain(wanted: &Hypothetical, snapshot: &Snapshot, moment: Moment<'_>) -> Explanation {
-    let request = wanted.to_request();
+    let mut request = wanted.to_request();
     let client = snapshot.trusted.resolve(wanted.ip, request.headers(), snapshot.client_ip_header);
     let listener = stages::listener(wanted, snapshot);
     let mut explained = Explanation {
@@ -105,6 +106,10 @@ pub(crate) fn explain(wanted: &Hypothetical, snapshot: &Snapshot, moment: Moment
     };
     (explained.host, explained.path) = (host, path);
     let (host, path) = (explained.host.clone(), explained.path.clone());
+    if listener.is_some_and(stages::asks_for_certificate) {
+        // There is no handshake that shows one, and claims do not count.
+        forwarded::set_client_certificate(request.headers_mut(), None, None);
+    }
     let asked = Asked {
         listener: listener.map(|listener| listener.name.as_str()).unwrap_or_default(),
         // Where no listener speaks TLS, what stands in front does, and says so.

@@ -29,6 +29,10 @@ pub(super) fn listener<'s>(wanted: &Hypothetical, snapshot: &'s Snapshot) -> Opt
     of_kind().find(has_port).or_else(|| of_kind().next()).or_else(|| listeners.first())
 }
 
+pub(super) fn asks_for_certificate(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some())
+}
+
 pub(super) fn listener_stage(wanted: &Hypothetical, listener: Option<&Listener>) -> Stage {
     let Some(listener) = listener else { return stage("listener", "there is none") };
     let name = match listener.name == listener.address.to_string() {

@@ -102,6 +102,11 @@ pub fn put<'a>(headers: &mut HeaderMap, told: impl IntoIterator<Item = (&'a Head
     headers.extend(told.into_iter().map(|(name, value)| (name.clone(), value)));
 }
 
+/// Whether a field tells of the client's certificate.
+pub fn is_of_certificate(name: &HeaderName) -> bool {
+    [&X_CLIENT_CERT_SUBJECT, &CLIENT_CERT, &CLIENT_CERT_CHAIN].contains(&name)
+}
+
 /// Tells of the client's certificate, on a connection where it was asked for one: what it showed, or nothing at all.
 /// Whatever came in under these names, also from a trusted peer, is gone.
 pub fn set_client_certificate(headers: &mut HeaderMap, subject: Option<HeaderValue>, whole: Option<HeaderValue>) {

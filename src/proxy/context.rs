@@ -228,15 +228,20 @@ impl Context {
             forwarded::prefer(headers, arrival.proto.as_deref(), arrival.host.as_deref());
         }
         let told = forwarded::replace(headers, facts);
+        self.tell_certificate(headers);
+        if let Some(trace) = &self.trace {
+            trace.tell(headers);
+        }
+        told
+    }
+
+    /// Where the client was asked for a certificate, has what it showed stand in place of what it says of one.
+    pub(super) fn tell_certificate(&self, headers: &mut HeaderMap) {
         if let Some(tls) = self.connection.tls.as_ref().filter(|tls| tls.is_asked_for_certificate()) {
             let shown = tls.certificate.as_ref();
             let (subject, whole) = (shown.and_then(|it| it.subject.clone()), shown.and_then(|it| it.whole.clone()));
             forwarded::set_client_certificate(headers, subject, whole);
         }
-        if let Some(trace) = &self.trace {
-            trace.tell(headers);
-        }
-        told
     }
 
     /// Notes the answer's status and lets the context live on in its body.

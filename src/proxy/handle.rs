@@ -91,6 +91,9 @@ async fn serve(
     if context.is_bypassed {
         cookie::remove(request.headers_mut(), bypass::COOKIE_NAME);
     }
+    if route.limits.read_certificate {
+        context.tell_certificate(request.headers_mut());
+    }
     limits::admit(route, request.headers(), context).await?;
     *answer = Some(match &route.action {
         // Apart, for it is large: whoever is not forwarded does not pay for the room that it takes. Made where it

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use crate::config::model;
+use crate::message::forwarded;
 use crate::policy::access::NetSet;
 use crate::policy::limit::headers::{self, Policy, TOLD_MAX};
 use crate::policy::limit::{self, Ask, Facts, Key, Limiter, Part, Slots, Source};
@@ -132,6 +133,8 @@ pub struct Limits {
     /// A limit for each way of counting there is among them.
     ways: Box<[usize]>,
     pub(crate) are_plain: bool,
+    /// One of them counts by the client's certificate.
+    pub(crate) read_certificate: bool,
     /// Those that have nobody exempt, who are all counted at once, and those that have.
     passed: PassedAll,
     with_exempt: Box<[usize]>,
@@ -173,6 +176,7 @@ impl Limits {
             ways: ways.into(),
             policy: headers::policies(policies.flatten()),
             are_plain: each.iter().all(|limit| limit.is_plain()),
+            read_certificate: each.iter().any(|limit| limit.source.reads(forwarded::is_of_certificate)),
             passed: PassedAll::new(
                 each.iter().filter(|limit| !limit.has_exempt()).map(|limit| Arc::clone(&limit.metrics)),
             ),

@@ -11,7 +11,7 @@ use crate::support::client::{Client, RawResponse};
 use crate::support::files::Folder;
 use crate::support::h2::Http2;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::DEADLINE;
+use crate::support::process::{DEADLINE, Flagstone};
 use crate::support::proxy::TestProxy;
 use crate::support::upstream::FakeUpstream;
 
@@ -135,6 +135,31 @@ async fn a_trusted_proxy_may_tell_of_a_certificate_where_none_is_asked_for_here(
     get(&mut tls, "a.example", claim).await.unwrap();
     let told: Vec<_> = upstream.requests().iter().map(|it| it.head.header(SUBJECT).map(str::to_owned)).collect();
     assert_eq!(told, [Some("CN=far".to_owned()), None]);
+}
+
+#[tokio::test]
+async fn a_limit_counts_by_the_certificate_that_was_shown_and_not_by_one_that_is_claimed() {
+    let site = Site::new();
+    let (me, you) = (site.own(&["me"]), site.own(&["you"]));
+    let shown = |leaf: &Leaf| site.ca.client_config_with(HTTP1, leaf);
+    let (me, you, nobody) = (shown(&me), shown(&you), site.ca.client_config(HTTP1));
+    let toml = listener("web", &auth("optional"))
+        + "[[route]]\nname = \"all\"\nlimits = [\"per_client\"]\nrespond = { body = \"ok\" }\n\
+           [limit.per_client]\nkey = \"header:X-Client-Cert-Subject\"\nrate = \"1/1h\"\n";
+    let proxy = TestProxy::toml(toml).in_folder(site.folder).start().await;
+    let mut seen = Vec::new();
+    for config in [me, you, nobody] {
+        for claim in ["X-Client-Cert-Subject: CN=one\r\n", "X-Client-Cert-Subject: CN=two\r\n", ""] {
+            let client = Client::connect_tls(proxy.address(), "a.example", Arc::clone(&config)).await;
+            seen.push(get(&mut client.unwrap(), "a.example", claim).await.unwrap().status);
+        }
+    }
+    assert_eq!(seen, [200, 429, 429].repeat(3));
+    let file = proxy.folder.join("flagstone.toml").display().to_string();
+    let claim = "X-Client-Cert-Subject: CN=one";
+    let explained = Flagstone::run(["explain", "-c", &file, "https://a.example/", "--header", claim]).await;
+    let counts = "counts by header:x-client-cert-subject = 127.0.0.1\n";
+    assert!(explained.stdout.contains(counts), "{}{}", explained.stdout, explained.stderr);
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! the only one of its name, or not a plain `name=value` counts as absent. What is absent is replaced by the client's
 //! address, so that leaving a value out, or sending two, never leads into a bucket that all such clients share, nor
 //! out of all buckets. Who sends a new value with every request gets a new bucket with every request: where values
-//! are not proven elsewhere, put a limit by address beside it.
+//! are not proven elsewhere, put a limit by address beside it. What it says of its certificate is replaced by what the
+//! handshake showed before a limit sees it.
 
 use std::net::IpAddr;
 
@@ -73,6 +74,12 @@ impl Source {
                 })
                 .finish(),
         }
+    }
+
+    /// Whether a header field of such a name goes into the key.
+    pub fn reads(&self, is_such: impl Fn(&HeaderName) -> bool) -> bool {
+        let Self::Parts(parts) = self else { return false };
+        parts.iter().any(|part| matches!(part, Part::Header(name) if is_such(name)))
     }
 
     /// Every value that goes into the key, in order.
