@@ -151,6 +151,17 @@ async fn the_cookie_is_set_whatever_the_route_does_with_those_of_the_app() {
 }
 
 #[tokio::test]
+async fn a_session_stays_where_the_app_is_to_see_no_cookies() {
+    let apps = apps(["a", "b", "c"]).await;
+    let edits = "[route.request_headers]\nremove = [\"Cookie\"]\n[upstream.app]\n";
+    let proxy = TestProxy::toml(to(&apps, "").replace("[upstream.app]\n", edits)).start().await;
+    for (visitor, place) in &mut sessions(proxy.address(), 3).await {
+        assert_eq!(visitor.served().await, (place.clone(), false));
+    }
+    assert!(apps.iter().flat_map(FakeUpstream::requests).all(|request| request.head.header("cookie").is_none()));
+}
+
+#[tokio::test]
 async fn a_made_up_cookie_is_none() {
     let apps = apps(["a", "b", "c"]).await;
     let proxy = TestProxy::toml(to(&apps, "")).start().await;

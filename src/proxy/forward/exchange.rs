@@ -44,6 +44,7 @@ use crate::config::model::{Balance, HashKey};
 use crate::message::cookie;
 use crate::snapshot::Route;
 use crate::upstream::Wish;
+use crate::upstream::affinity::Token;
 use crate::upstream::connection::RequestHead;
 use crate::upstream::endpoint::InFlight;
 use crate::upstream::group::Group;
@@ -78,10 +79,11 @@ impl<'a> Exchange<'a> {
         route: &'a Route,
         context: &'a mut Context,
         outbound: Box<Outbound>,
+        home: Option<Token>,
     ) -> Self {
         // Made where it stays: it is large.
         Self {
-            wish: wish(outbound.head(), group, context),
+            wish: Wish { hash: hash(outbound.head(), group, context), home, asks_ejected: false },
             attempts_left: group.settings.retry.attempts,
             group,
             route,
@@ -252,20 +254,18 @@ fn turned_away(verdict: Verdict<'static>) -> Failure {
     Failure::new(Kind::TurnedAway(Box::new(verdict)), Instant::now())
 }
 
-/// What a request says of the endpoint it should go to.
-fn wish(head: RequestHead<'_>, group: &Group, context: &Context) -> Wish {
-    let headers = &head.parts.headers;
-    let home = group.affinity.as_ref().and_then(|affinity| affinity.home(headers));
-    let Balance::Hash(key) = &group.settings.balance else { return Wish { hash: 0, home, asks_ejected: false } };
+/// Its key, for `balance = "hash"`.
+fn hash(head: RequestHead<'_>, group: &Group, context: &Context) -> u64 {
+    let Balance::Hash(key) = &group.settings.balance else { return 0 };
     let hash = match key {
         HashKey::ClientIp => Some(match context.client_ip {
             IpAddr::V4(ip) => hash_of(&ip.octets()),
             IpAddr::V6(ip) => hash_of(&ip.octets()),
         }),
         HashKey::Header(name) => head.field(name).map(|value| hash_of(value.as_bytes())),
-        HashKey::Cookie(name) => cookie::values(headers, name).next().map(hash_of),
+        HashKey::Cookie(name) => cookie::values(&head.parts.headers, name).next().map(hash_of),
         HashKey::Uri => Some(hash_of(head.parts.uri.path().as_bytes())),
     };
     // Requests without a key would else all go to one endpoint.
-    Wish { hash: hash.unwrap_or_else(|| fastrand::u64(..)), home, asks_ejected: false }
+    hash.unwrap_or_else(|| fastrand::u64(..))
 }

@@ -57,11 +57,12 @@ pub(super) async fn send(
     };
     context.upstream = Some(Arc::clone(&group.name));
     // Asked before the request is rewritten for its endpoint.
+    let home = group.affinity.as_ref().and_then(|affinity| affinity.home(request.headers()));
     let came_by_https = group.affinity.is_some() && context.asked(request).came_by_https(&context.snapshot);
     let (parts, body) = std::mem::take(request).into_parts();
     let body = body.expect("nobody else takes the body");
     let outbound = Outbound::new(parts, body, route, &group.settings, context)?;
-    let mut exchange = Exchange::new(group, route, context, outbound);
+    let mut exchange = Exchange::new(group, route, context, outbound, home);
     let result = exchange.run().await;
     let fault = exchange.client_fault();
     // What the client did is no verdict: the permit is dropped.
