@@ -93,9 +93,6 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
     let (watched, enforced): (AskedLimits<'_>, AskedLimits<'_>) =
         asked.into_iter().partition(|asked| asked.limit.settings.shadow);
     let worker = context.worker();
-    for asked in &watched {
-        watch(asked, route, worker, &shared, &mut context.slots).await;
-    }
     let mut charges = Charges { shared: &shared, charged: SmallVec::new() };
     for (index, asked) in enforced.iter().enumerate() {
         let charged = reserve(asked, worker, &shared).await;
@@ -129,13 +126,17 @@ async fn in_turn(asked: AskedLimits<'_>, route: &Route, context: &mut Context) -
         }
     };
     context.slots.extend(slots);
+    // Only those who pass: what one limit refuses costs nothing at the others, as when all were enforced.
+    for asked in &watched {
+        watch(asked, route, worker, &shared, &mut context.slots).await;
+    }
     let decisions = charges.keep();
     tell(stands(&enforced, &decisions), context);
     enforced.iter().for_each(|asked| asked.limit.metrics.allowed());
     Ok(())
 }
 
-/// Decides and counts without consequence, and on its own: it must not keep the others from being charged.
+/// Decides and counts without consequence.
 async fn watch(asked: &Asked<'_>, route: &Route, worker: usize, shared: &Shared, slots: &mut SmallVec<[Slot; 1]>) {
     let Asked { limit, key, .. } = asked;
     let settings = &limit.settings;

@@ -232,14 +232,35 @@ async fn a_limit_in_shadow_counts_and_lets_through() {
         assert_eq!(response.header("ratelimit-policy"), Some("\"real\";q=3;w=3600"), "of the other nobody hears");
     }
     let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
-    assert_eq!(limits["limits"]["watched"]["shadowed"], 3);
+    assert_eq!(limits["limits"]["watched"]["shadowed"], 2, "the fourth is the other's");
     assert_eq!(limits["limits"]["watched"]["limited"], 0);
     assert_eq!(limits["limits"]["real"]["limited"], 1);
     let mut metrics = Client::connect(proxy.admin()).await.unwrap();
     metrics.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let metrics = metrics.read_response().await.unwrap().text();
-    let counted = "flagstone_rate_limited_total{limit=\"watched\",enforced=\"false\"} 3";
+    let counted = "flagstone_rate_limited_total{limit=\"watched\",enforced=\"false\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_limit_in_shadow_counts_nothing_that_another_refuses() {
+    let toml = limited(
+        "limits = [\"watched\", \"real\"]",
+        "[limit.watched]\nrate = \"2/1h\"\nkey = \"global\"\nshadow = true\n[limit.real]\nrate = \"1/1h\"\n",
+    );
+    let proxy = TestProxy::toml(toml).start().await;
+    for expected in [200, 429, 429, 429] {
+        assert_eq!(status(&proxy, "/", "192.0.2.1", "").await, expected);
+    }
+    let counted = async || {
+        let (_, limits) = admin::call(proxy.admin(), "GET", "/api/status/limits", None).await;
+        ["allowed", "shadowed"].map(|count| limits["limits"]["watched"][count].as_u64())
+    };
+    assert_eq!(counted().await, [Some(1), Some(0)]);
+    for ip in ["192.0.2.2", "192.0.2.3"] {
+        assert_eq!(status(&proxy, "/", ip, "").await, 200);
+    }
+    assert_eq!(counted().await, [Some(2), Some(1)]);
 }
 
 const PER_IP: &str = "[limit.l]\nrate = \"2/1h\"\n";
