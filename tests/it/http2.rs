@@ -221,6 +221,41 @@ async fn what_is_ambiguous_or_too_large_is_refused_alone() {
     proxy.log_line("\"GET / HTTP/2.0\" 431 ").await;
 }
 
+/// Browsers split it into one for each cookie, of which a site may have more than other fields in all.
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_are_one_header() {
+    let (upstream, proxy) = app_with("hello", "[bounds]\nmax_headers = 3\n", "").await;
+    let mut client = Http2::connect(proxy.address()).await;
+    for (further, status) in [(2, 200), (3, 431)] {
+        let mut request = h2::get("/");
+        for number in 0..50 {
+            request.headers_mut().append("cookie", format!("c{number}=1").parse().unwrap());
+        }
+        for _ in 0..further {
+            request.headers_mut().append("x", "y".parse().unwrap());
+        }
+        assert_eq!(client.send(request).await.unwrap().status(), status, "{further}");
+    }
+    assert!(seen(&upstream).contains("; c48=1; c49=1\r\n"));
+}
+
+/// Over HTTP/1 they are escaped.
+#[tokio::test]
+async fn what_no_path_may_have_resets_its_stream() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let (upstream, proxy) = app("hello").await;
+    let mut client = Framed::connect(proxy.address()).await;
+    for (number, path) in (0..).zip(["/?q=\"a\"", "/?<", "/?>", "/<", "/>", "/`", "/ ", "/? "]) {
+        let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+        let flags = flag::END_HEADERS | flag::END_STREAM;
+        client.send(&frame(kind::HEADERS, flags, 2 * number + 1, h2::block(&fields))).await;
+        let reset = client.find(|frame| frame.kind == kind::RST_STREAM).await.expect("a reset");
+        assert_eq!(reset.code(), Some(PROTOCOL_ERROR), "{path}");
+    }
+    assert!(client.is_alive().await);
+    assert!(upstream.requests().is_empty());
+}
+
 #[tokio::test]
 async fn answers_made_here_suit_the_client() {
     let (_upstream, proxy) = app("hello").await;
