@@ -34,7 +34,7 @@ pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
 /// for the first answer.
 pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: u16, mut is_unknown: bool) {
     let mut known = Vec::new();
-    let mut failures = 0_u32;
+    let mut trouble = Trouble::default();
     loop {
         let serving = group.upgrade().filter(|group| is_unknown || !group.is_over());
         let Some((resolver, refresh)) = serving.map(|group| (group.resolver().clone(), group.settings.dns_refresh))
@@ -51,12 +51,12 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
                     Some(missing) => {
                         let mut kept = group.addresses(slot);
                         kept.retain(|address| address.is_ipv4() == missing.is_ipv4);
-                        let pause = lacking(&group, &host, &missing, kept.len(), &mut failures);
+                        let pause = lacking(&group, &host, &missing, kept.len(), &mut trouble);
                         addresses.extend(kept);
                         pause.min(ttl)
                     }
                     None => {
-                        failures = 0;
+                        trouble = Trouble::default();
                         ttl
                     }
                 };
@@ -73,7 +73,8 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
                 }
                 pause
             }
-            Err(error) => failed(&group, &host, &error, known.len(), &mut failures),
+            // Not those of `known`: what serves may have been found before a reload.
+            Err(error) => failed(&group, &host, &error, group.addresses(slot).len(), &mut trouble),
         };
         if std::mem::take(&mut is_unknown) {
             group.name_asked();
@@ -98,37 +99,116 @@ fn differences(before: &[SocketAddr], after: &[SocketAddr]) -> (Option<String>, 
 }
 
 /// Tells the first failure of some; returns how long to wait after this one.
-fn failed(group: &Group, host: &str, error: &dyn Error, kept: usize, failures: &mut u32) -> Duration {
-    if *failures == 0 {
+fn failed(group: &Group, host: &str, error: &dyn Error, kept: usize, trouble: &mut Trouble) -> Duration {
+    let (is_news, pause) = trouble.failed();
+    if is_news {
         tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
     }
-    pause_after(failures)
+    pause
 }
 
 /// As [`failed`], for one family. Many servers never answer for IPv6, which makes a lookup slow and nothing worse; but
 /// addresses that there were before may be out of date now.
-fn lacking(group: &Group, host: &str, missing: &Missing, kept: usize, failures: &mut u32) -> Duration {
-    if *failures == 0 {
-        let upstream = &*group.name;
-        match kept {
-            0 => {
-                tracing::info!(upstream, name = %host, %missing, "name resolved without one family: it was waited for")
-            }
-            _ => tracing::warn!(upstream, name = %host, %missing, kept, "name not resolved for one family"),
-        }
+fn lacking(group: &Group, host: &str, missing: &Missing, kept: usize, trouble: &mut Trouble) -> Duration {
+    let (is_news, pause) = trouble.lacks();
+    let upstream = &*group.name;
+    match kept {
+        _ if !is_news => {}
+        0 => tracing::info!(upstream, name = %host, %missing, "name resolved without one family: it was waited for"),
+        _ => tracing::warn!(upstream, name = %host, %missing, kept, "name not resolved for one family"),
     }
-    pause_after(failures)
+    pause
 }
 
-fn pause_after(failures: &mut u32) -> Duration {
-    let pause = FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX));
-    *failures = failures.saturating_add(1);
-    pause
+/// How often in a row a lookup has failed, and how often one family has since there was a whole answer. Counted apart:
+/// where IPv6 never has an answer, that there is none at all is news all the same.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u32,
+    lacks: u32,
+}
+
+impl Trouble {
+    /// There is no answer. Whether that is news, and how long to wait.
+    fn failed(&mut self) -> (bool, Duration) {
+        one_more(&mut self.failures)
+    }
+
+    /// There is one, for one family. The same.
+    fn lacks(&mut self) -> (bool, Duration) {
+        self.failures = 0;
+        one_more(&mut self.lacks)
+    }
+}
+
+fn one_more(count: &mut u32) -> (bool, Duration) {
+    let pause = FAILURE_PAUSE.saturating_mul(1_u32.checked_shl(*count).unwrap_or(u32::MAX));
+    let is_first = *count == 0;
+    *count = count.saturating_add(1);
+    (is_first, pause)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::path::Path;
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use futures_util::poll;
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::runtime::Runtime;
+    use crate::shared::Shared;
+    use crate::snapshot::Snapshot;
+    use crate::upstream::Resolver;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fails_after_a_reload_is_told_with_the_addresses_that_serve_on() {
+        let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+                    [[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"app.test:80\"]\n";
+        let config = crate::config::parse(text, Path::new("flagstone.toml"), &|_| None).unwrap().config;
+        let snapshot = Snapshot::build(config, None, &Shared::new(1, Resolver::unused(), Runtime::default())).unwrap();
+        let group = &snapshot.groups["app"];
+        group.set_addresses(0, &[1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 80))));
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let capturing = tracing::subscriber::set_default(lines);
+        let following = follow(Arc::downgrade(group), 0, "app.test".to_owned(), 80, false);
+        assert!(poll!(pin!(following)).is_pending(), "it goes on");
+        drop(capturing);
+        let told = String::from_utf8(captured.0.lock().clone()).unwrap();
+        assert!(told.contains("name not resolved") && told.contains("kept=2"), "{told}");
+    }
+
+    #[test]
+    fn a_failure_is_news_although_one_family_has_failed_all_along() {
+        let mut trouble = Trouble::default();
+        let first = (true, FAILURE_PAUSE);
+        assert_eq!(trouble.lacks(), first);
+        assert_eq!(trouble.lacks(), (false, 2 * FAILURE_PAUSE));
+        assert_eq!(trouble.failed(), first);
+        assert_eq!(trouble.failed(), (false, 2 * FAILURE_PAUSE));
+        assert_eq!(trouble.lacks(), (false, 4 * FAILURE_PAUSE), "of that family nothing has been heard since");
+        assert_eq!(trouble.failed(), first, "there was an answer in between");
+        trouble.failures = 100;
+        assert!(trouble.failed().1 > Duration::from_secs(60 * 60), "as long as `dns_refresh` lets it be");
+    }
 
     #[test]
     fn what_came_and_went_is_told_up_to_eight_each() {
