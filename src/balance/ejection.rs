@@ -128,10 +128,13 @@ impl Ejection {
 
     /// Says that the time is over, once, also when no request comes. For whoever looks now and then.
     pub fn poll(&self, now: Instant) -> Option<EjectionEvent> {
-        if self.until_ns.load(Relaxed) == 0 || self.is_ejected(now) {
+        let is_back = || self.until_ns.load(Relaxed) != 0 && !self.is_ejected(now);
+        if !is_back() {
             return None;
         }
-        self.inner.lock().come_back()
+        let mut inner = self.inner.lock();
+        // Looked at again: a failure may have ejected it anew by now.
+        if is_back() { inner.come_back() } else { None }
     }
 
     /// Takes it back before its time, as when all endpoints of a group are away. The row of ejections goes on.
@@ -153,11 +156,12 @@ impl Ejection {
     /// It answered a request that was sent at `sent`. Where that was during its ejection, for want of another endpoint,
     /// it is taken back; what was sent before says nothing of it now.
     pub fn prove(&self, sent: Instant, now: Instant) -> Option<EjectionEvent> {
-        let until = self.until_ns.load(Relaxed);
-        if until == 0 || !self.is_ejected(now) {
+        if !self.is_ejected(now) {
             return None;
         }
         let mut inner = self.inner.lock();
+        // From here on, for it may have come back and been ejected anew by now.
+        let until = self.until_ns.load(Relaxed);
         let length_ns = u64::try_from(inner.length.as_nanos()).unwrap_or(u64::MAX);
         if self.nanos(sent) < until.saturating_sub(length_ns) {
             return None;

@@ -1,3 +1,5 @@
+use std::thread;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,6 +68,15 @@ fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
 }
 
 #[test]
+fn an_answer_that_ends_an_ejection_is_a_success_since() {
+    let mut bench = Bench::new();
+    bench.eject();
+    assert_eq!(bench.ejection.prove(bench.now, bench.now), Some(EjectionEvent::Restored));
+    bench.now += 30 * SECOND;
+    assert_eq!(bench.eject(), (30, 1), "the row of ejections has ended");
+}
+
+#[test]
 fn what_was_sent_the_moment_it_was_ejected_was_sent_during_it() {
     let bench = Bench::new();
     bench.eject();
@@ -121,6 +132,35 @@ fn a_return_that_the_next_failure_ends_is_said_with_it() {
     let back = ejected(2, true);
     assert_eq!(ejection.poll(back), Some(EjectionEvent::Restored));
     ejected(3, false);
+}
+
+/// Who looks now and then may have seen that it is back just before a failure ejects it once more.
+#[test]
+fn one_that_is_ejected_again_meanwhile_is_not_said_to_be_back() {
+    let settings = EjectionSettings { failures: NonZeroU32::new(1), base: SECOND, max: SECOND };
+    let start = Instant::now();
+    let back = start + SECOND;
+    for _ in 0..100 {
+        let (ejection, looks) = (Ejection::new(settings, start), AtomicBool::new(false));
+        ejection.record(false, start, || true);
+        thread::scope(|scope| {
+            let mut looking = None;
+            let again = ejection.record(false, back, || {
+                looking = Some(scope.spawn(|| {
+                    looks.store(true, Relaxed);
+                    ejection.poll(back)
+                }));
+                // Until it has come as far as it can, as a rule.
+                while !looks.load(Relaxed) {
+                    thread::yield_now();
+                }
+                (0..100).for_each(|_| thread::yield_now());
+                true
+            });
+            assert_eq!(again, Some(EjectionEvent::Ejected { length: SECOND, in_a_row: 2, was_back: true }));
+            assert_eq!(looking.unwrap().join().unwrap(), None);
+        });
+    }
 }
 
 #[test]
@@ -228,6 +268,16 @@ fn another_process_leaves_it_alone_for_as_long() {
     assert_eq!(other.ejection.memory(other.now).away_for, None, "it is back");
     assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
     assert_eq!(other.eject(), (60, 2));
+}
+
+#[test]
+fn a_success_ends_the_row_of_failures_that_another_process_has_begun() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    assert_eq!([bench.fail(), bench.fail()], [None; 2]);
+    other.ejection.recall(&bench.ejection.memory(bench.now), other.now);
+    assert_eq!([other.succeed(), other.fail(), other.fail()], [None; 3]);
+    assert!(!other.ejected());
+    assert!(matches!(other.fail(), Some(EjectionEvent::Ejected { .. })));
 }
 
 #[test]
