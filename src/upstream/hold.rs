@@ -353,6 +353,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_endpoint_that_returns_is_sent_a_few_at_first_whatever_it_took_before() {
+        let hold = Hold::after(None);
+        hold.lock().window = 2 * WINDOW_MIN;
+        let (_tasks, _) = queue_of(&hold, 3 * WINDOW_MIN).await;
+        hold.release();
+        hold.release();
+        assert_eq!((hold.lock().released, hold.waiting()), (WINDOW_MIN, 2 * WINDOW_MIN));
+    }
+
+    #[tokio::test]
+    async fn two_are_called_for_a_turn_that_went_well() {
+        let hold = Hold::after(None);
+        let turn = hold.wait(hold.ticket(), 0, in_a_minute(), || true).await.unwrap();
+        hold.lock().window = 1;
+        let (_tasks, _) = queue_of(&hold, 3).await;
+        turn.went_well();
+        let inner = hold.lock();
+        assert_eq!((inner.released, inner.window, inner.queue.len()), (2, 2, 1));
+    }
+
+    #[tokio::test]
     async fn who_leaves_is_forgotten_and_hands_the_turn_on() {
         let hold = Hold::after(None);
         let (mut tasks, order) = queue_of(&hold, 40).await;
@@ -411,5 +432,21 @@ mod tests {
         let full = hold.wait(hold.ticket(), WAITING_BYTES_MAX + 1, in_a_minute(), || false).await;
         assert_eq!(full.unwrap_err(), GaveUp::Full);
         assert_eq!(hold.waiting(), 0);
+    }
+
+    #[test]
+    fn as_many_wait_as_may_and_their_heads_are_as_large_as_they_may_be() {
+        let hold = Hold::after(None);
+        let enter = |bytes| {
+            let ticket = hold.ticket();
+            hold.enter(ticket, Waiter { call: oneshot::channel().0, bytes }).map(|()| ticket)
+        };
+        let whole = enter(WAITING_BYTES_MAX).unwrap();
+        assert_eq!(enter(1), Err(GaveUp::Full));
+        hold.leave(whole);
+        for _ in 0..WAITING_MAX {
+            enter(1).unwrap();
+        }
+        assert_eq!(enter(0), Err(GaveUp::Full));
     }
 }

@@ -111,3 +111,66 @@ impl Candidates for View<'_> {
         self.endpoints[index].candidate(self.asks_ejected, self.now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::runtime::Runtime;
+    use crate::shared::Shared;
+    use crate::snapshot::Snapshot;
+    use crate::upstream::Resolver;
+    use crate::upstream::group::Group;
+
+    /// Two endpoints, where sessions stick.
+    fn group(extra: &str) -> Arc<Group> {
+        let text = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
+             [[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\naffinity = \"cookie:sticky\"\n\
+             endpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n{extra}"
+        );
+        let config = crate::config::parse(&text, Path::new("flagstone.toml"), &|_| None).unwrap().config;
+        let snapshot = Snapshot::build(config, None, &Shared::new(1, Resolver::unused(), Runtime::default())).unwrap();
+        Arc::clone(&snapshot.groups["app"])
+    }
+
+    #[test]
+    fn a_session_goes_to_its_home_unless_that_was_tried() {
+        let (group, now) = (group(""), Instant::now());
+        let claimed = |home: &Endpoint, tried: &[u64]| {
+            let wish = Wish { home: home.token, ..Wish::default() };
+            group.claim(wish, tried, now).map(|place| place.endpoint().key)
+        };
+        let both = group.endpoints();
+        for (home, other) in [(&both[0], &both[1]), (&both[1], &both[0])] {
+            for _ in 0..20 {
+                assert_eq!(claimed(home, &[]), Some(home.key));
+                assert_eq!(claimed(home, &[home.key]), Some(other.key));
+            }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_takes_as_many_as_it_may() {
+        let (group, now) = (group("max_in_flight = 2\n"), Instant::now());
+        let claim = || group.claim(Wish::default(), &[], now);
+        let mut places: Vec<_> = (0..4).map(|_| claim().expect("there is room")).collect();
+        assert!(claim().is_none());
+        assert!(group.endpoints().iter().all(|endpoint| endpoint.in_flight() == 2 && endpoint.enter().is_none()));
+        let left = places.pop().map(|place| place.endpoint().key);
+        assert_eq!(claim().map(|place| place.endpoint().key), left);
+    }
+
+    #[test]
+    fn requests_that_go_down_together_have_one_cause() {
+        let group = group("");
+        let (endpoint, start) = (&group.endpoints()[0], Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(endpoint.falls(at(0), at(10)));
+        assert!(!endpoint.falls(at(5), at(11)), "it was sent before");
+        assert!(!endpoint.falls(at(10), at(12)));
+        assert!(endpoint.falls(at(13), at(14)));
+    }
+}

@@ -260,3 +260,71 @@ impl Shared {
         Connection::Http2(Box::new(Http2Stream::at(place, self.connection.clone())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use http::uri::Scheme;
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::upstream::hello::Hello;
+    use crate::upstream::stream::Stream;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    /// An empty SETTINGS frame.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    async fn on(
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        heard: Heard,
+    ) -> Connection {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        Connection::Http2(Box::new(Http2Stream::alone(Http2 { sender, scheme: Scheme::HTTP, heard })))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_come_together_make_as_few_connections_as_have_places_for_all() {
+        for (requests, expected) in [(1, 1), (STREAMS_MAX, 1), (STREAMS_MAX + 1, 2)] {
+            let multiplexed = Multiplexed::new(1, MINUTE);
+            let ends = Mutex::new(Vec::<DuplexStream>::new());
+            let connect = || async {
+                tokio::task::yield_now().await;
+                let (own, end) = duplex(1024);
+                ends.lock().push(end);
+                Ok(on(own, Heard::default()).await)
+            };
+            let all = (0..requests).map(|_| multiplexed.take_or_make(0, MINUTE, connect()));
+            let places = join_all(all).await;
+            assert!(places.iter().all(Result::is_ok), "whoever waits is told of the connection");
+            assert_eq!(ends.lock().len(), expected, "{requests}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_takes_more_streams_only_if_something_was_heard_during_one() {
+        let (own, mut end) = UnixStream::pair().unwrap();
+        let (hello, told) = Hello::new(Stream::Unix(own));
+        let heard = hello.heard();
+        end.write_all(&SETTINGS).await.unwrap();
+        let connection = on(hello, heard.clone()).await;
+        told.await.unwrap().unwrap();
+        let multiplexed = Multiplexed::new(1, MINUTE);
+        let place = multiplexed.take_or_make(0, MINUTE, async { Ok(connection) }).await.unwrap();
+        let times = heard.times();
+        end.write_all(&SETTINGS).await.unwrap();
+        while heard.times() == times {
+            tokio::task::yield_now().await;
+        }
+        drop(place);
+        let place = multiplexed.take(0);
+        assert!(place.is_some(), "it was heard");
+        drop(place);
+        assert!(multiplexed.take(0).is_none(), "nothing was heard since the last stream began");
+    }
+}

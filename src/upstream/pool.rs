@@ -72,3 +72,51 @@ impl Pool {
         shelf.lock()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::upstream::connection::Connection;
+    use crate::upstream::stream::Stream;
+
+    const IDLE: Duration = Duration::from_secs(4);
+
+    /// A connection whose first request has been answered, and its other end.
+    async fn answered() -> (Http1, UnixStream) {
+        let (own, mut end) = UnixStream::pair().unwrap();
+        let mut connection = Connection::Http1(Http1::new(Stream::Unix(own)));
+        let (head, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let answer = end.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+        let (asked, written) = tokio::join!(connection.ask(&head), answer);
+        asked.unwrap();
+        written.unwrap();
+        let Connection::Http1(connection) = connection else { unreachable!("it is one of HTTP/1") };
+        (connection, end)
+    }
+
+    #[tokio::test]
+    async fn one_that_has_been_idle_for_as_long_as_it_may_is_closed_with_all_before_it() {
+        let (pool, now) = (Pool::new(1, 8, IDLE), Instant::now());
+        let (older, _end) = answered().await;
+        let (newer, _end) = answered().await;
+        pool.keep(0, older, now);
+        pool.keep(0, newer, now);
+        assert!(pool.take(0, now + IDLE - Duration::from_nanos(1)).is_some());
+        assert!(pool.take(0, now + IDLE).is_none());
+        assert!(pool.take(0, now).is_none(), "it is not there any more");
+    }
+
+    #[tokio::test]
+    async fn each_worker_keeps_its_share_and_no_more() {
+        let (pool, now) = (Pool::new(2, 3, IDLE), Instant::now());
+        for _ in 0..3 {
+            pool.keep(1, answered().await.0, now);
+        }
+        assert_eq!([(); 3].map(|()| pool.take(1, now).is_some()), [true, true, false]);
+        assert!(pool.take(0, now).is_none());
+    }
+}

@@ -370,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn another_process_knows_what_was_told_of_its_checks() {
+        let (settings, now) = (settings("[upstream.app.health]\n"), Instant::now());
+        for (result, is_news) in [(Ok(Duration::ZERO), [true, false]), (Err("bad".to_owned()), [false, true])] {
+            let (known, other) = (Standing::new(&settings, None, now), Standing::new(&settings, None, now));
+            known.checked(result, rules(1, 1), now);
+            let recalled = || {
+                other.recall(&known.memory(now), now);
+                &other
+            };
+            assert_eq!([true, false].map(|is_away| recalled().set_told_away(is_away)), is_news);
+        }
+    }
+
+    #[test]
     fn another_process_goes_on_with_a_slow_start() {
         let (settings, now) = (settings("slow_start = \"10s\"\n[upstream.app.health]\n"), Instant::now());
         let after = |away: &dyn Fn(&Standing)| {

@@ -297,6 +297,20 @@ async fn a_request_that_finds_the_connection_closed_was_not_sent() {
 }
 
 #[tokio::test]
+async fn a_request_whose_body_was_asked_for_is_not_handed_back() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    let mut stream = Stream::Unix(ours);
+    for (body, is_untouched) in [(Pieces::of(&[]), true), (Pieces::of(&["a"]), false)] {
+        let mut outgoing = Outgoing::new();
+        outgoing.begin(RequestHead::of(&head("PUT", &[])), body);
+        let ended = poll_fn(|cx| outgoing.poll_send(&mut stream, cx)).await;
+        assert!(matches!(ended, Err(Unsent::Refused(_))));
+        assert_eq!(outgoing.is_untouched(), is_untouched);
+    }
+}
+
+#[tokio::test]
 async fn a_map_of_fields_is_used_again_for_an_answer_only() {
     let mut spare = HeaderMap::new();
     spare.insert("host", "a".parse().unwrap());

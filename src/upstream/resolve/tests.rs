@@ -97,6 +97,16 @@ async fn an_alias_is_followed_and_the_shortest_ttl_counts() {
 }
 
 #[tokio::test]
+async fn of_both_families_the_shorter_ttl_counts() {
+    for short in [Rtype::A, Rtype::AAAA] {
+        let ttl = move |question: Question<'_>| if kind(question) == short { 3 } else { 300 };
+        let (server, _task) = server(move |question| vec![address_of(question, "app.test", ttl(question))]).await;
+        let answer = lookup(&[server], "app.test").await.unwrap();
+        assert!(answer.valid_until <= Instant::now() + Duration::from_secs(3), "{short}");
+    }
+}
+
+#[tokio::test]
 async fn a_circle_of_aliases_is_no_answer() {
     let (server, _task) = server(|question| {
         let mut reply = reply(question, Rcode::NOERROR);
