@@ -72,8 +72,11 @@ impl Wire {
             self.is_unflushed = true;
         }
         if self.is_unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.is_unflushed = false;
+            // TLS takes something while the socket takes nothing.
+            let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+            self.is_unflushed = flushed.is_pending();
+            self.connection.set_write_blocked(self.is_unflushed);
+            ready!(flushed)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -163,5 +166,67 @@ impl AsyncWrite for SharedWire {
     /// Only sends: `serve` says goodbye when it has the stream back.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|wire| wire.poll_send(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use rustls_pki_types::{PrivateKeyDer, ServerName};
+    use tokio::net::UnixStream;
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::listener::stream::{Socket, Watched};
+
+    /// A connection over TLS, and its client.
+    async fn over_tls() -> (Stream, TlsStream<UnixStream>) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (own, end) = UnixStream::pair().unwrap();
+        let accepting = TlsAcceptor::from(Arc::new(server)).accept(Socket::Watched(Watched::Unix(own)));
+        let name = ServerName::try_from("localhost").unwrap();
+        let connecting = TlsConnector::from(Arc::new(client)).connect(name, end);
+        let (stream, client) = tokio::join!(accepting, connecting);
+        (Stream::Tls(Box::new(stream.unwrap())), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_holds_us_up_although_tls_has_room_yet() {
+        let (stream, _client) = over_tls().await;
+        let connection = Arc::new(Connection::new(0, None, "web".into(), None));
+        let mut wire = Wire::new(stream, Vec::new(), Arc::clone(&connection));
+        let left = poll_fn(|cx| {
+            loop {
+                wire.gathered.room().extend_from_slice(&[0; 1024]);
+                match wire.poll_send(cx) {
+                    Poll::Ready(sent) => sent.unwrap(),
+                    Poll::Pending => return Poll::Ready(wire.gathered.rest().len()),
+                }
+            }
+        })
+        .await;
+        assert_eq!(left, 0, "TLS has taken it");
+        assert!(connection.is_write_blocked());
     }
 }
