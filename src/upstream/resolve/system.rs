@@ -3,14 +3,16 @@
 //! them while we run.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use resolv_conf::Config;
+use resolv_conf::{Config, ScopedIp};
+use rustix::net::netdevice;
 
 use super::servers::Servers;
 use super::{Answer, Settings};
@@ -148,11 +150,27 @@ pub(super) fn parse_resolv_conf(text: &[u8]) -> (Search, Servers) {
     }
     domains.retain(|domain| !domain.is_empty() && domain != "--");
     let servers = Servers {
-        addresses: config.nameservers.iter().map(|ip| SocketAddr::new(ip.into(), PORT)).collect(),
+        addresses: config.nameservers.iter().map(server_address).collect(),
         // resolv.conf(5): no more than 30 seconds and five rounds.
         patience: Duration::from_secs(config.timeout.clamp(1, 30).into()),
         rounds: config.attempts.clamp(1, 5) as usize,
         says_size: config.edns0,
     };
     (Search { domains, dots: config.ndots as usize }, servers)
+}
+
+fn server_address(server: &ScopedIp) -> SocketAddr {
+    match server {
+        ScopedIp::V6(ip, Some(zone)) => SocketAddrV6::new(*ip, PORT, 0, interface(zone)).into(),
+        server => SocketAddr::new(server.into(), PORT),
+    }
+}
+
+/// The interface that a link-local address is reached by, as its number or name (RFC 4007, section 11.2); 0 = unknown.
+fn interface(zone: &str) -> u32 {
+    let by_name = || netdevice::name_to_index(UnixDatagram::unbound().ok()?, zone).ok();
+    zone.parse().ok().or_else(by_name).unwrap_or_else(|| {
+        tracing::warn!(zone, "a name server in /etc/resolv.conf is behind an interface that there is not");
+        0
+    })
 }

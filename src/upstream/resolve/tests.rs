@@ -1,11 +1,13 @@
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use domain::base::iana::{Rcode, Rtype};
 use domain::base::message_builder::AnswerBuilder;
 use domain::base::{Message, MessageBuilder, Name, Ttl};
 use domain::rdata::{A, Aaaa, Cname};
+use rustix::net::netdevice;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
@@ -333,6 +335,16 @@ fn resolv_conf_says_whom_to_ask_and_how() {
     assert_eq!(search.names("x.y"), ["x.y.a.test", "x.y.b.test", "x.y"]);
     assert_eq!(search.names("x.y.z"), ["x.y.z", "x.y.z.a.test", "x.y.z.b.test"]);
     assert_eq!(search.names("x."), ["x"]);
+}
+
+#[test]
+fn a_server_on_the_link_is_asked_through_its_interface() {
+    let index = |name| netdevice::name_to_index(UnixDatagram::unbound().unwrap(), name).unwrap();
+    for (zone, expected) in [("lo", index("lo")), ("7", 7), ("nowhere0", 0)] {
+        let (_, servers) = system::parse_resolv_conf(format!("nameserver fe80::1%{zone}\n").as_bytes());
+        let expected = SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, expected);
+        assert_eq!(servers.addresses, [SocketAddr::V6(expected)], "{zone}");
+    }
 }
 
 #[test]
