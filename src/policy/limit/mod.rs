@@ -25,6 +25,7 @@ pub mod shared;
 mod source;
 mod table;
 
+use std::mem::offset_of;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::Ordering;
@@ -64,13 +65,18 @@ pub struct Settings {
 }
 
 /// One rate limit over many keys. Share it in an `Arc`.
+///
+/// What a check reads of it is one line of the cache.
+#[repr(C, align(64))]
 pub struct Limiter {
+    table: Table,
     rates: Rates,
     keys: KeyHasher,
-    table: Table,
     /// What is in force; held while it changes.
     settings: Mutex<Settings>,
 }
+
+const _: () = assert!(offset_of!(Limiter, rates) + Rates::READ_BYTES <= 64);
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

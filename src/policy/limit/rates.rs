@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use super::Nanos;
 use super::gcra::Gcra;
 
-/// See the module's notes. One line of the cache.
-#[repr(align(64))]
+/// See the module's notes. What every check reads comes first: the version and the rate in force.
+#[repr(C)]
 pub(super) struct Rates {
     /// Odd while the words are being written; twice the generation otherwise.
     version: AtomicU64,
+    /// The rate in force, then the one before it.
     words: [AtomicU64; 6],
 }
 
@@ -33,6 +34,9 @@ pub(super) struct Current<'a> {
 }
 
 impl Rates {
+    /// Bytes that a check reads, from the first on.
+    pub(super) const READ_BYTES: usize = size_of::<[AtomicU64; 4]>();
+
     pub(super) fn new(gcra: Gcra) -> Self {
         Self { version: AtomicU64::new(0), words: words(&gcra, &gcra).map(AtomicU64::new) }
     }
