@@ -1,5 +1,7 @@
 //! What is shipped beside the binary: images, manifests, units. Read by the tools that know them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -72,6 +74,50 @@ async fn a_binary_that_wants_libraries_is_not_shipped() {
     let ended = run(Path::new(".ci/ship"), &[env!("CARGO_BIN_EXE_flagstone")]).await;
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("wants libraries"), "{ended:?}");
+}
+
+/// What `cargo build --release` builds, if the compiler is the one with which the counts were made.
+#[tokio::test]
+async fn a_release_is_optimised_by_the_counts_of_its_own_compiler() {
+    let folder = Folder::new();
+    let version = folder.write("version", read("benches/pgo/compiler"));
+    let script = format!("#!/bin/sh\n[ \"$*\" = -vV ] && exec cat {}\necho \"$@\"", version.display());
+    let rustc = folder.write("rustc", script);
+    std::fs::set_permissions(&rustc, Permissions::from_mode(0o755)).unwrap();
+    // What it adds to the arguments.
+    let added = async |arguments: &str, counts: Option<&str>| {
+        let mut command = Command::new(root().join("benches/pgo/rustc.sh"));
+        command.arg(&rustc).args(arguments.split(' ')).env_remove("FLAGSTONE_PGO");
+        let ended = Process::run(command.envs(counts.map(|counts| ("FLAGSTONE_PGO", counts)))).await;
+        ended.stdout.strip_prefix(arguments).unwrap_or_else(|| panic!("{ended:?}")).trim().to_owned()
+    };
+    let release = "--crate-name a -C opt-level=3 -C codegen-units=1 --out-dir /x/release/deps a.rs";
+    let counts = root().join("benches/pgo/release.profdata");
+    assert!(counts.is_file());
+    assert!(added(release, None).await.starts_with(&format!("-Cprofile-use={} ", counts.display())));
+    assert!(added(release, Some("/counts")).await.starts_with("-Cprofile-use=/counts "));
+    assert!(added(release, Some("/counts/")).await.starts_with("-Cprofile-generate=/counts "));
+    for (part, other) in [("release", "dist"), ("units=1", "units=4"), ("--out-dir", "--target x86_64 --out-dir")] {
+        let arguments = release.replace(part, other);
+        assert_eq!(added(&arguments, None).await, "", "{other}");
+        assert!(added(&arguments, Some("/counts")).await.starts_with("-Cprofile-use=/counts "), "{other}");
+    }
+    assert_eq!(added(&release.replace("=3", "=0"), Some("/counts")).await, "", "a build script");
+    folder.write("version", "rustc 1.0.0");
+    assert_eq!(added(release, None).await, "");
+}
+
+/// Whichever there is: with the counts, if they are its own, or without.
+#[tokio::test]
+async fn the_compiler_takes_the_counts() {
+    let rustc = or_left_out!(program("rustc"));
+    let folder = Folder::new();
+    let (source, built) = (folder.write("a.rs", "pub fn a() {}"), folder.join("release/deps"));
+    let mut command = Command::new(root().join("benches/pgo/rustc.sh"));
+    command.arg(rustc).args(["--crate-type=lib", "--emit=obj", "-C", "opt-level=3", "-C", "codegen-units=1"]);
+    command.arg("--out-dir").args([built, source]);
+    let ended = Process::run(command.env_remove("FLAGSTONE_PGO")).await;
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
 
 /// What systemd ignores it tells on stderr, and passes all the same.

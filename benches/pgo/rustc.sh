@@ -1,0 +1,39 @@
+#!/bin/sh
+# Called by cargo in place of rustc (`rustc-wrapper` in .cargo/config.toml): tells the compiler which way requests mostly go.
+#   `cargo build --release`     by the counts in this folder, if they were counted with the same compiler. Only the same
+#                               compiler, cargo profile and `--target` (none) give functions the same names
+#   FLAGSTONE_PGO=FILE cargo …  by other counts
+#   FLAGSTONE_PGO=FOLDER/ …     builds what counts, into that folder
+#   RUSTC_WRAPPER= cargo …      leaves all of it out
+# benches/pgo.sh makes the counts.
+rustc=$1
+shift
+# Neither what is built to be tested, nor build scripts.
+case " $* " in
+    *" opt-level="[23sz]" "*) ;;
+    *) exec "$rustc" "$@" ;;
+esac
+counts=${FLAGSTONE_PGO:-}
+if [ -z "$counts" ]; then
+    folder=$(dirname "$0")
+    case " $* " in
+        *" --target "*) ;;
+        # `cargo bench` builds there too, in four units.
+        *" codegen-units=1 "*"--out-dir "*"/release/deps "*) "$rustc" -vV 2>/dev/null | cmp -s - "$folder/compiler" && counts=$folder/release.profdata ;;
+    esac
+    [ -n "$counts" ] || exec "$rustc" "$@"
+fi
+# LLVM puts small functions into their callers before it counts, so that there is less to count; what is built for size
+# grows by it. Both builds go without, or their functions would not be the same.
+alike=-Cllvm-args=-disable-preinline
+case $counts in
+    */) exec "$rustc" "$@" "-Cprofile-generate=${counts%/}" "$alike" ;;
+esac
+# Much has never run under load or has changed since: no reason for thousands of warnings.
+missing=-Cllvm-args=-pgo-warn-missing-function=false changed=-Cllvm-args=-no-pgo-warn-mismatch
+# What the load did not come through is made small, not only where the rest does not fit into the processor's cache anyway.
+small=-Cllvm-args=-pgso-lwss-only=false
+# A function that is called often is put into each of its callers if it is shorter than this. LLVM's own limit is ten times as
+# long, for a hundredth of the instructions at most.
+short=-Cllvm-args=-hot-callsite-threshold=300
+exec "$rustc" "$@" "-Cprofile-use=$counts" "$alike" "$missing" "$changed" "$small" "$short"
