@@ -8,9 +8,10 @@
 # benches/pgo.sh makes the counts.
 rustc=$1
 shift
-# Neither what is built to be tested, nor build scripts.
+# Neither what is built to be tested, nor build scripts and macros: in a release those are not optimised, and with `--target`
+# they are built without it.
 case " $* " in
-    *" opt-level="[23sz]" "*) ;;
+    *" opt-level="[23sz]" "*" --target "* | *" opt-level=3 "*"--out-dir "*"/release/deps "*) ;;
     *) exec "$rustc" "$@" ;;
 esac
 counts=${FLAGSTONE_PGO:-}
@@ -19,7 +20,7 @@ if [ -z "$counts" ]; then
     case " $* " in
         *" --target "*) ;;
         # `cargo bench` builds there too, in four units.
-        *" codegen-units=1 "*"--out-dir "*"/release/deps "*) "$rustc" -vV 2>/dev/null | cmp -s - "$folder/compiler" && counts=$folder/release.profdata ;;
+        *" codegen-units=1 "*) "$rustc" -vV 2>/dev/null | cmp -s - "$folder/compiler" && counts=$folder/release.profdata ;;
     esac
     [ -n "$counts" ] || exec "$rustc" "$@"
 fi

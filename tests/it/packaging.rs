@@ -97,7 +97,8 @@ async fn a_release_is_optimised_by_the_counts_of_its_own_compiler() {
     assert!(added(release, None).await.starts_with(&format!("-Cprofile-use={} ", counts.display())));
     assert!(added(release, Some("/counts")).await.starts_with("-Cprofile-use=/counts "));
     assert!(added(release, Some("/counts/")).await.starts_with("-Cprofile-generate=/counts "));
-    for (part, other) in [("release", "dist"), ("units=1", "units=4"), ("--out-dir", "--target x86_64 --out-dir")] {
+    assert_eq!(added(&release.replace("release", "dist"), Some("/counts")).await, "", "a macro of what is shipped");
+    for (part, other) in [("units=1", "units=4"), ("release/", "dist/ --target x86_64 ")] {
         let arguments = release.replace(part, other);
         assert_eq!(added(&arguments, None).await, "", "{other}");
         assert!(added(&arguments, Some("/counts")).await.starts_with("-Cprofile-use=/counts "), "{other}");
