@@ -113,7 +113,7 @@ impl Candidates for View<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
     use std::time::Duration;
 
@@ -124,16 +124,20 @@ mod tests {
     use crate::upstream::Resolver;
     use crate::upstream::group::Group;
 
-    /// Two endpoints, where sessions stick.
-    fn group(extra: &str) -> Arc<Group> {
+    /// Of an upstream's lines in the configuration.
+    pub(in crate::upstream) fn group_of(lines: &str) -> Arc<Group> {
         let text = format!(
             "[[listener]]\naddress = \"127.0.0.1:0\"\n[admin]\nlisten = \"\"\n[log]\naccess = \"off\"\n\
-             [[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\naffinity = \"cookie:sticky\"\n\
-             endpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n{extra}"
+             [[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\n{lines}\n"
         );
         let config = crate::config::parse(&text, Path::new("flagstone.toml"), &|_| None).unwrap().config;
         let snapshot = Snapshot::build(config, None, &Shared::new(1, Resolver::unused(), Runtime::default())).unwrap();
         Arc::clone(&snapshot.groups["app"])
+    }
+
+    /// Two endpoints, where sessions stick.
+    fn group(extra: &str) -> Arc<Group> {
+        group_of(&format!("affinity = \"cookie:sticky\"\nendpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n{extra}"))
     }
 
     #[test]

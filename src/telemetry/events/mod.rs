@@ -16,4 +16,4 @@ pub use self::sampler::Sampler;
 pub use self::setup::{InitError, LogGuard, LossWatch, follow, init};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -25,7 +25,7 @@ impl Write for Captured {
 }
 
 /// What `run` logs, without the times.
-fn captured(format: LogFormat, run: impl FnOnce()) -> Vec<String> {
+pub(crate) fn captured(format: LogFormat, run: impl FnOnce()) -> Vec<String> {
     let captured = Captured::default();
     let writer = captured.clone();
     let lines = fmt::layer().event_format(Layout::new(format)).with_ansi(false).with_writer(move || writer.clone());
