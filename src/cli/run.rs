@@ -157,10 +157,13 @@ fn drain(app: App, signals: Signals, how: Leave) {
     let (hurry, control) = (app.hurry(), Arc::clone(app.control()));
     let began = Instant::now();
     // Owned by the process, which ends right after the drain.
-    std::thread::spawn(move || {
+    let listening = std::thread::Builder::new().name("interrupt".into()).spawn(move || {
         signals.wait_for_interrupt(&control);
         hurry.stop_now();
     });
+    if let Err(error) = listening {
+        tracing::warn!(%error, "the drain cannot be cut short by INT");
+    }
     let finished = match how {
         Leave::Drain => app.drain(delay, grace),
         Leave::HandedOver => app.finish_handed_over(grace),

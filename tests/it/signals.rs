@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 use tokio::sync::Notify;
 
 use crate::admin;
@@ -11,7 +12,7 @@ use crate::support::client::{self, Client};
 use crate::support::files::Folder;
 use crate::support::load::Load;
 use crate::support::poll::{eventually, eventually_async};
-use crate::support::process::{DEADLINE, Flagstone, Process, Signal, has_open};
+use crate::support::process::{DEADLINE, Flagstone, Process, Signal, has_open, virtual_bytes};
 use crate::support::reply::Reply;
 use crate::support::stalled::{Stalled, stall};
 use crate::support::upstream::FakeUpstream;
@@ -107,6 +108,27 @@ async fn int_stops_at_once_also_in_the_middle_of_a_drain() {
         assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
         stuck.expect_closed().await.unwrap();
     }
+}
+
+/// As where a container may have no more of them. Nothing listens to INT then, and all else is as ever.
+#[tokio::test]
+async fn a_drain_for_which_there_is_no_thread_lets_requests_finish() {
+    /// Less than the stack of a thread.
+    const ROOM: u64 = 1 << 20;
+    let upstream = slow_upstream().await;
+    let mut flagstone = Flagstone::serve(&config(&upstream, "")).await;
+    let mut slow = Client::connect(flagstone.address("web").await).await.unwrap();
+    slow.request("GET", "/slow", "").await.unwrap();
+    assert!(eventually(DEADLINE, || upstream.requests().len() == 1).await);
+    let id = flagstone.process.id();
+    let limit = Some(virtual_bytes(id) + ROOM);
+    let pid = Pid::from_raw(i32::try_from(id).unwrap());
+    prlimit(pid, Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+    flagstone.process.signal(Signal::TERM);
+    assert_eq!(slow.read_response().await.unwrap().text(), "at last");
+    assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
+    let log = flagstone.process.stderr();
+    assert!(log.contains("cannot be cut short") && !log.contains("panicked"), "{log}");
 }
 
 /// Connections that the system has accepted when the signal comes are served, those after it are refused: no request
@@ -306,6 +328,6 @@ async fn an_upgrade_waits_for_a_reload_and_a_drain_does_not_wait_for_the_upgrade
         assert!(log.find("Configuration reloaded").unwrap() < log.find("Upgrade finished").unwrap(), "{log}");
         assert_eq!(flagstone.process.wait(DEADLINE).await.code(), Some(0));
         let next = line.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(next).unwrap(), Signal::TERM).unwrap();
+        kill_process(Pid::from_raw(next).unwrap(), Signal::TERM).unwrap();
     }
 }

@@ -241,6 +241,11 @@ pub fn resident_bytes(id: u32) -> u64 {
     bytes_of("VmRSS:", id)
 }
 
+/// The address space of a process in bytes, from `/proc`.
+pub fn virtual_bytes(id: u32) -> u64 {
+    bytes_of("VmSize:", id)
+}
+
 /// A line of `/proc/ID/status` that tells of memory.
 fn bytes_of(field: &str, id: u32) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status")).expect("a process");
