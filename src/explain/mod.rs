@@ -21,6 +21,7 @@ use crate::listener::head;
 use crate::message::forwarded;
 use crate::proxy::decide::{self, Asked, Switches, Verdict, decide};
 use crate::proxy::refusal::Refusal;
+use crate::proxy::respond;
 use crate::snapshot::{Action, Route, Snapshot};
 
 /// A request that nobody sends.
@@ -188,13 +189,13 @@ impl Explanation {
                 self.outcome.status = Some(entrance.status());
                 self.outcome.says = "redirected to the same URL without the token, with a cookie for it".to_owned();
             }
-            Verdict::PageAsset(_) => {
-                self.outcome.status = Some(StatusCode::OK);
-                self.outcome.says = "answered with a part of the maintenance page".to_owned();
-            }
+            Verdict::PageAsset(_) => self.given_part_of_page("maintenance"),
             verdict => {
                 let refusal = verdict.refusal(snapshot).expect("all others are refusals");
-                self.answered(&refusal);
+                match respond::has_in_place_of(&refusal, asked, snapshot) {
+                    true => self.given_part_of_page(refusal.row().reason),
+                    false => self.answered(&refusal),
+                }
             }
         }
     }
@@ -243,7 +244,7 @@ impl Explanation {
                     self.outcome.says += &format!(" (looked for in {})", folder.root().display());
                 }
             },
-            Action::Redirect(redirect) => match crate::proxy::respond::location(redirect, asked, snapshot) {
+            Action::Redirect(redirect) => match respond::location(redirect, asked, snapshot) {
                 Ok(location) => self.redirected(redirect.status, &location),
                 Err(refusal) => self.answered(&refusal),
             },
@@ -257,6 +258,12 @@ impl Explanation {
     fn redirected(&mut self, status: StatusCode, location: &str) {
         self.outcome.status = Some(status);
         self.outcome.says = format!("redirected to {location}");
+    }
+
+    fn given_part_of_page(&mut self, reason: &'static str) {
+        self.outcome.status = Some(StatusCode::OK);
+        self.outcome.reason = Some(reason);
+        self.outcome.says = "answered with a part of the maintenance page".to_owned();
     }
 
     fn answered(&mut self, refusal: &Refusal) {

@@ -162,7 +162,7 @@ fn instead<B>(
     match verdict {
         Verdict::ToHttps(location) => Ok(respond::see(StatusCode::PERMANENT_REDIRECT, location)),
         Verdict::Enter(entrance) => Ok(entrance.answer(context.asked(request).came_by_https(snapshot))),
-        Verdict::PageAsset(asset) => Ok(respond::asset(asset, context)),
+        Verdict::PageAsset(asset) => Ok(respond::asset(asset, "maintenance", context)),
         refused => Err(turn_away(refused, context)),
     }
 }

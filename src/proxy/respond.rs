@@ -40,10 +40,14 @@ pub(super) struct Asker {
 impl Asker {
     pub(super) fn of<B: http_body::Body>(request: &Request<Option<B>>) -> Self {
         Self {
-            is_safe: matches!(*request.method(), Method::GET | Method::HEAD),
+            is_safe: is_safe(request.method()),
             has_body: request.body().as_ref().is_some_and(|body| !body.is_end_stream()),
         }
     }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// A cookie of ours, with an answer until its last touches: no edit of the app's cookies is meant for it.
@@ -112,19 +116,10 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
         context.decided_by = Some(name.as_str().into());
     }
     let kind = kind_of(&context.noted);
-    let maintained = match refusal {
-        Refusal::Maintenance(maintained) => Some(maintained),
-        // A script reads its own reason; people see the same page.
-        Refusal::FeatureOff(maintained) if kind == Kind::Html => Some(maintained),
-        _ => None,
-    };
-    if maintained.is_some()
-        && asker.is_safe
-        && let Some(file) = context.snapshot.maintenance.pages.asset(context.path())
-    {
-        return asset(file, context);
+    if let Some(file) = in_place_of(refusal, kind, asker.is_safe, context.path(), &context.snapshot) {
+        return asset(file, row.reason, context);
     }
-    let page = maintained.map(|maintained| maintenance(maintained, kind, context));
+    let page = shown_to(kind, refusal).map(|maintained| maintenance(maintained, kind, context));
     let is_built_in = page.as_ref().is_some_and(|page| page.built_in);
     let body = page.map_or_else(|| plain(&row, kind, context), |page| page.body);
     let retry_after = refusal.retry_after_secs();
@@ -151,6 +146,35 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
     response
 }
 
+/// What the page of maintenance says of a refusal, for whom it is shown.
+fn shown_to(kind: Kind, refusal: &Refusal) -> Option<&Maintained> {
+    match refusal {
+        Refusal::Maintenance(maintained) => Some(maintained),
+        // A script reads its own reason; people see the same page.
+        Refusal::FeatureOff(maintained) if kind == Kind::Html => Some(maintained),
+        _ => None,
+    }
+}
+
+/// The file that whoever is shown the page gets in place of a refusal: the page may refer to it.
+fn in_place_of<'s>(
+    refusal: &Refusal,
+    kind: Kind,
+    is_safe: bool,
+    path: &str,
+    snapshot: &'s Snapshot,
+) -> Option<&'s page::Asset> {
+    let is_shown = is_safe && shown_to(kind, refusal).is_some();
+    is_shown.then(|| snapshot.maintenance.pages.asset(path)).flatten()
+}
+
+/// Whether a request that nobody sends would get such a file.
+pub fn has_in_place_of(refusal: &Refusal, asked: &Asked<'_>, snapshot: &Snapshot) -> bool {
+    let mut noted = Noted::default();
+    noted.gather(asked.headers);
+    in_place_of(refusal, kind_of(&noted), is_safe(asked.method), asked.path, snapshot).is_some()
+}
+
 fn plain(row: &Row, kind: Kind, context: &Context) -> Bytes {
     let request_id = context.request_id.to_str().unwrap_or_default();
     let text = page::Refusal { status: row.status, reason: row.reason, detail: row.detail, request_id };
@@ -173,11 +197,11 @@ fn maintenance(maintained: &Maintained, kind: Kind, context: &Context) -> page::
     page
 }
 
-/// A file of the page folder, for a request that nothing blocks.
-pub(super) fn asset(asset: &page::Asset, context: &Context) -> Response<Body> {
+/// A file of the page folder, with the reason why it is given.
+pub(super) fn asset(asset: &page::Asset, reason: &'static str, context: &Context) -> Response<Body> {
     let mut response = answer(StatusCode::OK, asset.content_type.clone(), asset.body.clone());
     let headers = response.headers_mut();
-    headers.insert(FLAGSTONE_REASON, HeaderValue::from_static("maintenance"));
+    headers.insert(FLAGSTONE_REASON, HeaderValue::from_static(reason));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_REQUEST_ID, context.request_id.clone());
     response

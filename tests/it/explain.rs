@@ -16,7 +16,7 @@ fn everything(upstream: &FakeUpstream) -> String {
     format!(
         "{PROCESS}\
          [client_ip]\ntrusted_proxies = [\"127.0.0.1\"]\n\
-         [maintenance]\nexempt_paths = [\"=/ping\"]\nallow = [\"198.51.100.7\"]\nbypass_token = \"sesame\"\n\
+         [maintenance]\npage = \"page\"\nexempt_paths = [\"=/ping\"]\nallow = [\"198.51.100.7\"]\nbypass_token = \"sesame\"\n\
          [features]\n\"beta.on\" = true\n\"beta.off\" = false\n\
          [limit.per_ip]\nrate = \"100000/1m\"\nexempt = [\"192.0.2.0/24\"]\n\
          [limit.per_key]\nkey = [\"header:X-Key\", \"path\"]\nrate = \"100000/1m\"\n\
@@ -73,7 +73,21 @@ const REQUESTS: &[Asked] = &[
     ("GET", "http://x.example/", "203.0.113.9", &["X-Forwarded-Host: no", "Host: api.example"]),
     ("OPTIONS", "http://x.example/", "203.0.113.9", &[]),
     ("POST", "http://x.example/orders", "203.0.113.9", &["Content-Length: 16777217"]),
+    ("GET", "http://x.example/logo.svg", "203.0.113.9", &[]),
+    ("POST", "http://x.example/logo.svg", "203.0.113.9", &[]),
+    ("GET", "http://x.example/.flagstone/maintenance/logo.svg", "203.0.113.9", &[]),
+    ("GET", "http://x.example/off/logo.svg", "203.0.113.9", &["Accept:text/html"]),
+    ("GET", "http://x.example/off/logo.svg", "203.0.113.9", &["Accept:application/json"]),
 ];
+
+/// What `everything` serves from.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for file in ["site/index.html", "page/index.html", "page/logo.svg", "page/off/logo.svg"] {
+        folder.write(file, file);
+    }
+    folder
+}
 
 async fn explained(flagstone: &Flagstone, asked: &Asked) -> Value {
     let (method, url, ip, headers) = asked;
@@ -150,9 +164,7 @@ async fn assert_true(flagstone: &mut Flagstone, upstream: &FakeUpstream, round: 
 #[tokio::test]
 async fn what_is_explained_is_what_happens() {
     let upstream = FakeUpstream::http1().route("*", "app").start().await;
-    let folder = Folder::new();
-    folder.write("site/index.html", "site");
-    let mut flagstone = Flagstone::serve_in(folder, &everything(&upstream)).await;
+    let mut flagstone = Flagstone::serve_in(folder(), &everything(&upstream)).await;
     assert_true(&mut flagstone, &upstream, 0).await;
     // The same with a client blocked and features flipped, then in maintenance of three kinds.
     let admin = flagstone.admin().await.to_string();
@@ -190,9 +202,7 @@ async fn what_is_explained_is_what_happens() {
 #[tokio::test]
 async fn an_open_breaker_is_known_while_a_process_tells_it() {
     let upstream = FakeUpstream::http1().route("*", "app").start().await;
-    let folder = Folder::new();
-    folder.write("site/index.html", "site");
-    let mut flagstone = Flagstone::serve_in(folder, &everything(&upstream)).await;
+    let mut flagstone = Flagstone::serve_in(folder(), &everything(&upstream)).await;
     let (admin, file) = (flagstone.admin().await.to_string(), flagstone.config().display().to_string());
     for upstream in ["app", "other"] {
         let opened = Flagstone::run(["breaker", "open", upstream, "-c", &file, "--admin", &admin]).await;
