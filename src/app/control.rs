@@ -18,6 +18,7 @@ use crate::live::Live;
 use crate::reload::certificates;
 use crate::reload::changes::changes;
 use crate::reload::watch::Watcher;
+use crate::runtime::ChangeError;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -45,6 +46,9 @@ pub struct Control {
     pub(super) says_farewell: AtomicBool,
     /// How far it is on the way to another process in its place.
     pub(super) stage: watch::Sender<Stage>,
+    /// Held while an operator changes a breaker. True once another process has been told how breakers stand: what is
+    /// changed here from then on is lost.
+    pub(super) are_breakers_told: Mutex<bool>,
     /// Held by a reload and by an upgrade: the new process is passed the sockets that are open, and binds the others
     /// itself.
     pub(super) turn: Mutex<()>,
@@ -114,6 +118,7 @@ impl Control {
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
             stage: watch::Sender::new(Stage::Serves),
+            are_breakers_told: Mutex::default(),
             turn: Mutex::default(),
             rounds: listening.workers.as_ref().map(Workers::rounds).unwrap_or_default(),
             listening: Mutex::new(listening),
@@ -275,8 +280,11 @@ impl Control {
         if admin.is_some() {
             self.admin().leave();
         }
+        // What an operator does in between would be done to the breakers of before.
+        let by_hand = self.are_breakers_told.lock();
         snapshot.obey(previous);
         self.live.store(snapshot);
+        drop(by_hand);
         if let Some(place) = admin {
             self.move_admin(place);
         }
@@ -346,6 +354,15 @@ impl Control {
     /// Puts the rates in force that operators have set or cleared.
     pub(crate) fn follow_overrides(&self) {
         self.live.load_full().limits.values().for_each(|limit| limit.follow_override(&self.shared));
+    }
+
+    /// Changes breakers as an operator wants them: those of what serves now.
+    ///
+    /// # Errors
+    /// Another process is taking over, and would not know of it.
+    pub(crate) fn by_hand<T>(&self, change: impl FnOnce(&Snapshot) -> T) -> Result<T, ChangeError> {
+        let are_breakers_told = self.are_breakers_told.lock();
+        if *are_breakers_told { Err(ChangeError::HandedOver) } else { Ok(change(&self.live.load_full())) }
     }
 
     /// What became of the last reload; `None` = there was none yet.

@@ -164,6 +164,8 @@ impl Control {
         if result.is_ok() {
             // One that has just connected has not asked yet, and cannot know.
             self.admin().close(ADMIN_IDLE_LAST);
+        } else {
+            *self.are_breakers_told.lock() = false;
         }
         self.stage.send_replace(if result.is_ok() { Stage::HandedOver } else { Stage::Serves });
         result
@@ -187,7 +189,10 @@ impl Control {
             return Err(UpgradeError::Leaving);
         }
         let offer = self.offer().map_err(UpgradeError::Spawn)?;
-        let state = || upgrade::state::of(&self.live.load_full(), &self.shared);
+        let state = || {
+            *self.are_breakers_told.lock() = true;
+            upgrade::state::of(&self.live.load_full(), &self.shared)
+        };
         upgrade::run(offer, state, || !self.is_ready(), |unwanted| self.step_back(unwanted))
     }
 

@@ -490,6 +490,32 @@ async fn what_is_changed_during_an_upgrade_is_kept() {
     }
 }
 
+/// As with what is kept in files: whatever is answered with 200 holds in the process that takes over.
+#[tokio::test]
+async fn a_breaker_that_is_opened_during_an_upgrade_stays_open() {
+    let upstream = |number| format!("[upstream.u{number}]\nendpoints = [\"127.0.0.1:1\"]\n");
+    let route = "[[route]]\nname = \"a\"\nrespond = { body = \"a\" }\n".to_owned();
+    let line = Lineage::start(&(0..1_000).map(upstream).fold(route, |all, one| all + &one)).await;
+    let mut opened = Vec::new();
+    let mut upgraded = std::pin::pin!(line.upgrade());
+    for number in 0..1_000 {
+        let name = format!("u{number}");
+        match post(&line, &format!("/api/admin/circuit-breakers/{name}/open"), "").await {
+            Some(200) => opened.push(name),
+            // The old one has just been left.
+            refused => assert!(refused.is_none_or(|status| status == 503), "{refused:?}"),
+        }
+        if let Ok(ended) = tokio::time::timeout(Duration::from_millis(10), upgraded.as_mut()).await {
+            assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+            break;
+        }
+    }
+    let shown = &line.json("status").await["circuitBreakers"];
+    let lost: Vec<_> = opened.iter().filter(|name| shown[name.as_str()]["state"] != "OPEN").collect();
+    assert!(lost.is_empty(), "{lost:?} of {}", opened.len());
+    assert_eq!(post(&line, "/api/admin/circuit-breakers/u0/reset", "").await, Some(200));
+}
+
 /// It waits for the upgrade, and then the file is another process's business: nothing is wrong with it.
 #[tokio::test]
 async fn a_reload_asked_for_in_an_upgrade_is_to_be_tried_again() {
@@ -513,11 +539,14 @@ async fn a_reload_asked_for_in_an_upgrade_is_to_be_tried_again() {
 
 /// The status of the answer, if one came.
 async fn block(line: &Lineage, cidr: &str, seconds: Option<u64>) -> Option<u16> {
-    let body = serde_json::json!({ "cidr": cidr, "ttlSeconds": seconds }).to_string();
+    post(line, "/api/admin/blocklist", &serde_json::json!({ "cidr": cidr, "ttlSeconds": seconds }).to_string()).await
+}
+
+/// The same of any call.
+async fn post(line: &Lineage, path: &str, body: &str) -> Option<u16> {
     let mut client = Client::connect_unix(line.folder.join("admin.sock")).await.ok()?;
-    let head =
-        format!("POST /api/admin/blocklist HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
-    client.send(head + &body).await.ok()?;
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.send(head + body).await.ok()?;
     Some(client.read_response().await.ok()?.status)
 }
 
