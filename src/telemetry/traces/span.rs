@@ -52,7 +52,7 @@ fn server(finished: &Finished) -> Span {
     let mut add = |key: &str, value: Option<&str>| attributes.extend(value.map(|value| text(key, value)));
     add("url.query", finished.query.as_deref().map(redacted).as_deref());
     add("http.route", finished.pattern.as_deref());
-    add("server.address", Some(finished.host.as_str()).filter(|host| !host.is_empty()));
+    add("server.address", Some(without_brackets(&finished.host)).filter(|host| !host.is_empty()));
     add("user_agent.original", finished.user_agent.as_deref());
     add("network.peer.address", finished.peer.map(|peer| peer.ip().to_string()).as_deref());
     add("error.type", error.as_deref());

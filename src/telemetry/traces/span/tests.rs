@@ -110,6 +110,14 @@ fn endpoints_of_every_kind_have_an_address() {
 }
 
 #[test]
+fn a_host_that_is_an_address_has_no_brackets() {
+    for (host, address) in [("[2001:db8::7]", Some("2001:db8::7")), ("example.com", Some("example.com")), ("", None)] {
+        let span = server(&Finished { host: host.to_owned(), ..finished() });
+        assert_eq!(value(&span, "server.address").as_deref(), address);
+    }
+}
+
+#[test]
 fn times_are_those_of_the_wall_and_a_try_lies_within_its_request() {
     let whole = finished();
     let span = server(&whole);
