@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::body::{Body, BodyError};
 use super::connect::Connect;
 use super::cut;
-use super::decide::{Asked, Verdict, facts_of};
+use super::decide::{Asked, Verdict, came_by_https, facts_of};
 use super::noted::Noted;
 use super::refusal::{CLIENT_CLOSED_REQUEST, Refusal};
 use super::trace::Trace;
@@ -117,7 +117,8 @@ impl Context {
         let request_id = kept.unwrap_or_else(|| new_request_id(fastrand::u128(..)));
         let bypass = snapshot.maintenance.bypass.as_ref();
         let is_bypassed = bypass.is_some_and(|bypass| bypass.admits(headers));
-        let trace = snapshot.traced.map(|share| Trace::begin(headers, share));
+        let came_by_https = || came_by_https(connection.is_tls(), client.peer_trusted, headers, &snapshot);
+        let trace = snapshot.traced.map(|share| Trace::begin(headers, share, came_by_https));
         let began = Instant::now();
         let line = Line { method: request.method().clone(), uri: request.uri().clone(), version: request.version() };
         let line = Arc::new(line);
@@ -335,7 +336,7 @@ impl Context {
             began_at: self.began,
             duration,
             method: self.line.method.clone(),
-            scheme: if self.is_tls() { "https" } else { "http" },
+            scheme: if recording.came_by_https { "https" } else { "http" },
             path: shortened(self.path()),
             query: self.line.uri.query().map(shortened),
             host: self.host.name().to_owned(),

@@ -255,12 +255,17 @@ fn maintained_by(active: &Arc<Active>, snapshot: &Snapshot) -> Maintained {
 }
 
 impl Asked<'_> {
-    /// Whether the client came by https, here or where a trusted proxy took it in.
+    /// Whether the client came by https.
     pub(super) fn came_by_https(&self, snapshot: &Snapshot) -> bool {
-        let is_told = || {
-            let proto = snapshot.arrival(self.peer_is_trusted, self.headers).and_then(|arrival| arrival.proto);
-            forwarded::is_https(self.headers, proto.as_deref())
-        };
-        self.is_tls || (self.peer_is_trusted && is_told())
+        came_by_https(self.is_tls, self.peer_is_trusted, self.headers, snapshot)
     }
+}
+
+/// Whether a client came by https, here or where a trusted proxy took it in.
+pub(super) fn came_by_https(is_tls: bool, peer_is_trusted: bool, headers: &HeaderMap, snapshot: &Snapshot) -> bool {
+    let is_told = || {
+        let proto = snapshot.arrival(peer_is_trusted, headers).and_then(|arrival| arrival.proto);
+        forwarded::is_https(headers, proto.as_deref())
+    };
+    is_tls || (peer_is_trusted && is_told())
 }

@@ -28,12 +28,13 @@ pub(super) struct Recording {
     pub(super) parent: Option<u64>,
     pub(super) tracestate: Option<String>,
     pub(super) began: SystemTime,
+    pub(super) came_by_https: bool,
     pub(super) attempts: Attempts,
 }
 
 impl Trace {
     /// The trace of a request with these headers. `share` is of those that begin here.
-    pub(super) fn begin(headers: &HeaderMap, share: Share) -> Box<Self> {
+    pub(super) fn begin(headers: &HeaderMap, share: Share, came_by_https: impl FnOnce() -> bool) -> Box<Self> {
         let parent = TraceContext::of(headers);
         let context = match parent {
             Some(parent) if parent.is_sampled() => parent.child(fastrand::u64(..)),
@@ -44,6 +45,7 @@ impl Trace {
             parent: parent.map(TraceContext::span_id),
             tracestate: parent.and_then(|_| joined(headers)),
             began: SystemTime::now(),
+            came_by_https: came_by_https(),
             attempts: Attempts::default(),
         });
         Box::new(Self { context, is_new: parent.is_none(), recording })
@@ -104,7 +106,7 @@ mod tests {
 
     fn told(traceparent: &str, share: f64) -> (Box<Trace>, HeaderMap) {
         let mut headers = headers(traceparent);
-        let trace = Trace::begin(&headers, Share::new(share));
+        let trace = Trace::begin(&headers, Share::new(share), || false);
         trace.tell(&mut headers);
         (trace, headers)
     }
@@ -133,7 +135,7 @@ mod tests {
     fn a_long_tracestate_goes_on_and_is_not_kept() {
         let mut headers = headers(&format!("{PARENT}1"));
         headers.append(TRACESTATE, HeaderValue::from_str(&format!("d={}", "x".repeat(600))).unwrap());
-        let trace = Trace::begin(&headers, Share::new(0.0));
+        let trace = Trace::begin(&headers, Share::new(0.0), || false);
         trace.tell(&mut headers);
         assert_eq!(trace.recording.and_then(|recording| recording.tracestate), None);
         assert_eq!(headers.get_all(TRACESTATE).iter().count(), 3);

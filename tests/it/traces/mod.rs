@@ -110,6 +110,27 @@ async fn a_request_is_a_span_and_so_is_its_try_at_the_app() {
 }
 
 #[tokio::test]
+async fn who_came_by_https_to_a_trusted_proxy_asked_by_https() {
+    let (app, collector) = (FakeUpstream::http1().route("*", "hello").start().await, Collector::start().await);
+    for (trusted, told, scheme) in [
+        ("127.0.0.1", "X-Forwarded-Proto: https\r\n", "https"),
+        ("127.0.0.1", "X-Forwarded-Proto: http\r\n", "http"),
+        ("127.0.0.1", "", "http"),
+        ("10.0.0.1", "X-Forwarded-Proto: https\r\n", "http"),
+    ] {
+        let before = collector.spans().len();
+        let tables = format!("{}[client_ip]\ntrusted_proxies = [\"{trusted}\"]\n", trace(&collector, 1.0));
+        let proxy = TestProxy::before(&app, &tables, "").start().await;
+        let mut client = Client::connect(proxy.address()).await.unwrap();
+        client.request("GET", "/", told).await.unwrap();
+        assert_eq!(client.read_response().await.unwrap().status, 200);
+        let spans = collector.wait(before + 2).await;
+        assert_eq!(attribute(&servers(&spans).last().unwrap().attributes, "url.scheme"), scheme, "{trusted} {told}");
+        assert_eq!(attribute(&clients(&spans).last().unwrap().attributes, "url.scheme"), "http", "to the app");
+    }
+}
+
+#[tokio::test]
 async fn a_sampled_trace_goes_on_and_one_that_is_not_passes_untouched() {
     let (app, collector) = (FakeUpstream::http1().route("*", "hello").start().await, Collector::start().await);
     let proxy = TestProxy::before(&app, &trace(&collector, 0.0), "").start().await;
