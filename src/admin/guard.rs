@@ -26,6 +26,7 @@ use crate::config::model::{Admin, Secret};
 use crate::message::host::{Host, HostError};
 use crate::policy::limit::{Key, KeyBuilder, Limiter, Settings};
 use crate::telemetry::events::Event;
+use crate::telemetry::traces::shortened;
 
 /// What the dashboard's own calls carry.
 const DASHBOARD: HeaderName = HeaderName::from_static("flagstone-dashboard");
@@ -193,7 +194,7 @@ fn ask_for_token() -> Response {
 fn tell(panel: &Panel, client: Client, path: &str) {
     let logged = &panel.refusals.logged;
     if logged.check(logged.key().finish(), panel.control.shared.nanos()).allowed {
-        panel.control.shared.events.emit(Event::Unauthorized { client: client.0, path: path.to_owned() });
+        panel.control.shared.events.emit(Event::Unauthorized { client: client.0, path: shortened(path) });
     }
 }
 

@@ -126,6 +126,18 @@ async fn a_wrong_login_is_told() {
     assert!(events.contains("UNAUTHORIZED") && events.contains("/api/login"), "{events}");
 }
 
+/// A thousand events are kept, and each line is written: neither is to be as long as whoever has no token likes.
+#[tokio::test]
+async fn of_a_long_path_without_a_token_the_beginning_is_told() {
+    let proxy = TestProxy::toml(TOML).start().await;
+    let at = proxy.admin();
+    let path = format!("/begin{}", "x".repeat(50_000));
+    assert_eq!(send(at, &format!("GET {path}"), "", "").await.status, 401);
+    assert_eq!(send(at, "POST /api/login", "", r#"{"token":"wrong"}"#).await.status, 401);
+    let events = admin_json(at, "/api/events?recent=2&metrics=false").await;
+    assert!(events.contains("\"path\":\"/beginxx") && events.len() < 2_000, "{} bytes", events.len());
+}
+
 #[tokio::test]
 async fn a_dashboard_that_nobody_has_logged_in_to_is_no_news() {
     let proxy = TestProxy::toml(TOML).start().await;

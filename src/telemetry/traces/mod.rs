@@ -39,8 +39,8 @@ pub(crate) const CANCELLED: &str = "cancelled";
 /// Of a path, a query or an agent.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// What is kept of a text from outside: its beginning, copied, so that no head waits whole in the queue.
-pub(crate) fn shortened(text: &str) -> String {
+/// What is kept of a text from outside: its beginning, copied, so that no head waits whole in the queue, or among events.
+pub fn shortened(text: &str) -> String {
     let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     text[..end.unwrap_or(0)].to_owned()
 }
