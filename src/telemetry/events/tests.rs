@@ -38,7 +38,7 @@ fn text() -> String {
     "x".to_owned()
 }
 
-pub(super) fn one_of_each() -> Vec<(Event, &'static str)> {
+pub(in crate::telemetry) fn one_of_each() -> Vec<(Event, &'static str)> {
     let breaker = |to| Event::BreakerChanged { upstream: text(), to, reason: text(), failure: text() };
     vec![
         (

@@ -69,6 +69,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::telemetry::events::Event;
+    use crate::telemetry::events::tests::one_of_each;
     use crate::telemetry::metrics::{BreakerState, HealthStatus};
 
     /// 2030-01-31T21:00:00.000Z
@@ -104,11 +105,23 @@ mod tests {
                 end: text("2030-02-03T04:00:00Z"),
                 reason: text("Weekly maintenance"),
             },
+            Event::MaintenanceWaits {
+                window: text("weekly"),
+                end: text("2030-02-03T04:00:00Z"),
+                by: text("cli (ops)"),
+                until: text("2030-02-03T03:30:00Z"),
+            },
             Event::MaintenanceOverdue { scope: global, by: text("cli (ops)"), until: text("2030-01-31T20:30:00Z") },
+            Event::MaintenanceRouteUnknown {
+                route: text("ap"),
+                file: text("/run/flagstone/maintenance.d/ap.flag"),
+                error: text("there is no route \"ap\": did you mean \"api\"?"),
+            },
             Event::MaintenancePageBroken {
                 error: text("index.html line 3: unexpected end of input, expected end of block"),
             },
             breaker(BreakerState::Open, "consecutive_failures", "503"),
+            breaker(BreakerState::HalfOpen, "elapsed", ""),
             breaker(BreakerState::Closed, "probes_succeeded", ""),
             Event::EndpointEjected {
                 upstream: text("app"),
@@ -135,7 +148,16 @@ mod tests {
                     "flagstone.toml:14:1: route[1].upstream = \"ap\": no upstream has this name: did you mean \"app\"?",
                 ),
             },
+            Event::UpgradeFinished { pid: 4242, version: text("0.2.0") },
+            Event::UpgradeFailed { error: text("the new process cannot be started: Permission denied") },
         ]
+    }
+
+    #[test]
+    fn no_event_is_left_out() {
+        let shown: Vec<_> = every_event().iter().map(Event::message).collect();
+        let told = one_of_each().into_iter().filter(|(event, _)| event.kind().is_some());
+        told.for_each(|(_, message)| assert!(shown.contains(&message), "{message}"));
     }
 
     #[test]
