@@ -24,7 +24,7 @@ pub struct Line<'a> {
     pub status: u16,
     /// Body bytes sent to the client.
     pub body_bytes: u64,
-    /// From the first byte of the request to the last byte of the answer.
+    /// From the moment its head was complete to the last byte of the answer.
     pub duration: Duration,
     pub upstream: Option<&'a str>,
     /// The endpoint that answered, or was tried last.

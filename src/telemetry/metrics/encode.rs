@@ -124,7 +124,7 @@ fn routes(inner: &Inner, page: &mut Page<'_>) -> fmt::Result {
     )?;
     page.histogram(
         "flagstone_request_duration_seconds",
-        "From the first byte of the request to the last byte of the answer",
+        "From the complete head of the request to the last byte of the answer",
         routes.iter().map(|(name, r)| (("route", name.as_str()), r.duration())),
     )?;
     page.gauge(
