@@ -16,6 +16,7 @@ use super::routes::Panel;
 use super::view::{Problem, Unusable, problem};
 use crate::app::Control;
 use crate::config::suggest;
+use crate::snapshot::Snapshot;
 
 pub(super) fn router() -> Router<Panel> {
     calls()
@@ -25,12 +26,11 @@ calls!(list, set);
 
 #[utoipa::path(get, path = "/api/status/feature-flags", tag = "status", responses((status = 200, description = "Every switch", body = schema::FeatureFlags)))]
 async fn list(State(panel): State<Panel>) -> Json<Value> {
-    Json(json!({ "featureFlags": all(&panel.control) }))
+    Json(json!({ "featureFlags": all(&panel.control, &panel.control.live.load_full()) }))
 }
 
 /// Every key of `[features]`: what is in force, and what the configuration says.
-pub(super) fn all(control: &Control) -> Value {
-    let live = control.live.load_full();
+pub(super) fn all(control: &Control, live: &Snapshot) -> Value {
     let features = live.config.features.iter();
     features.map(|(key, &default)| (key.clone(), view(control, key, default))).collect::<Map<_, _>>().into()
 }

@@ -31,20 +31,19 @@ calls!(list, set, clear);
 
 #[utoipa::path(get, path = "/api/status/limits", tag = "status", responses((status = 200, description = "Every limit", body = schema::Limits)))]
 async fn list(State(panel): State<Panel>) -> Json<Value> {
-    Json(json!({ "limits": all(&panel.control), "strays": strays(&panel.control) }))
+    let (control, live) = (&panel.control, panel.control.live.load_full());
+    Json(json!({ "limits": all(control, &live), "strays": strays(control, &live) }))
 }
 
 /// Overrides of limits that there are no more, by name: with the limit each would be in force again.
-fn strays(control: &Control) -> Value {
-    let live = control.live.load_full();
+fn strays(control: &Control, live: &Snapshot) -> Value {
     let held = control.shared.runtime.overrides.all(Timestamp::now());
     let strays = held.into_iter().filter(|(name, _)| !live.limits.contains_key(name));
     Value::Object(strays.map(|(name, held)| (name, held.to_json())).collect())
 }
 
 /// Every limit by name.
-pub(super) fn all(control: &Control) -> Value {
-    let live = control.live.load_full();
+pub(super) fn all(control: &Control, live: &Snapshot) -> Value {
     let views = live.limits.iter().map(|(name, limit)| (name.clone(), view(limit, control)));
     Value::Object(views.collect())
 }

@@ -30,6 +30,7 @@ use crate::error::io_reason;
 use crate::policy::maintenance::{Active, Flag, Mode, Scope, State as Flags};
 use crate::reload::flag_file::{FLAG_BYTES_MAX, begin_or_change, remove_flag};
 use crate::reload::windows::{self, Upcoming};
+use crate::snapshot::Snapshot;
 
 /// What `by` says in a flag that was written here.
 const BY: &str = "api";
@@ -46,12 +47,12 @@ calls!(status, enable, emergency, disable);
 
 #[utoipa::path(get, path = "/api/maintenance/status", tag = "maintenance", responses((status = 200, description = "How maintenance stands", body = schema::Maintenance)))]
 async fn status(State(panel): State<Panel>) -> Json<Value> {
-    Json(view(&panel.control))
+    Json(view(&panel.control, &panel.control.live.load_full()))
 }
 
 /// As `of_flags`, and what only a running process knows.
-pub(super) fn view(control: &Control) -> Value {
-    let (state, live) = (control.shared.switch.load(), control.live.load_full());
+pub(super) fn view(control: &Control, live: &Snapshot) -> Value {
+    let state = control.shared.switch.load();
     let now = Timestamp::now();
     let state = state.as_deref();
     let planned = windows::upcoming(&live.config.maintenance.windows, now);
@@ -235,7 +236,7 @@ async fn answer(control: &Control, scope: &Scope, is_done: impl Fn(Option<&Activ
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
         tracing::warn!("the flag file was changed by the admin side, but the change has not been seen yet");
     }
-    Json(view(control))
+    Json(view(control, &control.live.load_full()))
 }
 
 fn failure(what: &str, path: &Path, error: &io::Error) -> Problem {

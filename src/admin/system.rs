@@ -2,8 +2,6 @@
 
 pub(super) mod schema;
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -12,6 +10,7 @@ use serde_json::{Value, json};
 use super::calls::calls;
 use super::routes::Panel;
 use crate::app::{Control, LastReload, Source};
+use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Process;
 
 pub(super) fn router() -> Router<Panel> {
@@ -32,14 +31,14 @@ async fn status(State(panel): State<Panel>) -> Json<Value> {
 
 /// The configuration that serves, secrets masked.
 fn configuration(control: &Control) -> Value {
-    let mut view = generation(control);
-    view["config"] = (*control.live.load_full().masked).clone();
+    let live = control.live.load_full();
+    let mut view = generation(control, &live);
+    view["config"] = (*live.masked).clone();
     view
 }
 
 /// Which configuration serves, where it came from, and what became of the last attempt to load another.
-pub(super) fn generation(control: &Control) -> Value {
-    let live = control.live.load_full();
+pub(super) fn generation(control: &Control, live: &Snapshot) -> Value {
     json!({
         "generation": live.generation,
         "source": match &control.source {
@@ -65,8 +64,8 @@ fn last_reload(last: &LastReload) -> Value {
 }
 
 /// What `/api/status` says of the process too.
-pub(super) fn process(control: &Control) -> Value {
-    let access_log = Arc::clone(&control.live.load_full().access_log);
+pub(super) fn process(control: &Control, live: &Snapshot) -> Value {
+    let access_log = &live.access_log;
     json!({
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -82,8 +81,8 @@ pub(super) fn process(control: &Control) -> Value {
 }
 
 fn system(control: &Control) -> Value {
-    let own = Process::read();
-    let mut view = process(control);
+    let (own, live) = (Process::read(), control.live.load_full());
+    let mut view = process(control, &live);
     view["memory"] = json!({ "residentBytes": own.resident_bytes, "virtualBytes": own.virtual_bytes });
     view["cpuSeconds"] = json!((own.cpu_seconds * 1000.0).round() / 1000.0);
     view["threads"] = json!(own.threads);
@@ -97,7 +96,7 @@ fn system(control: &Control) -> Value {
             json!({ "name": name, "address": address.to_string(), "connections": connections })
         })
         .collect();
-    view["generation"] = json!(control.live.load_full().generation);
+    view["generation"] = json!(live.generation);
     view["generationsAlive"] = json!(control.live.alive());
     view
 }

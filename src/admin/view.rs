@@ -101,18 +101,18 @@ pub(super) fn reloaded(reloaded: &Reloaded) -> Value {
     json!({ "generation": reloaded.generation, "changes": reloaded.changes })
 }
 
-/// Everything in one object.
+/// Everything in one object, all of it of one generation.
 pub(super) fn status(control: &Control) -> Value {
     let live = control.live.load_full();
     json!({
-        "maintenance": super::maintenance::view(control),
+        "maintenance": super::maintenance::view(control, &live),
         "services": super::health::services_of(&live),
         "circuitBreakers": circuit_breakers(&live),
-        "limits": super::limits::all(control),
-        "featureFlags": super::features::all(control),
+        "limits": super::limits::all(control, &live),
+        "featureFlags": super::features::all(control, &live),
         "certificates": super::certificates::all(&live),
-        "config": super::system::generation(control),
-        "process": super::system::process(control),
+        "config": super::system::generation(control, &live),
+        "process": super::system::process(control, &live),
     })
 }
 

@@ -1,5 +1,7 @@
 //! The admin side: probes, metrics, status, and who may ask.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -237,4 +239,35 @@ async fn a_reload_changes_the_token_and_with_the_address_what_it_asks_for() {
     reload(admin("127.0.0.2:0", "")).await;
     assert_ne!(proxy.admin(), before);
     assert_eq!(status("").await, 200);
+}
+
+/// Parts of two would tell of a configuration that never was.
+#[tokio::test]
+async fn an_answer_tells_of_one_generation() {
+    let toml = |name: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nupstream = \"{name}\"\n[upstream.{name}]\nendpoints = [\"127.0.0.1:1\"]\n\
+             [limit.{name}]\nrate = \"1/1s\"\n[features]\n{name} = true\n"
+        )
+    };
+    let proxy = TestProxy::toml(toml("even")).start().await;
+    let (is_over, mut generations) = (Cell::new(false), BTreeMap::new());
+    let reloading = async {
+        for number in 0..300 {
+            proxy.reload_with(&toml(["odd", "even"][number % 2])).await;
+        }
+        is_over.set(true);
+    };
+    let asking = async {
+        while !is_over.get() {
+            let status = json(proxy.admin(), "/api/status").await;
+            let names = |part: &str| status[part].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!([names("limits"), names("featureFlags")], [names("services"), names("services")]);
+            let view = json(proxy.admin(), "/api/config").await;
+            let route = view["config"]["route"][0]["name"].clone();
+            let told = generations.entry(view["generation"].as_u64()).or_insert_with(|| route.clone());
+            assert_eq!(*told, route, "{}", view["generation"]);
+        }
+    };
+    tokio::join!(reloading, asking);
 }
