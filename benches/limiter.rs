@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use flagstone::policy::limit::headers::{self, Policy};
-use flagstone::policy::limit::{Limiter, Nanos, Settings, Slots};
+use flagstone::policy::limit::{Ask, Limiter, Nanos, Seed, Settings, Slots, check_all};
 
 fn main() {
     divan::main();
@@ -85,6 +85,28 @@ fn newcomer(bencher: Bencher<'_, '_>, keys: u32) {
     bencher.bench_local(|| {
         step = step.wrapping_add(1);
         limiter.check(limiter.key_ip(black_box(IpAddr::from(step.to_be_bytes()))), Nanos(1))
+    });
+}
+
+/// So many limits of one route, while another 64 KiB are read between two requests, as whatever else they need is.
+#[divan::bench(args = [1, 2, 8, 100], sample_size = 1, sample_count = 20_000)]
+fn of_a_route(bencher: Bencher<'_, '_>, limits: usize) {
+    let seed = Seed::default();
+    let limiters: Vec<_> = (0..limits).map(|_| Limiter::with_seed(settings(100_000), seed)).collect();
+    let asks = |key| {
+        let asks = limiters.iter().enumerate();
+        asks.map(move |(index, limiter)| Ask { index, limiter, key })
+    };
+    let others = vec![1_u8; 64 * 1024];
+    let mut step = 0u32;
+    let turn = || {
+        step = step.wrapping_add(1);
+        black_box(others.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
+        Nanos(u64::from(step) * 100_000)
+    };
+    bencher.with_inputs(turn).bench_local_values(|now| {
+        let key = limiters[0].key_ip(black_box(IpAddr::from([192, 0, 2, 1])));
+        check_all(asks(key), now)
     });
 }
 

@@ -26,11 +26,22 @@ use parking_lot::{Mutex, MutexGuard};
 
 const WAYS: usize = 8;
 const SHARD_KEYS_MAX: usize = 4_096;
+/// 2^64 over the golden ratio: multiples of it lie far apart (Knuth, TAOCP 3, section 6.4).
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 pub(super) struct Table {
     shards: Box<[Shard]>,
-    /// Buckets in every shard.
+    layout: Layout,
+}
+
+/// Where in a shard keys live.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// In every shard.
     buckets: usize,
+    /// Another one in every table. A client's hash is the same in all limits that count alike: at the same place in each
+    /// of them, its slots would push each other out of the processor's cache.
+    offset: u64,
 }
 
 /// One key's place.
@@ -45,6 +56,7 @@ pub(super) struct Slot {
 pub(super) struct Locked<'a> {
     shard: &'a Shard,
     buckets: &'a [Bucket],
+    layout: Layout,
     homes: [usize; 2],
     _guard: MutexGuard<'a, ()>,
 }
@@ -77,15 +89,25 @@ impl Table {
             keys: AtomicUsize::new(0),
             keys_max: share + usize::from(index < left_over),
         };
-        Self { shards: (0..shards).map(shard).collect(), buckets: (keys_max.div_ceil(shards) * 5 / 4).div_ceil(WAYS) }
+        let buckets = (keys_max.div_ceil(shards) * 5 / 4).div_ceil(WAYS);
+        let shards: Box<[_]> = (0..shards).map(shard).collect();
+        // Nothing else tells two tables of one size apart.
+        let offset = (shards.as_ptr().addr() as u64).wrapping_mul(GOLDEN);
+        Self { shards, layout: Layout { buckets, offset } }
     }
 
     // Its eight comparisons would take the registers of whoever looks for the key.
     #[inline(never)]
     pub(super) fn find(&self, key: u64) -> Option<&Slot> {
         let buckets = self.shard(key).buckets.get()?;
-        let first = spread(key, buckets.len());
-        buckets[first].find(key).or_else(|| find_in_second_home(key, first, buckets))
+        let first = self.layout.first_home(key);
+        buckets[first].find(key).or_else(|| self.find_in_second_home(key, first, buckets))
+    }
+
+    /// Apart, so that a key in its first home, as most are, is found with few registers.
+    #[inline(never)]
+    fn find_in_second_home<'a>(&self, key: u64, first: usize, buckets: &'a [Bucket]) -> Option<&'a Slot> {
+        buckets[self.layout.second_home(key, first)].find(key)
     }
 
     /// As [`Self::find`], and sure of the answer: a key that is just being moved is not missed.
@@ -100,8 +122,9 @@ impl Table {
     pub(super) fn lock(&self, key: u64) -> Locked<'_> {
         let shard = self.shard(key);
         let guard = shard.adding.lock();
-        let buckets = shard.buckets.get_or_init(|| (0..self.buckets).map(|_| Bucket::default()).collect());
-        Locked { shard, buckets, homes: homes(key, buckets.len()), _guard: guard }
+        let layout = self.layout;
+        let buckets = shard.buckets.get_or_init(|| (0..layout.buckets).map(|_| Bucket::default()).collect());
+        Locked { shard, buckets, layout, homes: layout.homes(key), _guard: guard }
     }
 
     /// Shows every key's hash and word to `visit`, shard by shard, each held against newcomers meanwhile.
@@ -130,13 +153,35 @@ impl Table {
 
     /// Bytes allocated once every shard has had a key.
     pub(super) fn bytes_max(&self) -> usize {
-        size_of_val(&*self.shards) + self.shards.len() * self.buckets * size_of::<Bucket>()
+        size_of_val(&*self.shards) + self.shards.len() * self.layout.buckets * size_of::<Bucket>()
     }
 
     #[inline]
     fn shard(&self, key: u64) -> &Shard {
         // The low bits; the buckets are chosen by the high and the middle ones.
         &self.shards[spread(key.rotate_right(20), self.shards.len())]
+    }
+}
+
+impl Layout {
+    /// The two buckets of a key; the same one twice only where there is no other.
+    fn homes(&self, key: u64) -> [usize; 2] {
+        let first = self.first_home(key);
+        [first, self.second_home(key, first)]
+    }
+
+    #[inline]
+    fn first_home(&self, key: u64) -> usize {
+        spread(key.wrapping_add(self.offset), self.buckets)
+    }
+
+    #[inline]
+    fn second_home(&self, key: u64, first: usize) -> usize {
+        match spread(key.rotate_left(24), self.buckets) {
+            second if second != first => second,
+            _ if first + 1 == self.buckets => 0,
+            _ => first + 1,
+        }
     }
 }
 
@@ -194,7 +239,7 @@ impl Locked<'_> {
         for &home in &self.homes {
             for slot in &self.buckets[home].0 {
                 let key = slot.key.load(Ordering::Relaxed);
-                let other = homes(key, self.buckets.len()).into_iter().find(|&other| other != home);
+                let other = self.layout.homes(key).into_iter().find(|&other| other != home);
                 let Some(empty) = other.and_then(|other| self.buckets[other].find(0)) else {
                     continue;
                 };
@@ -284,27 +329,6 @@ impl<'a> Candidate<'a> {
 fn keep_stalest<'a>(stalest: &mut Option<Candidate<'a>>, candidate: Candidate<'a>) {
     if stalest.as_ref().is_none_or(|stalest| candidate.owes < stalest.owes) {
         *stalest = Some(candidate);
-    }
-}
-
-/// The two buckets of a key; the same one twice only where there is no other.
-fn homes(key: u64, buckets: usize) -> [usize; 2] {
-    let first = spread(key, buckets);
-    [first, second_home(key, first, buckets)]
-}
-
-/// Apart, so that a key in its first home, as most are, is found with few registers.
-#[inline(never)]
-fn find_in_second_home(key: u64, first: usize, buckets: &[Bucket]) -> Option<&Slot> {
-    buckets[second_home(key, first, buckets.len())].find(key)
-}
-
-#[inline]
-fn second_home(key: u64, first: usize, buckets: usize) -> usize {
-    match spread(key.rotate_left(24), buckets) {
-        second if second != first => second,
-        _ if first + 1 == buckets => 0,
-        _ => first + 1,
     }
 }
 

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use super::*;
@@ -98,4 +99,11 @@ fn a_charge_in_between_keeps_the_owner_in() {
     assert!(!candidate.replace(2, 5));
     assert!(slot.holds(1));
     assert_eq!(slot.word.load(Ordering::Relaxed), 99);
+}
+
+#[test]
+fn a_key_lives_elsewhere_in_every_table() {
+    let tables: Vec<_> = (0..100).map(|_| Table::new(SHARD_KEYS_MAX)).collect();
+    let places: HashSet<_> = tables.iter().map(|table| table.layout.first_home(7)).collect();
+    assert!(places.len() > 50, "{} places in a hundred tables", places.len());
 }
