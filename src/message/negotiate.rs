@@ -48,6 +48,14 @@ pub fn grpc_type(content_type: &[u8]) -> &[u8] {
     content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
+/// Whether a call of this `Content-Type` is one of gRPC, which reads its status in trailers; one of gRPC-Web reads it in
+/// the body.
+pub fn reads_trailers(content_type: &[u8]) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let own = grpc_type(content_type);
+    starts_with(own, GRPC) && matches!(own.get(GRPC.len()), None | Some(b'+'))
+}
+
 /// The index of the tag that suits the client best, by lookup (RFC 4647, section 3.4) of the values of its
 /// `Accept-Language`: `de-CH` finds `de`, `de` does not find `de-CH`. `None` = nothing suits, or the client does not
 /// mind: take the default.
@@ -197,6 +205,21 @@ mod tests {
             ("application/grpc-web-text ; charset=utf-8; x=1", "application/grpc-web-text"),
         ] {
             assert_eq!(grpc_type(value.as_bytes()), expected.as_bytes(), "{value}");
+        }
+    }
+
+    #[test]
+    fn only_grpc_itself_reads_trailers() {
+        for (value, reads) in [
+            ("application/grpc", true),
+            ("Application/gRPC+proto; x=1", true),
+            ("application/grpc ;x", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(reads_trailers(value.as_bytes()), reads, "{value}");
         }
     }
 

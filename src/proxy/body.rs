@@ -13,10 +13,12 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::context::Context;
+use super::respond;
 use super::tunnel::Tunnel;
 use crate::pipe::Pipe;
 use crate::upstream::lease::Lease;
@@ -147,6 +149,12 @@ impl Body {
             context.broke_off(&BodyError::Cut);
         }
         BodyError::Cut
+    }
+
+    /// What stands behind it, though `error` has ended it early: a client of gRPC that reads trailers is told its status.
+    pub(crate) fn status_behind(&self, error: &BodyError) -> Option<HeaderMap> {
+        let context = self.context.as_ref().filter(|_| matches!(error, BodyError::Cut))?;
+        respond::grpc_status_of_cut(context)
     }
 
     /// All that its client is to get has been read. What the app has still to say is heard to its end.

@@ -26,7 +26,7 @@ use crate::listener::http2::arrive::StreamFacts;
 use crate::message::host::Host;
 use crate::message::{forwarded, hexadecimal};
 use crate::policy::limit::Slot;
-use crate::policy::maintenance::Facts;
+use crate::policy::maintenance::{Active, Facts};
 use crate::route::PathPattern;
 use crate::snapshot::{Route, Snapshot, Switched};
 use crate::telemetry::access_log;
@@ -275,8 +275,12 @@ impl Context {
     /// Whether maintenance cuts this request, which is being answered. Its connection's task is woken when that may
     /// have changed.
     pub(crate) fn is_cut(&mut self) -> bool {
-        self.cut.is_new_round(&self.snapshot)
-            && self.snapshot.shared.switch.load().is_some_and(|state| state.cutting(&self.facts()).is_some())
+        self.cut.is_new_round(&self.snapshot) && self.cut_by().is_some()
+    }
+
+    /// The maintenance that cuts requests such as it.
+    pub(super) fn cut_by(&self) -> Option<Arc<Active>> {
+        self.snapshot.shared.switch.load()?.cutting(&self.facts()).cloned()
     }
 
     /// What has been switched against it since it was let pass, in the order of [`super::decide::decide`].

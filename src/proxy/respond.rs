@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::body::Body;
 use super::context::Context;
-use super::decide::Asked;
+use super::decide::{Asked, Verdict};
 use super::https;
 use super::noted::Noted;
 use super::page::{self, Kind};
@@ -138,7 +138,7 @@ pub(super) fn refuse(refusal: &Refusal, asker: Asker, context: &mut Context) -> 
         headers.insert(ALLOW, methods.clone());
     }
     if kind == Kind::Grpc {
-        grpc(&mut response, refusal, &row, grpc_type(&context.noted));
+        grpc(&mut response, refusal, grpc_type(&context.noted));
     }
     if row.closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -209,18 +209,32 @@ pub(super) fn asset(asset: &page::Asset, reason: &'static str, context: &Context
 
 /// A gRPC client reads the status in the headers of a 200 (gRPC over HTTP/2, "Responses": Trailers-Only), one of
 /// gRPC-Web as well (PROTOCOL-WEB.md, "Message framing"). `own` is the type of its call.
-fn grpc(response: &mut Response<Body>, refusal: &Refusal, row: &Row, own: Option<HeaderValue>) {
+fn grpc(response: &mut Response<Body>, refusal: &Refusal, own: Option<HeaderValue>) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     if let Some(own) = own {
         headers.insert(CONTENT_TYPE, own);
     }
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(refusal.grpc_status()));
+    headers.extend(grpc_status(refusal));
+}
+
+/// How a call ended.
+fn grpc_status(refusal: &Refusal) -> [(HeaderName, HeaderValue); 2] {
     let message = match refusal {
         Refusal::Maintenance(maintained) => page::grpc_message(&maintained.scope),
-        _ => HeaderValue::from_static(row.detail),
+        _ => HeaderValue::from_static(refusal.row().detail),
     };
-    headers.insert(GRPC_MESSAGE, message);
+    [(GRPC_STATUS, HeaderValue::from_static(refusal.grpc_status())), (GRPC_MESSAGE, message)]
+}
+
+/// The trailers of a call that maintenance cuts in the middle of its answer; `None` where its client reads none.
+pub(super) fn grpc_status_of_cut(context: &Context) -> Option<HeaderMap> {
+    let called = context.noted.content_type.as_ref()?;
+    if !negotiate::reads_trailers(called.as_bytes()) {
+        return None;
+    }
+    let refusal = Verdict::Maintenance(context.cut_by()?).refusal(&context.snapshot)?;
+    Some(HeaderMap::from_iter(grpc_status(&refusal)))
 }
 
 /// That of the call, without its parameters.

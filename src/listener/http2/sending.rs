@@ -42,10 +42,7 @@ impl Sending {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(self.take(frame)),
-            Poll::Ready(Some(Err(error))) => {
-                self.stream.send_reset(reason_of(&error));
-                Poll::Ready(Step::Over)
-            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(self.break_off(&error)),
             Poll::Ready(None) => Poll::Ready(over(self.stream.send_data(Bytes::new(), true))),
             Poll::Pending => {
                 // A client that goes is to be noticed although nothing is sent to it.
@@ -54,6 +51,14 @@ impl Sending {
                 Poll::Ready(Step::Over)
             }
         }
+    }
+
+    fn break_off(&mut self, error: &BodyError) -> Step {
+        if let Some(status) = self.body.status_behind(error) {
+            return over(self.stream.send_trailers(status));
+        }
+        self.stream.send_reset(reason_of(error));
+        Step::Over
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Step {

@@ -80,3 +80,30 @@ async fn streams_are_cut_when_the_grace_is_over_and_the_connection_lives_on() {
     assert_eq!(client.get("/open").await.unwrap().text(), "the app", "on the same connection");
     assert!(eventually_async(PATIENCE, async || status(&proxy).await["in_flight"] == 0).await);
 }
+
+/// Its status stands in trailers. Whoever does not read them, as gRPC-Web does not, sees that the answer breaks off.
+#[tokio::test]
+async fn a_call_of_grpc_that_is_cut_ends_with_its_status() {
+    let upstream =
+        FakeUpstream::http1().route("*", Reply::event_stream("tick", Duration::from_millis(20))).start().await;
+    let proxy = TestProxy::toml(toml(&upstream, "")).start().await;
+    let mut client = Http2::connect(proxy.address()).await;
+    let kinds = ["application/grpc", "application/grpc+json", "application/grpc-web", "application/json"];
+    let mut answers = Vec::new();
+    for kind in kinds {
+        let request = Request::post("http://app/").header("content-type", kind).body(h2::empty()).unwrap();
+        answers.push(client.start(request).await.unwrap());
+    }
+    switch_on(&proxy, "terminate = true\nreason = \"100 % new\"\n").await;
+    for (kind, answer) in kinds.into_iter().zip(answers) {
+        assert_eq!(answer.status(), 200, "{kind}");
+        let whole = h2::whole(answer).await;
+        if kind.contains("-web") || kind.ends_with("/json") {
+            whole.expect_err("an answer that was cut does not look whole");
+            continue;
+        }
+        let trailers = whole.expect(kind).trailers.expect(kind);
+        assert!(trailers["grpc-status"] == "14" && trailers["grpc-message"] == "100 %25 new", "{kind}: {trailers:?}");
+    }
+    assert!(eventually(PATIENCE, || upstream.open_connections() == 0).await, "the app is rid of all");
+}
