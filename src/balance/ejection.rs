@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 /// How far back another process may have seen what this one goes on from; what was before counts as having been then.
 const PAST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,6 +42,15 @@ pub enum EjectionEvent {
         was_back: bool,
     },
     Restored,
+}
+
+/// An event that is to be told. Until this is dropped nothing else becomes of the endpoint, so that whatever is told of
+/// it is told in its order.
+#[must_use]
+#[derive(Debug)]
+pub struct News<'a> {
+    pub event: EjectionEvent,
+    _inner: MutexGuard<'a, Inner>,
 }
 
 /// The state of one endpoint, shared by all workers. A success costs two loads, [`Ejection::is_ejected`] one.
@@ -95,7 +104,7 @@ impl Ejection {
 
     /// Counts what the endpoint did with one request. `may_eject` is asked only when it is about to be ejected: whether
     /// another endpoint is left standing. If not, it is asked again at the next failure.
-    pub fn record(&self, success: bool, now: Instant, may_eject: impl FnOnce() -> bool) -> Option<EjectionEvent> {
+    pub fn record(&self, success: bool, now: Instant, may_eject: impl FnOnce() -> bool) -> Option<News<'_>> {
         if success && !self.stained.load(Relaxed) {
             return None;
         }
@@ -109,14 +118,15 @@ impl Ejection {
             inner.failures = 0;
             inner.succeeded_since = true;
             self.stained.store(false, Relaxed);
-            return restored;
+            return News::of(restored, inner);
         }
         self.stained.store(true, Relaxed);
         inner.failures = inner.failures.saturating_add(1);
         if inner.failures < limit.get() || !may_eject() {
-            return restored;
+            return News::of(restored, inner);
         }
-        Some(self.eject(&mut inner, now, restored.is_some()))
+        let ejected = self.eject(&mut inner, now, restored.is_some());
+        News::of(Some(ejected), inner)
     }
 
     /// To be left alone at `now`.
@@ -127,35 +137,36 @@ impl Ejection {
     }
 
     /// Says that the time is over, once, also when no request comes. For whoever looks now and then.
-    pub fn poll(&self, now: Instant) -> Option<EjectionEvent> {
+    pub fn poll(&self, now: Instant) -> Option<News<'_>> {
         let is_back = || self.until_ns.load(Relaxed) != 0 && !self.is_ejected(now);
         if !is_back() {
             return None;
         }
         let mut inner = self.inner.lock();
         // Looked at again: a failure may have ejected it anew by now.
-        if is_back() { inner.come_back() } else { None }
+        let restored = if is_back() { inner.come_back() } else { None };
+        News::of(restored, inner)
     }
 
     /// Takes it back before its time, as when all endpoints of a group are away. The row of ejections goes on.
-    pub fn restore(&self, now: Instant) -> Option<EjectionEvent> {
+    pub fn restore(&self, now: Instant) -> Option<News<'_>> {
         let mut inner = self.inner.lock();
         if self.is_ejected(now) {
             self.until_ns.store(self.nanos(now), Relaxed);
         }
-        inner.come_back()
+        News::of(inner.come_back(), inner)
     }
 
     /// Ends for good, for another one has begun in its place: the endpoint is back, and what is still reported of it here
     /// counts for nothing.
-    pub fn retire(&self, now: Instant) -> Option<EjectionEvent> {
+    pub fn retire(&self, now: Instant) -> Option<News<'_>> {
         self.inner.lock().is_retired = true;
         self.restore(now)
     }
 
     /// It answered a request that was sent at `sent`. Where that was during its ejection, for want of another endpoint,
     /// it is taken back; what was sent before says nothing of it now.
-    pub fn prove(&self, sent: Instant, now: Instant) -> Option<EjectionEvent> {
+    pub fn prove(&self, sent: Instant, now: Instant) -> Option<News<'_>> {
         if !self.is_ejected(now) {
             return None;
         }
@@ -168,7 +179,7 @@ impl Ejection {
         }
         inner.succeeded_since = true;
         self.until_ns.store(self.nanos(now), Relaxed);
-        inner.come_back()
+        News::of(inner.come_back(), inner)
     }
 
     /// How long ago it came back; `None` while it is away, and when it never was. For slow start.
@@ -240,6 +251,12 @@ impl Ejection {
 /// What the times of an endpoint count from that is first known of `now`.
 pub fn epoch(now: Instant) -> Instant {
     now.checked_sub(PAST).unwrap_or(now)
+}
+
+impl<'a> News<'a> {
+    fn of(event: Option<EjectionEvent>, inner: MutexGuard<'a, Inner>) -> Option<Self> {
+        event.map(|event| Self { event, _inner: inner })
+    }
 }
 
 impl Inner {

@@ -41,7 +41,7 @@ mod tests;
 
 pub use backoff::full_jitter;
 pub use candidate::{Candidate, Candidates, RAMP_FULL, slow_start_permille};
-pub use ejection::{Ejection, EjectionEvent, EjectionMemory, EjectionSettings, epoch};
+pub use ejection::{Ejection, EjectionEvent, EjectionMemory, EjectionSettings, News as EjectionNews, epoch};
 pub use ewma::Ewma;
 pub use hash::{Hash, hash_of};
 pub use retry_budget::{Retry, RetryBudget};

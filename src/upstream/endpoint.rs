@@ -19,7 +19,7 @@ use super::http1::Http1;
 use super::multiplex::Multiplexed;
 use super::pool::Pool;
 use super::standing::{Health, Standing};
-use crate::balance::{Candidate, EjectionEvent, Ewma, hash_of};
+use crate::balance::{Candidate, EjectionEvent, EjectionNews, Ewma, hash_of};
 use crate::config::model::{self, Address};
 
 mod scout;
@@ -305,19 +305,20 @@ impl Endpoint {
     }
 
     /// Tells of an ejection or its end, and lets those go on that waited for it.
-    pub(super) fn ejection_changed(&self, event: Option<EjectionEvent>) {
-        match event {
-            Some(EjectionEvent::Ejected { was_back, .. }) => {
+    pub(super) fn ejection_changed(&self, news: Option<EjectionNews<'_>>) {
+        let Some(news) = news else { return };
+        match news.event {
+            EjectionEvent::Ejected { was_back, .. } => {
                 if was_back {
                     (self.observer)(&self.label, Change::Restored);
                 }
                 (self.observer)(&self.label, Change::Ejected { reason: "consecutive_failures", error: String::new() });
             }
-            Some(EjectionEvent::Restored) => {
+            EjectionEvent::Restored => {
                 (self.observer)(&self.label, Change::Restored);
+                drop(news);
                 self.hold.queues().release();
             }
-            None => {}
         }
     }
 

@@ -171,8 +171,8 @@ impl Group {
         }
         endpoint.observe_failure(elapsed, now);
         let _one_at_a_time = self.ejecting.lock();
-        let event = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
-        endpoint.ejection_changed(event);
+        let news = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
+        endpoint.ejection_changed(news);
     }
 
     /// Whether another endpoint is left standing, be it a backup.
@@ -301,3 +301,6 @@ impl fmt::Debug for Group {
         f.debug_struct("Group").field("name", &self.name).field("members", &self.members).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -401,9 +401,9 @@ mod tests {
         assert_eq!(unhealthy, [550, 910, 1000]);
         let ejected = after(&|known| {
             for _ in 0..5 {
-                known.ejection.record(false, now, || true);
+                drop(known.ejection.record(false, now, || true));
             }
-            known.ejection.restore(now);
+            drop(known.ejection.restore(now));
         });
         assert_eq!(ejected, [550, 910, 1000]);
     }

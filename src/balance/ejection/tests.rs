@@ -17,11 +17,11 @@ impl Bench {
     }
 
     fn fail(&self) -> Option<EjectionEvent> {
-        self.ejection.record(false, self.now, || true)
+        event(self.ejection.record(false, self.now, || true))
     }
 
     fn succeed(&self) -> Option<EjectionEvent> {
-        self.ejection.record(true, self.now, || true)
+        event(self.ejection.record(true, self.now, || true))
     }
 
     /// Three failures, and how long it is ejected for them.
@@ -37,6 +37,10 @@ impl Bench {
     fn ejected(&self) -> bool {
         self.ejection.is_ejected(self.now)
     }
+}
+
+fn event(news: Option<News<'_>>) -> Option<EjectionEvent> {
+    news.map(|news| news.event)
 }
 
 #[test]
@@ -56,13 +60,13 @@ fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
     let before = bench.now - Duration::from_millis(1);
     bench.eject();
     bench.now += SECOND;
-    assert_eq!(bench.ejection.prove(before, bench.now), None);
+    assert_eq!(event(bench.ejection.prove(before, bench.now)), None);
     assert!(bench.ejected(), "what was sent before the ejection says nothing");
     let sent = bench.now;
     bench.now += SECOND;
-    assert_eq!(bench.ejection.prove(sent, bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.prove(sent, bench.now)), Some(EjectionEvent::Restored));
     assert!(!bench.ejected());
-    assert_eq!(bench.ejection.prove(sent, bench.now), None, "said once");
+    assert_eq!(event(bench.ejection.prove(sent, bench.now)), None, "said once");
     // It came back less than its last length ago.
     assert_eq!(bench.eject(), (60, 2));
 }
@@ -71,7 +75,7 @@ fn an_answer_to_what_was_sent_during_an_ejection_ends_it() {
 fn an_answer_that_ends_an_ejection_is_a_success_since() {
     let mut bench = Bench::new();
     bench.eject();
-    assert_eq!(bench.ejection.prove(bench.now, bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.prove(bench.now, bench.now)), Some(EjectionEvent::Restored));
     bench.now += 30 * SECOND;
     assert_eq!(bench.eject(), (30, 1), "the row of ejections has ended");
 }
@@ -80,7 +84,7 @@ fn an_answer_that_ends_an_ejection_is_a_success_since() {
 fn what_was_sent_the_moment_it_was_ejected_was_sent_during_it() {
     let bench = Bench::new();
     bench.eject();
-    assert_eq!(bench.ejection.prove(bench.now, bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.prove(bench.now, bench.now)), Some(EjectionEvent::Restored));
 }
 
 #[test]
@@ -89,9 +93,13 @@ fn an_answer_after_its_return_does_not_bring_it_back_again() {
     bench.eject();
     let sent = bench.now + SECOND;
     bench.now += 35 * SECOND;
-    assert_eq!(bench.ejection.prove(sent, bench.now), None);
+    assert_eq!(event(bench.ejection.prove(sent, bench.now)), None);
     assert_eq!(bench.ejection.back_since(bench.now), Some(5 * SECOND), "slow start does not begin anew");
-    assert_eq!(bench.ejection.poll(bench.now), Some(EjectionEvent::Restored), "its return is said when it is seen");
+    assert_eq!(
+        event(bench.ejection.poll(bench.now)),
+        Some(EjectionEvent::Restored),
+        "its return is said when it is seen"
+    );
 }
 
 #[test]
@@ -107,14 +115,14 @@ fn a_success_ends_the_row_of_failures() {
 fn the_return_is_said_once() {
     let mut bench = Bench::new();
     bench.eject();
-    assert_eq!(bench.ejection.poll(bench.now), None);
+    assert_eq!(event(bench.ejection.poll(bench.now)), None);
     bench.now += 30 * SECOND;
-    assert_eq!(bench.ejection.poll(bench.now), Some(EjectionEvent::Restored));
-    assert_eq!(bench.ejection.poll(bench.now), None);
+    assert_eq!(event(bench.ejection.poll(bench.now)), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.poll(bench.now)), None);
     bench.eject();
     bench.now += 60 * SECOND;
     assert_eq!(bench.succeed(), Some(EjectionEvent::Restored));
-    assert_eq!(bench.ejection.poll(bench.now), None);
+    assert_eq!(event(bench.ejection.poll(bench.now)), None);
 }
 
 #[test]
@@ -123,14 +131,14 @@ fn a_return_that_the_next_failure_ends_is_said_with_it() {
     let settings = EjectionSettings { failures: NonZeroU32::new(1), base: SECOND, max: SECOND };
     let ejection = Ejection::new(settings, now);
     let mut ejected = |in_a_row, was_back| {
-        let event = ejection.record(false, now, || true);
-        assert_eq!(event, Some(EjectionEvent::Ejected { length: SECOND, in_a_row, was_back }));
+        let ejected = event(ejection.record(false, now, || true));
+        assert_eq!(ejected, Some(EjectionEvent::Ejected { length: SECOND, in_a_row, was_back }));
         now += SECOND;
         now
     };
     ejected(1, false);
     let back = ejected(2, true);
-    assert_eq!(ejection.poll(back), Some(EjectionEvent::Restored));
+    assert_eq!(event(ejection.poll(back)), Some(EjectionEvent::Restored));
     ejected(3, false);
 }
 
@@ -142,13 +150,13 @@ fn one_that_is_ejected_again_meanwhile_is_not_said_to_be_back() {
     let back = start + SECOND;
     for _ in 0..100 {
         let (ejection, looks) = (Ejection::new(settings, start), AtomicBool::new(false));
-        ejection.record(false, start, || true);
+        drop(ejection.record(false, start, || true));
         thread::scope(|scope| {
             let mut looking = None;
-            let again = ejection.record(false, back, || {
+            let again = event(ejection.record(false, back, || {
                 looking = Some(scope.spawn(|| {
                     looks.store(true, Relaxed);
-                    ejection.poll(back)
+                    event(ejection.poll(back))
                 }));
                 // Until it has come as far as it can, as a rule.
                 while !looks.load(Relaxed) {
@@ -156,7 +164,7 @@ fn one_that_is_ejected_again_meanwhile_is_not_said_to_be_back() {
                 }
                 (0..100).for_each(|_| thread::yield_now());
                 true
-            });
+            }));
             assert_eq!(again, Some(EjectionEvent::Ejected { length: SECOND, in_a_row: 2, was_back: true }));
             assert_eq!(looking.unwrap().join().unwrap(), None);
         });
@@ -196,7 +204,7 @@ fn a_time_of_good_behaviour_ends_the_row_of_ejections() {
 fn the_last_endpoint_standing_stays() {
     let bench = Bench::new();
     for _ in 0..10 {
-        assert_eq!(bench.ejection.record(false, bench.now, || false), None);
+        assert_eq!(event(bench.ejection.record(false, bench.now, || false)), None);
     }
     assert!(!bench.ejected());
     // another one has come: the next failure ejects
@@ -216,7 +224,7 @@ fn late_outcomes_do_not_count_while_ejected() {
 fn restoring_takes_it_back_at_once_and_keeps_the_row() {
     let bench = Bench::new();
     bench.eject();
-    assert_eq!(bench.ejection.restore(bench.now), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.restore(bench.now)), Some(EjectionEvent::Restored));
     assert!(!bench.ejected());
     assert_eq!(bench.eject(), (60, 2));
 }
@@ -225,8 +233,8 @@ fn restoring_takes_it_back_at_once_and_keeps_the_row() {
 fn one_that_is_retired_is_back_and_stays() {
     let bench = Bench::new();
     bench.eject();
-    assert_eq!(bench.ejection.retire(bench.now), Some(EjectionEvent::Restored));
-    assert_eq!(bench.ejection.retire(bench.now), None, "said once");
+    assert_eq!(event(bench.ejection.retire(bench.now)), Some(EjectionEvent::Restored));
+    assert_eq!(event(bench.ejection.retire(bench.now)), None, "said once");
     for _ in 0..10 {
         assert_eq!(bench.fail(), None);
     }
@@ -249,7 +257,7 @@ fn without_failures_configured_nothing_is_ejected() {
     let settings = EjectionSettings { failures: None, base: SECOND, max: SECOND };
     let ejection = Ejection::new(settings, now);
     for _ in 0..100 {
-        assert_eq!(ejection.record(false, now, || true), None);
+        assert_eq!(event(ejection.record(false, now, || true)), None);
     }
     assert!(!ejection.is_ejected(now));
 }
@@ -266,7 +274,7 @@ fn another_process_leaves_it_alone_for_as_long() {
     assert!(other.ejected());
     other.now += Duration::from_nanos(1);
     assert_eq!(other.ejection.memory(other.now).away_for, None, "it is back");
-    assert_eq!(other.ejection.poll(other.now), Some(EjectionEvent::Restored));
+    assert_eq!(event(other.ejection.poll(other.now)), Some(EjectionEvent::Restored));
     assert_eq!(other.eject(), (60, 2));
 }
 
@@ -288,7 +296,7 @@ fn another_process_knows_since_when_it_is_back() {
     bench.succeed();
     let mut other = Bench::new();
     other.ejection.recall(&bench.ejection.memory(bench.now), other.now);
-    assert_eq!(other.ejection.poll(other.now), None, "it was said already");
+    assert_eq!(event(other.ejection.poll(other.now)), None, "it was said already");
     assert_eq!(other.ejection.back_since(other.now), Some(2 * SECOND));
     other.now += 27 * SECOND;
     assert_eq!(other.eject(), (60, 2), "it flaps");
