@@ -171,6 +171,13 @@ impl Body {
         }
     }
 
+    /// Not even the head of its answer was sent.
+    pub(crate) fn was_unsent(&mut self) {
+        if let Some(context) = &mut self.context {
+            context.was_unsent();
+        }
+    }
+
     /// From here on the request's context lives and dies with the body.
     pub(crate) fn attach(&mut self, context: Box<Context>) {
         self.context = Some(context);

@@ -251,6 +251,14 @@ impl Context {
         response.body_mut().attach(self);
     }
 
+    /// Its answer went nowhere: the stream had been reset meanwhile. Nobody was answered then, unless the answer is to what
+    /// it was reset for.
+    pub(crate) fn was_unsent(&mut self) {
+        if self.reason != Some("bad_request") {
+            (self.status, self.reason, self.decided_by) = (None, None, None);
+        }
+    }
+
     /// Counts body bytes on their way to the client.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;

@@ -344,6 +344,33 @@ async fn a_body_unlike_its_length_is_a_bad_request_and_nobody_that_left() {
     assert!(upstream.requests().iter().all(|request| !request.complete));
 }
 
+/// An answer made here waits for the rest of a small body, whose client may leave or break a rule meanwhile.
+#[tokio::test]
+async fn an_answer_that_nobody_was_sent_is_not_logged_as_one() {
+    let (upstream, tables) = (FakeUpstream::http1().start().await, "[features]\nnever = false\n");
+    let route = "[[route]]\nname = \"fixed\"\npath = [\"/fixed\"]\nrespond = { body = \"ok\" }\n\
+                 [[route]]\nname = \"off\"\npath = [\"/off\"]\nfeature = \"never\"\nrespond = { body = \"on\" }\n";
+    let proxy = TestProxy::before(&upstream, tables, route).start().await;
+    for path in ["/fixed", "/off"] {
+        let mut tries = 0..10;
+        let line = loop {
+            let path = format!("{path}/{}", tries.next().expect("no answer is that quick ten times"));
+            let mut client = Framed::connect(proxy.address()).await;
+            let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", &path)];
+            let fields = [&fields[..], &[("content-length", "7")]].concat();
+            client.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&fields))).await;
+            assert!(client.is_alive().await);
+            client.send(&frame(kind::DATA, flag::END_STREAM, 1, "four")).await;
+            let of_stream = client.find(|frame| frame.stream == 1 && frame.kind != kind::WINDOW_UPDATE).await;
+            // It waits for a second, which may be over by then.
+            if of_stream.unwrap().kind == kind::RST_STREAM {
+                break proxy.log_line(&path).await;
+            }
+        };
+        assert!(line.contains("\" 499 0 "), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn a_drain_lets_streams_finish_and_takes_no_more() {
     let done = Arc::new(Notify::new());

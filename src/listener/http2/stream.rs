@@ -140,7 +140,7 @@ fn begin(
 }
 
 fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, patience: Duration) -> Rest {
-    let (mut head, body) = split(answer);
+    let (mut head, mut body) = split(answer);
     let (is_whole, patience) = (body.is_end_stream(), body.patience().unwrap_or(patience));
     let length = body.size_hint().exact().filter(|_| !is_whole);
     answer::complete(&mut head, length, said);
@@ -149,6 +149,7 @@ fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, 
         Ok(stream) => Rest::Body(Sending::new(body, stream, patience)),
         Err(error) => {
             tracing::debug!(%error, "an answer could not be sent");
+            body.was_unsent();
             respond.send_reset(Reason::INTERNAL_ERROR);
             Rest::Nothing
         }
@@ -159,7 +160,7 @@ fn send(answer: Response<Body>, respond: &mut SendResponse<Bytes>, said: &Said, 
 fn open(answer: Response<Body>, receiving: RecvStream, respond: &mut SendResponse<Bytes>, said: &Said) -> Rest {
     let (mut head, mut body) = split(answer);
     answer::complete(&mut head, None, said);
-    let Some(tunnel) = body.take_tunnel() else {
+    let Some(mut tunnel) = body.take_tunnel() else {
         respond.send_reset(Reason::INTERNAL_ERROR);
         return Rest::Nothing;
     };
@@ -170,6 +171,7 @@ fn open(answer: Response<Body>, receiving: RecvStream, respond: &mut SendRespons
         }
         Err(error) => {
             tracing::debug!(%error, "the client left in the middle of an upgrade");
+            tunnel.context.was_unsent();
             Rest::Nothing
         }
     }
