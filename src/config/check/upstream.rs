@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 
 use super::super::document::Path;
 use super::super::model::{
-    Balance, Breaker, Ejection, Endpoint, HashKey, Health, HealthKind, Retry, Upstream, UpstreamTls,
+    Address, Balance, Breaker, Ejection, Endpoint, HashKey, Health, HealthKind, Retry, Upstream, UpstreamTls,
 };
 use super::super::raw;
 use super::Check;
 use super::values::at_least_one;
-use super::words::{Key, is_host_name, path_remedy};
+use super::words::{Key, is_certifiable, is_host_name, path_remedy};
 
 impl Check<'_> {
     pub(super) fn upstreams(&mut self, raw: &BTreeMap<String, raw::Upstream>, at: &Path) -> BTreeMap<String, Upstream> {
@@ -24,10 +24,12 @@ impl Check<'_> {
     }
 
     fn upstream(&mut self, raw: &raw::Upstream, at: &Path) -> Upstream {
+        let tls = self.upstream_tls(&raw.tls, &at.key("tls"));
+        let are_certified = tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
         Upstream {
-            endpoints: self.endpoints(&raw.endpoints, &at.key("endpoints")),
+            endpoints: self.endpoints(&raw.endpoints, are_certified, &at.key("endpoints")),
             critical: raw.critical,
-            tls: self.upstream_tls(&raw.tls, &at.key("tls")),
+            tls,
             http2: raw.http2,
             balance: self.balance(raw, at),
             affinity_cookie: self.affinity(&raw.affinity, &at.key("affinity")),
@@ -44,7 +46,8 @@ impl Check<'_> {
         }
     }
 
-    fn endpoints(&mut self, raw: &[raw::Endpoint], at: &Path) -> Vec<Endpoint> {
+    /// `are_certified`: each shows a certificate for its own name.
+    fn endpoints(&mut self, raw: &[raw::Endpoint], are_certified: bool, at: &Path) -> Vec<Endpoint> {
         if raw.is_empty() && !self.is_spoilt(&at.index(0)) {
             self.missing(at, "write endpoints = [\"app:3000\"]");
         }
@@ -56,6 +59,14 @@ impl Check<'_> {
             };
             if endpoints.iter().any(|other| other.address == endpoint.address) {
                 self.refuse(&at, &endpoint.address.to_string(), "is listed twice", "list it once, with a weight");
+            }
+            if let Address::Name { host, .. } = &endpoint.address
+                && are_certified
+                && !is_certifiable(host)
+            {
+                let message = "ends in a number: no certificate is for such a name";
+                let help = "set tls.server_name to the name that its certificate is for";
+                self.refuse(&at, &endpoint.address.to_string(), message, help);
             }
             endpoints.push(endpoint);
         }
@@ -86,7 +97,7 @@ impl Check<'_> {
         if !raw.enabled.unwrap_or(anything) {
             return None;
         }
-        if !raw.server_name.is_empty() && !is_host_name(&raw.server_name) {
+        if !raw.server_name.is_empty() && !(is_host_name(&raw.server_name) && is_certifiable(&raw.server_name)) {
             self.refuse(
                 &at.key("server_name"),
                 &raw.server_name,

@@ -1,5 +1,7 @@
 //! Small languages inside strings: hosts, paths, keys, kinds of failure.
 
+use std::net::IpAddr;
+
 use http::HeaderName;
 
 use super::super::document::Path;
@@ -141,4 +143,11 @@ pub(super) fn is_host_name(text: &str) -> bool {
             && !label.ends_with('-')
     };
     text.len() <= 253 && text.split('.').all(label)
+}
+
+/// Whether a certificate may be for this host, which is a name or an address: a name does not end in a number, or it
+/// could be taken for an address (RFC 1123, section 2.1).
+pub(super) fn is_certifiable(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    host.parse::<IpAddr>().is_ok() || !last.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -29,6 +29,14 @@ fn the_address_that_is_proposed_would_do() {
 }
 
 #[test]
+fn a_name_that_ends_in_a_number_will_do_where_no_certificate_is_for_it() {
+    for tls in ["", "tls = { server_name = \"b\" }", "tls = { server_name = \"10.0.0.1\" }"] {
+        let told = with(&format!("[upstream.b]\nendpoints = [\"b.1:443\", \"10.0.0.1:443\"]\n{tls}\n")).err();
+        assert!(told.is_none(), "{told:?}");
+    }
+}
+
+#[test]
 fn an_empty_file_lacks_a_listener_and_a_route() {
     let expected = "flagstone.toml: listener: is missing: add a [[listener]] with an address, such as \"0.0.0.0:8080\"\nflagstone.toml: route: is missing: add a [[route]] with a name and an upstream";
     assert_eq!(errors(""), expected);
@@ -340,6 +348,18 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("[maintenance]\nflag = \"a\\u0000b\"", "maintenance.flag = \"a\\0b\": not a path: take out the NUL character"),
     ("[upstream.b]", "upstream.b.endpoints: is missing"),
     ("[upstream.b]\nendpoints = [\"b:1\", \"b:1\"]", "is listed twice"),
+    (
+        "[upstream.b]\nendpoints = [\"b.1:443\"]\ntls = { enabled = true }",
+        "endpoints[0] = \"b.1:443\": ends in a number: no certificate is for such a name",
+    ),
+    (
+        "[upstream.b]\nendpoints = [{ address = \"b.1.:443\" }]\ntls = { ca = \"a.pem\" }",
+        "endpoints[0] = \"b.1:443\": ends in a number",
+    ),
+    (
+        "[upstream.b]\nendpoints = [\"b:443\"]\ntls = { server_name = \"b.1\" }",
+        "tls.server_name = \"b.1\": not a host name",
+    ),
     ("[upstream.b]\nendpoints = [{ address = \"b:1\", backup = true }]", "has only backups"),
     ("[upstream.b]\nendpoints = [\"b\"]", "give a port: \"b:3000\""),
     ("[upstream.b]\nendpoints = [\"https://b\"]", "\"b:443\", and set tls = { enabled = true }"),
