@@ -97,7 +97,8 @@ impl Check<'_> {
         if !raw.enabled.unwrap_or(anything) {
             return None;
         }
-        if !raw.server_name.is_empty() && !(is_host_name(&raw.server_name) && is_certifiable(&raw.server_name)) {
+        let name = &raw.server_name;
+        if !(name.is_empty() || is_host_name(name) && is_certifiable(name)) {
             self.refuse(
                 &at.key("server_name"),
                 &raw.server_name,
