@@ -234,7 +234,7 @@ with_wrk() { # VALUE PID FACTOR WRK_ARGUMENT…: processor time per request, tim
     plays "$1" || return 0
     local value=$1 process=$2 factor=$3 before after out requests; shift 3
     before=$(cpu_ns "$process")
-    out=$(taskset -c 1 wrk -t1 -d"${seconds}s" "$@")
+    out=$(taskset -c "${core:-1}" wrk -t1 -d"${seconds}s" "$@")
     after=$(cpu_ns "$process")
     grep 'Socket errors' <<<"$out" >&2 || true
     case $value in maintenance.*) ;; *) grep 'Non-2xx' <<<"$out" >&2 && exit 1 ;; esac
@@ -384,19 +384,25 @@ idle() {
 }
 
 workers() {
-    if [ "$(nproc)" -lt 4 ]; then
-        row workers "not measured: load and app need cores of their own, and this machine has $(nproc)"
-        printf 'two workers over one|one worker|-|-|-|at-least 1.8|not measured: %s cores\n' "$(nproc)" >>"$dir/table"
+    local n p few=no
+    [ "$(nproc)" -ge 4 ] || few=yes
+    for n in 1 2; do
+        flagstone_conf "workers$n" $((19060 + n)) $((19070 + n)) "$n" >"$dir/etc/workers$n.toml"
+        p=0; { [ "$n" = 2 ] || [ $few = yes ]; } && p=0,1
+        on "$p" "workers$n" "$binary" run -c "$dir/etc/workers$n.toml"; local "pid$n=$pid"
+        answers "http://127.0.0.1:$((19060 + n))/"
+    done
+    if [ $few = yes ]; then
+        row workers "µs of processor per request with two workers, and with one; the rate is not measured: load and app need cores of their own, and this machine has $(nproc)"
+        for _ in $(seq "$rounds"); do
+            core=0,1 with_wrk workers.1 "$pid1" 1 -c64 http://127.0.0.1:19061/
+            core=0,1 with_wrk workers.2 "$pid2" 1 -c64 http://127.0.0.1:19062/
+        done
+        # What twice the cores would do at this cost.
+        compare "two workers over one, by cost" µs workers.2 workers.1 at-most 1.11
         return
     fi
     row workers "requests a second with two workers on two cores, and with one on one"
-    local n p
-    for n in 1 2; do
-        flagstone_conf "workers$n" $((19060 + n)) $((19070 + n)) "$n" >"$dir/etc/workers$n.toml"
-        p=0; [ "$n" = 2 ] && p=0,1
-        on "$p" "workers$n" "$binary" run -c "$dir/etc/workers$n.toml"
-        answers "http://127.0.0.1:$((19060 + n))/"
-    done
     for _ in $(seq "$rounds"); do
         for n in 1 2; do
             note "workers.$n" "$(taskset -c 2- wrk -t1 -c64 -d"${seconds}s" "http://127.0.0.1:$((19060 + n))/" | awk '/Requests\/sec/{print $2}')"
