@@ -12,13 +12,14 @@ mod stages;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use serde_json::{Value, json};
 
 use crate::listener::head;
 use crate::message::forwarded;
+use crate::message::negotiate::{self, Kind};
 use crate::proxy::decide::{self, Asked, Switches, Verdict, decide};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::respond;
@@ -58,6 +59,8 @@ pub(crate) struct Explanation {
     host: String,
     path: String,
     pub(crate) route: Option<String>,
+    /// Answers made here are those of gRPC.
+    is_of_grpc: bool,
     /// In order, up to the one that answers.
     stages: Vec<Stage>,
     pub(crate) outcome: Outcome,
@@ -95,18 +98,23 @@ pub(crate) fn explain(wanted: &Hypothetical, snapshot: &Snapshot, moment: Moment
         host: String::new(),
         path: String::new(),
         route: None,
+        is_of_grpc: false,
         stages: vec![stages::listener_stage(wanted, listener), stages::client_stage(wanted, &client, snapshot)],
         outcome: Outcome::default(),
     };
-    let (host, path) = match judged(&request, snapshot) {
-        Ok(place) => place,
+    let place = judge(&request, snapshot).and_then(|()| {
+        // What is no request is answered with text, whatever it would be one of.
+        explained.is_of_grpc = is_of_grpc(request.headers());
+        decide::place(&request, None)
+    });
+    let (host, path) = match place {
+        Ok((host, path)) => (host.name().to_owned(), path.into_owned()),
         Err(refusal) => {
             explained.answered(&refusal);
             return explained;
         }
     };
-    (explained.host, explained.path) = (host, path);
-    let (host, path) = (explained.host.clone(), explained.path.clone());
+    (explained.host, explained.path) = (host.clone(), path.clone());
     if listener.is_some_and(stages::asks_for_certificate) {
         // There is no handshake that shows one, and claims do not count.
         forwarded::set_client_certificate(request.headers_mut(), None, None);
@@ -128,8 +136,8 @@ pub(crate) fn explain(wanted: &Hypothetical, snapshot: &Snapshot, moment: Moment
     explained
 }
 
-/// Host and path, of a head that a listener would let through.
-fn judged(request: &Request<()>, snapshot: &Snapshot) -> Result<(String, String), Refusal> {
+/// Whether a listener would let such a head through.
+fn judge(request: &Request<()>, snapshot: &Snapshot) -> Result<(), Refusal> {
     let mut bytes = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
     for (name, value) in request.headers() {
         bytes.extend_from_slice(name.as_str().as_bytes());
@@ -138,9 +146,12 @@ fn judged(request: &Request<()>, snapshot: &Snapshot) -> Result<(String, String)
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    head::read(&bytes.into(), &snapshot.head_bounds(), &mut HeaderMap::new()).map_err(Refusal::of_head)?;
-    let (host, path) = decide::place(request, None)?;
-    Ok((host.name().to_owned(), path.into_owned()))
+    let read = head::read(&bytes.into(), &snapshot.head_bounds(), &mut HeaderMap::new());
+    read.map(drop).map_err(Refusal::of_head)
+}
+
+fn is_of_grpc(headers: &HeaderMap) -> bool {
+    negotiate::kind(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes), []) == Kind::Grpc
 }
 
 impl Hypothetical {
@@ -271,6 +282,11 @@ impl Explanation {
         self.outcome.status = Some(row.status);
         self.outcome.reason = Some(row.reason);
         self.outcome.says = format!("answered here: {}", row.detail);
+        if self.is_of_grpc {
+            // Its client reads what became of it behind that.
+            self.outcome.status = Some(StatusCode::OK);
+            self.outcome.says += &format!(" (grpc-status {})", refusal.grpc_status());
+        }
     }
 
     /// For people.

@@ -223,7 +223,7 @@ impl Refusal {
 
     /// The code for a client of gRPC (its "Status codes and their use"). `UNAVAILABLE`, 14, invites it to send the same again:
     /// a client whose own request was too slow would be too slow again, and hears of its deadline.
-    pub(super) fn grpc_status(&self) -> &'static str {
+    pub fn grpc_status(&self) -> &'static str {
         match self {
             Self::RateLimited { .. } | Self::Concurrency { .. } | Self::BodyTooLarge => "8",
             Self::Denied | Self::Blocked | Self::Unreadable => "7",

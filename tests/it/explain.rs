@@ -73,6 +73,8 @@ const REQUESTS: &[Asked] = &[
     ("GET", "http://x.example/", "203.0.113.9", &["X-Forwarded-Host: no", "Host: api.example"]),
     ("OPTIONS", "http://x.example/", "203.0.113.9", &[]),
     ("POST", "http://x.example/orders", "203.0.113.9", &["Content-Length: 16777217"]),
+    ("POST", "http://x.example/inside", "203.0.113.9", &["Content-Type:application/grpc"]),
+    ("POST", "http://x.example/a%2fb", "203.0.113.9", &["Content-Type:application/grpc-web"]),
     ("GET", "http://x.example/logo.svg", "203.0.113.9", &[]),
     ("POST", "http://x.example/logo.svg", "203.0.113.9", &[]),
     ("GET", "http://x.example/.flagstone/maintenance/logo.svg", "203.0.113.9", &[]),
@@ -283,6 +285,9 @@ async fn reasons_are_the_true_ones() {
     assert!(text.contains("all: any host, path /; w would match, but not by DELETE"), "{text}");
     let text = explain(&["http://a.example.com/"]).await;
     assert!(text.contains("w: host *.example.com, path /, method GET or POST; more specific than all"), "{text}");
+    let call = ["http://a.example.com/", "--header", "Content-Type: application/grpc", "--header", "Content-Length: x"];
+    let text = explain(&call).await;
+    assert!(text.contains("=> 400 bad_request, answered here"), "it never becomes a call: {text}");
     for (flag, method, ip, why) in [
         ("mode = \"read_only\"", "GET", "203.0.113.9", "on, but it lets the method pass"),
         ("allow = [\"203.0.113.9\"]", "POST", "203.0.113.9", "on, but the client is on the flag's allow list"),
