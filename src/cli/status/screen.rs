@@ -147,17 +147,18 @@ fn limits(status: &Value, now: Timestamp) -> Table {
     let mut table = Table::new(&["LIMIT", "RATE", "BURST", "KEYS", "ALLOWED", "LIMITED", "QUEUED", ""]);
     for (name, limit) in object(&status["limits"]) {
         let limited = number(&limit["limited"]);
-        let mut note = match (&limit["override"], limit["override"]["until"].is_string(), limit["shadow"] == true) {
-            (Value::Object(_), true, _) => {
-                format!("overridden, ends {}", relative_of(&limit["override"]["until"], now))
-            }
-            (Value::Object(_), false, _) => "overridden until cleared".to_owned(),
-            (_, _, true) => format!("shadow, {} over it", count(number(&limit["shadowed"]))),
-            _ => String::new(),
-        };
+        let mut notes = Vec::new();
+        if let Value::Object(held) = &limit["override"] {
+            notes.push(match held.get("until").filter(|until| until.is_string()) {
+                Some(until) => format!("overridden, ends {}", relative_of(until, now)),
+                None => "overridden until cleared".to_owned(),
+            });
+        }
+        if limit["shadow"] == true {
+            notes.push(format!("shadow, {} over it", count(number(&limit["shadowed"]))));
+        }
         if limit["storeReachable"] == false {
-            let separator = if note.is_empty() { "" } else { "; " };
-            note = format!("{note}{separator}the shared store is out of reach");
+            notes.push("the shared store is out of reach".to_owned());
         }
         table.line(vec![
             shown(name).into(),
@@ -167,7 +168,7 @@ fn limits(status: &Value, now: Timestamp) -> Table {
             count(number(&limit["allowed"])).into(),
             Cell::new(&count(limited), if limited > 0 { Tone::Warning } else { Tone::Plain }),
             count(number(&limit["queued"])).into(),
-            Cell::new(&note, Tone::Warning),
+            Cell::new(&notes.join("; "), Tone::Warning),
         ]);
     }
     table
@@ -289,6 +290,8 @@ mod tests {
         status["limits"]["per_ip"] = json!({ "rate": "10/1m", "burst": 5, "keys": 3, "allowed": 1_000, "limited": 2, "queued": 0,
             "override": { "until": "2026-01-01T01:15:00Z" } });
         status["limits"]["shared"] = json!({ "rate": "1/1s", "burst": 1, "storeReachable": false });
+        status["limits"]["watching"] =
+            json!({ "rate": "9/1s", "burst": 9, "shadow": true, "shadowed": 1_234, "override": { "until": null } });
         status["config"]["lastReload"] = json!({ "time": "2026-01-01T00:59:30Z", "success": false,
             "errors": [{ "file": "f.toml", "line": 3, "column": 1, "path": "bogus", "message": "unknown key", "value": null, "help": null }] });
         let endpoints = json!({ "a:1": { "status": "healthy" }, "b:1": { "status": "unhealthy" } });
@@ -305,8 +308,9 @@ mod tests {
             "app     unhealthy  1/2        1.23 ms  OPEN     9      5       4         the circuit breaker is open\n",
             "mail    healthy    -          1.00 ms  OPEN     9      5       0         shadow, 4 let through\n",
             "memory  healthy    -          41 %     -        -      -       -\n",
-            "per_ip  10/1m  5      3     1,000    2        0       overridden, ends in 15m\n",
-            "shared  1/1s   1      0     0        0        0       the shared store is out of reach\n",
+            "per_ip    10/1m  5      3     1,000    2        0       overridden, ends in 15m\n",
+            "shared    1/1s   1      0     0        0        0       the shared store is out of reach\n",
+            "watching  9/1s   9      0     0        0        0       overridden until cleared; shadow, 1,234 over it\n",
         ] {
             assert!(text.contains(part), "{part}{text}");
         }
