@@ -59,9 +59,10 @@ pub(super) fn block(arguments: &Block) -> ExitCode {
 /// Takes a network off the list; exit code 1 when it was not on it.
 pub(super) fn unblock(arguments: &Unblock) -> ExitCode {
     tell((|| {
-        let cidr = arguments.cidr.trunc();
-        let entry = arguments.admin.client()?.call("DELETE", &format!("/api/admin/blocklist/{cidr}"), None, "cidr")?;
-        Ok(arguments.json.show(&entry, |_| format!("{cidr} is not blocked any more\n")))
+        let path = format!("/api/admin/blocklist/{}", arguments.cidr);
+        let entry = arguments.admin.client()?.call("DELETE", &path, None, "cidr")?;
+        let text = |entry: &Value| format!("{} is not blocked any more\n", entry["cidr"].as_str().unwrap_or_default());
+        Ok(arguments.json.show(&entry, text))
     })())
 }
 
