@@ -1,9 +1,11 @@
 //! `flagstone demo`: the proxy in front of an embedded sample app, with everything to try.
 
 use std::fs::DirBuilder;
-use std::io::Write;
+use std::io::{self, Write};
+use std::iter;
 use std::net::{AddrParseError, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::run::{Signals, announce};
@@ -27,6 +29,8 @@ pub(super) struct Arguments {
 
 const WEB_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9900;
+/// Names that are tried.
+const FOLDERS_MAX: u32 = 100;
 
 /// Nothing else keeps those out who are not to drive it.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -56,12 +60,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let folder = std::env::temp_dir().join(format!("flagstone-demo-{}", std::process::id()));
-    // Of its own, and nobody else's: whoever could write there could have this process read anything.
-    if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
-        complain(format_args!("{} cannot be made: {}", folder.display(), io_reason(&error)));
-        return ExitCode::FAILURE;
-    }
+    let folder = match make_folder() {
+        Ok(folder) => folder,
+        Err((folder, error)) => {
+            complain(format_args!("{} cannot be made: {}", folder.display(), io_reason(&error)));
+            return ExitCode::FAILURE;
+        }
+    };
     let code = match start(arguments, &folder) {
         Ok((mut signals, app, _sample)) => {
             signals.wait(&app);
@@ -76,10 +81,26 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     code
 }
 
+/// Of its own, and nobody else's: whoever could write there could have this process read anything. The name may be taken
+/// by what one has left that was killed: in a container all have the same process id.
+fn make_folder() -> Result<PathBuf, (PathBuf, io::Error)> {
+    let name = format!("flagstone-demo-{}", std::process::id());
+    let first = std::env::temp_dir().join(&name);
+    let further = (1..FOLDERS_MAX).map(|number| first.with_file_name(format!("{name}-{number}")));
+    for folder in iter::once(first.clone()).chain(further) {
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err((folder, error)),
+        }
+    }
+    Err((first, io::ErrorKind::AlreadyExists.into()))
+}
+
 type Running = (Signals, App, Sample);
 
 fn start(arguments: &Arguments, folder: &std::path::Path) -> Result<Running, Problems> {
-    let failed = |what: &str, error: std::io::Error| -> Problems {
+    let failed = |what: &str, error: io::Error| -> Problems {
         Problem::new("", format!("{what}: {}", io_reason(&error))).into()
     };
     let signals = Signals::register().map_err(|error| failed("signals cannot be received", error))?;
@@ -96,7 +117,7 @@ fn start(arguments: &Arguments, folder: &std::path::Path) -> Result<Running, Pro
         let folder = folder.to_path_buf();
         let guide = things_to_try(&Addresses { web, admin, app: sample.addr, folder });
         // Whoever reads no further may still try it.
-        let _ = writeln!(std::io::stdout(), "{guide}\nCtrl-C ends the demo and removes its folder.");
+        let _ = writeln!(io::stdout(), "{guide}\nCtrl-C ends the demo and removes its folder.");
     }
     Ok((signals, app, sample))
 }
@@ -118,7 +139,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn start() -> std::io::Result<Self> {
+    fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let app = runtime.block_on(SampleApp::start(([127, 0, 0, 1], 0).into()))?;
         let addr = app.addr;

@@ -68,6 +68,20 @@ async fn what_the_demo_prints_works_when_pasted() {
     assert_eq!(temp.names(), Vec::<String>::new());
 }
 
+/// In a container each has the same process id.
+#[tokio::test]
+async fn what_a_demo_that_was_killed_has_left_keeps_no_other_from_starting() {
+    let temp = Folder::new();
+    let script = "mkdir \"$TMPDIR/flagstone-demo-$$\"; exec \"$0\" demo --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_flagstone")]).env("TMPDIR", temp.path());
+    let mut demo = Process::start(&mut command);
+    demo.stdout_line("Ctrl-C").await;
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
+    assert_eq!(temp.names(), [format!("flagstone-demo-{}", demo.id())]);
+}
+
 #[tokio::test]
 async fn the_admin_side_of_a_demo_is_for_this_machine() {
     let temp = Folder::new();
