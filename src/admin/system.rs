@@ -2,6 +2,8 @@
 
 pub(super) mod schema;
 
+use std::path;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -37,12 +39,13 @@ fn configuration(control: &Control) -> Value {
     view
 }
 
-/// Which configuration serves, where it came from, and what became of the last attempt to load another.
+/// Which configuration serves, where it came from, and what became of the last attempt to load another. Whoever asks is
+/// in another folder, perhaps: the path of a file is a whole one.
 pub(super) fn generation(control: &Control, live: &Snapshot) -> Value {
     json!({
         "generation": live.generation,
         "source": match &control.source {
-            Source::File(file) => Value::from(file.display().to_string()),
+            Source::File(file) => path::absolute(file).as_ref().unwrap_or(file).display().to_string().into(),
             Source::Fixed => Value::Null,
         },
         "loadedAt": live.loaded_at.to_string(),

@@ -161,3 +161,24 @@ async fn run_without_a_file_works_for_anybody() {
     let is_off = async || client::get(address, "/").await.unwrap().status == 503;
     assert!(eventually_async(Duration::from_secs(10), is_off).await, "{}", process.stderr());
 }
+
+/// `flagstone run` in the folder of `flagstone.toml` serves by a file that is named without its folder.
+#[tokio::test]
+async fn a_process_is_found_by_its_file_whatever_folder_that_was_named_from() {
+    let _turn = or_left_out!(usual_ports());
+    let folder = Folder::new();
+    let text = "[server]\nstate_dir = \"state\"\n[log]\naccess = \"off\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                [[route]]\nname = \"a\"\nrespond = { body = \"a\" }\n";
+    let file = folder.write("flagstone.toml", text);
+    let mut process = Process::start(Flagstone::command(["run"]).current_dir(folder.path()));
+    process.stderr_line("admin listening").await;
+    // From here on the process alone knows where its flag is.
+    folder.write("flagstone.toml", format!("{text}[[["));
+    let file = file.to_str().unwrap();
+    for words in [&["on"][..], &["off"], &["on", "-c", file]] {
+        let mut command = Flagstone::command(["maintenance"].iter().chain(words));
+        let ended = Process::run(command.current_dir(if words.len() > 1 { "/".as_ref() } else { folder.path() })).await;
+        assert_eq!(ended.status.code(), Some(0), "{words:?}: {}", ended.stderr);
+    }
+    assert!(folder.join("state/maintenance.flag").exists());
+}

@@ -10,7 +10,7 @@ use super::super::schema::ConfigurationError;
 #[schema(rename_all = "camelCase")]
 pub(in crate::admin) struct Generation {
     generation: u64,
-    /// The file; `null` = the command line.
+    /// The whole path of the file; `null` = the command line.
     #[schema(required)]
     source: Option<String>,
     #[schema(format = DateTime)]
