@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use http::header::{ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
@@ -21,6 +21,7 @@ use tower_http::services::ServeFile;
 use self::announced::Announced;
 use self::range::Extent;
 use super::body::{Body, BodyError};
+use super::noted::joined;
 use super::refusal::Refusal;
 use super::respond;
 use crate::config::model;
@@ -188,6 +189,7 @@ pub(super) async fn serve<B>(
 
 async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Body>, Refusal> {
     let mut request = request.map(|_| Empty::<bytes::Bytes>::new());
+    join_lists(request.headers_mut());
     settle_range(&mut request, file).await;
     let mut response = ask(&request, file).await?;
     let is_part = matches!(response.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
@@ -197,6 +199,16 @@ async fn file_answer<B>(request: Request<B>, file: &Path) -> Result<Response<Bod
         response = ask(&request, file).await?;
     }
     Ok(response)
+}
+
+/// `ServeFile` looks at the first line of a list alone (RFC 9110, section 5.3).
+fn join_lists(headers: &mut HeaderMap) {
+    for name in [IF_MATCH, IF_NONE_MATCH] {
+        let has_several = headers.get_all(&name).iter().nth(1).is_some();
+        if has_several && let Some(whole) = joined(headers, &name) {
+            headers.insert(name, whole);
+        }
+    }
 }
 
 /// Leaves of `Range` what is to be heard. `ServeFile` would refuse what is to be ignored, and also hear it with HEAD.

@@ -72,7 +72,7 @@ impl Noted {
 }
 
 /// All lines of a list field as one.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     let whole = || HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("joined from header values");
     (!lines.is_empty()).then(whole)

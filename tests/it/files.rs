@@ -240,6 +240,9 @@ async fn what_the_client_has_is_not_sent_again() {
         // The tag is the better witness (RFC 9110, section 13.2.2).
         (format!("If-None-Match: \"other\"\r\nIf-Modified-Since: {modified}\r\n"), 200),
         ("If-Match: \"other\"\r\n".to_owned(), 412),
+        // Lists, over several lines.
+        (format!("If-None-Match: \"other\"\r\nIf-None-Match: W/\"x\", {tag}\r\n"), 304),
+        (format!("If-Match: \"other\"\r\nIf-Match: {tag}\r\n"), 200),
     ] {
         let answer = ask(&proxy, "GET", "/numbers.txt", &headers).await;
         assert_eq!(answer.status, status, "{headers}");
