@@ -11,9 +11,8 @@
 //! backslash, control bytes, `#`, `?`, broken escapes, and dot segments with a matrix parameter
 //! (`/..;/`), which servlet containers resolve and others do not.
 //!
-//! Not decided here: `*` of `OPTIONS *`, and authority-form; the caller knows the method. Escaped reserved
-//! characters stay as they are: `%3B` is not `;` (section 2.2), and a pattern with such a character matches it only
-//! as written.
+//! `*` of `OPTIONS *` is no path either, as with nginx: no route could be said to have it. Escaped reserved characters stay
+//! as they are: `%3B` is not `;` (section 2.2), and a pattern with such a character matches it only as written.
 
 use std::borrow::Cow;
 
