@@ -18,7 +18,7 @@ use axum::extract::Request;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
@@ -141,16 +141,16 @@ async fn connection<S>(
         let (mut router, seat) = (router.clone(), Arc::clone(&worker));
         let request = request.map(|body| Awaited { body, seat: Arc::clone(&seat) });
         async move {
-            seat.is_at_work.store(true, Relaxed);
+            seat.begin_call();
             let answer = router.call(request).await;
-            seat.is_at_work.store(false, Relaxed);
+            seat.end_call();
             answer
         }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
         .max_buf_size(HEAD_BYTES_MAX)
-        .header_read_timeout(patience.head)
+        // That of hyper begins with the pause before a head.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(Impatient::new(stream, Arc::clone(&seat), patience)), service);
     let mut served = std::pin::pin!(served);
     let served = tokio::select! {
@@ -177,12 +177,48 @@ struct Seats {
 
 /// The place of one connection.
 struct Seat {
-    last_byte: Mutex<Instant>,
+    times: Mutex<Times>,
     /// A call has no answer yet: the silence is not the client's.
     is_at_work: AtomicBool,
     /// Somebody else is to have it.
     is_wanted: Notify,
     _slot: OwnedSemaphorePermit,
+}
+
+/// By what the client is waited for.
+struct Times {
+    last_byte: Instant,
+    /// When a head was begun that is not there to its end; of the first one, when the connection was.
+    head_began: Option<Instant>,
+    /// What comes belongs to a call.
+    is_in_call: bool,
+}
+
+impl Times {
+    /// When the client has been waited for.
+    fn deadline(&self, patience: Patience) -> Instant {
+        self.head_began.map_or(self.last_byte + patience.silence, |began| began + patience.head)
+    }
+}
+
+impl Seat {
+    fn new(slot: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        let times = Times { last_byte: now, head_began: Some(now), is_in_call: false };
+        let (times, is_at_work, is_wanted) = (Mutex::new(times), AtomicBool::new(false), Notify::new());
+        Self { times, is_at_work, is_wanted, _slot: slot }
+    }
+
+    fn begin_call(&self) {
+        self.is_at_work.store(true, Relaxed);
+        let mut times = self.times.lock();
+        (times.head_began, times.is_in_call) = (None, true);
+    }
+
+    fn end_call(&self) {
+        self.is_at_work.store(false, Relaxed);
+        self.times.lock().is_in_call = false;
+    }
 }
 
 impl Seats {
@@ -205,15 +241,14 @@ impl Seats {
                 break slot;
             }
         };
-        let (last_byte, is_at_work, is_wanted) = (Mutex::new(Instant::now()), AtomicBool::new(false), Notify::new());
-        let seat = Arc::new(Seat { last_byte, is_at_work, is_wanted, _slot: slot });
+        let seat = Arc::new(Seat::new(slot));
         self.taken.push(Arc::downgrade(&seat));
         seat
     }
 
     fn most_silent(&self) -> Option<Arc<Seat>> {
         let seats = self.taken.iter().filter_map(Weak::upgrade);
-        seats.filter(|seat| !seat.is_at_work.load(Relaxed)).min_by_key(|seat| *seat.last_byte.lock())
+        seats.filter(|seat| !seat.is_at_work.load(Relaxed)).min_by_key(|seat| seat.times.lock().last_byte)
     }
 }
 
@@ -245,43 +280,64 @@ impl Body for Awaited {
     }
 }
 
-/// A stream that fails when nothing has gone through it for too long.
+/// A stream that fails when nothing has gone through it for too long, or a head takes too long.
 struct Impatient<S> {
     stream: S,
     seat: Arc<Seat>,
-    silence_max: Duration,
-    silence: Pin<Box<Sleep>>,
+    patience: Patience,
+    /// Until then at least.
+    waiting: Pin<Box<Sleep>>,
 }
 
 impl<S> Impatient<S> {
     fn new(stream: S, seat: Arc<Seat>, patience: Patience) -> Self {
-        let silence = Box::pin(tokio::time::sleep(patience.head));
-        Self { stream, seat, silence_max: patience.silence, silence }
+        let waiting = Box::pin(tokio::time::sleep(patience.head));
+        Self { stream, seat, patience, waiting }
     }
 
-    /// `Ready` passes through and begins the waiting anew; `Pending` becomes an error in the end.
-    fn watched<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// `Ready` passes through, and is noted by `note`; `Pending` becomes an error in the end.
+    fn watched<T>(
+        &mut self,
+        poll: Poll<io::Result<T>>,
+        note: impl FnOnce(&mut Times, Instant),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            let now = Instant::now();
-            *self.seat.last_byte.lock() = now;
-            self.silence.as_mut().reset(now + self.silence_max);
+            let mut times = self.seat.times.lock();
+            times.last_byte = Instant::now();
+            let now = times.last_byte;
+            note(&mut times, now);
+            self.waiting.as_mut().reset(times.deadline(self.patience));
             return poll;
         }
-        self.silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        while self.waiting.as_mut().poll(cx).is_ready() {
+            // It may have become another one since: the head has come to its end.
+            let deadline = self.seat.times.lock().deadline(self.patience);
+            if deadline <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.waiting.as_mut().reset(deadline);
+        }
+        Poll::Pending
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.watched(poll, cx)
+        let note = |times: &mut Times, now| {
+            if !times.is_in_call {
+                times.head_began.get_or_insert(now);
+            }
+        };
+        self.watched(poll, note, cx)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watched(poll, cx)
+        self.watched(poll, |_, _| {}, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -331,6 +387,59 @@ mod tests {
     async fn a_kept_connection_ends_after_a_long_silence() {
         let text = ending(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(text.ends_with("ok"), "{text}");
+    }
+
+    /// How long a head may take, and a little more.
+    const HEAD: Duration = Duration::from_secs(1);
+    const LONGER: Duration = Duration::from_millis(1_200);
+
+    /// A server whose answer to a POST is its body, after a while; and a client that has asked it for something already.
+    async fn kept(patience: Patience) -> (tokio::task::JoinHandle<()>, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = async |body: Bytes| {
+            tokio::time::sleep(LONGER).await;
+            body
+        };
+        let router = Router::new().route("/", axum::routing::get(|| async { "ok" }).post(echo));
+        let server =
+            tokio::spawn(serve_with(patience, Listener::Tcp(listener), router, watch::channel(Drain::No).1, || ()));
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert!(answer(&mut client).await.ends_with("ok"));
+        (server, client)
+    }
+
+    /// Up to what a body here ends with; nothing where the connection has ended.
+    async fn answer(client: &mut tokio::net::TcpStream) -> String {
+        let mut text = String::new();
+        let mut byte = [0];
+        while !text.ends_with("ok") && client.read(&mut byte).await.is_ok_and(|read| read > 0) {
+            text.push(char::from(byte[0]));
+        }
+        text
+    }
+
+    /// Neither the pause before a request, nor its body, nor the call itself is the head.
+    #[tokio::test]
+    async fn what_takes_longer_than_a_head_may_is_waited_for() {
+        let (server, mut client) = kept(Patience { head: HEAD, silence: Duration::from_secs(600) }).await;
+        for part in ["POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n", "o", "k"] {
+            tokio::time::sleep(LONGER).await;
+            client.write_all(part.as_bytes()).await.unwrap();
+        }
+        let text = answer(&mut client).await;
+        assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("ok"), "{text}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn half_a_head_is_not_waited_for_on_a_kept_connection_either() {
+        let (server, mut client) = kept(Patience { head: HEAD, silence: Duration::from_secs(600) }).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), answer(&mut client));
+        assert!(!ended.await.expect("the connection ends").contains("200"));
+        server.abort();
     }
 
     /// Takes all places with clients that say `said` and no more; then one more comes and is answered.
