@@ -46,6 +46,8 @@ pub struct Control {
     pub(super) says_farewell: AtomicBool,
     /// How far it is on the way to another process in its place.
     pub(super) stage: watch::Sender<Stage>,
+    /// Held while the rates of operators are put in force.
+    following: Mutex<()>,
     /// Held while an operator changes a breaker. True once another process has been told how breakers stand: what is
     /// changed here from then on is lost.
     pub(super) are_breakers_told: Mutex<bool>,
@@ -118,6 +120,7 @@ impl Control {
             leaving: watch::Sender::new(false),
             says_farewell: AtomicBool::new(false),
             stage: watch::Sender::new(Stage::Serves),
+            following: Mutex::default(),
             are_breakers_told: Mutex::default(),
             turn: Mutex::default(),
             rounds: listening.workers.as_ref().map(Workers::rounds).unwrap_or_default(),
@@ -353,6 +356,8 @@ impl Control {
 
     /// Puts the rates in force that operators have set or cleared.
     pub(crate) fn follow_overrides(&self) {
+        // Or whoever looked first and was held up would put back what the other one has replaced.
+        let _one_at_a_time = self.following.lock();
         self.live.load_full().limits.values().for_each(|limit| limit.follow_override(&self.shared));
     }
 

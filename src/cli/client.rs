@@ -4,14 +4,16 @@ mod arguments;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) use arguments::{AdminArgument, JsonArgument, OrderArguments};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
 
@@ -24,7 +26,7 @@ use crate::error::io_reason;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// What to do when nobody answers.
 const NOT_RUNNING: &str = "is it running? try flagstone run -c FILE";
-const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A way to the admin side. Each call is a connection of its own.
 pub(super) struct Client {
@@ -152,24 +154,44 @@ impl Client {
 
     fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
         match &self.address {
-            Address::Socket(address) => talk(tcp(*address, self.patience)?, request),
+            Address::Socket(address) => self.talk(tcp(*address, self.patience)?, request),
             Address::Name { host, port } => {
                 // Only `localhost` is a name here.
                 debug_assert_eq!(host, "localhost");
                 let connect = |ip: IpAddr| tcp(SocketAddr::from((ip, *port)), self.patience);
                 let socket = connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?;
-                talk(socket, request)
+                self.talk(socket, request)
             }
             Address::Unix(path) => {
                 let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
                 let socket = UnixStream::from(socket);
-                socket.set_read_timeout(Some(self.patience))?;
                 // Bounds how long it waits for a place in the queue, too.
                 socket.set_write_timeout(Some(self.patience))?;
                 net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-                talk(socket, request)
+                self.talk(socket, request)
             }
         }
+    }
+
+    /// The whole answer has to be there in time: a server that sends it byte by byte is no better than a silent one.
+    fn talk(&self, mut socket: impl Read + Write + AsFd, request: &[u8]) -> io::Result<Vec<u8>> {
+        socket.write_all(request)?;
+        let deadline = Instant::now() + self.patience;
+        let (mut answer, mut piece) = (Vec::new(), [0; 16 * 1024]);
+        while answer.len() < ANSWER_BYTES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
+            match socket.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => answer.extend_from_slice(&piece[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answer)
     }
 
     fn parse(&self, answer: &[u8]) -> Result<(u16, Vec<u8>), CallError> {
@@ -220,16 +242,8 @@ fn tcp(mut address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
         _ => {}
     }
     let socket = TcpStream::connect_timeout(&address, patience)?;
-    socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
     Ok(socket)
-}
-
-fn talk(mut socket: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> {
-    socket.write_all(request)?;
-    let mut answer = Vec::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    Ok(answer)
 }
 
 #[cfg(test)]
@@ -276,6 +290,26 @@ mod tests {
               \"path\":\"x\",\"message\":\"bad\",\"value\":\"1\",\"help\":\"mend it\"}, 7]}",
         );
         assert_eq!(refused.unwrap_err().to_string(), "no\na.toml:2:1: x = 1: bad: mend it\n7");
+    }
+
+    #[test]
+    fn an_answer_that_does_not_end_in_time_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\nx: ").unwrap();
+            // For a minute, unless its client has gone.
+            (0..6_000).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                socket.write_all(b"y").is_err()
+            })
+        });
+        let client = Client { address: Address::Unix(path), patience: Duration::from_millis(200), ..client() };
+        let result = client.ask("GET", "/", None);
+        assert!(matches!(result, Err(CallError::Silent { .. })), "{result:?}");
+        assert!(server.join().unwrap(), "it was heard out");
     }
 
     #[test]
