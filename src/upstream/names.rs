@@ -45,7 +45,7 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
         let Some(group) = group.upgrade() else { return };
         let pause = match answer {
             Ok(answer) => {
-                let ttl = answer.valid_until.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
+                let ttl = ttl(answer.valid_until, Instant::now());
                 let mut addresses: Vec<_> = answer.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
                 let pause = match answer.missing {
                     Some(missing) => {
@@ -82,6 +82,11 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
         drop(group);
         tokio::time::sleep(pause.min(refresh)).await;
     }
+}
+
+/// How long an answer is left alone.
+fn ttl(valid_until: Instant, now: Instant) -> Duration {
+    valid_until.saturating_duration_since(now).max(PAUSE_MIN)
 }
 
 /// The addresses that came and those that went, for people; `None` where there are none.
@@ -168,6 +173,14 @@ mod tests {
             assert!(following.now_or_never().is_none(), "it goes on");
         });
         assert!(told.iter().any(|line| line.contains("name not resolved") && line.contains("kept=2")), "{told:?}");
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_a_second_at_the_most() {
+        let now = Instant::now();
+        let after = |millis| ttl(now + Duration::from_millis(millis), now);
+        assert_eq!([0, 999, 30_000].map(after), [PAUSE_MIN, PAUSE_MIN, Duration::from_secs(30)]);
+        assert_eq!(ttl(now, now + Duration::from_secs(1)), PAUSE_MIN, "it was over before it came");
     }
 
     #[test]
