@@ -261,18 +261,26 @@ mod tests {
 
     /// What is made of an answer.
     fn asked<T>(answer: Vec<u8>, ask: impl FnOnce(&Client) -> T) -> T {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
+        let serve = move |mut socket: UnixStream| {
             let mut request = [0; 1024];
             assert!(socket.read(&mut request).unwrap() > 0);
             socket.write_all(&answer).unwrap();
-        });
-        let result = ask(&Client { address: Address::Unix(path), ..client() });
-        server.join().unwrap();
-        result
+        };
+        served(serve, PATIENCE, ask).0
+    }
+
+    /// What `ask` makes of a server that does what `serve` says, and what that has come to.
+    fn served<T, S: Send + 'static>(
+        serve: impl FnOnce(UnixStream) -> S + Send + 'static,
+        patience: Duration,
+        ask: impl FnOnce(&Client) -> T,
+    ) -> (T, S) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        let result = ask(&Client { address: Address::Unix(path), patience, ..client() });
+        (result, server.join().unwrap())
     }
 
     #[test]
@@ -294,22 +302,17 @@ mod tests {
 
     #[test]
     fn an_answer_that_does_not_end_in_time_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
+        let trickle = |mut socket: UnixStream| {
             socket.write_all(b"HTTP/1.1 200 OK\r\nx: ").unwrap();
             // For a minute, unless its client has gone.
             (0..6_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(10));
                 socket.write_all(b"y").is_err()
             })
-        });
-        let client = Client { address: Address::Unix(path), patience: Duration::from_millis(200), ..client() };
-        let result = client.ask("GET", "/", None);
+        };
+        let (result, is_left) = served(trickle, Duration::from_millis(200), |client| client.ask("GET", "/", None));
         assert!(matches!(result, Err(CallError::Silent { .. })), "{result:?}");
-        assert!(server.join().unwrap(), "it was heard out");
+        assert!(is_left, "it was heard out");
     }
 
     #[test]

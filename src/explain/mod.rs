@@ -12,14 +12,14 @@ mod stages;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use serde_json::{Value, json};
 
 use crate::listener::head;
 use crate::message::forwarded;
-use crate::message::negotiate::{self, Kind};
+use crate::message::negotiate::Kind;
 use crate::proxy::decide::{self, Asked, Switches, Verdict, decide};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::respond;
@@ -104,7 +104,7 @@ pub(crate) fn explain(wanted: &Hypothetical, snapshot: &Snapshot, moment: Moment
     };
     let place = judge(&request, snapshot).and_then(|()| {
         // What is no request is answered with text, whatever it would be one of.
-        explained.is_of_grpc = is_of_grpc(request.headers());
+        explained.is_of_grpc = respond::kind_for(request.headers()) == Kind::Grpc;
         decide::place(&request, None)
     });
     let (host, path) = match place {
@@ -148,10 +148,6 @@ fn judge(request: &Request<()>, snapshot: &Snapshot) -> Result<(), Refusal> {
     bytes.extend_from_slice(b"\r\n");
     let read = head::read(&bytes.into(), &snapshot.head_bounds(), &mut HeaderMap::new());
     read.map(drop).map_err(Refusal::of_head)
-}
-
-fn is_of_grpc(headers: &HeaderMap) -> bool {
-    negotiate::kind(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes), []) == Kind::Grpc
 }
 
 impl Hypothetical {

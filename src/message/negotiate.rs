@@ -16,6 +16,9 @@ pub enum Kind {
     Grpc,
 }
 
+/// What the type of each call of gRPC begins with.
+const GRPC: &[u8] = b"application/grpc";
+
 /// The greatest quality, 1.000.
 const QUALITY_MAX: u16 = 1000;
 
@@ -27,7 +30,7 @@ const RANGES_MAX: usize = 32;
 /// gRPC goes by `Content-Type`. Otherwise the greatest quality in `Accept` wins, then the one named over `*/*`, then
 /// the one named first.
 pub fn kind<'a>(content_type: Option<&[u8]>, accept: impl IntoIterator<Item = &'a [u8]>) -> Kind {
-    if content_type.is_some_and(|value| starts_with(value, b"application/grpc")) {
+    if content_type.is_some_and(|value| starts_with(value, GRPC)) {
         return Kind::Grpc;
     }
     let mut best = (Kind::Text, 0, true);
@@ -51,7 +54,6 @@ pub fn grpc_type(content_type: &[u8]) -> &[u8] {
 /// Whether a call of this `Content-Type` is one of gRPC, which reads its status in trailers; one of gRPC-Web reads it in
 /// the body.
 pub fn reads_trailers(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
     let own = grpc_type(content_type);
     starts_with(own, GRPC) && matches!(own.get(GRPC.len()), None | Some(b'+'))
 }

@@ -168,11 +168,16 @@ fn in_place_of<'s>(
     is_shown.then(|| snapshot.maintenance.pages.asset(path)).flatten()
 }
 
+/// What answers made here are to a request with these headers, that nobody sends.
+pub fn kind_for(headers: &HeaderMap) -> Kind {
+    let mut noted = Noted::default();
+    noted.gather(headers);
+    kind_of(&noted)
+}
+
 /// Whether a request that nobody sends would get such a file.
 pub fn has_in_place_of(refusal: &Refusal, asked: &Asked<'_>, snapshot: &Snapshot) -> bool {
-    let mut noted = Noted::default();
-    noted.gather(asked.headers);
-    in_place_of(refusal, kind_of(&noted), is_safe(asked.method), asked.path, snapshot).is_some()
+    in_place_of(refusal, kind_for(asked.headers), is_safe(asked.method), asked.path, snapshot).is_some()
 }
 
 fn plain(row: &Row, kind: Kind, context: &Context) -> Bytes {

@@ -49,13 +49,17 @@ impl Key {
     }
 }
 
+/// Another number each time.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
 impl KeyHasher {
     /// With a new random seed. IPv6 addresses count by their first `ipv6_prefix` bits, 0 to 128 (above counts as 128).
     pub fn new(ipv6_prefix: u8) -> Self {
-        let random = || RandomState::new().hash_one(0).to_ne_bytes();
         let mut seed = Seed::default();
-        seed[..8].copy_from_slice(&random());
-        seed[8..].copy_from_slice(&random());
+        seed[..8].copy_from_slice(&random().to_ne_bytes());
+        seed[8..].copy_from_slice(&random().to_ne_bytes());
         Self::with_seed(seed, ipv6_prefix)
     }
 

@@ -24,10 +24,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::key::random;
+
 const WAYS: usize = 8;
 const SHARD_KEYS_MAX: usize = 4_096;
-/// 2^64 over the golden ratio: multiples of it lie far apart (Knuth, TAOCP 3, section 6.4).
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 pub(super) struct Table {
     shards: Box<[Shard]>,
@@ -90,10 +90,7 @@ impl Table {
             keys_max: share + usize::from(index < left_over),
         };
         let buckets = (keys_max.div_ceil(shards) * 5 / 4).div_ceil(WAYS);
-        let shards: Box<[_]> = (0..shards).map(shard).collect();
-        // Nothing else tells two tables of one size apart.
-        let offset = (shards.as_ptr().addr() as u64).wrapping_mul(GOLDEN);
-        Self { shards, layout: Layout { buckets, offset } }
+        Self { shards: (0..shards).map(shard).collect(), layout: Layout { buckets, offset: random() } }
     }
 
     // Its eight comparisons would take the registers of whoever looks for the key.
