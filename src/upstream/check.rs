@@ -17,6 +17,9 @@ use crate::error::is_shortage;
 
 /// Checks come this much (of 1) earlier or later, so that those of many endpoints and proxies do not come at once.
 const JITTER: f64 = 0.1;
+/// An endpoint that has yet to pass its first check is checked at least this often: apps start as late as, or a little later
+/// than, what stands before them.
+const STARTING_INTERVAL: Duration = Duration::from_secs(1);
 /// While requests wait for an endpoint, it is checked at least this often.
 const IMPATIENT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often an endpoint that is checked rarely is looked at, whether somebody waits for it.
@@ -41,8 +44,12 @@ pub(super) async fn endpoint(endpoint: Weak<Endpoint>, health: model::Health, pa
                 checked.health_changed(after, reason);
             }
         }
+        let interval = match checked.standing.has_yet_to_pass() {
+            true => health.interval.min(STARTING_INTERVAL),
+            false => health.interval,
+        };
         drop(checked);
-        if !rest(&endpoint, jittered(health.interval)).await {
+        if !rest(&endpoint, jittered(interval)).await {
             return;
         }
     }

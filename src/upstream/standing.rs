@@ -3,7 +3,7 @@
 //!
 //! | part | away when | back when |
 //! |---|---|---|
-//! | health | an active check has not passed yet, or `unhealthy_after` of them failed in a row | the first one passes; later, `healthy_after` in a row |
+//! | health | an active check has not passed yet, or `unhealthy_after` of them failed in a row | the first one passes that ever did; later, `healthy_after` in a row |
 //! | ejection | `ejection.failures` requests in a row failed | its time is over |
 //! | refusing | it took no connection while `hold` is set | a connection succeeds |
 //!
@@ -64,6 +64,8 @@ pub(crate) struct Standing {
 /// What the checks have come to.
 #[derive(Clone, Debug, Default)]
 struct Tally {
+    /// Since checks ask what they ask now.
+    has_ever_passed: bool,
     passed_in_a_row: u32,
     failed_in_a_row: u32,
     latency: Option<Duration>,
@@ -164,8 +166,10 @@ impl Standing {
                 tally.error = None;
                 tally.failed_in_a_row = 0;
                 tally.passed_in_a_row = tally.passed_in_a_row.saturating_add(1);
-                let enough = before != Health::Unhealthy || tally.passed_in_a_row >= rules.healthy_after.get();
-                if enough { Health::Healthy } else { before }
+                let is_first = !std::mem::replace(&mut tally.has_ever_passed, true);
+                // An app that was still starting is not one that comes and goes.
+                let enough = is_first || tally.passed_in_a_row >= rules.healthy_after.get();
+                if before != Health::Unhealthy || enough { Health::Healthy } else { before }
             }
             Err(error) => {
                 tally.error = Some(error);
@@ -191,6 +195,11 @@ impl Standing {
         self.is_told_away.swap(is_away, Relaxed) != is_away
     }
 
+    /// Whether checks have failed only, so far.
+    pub(super) fn has_yet_to_pass(&self) -> bool {
+        self.health() == Health::Unhealthy && !self.tally.lock().has_ever_passed
+    }
+
     /// The latency of the last check that passed, and why the last one failed if it did.
     pub(crate) fn last_check(&self) -> (Option<Duration>, Option<String>) {
         let tally = self.tally.lock();
@@ -206,6 +215,7 @@ impl Standing {
     /// It was not checked, or not in this way, and took requests.
     fn take_as_healthy(&self) {
         if self.health() == Health::Unknown {
+            self.tally.lock().has_ever_passed = true;
             self.health.store(Health::Healthy as u8, Relaxed);
         }
     }
@@ -230,6 +240,8 @@ impl Standing {
             self.take_as_healthy();
         } else if is_checked {
             let mut tally = self.tally.lock();
+            // The memory does not say, and most have.
+            tally.has_ever_passed = true;
             tally.passed_in_a_row = memory.passed_in_a_row;
             tally.failed_in_a_row = memory.failed_in_a_row;
             tally.error.clone_from(&memory.error);
@@ -299,6 +311,21 @@ mod tests {
         let unhealthy = standing("[upstream.app.health]\n");
         unhealthy.checked(Err("refused".into()), rules(2, 3), now);
         assert_eq!(unhealthy.health(), Health::Unhealthy);
+    }
+
+    #[test]
+    fn what_has_never_passed_needs_to_pass_once() {
+        let now = Instant::now();
+        let standing = standing("[upstream.app.health]\n");
+        let check = |passes: bool| {
+            let result = if passes { Ok(Duration::ZERO) } else { Err("bad".to_owned()) };
+            standing.checked(result, rules(2, 1), now);
+            (standing.takes(now), standing.has_yet_to_pass())
+        };
+        let starting = [false, false, true].map(check);
+        assert_eq!(starting, [(false, true), (false, true), (true, false)]);
+        let back = [false, true, true].map(check);
+        assert_eq!(back, [(false, false), (false, false), (true, false)]);
     }
 
     #[test]

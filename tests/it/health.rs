@@ -58,6 +58,17 @@ async fn a_first_check_that_fails_is_answered_without_a_wait_for_more() {
 }
 
 #[tokio::test]
+async fn an_app_that_starts_after_its_proxy_need_not_wait_for_two_checks() {
+    let app = FakeUpstream::http1().route("/", "well").route("/health", Reply::status(503, "starting")).start().await;
+    let rare = FAST.replace("50ms", "1h");
+    let proxy = TestProxy::toml(to(&[&app], &rare)).start().await;
+    becomes(&proxy, "unhealthy").await;
+    app.set_route("/health", "ok");
+    becomes(&proxy, "healthy").await;
+    assert_eq!(client::get(proxy.address(), "/").await.unwrap().text(), "well");
+}
+
+#[tokio::test]
 async fn requests_leave_a_replica_that_fails_its_checks_and_return() {
     let (steady, shaky) = (
         FakeUpstream::http1().route("/", "steady").route("/health", "ok").start().await,
