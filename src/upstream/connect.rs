@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
@@ -80,11 +81,18 @@ pub(super) struct Connector {
     pub(super) http2: bool,
     /// Of those who wait for room in the backlog of a unix socket, in the order they came: the first one tries.
     line: Arc<tokio::sync::Mutex<()>>,
+    /// Told when it cannot be reached, where a name led to it.
+    doubt: Option<Arc<Notify>>,
 }
 
 impl Connector {
     pub(super) fn new(address: Address, tls: Option<(Arc<Originator>, ServerName<'static>)>, http2: bool) -> Self {
-        Self { address, tls, http2, line: Arc::default() }
+        Self { address, tls, http2, line: Arc::default(), doubt: None }
+    }
+
+    /// One whose address is that of a name, which may lead elsewhere by the time that it cannot be reached.
+    pub(super) fn of_name(self, doubt: Arc<Notify>) -> Self {
+        Self { doubt: Some(doubt), ..self }
     }
 
     /// Connects, shakes hands and starts HTTP within `limit`.
@@ -139,14 +147,17 @@ impl Connector {
     /// # Errors
     /// See [`ConnectError`].
     pub(super) async fn reach(&self, limit: Duration) -> Result<Stream, ConnectError> {
-        let connected = tokio::time::timeout(limit, self.stream()).await;
-        connected.map_err(|_| ConnectError::Timeout { limit })?.map_err(|error| {
-            if !is_shortage(&error) {
-                return ConnectError::Failed(error);
+        let error = match tokio::time::timeout(limit, self.stream()).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if is_shortage(&error) => {
+                tell_of_shortage(&error);
+                return Err(ConnectError::Shortage(error));
             }
-            tell_of_shortage(&error);
-            ConnectError::Shortage(error)
-        })
+            Ok(Err(error)) => ConnectError::Failed(error),
+            Err(_) => ConnectError::Timeout { limit },
+        };
+        self.doubt.iter().for_each(|doubt| doubt.notify_one());
+        Err(error)
     }
 
     async fn stream(&self) -> io::Result<Stream> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 pub(crate) use self::build::Surroundings;
 pub use self::succession::EndpointMemory;
@@ -57,6 +58,8 @@ pub struct Group {
     started: Once,
     /// What follows its names, for as long as it lives.
     followers: Mutex<Vec<Aborting>>,
+    /// Of each configured endpoint: told when an address that its name led to cannot be reached.
+    doubts: Box<[Arc<Notify>]>,
 }
 
 /// The endpoints by what is configured: one for an address, any number for a name.
@@ -83,8 +86,9 @@ impl Group {
             let mut followers = self.followers.lock();
             for (slot, configured) in self.settings.endpoints.iter().enumerate() {
                 if let Some((host, port)) = names::name_of(&configured.address) {
-                    let is_unknown = unknown.contains(&slot);
-                    let following = names::follow(Arc::downgrade(self), slot, host.to_owned(), port, is_unknown);
+                    let doubt = Arc::clone(&self.doubts[slot]);
+                    let name = names::Name { host: host.to_owned(), port, slot, doubt };
+                    let following = names::follow(Arc::downgrade(self), name, unknown.contains(&slot));
                     followers.push(Aborting(runtime.spawn(following).abort_handle()));
                 }
             }
@@ -243,7 +247,6 @@ impl Group {
 
     /// The name in `slot` has these addresses now. Endpoints of others are drained.
     pub(super) fn set_addresses(self: &Arc<Self>, slot: usize, addresses: &[SocketAddr]) {
-        let configured = &self.settings.endpoints[slot];
         let mut arrangement = self.arranging.lock();
         let before = std::mem::take(&mut arrangement.slots[slot]);
         let mut after = Vec::with_capacity(addresses.len());
@@ -251,7 +254,7 @@ impl Group {
             let address = Address::Socket(*address);
             match before.iter().find(|endpoint| endpoint.connector.address == address) {
                 Some(kept) => after.push(Arc::clone(kept)),
-                None => match self.endpoint(configured, address, None, &arrangement.left) {
+                None => match self.endpoint(slot, address, None, &arrangement.left) {
                     Ok(endpoint) => {
                         if !before.is_empty() {
                             endpoint.standing.join(Instant::now());

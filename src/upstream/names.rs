@@ -1,13 +1,16 @@
 //! Following a name: its addresses become endpoints, and cease to be.
 //!
-//! It is asked again when the TTL is over, at the latest after `dns_refresh`. As long as no server has an answer, the
+//! It is asked again when the TTL is over, at the latest after `dns_refresh`, and at once when an address of it cannot be
+//! reached: containers come back with other addresses than they left with. As long as no server has an answer, the
 //! last one stays in force: an app whose name is gone may still be there, and one that is gone refuses connections
 //! anyway. So it is with the addresses of one family, when servers fail for that one only.
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::group::Group;
 use super::resolve::Missing;
@@ -22,7 +25,18 @@ const ADDRESSES_MAX: usize = 256;
 /// Of those that came, and of those that went.
 const ADDRESSES_TOLD: usize = 8;
 
-/// The name and port to follow. `localhost` is no such name: it is this machine (RFC 6761, section 6.3).
+/// A name to follow.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Whose endpoints in the group are at its addresses.
+    pub(super) slot: usize,
+    /// Told when one of them cannot be reached.
+    pub(super) doubt: Arc<Notify>,
+}
+
+/// The host and port of a name. `localhost` is no such name: it is this machine (RFC 6761, section 6.3).
 pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
     match address {
         Address::Name { host, port } if host != "localhost" => Some((host, *port)),
@@ -30,9 +44,11 @@ pub(super) fn name_of(address: &Address) -> Option<(&str, u16)> {
     }
 }
 
-/// Keeps the endpoints of `slot` what `host` resolves to, for as long as the group serves. `is_unknown`: requests wait
-/// for the first answer.
-pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: u16, mut is_unknown: bool) {
+/// Keeps the endpoints of a name what it resolves to, for as long as the group serves. `is_unknown`: requests wait for
+/// the first answer.
+pub(super) async fn follow(group: Weak<Group>, name: Name, mut is_unknown: bool) {
+    let Name { host, port, slot, doubt } = name;
+    let mut suspicion = Suspicion::default();
     let mut known = Vec::new();
     let mut trouble = Trouble::default();
     loop {
@@ -80,7 +96,31 @@ pub(super) async fn follow(group: Weak<Group>, slot: usize, host: String, port: 
             group.name_asked();
         }
         drop(group);
-        tokio::time::sleep(pause.min(refresh)).await;
+        suspicion.rest(pause.min(refresh), &doubt).await;
+    }
+}
+
+/// That a name leads elsewhere by now, for an address of it could not be reached. It is asked again at once then, but no
+/// sooner than [`PAUSE_MIN`] after it was last; after twice as long each time from there on, until it is asked as rarely as
+/// any other. gRPC's clients ask again in the same case (grpc/grpc-java#1463).
+#[derive(Debug, Default)]
+struct Suspicion {
+    pause: Option<Duration>,
+}
+
+impl Suspicion {
+    /// Waits until the name is to be asked again: for `pause` without a suspicion.
+    async fn rest(&mut self, pause: Duration, doubt: &Notify) {
+        let began = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(self.pause.map_or(pause, |suspicious| suspicious.min(pause))) => {
+                self.pause = self.pause.map(|suspicious| suspicious * 2).filter(|longer| *longer < pause);
+            }
+            () = doubt.notified() => {
+                tokio::time::sleep(pause.min(PAUSE_MIN).saturating_sub(began.elapsed())).await;
+                self.pause = Some(PAUSE_MIN);
+            }
+        }
     }
 }
 
@@ -155,8 +195,6 @@ fn one_more(count: &mut u32) -> (bool, Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::FutureExt as _;
 
     use super::*;
@@ -169,10 +207,29 @@ mod tests {
         let group = group_of("endpoints = [\"app.test:80\"]");
         group.set_addresses(0, &[1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 80))));
         let told = captured(LogFormat::Text, || {
-            let following = follow(Arc::downgrade(&group), 0, "app.test".to_owned(), 80, false);
+            let name = Name { host: "app.test".to_owned(), port: 80, slot: 0, doubt: Arc::default() };
+            let following = follow(Arc::downgrade(&group), name, false);
             assert!(following.now_or_never().is_none(), "it goes on");
         });
         assert!(told.iter().any(|line| line.contains("name not resolved") && line.contains("kept=2")), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspicious_name_is_asked_at_once_and_then_more_and_more_rarely() {
+        let (mut suspicion, doubt) = (Suspicion::default(), Notify::new());
+        let mut rest = async |is_doubted: bool| {
+            if is_doubted {
+                doubt.notify_one();
+            }
+            let began = tokio::time::Instant::now();
+            suspicion.rest(Duration::from_secs(10), &doubt).await;
+            (began.elapsed().as_millis() + 500) / 1000
+        };
+        let mut rests = Vec::new();
+        for is_doubted in [false, true, false, false, true, false, false, false, false, false] {
+            rests.push(rest(is_doubted).await);
+        }
+        assert_eq!(rests, [10, 1, 1, 2, 1, 1, 2, 4, 8, 10]);
     }
 
     #[test]

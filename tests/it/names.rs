@@ -149,6 +149,33 @@ async fn requests_held_for_a_name_go_on_when_it_appears() {
     assert_eq!(held.await.unwrap(), "replica 1");
 }
 
+/// `docker compose up --force-recreate app`, where answers about names live for ten minutes. Without waiting for them:
+/// `dns_refresh` is half a minute.
+#[tokio::test]
+async fn a_container_that_returns_at_another_address_is_found_at_once() {
+    let (replicas, dns) = (replicas(2).await, DnsServer::start(600).await);
+    let port = replicas[0].address().port();
+    for (hold, meanwhile) in [("0s", 502), ("20s", 200)] {
+        dns.set("app.test", &[ip(1)]);
+        let toml = format!(
+            "[[route]]\nname = \"all\"\nupstream = \"app\"\n[upstream.app]\nendpoints = [\"app.test:{port}\"]\n\
+             hold = \"{hold}\"\nbreaker = {{ enabled = false }}\n"
+        );
+        let proxy = TestProxy::toml(toml).resolver(Resolver::from_servers(&[dns.address()])).start().await;
+        becomes(&proxy, &[1]).await;
+        replicas[0].stop().await;
+        let address = proxy.address();
+        let waiting = tokio::spawn(async move { client::get(address, "/").await.unwrap().status });
+        let before = dns.asked();
+        assert!(eventually(DEADLINE, || dns.asked() > before).await, "{hold}: nobody asked");
+        dns.set("app.test", &[ip(2)]);
+        assert_eq!(waiting.await.unwrap(), meanwhile, "{hold}");
+        let is_found = async || client::get(address, "/").await.unwrap().text() == "replica 2";
+        assert!(eventually_async(DEADLINE, is_found).await, "{hold}");
+        replicas[0].restart().await;
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_comes_back_has_no_more_places_than_are_free() {
     comes_back_full("").await;

@@ -96,14 +96,15 @@ impl Group {
             resolver: surroundings.resolver.clone(),
             started: Once::new(),
             followers: Mutex::default(),
+            doubts: settings.endpoints.iter().map(|_| Arc::default()).collect(),
             settings: settings.clone(),
         };
         let left = previous.map(Self::once_known).unwrap_or_default();
         let mut slots = Vec::with_capacity(settings.endpoints.len());
-        for configured in &settings.endpoints {
+        for (slot, configured) in settings.endpoints.iter().enumerate() {
             slots.push(match names::name_of(&configured.address) {
-                Some(_) => group.inherited_addresses(configured, previous)?,
-                None => vec![group.endpoint(configured, configured.address.clone(), previous, &left)?],
+                Some(_) => group.inherited_addresses(slot, previous)?,
+                None => vec![group.endpoint(slot, configured.address.clone(), previous, &left)?],
             });
         }
         let named = settings.endpoints.iter().zip(&slots);
@@ -122,11 +123,12 @@ impl Group {
     /// was before it was left out for a while: of that, only what is open there is of interest.
     pub(super) fn endpoint(
         &self,
-        configured: &model::Endpoint,
+        slot: usize,
         address: Address,
         previous: Option<&Self>,
         left: &[Weak<Endpoint>],
     ) -> Result<Arc<Endpoint>, UpstreamTlsError> {
+        let configured = &self.settings.endpoints[slot];
         let server_name = |tls: &Arc<Originator>| tls.server_name(&configured.address);
         let tls = self.tls.clone().zip(self.tls.as_ref().map(server_name).transpose()?);
         let before = previous.map(Self::endpoints).unwrap_or_default();
@@ -135,9 +137,13 @@ impl Group {
         let own = configured.address.to_string();
         let left = left.iter().filter_map(Weak::upgrade).find(|left| left.connector.address == address);
         let known = known.max_by_key(|known| *known.configured == *own);
+        let connector = Connector::new(address, tls, self.settings.http2);
         Ok(Arc::new(Endpoint::new(Plan {
             known: known.and_then(|known| Some((&**known, &previous?.settings))),
-            connector: Connector::new(address, tls, self.settings.http2),
+            connector: match names::name_of(&configured.address) {
+                Some(_) => connector.of_name(Arc::clone(&self.doubts[slot])),
+                None => connector,
+            },
             configured,
             settings: &self.settings,
             affinity: self.affinity.as_ref(),
@@ -151,13 +157,13 @@ impl Group {
     /// What a name resolved to before a reload changed other settings.
     fn inherited_addresses(
         &self,
-        configured: &model::Endpoint,
+        slot: usize,
         previous: Option<&Self>,
     ) -> Result<Vec<Arc<Endpoint>>, UpstreamTlsError> {
-        let text = configured.address.to_string();
+        let text = self.settings.endpoints[slot].address.to_string();
         let known = previous.map(Self::endpoints).unwrap_or_default();
         let known = known.iter().filter(|endpoint| *endpoint.configured == text);
-        known.map(|known| self.endpoint(configured, known.connector.address.clone(), previous, &[])).collect()
+        known.map(|known| self.endpoint(slot, known.connector.address.clone(), previous, &[])).collect()
     }
 }
 
