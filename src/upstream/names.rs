@@ -20,6 +20,8 @@ use crate::config::model::Address;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// After the first failure; doubled by each further one, up to `dns_refresh`.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// As long as nothing is known that could serve: containers start in any order.
+const UNKNOWN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Addresses of one name.
 const ADDRESSES_MAX: usize = 256;
 /// Of those that came, and of those that went.
@@ -149,7 +151,7 @@ fn failed(group: &Group, host: &str, error: &dyn Error, kept: usize, trouble: &m
     if is_news {
         tracing::warn!(upstream = &*group.name, name = %host, %error, kept, "name not resolved");
     }
-    pause
+    if kept == 0 { pause.min(UNKNOWN_PAUSE_MAX) } else { pause }
 }
 
 /// As [`failed`], for one family. Many servers never answer for IPv6, which makes a lookup slow and nothing worse; but
@@ -212,6 +214,17 @@ mod tests {
             assert!(following.now_or_never().is_none(), "it goes on");
         });
         assert!(told.iter().any(|line| line.contains("name not resolved") && line.contains("kept=2")), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nothing_is_known_of_is_asked_for_every_two_seconds() {
+        let group = group_of("endpoints = [\"app.test:80\"]");
+        let pauses = |kept| {
+            let mut trouble = Trouble::default();
+            [(); 6].map(|()| failed(&group, "app.test", &std::fmt::Error, kept, &mut trouble).as_millis())
+        };
+        assert_eq!(pauses(0), [500, 1_000, 2_000, 2_000, 2_000, 2_000]);
+        assert_eq!(pauses(1), [500, 1_000, 2_000, 4_000, 8_000, 16_000]);
     }
 
     #[tokio::test(start_paused = true)]
