@@ -10,7 +10,7 @@ use super::super::model::{Action, Bounds, Files, HeaderEdits, Redirect, Respond,
 use super::super::problem::{nearest, one_of};
 use super::super::raw;
 use super::Check;
-use super::words::path_remedy;
+use super::words::{bare_path_remedy, path_remedy};
 
 /// What frames a message is written by the proxy alone.
 const FRAMING: [&str; 8] =
@@ -200,8 +200,7 @@ impl Check<'_> {
         if raw.strip_prefix.is_empty() || raw.strip_prefix == "/" {
             return None;
         }
-        if let Some(help) = path_remedy(&raw.strip_prefix) {
-            let help = if raw.strip_prefix.starts_with('=') { "leave out the \"=\"" } else { help };
+        if let Some(help) = bare_path_remedy(&raw.strip_prefix) {
             self.refuse(at, &raw.strip_prefix, "not a prefix", help);
         } else if !raw.path.is_empty() && !raw.path.iter().any(|path| may_begin_with(path, prefix)) {
             let help = format!("this route's paths are {}", one_of(raw.path.iter().map(String::as_str)));

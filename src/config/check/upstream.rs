@@ -10,7 +10,7 @@ use super::super::model::{
 use super::super::raw;
 use super::Check;
 use super::values::at_least_one;
-use super::words::{Key, is_certifiable, is_host_name, path_remedy};
+use super::words::{Key, is_certifiable, is_host_name, target_remedy};
 
 impl Check<'_> {
     pub(super) fn upstreams(&mut self, raw: &BTreeMap<String, raw::Upstream>, at: &Path) -> BTreeMap<String, Upstream> {
@@ -158,9 +158,7 @@ impl Check<'_> {
         if raw.tcp && raw.path.is_some() {
             self.refuse_place(&at.key("tcp"), "there is a path already", "give either path or tcp = true");
         }
-        // A check's path goes out as it is, so a query is welcome here.
-        let bare = path.split('?').next().unwrap_or_default();
-        if let Some(help) = path_remedy(bare) {
+        if let Some(help) = target_remedy(&path) {
             self.refuse(&at.key("path"), &path, "not a path", help);
         }
         let expect = self.statuses(&raw.expect, &at.key("expect"));

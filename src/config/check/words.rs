@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use http::HeaderName;
+use http::uri::PathAndQuery;
 
 use super::super::document::Path;
 use super::super::model::FailureClasses;
@@ -131,6 +132,27 @@ pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
         _ => return None,
     };
     Some(help)
+}
+
+/// Of one that is a path and no more, exact or not.
+pub(super) fn bare_path_remedy(path: &str) -> Option<&'static str> {
+    match path.as_bytes().first() {
+        Some(b'/') => path_remedy(path),
+        Some(b'=') => Some("leave out the \"=\""),
+        _ => Some("start it with \"/\""),
+    }
+}
+
+/// Of the target of a check: it goes out as it is, so a query is welcome, and what HTTP cannot send is not.
+pub(super) fn target_remedy(target: &str) -> Option<&'static str> {
+    let path = target.split('?').next().unwrap_or_default();
+    if target.contains('#') {
+        return Some("leave out \"#\" and what follows, no server is told of it");
+    }
+    bare_path_remedy(path).or_else(|| {
+        let can_be_sent = target.is_ascii() && PathAndQuery::try_from(target).is_ok();
+        (!can_be_sent).then_some("percent-encode spaces, what is not ASCII, and \", <, >, ^ or `")
+    })
 }
 
 /// A name in the sense of RFC 1123, underscores included since compose files use them.
