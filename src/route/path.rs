@@ -26,6 +26,8 @@ pub enum PathPatternError {
     EmptySegment,
     #[error("`.` and `..` segments never occur in a normalised path")]
     DotSegment,
+    #[error("requests with a parameter behind `.` or `..` are refused, so this would never match")]
+    DotParameter,
     #[error("`*` is no wildcard here; `/api` already covers what is below it")]
     Star,
     #[error("{0:?} cannot stand in a path")]
@@ -148,12 +150,21 @@ fn is_pchar_or_slash(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
+/// `..;` and the like; escapes are in upper case by now.
+fn has_dot_parameter(segment: &str) -> bool {
+    let rest = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
+    rest.is_some_and(|rest| rest.starts_with(';') || rest.starts_with("%3B"))
+}
+
 fn check_segments(path: &str) -> Result<(), PathPatternError> {
     if path.contains("//") {
         return Err(PathPatternError::EmptySegment);
     }
     if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(PathPatternError::DotSegment);
+    }
+    if path.split('/').any(has_dot_parameter) {
+        return Err(PathPatternError::DotParameter);
     }
     Ok(())
 }
@@ -197,6 +208,7 @@ mod tests {
             ("/%61%7E", "/a~"),
             ("=/{x}", "=/%7Bx%7D"),
             ("/a;b@c", "/a;b@c"),
+            ("/...;/.b;", "/...;/.b;"),
         ];
         for (text, expected) in cases {
             assert_eq!(PathPattern::parse(text).unwrap().to_string(), expected);
@@ -217,6 +229,9 @@ mod tests {
             ("/a/../b", E::DotSegment),
             ("/a/%2e%2E", E::DotSegment),
             ("/.", E::DotSegment),
+            ("/a/..;/b", E::DotParameter),
+            ("/.;x", E::DotParameter),
+            ("/%2e.%3bx", E::DotParameter),
             ("/a?b", E::Character('?')),
             ("/a#b", E::Character('#')),
             ("/a\\b", E::Character('\\')),

@@ -124,7 +124,7 @@ pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
         _ if path.contains(['?', '#']) => "leave out the query, routes look at the path only",
         _ if path.ends_with("/*") => "leave out \"/*\", a path stands for all that is below it",
         _ if path.contains("//") => "write single slashes, requests are matched with single ones",
-        _ if path.split('/').any(|segment| segment == "." || segment == "..") => "leave out \".\" and \"..\"",
+        _ if path.split('/').any(is_dot_segment) => "leave out \".\" and \"..\"",
         _ if path.contains('\\') || lower.contains("%2f") || lower.contains("%5c") || lower.contains("%00") => {
             "requests with a backslash, %2f or NUL never match"
         }
@@ -132,6 +132,12 @@ pub(super) fn path_remedy(path: &str) -> Option<&'static str> {
         _ => return None,
     };
     Some(help)
+}
+
+/// Also one with a parameter, `..;`: requests with that are refused.
+fn is_dot_segment(segment: &str) -> bool {
+    let name = segment.split(';').next().unwrap_or_default();
+    name == "." || name == ".."
 }
 
 /// Of one that is a path and no more, exact or not.

@@ -77,6 +77,8 @@ fn what_is_wrong_in_a_route_is_told() {
         ("path = [\"/api/*\"]", "leave out \"/*\""),
         ("path = [\"/a//b\"]", "single slashes"),
         ("path = [\"/a/../b\"]", "leave out \".\" and \"..\""),
+        ("path = [\"/a/..;/b\"]", "leave out \".\" and \"..\""),
+        ("path = [\"/.;a\"]", "leave out \".\" and \"..\""),
         ("path = [\"/a?b\"]", "leave out the query"),
         ("path = []", "nothing would ever match"),
         ("host = [\"*\"]", "leave host empty"),
