@@ -162,7 +162,8 @@ impl Walk<'_> {
             _ if holds_secret(path) => problem,
             Node::Text(text) => problem.with_text(text),
             Node::Integer(number) => problem.with_value(number.to_string()),
-            Node::Float(number) => problem.with_value(number.to_string()),
+            // Else `2.0` would be told that a whole number is wanted as `2`.
+            Node::Float(number) => problem.with_value(format!("{number:?}")),
             Node::Boolean(boolean) => problem.with_value(boolean.to_string()),
             Node::Date(date) => problem.with_value(date.clone()),
             Node::List(_) => problem.with_value("[…]"),

@@ -1,6 +1,6 @@
 //! Small languages inside strings: hosts, paths, keys, kinds of failure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
@@ -25,12 +25,13 @@ impl Check<'_> {
         let name = lower.strip_prefix("*.").unwrap_or(&lower);
         let literal = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let good = match literal {
-            Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
             None => is_host_name(name),
         };
         if !good {
             let help = match &*lower {
                 "*" => "leave host empty to match any",
+                ip if ip.parse::<Ipv6Addr>().is_ok() => "write an IPv6 address in brackets, such as \"[2001:db8::1]\"",
                 _ if lower.contains("://") => "leave out the scheme",
                 _ if lower.contains(':') && literal.is_none() => "leave out the port",
                 _ if lower.contains('/') => "leave out the path, it goes into path",

@@ -285,6 +285,8 @@ fn the_path_of_a_unix_socket_fits_into_its_address() {
 
 /// What is added to the minimal file, and what its error says.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("[server]\nworkers = 2.0", "server.workers = 2.0: must be a whole number"),
+    ("[server]\nworkers = 1e300", "server.workers = 1e300: must be a whole number"),
     ("[limit.a]", "limit.a.rate: is missing: write rate = \"100/1m\""),
     ("[limit.a]\nrate = \"0/1m\"", "a rate of 0 would let nothing pass"),
     ("[limit.a]\nrate = \"1/1m\"\nburst = 0", "must be from 1 to 4294967295"),

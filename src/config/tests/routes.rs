@@ -84,6 +84,7 @@ fn what_is_wrong_in_a_route_is_told() {
         ("host = [\"*\"]", "leave host empty"),
         ("host = [\"a.*.b\"]", "first labels only"),
         ("host = [\"a.b:80\"]", "leave out the port"),
+        ("host = [\"2001:DB8::1\"]", "write an IPv6 address in brackets"),
         ("method = [\"get\"]", "write \"GET\""),
         ("strip_prefix = \"api\"", "not a prefix"),
         ("path = [\"/b\"]\nstrip_prefix = \"/api\"", "no request of this route begins with it"),
