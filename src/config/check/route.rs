@@ -22,6 +22,9 @@ const REDIRECT_VARIABLES: [&str; 5] = ["uri", "path", "query", "host", "scheme"]
 const TAKEN_NAMES: [(&str, &str); 2] =
     [("-", "requests that no route matched"), ("global", "maintenance of everything")];
 
+/// What the name of a file has room for, with `.flag` behind it (NAME_MAX of limits.h).
+const NAME_BYTES_MAX: usize = 255 - ".flag".len();
+
 const ONE_ACTION: &str = "give exactly one of upstream, files, redirect or respond";
 
 impl Check<'_> {
@@ -39,6 +42,7 @@ impl Check<'_> {
             let message = format!("is what events and metrics call {what}");
             self.refuse(&at.key("name"), name, message, "give the route another name");
         }
+        self.fits_flag_file(&raw.name, &at.key("name"));
         let hosts =
             raw.host.iter().enumerate().map(|(index, host)| self.host(host, &at.key("host").index(index))).collect();
         self.paths(&raw.path, &at.key("path"));
@@ -62,6 +66,15 @@ impl Check<'_> {
                 None => bounds.body_bytes_max,
                 Some(size) => self.size(size, &at.key("max_body")).filter(|&bytes| bytes > 0),
             },
+        }
+    }
+
+    /// A name that no file can have would be one of a route that no flag can be for.
+    fn fits_flag_file(&mut self, name: &str, at: &Path) {
+        let bytes = name.len();
+        if bytes > NAME_BYTES_MAX && !self.is_refused(at) {
+            let message = format!("has {bytes} bytes, and may have {NAME_BYTES_MAX}");
+            self.refuse(at, name, message, "give the route a shorter name, for its flag file is called by it");
         }
     }
 

@@ -101,6 +101,15 @@ fn what_is_wrong_in_a_route_is_told() {
 }
 
 #[test]
+fn the_name_of_a_route_fits_into_that_of_its_flag_file() {
+    let named = |name: &str| parsed(&MINIMAL.replace("name = \"all\"", &format!("name = \"{name}\"")));
+    let fits = format!("{}a", "界".repeat(83));
+    assert!(named(&fits).is_ok());
+    let told = named(&format!("{fits}b")).unwrap_err().to_string();
+    assert!(told.contains("has 251 bytes, and may have 250: "), "{told}");
+}
+
+#[test]
 fn a_prefix_is_compared_with_paths_in_one_form() {
     for (path, prefix) in [
         ("/caf%C3%A9", "/caf%c3%a9"),
