@@ -127,17 +127,16 @@ impl Cluster {
         }
     }
 
-    /// Asks whichever node is up for the map; `None` when none can tell.
+    /// Asks one node that is up after the other for the map, until one has it; `None` when none can tell.
     async fn look(&self, map: &Map) -> Option<Map> {
-        let mut connection = map.nodes.values().filter(|node| node.is_up()).find_map(|node| node.connection(0))?;
-        let mut question = redis::cmd("CLUSTER");
-        let asked = question.arg("SLOTS").query_async::<Value>(&mut connection);
-        // An error says that there is no cluster, or that we may not ask: then one node is all there is.
-        let ranges = match tokio::time::timeout(super::opening_limit(self.timeout), asked).await.ok()? {
-            Ok(answer) => parse(&answer, &map.home.host),
-            Err(error) if error.is_io_error() => return None,
-            Err(_) => Vec::new(),
-        };
+        let mut told = None;
+        for node in map.nodes.values().filter(|node| node.is_up()) {
+            told = self.ranges_by(node, map).await;
+            if told.is_some() {
+                break;
+            }
+        }
+        let ranges = told?;
         let home = format!("{}:{}", map.home.host, map.home.port);
         let mut nodes = BTreeMap::from([(home, Arc::clone(&map.home))]);
         let mut slots = Vec::with_capacity(ranges.len());
@@ -149,6 +148,20 @@ impl Cluster {
             slots.push((last, Arc::clone(node)));
         }
         Some(Map { nodes, home: Arc::clone(&map.home), slots })
+    }
+
+    /// The map by one node's word. `None` when it does not answer, or is part of a cluster of which it knows nothing: it
+    /// was taken out, or has lost its disk.
+    async fn ranges_by(&self, node: &Arc<Node>, map: &Map) -> Option<Vec<(u16, String, u16)>> {
+        let mut connection = node.connection(0)?;
+        let mut question = redis::cmd("CLUSTER");
+        let asked = question.arg("SLOTS").query_async::<Value>(&mut connection);
+        match tokio::time::timeout(super::opening_limit(self.timeout), asked).await.ok()? {
+            Ok(answer) => Some(parse(&answer, &map.home.host)).filter(|ranges| !ranges.is_empty()),
+            Err(error) if error.is_io_error() => None,
+            // There is no cluster, or we may not ask: then one node is all there is.
+            Err(_) => Arc::ptr_eq(node, &map.home).then(Vec::new),
+        }
     }
 }
 

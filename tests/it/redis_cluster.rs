@@ -136,6 +136,46 @@ async fn keys_are_counted_while_their_slots_are_on_the_way() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_taken_out_makes_nobody_forget_the_others() {
+    let mut nodes = or_left_out!(cluster(Make::Redis, 0).await);
+    // The one that is asked for the map first.
+    nodes.sort_by_key(|node| node.port.to_string());
+    let (seed, heir) = (&nodes[0], &nodes[1]);
+    let proxy = strict_proxy(seed).await;
+    let seed_id = id(seed).await;
+    let takes_all = async || {
+        for node in [seed, heir] {
+            let _may_be_done: String = node.ask("FLUSHALL", "\r\n").await;
+            for range in ["0 8191", "8192 16383"] {
+                let _may_be_done: String = node.ask(&format!("CLUSTER DELSLOTSRANGE {range}"), "\r\n").await;
+            }
+        }
+        heir.ask("CLUSTER ADDSLOTSRANGE 0 16383", "\r\n").await == "+OK\r\n"
+    };
+    assert!(eventually_async(GOSSIP, takes_all).await);
+    let knows = async || seed.ask("CLUSTER INFO", "\r\n\r\n").await.contains("cluster_slots_ok:16384");
+    assert!(eventually_async(GOSSIP, knows).await);
+    let asked = async || {
+        let stats = seed.ask("INFO commandstats", "\r\n\r\n").await;
+        stats.lines().find(|line| line.starts_with("cmdstat_evalsha")).map(str::to_owned)
+    };
+    // It answers, and nobody asks it any more: the map is known.
+    let is_left_alone = async || {
+        let before = asked().await;
+        every_fresh_key_is_counted(&proxy).await && asked().await == before
+    };
+    assert!(eventually_async(DEADLINE, is_left_alone).await);
+    let is_connected = async || seed.ask("CLIENT LIST", "cmd=client").await.contains("cmd=evalsha");
+    assert!(eventually_async(DEADLINE, is_connected).await);
+    assert_eq!(seed.ask("CLUSTER RESET SOFT", "\r\n").await, "+OK\r\n");
+    assert_eq!(heir.ask(&format!("CLUSTER FORGET {seed_id}"), "\r\n").await, "+OK\r\n");
+    // A reason to look at the map.
+    assert_eq!(heir.ask("CLIENT KILL TYPE normal", "\r\n").await.get(..1), Some(":"));
+    let _lost_with_its_connection = get(&proxy, "/lost").await;
+    assert!(eventually_async(DEADLINE, async || every_fresh_key_is_counted(&proxy).await).await);
+}
+
+#[tokio::test]
 async fn a_replica_that_takes_over_is_asked_with_what_it_knows() {
     let mut nodes = or_left_out!(cluster(Make::Redis, 1).await);
     let replica = nodes.pop().unwrap();
