@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use crate::config::model::{self, Config};
@@ -175,6 +175,10 @@ pub(crate) struct Edits(model::HeaderEdits);
 impl Edits {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.remove.is_empty() && self.0.set.is_empty() && self.0.add.is_empty()
+    }
+
+    pub(crate) fn sets(&self, name: &HeaderName) -> bool {
+        self.0.set.iter().any(|(set, _)| set == name)
     }
 
     /// Remove, then set, then add.

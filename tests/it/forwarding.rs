@@ -215,6 +215,15 @@ async fn the_host_may_become_the_endpoints() {
 }
 
 #[tokio::test]
+async fn the_host_that_a_route_sets_is_the_apps_whoever_keeps_it() {
+    for route in ["", "preserve_host = false\n"] {
+        let route = format!("{route}request_headers = {{ set = {{ Host = \"shop.example\" }} }}");
+        let request = seen("", &route, "/", "").await;
+        assert_eq!(request.head.all("host"), ["shop.example"], "{route}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_without_a_host_gets_the_endpoints() {
     let upstream = FakeUpstream::http1().route("*", "ok").start().await;
     let proxy = TestProxy::before(&upstream, "", "").start().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
@@ -59,7 +60,7 @@ impl Check<'_> {
             maintenance_exempt: raw.maintenance == raw::RouteMaintenance::Exempt,
             allow: self.cidrs(&raw.allow, &at.key("allow")),
             deny: self.cidrs(&raw.deny, &at.key("deny")),
-            request_headers: self.header_edits(&raw.request_headers, &at.key("request_headers")),
+            request_headers: self.request_edits(&raw.request_headers, &at.key("request_headers")),
             response_headers: self.header_edits(&raw.response_headers, &at.key("response_headers")),
             timeouts: self.route_timeouts(&raw.timeouts, timeouts, &at.key("timeouts")),
             body_bytes_max: match &raw.max_body {
@@ -220,6 +221,14 @@ impl Check<'_> {
             self.refuse(at, &raw.strip_prefix, "no request of this route begins with it", help);
         }
         Some(prefix.to_owned())
+    }
+
+    fn request_edits(&mut self, raw: &raw::HeaderEdits, at: &Path) -> HeaderEdits {
+        // A server refuses a request with two (RFC 9112, section 3.2).
+        for name in raw.add.keys().filter(|name| name.eq_ignore_ascii_case(HOST.as_str())) {
+            self.refuse_place(&at.key("add").key(name), format!("{name} would be there twice"), "use set");
+        }
+        self.header_edits(raw, at)
     }
 
     fn header_edits(&mut self, raw: &raw::HeaderEdits, at: &Path) -> HeaderEdits {

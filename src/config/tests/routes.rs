@@ -93,6 +93,7 @@ fn what_is_wrong_in_a_route_is_told() {
         ("request_headers = { set = { X-Y = \"a\\nb\" } }", "not a header value"),
         ("request_headers = { set = { X-Y = \"a\", x-y = \"b\" } }", "x-y is set twice"),
         ("response_headers = { remove = [\"Content-Length\"] }", "frames the message"),
+        ("request_headers = { add = { HOST = \"b\" } }", "HOST would be there twice"),
     ];
     for (keys, expected) in cases {
         let text = error_in_route(keys);

@@ -24,7 +24,7 @@ pub(super) struct Outbound {
     head: Parts,
     /// Fields beside those of the head.
     told: forwarded::Told,
-    /// It goes out with the host that it came with.
+    /// It goes out with the host that it came with, or that its route has set.
     names_host: bool,
     wants_upgrade: bool,
     /// `None` while it is on its way.
@@ -123,13 +123,14 @@ impl Outbound {
         if let Some(protocol) = upgrade {
             hop_by_hop::set_upgrade(&mut head.headers, protocol);
         }
-        let mut has_host = noted.host.is_some();
+        let mut names_host = route.preserve_host && noted.host.is_some();
         if !route.request_headers.is_empty() {
             forwarded::put(&mut head.headers, self.told.drain(..));
             route.request_headers.apply(&mut head.headers);
-            has_host = head.headers.contains_key(HOST);
+            let keeps_host = route.preserve_host || route.request_headers.sets(&HOST);
+            names_host = keeps_host && head.headers.contains_key(HOST);
         }
-        self.names_host = has_host && route.preserve_host;
+        self.names_host = names_host;
         if let Some(target) = target(&head.uri, context.path(), route.strip_prefix.as_deref()) {
             head.uri = target;
         }
@@ -149,7 +150,7 @@ impl Outbound {
         &mut self.head.headers
     }
 
-    /// Says that it is for `host`, unless it keeps the one that it came with: HTTP/1.0 may come without, HTTP/1.1 may
+    /// Says that it is for `host`, unless it names one that stays: HTTP/1.0 may come without, HTTP/1.1 may
     /// not leave without.
     pub(super) fn address(&mut self, host: &HeaderValue) {
         if !self.names_host {
