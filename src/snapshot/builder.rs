@@ -45,11 +45,11 @@ impl Builder<'_> {
         }
     }
 
-    /// Which entry of the list at `path` it is, is told by its text.
+    /// Which entry of the list at `path` it is, is told by its text. That is not shown, for a variable may hold it: whoever
+    /// locates the problem knows how it is written.
     fn note_entry(&mut self, path: &str, entries: &[String], text: &str, error: &dyn fmt::Display, help: &str) {
         let place = entries.iter().position(|entry| entry == text).map_or_else(String::new, |at| format!("[{at}]"));
-        let problem = Problem::new(format!("{path}{place}"), error.to_string());
-        self.problems.push(problem.with_text(text).with_help(help));
+        self.problems.push(Problem::new(format!("{path}{place}"), error.to_string()).with_help(help));
     }
 
     /// `path` is that of the table `tls`.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::certs::Ca;
 use crate::support::files::Folder;
-use crate::support::process::Flagstone;
+use crate::support::process::{Flagstone, Process};
 use crate::support::{admin, client};
 
 const GOOD: &str = "[server]\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
@@ -180,6 +180,18 @@ async fn a_slip_in_the_text_does_not_hide_what_is_missing_on_disk() {
         assert!(paths.iter().all(|path| line_of(path) >= 1), "{command}: {}", refused.stderr);
         assert_eq!(refused.stderr.lines().count(), paths.len(), "{command}: {}", refused.stderr);
     }
+}
+
+#[tokio::test]
+async fn what_a_variable_holds_is_not_shown_as_a_wrong_path() {
+    let folder = Folder::new();
+    let paths = "path = [\"/a\", \"${PATHS}\"]\n[maintenance]\nexempt_paths = [\"${PATHS}\"]\n";
+    let file = folder.write("flagstone.toml", format!("{GOOD}{paths}"));
+    let mut check = Flagstone::command(["check".as_ref(), "-c".as_ref(), file.as_os_str()]);
+    let told = Process::run(check.env("PATHS", "/hunter2%zz")).await;
+    let line_of = |path: &str| told.stderr.lines().any(|line| line.contains(&format!(": {path} = \"${{PATHS}}\": ")));
+    assert!(line_of("route[0].path[1]") && line_of("maintenance.exempt_paths[0]"), "{}", told.stderr);
+    assert!(!told.stderr.contains("hunter2"), "{}", told.stderr);
 }
 
 fn sorted<'a>(paths: &[&'a str]) -> Vec<&'a str> {
