@@ -59,7 +59,7 @@ pub struct Snapshot {
     /// Where plain requests are sent on to, when a listener does so.
     pub(crate) https: Option<https::Entrance>,
     pub(crate) has_hsts: bool,
-    /// Some listener has `client_auth`.
+    /// Some listener has `client_auth`, or one that is gone and has connections still.
     pub(crate) asks_for_certificates: bool,
     pub trusted: TrustedProxies,
     pub client_ip_header: Source,
@@ -293,6 +293,7 @@ impl Snapshot {
         let gone = previous.listeners.iter().chain(earlier).filter(|(name, _)| !self.listeners.contains_key(*name));
         let retired: BTreeMap<_, _> = gone.map(|(name, listener)| (Arc::clone(name), listener.clone())).collect();
         self.has_hsts |= retired.values().any(|listener| listener.hsts.is_some());
+        self.asks_for_certificates |= retired.values().any(Listener::asks_for_certificates);
         if retired.values().any(|listener| listener.redirects_https) {
             self.https = self.https.or(previous.https);
         }

@@ -221,6 +221,25 @@ async fn who_was_let_in_otherwise_than_clients_are_now_has_to_come_again() {
     assert!(eventually_async(DEADLINE, is_sent_away).await);
 }
 
+#[tokio::test]
+async fn a_listener_that_is_gone_lets_in_no_more_than_before() {
+    let site = Site::new();
+    let rest = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"all\"\nrespond = {}\n";
+    let with_own = site.ca.client_config_with(HTTP1, &site.own(&["me"]));
+    let toml = format!("{}{rest}", listener("web", &auth("require")));
+    let proxy = TestProxy::toml(toml).in_folder(site.folder).start().await;
+    let visit = async || {
+        let mut client = Client::connect_tls(proxy.address(), "a.example", Arc::clone(&with_own)).await?;
+        get(&mut client, "a.example", "").await.map(|answer| (client, answer.status))
+    };
+    let (mut kept, status) = visit().await.unwrap();
+    assert_eq!(status, 200);
+    proxy.folder.write("clients.pem", Ca::new().pem());
+    assert!(eventually_async(DEADLINE, async || visit().await.is_err()).await);
+    proxy.reload_with(rest).await;
+    assert_eq!(get(&mut kept, "a.example", "").await.unwrap().status, 421);
+}
+
 /// Offers its one session to whatever server it is, as an attacker would.
 #[derive(Debug, Default)]
 struct Anywhere {
