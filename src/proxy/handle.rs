@@ -35,7 +35,7 @@ pub(crate) async fn handle(
     stream: Option<&mut StreamFacts>,
 ) {
     let mut context = Context::begin(request, connection, Arc::clone(snapshot), stream);
-    let asker = respond::Asker::of(request);
+    let asker = respond::Asker::of(request, &context);
     let served = {
         let mut known = Known::of(&context, snapshot);
         // Pinned here and lent on: a future of that size is not to be moved.

@@ -38,9 +38,10 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    pub(super) fn of<B: http_body::Body>(request: &Request<Option<B>>) -> Self {
+    pub(super) fn of<B: http_body::Body>(request: &Request<Option<B>>, context: &Context) -> Self {
         Self {
-            is_safe: is_safe(request.method()),
+            // The 200 of a file would open the stream that the client wants for another protocol.
+            is_safe: is_safe(request.method()) && context.connect.is_none(),
             has_body: request.body().as_ref().is_some_and(|body| !body.is_end_stream()),
         }
     }

@@ -8,6 +8,7 @@ use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::files::Folder;
 use crate::support::h2::{self, Frame, Framed, Http2, PATIENCE, flag, frame, kind};
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::proxy::TestProxy;
@@ -230,6 +231,19 @@ async fn maintenance_and_limits_apply() {
     assert!(upstream.requests().len() <= 2);
     // What was open before goes on.
     echoes(&mut held, 1, "still here").await;
+}
+
+#[tokio::test]
+async fn no_file_of_the_maintenance_page_opens_it() {
+    let upstream = FakeUpstream::http1().route("*", "plain").start().await;
+    let folder = Folder::new();
+    folder.write("page/index.html", "<p>closed</p>");
+    folder.write("page/up", "a file by the name of what is asked for");
+    let proxy = TestProxy::before(&upstream, "[maintenance]\npage = \"page\"\n", "").in_folder(folder).start().await;
+    let mut client = Http2::connect(proxy.address()).await;
+    std::fs::write(proxy.folder.join("state/maintenance.flag"), "").unwrap();
+    let blocked = eventually_async(PATIENCE, async || client.start(websocket()).await.unwrap().status() == 503);
+    assert!(blocked.await);
 }
 
 /// The same for hyper's client.
