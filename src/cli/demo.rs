@@ -82,10 +82,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Of its own, and nobody else's: whoever could write there could have this process read anything. The name may be taken
-/// by what one has left that was killed: in a container all have the same process id.
+/// by what one has left that was killed: in a container all have the same process id. Whole, for whoever pastes it elsewhere.
 fn make_folder() -> Result<PathBuf, (PathBuf, io::Error)> {
     let name = format!("flagstone-demo-{}", std::process::id());
     let first = std::env::temp_dir().join(&name);
+    let first = std::path::absolute(&first).unwrap_or(first);
     let further = (1..FOLDERS_MAX).map(|number| first.with_file_name(format!("{name}-{number}")));
     for folder in iter::once(first.clone()).chain(further) {
         match DirBuilder::new().mode(0o700).create(&folder) {

@@ -83,6 +83,22 @@ async fn what_a_demo_that_was_killed_has_left_keeps_no_other_from_starting() {
 }
 
 #[tokio::test]
+async fn what_a_demo_prints_works_from_everywhere_though_its_folder_was_named_from_somewhere() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.join("temp")).unwrap();
+    let mut command = Flagstone::command(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut demo = Process::start(command.env("TMPDIR", "temp").current_dir(folder.path()));
+    demo.stdout_line("Ctrl-C").await;
+    let text = demo.stdout();
+    let file = text.lines().find_map(|line| line.strip_prefix("The file ")).unwrap().trim();
+    assert!(file.starts_with('/'), "{file}");
+    assert!(text.contains("   touch /"), "{text}");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(DEADLINE).await.code(), Some(0));
+    assert!(!std::fs::exists(file).unwrap());
+}
+
+#[tokio::test]
 async fn the_admin_side_of_a_demo_is_for_this_machine() {
     let temp = Folder::new();
     let mut command = Flagstone::command(["demo", "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"]);
