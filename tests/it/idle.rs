@@ -1,4 +1,4 @@
-//! Idle connections, which let go of what HTTP holds after a second: nobody may notice.
+//! Idle connections, which let go of what HTTP holds after a second: nobody may notice. And an idle process.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::support::certs::Ca;
 use crate::support::client::{Client, Ending};
 use crate::support::files::Folder;
 use crate::support::poll::eventually;
+use crate::support::process::Flagstone;
 use crate::support::proxy::TestProxy;
 use crate::support::reply::Reply;
 use crate::support::upstream::FakeUpstream;
@@ -13,6 +14,20 @@ use crate::support::upstream::FakeUpstream;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longer than it takes a connection to come to rest.
 const REST: Duration = Duration::from_millis(1_500);
+
+/// Fifty of them may stand beside fifty apps on one machine.
+#[tokio::test]
+async fn a_process_at_rest_is_small() {
+    const BYTES_MAX: u64 = 16 * 1024 * 1024;
+    let config = "[server]\nworkers = 2\nstate_dir = \"state\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+                  [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+                  [[route]]\nname = \"all\"\nrespond = { body = \"hi\" }\n";
+    let mut flagstone = Flagstone::serve(config).await;
+    let address = flagstone.address("web").await;
+    assert_eq!(Client::connect(address).await.unwrap().get("/").await.unwrap().text(), "hi");
+    let bytes = flagstone.anonymous_bytes();
+    assert!(bytes < BYTES_MAX, "{bytes} bytes");
+}
 
 async fn serve_twice(client: &mut Client) {
     assert_eq!(client.get("/").await.unwrap().text(), "hi");
