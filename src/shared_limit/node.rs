@@ -116,7 +116,7 @@ impl Node {
         if let Some((address, _slot)) = error.redirect_node() {
             let is_ask = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
             let route = if is_ask { Route::Ask } else { Route::Slot };
-            return Err(Failure::Elsewhere { address: address.to_owned(), route });
+            return Err(Failure::Elsewhere { address: self.whole(address), route });
         }
         if is_of_key(&error) {
             self.tell_of_key(&error);
@@ -124,6 +124,16 @@ impl Node {
             self.fail(&open, &error);
         }
         Err(Failure::Down)
+    }
+
+    /// The address that this node sends to: one without a host is another port of its own (Redis Cluster specification,
+    /// "MOVED Redirection").
+    fn whole(&self, address: &str) -> String {
+        match address.strip_prefix(':') {
+            // The host may be an address of IPv6.
+            Some(port) if !port.contains(':') => format!("{}:{port}", self.host),
+            _ => address.to_owned(),
+        }
     }
 
     /// Once: what is wrong with a key stays wrong.
@@ -265,4 +275,19 @@ async fn ask(
         }
     };
     Ok(Answer { is_charged: charged == 1, owed: u64::try_from(owed).unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_is_at_the_nodes_own() {
+        let node = Node::new("192.0.2.1".to_owned(), 7_000, Duration::ZERO, 1);
+        for (address, whole) in
+            [(":7001", "192.0.2.1:7001"), ("192.0.2.2:7001", "192.0.2.2:7001"), ("::1:7001", "::1:7001"), ("", "")]
+        {
+            assert_eq!(node.whole(address), whole);
+        }
+    }
 }

@@ -12,18 +12,22 @@ use crate::support::redis::{Make, Redis};
 const GOSSIP: Duration = Duration::from_secs(30);
 
 /// One node that belongs to no cluster yet, and the port of its bus.
-async fn node(make: Make) -> Result<(Redis, String), String> {
+async fn node(make: Make, further: &[&str]) -> Result<(Redis, String), String> {
     let kept = Port::reserve();
     let bus = kept.number().to_string();
-    let further = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
-    Ok((Redis::start_with(make, &further).await?, bus))
+    let usual = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
+    Ok((Redis::start_with(make, &[&usual, further].concat()).await?, bus))
 }
 
 /// Two masters with half of the slots each, and `replicas` that serve nothing yet.
 async fn cluster(make: Make, replicas: usize) -> Result<Vec<Redis>, String> {
-    let mut nodes = vec![node(make).await?];
+    cluster_with(make, replicas, &[]).await
+}
+
+async fn cluster_with(make: Make, replicas: usize, further: &[&str]) -> Result<Vec<Redis>, String> {
+    let mut nodes = vec![node(make, further).await?];
     for epoch in 2..2 + 1 + replicas {
-        let (other, bus) = node(make).await?;
+        let (other, bus) = node(make, further).await?;
         assert_eq!(other.ask(&format!("CLUSTER SET-CONFIG-EPOCH {epoch}"), "\r\n").await, "+OK\r\n");
         let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port);
         assert_eq!(nodes[0].0.ask(&meet, "\r\n").await, "+OK\r\n");
@@ -103,7 +107,17 @@ async fn keys_go_to_their_nodes(make: Make) {
 
 #[tokio::test]
 async fn keys_are_counted_while_their_slots_are_on_the_way() {
-    let nodes = or_left_out!(cluster(Make::Redis, 0).await);
+    counted_on_the_way(&[]).await;
+}
+
+/// As behind a load balancer: who is sent elsewhere goes to another port of the same host.
+#[tokio::test]
+async fn they_are_where_nodes_tell_their_ports_alone() {
+    counted_on_the_way(&["--cluster-preferred-endpoint-type", "unknown-endpoint"]).await;
+}
+
+async fn counted_on_the_way(further: &[&str]) {
+    let nodes = or_left_out!(cluster_with(Make::Redis, 0, further).await);
     let (from, to) = (&nodes[0], &nodes[1]);
     let proxy = strict_proxy(from).await;
     let (from_id, to_id) = (id(from).await, id(to).await);
