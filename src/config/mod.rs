@@ -238,7 +238,7 @@ fn prove_document(document: &Node, file: &Path, places: Places, mut problems: Ve
 /// line does, not at the state folder.
 ///
 /// # Errors
-/// What is wrong, with `--listen` and `--upstream` for the TOML path.
+/// What is wrong, with `--listen`, `--upstream` and `--flag` for the TOML path.
 pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let mut variables = Variables::default();
@@ -258,14 +258,19 @@ pub fn quick(listen: &str, upstream: &str, flag: Option<&str>, env: Env<'_>) -> 
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
-    let raw = raw::File::quick(listen, upstream);
+    let flag = flag.filter(|flag| !flag.is_empty());
+    let flag = flag.map(|flag| std::path::absolute(&flag).unwrap_or_else(|_| PathBuf::from(flag)));
+    let mut raw = raw::File::quick(listen, upstream);
+    if let Some(flag) = &flag {
+        raw.maintenance.flag = flag.display().to_string();
+    }
     let origin = Origin { places: Places::default(), variables };
     let proven = prove(&raw, Path::new(""), origin, problems, [].into());
     let loaded = proven.into_result();
     let mut loaded = loaded.map_err(|Problems(problems)| Problems(problems.into_iter().map(as_option).collect()))?;
-    if let Some(flag) = flag.filter(|flag| !flag.is_empty()) {
-        loaded.config.maintenance.flag = std::path::absolute(&flag).unwrap_or_else(|_| PathBuf::from(flag));
-        loaded.masked["maintenance"]["flag"] = loaded.config.maintenance.flag.display().to_string().into();
+    if let Some(flag) = flag {
+        // The process's folder may have a name that is no text.
+        loaded.config.maintenance.flag = flag;
     }
     Ok(loaded)
 }
@@ -360,6 +365,8 @@ fn as_option(mut problem: Problem) -> Problem {
         problem.path = "--listen".to_owned();
     } else if problem.path.starts_with("upstream.app") {
         problem.path = "--upstream".to_owned();
+    } else if problem.path == "maintenance.flag" {
+        problem.path = "--flag".to_owned();
     }
     problem
 }

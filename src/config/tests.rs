@@ -175,6 +175,14 @@ fn quick_names_its_options() {
     let held = quick("${PORT}", "${SLACK_WEBHOOK}", None, &env).unwrap_err().to_string();
     assert!(held.starts_with("--listen = \"${PORT}\": not an address to listen on: write \"0.0.0.0:…\"\n"), "{held}");
     assert!(held.contains("--upstream = \"${SLACK_WEBHOOK}\": ") && !held.contains("secret"), "{held}");
+    for (flag, told) in [
+        ("/tmp/flags/", "--flag = \"/tmp/flags/\": names no file: "),
+        ("/tmp/..", "--flag = \"/tmp/..\": names no file: "),
+        ("/run/flagstone/cookies.key", "is the name of another file of the state folder: "),
+    ] {
+        let problems = quick("127.0.0.1:0", "localhost:1", Some(flag), &env).unwrap_err().to_string();
+        assert!(problems.contains(told), "{problems}");
+    }
 }
 
 #[test]
