@@ -189,16 +189,19 @@ fn load(arguments: &Arguments, quick: Option<Quick>) -> Result<(Loaded, Source),
 pub(super) fn load_quick(quick: &Quick) -> Result<Loaded, Problems> {
     let mut loaded = config::quick(&quick.listen, &quick.upstream, quick.flag.as_deref(), &environment)?;
     if !can_make(&loaded.config.server.state_dir) {
-        move_state_dir(&mut loaded, own_state_dir()?);
+        move_state_dir(&mut loaded, own_state_dir()?, quick);
     }
     Ok(loaded)
 }
 
-/// The flag file moves along, unless it was named with its whole path.
-fn move_state_dir(loaded: &mut Loaded, folder: PathBuf) {
+/// The flag file moves along, unless it was named.
+fn move_state_dir(loaded: &mut Loaded, folder: PathBuf, quick: &Quick) {
     loaded.masked["server"]["state_dir"] = folder.display().to_string().into();
     let config = &mut loaded.config;
-    if let Ok(name) = config.maintenance.flag.strip_prefix(&config.server.state_dir) {
+    let is_named = quick.flag.as_ref().is_some_and(|flag| !flag.is_empty());
+    if let Ok(name) = config.maintenance.flag.strip_prefix(&config.server.state_dir)
+        && !is_named
+    {
         config.maintenance.flag = folder.join(name);
     }
     config.server.state_dir = folder;
@@ -374,5 +377,29 @@ fn raise_descriptor_limit() {
 fn reap_orphans() {
     if std::process::id() == 1 {
         while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_that_is_named_stays_where_it_is() {
+        let moved = |flag: Option<&str>| {
+            let flag = flag.map(str::to_owned);
+            let quick = Quick { listen: "127.0.0.1:0".to_owned(), upstream: "127.0.0.1:1".to_owned(), flag };
+            let loaded = config::quick(&quick.listen, &quick.upstream, quick.flag.as_deref(), &|_| None);
+            let mut loaded = loaded.expect("all of it is well");
+            move_state_dir(&mut loaded, "/home/me".into(), &quick);
+            assert_eq!(loaded.config.server.state_dir, std::path::Path::new("/home/me"));
+            loaded.config.maintenance.flag
+        };
+        // As it is where a volume with the flag is mounted there.
+        let named = "/run/flagstone/named.flag";
+        assert_eq!(moved(Some(named)), std::path::Path::new(named));
+        for none in [None, Some("")] {
+            assert_eq!(moved(none), std::path::Path::new("/home/me/maintenance.flag"));
+        }
     }
 }
