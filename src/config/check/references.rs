@@ -1,6 +1,7 @@
 //! What holds between the parts: names that must exist, names that must be unique, routes in each other's way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use super::super::document::Path;
 use super::super::model::{Action, Address, Config, LimitStore, Listener, Route};
@@ -84,7 +85,7 @@ impl Check<'_> {
     /// Port 0 asks for any free port, so it may come twice.
     fn unique_addresses(&mut self, config: &Config) {
         let root = Path::root();
-        let mut seen: HashMap<&Address, Path> = HashMap::new();
+        let mut seen: Vec<(&Address, Path)> = Vec::new();
         let admin = config.admin.listen.iter().map(|address| (address, root.key("admin").key("listen")));
         let listeners = config.listeners.iter().enumerate();
         let listeners = listeners.map(|(index, one)| (&one.address, root.key("listener").index(index).key("address")));
@@ -93,14 +94,16 @@ impl Check<'_> {
             if self.is_refused(&at) {
                 continue;
             }
-            match seen.get(address) {
-                Some(first) => {
+            match seen.iter().find(|(other, _)| overlap(other, address)) {
+                Some((other, first)) => {
                     let message = format!("{} listens there already", self.shown(first));
-                    self.refuse(&at, &address.to_string(), message, "give each its own address");
+                    let help = match *other == address {
+                        true => "give each its own address",
+                        false => "give each its own port, for 0.0.0.0 and [::] are every address",
+                    };
+                    self.refuse(&at, &address.to_string(), message, help);
                 }
-                None => {
-                    seen.insert(address, at);
-                }
+                None => seen.push((address, at)),
             }
         }
     }
@@ -275,6 +278,19 @@ impl Check<'_> {
 /// Whichever is free.
 fn is_any_port(address: &Address) -> bool {
     matches!(address, Address::Socket(socket) if socket.port() == 0)
+}
+
+/// Whether the system refuses the second of two (ip(7), `EADDRINUSE`). `[::]` is not held against addresses of IPv4: it
+/// depends on the system and on the other listeners whether it takes these, too.
+fn overlap(one: &Address, other: &Address) -> bool {
+    let (Address::Socket(one), Address::Socket(other)) = (one, other) else { return one == other };
+    let ips = (one.ip().to_canonical(), other.ip().to_canonical());
+    let is_within = match ips {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.is_unspecified() || other.is_unspecified(),
+        _ => false,
+    };
+    one == other || (is_within && one.port() == other.port())
 }
 
 /// An empty list means any, for which the empty text stands.

@@ -420,6 +420,42 @@ fn two_listeners_at_one_address_are_one_error() {
 }
 
 #[test]
+fn every_address_of_the_machine_has_the_port_of_one() {
+    let two = |first: &str, second: &str| {
+        let listener = format!("address = \"{first}\"\n[[listener]]\nname = \"b\"\naddress = \"{second}\"");
+        parsed(&MINIMAL.replace("address = \"0.0.0.0:8080\"", &listener))
+    };
+    for (first, second) in [
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("127.0.0.1:80", "0.0.0.0:80"),
+        ("[::]:80", "[::1]:80"),
+        ("0.0.0.0:80", "[::ffff:10.0.0.1]:80"),
+        ("10.0.0.1:80", "[::ffff:10.0.0.1]:80"),
+    ] {
+        let text = two(first, second).expect_err(second).to_string();
+        assert!(
+            text.contains("listener[1].address = \"") && text.contains("listener[0].address listens there"),
+            "{text}"
+        );
+    }
+    for (first, second) in [
+        ("0.0.0.0:80", "[::]:80"),
+        ("[::]:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "127.0.0.1:81"),
+        ("127.0.0.1:80", "127.0.0.2:80"),
+        ("[fe80::1%1]:80", "[fe80::1%2]:80"),
+        ("0.0.0.0:0", "127.0.0.1:0"),
+    ] {
+        assert!(two(first, second).is_ok(), "{first} {second}");
+    }
+    let admin = error_with("[admin]\nlisten = \"127.0.0.1:8080\"");
+    assert_eq!(
+        admin,
+        "listener[0].address = \"0.0.0.0:8080\": admin.listen listens there already: give each its own port, for 0.0.0.0 and [::] are every address"
+    );
+}
+
+#[test]
 fn a_byte_order_mark_and_windows_line_ends_move_no_line() {
     let text = format!("\u{feff}nonsense = 1\n{MINIMAL}").replace('\n', "\r\n");
     let text = errors(&text.replacen("name = \"all\"", "name = \"all\"\r\nx = 1", 1));
