@@ -44,7 +44,7 @@ pub(crate) fn follow(live: Arc<Live>, shared: Arc<Shared>) -> io::Result<Watcher
     let bell = Arc::new(Bell::default());
     let (folders, problem) = Folders::new(&bell, is_change);
     if let Some(error) = problem {
-        tracing::warn!("certificates: no file events, polling only: {error}");
+        tracing::warn!(%error, "no file events: certificates are looked at once a second");
     }
     let mut follower = Follower {
         live,

@@ -1,6 +1,7 @@
 //! The threads that follow files, and what wakes them: events of the folders they watch, a request to stop, or time.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +11,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 /// The thread that follows some files; dropping it ends the following.
 #[derive(Debug)]
@@ -129,10 +131,7 @@ const RETRY: Duration = Duration::from_secs(30);
 impl Folders {
     /// Watches nothing yet; later the bell rings for events that matter, by what [`is_change`] or somebody else says. The
     /// second part says why there will be none, if so.
-    pub(super) fn new(
-        bell: &Arc<Bell>,
-        matters: impl Fn(&Event) -> bool + Send + 'static,
-    ) -> (Self, Option<notify::Error>) {
+    pub(super) fn new(bell: &Arc<Bell>, matters: impl Fn(&Event) -> bool + Send + 'static) -> (Self, Option<NoEvents>) {
         let bell = Arc::clone(bell);
         let made = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, &matters) {
@@ -141,7 +140,7 @@ impl Folders {
         });
         let (watcher, problem) = match made {
             Ok(watcher) => (Some(watcher), None),
-            Err(error) => (None, Some(error)),
+            Err(error) => (None, Some(NoEvents(error))),
         };
         (Self { watcher, watched: BTreeMap::new(), retry_at: Instant::now() }, problem)
     }
@@ -153,7 +152,7 @@ impl Folders {
     }
 
     /// Watches exactly these, as far as they exist. What the system has just refused, and why.
-    pub(super) fn follow(&mut self, wanted: &[PathBuf]) -> Vec<(PathBuf, notify::Error)> {
+    pub(super) fn follow(&mut self, wanted: &[PathBuf]) -> Vec<(PathBuf, NoEvents)> {
         let mut refused = Vec::new();
         let Some(watcher) = &mut self.watcher else { return refused };
         self.watched.retain(|path, identity| {
@@ -177,11 +176,29 @@ impl Folders {
                 }
                 Err(error) => {
                     self.retry_at = Instant::now() + RETRY;
-                    refused.push((path.clone(), error));
+                    refused.push((path.clone(), NoEvents(error)));
                 }
             }
         }
         refused
+    }
+}
+
+/// Why the system does not tell of changes, and how to make it do so: what is used up is counted for all processes of a
+/// user, those in other containers included (inotify(7)).
+#[derive(Debug)]
+pub(super) struct NoEvents(notify::Error);
+
+impl fmt::Display for NoEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used_up = match &self.0.kind {
+            ErrorKind::MaxFilesWatch => "fs.inotify.max_user_watches",
+            ErrorKind::Io(error) if Errno::from_io_error(error) == Some(Errno::MFILE) => {
+                "fs.inotify.max_user_instances"
+            }
+            _ => return self.0.fmt(f),
+        };
+        write!(f, "all that {used_up} allows are in use: raise it with sysctl")
     }
 }
 
@@ -198,6 +215,15 @@ fn identity_of(folder: &Path) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_used_up_is_named() {
+        let told = |kind| NoEvents(notify::Error::new(kind)).to_string();
+        assert!(told(ErrorKind::MaxFilesWatch).contains("fs.inotify.max_user_watches"));
+        let too_many = ErrorKind::Io(Errno::MFILE.into());
+        assert!(told(too_many).contains("fs.inotify.max_user_instances"));
+        assert_eq!(told(ErrorKind::Io(Errno::ACCESS.into())), "Permission denied (os error 13)");
+    }
 
     #[test]
     fn whoever_waits_for_a_thread_that_panicked_learns_that_it_is_gone() {
