@@ -139,6 +139,12 @@ impl Check<'_> {
     pub(super) fn method(&mut self, text: &str, at: &Path) -> Option<Method> {
         let upper = text.to_ascii_uppercase();
         match Method::from_bytes(text.as_bytes()) {
+            // A token as others are (RFC 9110, section 5.6.2), and no method: a wildcard is meant.
+            Ok(_) if text == "*" => {
+                let help = "write each by its name, such as \"GET\": a route without any takes all";
+                self.refuse(at, text, "not a method", help);
+                None
+            }
             Ok(method) if upper == text => Some(method),
             Ok(_) => {
                 self.refuse(at, text, "methods are upper case", format!("write \"{upper}\""));

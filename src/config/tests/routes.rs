@@ -86,6 +86,7 @@ fn what_is_wrong_in_a_route_is_told() {
         ("host = [\"a.b:80\"]", "leave out the port"),
         ("host = [\"2001:DB8::1\"]", "write an IPv6 address in brackets"),
         ("method = [\"get\"]", "write \"GET\""),
+        ("method = [\"*\"]", "not a method: write each by its name, such as \"GET\": a route without any takes all"),
         ("strip_prefix = \"api\"", "not a prefix"),
         ("path = [\"/b\"]\nstrip_prefix = \"/api\"", "no request of this route begins with it"),
         ("allow = [\"10.0.0.0/33\"]", "not an address range"),
