@@ -273,9 +273,10 @@ impl Exchange<'_> {
             place.endpoint().unanswered(error, now);
         }
         failure.was_kept_waiting = matches!(failure.kind, Kind::Reset(_)) && self.keeps_waiting(began);
-        // An app that is waited for takes down what it has when it goes.
-        failure.is_aftermath =
-            self.holds() && matches!(failure.kind, Kind::Reset(_)) && !place.endpoint().falls(began, now);
+        // An endpoint takes down what it has when it goes. That is one failure where it is waited for, or another one stands.
+        failure.is_aftermath = matches!(failure.kind, Kind::Reset(_))
+            && (self.holds() || self.group.has_other(self.wish, &[place.endpoint().key], now))
+            && !place.endpoint().falls(began, now);
         if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {
