@@ -381,6 +381,10 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.status.is_none() {
+            // The client left before it was told.
+            (self.reason, self.decided_by) = (None, None);
+        }
         let duration = self.began.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         match &self.route {

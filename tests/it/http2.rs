@@ -372,6 +372,29 @@ async fn an_answer_that_nobody_was_sent_is_not_logged_as_one() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_it_is_refused_was_refused_by_nobody() {
+    let tables = "[features]\nnever = false\n[log]\naccess = \"access.log\"\naccess_format = \"json\"\n";
+    let upstream = FakeUpstream::http1().start().await;
+    let proxy = TestProxy::before(&upstream, tables, "feature = \"never\"").start().await;
+    let mut tries = 0..10;
+    let line = loop {
+        let path = format!("/off/{}", tries.next().expect("no answer is that quick ten times"));
+        let mut client = Framed::connect(proxy.address()).await;
+        let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", &path)];
+        let fields = [&fields[..], &[("content-length", "7")]].concat();
+        client.send(&frame(kind::HEADERS, flag::END_HEADERS, 1, h2::block(&fields))).await;
+        assert!(client.is_alive().await);
+        drop(client);
+        let line = proxy.log_line(&path).await;
+        // Its answer waits for the body for a second, which may be over by then.
+        if line.contains("\"status\":499,") {
+            break line;
+        }
+    };
+    assert!(line.contains("\"reason\":null"), "{line}");
+}
+
+#[tokio::test]
 async fn a_drain_lets_streams_finish_and_takes_no_more() {
     let done = Arc::new(Notify::new());
     let (_upstream, proxy) = app(Reply::ok("done").at(&done)).await;
