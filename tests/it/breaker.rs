@@ -6,7 +6,7 @@ use crate::support::admin;
 use crate::support::client::{self, Client};
 use crate::support::poll::{eventually, eventually_async};
 use crate::support::process::{Flagstone, Signal, stop};
-use crate::support::proxy::{TestProxy, in_turn};
+use crate::support::proxy::TestProxy;
 use crate::support::reply::{Reply, Step};
 use crate::support::upstream::FakeUpstream;
 
@@ -42,28 +42,6 @@ async fn an_open_breaker_answers_at_once_and_asks_nobody() {
     assert!(metrics.contains("flagstone_breaker_state{upstream=\"app\"} 2"), "{metrics}");
     let health = admin::ask(proxy.admin(), "GET", "/api/health/summary").await;
     assert_eq!(health.status, 503);
-}
-
-/// As by `kill -9` while it has eight uploads: these have one cause, which is not the upstream's as a whole.
-#[tokio::test]
-async fn a_replica_that_dies_with_all_it_has_opens_no_breaker() {
-    let dying = FakeUpstream::http1().route("*", Reply::hang()).start().await;
-    let steady = FakeUpstream::http1().route("*", "steady").start().await;
-    let proxy = TestProxy::toml(in_turn(&[&dying, &steady], "")).start().await;
-    let address = proxy.address();
-    let post = || async move { Client::connect(address).await.unwrap().post("/", "hello").await.unwrap().status };
-    let posting: Vec<_> = (0..16).map(|_| tokio::spawn(post())).collect();
-    assert!(eventually(DEADLINE, || dying.requests().len() == 8 && steady.requests().len() == 8).await);
-    dying.stop().await;
-    let mut statuses = Vec::new();
-    for posted in posting {
-        statuses.push(posted.await.unwrap());
-    }
-    statuses.sort_unstable();
-    assert_eq!(statuses, [[200; 8], [502; 8]].concat());
-    let seen = breaker(&proxy).await;
-    assert_eq!((&seen["state"], &seen["failures"]), (&"CLOSED".into(), &1.into()), "{seen}");
-    assert_eq!(post().await, 200);
 }
 
 /// An app that closes without a word may have failed, or have waited for its client for long enough.

@@ -52,6 +52,41 @@ async fn the_last_one_standing_is_never_ejected() {
     assert_eq!(bad.requests().len().min(worse.requests().len()), 1);
 }
 
+/// As by `kill -9` while they have eight uploads each, one while the other is ejected though it is back: that has one cause
+/// each, which is not the upstream's as a whole.
+#[tokio::test]
+async fn replicas_that_die_one_after_the_other_open_no_breaker() {
+    let both = [FakeUpstream::http1().start().await, FakeUpstream::http1().start().await];
+    let proxy = TestProxy::toml(to(&[&both[0], &both[1]], "")).start().await;
+    let address = proxy.address();
+    let post = |path: &'static str| async move {
+        Client::connect(address).await.unwrap().post(path, "hello").await.unwrap().status
+    };
+    for (dying, steady, path) in [(&both[0], &both[1], "/first"), (&both[1], &both[0], "/second")] {
+        dying.set_route(path, Reply::hang());
+        steady.set_route(path, "steady");
+        let has = |app: &FakeUpstream| app.requests().iter().filter(|request| request.head.line.contains(path)).count();
+        let mut posting = Vec::new();
+        while has(dying) < 8 {
+            posting.push(tokio::spawn(post(path)));
+            assert!(eventually(DEADLINE, || has(dying) + has(steady) == posting.len()).await);
+        }
+        dying.stop().await;
+        let mut failed = 0;
+        for posted in posting {
+            failed += usize::from(posted.await.unwrap() == 502);
+        }
+        assert_eq!(failed, 8);
+        let seen = admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"].clone();
+        assert_eq!((&seen["state"], &seen["failures"]), (&"CLOSED".into(), &1.into()), "{seen}");
+        // Others find it away, and are served all the same.
+        while !metrics(&proxy).await.contains(&healthy(dying, 0)) {
+            assert_eq!(post(path).await, 200);
+        }
+        dying.restart().await;
+    }
+}
+
 #[tokio::test]
 async fn it_comes_back_when_its_time_is_over() {
     let good = FakeUpstream::http1().route("/", "good").start().await;

@@ -15,8 +15,9 @@ use super::Exchange;
 use crate::error::with_causes;
 use crate::message::trace_context::TRACEPARENT;
 use crate::telemetry::traces::{Attempt, CANCELLED, shortened};
+use crate::upstream::Wish;
 use crate::upstream::connection::{AnswerError, SendError};
-use crate::upstream::endpoint::InFlight;
+use crate::upstream::endpoint::{Endpoint, InFlight};
 use crate::upstream::lease::Lease;
 
 /// Times that an endpoint may say it has not looked at a request before that costs attempts.
@@ -259,6 +260,12 @@ impl Exchange<'_> {
         waits && self.own_part(began.elapsed()) >= KEPT_WAITING
     }
 
+    /// Whether requests can go elsewhere, be it to an endpoint that is ejected: what this one took down with it is one
+    /// failure then, and not the upstream's as a whole.
+    fn has_other_than(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        self.group.has_other(Wish { asks_ejected: true, ..self.wish }, &[endpoint.key], now)
+    }
+
     /// Tells the endpoint's keepers of a failure, unless it was the client's, or the process's own.
     fn failed(&self, place: &InFlight, kind: Kind, began: Instant) -> Failure {
         let (mut failure, now) = (Failure::new(kind, began), Instant::now());
@@ -273,9 +280,9 @@ impl Exchange<'_> {
             place.endpoint().unanswered(error, now);
         }
         failure.was_kept_waiting = matches!(failure.kind, Kind::Reset(_)) && self.keeps_waiting(began);
-        // An endpoint takes down what it has when it goes. That is one failure where it is waited for, or another one stands.
+        // An endpoint takes down what it has when it goes.
         failure.is_aftermath = matches!(failure.kind, Kind::Reset(_))
-            && (self.holds() || self.group.has_other(self.wish, &[place.endpoint().key], now))
+            && (self.holds() || self.has_other_than(place.endpoint(), now))
             && !place.endpoint().falls(began, now);
         if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
