@@ -60,7 +60,7 @@ pub struct Ejection {
     epoch: Instant,
     /// When it returns or returned, in nanoseconds; 0 = it never was away.
     until_ns: AtomicU64,
-    /// A success has something to change in `inner`.
+    /// A success has something to change in `inner`: there was none yet, or none since the last failure.
     stained: AtomicBool,
     /// Nothing under it can panic half-way but `may_eject`, before which everything is counted.
     inner: Mutex<Inner>,
@@ -97,7 +97,7 @@ impl Ejection {
             settings,
             epoch: epoch(now),
             until_ns: AtomicU64::new(0),
-            stained: AtomicBool::new(false),
+            stained: AtomicBool::new(true),
             inner: Mutex::new(Inner::default()),
         }
     }
@@ -127,6 +127,19 @@ impl Ejection {
         }
         let ejected = self.eject(&mut inner, now, restored.is_some());
         News::of(Some(ejected), inner)
+    }
+
+    /// Whether what it did last was a success. False as long as it did nothing, and where nothing is ever ejected.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        !self.stained.load(Relaxed)
+    }
+
+    /// Whether what it did last was a failure.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.failures > 0 || (inner.ejections > 0 && !inner.succeeded_since)
     }
 
     /// To be left alone at `now`.

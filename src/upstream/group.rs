@@ -21,7 +21,7 @@ use super::endpoint::{Aborting, Endpoint, InFlight, Observer};
 use super::hold::Hold;
 use super::members::{Members, Wish};
 use super::resolve::Resolver;
-use super::standing::Health;
+use super::standing::{Health, Standing};
 use super::tls::Originator;
 use super::{check, names};
 use crate::balance::{Retry, RetryBudget};
@@ -168,22 +168,26 @@ impl Group {
         endpoint.ejection_changed(ejection.record(true, now, || false).or_else(|| ejection.prove(sent, now)));
     }
 
-    /// Counts a failure against an endpoint, which took it `elapsed`.
-    pub(crate) fn failed(&self, endpoint: &Endpoint, elapsed: Duration, now: Instant) {
+    /// Counts a failure against an endpoint, which took it `elapsed`. Whether that is the endpoint's own matter, for which
+    /// it is ejected, and not the upstream's as a whole: it goes on failing, while what another one did last was well.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, elapsed: Duration, now: Instant) -> bool {
         if endpoint.is_retired() {
-            return;
+            return false;
         }
         endpoint.observe_failure(elapsed, now);
         let _one_at_a_time = self.ejecting.lock();
-        let news = endpoint.standing.ejection.record(false, now, || self.can_spare(endpoint, now));
+        let ejection = &endpoint.standing.ejection;
+        let is_own = ejection.is_failing() && self.stands_without(endpoint, now, Standing::is_sound);
+        let news = ejection.record(false, now, || self.stands_without(endpoint, now, |_| true));
         endpoint.ejection_changed(news);
+        is_own
     }
 
-    /// Whether another endpoint is left standing, be it a backup.
-    fn can_spare(&self, endpoint: &Endpoint, now: Instant) -> bool {
+    /// Whether another endpoint is left standing, such a one, be it a backup.
+    fn stands_without(&self, endpoint: &Endpoint, now: Instant, is_such: impl Fn(&Standing) -> bool) -> bool {
         let members = self.members.load();
         let mut others = members.endpoints.iter().filter(|other| !std::ptr::eq(&raw const ***other, endpoint));
-        others.any(|other| other.standing.takes(now))
+        others.any(|other| other.standing.takes(now) && is_such(&other.standing))
     }
 
     /// Asks for a further try; `None` when the budget is used up.

@@ -114,6 +114,7 @@ impl Candidates for View<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::num::NonZeroU32;
     use std::path::Path;
     use std::time::Duration;
 
@@ -123,6 +124,7 @@ pub(super) mod tests {
     use crate::snapshot::Snapshot;
     use crate::upstream::Resolver;
     use crate::upstream::group::Group;
+    use crate::upstream::standing::Thresholds;
 
     /// Of an upstream's lines in the configuration.
     pub(in crate::upstream) fn group_of(lines: &str) -> Arc<Group> {
@@ -165,6 +167,50 @@ pub(super) mod tests {
         assert!(group.endpoints().iter().all(|endpoint| endpoint.in_flight() == 2 && endpoint.enter().is_none()));
         let left = places.pop().map(|place| place.endpoint().key);
         assert_eq!(claim().map(|place| place.endpoint().key), left);
+    }
+
+    #[test]
+    fn what_one_goes_on_failing_at_is_its_own_matter_while_another_one_is_sound() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        // By their places: who succeeds or fails, and whether the failure is its own matter.
+        let story = [
+            (0, false, false),
+            (0, false, false), // the other one has shown nothing yet
+            (0, true, false),
+            (1, true, false),
+            (0, false, false),
+            (0, false, true),
+            (1, false, false),
+            (0, false, false), // nobody is sound any more
+            (1, true, false),
+            (0, false, true),
+        ];
+        for (rules, has_own) in [("{ failures = 10 }", true), ("{ failures = 0 }", false)] {
+            let group = group(&format!("ejection = {rules}\n"));
+            let both = group.endpoints();
+            for (step, (place, succeeds, is_own)) in story.into_iter().enumerate() {
+                let now = at(step as u64);
+                if succeeds {
+                    group.succeeded(&both[place], now, now);
+                } else {
+                    let told = group.failed(&both[place], Duration::ZERO, now);
+                    assert_eq!(told, is_own && has_own, "step {step} with ejection = {rules}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_passes_its_checks_is_sound_before_it_is_asked_for_more() {
+        let (group, now) = (group("[upstream.app.health]\ntcp = true\n"), Instant::now());
+        let both = group.endpoints();
+        let rules = Thresholds { healthy_after: NonZeroU32::MIN, unhealthy_after: NonZeroU32::MIN };
+        let fail = |place: usize| group.failed(&both[place], Duration::ZERO, now);
+        assert_eq!([fail(0), fail(0)], [false, false], "nothing is known of the other one");
+        both[1].standing.checked(Ok(Duration::ZERO), rules, now);
+        assert!(fail(0));
+        assert_eq!([fail(1), fail(0)], [false, false], "it passes checks and fails requests");
     }
 
     #[test]

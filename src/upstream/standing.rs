@@ -136,6 +136,12 @@ impl Standing {
         self.refusing.load(Relaxed)
     }
 
+    /// Whether it answered well when it was asked last, be it by a check alone. False as long as nobody has asked it, and
+    /// by requests alone where nothing is ever ejected.
+    pub(super) fn is_sound(&self) -> bool {
+        self.ejection.is_sound() || (self.health() == Health::Healthy && !self.ejection.is_failing())
+    }
+
     /// Only an ejection keeps it away.
     pub(super) fn is_only_ejected(&self, now: Instant) -> bool {
         self.health().takes() && !self.is_refusing() && self.ejection.is_ejected(now)

@@ -87,6 +87,41 @@ async fn replicas_that_die_one_after_the_other_open_no_breaker() {
     }
 }
 
+/// Where all that comes goes to it first: it answers at once, badly, or it hangs, and all that it has fails at one moment.
+#[tokio::test]
+async fn what_one_replica_fails_at_opens_no_breaker() {
+    for (fault, failing) in [(Reply::status(500, "bad"), 500), (Reply::hang(), 504)] {
+        let good = FakeUpstream::http1().route("*", "well").start().await;
+        let bad = FakeUpstream::http1().route("*", "well").start().await;
+        let by_path = "hash_key = \"uri\"\n[timeouts]\nresponse_head = \"1s\"\n";
+        let toml = to(&[&good, &bad], by_path).replace("\"round_robin\"", "\"hash\"");
+        let proxy = TestProxy::toml(toml).start().await;
+        let address = proxy.address();
+        let post = |path: String| async move {
+            Client::connect(address).await.unwrap().post(&path, "hello").await.unwrap().status
+        };
+        // Both have shown that they are well.
+        let mut paths = (0..).map(|number| format!("/{number}"));
+        let mut path = String::new();
+        while good.requests().is_empty() || bad.requests().is_empty() {
+            path = paths.next().unwrap();
+            assert_eq!(post(path.clone()).await, 200);
+        }
+        if !bad.requests().iter().any(|request| request.head.line.contains(&format!("{path} "))) {
+            path = bad.requests()[0].head.line.split(' ').nth(1).unwrap().to_owned();
+        }
+        bad.set_route(&path, fault);
+        let failed: Vec<_> = (0..5).map(|_| tokio::spawn(post(path.clone()))).collect();
+        for posted in failed {
+            assert_eq!(posted.await.unwrap(), failing);
+        }
+        assert!(metrics(&proxy).await.contains(&healthy(&bad, 0)));
+        let seen = admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"].clone();
+        assert_eq!((&seen["state"], &seen["failures"]), (&"CLOSED".into(), &1.into()), "{seen}");
+        assert_eq!(post(path).await, 200);
+    }
+}
+
 #[tokio::test]
 async fn it_comes_back_when_its_time_is_over() {
     let good = FakeUpstream::http1().route("/", "good").start().await;

@@ -18,6 +18,8 @@ pub(super) struct Failure {
     pub(super) began: Instant,
     /// Its endpoint dropped others with it, one of which has been counted.
     pub(super) is_aftermath: bool,
+    /// It is its endpoint's own matter, and not the upstream's as a whole.
+    pub(super) is_own: bool,
     /// Its endpoint had waited for the client's body for a while, and may have lost patience.
     pub(super) was_kept_waiting: bool,
 }
@@ -72,7 +74,7 @@ impl Kind {
 
 impl Failure {
     pub(super) fn new(kind: Kind, began: Instant) -> Self {
-        Self { kind, began, is_aftermath: false, was_kept_waiting: false }
+        Self { kind, began, is_aftermath: false, is_own: false, was_kept_waiting: false }
     }
 
     pub(super) fn refusal(&self, context: &mut Context) -> Refusal {
@@ -87,7 +89,7 @@ impl Failure {
         }
     }
 
-    /// Whether the upstream is to blame, by what the breaker counts.
+    /// Whether the endpoint is to blame, by what the breaker counts.
     pub(super) fn counts(&self, classes: &FailureClasses) -> bool {
         match &self.kind {
             Kind::NoEndpoint | Kind::TurnedAway(_) => false,

@@ -104,6 +104,7 @@ fn ask(group: &Group, now: Instant) -> Result<Option<Permit<'_>>, Duration> {
 fn settle(permit: Permit<'_>, result: &Result<Answered, Failure>, group: &Group) {
     let breaker = &group.settings.breaker;
     match result {
+        Ok(answered) if answered.is_own_failure => {}
         Ok(answered) => {
             let outcome = match answered.status {
                 status if breaker.count.statuses.contains(status) => Outcome::Failure(Cause::Status(status.as_u16())),
@@ -118,7 +119,11 @@ fn settle(permit: Permit<'_>, result: &Result<Answered, Failure>, group: &Group)
         Err(failure) => {
             let now = Instant::now();
             let is_spoilt = failure.is_timeout() && group.was_paused(failure.began, now);
-            if failure.counts(&breaker.count) && !is_spoilt && !failure.is_waited_out(&group.settings) {
+            if failure.counts(&breaker.count)
+                && !failure.is_own
+                && !is_spoilt
+                && !failure.is_waited_out(&group.settings)
+            {
                 permit.record(Outcome::Failure(Cause::NoAnswer(failure.kind.word())), now);
             }
         }
@@ -135,6 +140,8 @@ struct Answered {
     elapsed: Duration,
     /// From the last of the request's body that the endpoint took to the head.
     latency: Duration,
+    /// It says that the endpoint failed, which is not held against the upstream as a whole.
+    is_own_failure: bool,
 }
 
 impl Answered {

@@ -136,8 +136,9 @@ impl Exchange<'_> {
         match answer {
             Ok(Ok(status)) => {
                 self.group.metrics.answered(self.context.worker(), elapsed);
-                let answered = Answered { status, lease, began, elapsed, latency: self.own_part(elapsed) };
-                self.answered(&answered);
+                let latency = self.own_part(elapsed);
+                let mut answered = Answered { status, lease, began, elapsed, latency, is_own_failure: false };
+                answered.is_own_failure = self.answered(&answered);
                 Ok(answered)
             }
             Ok(Err(SendError::Unsent(body))) => {
@@ -239,8 +240,8 @@ impl Exchange<'_> {
         self.outbound.delivery.as_ref().map_or(elapsed, |delivery| delivery.rests_for().min(elapsed))
     }
 
-    /// Tells the endpoint's keepers of an answer.
-    fn answered(&self, answered: &Answered) {
+    /// Tells the endpoint's keepers of an answer. Whether it is a failure that is the endpoint's own matter.
+    fn answered(&self, answered: &Answered) -> bool {
         let (endpoint, latency, now) = (answered.lease.endpoint(), answered.latency, answered.at());
         endpoint.answered();
         if self.group.settings.breaker.count.statuses.contains(answered.status) {
@@ -252,6 +253,7 @@ impl Exchange<'_> {
             StatusCode::TOO_MANY_REQUESTS => endpoint.observe_failure(latency, now),
             _ => endpoint.observe(latency, now, || self.group.was_paused(answered.began, now)),
         }
+        false
     }
 
     /// Whether the endpoint waits for the client to go on, and has done so for long enough to give it up for that.
@@ -287,7 +289,7 @@ impl Exchange<'_> {
         if failure.is_waited_out(&self.group.settings) {
             place.endpoint().refuse();
         } else if failure.counts(&self.group.settings.breaker.count) {
-            self.group.failed(place.endpoint(), self.own_part(now - began), now);
+            failure.is_own = self.group.failed(place.endpoint(), self.own_part(now - began), now);
         }
         failure
     }
