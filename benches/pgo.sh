@@ -41,6 +41,7 @@ else
           while (++at <= NF && $at ~ /^[0-9]+$/) if ($at + 0 >= often) { print; next } }' "$folder/release.all" >"$folder/release.often"
     "$profdata" merge -o benches/pgo/release.profdata "$folder/release.often"
     rustc -vV >benches/pgo/compiler
+    cp "$folder/counts.metadata" benches/pgo/metadata
     cargo clean --quiet --profile release
     ls -l benches/pgo/release.profdata
 fi

@@ -14,6 +14,11 @@ case " $* " in
     *" opt-level="[23sz]" "*" --target "* | *" opt-level=3 "*"--out-dir "*"/release/deps "*) ;;
     *) exec "$rustc" "$@" ;;
 esac
+# Part of all its functions' names. It depends on the version and the features of every crate below.
+metadata=
+case " $* " in
+    *" --crate-name flagstone_engine "*) metadata=" $* "; metadata=${metadata#* metadata=}; metadata=${metadata%% *} ;;
+esac
 counts=${FLAGSTONE_PGO:-}
 if [ -z "$counts" ]; then
     folder=$(dirname "$0")
@@ -23,12 +28,18 @@ if [ -z "$counts" ]; then
         *" codegen-units=1 "*) "$rustc" -vV 2>/dev/null | cmp -s - "$folder/compiler" && counts=$folder/release.profdata ;;
     esac
     [ -n "$counts" ] || exec "$rustc" "$@"
+    if [ -n "$metadata" ] && [ "$metadata" != "$(cat "$folder/metadata")" ]; then
+        echo "benches/pgo: counted with other versions or features of dependencies, and so of no use: benches/pgo.sh release" >&2
+    fi
 fi
 # LLVM puts small functions into their callers before it counts, so that there is less to count; what is built for size
 # grows by it. Both builds go without, or their functions would not be the same.
 alike=-Cllvm-args=-disable-preinline
 case $counts in
-    */) exec "$rustc" "$@" "-Cprofile-generate=${counts%/}" "$alike" ;;
+    */)
+        [ -z "$metadata" ] || echo "$metadata" >"${counts%/}.metadata"
+        exec "$rustc" "$@" "-Cprofile-generate=${counts%/}" "$alike"
+        ;;
 esac
 # Much has never run under load or has changed since: no reason for thousands of warnings.
 missing=-Cllvm-args=-pgo-warn-missing-function=false changed=-Cllvm-args=-no-pgo-warn-mismatch
