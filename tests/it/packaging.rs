@@ -108,6 +108,35 @@ async fn a_release_is_optimised_by_the_counts_of_its_own_compiler() {
     assert_eq!(added(release, None).await, "");
 }
 
+/// Functions have other names when a dependency is another one, and nothing would say so.
+#[tokio::test]
+async fn counts_that_were_made_with_other_dependencies_are_told_of() {
+    let folder = Folder::new();
+    let rustc = folder.write(
+        "rustc",
+        format!("#!/bin/sh\n[ \"$*\" = -vV ] && cat {}", root().join("benches/pgo/compiler").display()),
+    );
+    std::fs::set_permissions(&rustc, Permissions::from_mode(0o755)).unwrap();
+    let told = async |name: &str, metadata: &str, counts: &str| {
+        let arguments = format!(
+            "--crate-name {name} -C opt-level=3 -C codegen-units=1 -C metadata={metadata} --out-dir /x/release/deps"
+        );
+        let mut command = Command::new(root().join("benches/pgo/rustc.sh"));
+        Process::run(command.arg(&rustc).args(arguments.split(' ')).env("FLAGSTONE_PGO", counts)).await.stderr
+    };
+    let recorded = read("benches/pgo/metadata");
+    assert_eq!(told("flagstone_engine", recorded.trim(), "").await, "");
+    assert_eq!(told("other", "0123", "").await, "");
+    let stale = told("flagstone_engine", "0123", "").await;
+    assert!(
+        stale.contains("counted with other versions or features") && stale.contains("benches/pgo.sh release"),
+        "{stale}"
+    );
+    // What counts notes it.
+    assert_eq!(told("flagstone_engine", "0123", &format!("{}/counts/", folder.path().display())).await, "");
+    assert_eq!(std::fs::read_to_string(folder.join("counts.metadata")).unwrap(), "0123\n");
+}
+
 /// Whichever there is: with the counts, if they are its own, or without.
 #[tokio::test]
 async fn the_compiler_takes_the_counts() {
