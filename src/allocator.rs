@@ -30,7 +30,7 @@ pub(crate) fn collect() {
 /// the system knows no other pages, or does not let us choose, nothing changes.
 ///
 /// mimalloc asks for transparent huge pages (prctl(2), `PR_SET_THP_DISABLE`) wherever the system leaves that to programs.
-/// Each of a dozen threads then holds 2 MiB for the few KiB that it needs: 21 MiB at rest instead of 3, and no request
+/// Each of a dozen threads then holds 2 MiB for the few KiB that it needs: 21 MB at rest instead of 7, and no request
 /// took less time for it (docs/performance.md).
 pub fn stay_on_small_pages() {
     let _as_it_is = rustix::thread::disable_transparent_huge_pages(true);

@@ -20,7 +20,7 @@ fn to(upstream: &FakeUpstream, extra: &str) -> String {
 }
 
 async fn breaker(proxy: &TestProxy) -> serde_json::Value {
-    admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"].clone()
+    admin::breaker(proxy.admin(), "app").await
 }
 
 #[tokio::test]

@@ -248,10 +248,7 @@ async fn what_did_not_change_of_an_upstream_carries_over() {
         statuses
     };
     assert_eq!(statuses(4).await, [200, 200, 200, 500]);
-    let breaker = async || {
-        crate::support::admin::json(proxy.admin(), "/api/status/circuit-breakers").await["circuitBreakers"]["app"]
-            .clone()
-    };
+    let breaker = async || crate::support::admin::breaker(proxy.admin(), "app").await;
     let connections = good.connections();
 
     // An endpoint more: the bad one stays ejected, connections are kept, the breaker goes on counting.

@@ -38,6 +38,14 @@ pub async fn metrics(admin: SocketAddr) -> String {
     ask(admin, "GET", "/metrics").await.text()
 }
 
+/// What the admin side tells of the breaker of an upstream.
+///
+/// # Panics
+/// As [`json`].
+pub async fn breaker(admin: SocketAddr, upstream: &str) -> Value {
+    json(admin, "/api/status/circuit-breakers").await["circuitBreakers"][upstream].clone()
+}
+
 /// A JSON answer to a GET.
 ///
 /// # Panics
